@@ -1,0 +1,210 @@
+"""Messages -> text whose every character knows its role.
+
+In: the messages of an example and the tokenizer's chat template, or the name of a plain template.
+Out: a list of ``Span``; their texts joined are exactly what the model sees.
+
+A chat template is a program, so the place of a message in its output has to be found. We render once with the real contents and once
+(per sequence of roles, cached) with placeholders; the text between placeholders is what the template adds. Walking the real rendering
+with those pieces gives the exact span of every message, or an error if the template rewrites the contents: never a guess.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any
+
+from holdfast.errors import HoldfastError
+from holdfast.records import Message, Role, Span
+
+# A named plain template: messages -> spans without BOS and EOS. A response that ends the text is followed by EOS later.
+Template = Callable[[Sequence[Message]], list[Span]]
+
+_ALPACA_HEAD = "Below is an instruction that describes a task{and_input}. Write a response that appropriately completes the request.\n\n"
+_AND_INPUT = ", paired with an input that provides further context"
+
+
+def plain(messages: Sequence[Message]) -> list[Span]:
+    """Prompt, one space, response. As in the WIT code, but a prompt that ends in white space keeps it and gets no further space."""
+    spans: list[Span] = []
+    for message in messages:
+        if spans and message.content and not spans[-1].text[-1:].isspace():
+            spans.append(Span(" ", Role.TEMPLATE))
+        spans.append(_span(message))
+    return spans
+
+
+def alpaca(messages: Sequence[Message]) -> list[Span]:
+    """The Stanford Alpaca layout. A second user message is the optional input field."""
+    users = [_span(m) for m in messages if m.role is Role.USER]
+    spans = [Span(_ALPACA_HEAD.format(and_input=_AND_INPUT if len(users) > 1 else "") + "### Instruction:\n", Role.TEMPLATE), users[0]]
+    for extra in users[1:]:
+        spans += [Span("\n\n### Input:\n", Role.TEMPLATE), extra]
+    spans.append(Span("\n\n### Response:\n", Role.TEMPLATE))
+    return spans + [_span(m) for m in messages if m.role is Role.ASSISTANT]
+
+
+def dialogue(messages: Sequence[Message]) -> list[Span]:
+    """``User: ...`` and ``Assistant: ...`` on lines of their own, for chat data and a tokenizer without a chat template."""
+    spans: list[Span] = []
+    for message in messages:
+        head = f"{message.role.label.capitalize()}: "
+        spans += [Span(head if not spans else "\n" + head, Role.TEMPLATE), _span(message)]
+    if messages and messages[-1].role is not Role.ASSISTANT:
+        spans.append(Span("\nAssistant:", Role.TEMPLATE))
+    return spans
+
+
+TEMPLATES: dict[str, Template] = {"plain": plain, "alpaca": alpaca, "dialogue": dialogue}
+_DEFAULT = {"chat": "dialogue", "alpaca": "alpaca", "pair": "plain", "text": "plain", "prompt": "plain"}
+
+
+def template_name(requested: str, layout: str, tokenizer: Any) -> str:
+    """The template for examples of this layout: ``chat`` (the tokenizer's own) or a key of ``TEMPLATES``.
+
+    ``auto`` takes the chat template if the tokenizer has one and the data is chat, else the plain template of the layout.
+    """
+    if requested == "auto":
+        return "chat" if layout == "chat" and tokenizer.chat_template else _DEFAULT[layout]
+    if requested == "chat":
+        if not tokenizer.chat_template:
+            raise HoldfastError("template 'chat' was asked for, but the tokenizer has no chat template", hint="use --template auto")
+        return "chat"
+    if requested not in TEMPLATES:
+        raise HoldfastError(f"unknown template '{requested}'; known: auto, chat, {', '.join(TEMPLATES)}")
+    return requested
+
+
+def render(messages: Sequence[Message], template: str, tokenizer: Any) -> list[Span]:
+    """Render a whole example: BOS if the tokenizer wants one, the messages, and EOS after the last response.
+
+    Args:
+        template: ``chat`` or a key of ``TEMPLATES`` (see ``template_name``).
+
+    Raises:
+        HoldfastError: the template rewrites a message so that its place cannot be known, or the tokenizer has no EOS.
+    """
+    if template == "chat":
+        spans = _render_chat(messages, tokenizer)
+    else:
+        spans = TEMPLATES[template](messages)
+        if _adds_bos(tokenizer):
+            spans = [Span(tokenizer.bos_token, Role.TEMPLATE), *spans]
+    if spans and spans[-1].role is Role.ASSISTANT:
+        if tokenizer.eos_token is None:
+            raise HoldfastError(
+                "the tokenizer has no EOS token, so the model could not learn to stop",
+                hint="set eos_token in the tokenizer's tokenizer_config.json",
+            )
+        spans.append(Span(tokenizer.eos_token, Role.EOS, spans[-1].weight))
+    return [s for s in spans if s.text]
+
+
+def generation_prompt(messages: Sequence[Message], template: str, tokenizer: Any) -> str:
+    """The text after which the model is to answer: everything up to and including the header of the assistant's turn."""
+    if template == "chat":
+        return str(tokenizer.apply_chat_template(_as_dicts(messages), tokenize=False, add_generation_prompt=True))
+    spans = TEMPLATES[template](messages)
+    bos = tokenizer.bos_token if _adds_bos(tokenizer) else ""
+    return bos + "".join(s.text for s in spans)
+
+
+def _span(message: Message) -> Span:
+    return Span(message.content, message.role, message.weight)
+
+
+def _as_dicts(messages: Sequence[Message]) -> list[dict[str, str]]:
+    return [{"role": m.role.label, "content": m.content} for m in messages]
+
+
+def _adds_bos(tokenizer: Any) -> bool:
+    """Whether the tokenizer itself would put BOS in front. Asked of the tokenizer because its flags are not reliable."""
+    cached: bool | None = getattr(tokenizer, "_holdfast_adds_bos", None)
+    if cached is None:
+        ids = tokenizer("a")["input_ids"]
+        cached = bool(ids) and tokenizer.bos_token_id is not None and ids[0] == tokenizer.bos_token_id
+        tokenizer._holdfast_adds_bos = cached
+    return cached
+
+
+def _render_chat(messages: Sequence[Message], tokenizer: Any) -> list[Span]:
+    try:
+        text = tokenizer.apply_chat_template(_as_dicts(messages), tokenize=False)
+        pieces = _template_pieces(_TokenizerKey(tokenizer), tuple(m.role for m in messages))
+    except HoldfastError:
+        raise
+    except Exception as error:  # templates raise what they like (jinja2.TemplateError for the most part)
+        raise HoldfastError(f"the chat template refuses these messages: {error}", hint="--template dialogue needs no chat template") from error
+    spans = _walk(text, pieces, messages)
+    if spans is None:
+        raise HoldfastError(
+            "the chat template rewrites the messages, so that the place of each cannot be known",
+            hint="use --template dialogue, or a chat template that prints the contents as they are",
+        )
+    return _mark_end_of_turn(spans, tokenizer)
+
+
+class _TokenizerKey:
+    """Hashable by identity of the tokenizer and text of its template, so that the cache of pieces is safe."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer = tokenizer
+        self.key = (id(tokenizer), tokenizer.chat_template)
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _TokenizerKey) and self.key == other.key
+
+
+@lru_cache(maxsize=512)
+def _template_pieces(key: _TokenizerKey, roles: tuple[Role, ...]) -> tuple[str, ...]:
+    """What the template prints before, between and after the messages of this sequence of roles: len(roles) + 1 pieces."""
+    marks = [f"\u2e28{i}\u2e29" for i in range(len(roles))]
+    text = key.tokenizer.apply_chat_template(
+        [{"role": r.label, "content": mark} for r, mark in zip(roles, marks, strict=True)], tokenize=False
+    )
+    pieces = []
+    for mark in marks:
+        before, found, text = text.partition(mark)
+        if not found:
+            raise HoldfastError("the chat template drops a message", hint="--template dialogue prints every message")
+        pieces.append(before)
+    return (*pieces, text)
+
+
+def _walk(text: str, pieces: Sequence[str], messages: Sequence[Message]) -> list[Span] | None:
+    """Match ``text`` against piece, content, piece, ... where a template may strip the contents. None if it does not match."""
+    spans: list[Span] = []
+    at = 0
+    for piece, message, following in zip(pieces, messages, pieces[1:], strict=False):
+        if not text.startswith(piece, at):
+            return None
+        spans.append(Span(piece, Role.TEMPLATE))
+        at += len(piece)
+        for content in dict.fromkeys((message.content, message.content.strip(), message.content.rstrip(), message.content.lstrip())):
+            if text.startswith(content + following, at):
+                spans.append(Span(content, message.role, message.weight))
+                at += len(content)
+                break
+        else:
+            return None
+    if text[at:] != pieces[-1]:
+        return None
+    return [*spans, Span(pieces[-1], Role.TEMPLATE)]
+
+
+def _mark_end_of_turn(spans: list[Span], tokenizer: Any) -> list[Span]:
+    """Split what follows an assistant's message: its leading special token is the end of the turn (role EOS), the rest is template."""
+    specials = sorted({str(t) for t in tokenizer.get_added_vocab()} | set(tokenizer.all_special_tokens), key=len, reverse=True)
+    pattern = re.compile(r"\s*(?:" + "|".join(map(re.escape, specials)) + ")") if specials else None
+    marked: list[Span] = []
+    for previous, span in zip([None, *spans], spans, strict=False):
+        end = pattern.match(span.text) if pattern and previous is not None and previous.role is Role.ASSISTANT else None
+        if end is None or previous is None:
+            marked.append(span)
+        else:
+            marked += [Span(end.group(), Role.EOS, previous.weight), Span(span.text[end.end() :], Role.TEMPLATE)]
+    return marked

@@ -1,0 +1,18 @@
+"""The one family of errors that a user can cause. The command prints them without a traceback and exits with code 2."""
+
+
+class HoldfastError(Exception):
+    """Bad input: says what was given and what is allowed, names the file and row, and hints at the way out.
+
+    Args:
+        message: what was found, where, and what is allowed.
+        hint: what to do next, one sentence.
+    """
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}\n  hint: {self.hint}" if self.hint else self.message

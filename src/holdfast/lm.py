@@ -1,0 +1,204 @@
+"""The model room: names -> models; prompts -> answers.
+
+In: a hub name, a local folder, a run directory, ``pocket``, or a model object. Out: an ``LM``, which generates greedily.
+Only safetensors are loaded; code that comes with a model runs only where it is trusted.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from holdfast import pocket, runs
+from holdfast.errors import HoldfastError
+
+
+@dataclass
+class LM:
+    """A model and its tokenizer."""
+
+    model: Any
+    tokenizer: Any
+    name: str
+
+    @property
+    def context(self) -> int:
+        """Largest number of tokens that the model takes."""
+        return context_length(self.model.config, self.tokenizer)
+
+    @property
+    def pad_id(self) -> int:
+        """An id to pad with; which one does not matter, as padding is masked."""
+        return pad_id(self.tokenizer)
+
+    @torch.no_grad()
+    def generate(self, prompts: Sequence[str], *, max_new_tokens: int = 32, batch_size: int = 64) -> list[str]:
+        """Greedy answers to rendered prompts (special tokens included in the text), without the end-of-sequence token.
+
+        Args:
+            prompts: see ``holdfast.chat.generation_prompt``.
+            max_new_tokens: per answer.
+            batch_size: changes speed only.
+        """
+        self.model.eval()
+        encoded = self.tokenizer(list(prompts), add_special_tokens=False)["input_ids"]
+        answers = [""] * len(encoded)
+        order = sorted(range(len(encoded)), key=lambda i: len(encoded[i]))  # equal lengths together: little padding
+        for start in range(0, len(order), batch_size):
+            batch = order[start : start + batch_size]
+            width = max(len(encoded[i]) for i in batch)
+            ids = torch.full((len(batch), width), self.pad_id)
+            mask = torch.zeros_like(ids)
+            for row, i in enumerate(batch):  # left padding: every prompt ends where the answer starts
+                ids[row, width - len(encoded[i]) :] = torch.tensor(encoded[i])
+                mask[row, width - len(encoded[i]) :] = 1
+            made = self.model.generate(
+                input_ids=ids.to(self.model.device),
+                attention_mask=mask.to(self.model.device),
+                max_new_tokens=max_new_tokens,
+                do_sample=False,
+                pad_token_id=self.pad_id,
+                eos_token_id=self.tokenizer.eos_token_id,
+            )
+            texts = self.tokenizer.batch_decode(made[:, width:], skip_special_tokens=True)
+            for i, text in zip(batch, texts, strict=True):
+                answers[i] = text
+        return answers
+
+
+def load(name_or_folder_or_model: str | Path | nn.Module, tokenizer: Any = None, *, trust_remote_code: bool = False) -> LM:
+    """Load a causal language model in float32.
+
+    Args:
+        name_or_folder_or_model: hub name, folder in Hugging Face layout, Holdfast run directory, ``pocket``, or a loaded model
+            (then ``tokenizer`` is needed).
+        tokenizer: to use instead of the model's own.
+
+    Raises:
+        HoldfastError: nothing there, no model in the folder, no safetensors, or no tokenizer.
+    """
+    if isinstance(name_or_folder_or_model, nn.Module):
+        if tokenizer is None:
+            raise HoldfastError("a loaded model needs its tokenizer: load(model, tokenizer)")
+        return LM(name_or_folder_or_model, tokenizer, type(name_or_folder_or_model).__name__)
+    import transformers
+
+    folder = locate(name_or_folder_or_model)
+    options = {"dtype": torch.float32, "use_safetensors": True, "trust_remote_code": trust_remote_code}
+    with _quiet(), _explained(folder):
+        if (Path(folder) / "adapter_config.json").is_file():
+            import peft
+
+            model = peft.AutoPeftModelForCausalLM.from_pretrained(folder, **options)
+        else:
+            model = transformers.AutoModelForCausalLM.from_pretrained(folder, **options)
+    if torch.cuda.is_available():
+        model = model.to("cuda")
+    return LM(model, tokenizer or load_tokenizer(folder, trust_remote_code=trust_remote_code), str(name_or_folder_or_model))
+
+
+def load_tokenizer(name_or_folder: str | Path, *, trust_remote_code: bool = False) -> Any:
+    """Load the tokenizer of a model, without its weights.
+
+    Raises:
+        HoldfastError: see ``load``.
+    """
+    import transformers
+
+    folder = locate(name_or_folder)
+    with _quiet(), _explained(folder):
+        return transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
+
+
+def load_config(name_or_folder: str | Path, *, trust_remote_code: bool = False) -> Any:
+    """Load the config of a model, without its weights (of the base model, for a folder of adapters)."""
+    import transformers
+
+    folder = locate(name_or_folder)
+    adapter = Path(folder) / "adapter_config.json"
+    if adapter.is_file() and not (Path(folder) / "config.json").is_file():
+        return load_config(json.loads(adapter.read_text())["base_model_name_or_path"], trust_remote_code=trust_remote_code)
+    with _quiet(), _explained(folder):
+        return transformers.AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
+
+
+def locate(name: str | Path) -> str:
+    """What transformers should load for this name: a folder, or the name itself if it may be one of the hub's.
+
+    Raises:
+        HoldfastError: a folder without a model, or a path to nothing.
+    """
+    if str(name) == "pocket":
+        return str(pocket.model_path())
+    path = Path(name)
+    run = runs.resolve(path)
+    if run is not None:
+        return str(run)
+    if path.is_dir():
+        if not any((path / file).is_file() for file in ("config.json", "adapter_config.json")):
+            raise HoldfastError(f"{path}: a folder without a model (no config.json)", hint="point --model at a folder in Hugging Face layout")
+        return str(path)
+    if path.is_file() or str(name).startswith((".", "/", "~")) or str(name).count("/") > 1:
+        raise HoldfastError(f"{name}: no such model folder", hint="a model is a folder with config.json, a hub name, or 'pocket'")
+    return str(name)
+
+
+def context_length(config: Any, tokenizer: Any) -> int:
+    """Largest number of tokens that the model takes: the smaller of the config's and the tokenizer's limit, 4096 if neither says."""
+    text = config.get_text_config()
+    limits = [getattr(text, key, None) for key in ("max_position_embeddings", "n_positions", "max_seq_len")]
+    limits.append(getattr(tokenizer, "model_max_length", None))
+    known = [int(limit) for limit in limits if limit and limit < 10**9]
+    return min(known) if known else 4096
+
+
+def pad_id(tokenizer: Any) -> int:
+    """The tokenizer's pad id, else EOS, else 0."""
+    return next((i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id) if i is not None), 0)
+
+
+class _explained:
+    """Turns what loaders raise into one clear error."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+        if error is None or isinstance(error, HoldfastError) or not isinstance(error, Exception):
+            return
+        if "safetensors" in str(error) and Path(self.name).is_dir():
+            raise HoldfastError(
+                f"{self.name}: no weights in safetensors format", hint="convert them with model.save_pretrained; pickled weights are not loaded"
+            ) from error
+        if "trust_remote_code" in str(error):
+            raise HoldfastError(f"{self.name}: this model brings its own code", hint="--trust-remote-code lets it run") from error
+        reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
+        raise HoldfastError(
+            f"{self.name}: could not be loaded as a causal language model ({reason})",
+            hint="a model is a folder with config.json and safetensors, a hub name (needs the network once), or 'pocket'",
+        ) from error
+
+
+class _quiet:
+    """No progress bars of loaders: stderr is our log."""
+
+    def __enter__(self) -> None:
+        from transformers.utils import logging
+
+        self.was = logging.is_progress_bar_enabled()
+        logging.disable_progress_bar()
+
+    def __exit__(self, *_: Any) -> None:
+        from transformers.utils import logging
+
+        if self.was:
+            logging.enable_progress_bar()

@@ -1,0 +1,79 @@
+"""The vocabulary: values that pass between rooms. Plain frozen data, no torch.
+
+    Example -> Tokens(ids, roles, scale) -> batches -> WeightedNLL
+
+Every token has a role, not a prompt length: weights and masks are functions of the role, so a sweep over weights tokenises once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+import numpy.typing as npt
+
+
+class Role(IntEnum):
+    """What a token is. ``TEMPLATE`` is text that the template adds (role headers, separators, BOS); ``EOS`` is the end of a response."""
+
+    PAD = 0
+    TEMPLATE = 1
+    SYSTEM = 2
+    USER = 3
+    TOOL = 4
+    ASSISTANT = 5
+    EOS = 6
+
+    @property
+    def label(self) -> str:
+        """The name used in config files and tables."""
+        return self.name.lower()
+
+
+PROMPT_ROLES = (Role.TEMPLATE, Role.SYSTEM, Role.USER, Role.TOOL)
+RESPONSE_ROLES = (Role.ASSISTANT, Role.EOS)
+
+
+@dataclass(frozen=True)
+class Message:
+    """One turn. ``role`` is system, user, assistant or tool; ``weight`` multiplies the weight of its tokens."""
+
+    role: Role
+    content: str
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class Example:
+    """One training or evaluation example.
+
+    ``layout`` says which columns it came from and so which template suits it: ``chat``, ``alpaca``, ``pair``, ``text`` or ``prompt``.
+    ``where`` is the place to name in an error, such as ``data.jsonl, row 3``.
+    """
+
+    messages: tuple[Message, ...]
+    layout: str
+    where: str
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class Span:
+    """A piece of rendered text whose every character has one role and one weight (message weight times example weight)."""
+
+    text: str
+    role: Role
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """A tokenised example: ``ids`` [T] int32, ``roles`` [T] int8, ``scale`` [T] float32 or None where every weight factor is 1."""
+
+    ids: npt.NDArray[np.int32]
+    roles: npt.NDArray[np.int8]
+    scale: npt.NDArray[np.float32] | None = None
+
+    def __len__(self) -> int:
+        return len(self.ids)

@@ -1,0 +1,158 @@
+"""The run directory: what every command leaves behind, and how the next one finds it.
+
+    OUTPUT/config.json    command, version, config as given, values resolved from it
+    OUTPUT/rows.jsonl     one row per log step (or per item), appended
+    OUTPUT/summary.json   written last: its presence means that the run is complete
+    OUTPUT/model/         a tuned model in Hugging Face layout
+
+JSON files appear whole or not at all. A directory holds one run: the same config continues or returns it, another one is refused.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import holdfast
+from holdfast.config import RunConfig
+from holdfast.errors import HoldfastError
+
+# Fields that do not change the result, so they may differ when a run is continued.
+_IRRELEVANT = {"output", "overwrite", "dry_run", "json", "report_to"}
+
+
+@dataclasses.dataclass(frozen=True)
+class RunDir:
+    """An open run directory. ``summary`` is that of the finished run if there is one."""
+
+    path: Path
+    summary: dict[str, Any] | None = None
+
+    @property
+    def rows(self) -> Path:
+        """The rows file."""
+        return self.path / "rows.jsonl"
+
+    @property
+    def model(self) -> Path:
+        """The folder of the tuned model."""
+        return self.path / "model"
+
+    def append(self, row: dict[str, Any]) -> None:
+        """Add one row, in one write."""
+        with self.rows.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+    def keep_rows(self, last_step: int) -> None:
+        """Forget rows after ``last_step``: they belong to work that a resumed run will do again."""
+        if self.rows.exists():
+            kept = [line for line in self.rows.read_text(encoding="utf-8").splitlines() if _step(line) <= last_step]
+            write_text(self.rows, "".join(line + "\n" for line in kept))
+
+    def finish(self, summary: dict[str, Any]) -> dict[str, Any]:
+        """Write the summary, which completes the run."""
+        write_json(self.path / "summary.json", summary)
+        return summary
+
+
+def check_output(config: RunConfig, command: str) -> RunDir:
+    """Look at --output without touching it.
+
+    Returns:
+        the run directory, with its summary if this very run is already complete there.
+
+    Raises:
+        HoldfastError: the directory holds another run, or something that is no run, and --overwrite was not given.
+    """
+    path = Path(config.output)
+    if path.exists() and not path.is_dir():
+        raise HoldfastError(f"--output {path} is a file, not a directory")
+    if config.overwrite or not path.exists() or not any(path.iterdir()):
+        return RunDir(path)
+    try:
+        found = read_json(path / "config.json")
+    except HoldfastError:
+        raise HoldfastError(f"--output {path} is not empty and holds no run", hint="choose another directory, or --overwrite") from None
+    changed = _differences(found, config, command)
+    if changed:
+        raise HoldfastError(
+            f"--output {path} holds another run ({', '.join(changed)} differ)",
+            hint="choose another directory, or --overwrite to delete that run",
+        )
+    summary = path / "summary.json"
+    return RunDir(path, read_json(summary) if summary.exists() else None)
+
+
+def open_run(config: RunConfig, command: str, resolved: dict[str, Any]) -> RunDir:
+    """Create or continue the run directory, after everything that can be checked has been checked."""
+    run = check_output(config, command)
+    if config.overwrite and run.path.exists():
+        shutil.rmtree(run.path)
+    try:
+        run.path.mkdir(parents=True, exist_ok=True)
+        write_json(
+            run.path / "config.json",
+            {"command": command, "version": holdfast.__version__, "config": dataclasses.asdict(config), "resolved": resolved},
+        )
+    except OSError as error:
+        raise HoldfastError(f"cannot write to --output {run.path}: {error.strerror}") from error
+    return run
+
+
+def resolve(name: str | os.PathLike[str]) -> Path | None:
+    """The model folder of a run directory, or None if ``name`` is no run directory."""
+    path = Path(name)
+    return path / "model" if (path / "config.json").is_file() and (path / "model" / "config.json").is_file() else _adapter(path)
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file of a run directory.
+
+    Raises:
+        HoldfastError: missing or broken.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise HoldfastError(f"{path}: no such file") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise HoldfastError(f"{path}: broken JSON ({error})") from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON so that the file is either the old one or the new one, never a part."""
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """As ``write_json``, for text."""
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def _adapter(path: Path) -> Path | None:
+    folder = path / "model"
+    return folder if (path / "config.json").is_file() and (folder / "adapter_config.json").is_file() else None
+
+
+def _differences(found: Any, config: RunConfig, command: str) -> list[str]:
+    if not isinstance(found, dict) or found.get("command") != command:
+        return ["command"]
+    given = json.loads(json.dumps(dataclasses.asdict(config)))
+    old = found.get("config", {})
+    return sorted(key for key in given.keys() | old.keys() if key not in _IRRELEVANT and given.get(key) != old.get(key))
+
+
+def _step(line: str) -> int:
+    try:
+        return int(json.loads(line).get("step", 0))
+    except (json.JSONDecodeError, AttributeError):
+        return 2**62  # a line cut off by a crash

@@ -1,0 +1,113 @@
+"""From a model to its fused head: which model families transform their logits how, and proof that we do the same.
+
+``attach`` gives a causal LM's ``forward`` one more keyword, ``loss_rows``: with it the model returns the weighted loss instead of logits.
+Going through ``forward`` keeps DDP, FSDP, DeepSpeed and PEFT wrappers at work. Before that, one short input is put through both paths;
+a model whose head we do not understand fails this check and is sent to the plain path.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import MethodType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from holdfast.tune.loss import weighted_linear_cross_entropy
+
+
+@dataclass(frozen=True)
+class LossRows:
+    """What the loss needs beside the hidden states: ids [B, T], weights [B, T] (column 0 is 0) and the divisor of the step."""
+
+    ids_BT: Tensor
+    weights_BT: Tensor
+    divisor: Tensor | float
+
+
+def attach(model: nn.Module) -> str | None:
+    """Teach the causal LM inside ``model`` (which may be wrapped by PEFT) the keyword ``loss_rows``.
+
+    Returns:
+        None on success, else the reason why this model needs the plain path.
+    """
+    causal = model.get_base_model() if hasattr(model, "get_base_model") else model
+    if hasattr(causal, "holdfast_forward"):
+        return None
+    reason = _unsupported(causal)
+    if reason is None:
+        causal.holdfast_forward = causal.forward
+        causal.forward = MethodType(_forward, causal)
+        if not _agrees(causal):
+            causal.forward = causal.holdfast_forward
+            del causal.holdfast_forward
+            reason = "its logits are not the product of hidden states and head that the fused path assumes"
+    return reason
+
+
+def logit_transform(config: Any) -> tuple[float, float | None]:
+    """(scale, softcap) by which a model family transforms the head's output, from its config. (1, None) for most."""
+    scale = float(getattr(config, "logit_scale", None) or 1.0)  # Cohere
+    scale *= float(getattr(config, "lm_head_multiplier", None) or 1.0)  # Falcon-H1
+    scale *= float(getattr(config, "output_multiplier", None) or 1.0)
+    divide = getattr(config, "logits_scaling", None)  # Granite divides, HyperCLOVA X multiplies
+    if divide:
+        scale *= float(divide) if config.model_type == "hyperclovax" else 1 / float(divide)
+    return scale, getattr(config, "final_logit_softcapping", None)  # Gemma
+
+
+def _unsupported(model: nn.Module) -> str | None:
+    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    if type(head) is not nn.Linear:
+        return f"its head is {type(head).__name__}, not a plain linear layer"
+    if _decoder(model) is None:
+        return "its decoder could not be found"
+    return None
+
+
+def _decoder(model: nn.Module) -> nn.Module | None:
+    decoder = getattr(model, getattr(model, "base_model_prefix", "") or "model", None)
+    return decoder if isinstance(decoder, nn.Module) else None
+
+
+def _forward(self: Any, *args: Any, loss_rows: LossRows | None = None, **kwargs: Any) -> Any:
+    if loss_rows is None:
+        return self.holdfast_forward(*args, **kwargs)
+    kwargs |= {"use_cache": False, "return_dict": True}
+    hidden_BTD = _decoder(self)(*args, **kwargs).last_hidden_state  # type: ignore[misc]
+    head = self.get_output_embeddings()
+    scale, softcap = logit_transform(self.config)
+    loss, nll_N = weighted_linear_cross_entropy(
+        hidden_BTD[:, :-1].reshape(-1, hidden_BTD.shape[-1]),
+        head.weight,
+        loss_rows.ids_BT[:, 1:].reshape(-1),
+        loss_rows.weights_BT[:, 1:].reshape(-1),
+        divisor=loss_rows.divisor,
+        bias_V=head.bias,
+        softcap=softcap,
+        logit_scale=scale,
+    )
+    nll_BT = nn.functional.pad(nll_N.view(len(hidden_BTD), -1), (1, 0))
+    return {"loss": loss, "nll": nll_BT}
+
+
+@torch.no_grad()
+def _agrees(model: Any) -> bool:
+    """Whether both paths give the same NLL on one short input, up to the rounding of the model's type."""
+    from holdfast.tune.loss import token_nll
+
+    device, dtype = model.get_output_embeddings().weight.device, model.get_output_embeddings().weight.dtype
+    vocabulary = model.get_output_embeddings().weight.shape[0]
+    ids_BT = torch.arange(8, device=device)[None] * (vocabulary // 8)
+    was_training = model.training
+    model.eval()
+    try:
+        ours = model(input_ids=ids_BT, loss_rows=LossRows(ids_BT, torch.ones(1, 8, device=device), 1.0))["nll"]
+        plain = token_nll(model.holdfast_forward(input_ids=ids_BT).logits, ids_BT)
+    except (TypeError, AttributeError, RuntimeError):
+        return False
+    finally:
+        model.train(was_training)
+    tolerance = 1e-3 if dtype in (torch.float32, torch.float64) else 0.1
+    return bool(torch.allclose(ours.double(), plain.double(), atol=tolerance, rtol=tolerance))

@@ -1,0 +1,74 @@
+"""``--dry-run``: the first example as the model will see it, coloured by role and weight, and what the run will cost."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from holdfast.records import Role
+
+if TYPE_CHECKING:
+    from holdfast.tune.pipeline import Plan
+
+_COLOURS = {Role.TEMPLATE: 90, Role.SYSTEM: 35, Role.USER: 34, Role.TOOL: 36, Role.ASSISTANT: 32, Role.EOS: 33}
+
+
+def preview(plan: Plan) -> dict[str, Any]:
+    """Print the preview on stdout (unless the summary is wanted as JSON) and return its figures."""
+    report = plan.report
+    figures = {
+        "command": "tune",
+        "dry_run": True,
+        **plan.resolved(),
+        "train_examples": len(plan.train),
+        "eval_examples": len(plan.held_out),
+        "tokens_to_come": round(report.tokens * plan.steps * plan.config.batch_size / max(len(plan.train), 1)),
+        "data_report": report.as_dict(),
+        "bad_rows": {"count": len(plan.bad_rows), "first": plan.bad_rows[:20]},
+    }
+    if not plan.config.json:
+        print("\n".join([*first_example(plan, colour=sys.stdout.isatty()), "", *_counts(plan), "", *_cost(figures)]))
+    return figures
+
+
+def first_example(plan: Plan, *, colour: bool) -> list[str]:
+    """A line per token: position, text, role, weight. The first token is no target."""
+    tokens = plan.train[0]
+    lines = [f"{'position':>8}  {'role':<9}  {'weight':>6}  token"]
+    for position, (token, role_id) in enumerate(zip(tokens.ids, tokens.roles, strict=True)):
+        role = Role(int(role_id))
+        scale = 1.0 if tokens.scale is None else float(tokens.scale[position])
+        weight = f"{plan.weights[role] * scale:.4g}" if position else "-"
+        line = f"{position:>8}  {role.label:<9}  {weight:>6}  {plan.tokenizer.decode([int(token)])!r}"
+        lines.append(f"\x1b[{_COLOURS.get(role, 0)}m{line}\x1b[0m" if colour else line)
+    return lines
+
+
+def _counts(plan: Plan) -> list[str]:
+    total = sum(plan.report.targets.values()) or 1
+    lines = [f"{'role':<9}  {'weight':>6}  {'targets':>10}  share of targets"]
+    for role, weight in plan.weights.items():
+        count = plan.report.targets[role]
+        if count:
+            lines.append(f"{role.label:<9}  {weight:>6.4g}  {count:>10,}  {count / total:.1%}")
+    lines.append(f"effective prompt share s = {plan.share:.4f} of the weighted targets")
+    return lines
+
+
+def _cost(figures: dict[str, Any]) -> list[str]:
+    report = figures["data_report"]
+    lines = [
+        f"{figures['train_examples']:,} examples to train on, {figures['eval_examples']:,} held out; longest {report['longest']:,} tokens, "
+        f"limit {figures['max_length']:,}",
+        f"{figures['steps']:,} steps, about {figures['tokens_to_come']:,} tokens; peak learning rate {figures['learning_rate']:.3g}",
+    ]
+    if report["truncated"] or report["dropped_too_long"]:
+        lines.append(
+            f"too long: {report['truncated']:,} cut by {report['tokens_cut']:,} tokens in all ({report['eos_cut']:,} lost their end), "
+            f"{report['dropped_too_long']:,} dropped"
+        )
+    if report["special_tokens_inside_content"]:
+        lines.append(f"warning: {report['special_tokens_inside_content']:,} special tokens stand inside the contents of messages")
+    if figures["bad_rows"]["count"]:
+        lines.append(f"{figures['bad_rows']['count']:,} bad rows left out; the first: {figures['bad_rows']['first'][0]}")
+    return lines

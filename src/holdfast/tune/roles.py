@@ -1,0 +1,202 @@
+"""Examples -> tokens that know their role. Rendered once, tokenised once; boundaries come from character offsets.
+
+A token belongs to the role of its *last* character: where the space before a response fuses with its first word, the token predicts
+the response and counts as response. (Tokenising the prompt apart, as the WIT code does, fails wherever a merge crosses the boundary.)
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from dataclasses import replace as replaced
+from itertools import accumulate
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from holdfast.chat import render, template_name
+from holdfast.errors import HoldfastError
+from holdfast.records import Example, Role, Span, Tokens
+from holdfast.tune.weights import RoleWeights
+
+_BATCH = 512
+
+
+@dataclass
+class TokenReport:
+    """What happened to the data: targets per role, cuts, losses. Written into the summary."""
+
+    examples: int = 0
+    tokens: int = 0
+    targets: Counter[Role] = field(default_factory=Counter)
+    weighted_targets: Counter[Role] = field(default_factory=Counter)
+    truncated: int = 0
+    tokens_cut: int = 0
+    eos_cut: int = 0
+    dropped: int = 0
+    special_in_content: int = 0
+    longest: int = 0
+    templates: Counter[str] = field(default_factory=Counter)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain JSON values, roles by name."""
+        named = {r.label: self.targets[r] for r in Role if r is not Role.PAD}
+        return {
+            "examples": self.examples,
+            "tokens": self.tokens,
+            "targets_per_role": named,
+            "truncated": self.truncated,
+            "tokens_cut": self.tokens_cut,
+            "eos_cut": self.eos_cut,
+            "dropped_too_long": self.dropped,
+            "special_tokens_inside_content": self.special_in_content,
+            "longest": self.longest,
+            "templates": dict(self.templates),
+        }
+
+
+class TooLong(HoldfastError):
+    """Truncation would leave an example without any target of non-zero weight."""
+
+
+def tokenize(
+    examples: Sequence[Example],
+    tokenizer: Any,
+    weights: RoleWeights,
+    *,
+    template: str = "auto",
+    max_length: int,
+    truncation: str = "keep-start",
+    bad_rows: list[str] | None = None,
+) -> tuple[list[Tokens], TokenReport]:
+    """Render, tokenise and assign roles.
+
+    Args:
+        weights: only to find examples that would have no target of non-zero weight.
+        template: see ``holdfast.chat.template_name``.
+        max_length: in tokens.
+        truncation: ``keep-start``, ``keep-end`` (a BOS stays in front) or ``drop``.
+        bad_rows: collects the messages of bad examples; None raises at the first one.
+
+    Raises:
+        HoldfastError: names the row: no weighted target left, template refused, tokenizer without offsets or EOS.
+    """
+    if not tokenizer.is_fast:
+        raise HoldfastError(
+            f"tokenizer {type(tokenizer).__name__} gives no character offsets", hint="load the fast version of this tokenizer"
+        )
+    report = TokenReport()
+    done: list[Tokens] = []
+    for start in range(0, len(examples), _BATCH):
+        batch, rendered = [], []
+        for example in examples[start : start + _BATCH]:
+            try:
+                name = template_name(template, example.layout, tokenizer)
+                rendered.append(_render(example, name, tokenizer))
+                batch.append(example)
+                report.templates[name] += 1
+            except HoldfastError as error:
+                _reject(error, example, bad_rows)
+        for example, tokens in zip(batch, assign_roles(rendered, tokenizer), strict=True):
+            try:
+                kept = _fit(tokens, max_length, truncation, tokenizer, report)
+                if kept is None:
+                    continue
+                _check_targets(kept, tokens, weights, max_length)
+            except HoldfastError as error:
+                _reject(error, example, bad_rows)
+                continue
+            _count(kept, tokenizer, weights, report)
+            done.append(kept)
+    return done, report
+
+
+def assign_roles(rendered: Sequence[Sequence[Span]], tokenizer: Any) -> list[Tokens]:
+    """Tokenise each list of spans as one text; every token takes role and weight of its last character."""
+    if not rendered:
+        return []
+    texts = ["".join(s.text for s in spans) for spans in rendered]
+    encoded = tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True)
+    return [
+        _tokens(np.asarray(ids, dtype=np.int32), offsets, spans)
+        for ids, offsets, spans in zip(encoded["input_ids"], encoded["offset_mapping"], rendered, strict=True)
+    ]
+
+
+def _tokens(ids: npt.NDArray[np.int32], offsets: Sequence[tuple[int, int]], spans: Sequence[Span]) -> Tokens:
+    ends = np.fromiter(accumulate(len(s.text) for s in spans), dtype=np.int64, count=len(spans))
+    last = np.maximum(np.asarray([end for _, end in offsets], dtype=np.int64).reshape(-1) - 1, 0)
+    span_of = np.searchsorted(ends, last, side="right")
+    roles = np.asarray([s.role for s in spans], dtype=np.int8)[span_of]
+    scale = np.asarray([s.weight for s in spans], dtype=np.float32)[span_of]
+    return Tokens(ids, roles, None if (scale == 1).all() else scale)
+
+
+def _render(example: Example, template: str, tokenizer: Any) -> list[Span]:
+    messages = example.messages
+    if template == "chat" and example.layout == "alpaca" and len(messages) > 1 and messages[1].role is Role.USER:
+        joined = replaced(messages[0], content=f"{messages[0].content}\n\n{messages[1].content}")
+        messages = (joined, *messages[2:])
+    spans = render(messages, template, tokenizer)
+    if example.weight == 1:
+        return spans
+    return [replaced(s, weight=s.weight * example.weight) for s in spans]
+
+
+def _fit(tokens: Tokens, max_length: int, truncation: str, tokenizer: Any, report: TokenReport) -> Tokens | None:
+    extra = len(tokens) - max_length
+    report.longest = max(report.longest, len(tokens))
+    if extra <= 0:
+        return tokens
+    if truncation == "drop":
+        report.dropped += 1
+        return None
+    report.truncated += 1
+    report.tokens_cut += extra
+    report.eos_cut += truncation == "keep-start" and Role.EOS in tokens.roles[max_length:]
+    keep = np.arange(max_length) if truncation == "keep-start" else np.arange(extra, len(tokens))
+    if truncation == "keep-end" and tokens.ids[0] == tokenizer.bos_token_id:
+        keep[0] = 0
+    return Tokens(tokens.ids[keep], tokens.roles[keep], None if tokens.scale is None else tokens.scale[keep])
+
+
+def _check_targets(kept: Tokens, whole: Tokens, weights: RoleWeights, max_length: int) -> None:
+    if _weighted(kept, weights).any():
+        return
+    if len(whole) > max_length and _weighted(whole, weights).any():
+        prompt = int(np.isin(whole.roles, (Role.ASSISTANT, Role.EOS), invert=True).sum())
+        raise TooLong(
+            f"no token of non-zero weight is left after truncation to {max_length} tokens "
+            f"(the example has {len(whole)} tokens, {prompt} of them prompt)",
+            hint="use --truncation keep-end or drop, a larger --max-length, or --skip-bad-rows",
+        )
+    raise HoldfastError("the example has no token of non-zero weight to learn from", hint="--skip-bad-rows leaves such rows out")
+
+
+def _weighted(tokens: Tokens, weights: RoleWeights) -> npt.NDArray[np.bool_]:
+    """Which tokens are targets of non-zero weight."""
+    table = np.asarray([weights[r] for r in Role], dtype=np.float32)
+    weight = table[tokens.roles] * (1 if tokens.scale is None else tokens.scale)
+    weight[:1] = 0
+    return weight != 0
+
+
+def _count(tokens: Tokens, tokenizer: Any, weights: RoleWeights, report: TokenReport) -> None:
+    report.examples += 1
+    report.tokens += len(tokens)
+    scale = np.ones(len(tokens), dtype=np.float32) if tokens.scale is None else tokens.scale
+    for role in np.unique(tokens.roles[1:]):
+        here = tokens.roles[1:] == role
+        report.targets[Role(role)] += int(here.sum())
+        report.weighted_targets[Role(role)] += float(scale[1:][here].sum())  # type: ignore[assignment]
+    content = np.isin(tokens.roles, (Role.TEMPLATE, Role.EOS), invert=True)
+    report.special_in_content += int(np.isin(tokens.ids[content], tokenizer.all_special_ids).sum())
+
+
+def _reject(error: HoldfastError, example: Example, bad_rows: list[str] | None) -> None:
+    located = f"{example.where}: {error.message}"
+    if bad_rows is None:
+        raise type(error)(located, hint=error.hint) from error
+    bad_rows.append(located)

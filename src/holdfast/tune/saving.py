@@ -1,0 +1,92 @@
+"""Models on disk: whole or not at all, with a card that names the weights; the last whole checkpoint; a full disk explained."""
+
+from __future__ import annotations
+
+import errno
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import holdfast
+from holdfast.errors import HoldfastError
+
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def save_model(trainer: Any, folder: Path, summary: dict[str, Any]) -> None:
+    """Write model, tokenizer and card beside ``folder``, then move them there in one step."""
+    partial = folder.with_name(folder.name + ".partial")
+    if trainer.is_world_process_zero():
+        shutil.rmtree(partial, ignore_errors=True)
+    trainer.accelerator.wait_for_everyone()
+    trainer.save_model(str(partial))  # every rank takes part: sharded weights are gathered here
+    trainer.accelerator.wait_for_everyone()
+    if trainer.is_world_process_zero():
+        (partial / "training_args.bin").unlink(missing_ok=True)  # a pickle; config.json says the same
+        (partial / "README.md").write_text(model_card(summary), encoding="utf-8")
+        shutil.rmtree(folder, ignore_errors=True)
+        partial.rename(folder)
+
+
+def model_card(summary: dict[str, Any]) -> str:
+    """Markdown in the hub's form: what was trained on what, with which weights, and the held-out NLLs before and after."""
+    weights = summary["weights"]
+    lines = [
+        "---",
+        "library_name: transformers",
+        "tags: [holdfast, weighted-instruction-tuning]",
+        "---",
+        f"# {Path(summary['model']).name} tuned with weighted losses",
+        "",
+        f"Base model `{summary['model']}`, data `{summary['data']}`, {summary['train_examples']} examples, {summary['steps']} steps, "
+        f"peak learning rate {summary['learning_rate']:.2g}, loss divided by `{summary['normalizer']}`.",
+        "",
+        "| role | " + " | ".join(weights) + " |",
+        "|---|" + "---|" * len(weights),
+        "| weight | " + " | ".join(f"{w:g}" for w in weights.values()) + " |",
+        "",
+        f"Effective prompt share of the weighted targets: {summary['prompt_share']:.4f}.",
+    ]
+    if summary["before"] and summary["after"]:
+        lines += ["", "| held-out, nats per token | before | after |", "|---|---|---|"]
+        for name in ("prompt_nll", "response_nll"):
+            before, after = summary["before"][name], summary["after"][name]
+            if before is not None and after is not None:
+                lines.append(f"| {name.replace('_nll', '')} NLL | {before:.4f} | {after:.4f} |")
+    lines += ["", f"Made with holdfast {holdfast.__version__} (weighted instruction tuning, arXiv 2507.07817).", ""]
+    return "\n".join(lines)
+
+
+def whole_checkpoint(folder: Path) -> Path | None:
+    """The newest checkpoint that was written to its end (its trainer state, written last, is readable). Later fragments are removed."""
+    found = sorted(folder.glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1]), reverse=True)
+    for checkpoint in found:
+        try:
+            json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+        except (OSError, json.JSONDecodeError, UnicodeDecodeError):
+            shutil.rmtree(checkpoint, ignore_errors=True)
+            continue
+        return checkpoint
+    return None
+
+
+@contextmanager
+def explain_full_disk(path: Path) -> Iterator[None]:
+    """Turn a failed write into one clear error that says what survived. safetensors and torch raise errors of their own."""
+    try:
+        yield
+    except HoldfastError:
+        raise
+    except Exception as error:
+        full = isinstance(error, OSError) and error.errno in _DISK_FULL
+        if not full and not any(sign in str(error) for sign in ("No space left", "File too large", "Disk quota", "file write failed")):
+            raise
+        shutil.rmtree(path / "model.partial", ignore_errors=True)
+        survivor = whole_checkpoint(path / "checkpoints")
+        kept = f"the checkpoint {survivor} is whole" if survivor else "no checkpoint had been written (see --save-steps)"
+        raise HoldfastError(
+            f"{path}: the disk is full or a quota is reached; {kept}", hint="make room and give the same command again: it continues"
+        ) from error

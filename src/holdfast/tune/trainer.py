@@ -1,0 +1,216 @@
+"""``transformers.Trainer`` with the weighted loss. Only public methods are overridden, so what users know keeps working.
+
+    get_batch_samples   counts the divisor once over all micro-batches and ranks of an optimizer step
+    compute_loss        sum of w * nll over that divisor
+    prediction_step     per-example sums; ``evaluation_metrics`` adds them up: token-exact whatever the batch size
+    log                 one row per log step in the run directory
+
+Axes: B batch, T tokens.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import Trainer
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
+from transformers.trainer_utils import EvalPrediction
+
+from holdfast.errors import HoldfastError
+from holdfast.records import PROMPT_ROLES, RESPONSE_ROLES, Role
+from holdfast.runs import RunDir
+from holdfast.tune.batches import scale_of
+from holdfast.tune.head import LossRows, attach
+from holdfast.tune.loss import token_nll
+from holdfast.tune.weights import NORMALIZERS, RoleWeights, target_mask, token_weights
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What is minimised: a weight per role, a key of ``NORMALIZERS``, and how the head is computed (auto, torch or plain)."""
+
+    weights: RoleWeights
+    normalizer: str = "nonzero"
+    head: str = "auto"
+
+
+class WeightedTrainer(Trainer):
+    """A Trainer that minimises ``Objective`` over batches made by ``holdfast.tune.batches.collate``."""
+
+    loss_is_scaled_for_ga = True
+
+    def __init__(self, *, objective: Objective, run: RunDir | None = None, **kwargs: Any) -> None:
+        super().__init__(compute_metrics=evaluation_metrics, **kwargs)
+        self.model_accepts_loss_kwargs = True
+        self.objective = objective
+        self.run = run
+        self.plain_reason = "asked for" if objective.head == "plain" else attach(self.model)
+        if objective.head == "torch" and self.plain_reason:
+            raise HoldfastError(f"--head torch cannot be used with this model: {self.plain_reason}", hint="use --head auto")
+        self._tally = torch.zeros(5, dtype=_sum_dtype(self.args.device), device=self.args.device)
+        self._logged_at = time.perf_counter()
+        self._tokens = 0
+        self.remove_callback(PrinterCallback)
+        if self.pop_callback(ProgressCallback) is not None:
+            self.add_callback(_Bar)
+
+    def get_batch_samples(  # type: ignore[override]
+        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
+    ) -> tuple[list[Any], Tensor | int | None]:
+        """The micro-batches of one optimizer step, and the divisor of its loss over all of them and all ranks."""
+        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        parts = [NORMALIZERS[self.objective.normalizer](self._weights(b), b["roles"])[1].sum() for b in batches]
+        divisor = torch.stack(parts).sum().to(device) if parts else torch.zeros((), device=device)
+        return batches, self.accelerator.reduce(divisor.double() if device.type != "mps" else divisor.float(), "sum")
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        """sum(w * nll) / divisor. Without ``num_items_in_batch`` the divisor is that of this batch."""
+        weights_BT, parts_B = NORMALIZERS[self.objective.normalizer](self._weights(inputs), inputs["roles"])
+        divisor = parts_B.sum() if num_items_in_batch is None else num_items_in_batch
+        loss, nll_BT = self._loss(model, inputs, weights_BT, divisor)
+        if model.training:
+            self._count(inputs, weights_BT, nll_BT)
+            # DDP and FSDP average gradients over ranks, but the divisor spans them already
+            loss = loss * self.accelerator.num_processes
+        return (loss, {"nll": nll_BT}) if return_outputs else loss
+
+    def prediction_step(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        prediction_loss_only: bool,
+        ignore_keys: list[str] | None = None,
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """Sums per example instead of logits: see ``evaluation_metrics`` for the columns."""
+        inputs = self._prepare_inputs(inputs)
+        roles_BT = inputs["roles"]
+        targets_BT = target_mask(roles_BT, (*PROMPT_ROLES, *RESPONSE_ROLES))
+        prompt_BT = target_mask(roles_BT, PROMPT_ROLES)
+        response_BT = targets_BT & ~prompt_BT
+        weights_BT = self._weights(inputs)
+        entering_BT, parts_B = NORMALIZERS[self.objective.normalizer](weights_BT, roles_BT)
+        with torch.no_grad(), self.compute_loss_context_manager():
+            _, nll_BT = self._loss(model, inputs, targets_BT.float(), 1.0)
+        columns = [
+            nll_BT * prompt_BT,
+            prompt_BT,
+            nll_BT * response_BT,
+            response_BT,
+            nll_BT * entering_BT,
+            weights_BT * prompt_BT,
+            weights_BT * response_BT,
+        ]
+        dtype = _sum_dtype(nll_BT.device)
+        rows_BK = torch.stack([c.to(dtype).sum(1) for c in columns] + [parts_B.to(dtype)], dim=1)
+        return None, rows_BK, rows_BK[:, :1]
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Write a row; complete the training logs with token counts, speed and unweighted NLLs."""
+        training = "loss" in logs
+        if training:
+            logs |= self._training_logs()
+        super().log(logs, start_time)
+        row = _row(logs, self.state.global_step)
+        if row is not None and self.is_world_process_zero():
+            if self.run is not None:
+                self.run.append(row)
+            _say(row, self.state.max_steps)
+        if training and not math.isfinite(logs["loss"]):
+            raise HoldfastError(
+                f"the loss is {logs['loss']} at step {self.state.global_step}", hint="lower --learning-rate, or clip with --max-grad-norm 1"
+            )
+
+    def _weights(self, batch: dict[str, Tensor]) -> Tensor:
+        return token_weights(batch["roles"], self.objective.weights, scale_of(batch))
+
+    def _loss(self, model: nn.Module, inputs: dict[str, Any], weights_BT: Tensor, divisor: Tensor | float) -> tuple[Tensor, Tensor]:
+        """Loss and detached NLL [B, T] (fused: 0 where the weight is 0)."""
+        given = {key: inputs[key] for key in ("input_ids", "attention_mask", "position_ids") if key in inputs}
+        if self.plain_reason is None:
+            made = model(**given, loss_rows=LossRows(inputs["input_ids"], weights_BT, divisor))
+            return made["loss"], made["nll"]
+        nll_BT = token_nll(model(**given, use_cache=False).logits, inputs["input_ids"])
+        weighted = torch.where(weights_BT != 0, weights_BT * nll_BT, 0).sum()
+        return weighted / torch.as_tensor(divisor, device=nll_BT.device).to(nll_BT.dtype).clamp(min=torch.finfo(nll_BT.dtype).tiny), nll_BT.detach()
+
+    def _count(self, inputs: dict[str, Any], weights_BT: Tensor, nll_BT: Tensor) -> None:
+        prompt_BT = target_mask(inputs["roles"], PROMPT_ROLES) & (weights_BT != 0)
+        response_BT = target_mask(inputs["roles"], RESPONSE_ROLES) & (weights_BT != 0)
+        parts = (nll_BT * prompt_BT, prompt_BT, nll_BT * response_BT, response_BT, inputs["roles"] != Role.PAD)
+        self._tally += torch.stack([p.to(self._tally.dtype).sum() for p in parts])
+
+    def _training_logs(self) -> dict[str, Any]:
+        """Means since the last row, over all ranks. None where no token of that kind had a weight."""
+        prompt, n_prompt, response, n_response, tokens = self.accelerator.reduce(self._tally, "sum").tolist()
+        self._tally.zero_()
+        now = time.perf_counter()
+        seconds, self._logged_at = now - self._logged_at, now
+        self._tokens += int(tokens)
+        return {
+            "prompt_nll": prompt / n_prompt if n_prompt else None,
+            "response_nll": response / n_response if n_response else None,
+            "tokens": self._tokens,
+            "tokens_per_second": tokens / seconds,
+        }
+
+
+def evaluation_metrics(prediction: EvalPrediction) -> dict[str, Any]:
+    """Add up per-example sums [N, 8]: prompt NLL, prompt targets, response NLL, response targets, weighted NLL, prompt weight,
+    response weight, divisor. NLLs in nats per token; None where there is no such token."""
+    sums = torch.as_tensor(prediction.predictions).double().sum(0).tolist()
+    prompt, n_prompt, response, n_response, weighted, prompt_weight, response_weight, divisor = sums
+    return {
+        "loss": weighted / divisor if divisor else 0.0,
+        "prompt_nll": prompt / n_prompt if n_prompt else None,
+        "response_nll": response / n_response if n_response else None,
+        "response_perplexity": math.exp(min(response / n_response, 700)) if n_response else None,
+        "prompt_targets": int(n_prompt),
+        "response_targets": int(n_response),
+        "prompt_share": prompt_weight / (prompt_weight + response_weight) if prompt_weight + response_weight else None,
+    }
+
+
+class _Bar(ProgressCallback):
+    """The progress bar without its log lines, which would go to stdout."""
+
+    def on_log(self, *args: Any, **kwargs: Any) -> None:
+        return None
+
+
+def _sum_dtype(device: torch.device) -> torch.dtype:
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
+def _row(logs: dict[str, Any], step: int) -> dict[str, Any] | None:
+    """The row of a log event, or None for the Trainer's closing statistics."""
+    if "loss" in logs:
+        names = ("tokens", "loss", "prompt_nll", "response_nll", "grad_norm", "learning_rate", "tokens_per_second", "epoch")
+        return {"kind": "train", "step": step} | {name: logs.get(name) for name in names}
+    if "eval_loss" in logs:
+        names = ("loss", "prompt_nll", "response_nll", "response_perplexity", "prompt_targets", "response_targets", "prompt_share")
+        return {"kind": "eval", "step": step} | {name: logs.get(f"eval_{name}") for name in names}
+    return None
+
+
+def _say(row: dict[str, Any], steps: int) -> None:
+    def number(name: str) -> str:
+        return f"{row[name]:.4f}" if row.get(name) is not None else "-"
+
+    head = f"step {row['step']}/{steps}" if row["kind"] == "train" else f"eval at {row['step']}"
+    line = f"{head}  loss {number('loss')}  prompt NLL {number('prompt_nll')}  response NLL {number('response_nll')}"
+    if row["kind"] == "train":
+        line += f"  lr {row['learning_rate']:.1e}  {row['tokens_per_second']:,.0f} tokens/s"
+    print(line, file=sys.stderr)

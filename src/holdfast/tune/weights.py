@@ -1,0 +1,166 @@
+"""Roles -> weights -> divisor.
+
+    effective weight of a token = weight of its role x weight of its message x weight of its example
+    L = sum_t w_t nll_t / divisor                                   (arXiv 2507.07817, eq. 2; normalizer "nonzero")
+
+Only the ratio of the weights matters under AdamW without clipping: (0, 0.4) is the same training as (0, 1). ``share`` is the name we
+give to a ratio, ``scale_twin`` says when two settings are one.
+
+Axes: B batch, T tokens.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from holdfast.errors import HoldfastError
+from holdfast.records import PROMPT_ROLES, RESPONSE_ROLES, Role
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SMALLEST_WEIGHT = 1e-6
+"""Weights in (0, 1e-6) are refused: the token would count fully in the divisor and not at all in the sum."""
+
+PRESETS: dict[str, tuple[float, float, dict[str, float]]] = {
+    "conventional": (0.0, 1.0, {}),
+    "continual": (1.0, 1.0, {}),
+    "prompt-only": (1.0, 0.0, {}),
+    "instruction-modelling": (1.0, 1.0, {"template": 0.0}),
+}
+
+RoleWeights = dict[Role, float]
+
+
+def check_weight(value: float, name: str, where: str = "") -> float:
+    """Return ``value`` if it is a usable weight: finite, 0 or at least 1e-6.
+
+    Raises:
+        HoldfastError: negative, NaN, infinite, or between 0 and 1e-6.
+    """
+    place = f"{where}: " if where else ""
+    if not math.isfinite(value) or value < 0:
+        raise HoldfastError(f"{place}{name} is {value}; a weight is a finite number >= 0")
+    if 0 < value < SMALLEST_WEIGHT:
+        raise HoldfastError(
+            f"{place}{name} is {value}; weights between 0 and {SMALLEST_WEIGHT:g} are refused, because the divisor jumps there",
+            hint="use 0 to leave these tokens out",
+        )
+    return float(value)
+
+
+def role_weights(
+    prompt_weight: float | None = None,
+    response_weight: float | None = None,
+    preset: str | None = None,
+    weights: Mapping[str, float] | None = None,
+) -> RoleWeights:
+    """The weight of every role: preset, then the pair, then single roles. Default: conventional, (0, 1).
+
+    Args:
+        prompt_weight: system, user, tool and template tokens (lambda_p).
+        response_weight: assistant and eos tokens (lambda_r).
+        preset: a key of ``PRESETS``.
+        weights: role name -> weight.
+
+    Raises:
+        HoldfastError: unknown preset or role, a bad weight, or nothing but zeros.
+    """
+    if preset is not None and preset not in PRESETS:
+        raise HoldfastError(f"unknown preset '{preset}'; known: {', '.join(PRESETS)}")
+    prompt, response, single = PRESETS[preset or "conventional"]
+    prompt = check_weight(prompt if prompt_weight is None else prompt_weight, "--prompt-weight")
+    response = check_weight(response if response_weight is None else response_weight, "--response-weight")
+    table = {Role.PAD: 0.0} | dict.fromkeys(PROMPT_ROLES, prompt) | dict.fromkeys(RESPONSE_ROLES, response)
+    for name, value in {**single, **(weights or {})}.items():
+        try:
+            role = Role[name.upper()]
+        except KeyError:
+            role = Role.PAD
+        if role is Role.PAD:
+            known = ", ".join(r.label for r in (*PROMPT_ROLES, *RESPONSE_ROLES))
+            raise HoldfastError(f"weights: unknown role '{name}'; roles are {known}")
+        table[role] = check_weight(value, f"weights.{name}")
+    if not any(table.values()):
+        raise HoldfastError("all weights are zero, so there is nothing to learn", hint="give --response-weight or --prompt-weight a value > 0")
+    return table
+
+
+def share(prompt_weight: float, response_weight: float) -> float:
+    """The ratio of two weights as one number in [0, 1]: lambda_p / (lambda_p + lambda_r), rounded to 12 digits so that
+    0.1 + 0.2 : 0.3 equals 1 : 1. Settings of equal share are the same training under AdamW without clipping."""
+    return round(prompt_weight / (prompt_weight + response_weight), 12)
+
+
+def scale_twin(prompt_weight: float, response_weight: float) -> str | None:
+    """The preset of which this pair is only a scaled copy, or None. (0, 0.4) -> 'conventional'; (0, 1) itself -> None."""
+    for name in ("conventional", "continual", "prompt-only"):
+        pair = PRESETS[name][:2]
+        if (prompt_weight, response_weight) != pair and share(prompt_weight, response_weight) == share(*pair):
+            return name
+    return None
+
+
+def prompt_share(counts: Mapping[Role, float], weights: RoleWeights) -> float:
+    """Effective prompt share s = sum of prompt weights / sum of all weights, over target tokens counted per role (or weighted counts)."""
+    prompt = sum(weights[r] * counts.get(r, 0) for r in PROMPT_ROLES)
+    response = sum(weights[r] * counts.get(r, 0) for r in RESPONSE_ROLES)
+    return prompt / (prompt + response) if prompt + response else math.nan
+
+
+def token_weights(roles_BT: Tensor, weights: RoleWeights, scale_BT: Tensor | None = None) -> Tensor:
+    """Weight of every token as a target, float32 [B, T]. Position 0 is never a target, so its weight is 0.
+
+    Args:
+        roles_BT: role ids, any integer type.
+        scale_BT: message weight x example weight, float32, or None for all ones.
+    """
+    import torch
+
+    table = torch.tensor([weights[Role(i)] for i in range(len(Role))], dtype=torch.float32, device=roles_BT.device)
+    weights_BT = table[roles_BT.long()]
+    if scale_BT is not None:
+        weights_BT = weights_BT * scale_BT
+    weights_BT[:, 0] = 0
+    return weights_BT
+
+
+def target_mask(roles_BT: Tensor, roles: Iterable[Role]) -> Tensor:
+    """Which positions are targets of one of these roles, bool [B, T]; position 0 never is."""
+    import torch
+
+    mask_BT = torch.isin(roles_BT, torch.tensor([int(r) for r in roles], device=roles_BT.device))
+    mask_BT[:, 0] = False
+    return mask_BT
+
+
+# A normalizer: (weights_BT, roles_BT) -> (weights_BT as they enter the sum, each example's part of the divisor [B]).
+# Parts add up over examples, micro-batches and ranks; the division happens once per optimizer step.
+NormalizerFn = Callable[["Tensor", "Tensor"], tuple["Tensor", "Tensor"]]
+
+
+def _nonzero(weights_BT: Tensor, roles_BT: Tensor) -> tuple[Tensor, Tensor]:
+    return weights_BT, (weights_BT != 0).sum(1)
+
+
+def _weight_sum(weights_BT: Tensor, roles_BT: Tensor) -> tuple[Tensor, Tensor]:
+    return weights_BT, weights_BT.double().sum(1)
+
+
+def _response_count(weights_BT: Tensor, roles_BT: Tensor) -> tuple[Tensor, Tensor]:
+    return weights_BT, target_mask(roles_BT, RESPONSE_ROLES).sum(1)
+
+
+def _example(weights_BT: Tensor, roles_BT: Tensor) -> tuple[Tensor, Tensor]:
+    count_B = (weights_BT != 0).sum(1)
+    return weights_BT / count_B.clamp(min=1)[:, None], (count_B != 0).long()
+
+
+NORMALIZERS: dict[str, NormalizerFn] = {
+    "nonzero": _nonzero,
+    "weight-sum": _weight_sum,
+    "response-count": _response_count,
+    "example": _example,
+}
