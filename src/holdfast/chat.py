@@ -135,7 +135,9 @@ def _render_chat(messages: Sequence[Message], tokenizer: Any) -> list[Span]:
     except HoldfastError:
         raise
     except Exception as error:  # templates raise what they like (jinja2.TemplateError for the most part)
-        raise HoldfastError(f"the chat template refuses these messages: {error}", hint="--template dialogue needs no chat template") from error
+        raise HoldfastError(
+            f"the chat template refuses these messages: {error}", hint="--template dialogue needs no chat template"
+        ) from error
     spans = _walk(text, pieces, messages)
     if spans is None:
         raise HoldfastError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import importlib
@@ -65,7 +66,7 @@ def _parse(config_class: type, name: str, arguments: list[str]) -> Any:
     default: Any = tyro.MISSING
     if given:
         fields = {f.name for f in dataclasses.fields(config_class) if _required(f)}
-        default = config_class(**{key: tyro.MISSING for key in fields - given.keys()}, **given)
+        default = config_class(**dict.fromkeys(fields - given.keys(), tyro.MISSING), **given)
     if default is tyro.MISSING:
         return tyro.cli(config_class, prog=f"holdfast {name}", args=arguments, description=_description(config_class))
     return tyro.cli(config_class, prog=f"holdfast {name}", args=arguments, default=default, description=_description(config_class))
@@ -125,10 +126,8 @@ def _typed(config_class: type, name: str, value: Any, path: str) -> Any:
     wanted = typing.get_type_hints(config_class)[name]
     attempts = [value]
     if isinstance(value, str | int) and not isinstance(value, bool):
-        try:
+        with contextlib.suppress(ValueError):
             attempts.append(float(value))
-        except ValueError:
-            pass
     for attempt in attempts:
         try:
             return check_type(attempt, wanted)

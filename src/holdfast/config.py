@@ -84,7 +84,7 @@ class TuneConfig(RunConfig):
     """Clip the gradient norm at this value. 0: no clipping, as in the paper; with clipping, equal ratios are not equal trainings."""
     batch_size: int = 32
     """Examples per optimizer step, over all devices and micro-batches."""
-    micro_batch_size: int = 16
+    micro_batch_size: int = 8
     """Largest number of examples per forward pass on one device. Changes speed and memory, never the result."""
     lora_rank: int = 0
     """Train LoRA adapters of this rank on all linear layers but the head. 0: full fine-tuning."""

@@ -142,7 +142,9 @@ def locate(name: str | Path) -> str:
         return str(run)
     if path.is_dir():
         if not any((path / file).is_file() for file in ("config.json", "adapter_config.json")):
-            raise HoldfastError(f"{path}: a folder without a model (no config.json)", hint="point --model at a folder in Hugging Face layout")
+            raise HoldfastError(
+                f"{path}: a folder without a model (no config.json)", hint="point --model at a folder in Hugging Face layout"
+            )
         return str(path)
     if path.is_file() or str(name).startswith((".", "/", "~")) or str(name).count("/") > 1:
         raise HoldfastError(f"{name}: no such model folder", hint="a model is a folder with config.json, a hub name, or 'pocket'")
@@ -177,7 +179,8 @@ class _explained:
             return
         if "safetensors" in str(error) and Path(self.name).is_dir():
             raise HoldfastError(
-                f"{self.name}: no weights in safetensors format", hint="convert them with model.save_pretrained; pickled weights are not loaded"
+                f"{self.name}: no weights in safetensors format",
+                hint="convert them with model.save_pretrained; pickled weights are not loaded",
             ) from error
         if "trust_remote_code" in str(error):
             raise HoldfastError(f"{self.name}: this model brings its own code", hint="--trust-remote-code lets it run") from error

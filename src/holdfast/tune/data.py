@@ -148,7 +148,9 @@ def _from_disk(path: Path) -> Any:
     try:
         found = datasets.load_from_disk(str(path))
     except FileNotFoundError as error:
-        raise HoldfastError(f"{path}: not a saved dataset folder", hint="make one with Dataset.save_to_disk, or name a file in it") from error
+        raise HoldfastError(
+            f"{path}: not a saved dataset folder", hint="make one with Dataset.save_to_disk, or name a file in it"
+        ) from error
     return _one_split(found, str(path))
 
 
@@ -225,7 +227,9 @@ def _example(row: dict[str, Any], where: str, layout: str, needs_response: bool)
 def _messages(row: dict[str, Any], where: str, needs_response: bool) -> tuple[Message, ...]:
     given = row.get("messages")
     if not isinstance(given, list) or not given:
-        raise HoldfastError(f"{where}: 'messages' is {_found(given)}, not a list of messages", hint='[{"role": "user", "content": "..."}, ...]')
+        raise HoldfastError(
+            f"{where}: 'messages' is {_found(given)}, not a list of messages", hint='[{"role": "user", "content": "..."}, ...]'
+        )
     messages = []
     for number, turn in enumerate(given, 1):
         place = f"{where}, message {number}"

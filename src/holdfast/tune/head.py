@@ -26,7 +26,7 @@ class LossRows:
     divisor: Tensor | float
 
 
-def attach(model: nn.Module) -> str | None:
+def attach(model: Any) -> str | None:
     """Teach the causal LM inside ``model`` (which may be wrapped by PEFT) the keyword ``loss_rows``.
 
     Returns:
@@ -57,7 +57,7 @@ def logit_transform(config: Any) -> tuple[float, float | None]:
     return scale, getattr(config, "final_logit_softcapping", None)  # Gemma
 
 
-def _unsupported(model: nn.Module) -> str | None:
+def _unsupported(model: Any) -> str | None:
     head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
     if type(head) is not nn.Linear:
         return f"its head is {type(head).__name__}, not a plain linear layer"
@@ -66,7 +66,7 @@ def _unsupported(model: nn.Module) -> str | None:
     return None
 
 
-def _decoder(model: nn.Module) -> nn.Module | None:
+def _decoder(model: Any) -> nn.Module | None:
     decoder = getattr(model, getattr(model, "base_model_prefix", "") or "model", None)
     return decoder if isinstance(decoder, nn.Module) else None
 

@@ -25,7 +25,7 @@ class WeightedNLL(NamedTuple):
     """``total`` = sum of w * nll (nats); ``count`` = number of targets of non-zero weight. The paper's loss is total / count."""
 
     total: Tensor
-    count: Tensor
+    count: Tensor  # type: ignore[assignment]
 
 
 def token_nll(logits_BTV: Tensor, ids_BT: Tensor) -> Tensor:
@@ -54,6 +54,12 @@ def weighted_nll(logits_BTV: Tensor, ids_BT: Tensor, weights_BT: Tensor) -> Weig
     nll = token_nll(logits_BTV, ids_BT)[:, 1:]
     # where, not a product: an infinite NLL under zero weight must not become NaN
     return WeightedNLL(torch.where(weights != 0, weights * nll, 0).sum(), (weights != 0).sum())
+
+
+def divide(total: Tensor, divisor: Tensor | float) -> Tensor:
+    """total / divisor, where a divisor of 0 (a step without targets) leaves the zero that ``total`` is then."""
+    divisor = torch.as_tensor(divisor, device=total.device).to(total.dtype)
+    return total / divisor.clamp(min=torch.finfo(total.dtype).tiny)
 
 
 def weighted_linear_cross_entropy(
@@ -90,9 +96,9 @@ def weighted_linear_cross_entropy(
     whole = kept.numel() == weights_N.numel()
     rows, targets, weights = (hidden_ND, targets_N, weights_N) if whole else (hidden_ND[kept], targets_N[kept], weights_N[kept])
     dtype = torch.promote_types(rows.dtype, torch.float32)
-    weights = weights.to(dtype) / torch.as_tensor(divisor, device=weights.device).to(dtype).clamp(min=torch.finfo(dtype).tiny)
+    weights = divide(weights.to(dtype), divisor)
     grad = torch.is_grad_enabled()
-    loss, nll = _WeightedHead.apply(
+    loss, nll = _WeightedHead.apply(  # type: ignore[no-untyped-call]
         rows, head_VD, bias_V, targets, weights, softcap, logit_scale, chunk_rows or default_chunk_rows(head_VD), grad
     )
     return loss, nll if whole else nll.new_zeros(weights_N.shape).index_copy_(0, kept, nll)
@@ -175,9 +181,7 @@ class _WeightedHead(torch.autograd.Function):
         return (*gradients, None, None, None, None, None, None)
 
 
-def _transform(
-    z_CV: Tensor, bias_V: Tensor | None, softcap: float | None, logit_scale: float, grad: bool
-) -> tuple[Tensor, Tensor | None]:
+def _transform(z_CV: Tensor, bias_V: Tensor | None, softcap: float | None, logit_scale: float, grad: bool) -> tuple[Tensor, Tensor | None]:
     """Bias, scale and soft-cap, in place; the slope of the soft-cap where a gradient will need it."""
     if bias_V is not None:
         z_CV += bias_V

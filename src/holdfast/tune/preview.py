@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from holdfast.records import Role
 
 if TYPE_CHECKING:
-    from holdfast.tune.pipeline import Plan
+    from holdfast.tune.plan import Plan
 
 _COLOURS = {Role.TEMPLATE: 90, Role.SYSTEM: 35, Role.USER: 34, Role.TOOL: 36, Role.ASSISTANT: 32, Role.EOS: 33}
 
@@ -67,6 +67,8 @@ def _cost(figures: dict[str, Any]) -> list[str]:
             f"too long: {report['truncated']:,} cut by {report['tokens_cut']:,} tokens in all ({report['eos_cut']:,} lost their end), "
             f"{report['dropped_too_long']:,} dropped"
         )
+    if report["prompt_too_long"]:
+        lines.append(f"left out because the prompt fills the context: {report['prompt_too_long']:,}")
     if report["special_tokens_inside_content"]:
         lines.append(f"warning: {report['special_tokens_inside_content']:,} special tokens stand inside the contents of messages")
     if figures["bad_rows"]["count"]:

@@ -36,6 +36,7 @@ class TokenReport:
     tokens_cut: int = 0
     eos_cut: int = 0
     dropped: int = 0
+    prompt_too_long: list[str] = field(default_factory=list)
     special_in_content: int = 0
     longest: int = 0
     templates: Counter[str] = field(default_factory=Counter)
@@ -51,14 +52,11 @@ class TokenReport:
             "tokens_cut": self.tokens_cut,
             "eos_cut": self.eos_cut,
             "dropped_too_long": self.dropped,
+            "prompt_too_long": len(self.prompt_too_long),
             "special_tokens_inside_content": self.special_in_content,
             "longest": self.longest,
             "templates": dict(self.templates),
         }
-
-
-class TooLong(HoldfastError):
-    """Truncation would leave an example without any target of non-zero weight."""
 
 
 def tokenize(
@@ -77,7 +75,8 @@ def tokenize(
         weights: only to find examples that would have no target of non-zero weight.
         template: see ``holdfast.chat.template_name``.
         max_length: in tokens.
-        truncation: ``keep-start``, ``keep-end`` (a BOS stays in front) or ``drop``.
+        truncation: ``keep-start``, ``keep-end`` (a BOS stays in front) or ``drop``. An example whose prompt fills the context, so
+            that no weighted target would be left, is left out and listed in the report.
         bad_rows: collects the messages of bad examples; None raises at the first one.
 
     Raises:
@@ -100,16 +99,12 @@ def tokenize(
             except HoldfastError as error:
                 _reject(error, example, bad_rows)
         for example, tokens in zip(batch, assign_roles(rendered, tokenizer), strict=True):
-            try:
-                kept = _fit(tokens, max_length, truncation, tokenizer, report)
-                if kept is None:
-                    continue
-                _check_targets(kept, tokens, weights, max_length)
-            except HoldfastError as error:
-                _reject(error, example, bad_rows)
-                continue
-            _count(kept, tokenizer, weights, report)
-            done.append(kept)
+            if not _weighted(tokens, weights).any():
+                hint = "--skip-bad-rows leaves such rows out"
+                _reject(HoldfastError("the example has no token of non-zero weight to learn from", hint=hint), example, bad_rows)
+            elif (kept := _fit(tokens, example, weights, max_length, truncation, tokenizer, report)) is not None:
+                _count(kept, tokenizer, weights, report)
+                done.append(kept)
     return done, report
 
 
@@ -118,7 +113,7 @@ def assign_roles(rendered: Sequence[Sequence[Span]], tokenizer: Any) -> list[Tok
     if not rendered:
         return []
     texts = ["".join(s.text for s in spans) for spans in rendered]
-    encoded = tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True)
+    encoded = tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     return [
         _tokens(np.asarray(ids, dtype=np.int32), offsets, spans)
         for ids, offsets, spans in zip(encoded["input_ids"], encoded["offset_mapping"], rendered, strict=True)
@@ -145,7 +140,10 @@ def _render(example: Example, template: str, tokenizer: Any) -> list[Span]:
     return [replaced(s, weight=s.weight * example.weight) for s in spans]
 
 
-def _fit(tokens: Tokens, max_length: int, truncation: str, tokenizer: Any, report: TokenReport) -> Tokens | None:
+def _fit(
+    tokens: Tokens, example: Example, weights: RoleWeights, max_length: int, truncation: str, tokenizer: Any, report: TokenReport
+) -> Tokens | None:
+    """Truncate. None for an example that is dropped, or of which truncation would leave nothing to learn from."""
     extra = len(tokens) - max_length
     report.longest = max(report.longest, len(tokens))
     if extra <= 0:
@@ -153,34 +151,27 @@ def _fit(tokens: Tokens, max_length: int, truncation: str, tokenizer: Any, repor
     if truncation == "drop":
         report.dropped += 1
         return None
-    report.truncated += 1
-    report.tokens_cut += extra
-    report.eos_cut += truncation == "keep-start" and Role.EOS in tokens.roles[max_length:]
     keep = np.arange(max_length) if truncation == "keep-start" else np.arange(extra, len(tokens))
     if truncation == "keep-end" and tokens.ids[0] == tokenizer.bos_token_id:
         keep[0] = 0
-    return Tokens(tokens.ids[keep], tokens.roles[keep], None if tokens.scale is None else tokens.scale[keep])
-
-
-def _check_targets(kept: Tokens, whole: Tokens, weights: RoleWeights, max_length: int) -> None:
-    if _weighted(kept, weights).any():
-        return
-    if len(whole) > max_length and _weighted(whole, weights).any():
-        prompt = int(np.isin(whole.roles, (Role.ASSISTANT, Role.EOS), invert=True).sum())
-        raise TooLong(
-            f"no token of non-zero weight is left after truncation to {max_length} tokens "
-            f"(the example has {len(whole)} tokens, {prompt} of them prompt)",
-            hint="use --truncation keep-end or drop, a larger --max-length, or --skip-bad-rows",
-        )
-    raise HoldfastError("the example has no token of non-zero weight to learn from", hint="--skip-bad-rows leaves such rows out")
+    kept = Tokens(tokens.ids[keep], tokens.roles[keep], None if tokens.scale is None else tokens.scale[keep])
+    if not _weighted(kept, weights).any():
+        report.prompt_too_long.append(f"{example.where}: {len(tokens)} tokens, of which the first {max_length} hold no weighted target")
+        return None
+    report.truncated += 1
+    report.tokens_cut += extra
+    report.eos_cut += truncation == "keep-start" and Role.EOS in tokens.roles[max_length:]
+    return kept
 
 
 def _weighted(tokens: Tokens, weights: RoleWeights) -> npt.NDArray[np.bool_]:
     """Which tokens are targets of non-zero weight."""
     table = np.asarray([weights[r] for r in Role], dtype=np.float32)
-    weight = table[tokens.roles] * (1 if tokens.scale is None else tokens.scale)
-    weight[:1] = 0
-    return weight != 0
+    weighted: npt.NDArray[np.bool_] = table[tokens.roles] != 0
+    if tokens.scale is not None:
+        weighted &= tokens.scale != 0
+    weighted[:1] = False
+    return weighted
 
 
 def _count(tokens: Tokens, tokenizer: Any, weights: RoleWeights, report: TokenReport) -> None:

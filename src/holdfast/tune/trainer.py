@@ -26,10 +26,13 @@ from transformers.trainer_utils import EvalPrediction
 from holdfast.errors import HoldfastError
 from holdfast.records import PROMPT_ROLES, RESPONSE_ROLES, Role
 from holdfast.runs import RunDir
-from holdfast.tune.batches import scale_of
+from holdfast.tune.batches import regroup, scale_of
 from holdfast.tune.head import LossRows, attach
-from holdfast.tune.loss import token_nll
+from holdfast.tune.loss import divide, token_nll
 from holdfast.tune.weights import NORMALIZERS, RoleWeights, target_mask, token_weights
+
+_TRAIN_COLUMNS = ("tokens", "loss", "prompt_nll", "response_nll", "grad_norm", "learning_rate", "tokens_per_second", "epoch")
+_EVAL_COLUMNS = ("loss", "prompt_nll", "response_nll", "response_perplexity", "prompt_targets", "response_targets", "prompt_share")
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,7 @@ class WeightedTrainer(Trainer):
     ) -> tuple[list[Any], Tensor | int | None]:
         """The micro-batches of one optimizer step, and the divisor of its loss over all of them and all ranks."""
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        batches = regroup(batches)
         parts = [NORMALIZERS[self.objective.normalizer](self._weights(b), b["roles"])[1].sum() for b in batches]
         divisor = torch.stack(parts).sum().to(device) if parts else torch.zeros((), device=device)
         return batches, self.accelerator.reduce(divisor.double() if device.type != "mps" else divisor.float(), "sum")
@@ -137,14 +141,17 @@ class WeightedTrainer(Trainer):
         return token_weights(batch["roles"], self.objective.weights, scale_of(batch))
 
     def _loss(self, model: nn.Module, inputs: dict[str, Any], weights_BT: Tensor, divisor: Tensor | float) -> tuple[Tensor, Tensor]:
-        """Loss and detached NLL [B, T] (fused: 0 where the weight is 0)."""
-        given = {key: inputs[key] for key in ("input_ids", "attention_mask", "position_ids") if key in inputs}
+        """Loss and detached NLL [B, T] (fused: 0 where the weight is 0).
+
+        No attention mask is passed: padding is on the right, where causal attention never looks, and the mask-free kernels are faster.
+        """
+        given = {key: inputs[key] for key in ("input_ids", "position_ids") if key in inputs}
         if self.plain_reason is None:
             made = model(**given, loss_rows=LossRows(inputs["input_ids"], weights_BT, divisor))
             return made["loss"], made["nll"]
         nll_BT = token_nll(model(**given, use_cache=False).logits, inputs["input_ids"])
-        weighted = torch.where(weights_BT != 0, weights_BT * nll_BT, 0).sum()
-        return weighted / torch.as_tensor(divisor, device=nll_BT.device).to(nll_BT.dtype).clamp(min=torch.finfo(nll_BT.dtype).tiny), nll_BT.detach()
+        total = torch.where(weights_BT != 0, weights_BT * nll_BT, 0).sum()
+        return divide(total, divisor), nll_BT.detach()
 
     def _count(self, inputs: dict[str, Any], weights_BT: Tensor, nll_BT: Tensor) -> None:
         prompt_BT = target_mask(inputs["roles"], PROMPT_ROLES) & (weights_BT != 0)
@@ -183,6 +190,11 @@ def evaluation_metrics(prediction: EvalPrediction) -> dict[str, Any]:
     }
 
 
+def evaluation_of(logs: dict[str, Any]) -> dict[str, Any]:
+    """The metrics of ``evaluation_metrics`` out of the Trainer's logs, which prefix them with ``eval_``."""
+    return {name: logs.get(f"eval_{name}") for name in _EVAL_COLUMNS}
+
+
 class _Bar(ProgressCallback):
     """The progress bar without its log lines, which would go to stdout."""
 
@@ -197,11 +209,9 @@ def _sum_dtype(device: torch.device) -> torch.dtype:
 def _row(logs: dict[str, Any], step: int) -> dict[str, Any] | None:
     """The row of a log event, or None for the Trainer's closing statistics."""
     if "loss" in logs:
-        names = ("tokens", "loss", "prompt_nll", "response_nll", "grad_norm", "learning_rate", "tokens_per_second", "epoch")
-        return {"kind": "train", "step": step} | {name: logs.get(name) for name in names}
+        return {"kind": "train", "step": step} | {name: logs.get(name) for name in _TRAIN_COLUMNS}
     if "eval_loss" in logs:
-        names = ("loss", "prompt_nll", "response_nll", "response_perplexity", "prompt_targets", "response_targets", "prompt_share")
-        return {"kind": "eval", "step": step} | {name: logs.get(f"eval_{name}") for name in names}
+        return {"kind": "eval", "step": step} | evaluation_of(logs)
     return None
 
 

@@ -84,7 +84,9 @@ def role_weights(
             raise HoldfastError(f"weights: unknown role '{name}'; roles are {known}")
         table[role] = check_weight(value, f"weights.{name}")
     if not any(table.values()):
-        raise HoldfastError("all weights are zero, so there is nothing to learn", hint="give --response-weight or --prompt-weight a value > 0")
+        raise HoldfastError(
+            "all weights are zero, so there is nothing to learn", hint="give --response-weight or --prompt-weight a value > 0"
+        )
     return table
 
 
