@@ -108,3 +108,76 @@ def make_plan(config: TuneConfig) -> Plan:
         accumulation=accumulation,
         steps=steps,
     )
+
+
+def default_learning_rate(model_config: Any, *, lora: bool = False) -> float:
+    """2e-5 at 1 B parameters and more (the paper's), 2e-4 with LoRA; below 1 B times sqrt(1 B / parameters), at most 1e-3."""
+    import torch
+    import transformers
+
+    with torch.device("meta"):
+        parameters = transformers.AutoModelForCausalLM.from_config(model_config).num_parameters()
+    return float(min(1e-3, (2e-4 if lora else 2e-5) * max(1.0, (1e9 / parameters) ** 0.5)))
+
+
+def _split(examples: list[Any], share: float, seed: int) -> tuple[list[Any], list[Any]]:
+    """A seeded split; order is kept within each part. At least one example on each side if the share is not 0."""
+    if share == 0 or len(examples) < 2:
+        return examples, []
+    size = min(max(1, round(share * len(examples))), len(examples) - 1)
+    out = set(random.Random(seed).sample(range(len(examples)), size))
+    return [e for i, e in enumerate(examples) if i not in out], [e for i, e in enumerate(examples) if i in out]
+
+
+def _split_batch(config: TuneConfig) -> tuple[int, int]:
+    """Largest micro-batch within the limit that divides the examples per device, and the accumulation steps."""
+    world = int(os.environ.get("WORLD_SIZE", 1))
+    if config.batch_size % world:
+        raise HoldfastError(f"--batch-size {config.batch_size} does not divide over {world} devices")
+    per_device = config.batch_size // world
+    micro = max(d for d in range(1, min(config.micro_batch_size, per_device) + 1) if per_device % d == 0)
+    return micro, per_device // micro
+
+
+def _check_left(config: TuneConfig, tokens: list[Tokens], report: TokenReport, bad_rows: list[str], max_length: int) -> None:
+    """Say what truncation left out; refuse if that is everything."""
+    unusable = report.prompt_too_long
+    if not tokens:
+        lost = [f"{report.dropped} longer than {max_length} tokens"] if report.dropped else []
+        lost += [f"{len(unusable)} whose prompt fills the {max_length} tokens of context"] if unusable else []
+        lost += [f"{len(bad_rows)} bad"] if bad_rows else []
+        raise HoldfastError(
+            f"{config.data}: no example is left: {', '.join(lost)}; the first: {[*unusable, *bad_rows, f'{report.longest} tokens'][0]}",
+            hint="use --truncation keep-end, which cuts prompts at their start, or a larger --max-length",
+        )
+    if unusable:
+        print(
+            f"warning: {len(unusable)} examples left out, as their prompt fills the {max_length} tokens of context; first: {unusable[0]}\n"
+            "  hint: --truncation keep-end cuts prompts at their start instead",
+            file=sys.stderr,
+        )
+
+
+def _check_numbers(config: TuneConfig) -> None:
+    counts = ("batch_size", "micro_batch_size", "log_steps", "keep_checkpoints", "eval_steps", "save_steps", "limit")
+    _check_range(config, ("epochs", "learning_rate", *counts), "greater than 0", lambda value: 0 < value < math.inf)
+    _check_range(config, ("eval_share", "warmup_ratio", "lora_dropout"), "at least 0 and less than 1", lambda value: 0 <= value < 1)
+    _check_range(config, ("max_grad_norm", "weight_decay", "lora_rank", "lora_alpha"), "0 or more", lambda value: 0 <= value < math.inf)
+
+
+def _check_range(config: TuneConfig, names: tuple[str, ...], allowed: str, fits: Callable[[float], bool]) -> None:
+    for name in names:
+        value = getattr(config, name)
+        if value is not None and not fits(value):
+            raise HoldfastError(f"--{name.replace('_', '-')} is {value}; it must be {allowed}")
+
+
+def _warn_twin(config: TuneConfig, weights: RoleWeights) -> None:
+    pair = (weights[Role.USER], weights[Role.ASSISTANT])
+    twin = scale_twin(*pair) if not config.weights and any(pair) else None
+    if twin and not config.max_grad_norm:
+        print(
+            f"warning: weights {pair} are a scaled copy of '{twin}': under AdamW without clipping only the ratio matters, "
+            "so both train the same model",
+            file=sys.stderr,
+        )
