@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
 from holdfast.errors import HoldfastError
 from holdfast.records import Message, Role, Span
 
-# A named plain template: messages -> spans without BOS and EOS. A response that ends the text is followed by EOS later.
+# A named plain template: messages -> spans without BOS. An EOS span of empty text stands for the tokenizer's EOS token.
 Template = Callable[[Sequence[Message]], list[Span]]
 
 _ALPACA_HEAD = "Below is an instruction that describes a task{and_input}. Write a response that appropriately completes the request.\n\n"
@@ -31,18 +32,20 @@ def plain(messages: Sequence[Message]) -> list[Span]:
     for message in messages:
         if spans and message.content and not spans[-1].text[-1:].isspace():
             spans.append(Span(" ", Role.TEMPLATE))
-        spans.append(_span(message))
+        spans += _turn(message)
     return spans
 
 
 def alpaca(messages: Sequence[Message]) -> list[Span]:
     """The Stanford Alpaca layout. A second user message is the optional input field."""
-    users = [_span(m) for m in messages if m.role is Role.USER]
+    users = [Span(m.content, m.role, m.weight) for m in messages if m.role is Role.USER]
     spans = [Span(_ALPACA_HEAD.format(and_input=_AND_INPUT if len(users) > 1 else "") + "### Instruction:\n", Role.TEMPLATE), users[0]]
     for extra in users[1:]:
         spans += [Span("\n\n### Input:\n", Role.TEMPLATE), extra]
     spans.append(Span("\n\n### Response:\n", Role.TEMPLATE))
-    return spans + [_span(m) for m in messages if m.role is Role.ASSISTANT]
+    for answer in messages:
+        spans += _turn(answer) if answer.role is Role.ASSISTANT else []
+    return spans
 
 
 def dialogue(messages: Sequence[Message]) -> list[Span]:
@@ -50,7 +53,7 @@ def dialogue(messages: Sequence[Message]) -> list[Span]:
     spans: list[Span] = []
     for message in messages:
         head = f"{message.role.label.capitalize()}: "
-        spans += [Span(head if not spans else "\n" + head, Role.TEMPLATE), _span(message)]
+        spans += [Span(head if not spans else "\n" + head, Role.TEMPLATE), *_turn(message)]
     if messages and messages[-1].role is not Role.ASSISTANT:
         spans.append(Span("\nAssistant:", Role.TEMPLATE))
     return spans
@@ -86,32 +89,36 @@ def render(messages: Sequence[Message], template: str, tokenizer: Any) -> list[S
         HoldfastError: the template rewrites a message so that its place cannot be known, or the tokenizer has no EOS.
     """
     if template == "chat":
-        spans = _render_chat(messages, tokenizer)
-    else:
-        spans = TEMPLATES[template](messages)
-        if _adds_bos(tokenizer):
-            spans = [Span(tokenizer.bos_token, Role.TEMPLATE), *spans]
-    if spans and spans[-1].role is Role.ASSISTANT:
-        if tokenizer.eos_token is None:
-            raise HoldfastError(
-                "the tokenizer has no EOS token, so the model could not learn to stop",
-                hint="set eos_token in the tokenizer's tokenizer_config.json",
-            )
-        spans.append(Span(tokenizer.eos_token, Role.EOS, spans[-1].weight))
-    return [s for s in spans if s.text]
+        return [s for s in _render_chat(messages, tokenizer) if s.text]
+    return _with_specials(TEMPLATES[template](messages), tokenizer)
 
 
 def generation_prompt(messages: Sequence[Message], template: str, tokenizer: Any) -> str:
     """The text after which the model is to answer: everything up to and including the header of the assistant's turn."""
     if template == "chat":
         return str(tokenizer.apply_chat_template(_as_dicts(messages), tokenize=False, add_generation_prompt=True))
-    spans = TEMPLATES[template](messages)
-    bos = tokenizer.bos_token if _adds_bos(tokenizer) else ""
-    return bos + "".join(s.text for s in spans)
+    return "".join(s.text for s in _with_specials(TEMPLATES[template](messages), tokenizer))
 
 
-def _span(message: Message) -> Span:
-    return Span(message.content, message.role, message.weight)
+def _turn(message: Message) -> list[Span]:
+    span = Span(message.content, message.role, message.weight)
+    return [span, Span("", Role.EOS, message.weight)] if message.role is Role.ASSISTANT else [span]
+
+
+def _with_specials(spans: list[Span], tokenizer: Any) -> list[Span]:
+    """Put the tokenizer's BOS in front, if it wants one, and its EOS where a template marked the end of a response."""
+    made = [Span(tokenizer.bos_token, Role.TEMPLATE)] if _adds_bos(tokenizer) else []
+    made += [replace(s, text=_eos(tokenizer)) if s.role is Role.EOS else s for s in spans]
+    return [s for s in made if s.text]
+
+
+def _eos(tokenizer: Any) -> str:
+    if tokenizer.eos_token is None:
+        raise HoldfastError(
+            "the tokenizer has no EOS token, so the model could not learn to stop",
+            hint="set eos_token in the tokenizer's tokenizer_config.json",
+        )
+    return str(tokenizer.eos_token)
 
 
 def _as_dicts(messages: Sequence[Message]) -> list[dict[str, str]]:
@@ -144,7 +151,11 @@ def _render_chat(messages: Sequence[Message], tokenizer: Any) -> list[Span]:
             "the chat template rewrites the messages, so that the place of each cannot be known",
             hint="use --template dialogue, or a chat template that prints the contents as they are",
         )
-    return _mark_end_of_turn(spans, tokenizer)
+    spans = _mark_end_of_turn(spans, tokenizer)
+    last = max((i for i, s in enumerate(spans) if s.role is Role.ASSISTANT), default=None)
+    if last is not None and spans[last + 1].role is not Role.EOS:  # a template without an end of turn: the last response gets EOS
+        spans.insert(last + 1, Span(_eos(tokenizer), Role.EOS, spans[last].weight))
+    return spans
 
 
 class _TokenizerKey:

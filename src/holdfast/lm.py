@@ -7,7 +7,7 @@ Only safetensors are loaded; code that comes with a model runs only where it is 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,13 +38,16 @@ class LM:
         return pad_id(self.tokenizer)
 
     @torch.no_grad()
-    def generate(self, prompts: Sequence[str], *, max_new_tokens: int = 32, batch_size: int = 64) -> list[str]:
+    def generate(
+        self, prompts: Sequence[str], *, max_new_tokens: int = 32, batch_size: int = 64, stop: Callable[[str], bool] | None = None
+    ) -> list[str]:
         """Greedy answers to rendered prompts (special tokens included in the text), without the end-of-sequence token.
 
         Args:
             prompts: see ``holdfast.chat.generation_prompt``.
             max_new_tokens: per answer.
             batch_size: changes speed only.
+            stop: looks at an answer so far and says whether to end it there.
         """
         self.model.eval()
         encoded = self.tokenizer(list(prompts), add_special_tokens=False)["input_ids"]
@@ -65,6 +68,7 @@ class LM:
                 do_sample=False,
                 pad_token_id=self.pad_id,
                 eos_token_id=self.tokenizer.eos_token_id,
+                stopping_criteria=[_stopper(self.tokenizer, width, stop)] if stop else None,
             )
             texts = self.tokenizer.batch_decode(made[:, width:], skip_special_tokens=True)
             for i, text in zip(batch, texts, strict=True):
@@ -91,7 +95,7 @@ def load(name_or_folder_or_model: str | Path | nn.Module, tokenizer: Any = None,
 
     folder = locate(name_or_folder_or_model)
     options = {"dtype": torch.float32, "use_safetensors": True, "trust_remote_code": trust_remote_code}
-    with _quiet(), _explained(folder):
+    with quiet(), _explained(folder):
         if (Path(folder) / "adapter_config.json").is_file():
             import peft
 
@@ -112,7 +116,7 @@ def load_tokenizer(name_or_folder: str | Path, *, trust_remote_code: bool = Fals
     import transformers
 
     folder = locate(name_or_folder)
-    with _quiet(), _explained(folder):
+    with quiet(), _explained(folder):
         return transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
 
 
@@ -124,7 +128,7 @@ def load_config(name_or_folder: str | Path, *, trust_remote_code: bool = False) 
     adapter = Path(folder) / "adapter_config.json"
     if adapter.is_file() and not (Path(folder) / "config.json").is_file():
         return load_config(json.loads(adapter.read_text())["base_model_name_or_path"], trust_remote_code=trust_remote_code)
-    with _quiet(), _explained(folder):
+    with quiet(), _explained(folder):
         return transformers.AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
 
 
@@ -165,6 +169,13 @@ def pad_id(tokenizer: Any) -> int:
     return next((i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id) if i is not None), 0)
 
 
+def _stopper(tokenizer: Any, width: int, stop: Callable[[str], bool]) -> Callable[..., torch.Tensor]:
+    def ended(ids: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
+        return torch.tensor([stop(text) for text in tokenizer.batch_decode(ids[:, width:], skip_special_tokens=True)], device=ids.device)
+
+    return ended
+
+
 class _explained:
     """Turns what loaders raise into one clear error."""
 
@@ -191,8 +202,8 @@ class _explained:
         ) from error
 
 
-class _quiet:
-    """No progress bars of loaders: stderr is our log."""
+class quiet:
+    """No progress bars of loaders and savers: stderr is our log."""
 
     def __enter__(self) -> None:
         from transformers.utils import logging

@@ -42,7 +42,7 @@ def train(config: TuneConfig) -> dict[str, Any]:
         return preview(plan)
     model = _load_model(config)
     run = open_run(config, "tune", plan.resolved())
-    with explain_full_disk(run.path):
+    with models.quiet(), explain_full_disk(run.path):
         return _fit(plan, model, run)
 
 
@@ -142,24 +142,37 @@ def _load_model(config: TuneConfig) -> Any:
 
     transformers.set_seed(config.seed)  # adapters are drawn at random
     model = models.load(config.model, trust_remote_code=config.trust_remote_code).model
-    if config.lora_rank:
+    adapted = hasattr(model, "merge_and_unload")
+    if not config.lora_rank:
+        return model.merge_and_unload().requires_grad_() if adapted else model
+    if adapted:
+        _continue_adapters(model, config)
+    else:
         import peft
 
-        if hasattr(model, "merge_and_unload"):
-            model = model.merge_and_unload()  # new adapters on top of a tuned model start from the tuned weights
-        model = peft.get_peft_model(
-            model,
-            peft.LoraConfig(
-                r=config.lora_rank,
-                lora_alpha=config.lora_alpha or 2 * config.lora_rank,
-                lora_dropout=config.lora_dropout,
-                target_modules="all-linear",
-                task_type="CAUSAL_LM",
-            ),
+        shape = peft.LoraConfig(
+            r=config.lora_rank,
+            lora_alpha=config.lora_alpha or 2 * config.lora_rank,
+            lora_dropout=config.lora_dropout,
+            target_modules="all-linear",
+            task_type="CAUSAL_LM",
         )
-        if config.gradient_checkpointing:
-            model.enable_input_require_grads()
+        model = peft.get_peft_model(model, shape)
+    if config.gradient_checkpointing:
+        model.enable_input_require_grads()
     return model
+
+
+def _continue_adapters(model: Any, config: TuneConfig) -> None:
+    """Train the adapters that are there: new ones on top would be saved without those that they build on."""
+    rank = next(iter(model.peft_config.values())).r
+    if rank != config.lora_rank:
+        raise HoldfastError(
+            f"{config.model} has adapters of rank {rank}, --lora-rank is {config.lora_rank}",
+            hint=f"--lora-rank {rank} continues them; --lora-rank 0 merges them and trains all weights",
+        )
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_("lora_" in name)
 
 
 def _evaluate(trainer: Any, plan: Plan) -> dict[str, Any] | None:

@@ -19,6 +19,7 @@ from holdfast.errors import HoldfastError
 from holdfast.records import PROMPT_ROLES, RESPONSE_ROLES, Role
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 SMALLEST_WEIGHT = 1e-6
@@ -112,16 +113,17 @@ def prompt_share(counts: Mapping[Role, float], weights: RoleWeights) -> float:
     return prompt / (prompt + response) if prompt + response else math.nan
 
 
-def token_weights(roles_BT: Tensor, weights: RoleWeights, scale_BT: Tensor | None = None) -> Tensor:
-    """Weight of every token as a target, float32 [B, T]. Position 0 is never a target, so its weight is 0.
+def token_weights(roles_BT: Tensor, weights: RoleWeights, scale_BT: Tensor | None = None, dtype: torch.dtype | None = None) -> Tensor:
+    """Weight of every token as a target, [B, T]. Position 0 is never a target, so its weight is 0.
 
     Args:
         roles_BT: role ids, any integer type.
         scale_BT: message weight x example weight, float32, or None for all ones.
+        dtype: float32 unless given.
     """
     import torch
 
-    table = torch.tensor([weights[Role(i)] for i in range(len(Role))], dtype=torch.float32, device=roles_BT.device)
+    table = torch.tensor([weights[Role(i)] for i in range(len(Role))], dtype=dtype or torch.float32, device=roles_BT.device)
     weights_BT = table[roles_BT.long()]
     if scale_BT is not None:
         weights_BT = weights_BT * scale_BT
