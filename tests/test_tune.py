@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import make_model, make_tokenizer, write_jsonl
 
+from conftest import make_model, make_tokenizer, write_jsonl
 from holdfast import lm
 from holdfast.config import TuneConfig
 from holdfast.errors import HoldfastError
@@ -231,7 +231,18 @@ def test_killed_again_and_again(model_folder: Path, chat_file: Path, tmp_path: P
 
     whole = train(config(model_folder, chat_file, tmp_path / "whole", epochs=6, save_steps=2))
     output, rng = tmp_path / "run", random.Random(0)
-    command = [sys.executable, "-m", "holdfast.cli", "tune", "--model", str(model_folder), "--data", str(chat_file), "--output", str(output)]
+    command = [
+        sys.executable,
+        "-m",
+        "holdfast.cli",
+        "tune",
+        "--model",
+        str(model_folder),
+        "--data",
+        str(chat_file),
+        "--output",
+        str(output),
+    ]
     command += ["--learning-rate", "5e-3", "--batch-size", "8", "--log-steps", "2", "--epochs", "6", "--save-steps", "2"]
     for _ in range(30):
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ | {"OMP_NUM_THREADS": "1"})
@@ -242,3 +253,25 @@ def test_killed_again_and_again(model_folder: Path, chat_file: Path, tmp_path: P
             break
     resumed = train(config(model_folder, chat_file, output, epochs=6, save_steps=2))
     assert resumed["after"] == pytest.approx(whole["after"])
+
+
+def test_two_processes_train_as_one(model_folder: Path, chat_file: Path, tmp_path: Path) -> None:
+    """DDP over gloo: the divisor spans ranks, evaluation is exact with an uneven last batch, one process writes."""
+    settings = {"batch_size": 8, "epochs": 2, "prompt_weight": 0.2, "response_weight": 0.8, "eval_share": 0.18}
+    alone = train(config(model_folder, chat_file, tmp_path / "one", micro_batch_size=4, **settings))
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1"]
+    command += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+    command += ["-m", "holdfast.cli", "tune", "--model", str(model_folder), "--data", str(chat_file), "--output", str(tmp_path / "two")]
+    command += ["--learning-rate", "5e-3", "--batch-size", "8", "--micro-batch-size", "4", "--epochs", "2", "--log-steps", "2"]
+    command += ["--prompt-weight", "0.2", "--response-weight", "0.8", "--eval-share", "0.18"]
+    made = subprocess.run(command, capture_output=True, text=True, timeout=300, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    assert made.returncode == 0, made.stderr[-3000:]
+    together = json.loads((tmp_path / "two" / "summary.json").read_text())
+    assert together["eval_examples"] == alone["eval_examples"] == 7
+    assert together["before"] == pytest.approx(alone["before"], rel=1e-6)
+    assert together["after"] == pytest.approx(alone["after"], rel=1e-4)
+    ours, theirs = rows(tmp_path / "two", "train"), rows(tmp_path / "one", "train")
+    assert [r["step"] for r in ours] == [r["step"] for r in theirs]
+    for mine, other in zip(ours, theirs):
+        assert mine["loss"] == pytest.approx(other["loss"], rel=1e-4)
+        assert (mine["tokens"], mine["grad_norm"]) == pytest.approx((other["tokens"], other["grad_norm"]), rel=1e-3)

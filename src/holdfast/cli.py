@@ -7,6 +7,7 @@ import dataclasses
 import difflib
 import importlib
 import json
+import os
 import sys
 from typing import Any
 
@@ -16,6 +17,13 @@ from holdfast.errors import HoldfastError
 
 COMMANDS: dict[str, tuple[type, str]] = {
     "tune": (configs.TuneConfig, "holdfast.tune:train"),
+    "sensitivity run": (configs.SensitivityConfig, "holdfast.sensitivity:measure"),
+    "sensitivity variants": (configs.VariantsConfig, "holdfast.sensitivity:make_variants"),
+    "sensitivity compare": (configs.CompareConfig, "holdfast.sensitivity:compare"),
+    "sensitivity check": (configs.CheckConfig, "holdfast.sensitivity:check"),
+    "crosstask run": (configs.CrossTaskConfig, "holdfast.crosstask:transfer"),
+    "crosstask label": (configs.LabelConfig, "holdfast.crosstask:label"),
+    "crosstask analyse": (configs.AnalyseConfig, "holdfast.crosstask:analyse"),
     "demo": (configs.DemoConfig, "holdfast.demo:demo"),
 }
 
@@ -30,26 +38,44 @@ def main(argv: list[str] | None = None) -> int:
         print(f"holdfast {holdfast.__version__}")
         return 0
     try:
-        config_class, target = _command(argv[0])
-        config = _parse(config_class, argv[0], argv[1:])
+        name, arguments = _split(argv)
+        if not name:
+            print(_overview(argv[0] + " "))
+            return 0
+        config_class, target = _command(name)
+        config = _parse(config_class, name, arguments)
         module, _, function = target.partition(":")
         summary = getattr(importlib.import_module(module), function)(config)
         if config.json:
             print(json.dumps(summary, indent=1, ensure_ascii=False))
-        return 0
+        return int(summary.get("exit_code", 0)) if isinstance(summary, dict) else 0
     except HoldfastError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return int(getattr(error, "exit_code", 2))
+    except BrokenPipeError:  # the reader of our output has gone, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except KeyboardInterrupt:
         print("interrupted; the same command continues from the last checkpoint", file=sys.stderr)
         return 130
 
 
-def _overview() -> str:
+def _overview(group: str = "") -> str:
     lines = ["usage: holdfast COMMAND [options]     (holdfast COMMAND --help lists them)", "", (holdfast.__doc__ or "").strip(), ""]
+    width = max(map(len, COMMANDS))
     for name, (config_class, _) in COMMANDS.items():
-        lines.append(f"  {name:<8} {(config_class.__doc__ or '').splitlines()[0]}")
+        if name.startswith(group):
+            lines.append(f"  {name:<{width}}  {(config_class.__doc__ or '').splitlines()[0]}")
     return "\n".join(lines)
+
+
+def _split(argv: list[str]) -> tuple[str, list[str]]:
+    """Command name, of one or two words, and its arguments. An empty name: help on a group of commands was asked for."""
+    if not any(name.startswith(argv[0] + " ") for name in COMMANDS):
+        return argv[0], argv[1:]
+    if len(argv) < 2 or argv[1] in ("-h", "--help"):
+        return "", []
+    return " ".join(argv[:2]), argv[2:]
 
 
 def _command(name: str) -> tuple[type, str]:
@@ -62,14 +88,30 @@ def _parse(config_class: type, name: str, arguments: list[str]) -> Any:
     """Flags over the config file over the defaults. tyro makes the options from the config class."""
     import tyro
 
-    given, arguments = _config_file(config_class, arguments)
-    default: Any = tyro.MISSING
+    given, arguments = _config_file(config_class, _named(config_class, arguments))
+    default: Any = tyro.MISSING_NONPROP
     if given:
         fields = {f.name for f in dataclasses.fields(config_class) if _required(f)}
         default = config_class(**dict.fromkeys(fields - given.keys(), tyro.MISSING), **given)
-    if default is tyro.MISSING:
-        return tyro.cli(config_class, prog=f"holdfast {name}", args=arguments, description=_description(config_class))
-    return tyro.cli(config_class, prog=f"holdfast {name}", args=arguments, default=default, description=_description(config_class))
+    return tyro.cli(
+        config_class,
+        prog=f"holdfast {name}",
+        args=arguments,
+        default=default,
+        description=_description(config_class),
+        config=(tyro.conf.FlagCreatePairsOff,),
+    )
+
+
+def _named(config_class: type, arguments: list[str]) -> list[str]:
+    """Leading arguments without a flag, such as ``compare RUN_A RUN_B``, get the flags that the config class names for them."""
+    made: list[str] = []
+    rest = list(arguments)
+    for name in getattr(config_class, "positional", ()):
+        if not rest or rest[0].startswith("-"):
+            break
+        made += ["--" + name.replace("_", "-"), rest.pop(0)]
+    return made + rest
 
 
 def _description(config_class: type) -> str:
@@ -124,6 +166,8 @@ def _typed(config_class: type, name: str, value: Any, path: str) -> Any:
     from typeguard import TypeCheckError, check_type
 
     wanted = typing.get_type_hints(config_class)[name]
+    if wanted == dict[str, str] and isinstance(value, dict):
+        return {str(key): str(item) for key, item in value.items()}
     attempts = [value]
     if isinstance(value, str | int) and not isinstance(value, bool):
         with contextlib.suppress(ValueError):

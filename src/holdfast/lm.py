@@ -76,13 +76,20 @@ class LM:
         return answers
 
 
-def load(name_or_folder_or_model: str | Path | nn.Module, tokenizer: Any = None, *, trust_remote_code: bool = False) -> LM:
+def load(
+    name_or_folder_or_model: str | Path | nn.Module,
+    tokenizer: Any = None,
+    *,
+    device: str | None = None,
+    trust_remote_code: bool = False,
+) -> LM:
     """Load a causal language model in float32.
 
     Args:
         name_or_folder_or_model: hub name, folder in Hugging Face layout, Holdfast run directory, ``pocket``, or a loaded model
             (then ``tokenizer`` is needed).
         tokenizer: to use instead of the model's own.
+        device: where to put the model. Default: the first GPU if there is one, else the CPU.
 
     Raises:
         HoldfastError: nothing there, no model in the folder, no safetensors, or no tokenizer.
@@ -102,8 +109,7 @@ def load(name_or_folder_or_model: str | Path | nn.Module, tokenizer: Any = None,
             model = peft.AutoPeftModelForCausalLM.from_pretrained(folder, **options)
         else:
             model = transformers.AutoModelForCausalLM.from_pretrained(folder, **options)
-    if torch.cuda.is_available():
-        model = model.to("cuda")
+    model = model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     return LM(model, tokenizer or load_tokenizer(folder, trust_remote_code=trust_remote_code), str(name_or_folder_or_model))
 
 

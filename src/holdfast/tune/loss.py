@@ -105,10 +105,11 @@ def weighted_linear_cross_entropy(
 
 
 def default_chunk_rows(head_VD: Tensor) -> int:
-    """Rows of logits alive at a time. A GPU needs thousands for its GEMMs to be compute-bound; a CPU is best near its caches."""
+    """Rows of logits alive at a time. A GPU needs thousands for its GEMMs to be compute-bound; a CPU some hundred, as every chunk reads
+    and writes the whole gradient of the head."""
     vocabulary = head_VD.shape[0]
     if head_VD.device.type == "cpu":
-        return min(512, max(128, 2**24 // vocabulary))
+        return min(512, max(256, 2**24 // vocabulary))
     return min(8192, max(1024, 2**28 // vocabulary))
 
 
@@ -134,31 +135,34 @@ class _WeightedHead(torch.autograd.Function):
         with torch.autocast(device, enabled=False):
             head, rows = head_VD.to(compute), hidden_ND.to(compute)
             exact = torch.promote_types(compute, torch.float32)
+            scale_N1 = (weights_N * logit_scale)[:, None]
+            make = torch.empty if len(rows) else torch.zeros
             d_hidden = torch.empty_like(rows) if want_hidden else None
-            d_head = torch.zeros(head.shape, dtype=exact, device=head.device) if want_head else None
-            d_bias = torch.zeros(head.shape[0], dtype=exact, device=head.device) if want_bias else None
+            d_head = make(head.shape, dtype=exact, device=head.device) if want_head else None
+            d_bias = make(head.shape[0], dtype=exact, device=head.device) if want_bias else None
             nll_N = torch.empty(len(rows), dtype=exact, device=rows.device)
-            buffer = rows.new_empty(min(chunk_rows, len(rows)), head.shape[0])
-            for start in range(0, len(rows), chunk_rows):
+            chunk_rows = -(-len(rows) // max(1, -(-len(rows) // chunk_rows)))  # as many chunks, of equal size: no short, slow last one
+            buffer = rows.new_empty(chunk_rows, head.shape[0])
+            for start in range(0, len(rows), max(1, chunk_rows)):
                 piece = slice(start, start + chunk_rows)
-                rows_CD, weights_C = rows[piece], weights_N[piece]
+                rows_CD, scale_C1 = rows[piece], scale_N1[piece]
                 logits_CV = torch.mm(rows_CD, head.T, out=buffer[: len(rows_CD)])
                 z_CV, slope_CV = _transform(logits_CV.to(exact), bias_V, softcap, logit_scale, grad)
                 nll_N[piece], p_CV = _softmax_nll(z_CV, targets_N[piece])
                 if not grad:
                     continue
-                # p becomes dL/dz in place: w (p - onehot), then the slope of the soft-cap and the scale
+                # p becomes (p - onehot) times the slope of the soft-cap, in place. Weight and scale belong to the row, so they go on
+                # the rows of the other factor and of the product, which are far shorter: one pass over the logits less
                 p_CV[torch.arange(len(p_CV), device=p_CV.device), targets_N[piece]] -= 1
-                p_CV *= weights_C[:, None] * logit_scale
                 if slope_CV is not None:
                     p_CV *= slope_CV
-                if d_bias is not None:
-                    d_bias += p_CV.sum(0)
                 d_logits = p_CV.to(compute)
                 if d_hidden is not None:
-                    torch.mm(d_logits, head, out=d_hidden[piece])
+                    torch.mm(d_logits, head, out=d_hidden[piece]).mul_(scale_C1)
                 if d_head is not None:
-                    _add_product(d_head, d_logits, rows_CD)
+                    _add_product(d_head, d_logits, (rows_CD * scale_C1).to(compute), first=start == 0)
+                if d_bias is not None:
+                    _add_product(d_bias[:, None], p_CV, scale_C1, first=start == 0)
             loss = weights_N @ nll_N
         ctx.mark_non_differentiable(nll_N)
         ctx.gradients = (
@@ -195,22 +199,24 @@ def _transform(z_CV: Tensor, bias_V: Tensor | None, softcap: float | None, logit
 
 
 def _softmax_nll(z_CV: Tensor, targets_C: Tensor) -> tuple[Tensor, Tensor]:
-    """NLL per row and probabilities, from one pass for the maximum and one fused softmax.
+    """NLL per row and probabilities, from one fused softmax and two passes for a maximum.
 
-    log sum exp(z - max) is read off the probability of the largest logit, which is exp(0) / sum.
+    log sum exp(z - max) is read off the largest probability, which is exp(0) / sum. (``max`` with indices would save a pass, but is
+    several times slower than ``amax`` on a CPU.)
     """
     at_target_C = z_CV.gather(1, targets_C[:, None]).squeeze(1)
-    top_C, where_C = z_CV.max(1)
+    top_C = z_CV.amax(1)
     p_CV = torch.softmax(z_CV, -1, out=z_CV)
-    log_sum_C = -p_CV.gather(1, where_C[:, None]).squeeze(1).log()
-    return log_sum_C + (top_C - at_target_C), p_CV
+    return (top_C - at_target_C) - p_CV.amax(1).log(), p_CV
 
 
-def _add_product(total_VD: Tensor, left_CV: Tensor, right_CD: Tensor) -> None:
-    """total += left^T right, accumulated in the type of ``total``."""
+def _add_product(total_VD: Tensor, left_CV: Tensor, right_CD: Tensor, *, first: bool) -> None:
+    """total += left^T right, accumulated in the type of ``total``; the ``first`` product overwrites what was there."""
     if left_CV.dtype == total_VD.dtype:
-        total_VD.addmm_(left_CV.T, right_CD)
-    elif left_CV.is_cuda:
-        total_VD += torch.mm(left_CV.T, right_CD, out_dtype=total_VD.dtype)
+        total_VD.addmm_(left_CV.T, right_CD, beta=0 if first else 1)
+        return
+    if left_CV.is_cuda:
+        product = torch.mm(left_CV.T, right_CD, out_dtype=total_VD.dtype)
     else:
-        total_VD += left_CV.T @ right_CD
+        product = left_CV.T @ right_CD
+    total_VD.copy_(product) if first else total_VD.add_(product)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import time
 from functools import partial
+from pathlib import Path
 from typing import Any
+
+import accelerate
 
 from holdfast import lm as models
 from holdfast.config import TuneConfig
@@ -41,9 +45,20 @@ def train(config: TuneConfig) -> dict[str, Any]:
 
         return preview(plan)
     model = _load_model(config)
-    run = open_run(config, "tune", plan.resolved())
+    run = _open_run(plan)
     with models.quiet(), explain_full_disk(run.path):
         return _fit(plan, model, run)
+
+
+def _open_run(plan: Plan) -> RunDir:
+    """The run directory; under a launcher the main process makes it, and keeps of its rows what a checkpoint covers."""
+    state = accelerate.PartialState()
+    if state.is_main_process:
+        run = open_run(plan.config, "tune", plan.resolved())
+        checkpoint = whole_checkpoint(run.path / "checkpoints")
+        run.keep_rows(int(checkpoint.name.split("-")[1]) if checkpoint else -1)
+    state.wait_for_everyone()
+    return RunDir(Path(plan.config.output))
 
 
 def _fit(plan: Plan, model: Any, run: RunDir) -> dict[str, Any]:
@@ -61,7 +76,6 @@ def _fit(plan: Plan, model: Any, run: RunDir) -> dict[str, Any]:
     if trainer.plain_reason not in (None, "asked for"):
         print(f"note: full logits are computed for this model: {trainer.plain_reason}", file=sys.stderr)
     checkpoint = whole_checkpoint(run.path / "checkpoints")
-    run.keep_rows(int(checkpoint.name.split("-")[1]) if checkpoint else -1)
     if checkpoint:
         print(f"continuing from {checkpoint}", file=sys.stderr)
     first = _evaluate(trainer, plan) if checkpoint is None else _first_evaluation(run)
@@ -94,11 +108,10 @@ def _fit(plan: Plan, model: Any, run: RunDir) -> dict[str, Any]:
 def _arguments(plan: Plan, run: RunDir) -> Any:
     import torch
     import transformers
-    import yaml
 
     config = plan.config
     bf16_gpu = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
-    extra = {key: yaml.safe_load(value) if isinstance(value, str) else value for key, value in config.training.items()}
+    extra = {key: _scalar(value) for key, value in config.training.items()}
     given = {
         "output_dir": str(run.path / "checkpoints"),
         "per_device_train_batch_size": plan.micro_batch,
@@ -130,18 +143,31 @@ def _arguments(plan: Plan, run: RunDir) -> Any:
     if config.gradient_checkpointing:
         given["gradient_checkpointing"] = True
     try:
-        return transformers.TrainingArguments(**{**given, **extra})
+        arguments = transformers.TrainingArguments(**{**given, **extra})
     except (TypeError, ValueError) as error:
         raise HoldfastError(
             f"training arguments: {error}", hint="keys under 'training' are those of transformers.TrainingArguments"
         ) from error
+    if arguments.n_gpu > 1:
+        print(f"note: one of {arguments.n_gpu} GPUs is used; `accelerate launch -m holdfast.cli tune ...` uses all", file=sys.stderr)
+        arguments._n_gpu = 1  # the Trainer would split batches by nn.DataParallel, which nothing here is made for
+    return arguments
+
+
+def _scalar(text: str) -> Any:
+    """Text as YAML would read it, with 1e-8 as the number that it is."""
+    import yaml
+
+    with contextlib.suppress(ValueError):
+        return float(text) if not text.lstrip("-").isdigit() else int(text)
+    return yaml.safe_load(text)
 
 
 def _load_model(config: TuneConfig) -> Any:
     import transformers
 
     transformers.set_seed(config.seed)  # adapters are drawn at random
-    model = models.load(config.model, trust_remote_code=config.trust_remote_code).model
+    model = models.load(config.model, device="cpu", trust_remote_code=config.trust_remote_code).model  # the Trainer places it
     adapted = hasattr(model, "merge_and_unload")
     if not config.lora_rank:
         return model.merge_and_unload().requires_grad_() if adapted else model

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import os
 import random
@@ -65,6 +66,7 @@ def make_plan(config: TuneConfig) -> Plan:
     weights = role_weights(config.prompt_weight, config.response_weight, config.preset, config.weights)
     needs_response = any(weights[role] for role in RESPONSE_ROLES)
     _check_numbers(config)
+    _check_trackers(config)
     _warn_twin(config, weights)
     tokenizer = models.load_tokenizer(config.model, trust_remote_code=config.trust_remote_code)
     model_config = models.load_config(config.model, trust_remote_code=config.trust_remote_code)
@@ -92,7 +94,8 @@ def make_plan(config: TuneConfig) -> Plan:
     _check_left(config, train_tokens, report, bad_rows or [], max_length)
     held_out_tokens, _ = encode(held_out)
     micro_batch, accumulation = _split_batch(config)
-    steps = config.max_steps if config.max_steps > 0 else math.ceil(len(train_tokens) / config.batch_size * config.epochs)
+    per_epoch = math.ceil(math.ceil(len(train_tokens) * accumulation / config.batch_size) / accumulation)
+    steps = config.max_steps if config.max_steps > 0 else math.ceil(per_epoch * config.epochs)
     rate = config.learning_rate or default_learning_rate(model_config, lora=config.lora_rank > 0)
     return Plan(
         config=config,
@@ -170,6 +173,12 @@ def _check_range(config: TuneConfig, names: tuple[str, ...], allowed: str, fits:
         value = getattr(config, name)
         if value is not None and not fits(value):
             raise HoldfastError(f"--{name.replace('_', '-')} is {value}; it must be {allowed}")
+
+
+def _check_trackers(config: TuneConfig) -> None:
+    for name in () if config.report_to == "none" else config.report_to.split(","):
+        if importlib.util.find_spec(name) is None:
+            raise HoldfastError(f"--report-to {name}: the package is not installed", hint=f"pip install {name}")
 
 
 def _warn_twin(config: TuneConfig, weights: RoleWeights) -> None:
