@@ -74,9 +74,9 @@ def test_equal_to_the_tokenizers_own_chat_rendering(tokenizer: Any) -> None:
 
 
 def test_the_space_before_a_response_counts_as_response(tokenizer: Any) -> None:
-    """In ``Paris: ok`` the token `` ok`` straddles the boundary between separator and response: it belongs to its last character."""
+    """Generation starts before it, and the token of a space and a word straddles the boundary: it belongs to its last character."""
     spans = render([Message(U, "the capital of France is"), Message(A, "Paris")], "plain", tokenizer)
-    assert marked(spans)[1] == (" ", "template")
+    assert marked(spans)[1] == (" ", "assistant")
     assert by_role(tokenizer, spans) == [("user", "the capital of France is"), ("assistant", " Paris"), ("eos", "<|end|>")]
 
 
@@ -163,6 +163,21 @@ def test_templates_that_rewrite_or_refuse_are_errors() -> None:
     strict = make_tokenizer(chat_template="{% if messages|length > 1 %}{{ raise_exception('one only') }}{% endif %}" + CHATML)
     with pytest.raises(HoldfastError, match="one only"):
         render([Message(U, "a"), Message(A, "b")], "chat", strict)
+
+
+def test_white_space_that_the_generation_prompt_lacks_is_response() -> None:
+    """The model has to write it before the response; empty thoughts that a template adds stay with the template."""
+    gap = "{% for m in messages %}{{ '<|im_start|>' + m['role'] + ' ' + THINK + m['content'] + '<|im_end|>' }}{% endfor %}"
+    gap += "{% if add_generation_prompt %}{{ '<|im_start|>assistant' }}{% endif %}"
+    tokenizer = make_tokenizer(chat_template=gap.replace(" + THINK", ""))
+    spans = render([Message(U, "a"), Message(A, "7"), Message(U, "b"), Message(A, "8", 0.5)], "chat", tokenizer)
+    assert [(text, label) for text, label in marked(spans) if label in ("assistant", "user")] == [
+        ("a", "user"), (" ", "assistant"), ("7", "assistant"), ("b", "user"), (" ", "assistant"), ("8", "assistant"),
+    ]  # fmt: skip
+    assert [s.weight for s in spans if s.role is A] == [1, 1, 0.5, 0.5]
+    tokenizer = make_tokenizer(chat_template=gap.replace("THINK", "'<think></think> '"))
+    spans = render([Message(U, "a"), Message(A, "7")], "chat", tokenizer)
+    assert [text for text, label in marked(spans) if label == "assistant"] == ["7"]
 
 
 def test_generation_prompt_is_a_prefix_of_the_training_text(tokenizer: Any) -> None:

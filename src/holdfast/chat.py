@@ -31,7 +31,7 @@ def plain(messages: Sequence[Message]) -> list[Span]:
     spans: list[Span] = []
     for message in messages:
         if spans and message.content and not spans[-1].text[-1:].isspace():
-            spans.append(Span(" ", Role.TEMPLATE))
+            spans.append(_separator(message))
         spans += _turn(message)
     return spans
 
@@ -52,8 +52,8 @@ def dialogue(messages: Sequence[Message]) -> list[Span]:
     """``User: ...`` and ``Assistant: ...`` on lines of their own, for chat data and a tokenizer without a chat template."""
     spans: list[Span] = []
     for message in messages:
-        head = f"{message.role.label.capitalize()}: "
-        spans += [Span(head if not spans else "\n" + head, Role.TEMPLATE), *_turn(message)]
+        head = f"{message.role.label.capitalize()}:"
+        spans += [Span(head if not spans else "\n" + head, Role.TEMPLATE), _separator(message), *_turn(message)]
     if messages and messages[-1].role is not Role.ASSISTANT:
         spans.append(Span("\nAssistant:", Role.TEMPLATE))
     return spans
@@ -105,6 +105,11 @@ def _turn(message: Message) -> list[Span]:
     return [span, Span("", Role.EOS, message.weight)] if message.role is Role.ASSISTANT else [span]
 
 
+def _separator(message: Message) -> Span:
+    """A space before a message. Before a response it is response: generation starts before it, so the model has to write it."""
+    return Span(" ", Role.ASSISTANT, message.weight) if message.role is Role.ASSISTANT else Span(" ", Role.TEMPLATE)
+
+
 def _with_specials(spans: list[Span], tokenizer: Any) -> list[Span]:
     """Put the tokenizer's BOS in front, if it wants one, and its EOS where a template marked the end of a response."""
     made = [Span(tokenizer.bos_token, Role.TEMPLATE)] if _adds_bos(tokenizer) else []
@@ -136,9 +141,10 @@ def _adds_bos(tokenizer: Any) -> bool:
 
 
 def _render_chat(messages: Sequence[Message], tokenizer: Any) -> list[Span]:
+    key, roles = _TokenizerKey(tokenizer), tuple(m.role for m in messages)
     try:
         text = tokenizer.apply_chat_template(_as_dicts(messages), tokenize=False)
-        pieces = _template_pieces(_TokenizerKey(tokenizer), tuple(m.role for m in messages))
+        pieces = _template_pieces(key, roles)
     except HoldfastError:
         raise
     except Exception as error:  # templates raise what they like (jinja2.TemplateError for the most part)
@@ -151,7 +157,7 @@ def _render_chat(messages: Sequence[Message], tokenizer: Any) -> list[Span]:
             "the chat template rewrites the messages, so that the place of each cannot be known",
             hint="use --template dialogue, or a chat template that prints the contents as they are",
         )
-    spans = _mark_end_of_turn(spans, tokenizer)
+    spans = _mark_end_of_turn(_give_back_space(spans, key, roles), tokenizer)
     last = max((i for i, s in enumerate(spans) if s.role is Role.ASSISTANT), default=None)
     if last is not None and spans[last + 1].role is not Role.EOS:  # a template without an end of turn: the last response gets EOS
         spans.insert(last + 1, Span(_eos(tokenizer), Role.EOS, spans[last].weight))
@@ -175,17 +181,32 @@ class _TokenizerKey:
 @lru_cache(maxsize=512)
 def _template_pieces(key: _TokenizerKey, roles: tuple[Role, ...]) -> tuple[str, ...]:
     """What the template prints before, between and after the messages of this sequence of roles: len(roles) + 1 pieces."""
-    marks = [f"\u2e28{i}\u2e29" for i in range(len(roles))]
-    text = key.tokenizer.apply_chat_template(
-        [{"role": r.label, "content": mark} for r, mark in zip(roles, marks, strict=True)], tokenize=False
-    )
+    marked = _placeholders(roles)
+    text = key.tokenizer.apply_chat_template(marked, tokenize=False)
     pieces = []
-    for mark in marks:
-        before, found, text = text.partition(mark)
+    for turn in marked:
+        before, found, text = text.partition(turn["content"])
         if not found:
             raise HoldfastError("the chat template drops a message", hint="--template dialogue prints every message")
         pieces.append(before)
     return (*pieces, text)
+
+
+@lru_cache(maxsize=512)
+def _unprompted(key: _TokenizerKey, roles: tuple[Role, ...]) -> int:
+    """Length of the white space that the template puts before the last message but not at the end of its generation prompt.
+
+    The model has to write it, so it is response. Text that is more than white space (empty thoughts, say) is left to the template.
+    """
+    marked = _placeholders(roles)
+    prompt = key.tokenizer.apply_chat_template(marked[:-1], tokenize=False, add_generation_prompt=True)
+    whole, found, _ = key.tokenizer.apply_chat_template(marked, tokenize=False).partition(marked[-1]["content"])
+    rest = whole[len(prompt) :] if found and whole.startswith(prompt) else ""
+    return len(rest) if rest.isspace() else 0
+
+
+def _placeholders(roles: Sequence[Role]) -> list[dict[str, str]]:
+    return [{"role": role.label, "content": f"\u2e28{i}\u2e29"} for i, role in enumerate(roles)]
 
 
 def _walk(text: str, pieces: Sequence[str], messages: Sequence[Message]) -> list[Span] | None:
@@ -209,13 +230,27 @@ def _walk(text: str, pieces: Sequence[str], messages: Sequence[Message]) -> list
     return [*spans, Span(pieces[-1], Role.TEMPLATE)]
 
 
+def _give_back_space(spans: list[Span], key: _TokenizerKey, roles: tuple[Role, ...]) -> list[Span]:
+    """Count as response the white space before a response that the generation prompt does not hold. ``spans`` alternates piece, message."""
+    made: list[Span] = []
+    for i, span in enumerate(spans):
+        turn = (i - 1) // 2
+        length = _unprompted(key, roles[: turn + 1]) if span.role is Role.ASSISTANT else 0
+        if length and made[-1].text[-length:].isspace():
+            head = made.pop()
+            made += [replace(head, text=head.text[:-length]), replace(span, text=head.text[-length:])]
+        made.append(span)
+    return made
+
+
 def _mark_end_of_turn(spans: list[Span], tokenizer: Any) -> list[Span]:
     """Split what follows an assistant's message: its leading special token is the end of the turn (role EOS), the rest is template."""
     specials = sorted({str(t) for t in tokenizer.get_added_vocab()} | set(tokenizer.all_special_tokens), key=len, reverse=True)
     pattern = re.compile(r"\s*(?:" + "|".join(map(re.escape, specials)) + ")") if specials else None
     marked: list[Span] = []
     for previous, span in zip([None, *spans], spans, strict=False):
-        end = pattern.match(span.text) if pattern and previous is not None and previous.role is Role.ASSISTANT else None
+        follows = span.role is Role.TEMPLATE and previous is not None and previous.role is Role.ASSISTANT
+        end = pattern.match(span.text) if pattern and follows else None
         if end is None or previous is None:
             marked.append(span)
         else:

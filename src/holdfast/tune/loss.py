@@ -136,15 +136,14 @@ class _WeightedHead(torch.autograd.Function):
             head, rows = head_VD.to(compute), hidden_ND.to(compute)
             exact = torch.promote_types(compute, torch.float32)
             scale_N1 = (weights_N * logit_scale)[:, None]
-            make = torch.empty if len(rows) else torch.zeros
+            make = torch.empty if len(rows) else torch.zeros  # the first chunk overwrites
             d_hidden = torch.empty_like(rows) if want_hidden else None
             d_head = make(head.shape, dtype=exact, device=head.device) if want_head else None
             d_bias = make(head.shape[0], dtype=exact, device=head.device) if want_bias else None
             nll_N = torch.empty(len(rows), dtype=exact, device=rows.device)
-            chunk_rows = -(-len(rows) // max(1, -(-len(rows) // chunk_rows)))  # as many chunks, of equal size: no short, slow last one
-            buffer = rows.new_empty(chunk_rows, head.shape[0])
-            for start in range(0, len(rows), max(1, chunk_rows)):
-                piece = slice(start, start + chunk_rows)
+            pieces = _pieces(len(rows), chunk_rows)
+            buffer = rows.new_empty(max((p.stop - p.start for p in pieces), default=0), head.shape[0])
+            for piece in pieces:
                 rows_CD, scale_C1 = rows[piece], scale_N1[piece]
                 logits_CV = torch.mm(rows_CD, head.T, out=buffer[: len(rows_CD)])
                 z_CV, slope_CV = _transform(logits_CV.to(exact), bias_V, softcap, logit_scale, grad)
@@ -160,9 +159,9 @@ class _WeightedHead(torch.autograd.Function):
                 if d_hidden is not None:
                     torch.mm(d_logits, head, out=d_hidden[piece]).mul_(scale_C1)
                 if d_head is not None:
-                    _add_product(d_head, d_logits, (rows_CD * scale_C1).to(compute), first=start == 0)
+                    _add_product(d_head, d_logits, (rows_CD * scale_C1).to(compute), first=piece.start == 0)
                 if d_bias is not None:
-                    _add_product(d_bias[:, None], p_CV, scale_C1, first=start == 0)
+                    _add_product(d_bias[:, None], p_CV, scale_C1, first=piece.start == 0)
             loss = weights_N @ nll_N
         ctx.mark_non_differentiable(nll_N)
         ctx.gradients = (
@@ -183,6 +182,12 @@ class _WeightedHead(torch.autograd.Function):
                 if gradient is not None:
                     gradient.mul_(d_loss.to(gradient.dtype))
         return (*gradients, None, None, None, None, None, None)
+
+
+def _pieces(rows: int, longest: int) -> list[slice]:
+    """Slices of nearly equal length, as few as can be: a short last chunk would run its GEMMs far below their speed."""
+    count = -(-rows // longest)
+    return [slice(rows * i // count, rows * (i + 1) // count) for i in range(count)]
 
 
 def _transform(z_CV: Tensor, bias_V: Tensor | None, softcap: float | None, logit_scale: float, grad: bool) -> tuple[Tensor, Tensor | None]:
@@ -215,8 +220,5 @@ def _add_product(total_VD: Tensor, left_CV: Tensor, right_CD: Tensor, *, first: 
     if left_CV.dtype == total_VD.dtype:
         total_VD.addmm_(left_CV.T, right_CD, beta=0 if first else 1)
         return
-    if left_CV.is_cuda:
-        product = torch.mm(left_CV.T, right_CD, out_dtype=total_VD.dtype)
-    else:
-        product = left_CV.T @ right_CD
+    product = torch.mm(left_CV.T, right_CD, out_dtype=total_VD.dtype) if left_CV.is_cuda else left_CV.T @ right_CD
     total_VD.copy_(product) if first else total_VD.add_(product)

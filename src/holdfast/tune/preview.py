@@ -22,7 +22,7 @@ def preview(plan: Plan) -> dict[str, Any]:
         **plan.resolved(),
         "train_examples": len(plan.train),
         "eval_examples": len(plan.held_out),
-        "tokens_to_come": round(report.tokens * plan.steps * plan.config.batch_size / max(len(plan.train), 1)),
+        "tokens_to_come": round(report.tokens * _passes(plan)),
         "data_report": report.as_dict(),
         "bad_rows": {"count": len(plan.bad_rows), "first": plan.bad_rows[:20]},
     }
@@ -35,13 +35,25 @@ def first_example(plan: Plan, *, colour: bool) -> list[str]:
     """A line per token: position, text, role, weight. The first token is no target."""
     tokens = plan.train[0]
     lines = [f"{'position':>8}  {'role':<9}  {'weight':>6}  token"]
-    for position, (token, role_id) in enumerate(zip(tokens.ids, tokens.roles, strict=True)):
+    for position, role_id in enumerate(tokens.roles):
         role = Role(int(role_id))
         scale = 1.0 if tokens.scale is None else float(tokens.scale[position])
         weight = f"{plan.weights[role] * scale:.4g}" if position else "-"
-        line = f"{position:>8}  {role.label:<9}  {weight:>6}  {plan.tokenizer.decode([int(token)])!r}"
+        line = f"{position:>8}  {role.label:<9}  {weight:>6}  {_text(plan, tokens.ids, position)!r}"
         lines.append(f"\x1b[{_COLOURS.get(role, 0)}m{line}\x1b[0m" if colour else line)
     return lines
+
+
+def _text(plan: Plan, ids: Any, position: int) -> str:
+    """The text that a token adds after the one before it; decoded alone, many tokens lose their leading space."""
+    before = [int(token) for token in ids[max(position - 1, 0) : position]]
+    return str(plan.tokenizer.decode([*before, int(ids[position])]))[len(plan.tokenizer.decode(before)) if before else 0 :]
+
+
+def _passes(plan: Plan) -> float:
+    if plan.config.max_steps <= 0:
+        return plan.config.epochs
+    return plan.steps * plan.config.batch_size / max(len(plan.train), plan.config.batch_size)
 
 
 def _counts(plan: Plan) -> list[str]:
