@@ -87,7 +87,7 @@ def make_plan(config: TuneConfig) -> Plan:
     )  # fmt: skip
     examples = read(config.data, layout=config.layout, limit=config.limit)
     if config.eval_data is not None:
-        held_out = read(config.eval_data)
+        held_out = read(config.eval_data, layout=config.layout)
     else:
         examples, held_out = _split(examples, config.eval_share, config.seed)
     train_tokens, report = encode(examples)
