@@ -1,0 +1,82 @@
+"""JSON over HTTP, with retries: for servers that drop connections, are slow, answer 429, or send half an answer."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import threading
+import time
+import urllib.error
+import urllib.request
+from typing import Any
+
+from holdfast.errors import HoldfastError
+
+_FIRST_PAUSE = 0.5
+_RETRIED = {408, 409, 425, 429, 500, 502, 503, 504}
+
+
+class Client:
+    """Talks to one server. May be used from many threads.
+
+    Args:
+        base: address that paths are appended to.
+        timeout: seconds until a request counts as lost.
+        retries: how often a failed request is sent again, waiting 0.5 s, 1 s, 2 s, ... or as long as the server says.
+        key: sent as a bearer token.
+    """
+
+    def __init__(self, base: str, *, timeout: float, retries: int, key: str | None = None) -> None:
+        if not base.startswith(("http://", "https://")):
+            raise HoldfastError(f"--endpoint {base}: an address begins with http:// or https://")
+        self.base, self.timeout, self.retries, self.key = base.rstrip("/"), timeout, retries, key
+        self.requests = self.retried = 0
+        self._lock = threading.Lock()
+
+    def post(self, path: str, body: dict[str, Any]) -> Any:
+        """Send JSON, get JSON.
+
+        Raises:
+            HoldfastError: refused, or failed ``retries`` + 1 times.
+        """
+        problem = ""
+        for attempt in range(self.retries + 1):
+            with self._lock:
+                self.requests += 1
+                self.retried += attempt > 0
+            wait = _FIRST_PAUSE * 2**attempt
+            try:
+                return self._send(path, body)
+            except urllib.error.HTTPError as error:
+                text = error.read(2000).decode("utf-8", "replace").strip()
+                problem = f"HTTP {error.code} {text[:200]}"
+                if error.code not in _RETRIED:
+                    raise HoldfastError(f"{self.base}{path}: {problem}", hint=_hint(error.code)) from error
+                wait = _told(error.headers.get("Retry-After"), wait)
+            except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError) as error:
+                problem = str(getattr(error, "reason", error)) or type(error).__name__
+            if attempt < self.retries:
+                time.sleep(wait)
+        raise HoldfastError(
+            f"{self.base}{path}: failed {self.retries + 1} times; last: {problem}",
+            hint="is the server up? --timeout, --retries and --concurrency can be changed; the same command continues",
+        )
+
+    def _send(self, path: str, body: dict[str, Any]) -> Any:
+        headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {self.key}"} if self.key else {})
+        request = urllib.request.Request(self.base + path, json.dumps(body).encode(), headers)
+        with urllib.request.urlopen(request, timeout=self.timeout) as answer:
+            return json.loads(answer.read())
+
+
+def _told(header: str | None, otherwise: float) -> float:
+    try:
+        return min(60.0, float(header)) if header else otherwise
+    except ValueError:
+        return otherwise
+
+
+def _hint(code: int) -> str:
+    if code in (401, 403):
+        return "set OPENAI_API_KEY to the server's key"
+    return "does the server speak this protocol under this address?" if code == 404 else "the server refuses this request"

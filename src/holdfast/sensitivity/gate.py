@@ -1,0 +1,84 @@
+"""The gate for CI: fail where a model became more sensitive, beyond a tolerance and beyond the noise.
+
+A view fails if its mean psi rose by more than ``max_increase`` and the 95 % interval of the rise, over sets, lies above 0.
+Exit codes: 0 fine, 1 worse, 2 bad input, 3 not comparable.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from xml.sax.saxutils import escape, quoteattr
+
+from holdfast.config import CheckConfig
+from holdfast.errors import HoldfastError
+from holdfast.runs import write_json, write_text
+from holdfast.sensitivity.comparison import GATED, difference, open_finished, refuse_unlike
+
+
+def check(config: CheckConfig) -> dict[str, Any]:
+    """Compare a run with a baseline and judge.
+
+    Returns:
+        ``exit_code`` (0 or 1), ``failed`` views, and the comparison. With --output also check.json, junit.xml and summary.md.
+
+    Raises:
+        NotComparableError: see ``comparison.compare``.
+        HoldfastError: no finished runs there, or a negative tolerance.
+    """
+    if config.max_increase < 0:
+        raise HoldfastError(f"--max-increase {config.max_increase}: a tolerance is 0 or more")
+    if config.dry_run:
+        raise HoldfastError("--dry-run: a check reads two runs and costs nothing; leave it out")
+    baseline, run = open_finished(config.baseline), open_finished(config.run)
+    refuse_unlike(baseline, run, GATED)
+    found = difference(baseline, run, config.seed, config.bootstrap)
+    failed = [view for view, row in found["by_kind"].items() if row["difference"] > config.max_increase and row["low"] > 0]
+    result = {"exit_code": int(bool(failed)), "failed": failed, "max_increase": config.max_increase, **found}
+    markdown = as_markdown(result)
+    if config.output:
+        folder = Path(config.output)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / "check.json", result)
+        write_text(folder / "junit.xml", as_junit(result))
+        write_text(folder / "summary.md", markdown)
+    if not config.json:
+        print(markdown, end="")
+    return result
+
+
+def as_markdown(result: dict[str, Any]) -> str:
+    """The summary that a pull request shows."""
+    verdict = f"**worse** in {', '.join(result['failed'])}" if result["failed"] else "no worse than the baseline"
+    lines = [
+        f"### Prompt sensitivity: {verdict}",
+        "",
+        f"Tolerance {result['max_increase']} nats per token; intervals are 95 %, over sets.",
+        "",
+        "| kind | baseline | now | change | interval | p | sets | |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for view, row in result["by_kind"].items():
+        mark = "worse" if view in result["failed"] else "ok"
+        lines.append(
+            f"| {view} | {row['a']:.4f} | {row['b']:.4f} | {row['difference']:+.4f} | "
+            f"{row['low']:+.4f} to {row['high']:+.4f} | {row['p']:.4f} | {row['sets']} | {mark} |"
+        )
+    moved = [f"{m['set_id']} ({m['kind']}, {m['difference']:+.4f})" for m in result["moved_most"][:5]]
+    lines += ["", "Sets that moved most: " + "; ".join(moved)] if moved else []
+    return "\n".join(lines) + "\n"
+
+
+def as_junit(result: dict[str, Any]) -> str:
+    """One test case per view."""
+    cases = []
+    for view, row in result["by_kind"].items():
+        interval = f"[{row['low']:+.6f}, {row['high']:+.6f}]"
+        text = f"psi {row['a']:.6f} -> {row['b']:.6f}, change {row['difference']:+.6f} {interval}, p {row['p']:.4f}"
+        if view in result["failed"]:
+            inside = f"<failure message={quoteattr('more sensitive than the baseline')}>{escape(text)}</failure>"
+        else:
+            inside = f"<system-out>{escape(text)}</system-out>"
+        cases.append(f'  <testcase classname="holdfast.sensitivity" name={quoteattr(view)}>{inside}</testcase>')
+    head = f'<testsuite name="holdfast sensitivity" tests="{len(cases)}" failures="{len(result["failed"])}" errors="0">'
+    return "\n".join(['<?xml version="1.0" encoding="utf-8"?>', head, *cases, "</testsuite>", ""])

@@ -1,0 +1,108 @@
+"""Indices that need right answers. Plain functions of ``score_QK``: how right (0 to 1) the answer to item q under variant k is.
+
+NaN marks a variant that an item does not have; means leave it out. Axes: Q items (sets), K variants (prompts), C classes.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Hashable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.float64]
+
+
+def accuracy_by_variant(score_QK: Array) -> Array:
+    """Mean score of every variant over the items [K]."""
+    return _mean(score_QK, 0)
+
+
+def prompt_sensi_score(score_QK: Array) -> float:
+    """PSS: mean over items of the mean over unordered pairs of variants of |s_i - s_j| (ProSA, arXiv 2410.12405).
+
+    For right-or-wrong scores with c of K right, an item has 2 c (K - c) / (K (K - 1)). Items with fewer than two variants are left out.
+    """
+    per_item = []
+    for row in np.asarray(score_QK, np.float64):
+        s = row[~np.isnan(row)]
+        if len(s) > 1:
+            per_item.append(np.abs(s[:, None] - s[None, :]).sum() / (len(s) * (len(s) - 1)))
+    return float(np.mean(per_item)) if per_item else float("nan")
+
+
+def spread(score_QK: Array) -> float:
+    """Best minus worst accuracy over the variants (FormatSpread, arXiv 2310.11324)."""
+    accuracy_K = accuracy_by_variant(score_QK)
+    return float(np.nanmax(accuracy_K) - np.nanmin(accuracy_K))
+
+
+def combined_performance(score_QK: Array) -> dict[str, float]:
+    """MaxP, AvgP, saturation 1 - (MaxP - AvgP) and CPS = saturation x MaxP (Mizrahi et al., arXiv 2401.00595)."""
+    accuracy_K = accuracy_by_variant(score_QK)
+    best, mean = float(np.nanmax(accuracy_K)), float(np.nanmean(accuracy_K))
+    return {"max_p": best, "avg_p": mean, "sat": 1 - (best - mean), "cps": (1 - (best - mean)) * best}
+
+
+def per_case(score_QK: Array) -> dict[str, float]:
+    """Worst, best, mean and standard deviation over the variants, taken per item and then averaged (arXiv 2406.10248)."""
+    with _quiet():
+        return {
+            "worst": float(np.nanmean(np.nanmin(score_QK, 1))),
+            "best": float(np.nanmean(np.nanmax(score_QK, 1))),
+            "mean": float(np.nanmean(np.nanmean(score_QK, 1))),
+            "sd": float(np.nanmean(np.nanstd(score_QK, 1))),
+        }
+
+
+def performance_drop(score_QK: Array, original: int = 0) -> Array:
+    """PDR of every variant [K]: 1 - score(variant) / score(original), summed over the items before dividing (arXiv 2306.04528).
+
+    Over the items that have both. NaN where the original scores 0.
+    """
+    score_QK = np.asarray(score_QK, np.float64)
+    both_QK = ~np.isnan(score_QK) & ~np.isnan(score_QK[:, [original]])
+    base_K = np.where(both_QK, score_QK[:, [original]], 0).sum(0)
+    kept_K = np.where(both_QK, score_QK, 0).sum(0)
+    return np.where(base_K > 0, 1 - kept_K / np.where(base_K > 0, base_K, 1), np.nan)
+
+
+def class_sensitivity(answers_Q: Sequence[Sequence[Hashable]], classes: Sequence[Hashable]) -> float:
+    """Mean over items of the entropy of the predicted classes, divided by ln C (Errica et al., arXiv 2406.12334, eq. 1)."""
+    p_QC = _class_shares(answers_Q, classes)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        terms_QC = np.where(p_QC > 0, p_QC * np.log(p_QC), 0.0)
+    return float(np.mean(-terms_QC.sum(1)) / np.log(len(classes)) + 0.0) if len(classes) > 1 else 0.0
+
+
+def class_consistency(answers_Q: Sequence[Sequence[Hashable]], gold_Q: Sequence[Hashable], classes: Sequence[Hashable]) -> dict[str, float]:
+    """Per gold class: mean over pairs of different items of that class of 1 - total variation of their predictions (arXiv 2406.12334).
+
+    Classes with fewer than two items are left out. The authors' code also counts each item with itself; this does not.
+    """
+    p_QC = _class_shares(answers_Q, classes)
+    found: dict[str, float] = {}
+    for label in dict.fromkeys(gold_Q):
+        p_MC = p_QC[[q for q, gold in enumerate(gold_Q) if gold == label]]
+        if len(p_MC) > 1:
+            distance_MM = np.abs(p_MC[:, None] - p_MC[None, :]).sum(-1) / 2
+            found[str(label)] = float(1 - distance_MM.sum() / (len(p_MC) * (len(p_MC) - 1)))
+    return found
+
+
+def _class_shares(answers_Q: Sequence[Sequence[Hashable]], classes: Sequence[Hashable]) -> Array:
+    return np.array([[sum(a == c for a in answers) / len(answers) for c in classes] for answers in answers_Q])
+
+
+def _mean(score_QK: Array, axis: int) -> Array:
+    with _quiet():
+        return np.asarray(np.nanmean(np.asarray(score_QK, np.float64), axis))
+
+
+class _quiet(warnings.catch_warnings):
+    """A variant that no item has gives NaN without a warning."""
+
+    def __enter__(self) -> None:
+        super().__enter__()
+        warnings.simplefilter("ignore", RuntimeWarning)

@@ -1,0 +1,52 @@
+"""A name or an address -> a function that asks that model for paraphrases, greedily."""
+
+from __future__ import annotations
+
+import os
+
+from holdfast.errors import HoldfastError
+from holdfast.sensitivity.variants.wording import Ask
+
+_LONGEST = 1024
+
+
+def asker(name: str, *, trust_remote_code: bool = False) -> Ask:
+    """``http://host/v1#model`` asks a server's chat completions; anything else is loaded as in ``--model``."""
+    return _served(name) if name.startswith(("http://", "https://")) else _loaded(name, trust_remote_code)
+
+
+def _loaded(name: str, trust_remote_code: bool) -> Ask:
+    from holdfast import lm as models
+    from holdfast.chat import generation_prompt
+    from holdfast.records import Message, Role
+
+    lm = models.load(name, trust_remote_code=trust_remote_code)
+    template = "chat" if lm.tokenizer.chat_template else "plain"
+
+    def ask(instruction: str) -> str:
+        prompt = generation_prompt([Message(Role.USER, instruction)], template, lm.tokenizer)
+        room = lm.context - len(lm.tokenizer(prompt, add_special_tokens=False)["input_ids"])
+        if room < 1:
+            raise HoldfastError(f"{name}: a text to paraphrase does not fit into its context of {lm.context} tokens")
+        return lm.generate([prompt], max_new_tokens=min(_LONGEST, room))[0]
+
+    return ask
+
+
+def _served(address: str) -> Ask:
+    from holdfast.sensitivity.client import Client
+
+    base, _, model = address.partition("#")
+    if not model:
+        raise HoldfastError(f"{address}: no model named", hint="http://host:8000/v1#model-name")
+    client = Client(base, timeout=300.0, retries=4, key=os.environ.get("OPENAI_API_KEY"))
+
+    def ask(instruction: str) -> str:
+        request = {"model": model, "messages": [{"role": "user", "content": instruction}], "temperature": 0, "max_tokens": _LONGEST}
+        answer = client.post("/chat/completions", request)
+        try:
+            return str(answer["choices"][0]["message"]["content"])
+        except (KeyError, IndexError, TypeError) as error:
+            raise HoldfastError(f"{base}: not the answer of a chat completions server") from error
+
+    return ask

@@ -1,0 +1,234 @@
+"""The whole of ``holdfast sensitivity run``, top to bottom: config -> plan -> scores -> rows -> run directory.
+
+OUTPUT/rows.jsonl     one row per set      OUTPUT/matrices/N.npz   logp_XY, len_Y, token_logp of set N
+OUTPUT/sets.jsonl     what was measured    OUTPUT/cache/           scores, so that a killed run continues
+OUTPUT/results_*.json, samples_*.jsonl     the shape of lm-evaluation-harness
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from holdfast.config import SensitivityConfig, VariantsConfig
+from holdfast.errors import HoldfastError
+from holdfast.runs import RunDir, check_output, open_run, write_text
+from holdfast.sensitivity import answers
+from holdfast.sensitivity.backends import load_tokenizer, open_backend
+from holdfast.sensitivity.export import write_harness_files
+from holdfast.sensitivity.measurement import Reading, measure_set, summarise, task_metrics
+from holdfast.sensitivity.planning import Plan, gather, make_plan
+from holdfast.sensitivity.responses import Scores
+from holdfast.sensitivity.sets import digest, write_sets
+from holdfast.sensitivity.store import Store
+from holdfast.sensitivity.task import SETS_PER_BATCH, Backend, Known, Task
+
+
+def measure(config: SensitivityConfig) -> dict[str, Any]:
+    """Measure the sensitivity of a model and write a run directory.
+
+    Args:
+        config: see ``holdfast.config.SensitivityConfig``.
+
+    Returns:
+        The summary: POSIX and its companions by view with intervals, metrics with targets, cost, audit, counts. A run that is already
+        complete in ``config.output`` is returned if its sets are the same; cells that are in the cache are never computed again.
+
+    Raises:
+        HoldfastError: bad input; nothing has been written then.
+    """
+    _check(config)
+    done = check_output(config, "sensitivity run")
+    tokenizer = load_tokenizer(config)
+    plan = make_plan(config, tokenizer)
+    if config.dry_run:
+        return _preview(plan, config, tokenizer)
+    backend = open_backend(config, tokenizer)
+    tasks = [Task.of(s.set_id, ids, list(views.values())) for s, ids, views in zip(plan.sets, plan.ids, plan.views, strict=True)]
+    backend.check(tasks)
+    resolved = {"sets_digest": plan.digest, **surroundings(config, tokenizer), **backend.identity()}
+    if done.summary is not None and done.summary["resolved"] == resolved:
+        print(f"{config.output}: already complete; --overwrite measures anew", file=sys.stderr)
+        return done.summary
+    run = open_run(config, "sensitivity run", resolved)
+    (run.path / "summary.json").unlink(missing_ok=True)  # of the same run over other sets, or another state of the model
+    started = time.perf_counter()
+    scored, audit = _score(tasks, config, backend, run)
+    return _write(run, plan, config, scored, tokenizer, {
+        "resolved": resolved,
+        "cost": backend.cost(),
+        "audit": audit,
+        "seconds": round(time.perf_counter() - started, 2),
+        "way": backend.way(),
+    })  # fmt: skip
+
+
+def make_variants(config: VariantsConfig) -> dict[str, Any]:
+    """Write ``OUTPUT/sets.jsonl``: the prompts and their variants.
+
+    Returns:
+        Counts: sets, variants, and per kind what was made, unchanged, repeated, or short.
+    """
+    if config.prompts is None:
+        raise HoldfastError("--prompts is needed", hint="a JSONL file with rows of prompt, or of question (with choices and answer)")
+    done = check_output(config, "sensitivity variants")
+    sets, report = gather(config)
+    summary = {
+        "command": "sensitivity variants",
+        "sets": len(sets),
+        "variants": sum(len(s.variants) for s in sets),
+        "sets_digest": digest(sets),
+        "kinds": report.as_dict(),
+    }
+    if config.dry_run:
+        for v in sets[0].variants:
+            print(json.dumps({"variant_id": v.variant_id, "prompt": v.prompt, "target": v.target}, ensure_ascii=False))
+        return summary
+    if done.summary is not None and done.summary == summary:
+        return done.summary
+    run = open_run(config, "sensitivity variants", {"sets_digest": summary["sets_digest"]})
+    write_sets(run.path / "sets.jsonl", sets)
+    print(f"{summary['variants']} prompts in {summary['sets']} sets: {run.path / 'sets.jsonl'}", file=sys.stderr)
+    return run.finish(summary)
+
+
+def surroundings(config: SensitivityConfig, tokenizer: Any) -> dict[str, str | None]:
+    """Digests of what stands around every prompt: chat template and system message, and exemplars. None where nothing does."""
+    template = _sha([tokenizer.chat_template, config.system]) if config.chat else None
+    shots = Path(config.shots_data).read_text(encoding="utf-8") if config.shots_data and config.shots else ""
+    return {"template_sha": template, "exemplars_sha": _sha([config.shots, shots, config.shots_layout]) if config.shots else None}
+
+
+def _sha(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
+
+
+def _check(config: SensitivityConfig) -> None:
+    if config.max_new_tokens < 1:
+        raise HoldfastError(f"--max-new-tokens {config.max_new_tokens}: at least one token is needed")
+    answers.rule(config.answers)
+    if config.exact and config.backend != "hf":
+        raise HoldfastError("--exact is for --backend hf: a server computes in its own way")
+
+
+def _score(tasks: Sequence[Task], config: SensitivityConfig, backend: Backend, run: RunDir) -> tuple[list[Scores], dict[str, float]]:
+    """Scores per set, and the audit. What is in the cache is not computed."""
+    identity = {**backend.identity(), "max_new_tokens": str(config.max_new_tokens), "exact": str(config.exact)}
+    store, known = Store(Path(config.cache) if config.cache else run.path / "cache", identity), Known()
+    try:
+        for batch in _batches(tasks, SETS_PER_BATCH):
+            store.fetch(batch, known)
+        missing = [t for t in tasks if any(p not in known.responses for p in t.prompts) or t.wanted(known)]
+        done = 0
+        for batch in _batches(missing, SETS_PER_BATCH * backend.parallel):
+            backend.complete(batch, known)
+            store.put(batch, known)
+            done += len(batch)
+            _progress(done, len(missing))
+    finally:
+        store.close()
+    audit = backend.audit(tasks, known, _audited(config, tasks), config.seed)
+    return [known.scores(task) for task in tasks], audit
+
+
+def _batches(tasks: Sequence[Task], size: int) -> Iterator[list[Task]]:
+    for start in range(0, len(tasks), size):
+        yield list(tasks[start : start + size])
+
+
+def _audited(config: SensitivityConfig, tasks: Sequence[Task]) -> int:
+    cells = sum(len(group) ** 2 for task in tasks for group in task.groups)
+    return min(64, max(4, math.ceil(cells * config.audit_share))) if config.audit_share > 0 else 0
+
+
+def _write(
+    run: RunDir, plan: Plan, config: SensitivityConfig, scored: list[Scores], tokenizer: Any, about: dict[str, Any]
+) -> dict[str, Any]:
+    released = config.max_new_tokens if config.definition == "package-0.0.1" else None
+    show = _shower(tokenizer)
+    rows = []
+    (run.path / "matrices").mkdir(exist_ok=True)
+    for number, (s, ids, views, scores) in enumerate(zip(plan.sets, plan.ids, plan.views, scored, strict=True)):
+        row = measure_set(s, ids, scores, views, Reading(answers.rule(config.answers), show, released))
+        rows.append(row | {"matrix": f"matrices/{number}.npz"})
+        np.savez_compressed(
+            run.path / "matrices" / f"{number}.npz",
+            logp_XY=scores.logp_XY,
+            len_Y=scores.len_Y,
+            token_logp=scores.token_logp.astype(np.float32),
+        )
+    write_text(run.rows, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    write_sets(run.path / "sets.jsonl", plan.sets)
+    summary = {
+        "command": "sensitivity run",
+        "model": config.model,
+        "backend": config.backend,
+        "definition": config.definition,
+        "max_new_tokens": config.max_new_tokens,
+        "chat": config.chat,
+        "shots": config.shots,
+        "sets": len(plan.sets),
+        "prompts": sum(len(s.variants) for s in plan.sets),
+        **summarise(rows, config.seed, config.bootstrap),
+        "targets": task_metrics(plan.sets, rows, plan.views),
+        "skipped": vars(plan.skipped),
+        "variants": plan.report.as_dict(),
+        **about,
+    }
+    write_harness_files(run.path, plan, rows, summary, config)
+    for view, value in summary["posix"].items():
+        print(f"POSIX {view}: {value['mean']:.4f} [{value['low']:.4f}, {value['high']:.4f}] over {value['sets']} sets", file=sys.stderr)
+    return run.finish(summary)
+
+
+def _shower(tokenizer: Any) -> Callable[[int], str]:
+    known: dict[int, str] = {}
+
+    def show(token: int) -> str:
+        if token not in known:
+            known[token] = str(tokenizer.convert_ids_to_tokens(token))
+        return known[token]
+
+    return show
+
+
+def _preview(plan: Plan, config: SensitivityConfig, tokenizer: Any) -> dict[str, Any]:
+    """The first set as the model will see it, and the cost if every response has full length and is distinct."""
+    for v, text, ids in zip(plan.sets[0].variants, plan.texts[0], plan.ids[0], strict=True):
+        print(f"--- {plan.sets[0].set_id} / {v.variant_id} ({v.kind}), {len(ids)} tokens, target {v.target!r}\n{text}", file=sys.stderr)
+    fast, plain = _expected_cost(plan, config.max_new_tokens)
+    return {
+        "command": "sensitivity run",
+        "sets": len(plan.sets),
+        "prompts": sum(len(s.variants) for s in plan.sets),
+        "views": {name: len(index) for name, index in plan.views[0].items()},
+        "longest_prompt": max(len(p) for ids in plan.ids for p in ids),
+        "token_forwards_at_most": fast,
+        "plain_token_forwards": plain,
+        "skipped": vars(plan.skipped),
+        "variants": plan.report.as_dict(),
+    }
+
+
+def _expected_cost(plan: Plan, r: int) -> tuple[int, int]:
+    """Token-forwards of the fast and of the plain way, if every response is distinct and has r tokens."""
+    fast = plain = 0
+    for ids, views in zip(plan.ids, plan.views, strict=True):
+        prompts = set(ids)
+        pairs = {(ids[i], ids[j]) for index in views.values() for i in index for j in index}
+        fast += sum(len(p) + r - 1 for p in prompts) + len(pairs) * (r - 1)
+        plain += sum(r * len(p) + r * (r - 1) // 2 for p in prompts) + sum(len(p) + r for p, _ in pairs)
+    return fast, plain
+
+
+def _progress(done: int, total: int) -> None:
+    if sys.stderr.isatty():
+        print(f"\r{done}/{total} sets", end="\n" if done == total else "", file=sys.stderr, flush=True)

@@ -1,0 +1,212 @@
+"""Files -> sets of prompts that ask for the same thing. JSONL that a person can read and edit.
+
+    {"set_id": "q1", "variant_id": "spelling-3", "kind": "spelling", "seed": 3, "prompt": "...", "target": "B", "meta": {...}}
+
+Also read: a list of strings per row (one set), and the named set ``pocket:intents``. A row of kind ``original`` belongs to every kind.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from holdfast import pocket
+from holdfast.errors import HoldfastError
+
+ORIGINAL = "original"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One prompt of a set. ``meta`` may hold ``options`` (label -> text), ``edits``, ``diff`` and whatever a generator recorded."""
+
+    variant_id: str
+    kind: str
+    prompt: str
+    seed: int = 0
+    target: str | None = None
+    meta: dict[str, Any] = field(default_factory=dict)
+    where: str = ""
+
+
+@dataclass(frozen=True)
+class PromptSet:
+    """Prompts of one intent."""
+
+    set_id: str
+    variants: tuple[Variant, ...]
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Kinds of change in this set, in order of appearance, without the original."""
+        return tuple(dict.fromkeys(v.kind for v in self.variants if v.kind != ORIGINAL))
+
+    def of_kind(self, kind: str) -> tuple[int, ...]:
+        """The original and the variants of a kind."""
+        return tuple(i for i, v in enumerate(self.variants) if v.kind in (ORIGINAL, kind))
+
+
+@dataclass
+class Skipped:
+    """What was left out, and why: counted, with the first places named."""
+
+    count: int = 0
+    first: list[str] = field(default_factory=list)
+
+    def add(self, reason: str) -> None:
+        """Count one more."""
+        self.count += 1
+        if len(self.first) < 20:
+            self.first.append(reason)
+
+
+def load_sets(source: str, limit: int | None = None) -> list[PromptSet]:
+    """Read sets.
+
+    Args:
+        source: JSONL or JSON file, or ``pocket:intents``.
+        limit: only the first sets.
+
+    Raises:
+        HoldfastError: no such file, a broken row, a duplicate id, or a target that is none of the options; with file and row.
+    """
+    sets: dict[str, list[Variant]] = {}
+    seen: dict[tuple[str, str], str] = {}
+    for number, row in enumerate(read_rows(source), 1):
+        where = f"{source}, row {number}"
+        for set_id, variant in _variants(row, number, where):
+            if (set_id, variant.variant_id) in seen:
+                raise HoldfastError(
+                    f"{where}: variant '{variant.variant_id}' of set '{set_id}' is there twice "
+                    f"(first in {seen[set_id, variant.variant_id]})",
+                    hint="give every variant of a set its own variant_id",
+                )
+            seen[set_id, variant.variant_id] = where
+            if limit is not None and set_id not in sets and len(sets) == limit:
+                continue
+            sets.setdefault(set_id, []).append(variant)
+    if not sets:
+        raise HoldfastError(f"{source}: no sets in it")
+    return [PromptSet(set_id, tuple(variants)) for set_id, variants in sets.items()]
+
+
+def usable(sets: list[PromptSet], strict: bool) -> tuple[list[PromptSet], Skipped]:
+    """Drop sets with fewer than two distinct prompts, counted.
+
+    Raises:
+        HoldfastError: there is one and ``strict``, or none is left.
+    """
+    skipped = Skipped()
+    kept = []
+    for s in sets:
+        if len({v.prompt for v in s.variants}) > 1:
+            kept.append(s)
+            continue
+        reason = f"set '{s.set_id}' ({s.variants[0].where or 'generated'}) has fewer than two distinct prompts"
+        if strict:
+            raise HoldfastError(reason, hint="without --strict such sets are skipped and counted")
+        skipped.add(reason)
+    if not kept:
+        raise HoldfastError(f"no set has two distinct prompts; {skipped.first[0]}", hint="sensitivity compares at least two wordings")
+    return kept, skipped
+
+
+def write_sets(path: Path, sets: list[PromptSet]) -> None:
+    """Write a sets file, one variant per row."""
+    from holdfast.runs import write_text
+
+    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in as_rows(sets)))
+
+
+def as_rows(sets: list[PromptSet]) -> Iterator[dict[str, Any]]:
+    """The rows of a sets file."""
+    for s in sets:
+        for v in s.variants:
+            row = {"set_id": s.set_id, **{key: value for key, value in asdict(v).items() if key != "where"}}
+            yield {key: value for key, value in row.items() if value is not None and value != {}}
+
+
+def digest(sets: list[PromptSet]) -> str:
+    """SHA-256 of everything that is measured or compared: ids, kinds, prompts and targets."""
+    content = [[s.set_id, [[v.variant_id, v.kind, v.prompt, v.target] for v in s.variants]] for s in sets]
+    return hashlib.sha256(json.dumps(content, ensure_ascii=False).encode()).hexdigest()
+
+
+def read_rows(source: str) -> list[Any]:
+    """Rows of a JSONL or JSON file or of a named pocket data set.
+
+    Raises:
+        HoldfastError: missing, unreadable or broken, with the row.
+    """
+    if source.startswith("pocket:"):
+        return list(pocket.rows(source))
+    path = Path(source)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError as error:
+        raise HoldfastError(f"{source}: no such file", hint="give a JSONL file, or pocket:intents") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise HoldfastError(f"{source}: cannot be read ({error})") from error
+    if path.suffix == ".json":
+        return _read_json(source, text)
+    rows = []
+    for number, line in enumerate(text.split("\n"), 1):  # not splitlines: JSON strings may hold other line separators
+        if line.strip():
+            try:
+                rows.append(json.loads(line))
+            except json.JSONDecodeError as error:
+                raise HoldfastError(
+                    f"{source}, row {number}: broken JSON ({error.msg})", hint="JSONL has one JSON value per line"
+                ) from error
+    return rows
+
+
+def _read_json(source: str, text: str) -> list[Any]:
+    try:
+        rows = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise HoldfastError(f"{source}: broken JSON (line {error.lineno}: {error.msg})") from error
+    if not isinstance(rows, list):
+        raise HoldfastError(f"{source}: a list is needed, not {type(rows).__name__}")
+    return rows
+
+
+def _variants(row: Any, number: int, where: str) -> Iterator[tuple[str, Variant]]:
+    if isinstance(row, list) and row and all(isinstance(prompt, str) for prompt in row):
+        for i, prompt in enumerate(row):
+            yield f"set-{number}", Variant(str(i), ORIGINAL if i == 0 else "given", _prompt(prompt, where), where=where)
+        return
+    if not isinstance(row, dict) or "prompt" not in row or "set_id" not in row:
+        found = ", ".join(row) if isinstance(row, dict) else type(row).__name__
+        raise HoldfastError(
+            f"{where}: a row has set_id, variant_id, kind and prompt, or is a list of prompts; found {found}",
+            hint="to make variants of single prompts, give them as --prompts with --variants",
+        )
+    meta, target = row.get("meta") or {}, row.get("target")
+    if not isinstance(meta, dict):
+        raise HoldfastError(f"{where}: 'meta' must be an object, not {type(meta).__name__}")
+    options = meta.get("options")
+    if target is not None and isinstance(options, dict) and str(target) not in options:
+        raise HoldfastError(f"{where}: the target {target!r} is none of the options {', '.join(options)}")
+    yield (
+        str(row["set_id"]),
+        Variant(
+            str(row.get("variant_id", number)),
+            str(row.get("kind", "given")),
+            _prompt(row["prompt"], where),
+            int(row.get("seed", 0)),
+            None if target is None else str(target),
+            meta,
+            where,
+        ),
+    )
+
+
+def _prompt(value: Any, where: str) -> str:
+    if not isinstance(value, str):
+        raise HoldfastError(f"{where}: the prompt must be text, not {type(value).__name__}")
+    return value

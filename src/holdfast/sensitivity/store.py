@@ -1,0 +1,89 @@
+"""Scores on disk, so that a killed run continues and a new variant costs one row and one column.
+
+One SQLite file per identity (weights, tokenizer, type, version of the code, new tokens). A cell is keyed by the ids of its prompt and
+its response, so whatever changes the text (template, exemplars, chat) changes the key. Each batch is one transaction: whole or absent.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from holdfast.errors import HoldfastError
+from holdfast.sensitivity.responses import Ids, Response
+from holdfast.sensitivity.task import Known, Task
+
+
+class Store:
+    """Responses and cells of one identity.
+
+    Raises:
+        HoldfastError: the file is no database, or cannot be written.
+    """
+
+    def __init__(self, folder: Path, identity: Mapping[str, str]) -> None:
+        name = hashlib.sha256(json.dumps(dict(identity), sort_keys=True).encode()).hexdigest()[:24]
+        self.path = folder / f"{name}.sqlite"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self.base = sqlite3.connect(self.path, timeout=60)
+            with self.base:
+                self.base.execute("CREATE TABLE IF NOT EXISTS about (identity TEXT PRIMARY KEY)")
+                self.base.execute("INSERT OR IGNORE INTO about VALUES (?)", (json.dumps(dict(identity), sort_keys=True),))
+                self.base.execute("CREATE TABLE IF NOT EXISTS responses (prompt BLOB PRIMARY KEY, ids BLOB, text TEXT, margin REAL)")
+                self.base.execute("CREATE TABLE IF NOT EXISTS cells (pair BLOB PRIMARY KEY, logp BLOB)")
+        except (OSError, sqlite3.Error) as error:
+            raise HoldfastError(
+                f"{self.path}: the cache cannot be used ({error})", hint="delete the file, or give another --cache"
+            ) from error
+
+    def fetch(self, tasks: Sequence[Task], known: Known) -> None:
+        """Add to ``known`` what is stored of these tasks."""
+        for prompt in {p for task in tasks for p in task.prompts} - known.responses.keys():
+            row = self.base.execute("SELECT ids, text, margin FROM responses WHERE prompt = ?", (_key(prompt),)).fetchone()
+            if row is not None:
+                known.responses[prompt] = Response(tuple(np.frombuffer(row[0], np.int64).tolist()), row[1], row[2])
+        for pair in _pairs(tasks, known) - known.cells.keys():
+            row = self.base.execute("SELECT logp FROM cells WHERE pair = ?", (_key(*pair),)).fetchone()
+            if row is not None:
+                known.cells[pair] = np.frombuffer(row[0], np.float64)
+
+    def put(self, tasks: Sequence[Task], known: Known) -> None:
+        """Store what is known of these tasks."""
+        prompts = {p for task in tasks for p in task.prompts} & known.responses.keys()
+        pairs = _pairs(tasks, known) & known.cells.keys()
+        with self.base:
+            self.base.executemany(
+                "INSERT OR IGNORE INTO responses VALUES (?, ?, ?, ?)",
+                [(_key(p), _blob(r.ids), r.text, r.margin) for p in prompts for r in (known.responses[p],)],
+            )
+            self.base.executemany("INSERT OR IGNORE INTO cells VALUES (?, ?)", [(_key(*p), known.cells[p].tobytes()) for p in pairs])
+
+    def close(self) -> None:
+        """Close the file."""
+        self.base.close()
+
+
+def _pairs(tasks: Sequence[Task], known: Known) -> set[tuple[Ids, Ids]]:
+    made: set[tuple[Ids, Ids]] = set()
+    for task in tasks:
+        for group in task.groups:
+            prompts = [task.prompts[i] for i in group]
+            made.update((p, known.responses[q].ids) for p in prompts for q in prompts if q in known.responses)
+    return made
+
+
+def _key(*ids: Ids) -> bytes:
+    digest = hashlib.sha256()
+    for part in ids:
+        digest.update(len(part).to_bytes(8, "little") + _blob(part))
+    return digest.digest()
+
+
+def _blob(ids: Ids) -> bytes:
+    return np.array(ids, np.int64).tobytes()

@@ -1,0 +1,104 @@
+"""What is to be scored and what is known already; and what a back end must be able to do.
+
+Task: the prompts of a set, and which pairs are wanted        Known: responses and cells so far, over all sets
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from holdfast.errors import HoldfastError
+from holdfast.sensitivity.responses import Cells, Ids, Response, Scores, assemble
+
+SETS_PER_BATCH = 32
+"""Sets that are scored together and stored in one transaction."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One set to score. ``name`` is for errors; ``groups``: within each, every response is scored after every prompt."""
+
+    name: str
+    prompts: tuple[Ids, ...]
+    groups: tuple[tuple[int, ...], ...]
+
+    @staticmethod
+    def of(name: str, prompts: Sequence[Ids], groups: Sequence[Sequence[int]] | None = None) -> Task:
+        """A task; without groups, all pairs are wanted."""
+        return Task(name, tuple(prompts), tuple(map(tuple, groups)) if groups else (tuple(range(len(prompts))),))
+
+    def wanted(self, known: Known) -> dict[Ids, list[Ids]]:
+        """Distinct prompt -> distinct responses that are wanted after it and not scored yet."""
+        missing: dict[Ids, dict[Ids, None]] = {}
+        for group in self.groups:
+            responses = dict.fromkeys(known.responses[self.prompts[i]].ids for i in group)
+            for i in group:
+                found = missing.setdefault(self.prompts[i], {})
+                found.update((r, None) for r in responses if (self.prompts[i], r) not in known.cells)
+        return {prompt: list(responses) for prompt, responses in missing.items() if responses}
+
+
+@dataclass
+class Known:
+    """Everything scored so far."""
+
+    responses: dict[Ids, Response] = field(default_factory=dict)
+    cells: Cells = field(default_factory=dict)
+
+    def of(self, tasks: Sequence[Task]) -> Known:
+        """The part about these tasks."""
+        prompts = {p for task in tasks for p in task.prompts}
+        responses = {p: r for p, r in self.responses.items() if p in prompts}
+        return Known(responses, {pair: logp for pair, logp in self.cells.items() if pair[0] in prompts})
+
+    def scores(self, task: Task) -> Scores:
+        """The matrix of a task."""
+        return assemble(task.prompts, self.responses, self.cells)
+
+
+class Backend(Protocol):
+    """What measures: ``complete`` adds the missing responses and cells of some tasks to ``known``."""
+
+    parallel: int
+    """Batches of sets that it works on at a time."""
+
+    def complete(self, tasks: Sequence[Task], known: Known) -> None:
+        """Respond and score."""
+
+    def check(self, tasks: Sequence[Task]) -> None:
+        """Refuse prompts that cannot be scored, before any work is done."""
+
+    def audit(self, tasks: Sequence[Task], known: Known, cells: int, seed: int) -> dict[str, float]:
+        """Score some cells again in the plainest way there is."""
+
+    def identity(self) -> dict[str, str]:
+        """What the numbers depend on beside the ids."""
+
+    def cost(self) -> dict[str, int]:
+        """Work done so far."""
+
+    def way(self) -> str:
+        """How it was done, for the summary."""
+
+
+def check_lengths(tasks: Sequence[Task], context: int, max_new_tokens: int) -> None:
+    """Refuse prompts that are empty or leave no room for a response.
+
+    Raises:
+        HoldfastError: naming the set and the prompt.
+    """
+    for task in tasks:
+        for x, prompt in enumerate(task.prompts):
+            if not prompt:
+                raise HoldfastError(
+                    f"set '{task.name}', prompt {x} is empty, and the tokenizer adds no BOS",
+                    hint="a model needs one token to start from; drop this prompt",
+                )
+            if len(prompt) + max_new_tokens > context:
+                raise HoldfastError(
+                    f"set '{task.name}', prompt {x} has {len(prompt)} tokens; with {max_new_tokens} new ones that is beyond "
+                    f"the model's context of {context}",
+                    hint="shorten the prompt, take fewer --shots or a smaller --max-new-tokens",
+                )

@@ -1,0 +1,57 @@
+"""Seeded, dependency-light generators of prompts that ask for the same thing. A kind is a key of ``GENERATORS`` or ``module:function``."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any, cast
+
+from holdfast.errors import HoldfastError
+from holdfast.sensitivity.variants.items import Item, load_items
+from holdfast.sensitivity.variants.make import Generator, Report, extend, make
+from holdfast.sensitivity.variants.options import option_order
+from holdfast.sensitivity.variants.spelling import spelling
+from holdfast.sensitivity.variants.surface import casing, contractions, punctuation
+from holdfast.sensitivity.variants.templates import grammar, templates
+from holdfast.sensitivity.variants.wording import POCKET_SYNONYMS, synonyms
+
+GENERATORS: dict[str, Generator] = {
+    "spelling": spelling,
+    "templates": templates,
+    "grammar": grammar,
+    "casing": casing,
+    "punctuation": punctuation,
+    "contractions": contractions,
+    "options": option_order,
+    "synonyms": synonyms(POCKET_SYNONYMS),
+}
+PARAPHRASES = "paraphrases"
+"""The kind whose generator needs a file or a model; see ``wording``."""
+
+
+def generator(kind: str, more: dict[str, Generator] | None = None) -> Generator:
+    """The generator of a kind.
+
+    Raises:
+        HoldfastError: an unknown kind.
+    """
+    known = GENERATORS | (more or {})
+    if kind in known:
+        return known[kind]
+    if kind == PARAPHRASES:
+        raise HoldfastError(
+            "the kind 'paraphrases' needs a source", hint="give --paraphrases FILE, or --paraphrase-model MODEL to have them written"
+        )
+    module, colon, function = kind.partition(":")
+    if not colon:
+        raise HoldfastError(f"unknown kind of variant '{kind}'; known: {', '.join([*known, PARAPHRASES])}, or module:function")
+    try:
+        found: Callable[..., Any] = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError) as error:
+        raise HoldfastError(
+            f"kind '{kind}': {error}", hint="a kind is a function (item, rng) -> iterator of (item, prompt, meta)"
+        ) from error
+    return cast(Generator, found)
+
+
+__all__ = ["GENERATORS", "Generator", "Item", "Report", "extend", "generator", "load_items", "make"]

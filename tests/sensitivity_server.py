@@ -1,0 +1,155 @@
+"""A small model behind real HTTP, in the two wire formats that the back ends speak, with faults to order.
+
+Faults: ``no-echo``, ``shifted`` (log-probs moved by one), ``second-bos``, ``order`` (depends on the request before), ``dropped`` (every
+third connection), ``429``, ``slow`` (one answer), ``truncated`` (half a body now and then), ``nan``, ``text`` (tokens as text), ``no-eos``.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import torch
+
+from holdfast.lm import LM
+from holdfast.sensitivity import plain
+
+
+class Model:
+    """Plain greedy responses and log-probs."""
+
+    def __init__(self, lm: LM) -> None:
+        self.lm, self.lock = lm, threading.Lock()
+        self.stops = plain.stop_ids(lm.model, lm.tokenizer)
+
+    def respond(self, ids: list[int], new: int) -> list[int]:
+        with self.lock:
+            return list(plain.respond(self.lm.model, tuple(ids), new, self.stops)[0]) if new else []
+
+    def logp(self, ids: list[int]) -> list[tuple[float | None, dict[int, float]]]:
+        """Per token: log-prob given those before it (None for the first), and the two most probable tokens there."""
+        with self.lock, torch.inference_mode():
+            logp_TV = self.lm.model(input_ids=torch.tensor([ids])).logits[0].float().log_softmax(-1)
+        found: list[tuple[float | None, dict[int, float]]] = [(None, {})]
+        for t, token in enumerate(ids[1:]):
+            values, tops = logp_TV[t].topk(2)
+            found.append((logp_TV[t, token].item(), dict(zip(tops.tolist(), values.tolist(), strict=True))))
+        return found
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        state: Any = self.server
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        with state.counting:
+            state.count += 1
+            count = state.count
+        fault = state.fault
+        state.paths.append(self.path)
+        if self.path.endswith("/chat/completions"):
+            self._send(200, {"choices": []})
+            return
+        if fault == "dropped" and count % 3 == 0:
+            self.close_connection = True
+            self.connection.close()
+            return
+        if fault == "429" and count % 2 == 0:
+            self._send(429, {"error": "slow down"}, {"Retry-After": "0.01"})
+            return
+        if fault == "slow" and count == 4:
+            time.sleep(1.5)
+        answer = completions(state, body, count) if self.path.endswith("/completions") else sglang(state, body, count)
+        self._send(200, answer, cut=fault == "truncated" and count % 3 == 0)
+
+    def _send(self, code: int, value: Any, headers: dict[str, str] | None = None, cut: bool = False) -> None:
+        data = json.dumps(value).encode()
+        self.send_response(code)
+        for name, text in (headers or {}).items():
+            self.send_header(name, text)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data[: len(data) // 2] if cut else data)
+        if cut:
+            self.close_connection = True
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+def completions(state: Any, body: dict[str, Any], count: int) -> dict[str, Any]:
+    prompt = list(body["prompt"])
+    if state.fault == "second-bos":
+        prompt = [prompt[0], *prompt]
+    made = state.model.respond(prompt, body["max_tokens"])
+    stopped = bool(made) and made[-1] in state.model.stops
+    if state.fault == "no-eos" and stopped:
+        made = made[:-1]
+    ids = prompt + made
+    found = faulty(state, state.model.logp(ids), count, scoring=bool(body["echo"]))
+    first = 0 if body["echo"] and state.fault != "no-echo" else len(prompt)
+    show = (lambda i: state.model.lm.tokenizer.decode([i])) if state.fault == "text" else (lambda i: f"token_id:{i}")
+    return {
+        "choices": [
+            {
+                "text": state.model.lm.tokenizer.decode(ids[first:]),
+                "finish_reason": "stop" if stopped else "length",
+                "logprobs": {
+                    "tokens": [show(i) for i in ids[first:]],
+                    "token_logprobs": [logp for logp, _ in found[first:]],
+                    "top_logprobs": [{f"token_id:{i}": p for i, p in tops.items()} or None for _, tops in found[first:]],
+                },
+            }
+        ]
+    }
+
+
+def sglang(state: Any, body: dict[str, Any], count: int) -> dict[str, Any]:
+    prompt, start = list(body["input_ids"]), body["logprob_start_len"]
+    made = state.model.respond(prompt, body["sampling_params"]["max_new_tokens"])
+    found = faulty(state, state.model.logp(prompt + made), count, scoring=not made)
+    entries = [[None if i == start else logp, token, None] for i, (token, (logp, _)) in enumerate(zip(prompt + made, found, strict=True))]
+    if state.fault == "no-echo":
+        return {"text": "", "meta_info": {"output_token_logprobs": entries[len(prompt) :]}}
+    return {
+        "text": state.model.lm.tokenizer.decode(made),
+        "meta_info": {
+            "input_token_logprobs": entries[start : len(prompt)],
+            "output_token_logprobs": entries[len(prompt) :],
+            "output_top_logprobs": [[[p, i, None] for i, p in tops.items()] for _, tops in found[len(prompt) :]],
+        },
+    }
+
+
+Found = list[tuple[float | None, dict[int, float]]]
+
+
+def faulty(state: Any, found: Found, count: int, *, scoring: bool) -> Found:
+    if state.fault == "shifted" and scoring:
+        return [found[0], found[0], *found[1:-1]] if len(found) > 1 else found
+    if state.fault == "order":
+        return [(None if p is None else p - 0.3 * (count % 2), tops) for p, tops in found]
+    if state.fault == "nan":
+        return [(p if i < len(found) - 2 else float("nan"), tops) for i, (p, tops) in enumerate(found)]
+    return found
+
+
+@contextmanager
+def serve(lm: LM, fault: str | None = None) -> Iterator[Any]:
+    """A running server: ``.address``, ``.count`` of requests, ``.paths``."""
+    server: Any = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.model, server.fault, server.count, server.paths, server.counting = Model(lm), fault, 0, [], threading.Lock()
+    server.address = f"http://127.0.0.1:{server.server_port}"
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        server.server_close()
