@@ -1,0 +1,162 @@
+"""Tasks that other tools have described: a task YAML of lm-evaluation-harness with local data, and a labelled Hugging Face data set.
+
+lm-eval    task, description, dataset_kwargs.data_files, doc_to_text, doc_to_target, doc_to_choice, target_delimiter    no code is run
+dataset    dataset: folder or hub name, columns: {field: column}, answer: column, split: {train: train, test: validation}
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from holdfast.crosstask.library import read_rows
+from holdfast.crosstask.tasks import Task, make_task
+from holdfast.errors import HoldfastError
+
+_SPLITS = {"training_split": "train", "validation_split": "dev", "test_split": "test"}
+
+
+def lm_eval_task(path: Path, given: Mapping[str, Any]) -> Task:
+    """A task of lm-evaluation-harness whose data are local JSON lines. Its ``description`` is the definition (else its name).
+
+    Raises:
+        HoldfastError: names file and row: no local data, code in the task, a template that fails on a row.
+    """
+    where = str(path)
+    for key in ("include", "process_docs", "doc_to_image", "group"):
+        if key in given:
+            raise HoldfastError(f"{where}: '{key}' is not read here", hint="write the task out in one YAML with plain templates")
+    if "doc_to_text" not in given or "doc_to_target" not in given:
+        raise HoldfastError(f"{where}: a task of lm-evaluation-harness needs doc_to_text and doc_to_target")
+    docs = list(_lm_eval_docs(path, given))
+    spaces = [_choices(given.get("doc_to_choice"), doc, place) for doc, place, _ in docs]
+    same = spaces and spaces[0] is not None and all(space == spaces[0] for space in spaces)
+    rows = []
+    for (doc, place, split), space in zip(docs, spaces):
+        target = _render(given["doc_to_target"], doc, place)
+        if space is not None and not (isinstance(target, str) and target in space):
+            if not str(target).strip().isdigit() or int(target) >= len(space):
+                raise HoldfastError(
+                    f"{place}: doc_to_target gives {target!r}, which is neither one of {', '.join(space)} nor a place among them"
+                )
+            target = space[int(target)]
+        answer = str(target) if same else str(target).strip()
+        rows.append(({"fields": {"text": str(_render(given["doc_to_text"], doc, place))}, "answer": answer, "split": split}, place))
+    name = str(given.get("task") or path.stem)
+    definition = str(given.get("description") or name.replace("_", " ")).strip()
+    made: dict[str, Any] = {
+        "name": name,
+        "definition": definition,
+        "template": "{text}",
+        "answer_prefix": given.get("target_delimiter", " "),
+    }
+    return make_task(made | ({"labels": spaces[0]} if same else {}), rows, where)
+
+
+def dataset_task(path: Path, given: Mapping[str, Any]) -> Task:
+    """A labelled data set as a task; ``columns`` says which column fills which field.
+
+    Raises:
+        HoldfastError: the data set cannot be loaded, or a column is not there.
+    """
+    where, source = str(path), str(given["dataset"])
+    columns = given.get("columns")
+    if not isinstance(columns, dict) or not columns:
+        raise HoldfastError(
+            f"{where}: 'dataset' needs 'columns'", hint="columns: {text: sentence} fills the field text from the column sentence"
+        )
+    splits = given.get("split", {"": "train"})
+    splits = {"": str(splits)} if isinstance(splits, str) else dict(splits)
+    answer = str(given.get("answer", "label"))
+    rows, names = [], None
+    for split, name in splits.items():
+        data = _dataset(path.parent, source, str(name))
+        names = getattr(data.features.get(answer), "names", None)
+        for column in (*columns.values(), answer):
+            if column not in data.column_names:
+                raise HoldfastError(f"{where}: {source} has no column '{column}'; it has {', '.join(data.column_names)}")
+        for number, row in enumerate(data, 1):
+            value = names[row[answer]] if names and isinstance(row[answer], int) and row[answer] >= 0 else row[answer]
+            made = {"id": f"{name}-{number}", "fields": {field: row[column] for field, column in columns.items()}, "answer": value}
+            rows.append((made | ({"split": split} if split else {}), f"{source}, split {name}, row {number}"))
+    rest = {key: value for key, value in given.items() if key not in ("dataset", "columns", "split", "answer")}
+    if "template" not in rest:
+        rest.setdefault("fields", list(columns))
+    if names:
+        rest.setdefault("labels", list(names))
+        rest.pop("answer_is", None)
+    return make_task(rest, rows, where)
+
+
+def _lm_eval_docs(path: Path, given: Mapping[str, Any]) -> Iterator[tuple[dict[str, Any], str, str]]:
+    files = (given.get("dataset_kwargs") or {}).get("data_files")
+    if not files:
+        raise HoldfastError(
+            f"{path}: no local data",
+            hint="dataset_path: json with dataset_kwargs: {data_files: {test: file.jsonl}}; download other data first",
+        )
+    if not isinstance(files, dict):
+        files = {"test": files}
+    names = {str(given[key]): split for key, split in _SPLITS.items() if given.get(key)}
+    for name, listed in files.items():
+        for file in listed if isinstance(listed, list) else [listed]:
+            for row, place in _json_rows(path.parent / str(file)):
+                yield row, place, names.get(str(name), "test" if not names else str(name))
+
+
+def _json_rows(path: Path) -> list[tuple[dict[str, Any], str]]:
+    if path.suffix != ".json" or not path.is_file() or not path.read_text(encoding="utf-8").lstrip().startswith("["):
+        return read_rows(path)
+    try:
+        return [(row, f"{path}, row {number}") for number, row in enumerate(json.loads(path.read_text(encoding="utf-8")), 1)]
+    except json.JSONDecodeError as error:
+        raise HoldfastError(f"{path}: broken JSON, {error.msg} at line {error.lineno}") from error
+
+
+def _choices(given: Any, doc: dict[str, Any], place: str) -> list[str] | None:
+    if given is None:
+        return None
+    value = given if isinstance(given, list) else _render(given, doc, place)
+    if isinstance(value, str):
+        import ast
+
+        try:
+            value = ast.literal_eval(value)
+        except (ValueError, SyntaxError) as error:
+            raise HoldfastError(f"{place}: doc_to_choice gives {value!r}, not a list") from error
+    return [str(choice) for choice in value]
+
+
+def _render(template: Any, doc: dict[str, Any], place: str) -> Any:
+    """A column by its name, or a Jinja template filled in; other values as they are."""
+    if not isinstance(template, str):
+        return template
+    if template in doc:
+        return doc[template]
+    from jinja2 import StrictUndefined, TemplateError
+    from jinja2.sandbox import SandboxedEnvironment
+
+    try:
+        return SandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True).from_string(template).render(**doc)
+    except TemplateError as error:
+        raise HoldfastError(f"{place}: the template {template!r} fails: {error}") from error
+
+
+def _dataset(folder: Path, source: str, split: str) -> Any:
+    import datasets
+
+    local = folder / source
+    try:
+        if local.is_dir():
+            found = datasets.load_from_disk(str(local))
+            return found[split] if isinstance(found, dict) else found
+        return datasets.load_dataset(source, split=split)
+    except KeyError as error:
+        raise HoldfastError(f"{local}: no split '{split}'; there are {', '.join(found)}") from error
+    except Exception as error:  # the hub client raises a dozen unrelated types
+        raise HoldfastError(
+            f"{source}: neither a saved data set in {folder} nor one that could be loaded from the hub ({type(error).__name__})",
+            hint="save one with Dataset.save_to_disk, or check the name",
+        ) from error

@@ -1,0 +1,242 @@
+"""The whole of ``holdfast crosstask label``, top to bottom: unlabelled inputs -> votes -> kept labels -> propagated labels -> labels.jsonl.
+
+A row of labels.jsonl serves three readers: ``tune`` (prompt, response), ``crosstask run --in-task`` (id, fields, answer), and a person.
+Answers that the pool may already have are not looked at, except to say in the summary how good the pseudo-labels are.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from holdfast.config import CrossTaskConfig, LabelConfig, PromptingConfig
+from holdfast.crosstask import blocks
+from holdfast.crosstask.blocks import Runner
+from holdfast.crosstask.encoders import encoder, window
+from holdfast.crosstask.grid import IN_TASK, Grid, Target, check_disjoint, load_grid
+from holdfast.crosstask.library import load_library, read_items
+from holdfast.crosstask.outcomes import outcome, vote
+from holdfast.crosstask.predict import same_answer
+from holdfast.crosstask.prompts import build
+from holdfast.crosstask.propagate import PROPAGATORS, Problem
+from holdfast.crosstask.retrieve import embed_texts
+from holdfast.crosstask.stats import share
+from holdfast.crosstask.tasks import Item, Task
+from holdfast.errors import HoldfastError
+from holdfast.prefix import Cost
+from holdfast.runs import RunDir, check_output, open_run, write_text
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """An input and its pseudo-label: where it came from, how sure it is, and who voted for what."""
+
+    item: Item
+    label: str
+    confidence: float
+    method: str
+    votes: dict[str, int]
+
+
+def label(config: LabelConfig, lm: Any = None) -> dict[str, Any]:
+    """Pseudo-label a pool of inputs and write a run directory with labels.jsonl and abstained.jsonl.
+
+    Args:
+        config: see ``holdfast.config.LabelConfig``.
+        lm: a loaded model to use instead of ``config.model``.
+
+    Returns:
+        The summary: counts, label distribution, agreement with the pool's own answers where it has any, what it cost.
+
+    Raises:
+        HoldfastError: bad input; nothing has been written then.
+    """
+    done = check_output(config, "crosstask label")
+    if done.summary is not None and not config.dry_run:
+        print(f"{config.output}: already complete; --overwrite labels anew", file=sys.stderr)
+        return done.summary
+    _check_numbers(config)
+    task, pool = load_pool(config)
+    asked = _asked(pool, config)
+    grid = _grid(config, task, asked)
+    runner = Runner(grid, lm)
+    if config.dry_run:
+        from holdfast.crosstask.preview import preview
+
+        return preview(grid, runner)
+    for source in grid.sources_of(task.name):
+        runner.cells(source)
+    run = open_run(config, "crosstask label", {"sources": grid.sources_of(task.name), "pool": len(pool), "asked": len(asked)})
+    kept, cost = ask(grid, runner, run, config)
+    labelled = kept + propagate(config, task, pool, kept)
+    return run.finish(_write(run, config, task, pool, labelled, cost, len(asked)))
+
+
+def load_pool(config: LabelConfig) -> tuple[Task, tuple[Item, ...]]:
+    """The target and its unlabelled inputs, checked to be apart from its test items.
+
+    Raises:
+        HoldfastError: several targets, an empty pool, an input that is a test item too.
+    """
+    targets = list(load_library(config.target).values())
+    if len(targets) != 1:
+        raise HoldfastError(
+            f"--target {config.target}: {len(targets)} tasks; pseudo-labels are made for one at a time", hint="name one task file"
+        )
+    task = targets[0]
+    pool = read_items(Path(config.pool), task) if config.pool else task.part("train")
+    pool = pool[: config.limit]
+    if not pool:
+        raise HoldfastError(
+            f"{config.pool or task.where}: the pool is empty",
+            hint="--pool names a JSONL of inputs; without it, split 'train' of the target is used",
+        )
+    if config.pool or task.has_splits:
+        check_disjoint(task, pool, task.test, "inputs to label")
+    return task, pool
+
+
+def ask(grid: Grid, runner: Runner, run: RunDir, config: LabelConfig) -> tuple[list[Labelled], Cost]:
+    """Rounds of votes. The first asks with source examples alone; later ones add the nearest input already kept, about the rest only."""
+    ((name, target),) = grid.targets.items()
+    kept: list[Labelled] = []
+    cost = Cost()
+    for number in range(1, config.rounds + 1):
+        known = {found.item.id for found in kept}
+        open_items = tuple(item for item in target.items if item.id not in known)
+        if not open_items or (number > 1 and not kept):
+            break
+        examples = tuple(replace(found.item, answer=found.label) for found in kept) if number > 1 else ()
+        asked = replace(target, items=open_items, test=len(open_items), in_task=examples)
+        step = Grid(replace(grid.config, with_in_task=bool(examples)), grid.sources, {name: asked})
+        votes, spent = _vote(step, replace_grid(runner, step), run, number, asked)
+        new = [v for v in votes if v.confidence >= config.least_margin]
+        print(f"round {number}: asked about {len(open_items)}, kept {len(new)}", file=sys.stderr)
+        kept, cost = kept + new, cost + spent
+    return kept, cost
+
+
+def propagate(config: LabelConfig, task: Task, pool: Sequence[Item], kept: Sequence[Labelled]) -> list[Labelled]:
+    """Labels for the inputs of the pool that have none yet, over the similarity graph."""
+    if config.propagate == "none" or not kept:
+        return []
+    labels = task.labels or tuple(dict.fromkeys(found.label for found in kept))
+    place = {item.id: i for i, item in enumerate(pool)}
+    given, trust = np.full(len(pool), -1), np.ones(len(pool))
+    for found in kept:
+        given[place[found.item.id]] = labels.index(found.label)
+        trust[place[found.item.id]] = max(found.confidence, 1e-3)
+    encode = encoder(config.encoder, config.embeddings)
+    texts = embed_texts(task, pool, config.embed_text, window(config.encoder))
+    vectors, _ = encode(texts, [])
+    problem = Problem(vectors, given, trust, labels, texts, encode, config.neighbours, config.alpha, config.seed)
+    shares = PROPAGATORS[config.propagate](problem)
+    made = []
+    for i in np.flatnonzero(given < 0).tolist():
+        best, second = np.sort(shares[i])[::-1][:2]
+        if best > 0 and best - second >= config.least_margin:
+            made.append(Labelled(pool[i], labels[int(shares[i].argmax())], float(best - second), config.propagate, {}))
+    return made
+
+
+def replace_grid(runner: Runner, grid: Grid) -> Runner:
+    """A runner with the same model over another grid."""
+    return Runner(grid, runner.lm if not runner.config.endpoint else None)
+
+
+def _vote(grid: Grid, runner: Runner, run: RunDir, number: int, target: Target) -> tuple[list[Labelled], Cost]:
+    outcomes, cost = [], Cost()
+    for place, source in enumerate(grid.sources_of(target.task.name)):
+        file = run.path / "blocks" / f"{number}-{place:03d}.npz"
+        if not file.is_file():
+            cells = [c for c in runner.cells(source) if not target.in_task or c.condition.endswith(f"+{IN_TASK}")]
+            blocks.write(file, blocks.pack(runner.run_cells(cells)))
+        block = blocks.unpack(file.read_bytes())
+        outcomes.append(outcome(block.results[0], target, grid.config))
+        cost += block.cost
+    _, votes = vote(outcomes, target, grid.config)
+    method = "vote" if number == 1 else f"vote, round {number}"
+    return [
+        Labelled(item, v.label, v.margin, method, v.counts) for item, v in zip(target.items, votes, strict=True) if v.label is not None
+    ], cost
+
+
+def _write(
+    run: RunDir, config: LabelConfig, task: Task, pool: Sequence[Item], labelled: Sequence[Labelled], cost: Cost, asked: int
+) -> dict[str, Any]:
+    order = {item.id: i for i, item in enumerate(pool)}
+    ranked = sorted(labelled, key=lambda found: order[found.item.id])
+    write_text(run.path / "labels.jsonl", "".join(json.dumps(_row(task, found), ensure_ascii=False) + "\n" for found in ranked))
+    has = {found.item.id for found in labelled}
+    left = [item for item in pool if item.id not in has]
+    write_text(run.path / "abstained.jsonl", "".join(json.dumps({"id": i.id, "fields": i.fields}, ensure_ascii=False) + "\n" for i in left))
+    summary: dict[str, Any] = {
+        "command": "crosstask label", "target": task.name, "pool": len(pool), "asked_of_the_model": asked, "labelled": len(labelled),
+        "abstained": len(left), "by_method": dict(Counter(f.method for f in labelled)), "labels": dict(Counter(f.label for f in labelled)),
+        "agreement_with_given_answers": _agreement(labelled, config.rule), "cost": vars(cost),
+        "labels_path": str(run.path / "labels.jsonl"),
+    }  # fmt: skip
+    if not config.json:
+        print(f"{task.name}: {len(labelled)} of {len(pool)} inputs labelled {summary['by_method']}, {len(left)} left without a label")
+        for method, found in summary["agreement_with_given_answers"].items():
+            interval = f"{found['value']:.1f} % [{found['low']:.1f}, {found['high']:.1f}]"
+            print(f"  {method}: {interval} agree with the pool's own answers ({found['count']})")
+        print(f"  {summary['labels_path']}")
+    return summary
+
+
+def _row(task: Task, found: Labelled) -> dict[str, Any]:
+    prompt = build(task, found.item).text
+    response = (task.answer_prefix + found.label).lstrip() if task.answer_prefix.isspace() else task.answer_prefix + found.label
+    return {
+        "id": found.item.id, "prompt": prompt, "response": response, "fields": found.item.fields, "answer": found.label,
+        "confidence": round(found.confidence, 4), "method": found.method, "votes": found.votes,
+    }  # fmt: skip
+
+
+def _agreement(labelled: Sequence[Labelled], rule: str) -> dict[str, Any]:
+    made = {}
+    for method in dict.fromkeys(found.method for found in labelled):
+        known = [found for found in labelled if found.method == method and found.item.answer is not None]
+        if known:
+            made[method] = share(sum(same_answer(f.label, f.item.answer or "", rule) for f in known), len(known))
+    return made
+
+
+def _asked(pool: tuple[Item, ...], config: LabelConfig) -> tuple[Item, ...]:
+    """The inputs that the model is asked about, drawn uniformly: a balanced draw would need the answers."""
+    if config.lm_items is None or config.lm_items >= len(pool):
+        return pool
+    drawn = set(random.Random(config.seed).sample(range(len(pool)), config.lm_items))
+    return tuple(item for i, item in enumerate(pool) if i in drawn)
+
+
+def _grid(config: LabelConfig, task: Task, asked: tuple[Item, ...]) -> Grid:
+    shared = {f.name: getattr(config, f.name) for f in fields(PromptingConfig) if f.name != "limit"}
+    grid = load_grid(CrossTaskConfig(**shared, in_task_retriever="similar"), {task.name: Target(task, asked, len(asked))})
+    return grid
+
+
+def _check_numbers(config: LabelConfig) -> None:
+    least = {
+        "--rounds": (config.rounds, 1),
+        "--neighbours": (config.neighbours, 1),
+        "--limit": (config.limit, 1),
+        "--lm-items": (config.lm_items, 1),
+    }
+    for name, (value, low) in least.items():
+        if value is not None and value < low:
+            raise HoldfastError(f"{name} is {value}; it must be at least {low}")
+    for name, share_ in {"--least-margin": config.least_margin, "--alpha": config.alpha}.items():
+        if not 0 <= share_ <= 1 or (name == "--alpha" and share_ in (0, 1)):
+            raise HoldfastError(f"{name} is {share_}; it must lie between 0 and 1")
+    if config.lm_items is not None and config.propagate == "none":
+        print("note: --lm-items without --propagate: inputs that the model is not asked about get no label", file=sys.stderr)

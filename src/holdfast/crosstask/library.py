@@ -1,0 +1,142 @@
+"""Names -> tasks: a library is a folder of task files, some of them, or ``pocket:tasks``.
+
+In: what a person writes behind ``--sources`` and ``--target``. Out: tasks by name; every error names file and row.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from holdfast.crosstask.tasks import Item, Task, make_items, make_task
+from holdfast.errors import HoldfastError
+
+
+def load_library(source: str) -> dict[str, Task]:
+    """All tasks of a source by name.
+
+    Args:
+        source: a folder of task files, one task file (YAML), ``pocket:tasks``, ``pocket:tasks/NAME``, or several, comma separated.
+
+    Raises:
+        HoldfastError: names file and row.
+    """
+    tasks: dict[str, Task] = {}
+    for part in source.split(","):
+        for task in _load(part.strip()):
+            if task.name in tasks:
+                raise HoldfastError(
+                    f"{task.where}: a task called '{task.name}' is already there ({tasks[task.name].where})",
+                    hint="give each task its own name",
+                )
+            tasks[task.name] = task
+    return tasks
+
+
+def _load(source: str) -> Iterator[Task]:
+    if source.partition("/")[0] == "pocket:tasks":
+        yield from _pocket(source.partition("/")[2])
+        return
+    path = Path(source)
+    if path.is_dir():
+        files = sorted(file for file in path.iterdir() if file.suffix in (".yaml", ".yml"))
+        if not files:
+            raise HoldfastError(f"{path}: no task files (*.yaml) in this folder", hint="a task is one YAML beside one JSONL")
+        for file in files:
+            yield load_task(file)
+    elif path.is_file():
+        yield load_task(path)
+    else:
+        raise HoldfastError(f"{source}: no such task file or folder", hint="a folder of task YAMLs, one of them, or pocket:tasks[/NAME]")
+
+
+def load_task(path: Path) -> Task:
+    """One task from its YAML: our own kind, or one of lm-evaluation-harness with local data.
+
+    Raises:
+        HoldfastError: names file and row.
+    """
+    given = read_yaml(path)
+    if "doc_to_text" in given or "dataset_path" in given:
+        from holdfast.crosstask.importers import lm_eval_task
+
+        return lm_eval_task(path, given)
+    if "dataset" in given:
+        from holdfast.crosstask.importers import dataset_task
+
+        return dataset_task(path, given)
+    data = path.parent / str(given.get("data", path.with_suffix(".jsonl").name))
+    return make_task(given, read_rows(data), str(path))
+
+
+def read_items(path: Path, task: Task) -> tuple[Item, ...]:
+    """More items of a task from a JSONL of their own: an unlabelled pool, pseudo-labels."""
+    items = make_items(task, read_rows(path))
+    if not items:
+        raise HoldfastError(f"{path}: no rows")
+    return items
+
+
+def read_rows(path: Path) -> list[tuple[dict[str, Any], str]]:
+    """Rows of a JSONL, each with its place.
+
+    Raises:
+        HoldfastError: names file and row.
+    """
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise HoldfastError(
+            f"{path}: {error.strerror}", hint="the data of a task lies beside its YAML, or where its 'data' key says"
+        ) from error
+    rows = []
+    for number, line in enumerate(raw.split(b"\n"), 1):
+        where = f"{path}, row {number}"
+        try:
+            text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
+            row = json.loads(text) if text else None
+        except UnicodeDecodeError as error:
+            raise HoldfastError(f"{where}: not UTF-8 (byte {error.start})", hint="save the file as UTF-8") from error
+        except json.JSONDecodeError as error:
+            raise HoldfastError(
+                f"{where}: broken JSON, {error.msg} at column {error.colno}", hint="each line must be one JSON object"
+            ) from error
+        if row is not None:
+            if not isinstance(row, dict):
+                raise HoldfastError(f"{where}: a {type(row).__name__}, not an object")
+            rows.append((row, where))
+    return rows
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file that holds ``key: value`` lines."""
+    import yaml
+
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise HoldfastError(f"{path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise HoldfastError(f"{path}: broken YAML: {str(error).splitlines()[0]}") from error
+    if not isinstance(content, dict):
+        raise HoldfastError(f"{path}: not a list of 'key: value' lines")
+    return content
+
+
+def _pocket(name: str) -> Iterator[Task]:
+    from holdfast import pocket
+
+    known = []
+    for row in pocket.rows("pocket:tasks"):
+        known.append(row["name"])
+        if name in ("", row["name"]):
+            where = f"pocket:tasks/{row['name']}"
+            yield make_task(
+                {k: row[k] for k in ("name", "definition", "labels", "cue")},
+                [(r, f"{where}, row {i}") for i, r in enumerate(row["rows"], 1)],
+                where,
+            )
+    if name and name not in known:
+        raise HoldfastError(f"pocket:tasks/{name}: no such task; there are {', '.join(known)}")

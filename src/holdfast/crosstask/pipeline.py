@@ -1,0 +1,75 @@
+"""The whole of ``holdfast crosstask run``, top to bottom: tasks -> prompts -> blocks -> tables -> run directory.
+
+Everything that can be wrong with the input is found before a byte is written. The model runs once per block; voting, calibration, choosing
+and every table are made from the stored log-probs afterwards.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from holdfast.config import CrossTaskConfig
+from holdfast.crosstask import blocks
+from holdfast.crosstask.blocks import Block, Runner
+from holdfast.crosstask.grid import Grid, load_grid
+from holdfast.crosstask.stats import finite
+from holdfast.crosstask.tables import rows, summarise
+from holdfast.runs import RunDir, check_output, open_run, write_text
+
+
+def transfer(config: CrossTaskConfig, lm: Any = None) -> dict[str, Any]:
+    """Label target tasks from examples of source tasks, and write a run directory.
+
+    Args:
+        config: see ``holdfast.config.CrossTaskConfig``.
+        lm: a loaded model to use instead of ``config.model`` (``holdfast.lm.LM``).
+
+    Returns:
+        The summary: per target every condition, the vote, the choice of a source; per source the pooled test; what it cost. A run that is
+        already complete in ``config.output`` is returned, not repeated; an unfinished one goes on after its last whole block.
+
+    Raises:
+        HoldfastError: bad input; nothing has been written then.
+    """
+    done = check_output(config, "crosstask run")
+    if done.summary is not None and not config.dry_run:
+        print(f"{config.output}: already complete; --overwrite runs anew", file=sys.stderr)
+        return done.summary
+    grid = load_grid(config)
+    runner = Runner(grid, lm)
+    if config.dry_run:
+        from holdfast.crosstask.preview import preview
+
+        return preview(grid, runner)
+    for block in grid.blocks:
+        runner.cells(block)  # every prompt is built once before anything is written: the last moment to find that one does not fit
+    run = open_run(config, "crosstask run", {"sources": list(grid.sources), "targets": list(grid.targets), "context": runner.limit})
+    started = time.perf_counter()
+    found = _run_blocks(grid, runner, run)
+    summary = finite(summarise(grid, found)) | {"seconds": round(time.perf_counter() - started, 2)}
+    write_text(run.rows, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows(grid, found)))
+    if not config.json:
+        from holdfast.crosstask.preview import tables
+
+        print("\n".join(tables(summary)))
+    return run.finish(summary)
+
+
+def _run_blocks(grid: Grid, runner: Runner, run: RunDir) -> list[Block]:
+    """All blocks: from their files where they are done, else by running them, here or on a cluster."""
+    files = {block: blocks.block_file(run.path, grid, block) for block in grid.blocks}
+    todo = [block for block, file in files.items() if not file.is_file()]
+    if grid.config.cluster == "ray" and todo:
+        from holdfast.crosstask.shards import run_on_ray
+
+        run_on_ray(grid.config, todo, files)
+    else:
+        for number, block in enumerate(todo, 1):
+            started = time.perf_counter()
+            blocks.write(files[block], blocks.pack(runner.run(block)))
+            print(f"{number}/{len(todo)} {blocks.block_title(block)}: {time.perf_counter() - started:.1f} s", file=sys.stderr)
+    return [blocks.unpack(Path(file).read_bytes()) for file in files.values()]
