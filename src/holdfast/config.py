@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 Preset = Literal["conventional", "continual", "prompt-only", "instruction-modelling"]
 Normalizer = Literal["nonzero", "weight-sum", "response-count", "example"]
@@ -115,6 +115,255 @@ class TuneConfig(RunConfig):
 
     trust_remote_code: bool = False
     """Allow code that comes with the model to run."""
+
+
+@dataclass(kw_only=True)
+class PromptingConfig(RunConfig):
+    """What `crosstask run` and `crosstask label` share: how prompts are made and how answers are read."""
+
+    model: str
+    """Hub name, local folder, a Holdfast run directory, or `pocket`. With --endpoint: the name that the server knows."""
+    sources: str
+    """Library of labelled tasks: a folder of task files, some of them (comma separated), or `pocket:tasks`."""
+    target: str
+    """Task to label, by the same kinds of name. A source that is itself the target is left out."""
+
+    # demonstrations
+    k: int = 1
+    """Examples of the source in each prompt."""
+    retriever: str = "similar"
+    """How they are found: similar, random, mmr, fixed, graph, or module:function."""
+    encoder: str = "tfidf"
+    """What similarity is measured with: tfidf, or a sentence-transformers model (the paper's: sentence-transformers/all-MiniLM-L6-v2)."""
+    embed_text: Literal["render", "fields"] = "render"
+    """What the encoder reads: the input as written, with field names and cue (the paper's), or the fields alone."""
+    embeddings: str | None = None
+    """Folder that keeps sentence vectors between runs. Default: none are kept."""
+    pool_limit: int | None = 10_000
+    """Use only the first N labelled items of each source."""
+    order: Literal["similar-first", "similar-last"] = "similar-first"
+    """Whether the most similar example (and the best of several sources) stands first, farthest from the target, as in the paper."""
+    label_line: bool = False
+    """Spell out the label space after the target's definition."""
+    shorten: bool = True
+    """Cut the last demonstration of a prompt that is too long; otherwise it is dropped. The target is never cut."""
+    template: Literal["plain", "chat"] = "plain"
+    """plain: the model continues the prompt, as in the paper. chat: the prompt is a user message in the tokenizer's chat template."""
+
+    # prediction
+    decode: Literal["likelihood", "generate"] = "likelihood"
+    """likelihood: the most probable label. generate: greedy text, parsed by --rule; what a target with free answers always gets."""
+    score: Literal["sum", "mean"] = "sum"
+    """Log-prob of a label of several tokens: their sum, or the mean per token."""
+    calibration: Literal["none", "batch", "contextual"] = "none"
+    """Which label scores make the predictions. Batch calibration is reported in any case: it costs nothing."""
+    rule: Literal["normalised", "paper"] = "normalised"
+    """How generated text is parsed; paper reproduces the released scoring."""
+    max_new_tokens: int = 15
+    """Longest generated answer; it ends at the first newline."""
+
+    # running
+    endpoint: str | None = None
+    """Generate on an OpenAI-compatible server at this address (such as http://localhost:8000/v1) instead of here."""
+    context: int | None = None
+    """Longest prompt and answer in tokens. Default: the model's context."""
+    exact: bool = False
+    """Score every prompt plainly, one at a time, with no reuse."""
+    token_budget: int | None = None
+    """Tokens per forward pass. Changes speed and memory only. Default: 1024 on a CPU, 16384 on a GPU."""
+    trust_remote_code: bool = False
+    """Allow code that comes with the model to run."""
+
+
+@dataclass(kw_only=True)
+class CrossTaskConfig(PromptingConfig):
+    """Label a task with labelled examples of other tasks only: which source helps which target, and by how much."""
+
+    limit: int | None = None
+    """Use only the first N test items of each target."""
+    mixed: list[str] = field(default_factory=list)
+    """Also one prompt with the nearest example of each of these sources, the best source first."""
+    in_task: str | None = None
+    """Labelled examples of the target: a JSONL (such as pseudo-labels), or `pool` for its own train split. Gives the in-task baseline."""
+    in_task_k: int = 1
+    """Examples of the target in each prompt."""
+    in_task_retriever: str = "fixed"
+    """How they are found; fixed (one draw for all inputs) is the paper's baseline."""
+    with_in_task: bool = False
+    """Also every source together with the in-task examples."""
+    dev_items: int = 0
+    """Labelled dev items per target to choose a source by. They are scored like test items."""
+    states: bool = False
+    """Also sum up similarities of hidden states, for `holdfast crosstask analyse`."""
+    cluster: Literal["none", "ray"] = "none"
+    """Spread the sources over a Ray cluster."""
+    workers: int = 2
+    """Ray actors, each with the model loaded once."""
+
+
+@dataclass(kw_only=True)
+class LabelConfig(PromptingConfig):
+    """Pseudo-label the unlabelled inputs of a task: every source votes, confident labels are kept, the rest can be propagated."""
+
+    pool: str | None = None
+    """JSONL of unlabelled inputs. Default: the target's train split (its answers are not looked at), or all its items."""
+    limit: int | None = None
+    """Use only the first N inputs of the pool."""
+    least_margin: float = 0.0
+    """Keep a label only if the vote is at least this clear: (votes of the first - votes of the second) / voters."""
+    rounds: int = 1
+    """After the first round, ask again about what was not kept, with the nearest kept example in every prompt."""
+    lm_items: int | None = None
+    """Ask the model about only N inputs of the pool, drawn uniformly; --propagate labels the others. Default: all."""
+    propagate: Literal["none", "knn", "spread", "graph"] = "none"
+    """How labels reach inputs that the vote did not label: nearest neighbours, label propagation, or a graph network over candidates."""
+    neighbours: int = 20
+    """Neighbours of an input in the similarity graph."""
+    alpha: float = 0.95
+    """Share of a label that passes on with each step of propagation."""
+
+
+@dataclass(kw_only=True)
+class AnalyseConfig(RunConfig):
+    """Ask why some sources help: rank correlation of their accuracy with the similarity of hidden states, layer by layer."""
+
+    run: str
+    """Run directory of `crosstask run --states`."""
+    permutations: int = 5000
+    """Permutations behind each p-value."""
+
+
+@dataclass(kw_only=True)
+class VariantConfig(RunConfig):
+    """What makes variants of prompts."""
+
+    prompts: str | None = None
+    """JSONL with things to ask: rows of prompt; of question (with choices and answer); or of instruction (and input)."""
+    variants: str = ""
+    """Kinds of change to make, comma separated: spelling, templates, grammar, casing, punctuation, contractions, options, synonyms,
+    paraphrases, or module:function."""
+    per_kind: int = 20
+    """Variants per kind and prompt."""
+    preset: Literal["paper"] | None = None
+    """paper: spelling, templates and (with a source) paraphrases, 20 each; pairs within a kind; a mixture of equal shares."""
+    paraphrases: str | None = None
+    """JSONL of paraphrases: rows of id (or the prompt itself) and a list of paraphrases."""
+    synonyms: str | None = None
+    """JSON file, word -> list of synonyms, for the kind synonyms. Default: a table of ours for the language of pocket."""
+    paraphrase_model: str | None = None
+    """Have paraphrases written by this model: a name as in --model, or an OpenAI-compatible address (http://host/v1#model)."""
+    min_meaning: float = 0.8
+    """Smallest cosine of meaning between a paraphrase and its original, where --meaning-model is given."""
+    meaning_model: str | None = None
+    """sentence-transformers model that checks paraphrases (extra `encoder`). Default: no check."""
+    trust_remote_code: bool = False
+    """Allow code that comes with the model to run."""
+
+
+@dataclass(kw_only=True)
+class VariantsConfig(VariantConfig):
+    """Write a file of prompt variants that a person can read and edit: OUTPUT/sets.jsonl."""
+
+
+@dataclass(kw_only=True)
+class SensitivityConfig(VariantConfig):
+    """Measure how far a model's answers move when only the wording of a prompt changes (POSIX)."""
+
+    model: str
+    """Hub name, local folder, a Holdfast run directory, or `pocket`. For a server: the name that it serves the model under."""
+    sets: str | None = None
+    """JSONL of prompt sets (set_id, variant_id, kind, prompt, target), or `pocket:intents`.
+    With --variants, more are made of each original."""
+
+    # what the model sees
+    chat: bool = False
+    """Put every prompt into the tokenizer's chat template, as a user message."""
+    system: str | None = None
+    """System message, with --chat."""
+    shots: int = 0
+    """Answered examples in front of every prompt."""
+    shots_data: str | None = None
+    """Where they come from: any file that --prompts takes, with answers."""
+    shots_layout: Literal["same", "fixed"] = "same"
+    """same: the examples follow the layout of each variant. fixed: they keep their own."""
+    max_new_tokens: int = 30
+    """Longest response. Numbers for different lengths are not on one scale."""
+
+    # what is measured
+    pairs: Literal["all", "kinds"] = "all"
+    """all: every response after every prompt of its set. kinds: only within the original and the variants of one kind."""
+    mixture: int = 0
+    """Also measure a mixture of so many variants of each kind, without the original, drawn with the seed."""
+    definition: Literal["paper", "package-0.0.1"] = "paper"
+    """package-0.0.1 reproduces the released package, which transposes the difference and divides by a constant. For comparison only."""
+    answers: str = "auto"
+    """How a response is read as an answer: auto, first-line, option."""
+    bootstrap: int = 2000
+    """Draws of the bootstrap over sets."""
+
+    # how it runs
+    exact: bool = False
+    """Score one pair at a time, with no cache and no batch. Slow; the reference."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Type of the weights. Log-probs are always taken in float32."""
+    audit_share: float = 0.001
+    """Share of the cells to score again plainly (at least 4, at most 64); the largest difference is reported. 0: none."""
+    token_budget: int | None = None
+    """Tokens per forward pass. Changes speed and memory only. Default: 1024 on a CPU, 16384 on a GPU."""
+    cache: str | None = None
+    """Folder of scores that runs may share. Default: OUTPUT/cache."""
+    strict: bool = False
+    """Stop at a set with fewer than two distinct prompts instead of skipping it."""
+    backend: Literal["hf", "openai", "sglang"] = "hf"
+    """hf: in this process. openai: a completions server that returns log-probs of the prompt. sglang: its native server."""
+    endpoint: str | None = None
+    """Address of the server, such as http://localhost:8000/v1 (openai) or http://localhost:30000 (sglang)."""
+    tokenizer: str | None = None
+    """Tokenizer of the served model: hub name or folder. Default: --model."""
+    context: int | None = None
+    """Context of the served model. Default: what the tokenizer says."""
+    concurrency: int = 8
+    """Requests at a time."""
+    timeout: float = 120.0
+    """Seconds until a request counts as lost."""
+    retries: int = 4
+    """How often a failed request is sent again."""
+    cluster: Literal["none", "ray"] = "none"
+    """Spread the sets over a Ray cluster (extra `ray`)."""
+    workers: int = 2
+    """Ray actors, each with the model loaded once."""
+
+
+@dataclass(kw_only=True)
+class CompareConfig(RunConfig):
+    """Compare two sensitivity runs over the same sets: interval and p-value of the difference, by kind, sets that moved most."""
+
+    positional: ClassVar[tuple[str, ...]] = ("run_a", "run_b")
+    run_a: str
+    """The run to compare with."""
+    run_b: str
+    """The run that may be steadier or not."""
+    output: str = ""
+    """Folder for comparison.json. Default: only print."""
+    bootstrap: int = 2000
+    """Draws of the bootstrap and of the permutation test."""
+
+
+@dataclass(kw_only=True)
+class CheckConfig(RunConfig):
+    """Fail where sensitivity got worse: exit code 0 fine, 1 worse beyond tolerance and noise, 2 bad input, 3 not comparable."""
+
+    positional: ClassVar[tuple[str, ...]] = ("run",)
+    run: str
+    """The run to check."""
+    baseline: str
+    """The run that it must not be worse than."""
+    max_increase: float = 0.02
+    """Tolerated increase of POSIX, nats per token."""
+    output: str = ""
+    """Folder for check.json, junit.xml and summary.md. Default: only print."""
+    bootstrap: int = 2000
+    """Draws of the bootstrap."""
 
 
 @dataclass(kw_only=True)
