@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from holdfast.lm import LM
+from holdfast.lm import LM, stop_ids
 from holdfast.sensitivity import plain
 
 
@@ -25,7 +25,7 @@ class Model:
 
     def __init__(self, lm: LM) -> None:
         self.lm, self.lock = lm, threading.Lock()
-        self.stops = plain.stop_ids(lm.model, lm.tokenizer)
+        self.stops = stop_ids(lm.model, lm.tokenizer)
 
     def respond(self, ids: list[int], new: int) -> list[int]:
         with self.lock:

@@ -77,6 +77,9 @@ def test_finished_run_is_returned_and_another_is_refused(model_folder: Path, cha
     assert (output / "model" / "model.safetensors").stat().st_mtime_ns == stamp
     with pytest.raises(HoldfastError, match=r"holds another run \(prompt_weight differ\)"):
         train(config(model_folder, chat_file, output, prompt_weight=0.5))
+    chat_file.write_text("\n".join(chat_file.read_text().splitlines()[:-1]))
+    with pytest.raises(HoldfastError, match="the data has changed since this run began"):
+        train(config(model_folder, chat_file, output))
     changed = train(config(model_folder, chat_file, output, prompt_weight=0.5, overwrite=True))
     assert changed["weights"]["user"] == 0.5
 

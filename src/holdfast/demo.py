@@ -1,7 +1,7 @@
 """``holdfast demo``: the embedded model tuned at three weightings, compared on items and wordings it has not seen. No network.
 
-In: nothing but the package. Out: a run directory per weighting and seed, one table, and a sentence that claims no more than the
-spread between seeds allows.
+In: nothing but the package. Out: a run directory per weighting and seed, one table (with the sensitivity of every tuned model to
+wording), and a sentence that claims no more than the spread between seeds allows.
 """
 
 from __future__ import annotations
@@ -15,14 +15,24 @@ from typing import Any
 from holdfast import lm as models
 from holdfast import pocket
 from holdfast.chat import generation_prompt
-from holdfast.config import DemoConfig, TuneConfig
+from holdfast.config import DemoConfig, SensitivityConfig, TuneConfig
+from holdfast.crosstask.showcase import zero_shot_against_cross_task
 from holdfast.records import Message, Role
 from holdfast.runs import check_output, open_run
+from holdfast.sensitivity import measure
 from holdfast.tune import train
 
 WEIGHTINGS = ((0.0, 1.0), (0.2, 0.8), (1.0, 1.0))
-_METRICS = ("response_nll", "prompt_nll", "new_items", "new_wordings")
-_TITLES = ("response NLL", "prompt NLL", "new items, %", "new wordings, %")
+# metric of a row -> column title and digits; shares are shown in percent
+_COLUMNS = {
+    "response_nll": ("response NLL", 3),
+    "prompt_nll": ("prompt NLL", 3),
+    "new_items": ("new items %", 1),
+    "new_wordings": ("new wordings %", 1),
+    "posix_wording": ("POSIX wording", 2),
+    "posix_spelling": ("spelling", 2),
+    "posix_templates": ("templates", 2),
+}
 
 
 def demo(config: DemoConfig) -> dict[str, Any]:
@@ -50,11 +60,22 @@ def demo(config: DemoConfig) -> dict[str, Any]:
                 )
                 run.append(row)
                 rows.append(row)
-        summary = run.finish({"command": "demo", "base": base, "runs": rows, "table": _table(base, rows), "finding": _finding(rows)})
+        transfer = zero_shot_against_cross_task(models.load("pocket"))
+        summary = run.finish(
+            {
+                "command": "demo",
+                "base": base,
+                "runs": rows,
+                "table": _table(base, rows),
+                "finding": _finding(rows),
+                "cross_task": transfer,
+            }
+        )
     else:
         summary = done.summary
     if not config.json:
-        print("\n".join([*summary["table"], "", summary["finding"], "", f"runs and figures: {Path(config.output).resolve()}"]))
+        lines = [*summary["table"], "", summary["finding"], "", f"Base model, pocket:tasks: {summary['cross_task']['line']}"]
+        print("\n".join([*lines, "", f"runs and figures: {Path(config.output).resolve()}"]))
     return summary
 
 
@@ -101,8 +122,28 @@ def _tune_and_evaluate(config: DemoConfig, pair: tuple[float, float], seed: int,
             overwrite=True,
         )
     )
-    after = summary["after"]
-    return {"response_nll": after["response_nll"], "prompt_nll": after["prompt_nll"], **evaluate(models.load(output), items)}
+    nll = {name: summary["after"][name] for name in ("response_nll", "prompt_nll")}
+    return {**nll, **evaluate(models.load(output), items), **sensitivity(output)}
+
+
+def sensitivity(run: Path) -> dict[str, float]:
+    """POSIX of a tuned model on 32 sets of ``pocket:intents``, per kind of change; a run directory is left inside ``run``."""
+    summary = measure(
+        SensitivityConfig(
+            model=str(run),
+            sets="pocket:intents",
+            variants="spelling,templates",
+            per_kind=4,
+            pairs="kinds",
+            chat=True,
+            limit=32,
+            max_new_tokens=12,
+            output=str(run / "sensitivity"),
+            overwrite=True,
+            json=True,  # the demo prints one table of its own
+        )
+    )
+    return {f"posix_{kind}": found["mean"] for kind, found in summary["posix"].items()}
 
 
 def _name(pair: tuple[float, float]) -> str:
@@ -118,18 +159,18 @@ def _groups(rows: Sequence[dict[str, Any]], metric: str) -> dict[str, list[float
 
 def _table(base: dict[str, Any], rows: Sequence[dict[str, Any]]) -> list[str]:
     """Mean and, after ±, the standard deviation over seeds."""
-    lines = [f"{'(prompt, response)':<20}" + "".join(f"{title:>18}" for title in _TITLES)]
-    blank = f"{'-':>18}" * 2
-    lines.append(f"{base['weighting']:<20}{blank}" + "".join(f"{100 * base[m]:>18.1f}" for m in _METRICS[2:]))
-    for weighting in _groups(rows, _METRICS[0]):
-        line = f"{weighting:<20}"
-        for metric in _METRICS:
-            values = [v * (100 if "new" in metric else 1) for v in _groups(rows, metric)[weighting]]
-            digits = 1 if "new" in metric else 3
-            spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
-            line += f"{f'{statistics.fmean(values):.{digits}f}{spread}':>18}"
-        lines.append(line)
+    lines = [f"{'(prompt, response)':<18}" + "".join(f"{title:>16}" for title, _ in _COLUMNS.values())]
+    lines.append(f"{base['weighting']:<18}" + "".join(f"{_cell([base[m]], m) if m in base else '-':>16}" for m in _COLUMNS))
+    for weighting in _groups(rows, "new_items"):
+        lines.append(f"{weighting:<18}" + "".join(f"{_cell(_groups(rows, metric)[weighting], metric):>16}" for metric in _COLUMNS))
     return lines
+
+
+def _cell(values: Sequence[float], metric: str) -> str:
+    title, digits = _COLUMNS[metric]
+    shown = [100 * v if title.endswith("%") else v for v in values]
+    spread = f" ± {statistics.stdev(shown):.{digits}f}" if len(shown) > 1 else ""
+    return f"{statistics.fmean(shown):.{digits}f}{spread}"
 
 
 def _finding(rows: Sequence[dict[str, Any]]) -> str:

@@ -170,6 +170,13 @@ def context_length(config: Any, tokenizer: Any) -> int:
     return min(known) if known else 4096
 
 
+def stop_ids(model: Any, tokenizer: Any) -> frozenset[int]:
+    """All ids that end a response: those of the generation config (some models have several) and the tokenizer's EOS."""
+    configured = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    ids = {configured} if isinstance(configured, int) else set(configured or ())
+    return frozenset(ids | ({tokenizer.eos_token_id} if tokenizer.eos_token_id is not None else set()))
+
+
 def pad_id(tokenizer: Any) -> int:
     """The tokenizer's pad id, else EOS, else 0."""
     return next((i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id) if i is not None), 0)

@@ -27,10 +27,8 @@ Encoder = Callable[[Sequence[str], Sequence[str]], tuple[Vectors, Vectors]]
 
 def tfidf(pool: Sequence[str], queries: Sequence[str]) -> tuple[Vectors, Vectors]:
     """Words and word pairs, weighted by log term frequency times inverse document frequency in the pool."""
-    try:
-        from sklearn.feature_extraction.text import TfidfVectorizer
-    except ImportError as error:
-        raise HoldfastError("encoder 'tfidf' needs scikit-learn", hint="pip install 'holdfast[crosstask]'") from error
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
     vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"(?u)\b\w+\b", dtype=np.float32)
     try:
         vectors = vectorizer.fit_transform(pool)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from holdfast.crosstask.encoders import Encoder, Vectors
-from holdfast.crosstask.graph import dense, knn_graph, scipy_sparse
+from holdfast.crosstask.graph import dense, knn_graph
 from holdfast.crosstask.propagate import Problem, Shares
 from holdfast.crosstask.retrieve import Places
 from holdfast.errors import HoldfastError
@@ -89,7 +89,8 @@ def _features(problem: Problem, encode: Encoder) -> Vectors:
     features, _ = encode([f"{text} {label}" for text in problem.texts for label in problem.labels], [])
     if not hasattr(features, "toarray"):
         return features
-    sparse = scipy_sparse()
+    from scipy import sparse
+
     return sparse.kron(problem.vectors, sparse.identity(len(problem.labels)), format="csr").astype(np.float32)
 
 

@@ -16,7 +16,6 @@ import numpy as np
 import numpy.typing as npt
 
 from holdfast.crosstask.retrieve import Places, Search, top
-from holdfast.errors import HoldfastError
 
 Matrix = npt.NDArray[np.float64]
 NEIGHBOURS = 20
@@ -50,7 +49,8 @@ def neighbours(vectors: Any, k: int, queries: Any = None) -> tuple[npt.NDArray[n
 
 def knn_graph(vectors: Any, k: int) -> Any:
     """Symmetric sparse matrix [N, N] of cosines between neighbours, nothing on the diagonal."""
-    sparse = scipy_sparse()
+    from scipy import sparse
+
     places, cosines = neighbours(vectors, k)
     n = vectors.shape[0]
     rows = np.repeat(np.arange(n), places.shape[1])
@@ -78,10 +78,8 @@ def dense(pool: Any, *others: Any) -> list[Matrix]:
     """Dense vectors of length 1 [N, width]; sparse ones are projected on the pool's leading singular vectors."""
     if not hasattr(pool, "toarray"):
         return [np.asarray(matrix, float) for matrix in (pool, *others)]
-    try:
-        from sklearn.decomposition import TruncatedSVD
-    except ImportError as error:
-        raise HoldfastError("graphs over tfidf vectors need scikit-learn", hint="pip install 'holdfast[crosstask]'") from error
+    from sklearn.decomposition import TruncatedSVD
+
     width = min(_WIDTH, min(pool.shape) - 1)
     if width < 2:
         return [np.asarray(matrix.toarray(), float) for matrix in (pool, *others)]
@@ -91,7 +89,8 @@ def dense(pool: Any, *others: Any) -> list[Matrix]:
 
 def _averaging(vectors: Matrix) -> Any:
     """Row-stochastic adjacency with self loops [N, N], sparse."""
-    sparse = scipy_sparse()
+    from scipy import sparse
+
     weights = knn_graph(vectors, NEIGHBOURS) + sparse.identity(len(vectors), format="csr")
     return sparse.diags(1 / np.asarray(weights.sum(1)).ravel()) @ weights
 
@@ -145,12 +144,3 @@ def _views(stacks: Sequence[Sequence[Matrix]]) -> list[Matrix]:
 
 def _unit(x: Matrix) -> Matrix:
     return np.asarray(x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12), float)
-
-
-def scipy_sparse() -> Any:
-    """The module ``scipy.sparse``, or an error that says what to install."""
-    try:
-        from scipy import sparse
-    except ImportError as error:
-        raise HoldfastError("similarity graphs need scipy", hint="pip install 'holdfast[crosstask]'") from error
-    return sparse

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from holdfast.crosstask.encoders import Encoder
-from holdfast.crosstask.graph import knn_graph, neighbours, scipy_sparse
+from holdfast.crosstask.graph import knn_graph, neighbours
 
 Shares = npt.NDArray[np.float64]
 
@@ -71,7 +71,7 @@ def knn(problem: Problem) -> Shares:
 
 def spread(problem: Problem) -> Shares:
     """Closed-form propagation with clamped labels. An input that no labelled one can reach stays without a label."""
-    sparse = scipy_sparse()
+    from scipy import sparse
     from scipy.sparse.linalg import spsolve
 
     known, shares = problem.known, problem.onehot

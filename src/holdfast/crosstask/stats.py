@@ -9,8 +9,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from holdfast.errors import HoldfastError
-
 Floats = npt.NDArray[np.float64]
 
 
@@ -30,13 +28,14 @@ def paired_t(after: npt.ArrayLike, before: npt.ArrayLike) -> dict[str, float]:
     Returns:
         difference of the means in points with its 95 % interval, t, p, count. Without any difference t = 0 and p = 0.5.
     """
-    scipy = _scipy()
+    from scipy import stats
+
     d = np.asarray(after, float) - np.asarray(before, float)
     n, mean = len(d), float(d.mean())
     error = float(d.std(ddof=1)) / math.sqrt(n) if n > 1 else math.nan
     t = mean / error if error else math.copysign(math.inf, mean) if mean else 0.0
-    half = float(scipy.t.ppf(0.975, n - 1)) * error if n > 1 else math.nan
-    p = float(scipy.t.sf(t, n - 1)) if n > 1 else math.nan
+    half = float(stats.t.ppf(0.975, n - 1)) * error if n > 1 else math.nan
+    p = float(stats.t.sf(t, n - 1)) if n > 1 else math.nan
     return {"difference": 100 * mean, "low": 100 * (mean - half), "high": 100 * (mean + half), "t": t, "p": p, "count": n}
 
 
@@ -56,8 +55,9 @@ def spearman(x: Sequence[float] | Floats, y: Sequence[float] | Floats, *, permut
     Returns:
         (nan, nan) where one side does not vary.
     """
-    scipy = _scipy()
-    a, b = scipy.rankdata(x), scipy.rankdata(y)
+    from scipy import stats
+
+    a, b = stats.rankdata(x), stats.rankdata(y)
     a, b = a - a.mean(), b - b.mean()
     norm = math.sqrt(float((a * a).sum() * (b * b).sum()))
     if norm == 0 or len(a) < 3:
@@ -94,11 +94,3 @@ def finite(value: Any) -> Any:
     if isinstance(value, list):
         return [finite(entry) for entry in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _scipy() -> Any:
-    try:
-        from scipy import stats
-    except ImportError as error:
-        raise HoldfastError("the paired test needs scipy", hint="pip install 'holdfast[crosstask]'") from error
-    return stats

@@ -15,13 +15,6 @@ from holdfast.errors import HoldfastError
 from holdfast.sensitivity.responses import Ids
 
 
-def stop_ids(model: Any, tokenizer: Any) -> frozenset[int]:
-    """All ids that end a response: those of the generation config (some models have several) and the tokenizer's EOS."""
-    configured = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
-    ids = {configured} if isinstance(configured, int) else set(configured or ())
-    return frozenset(ids | ({tokenizer.eos_token_id} if tokenizer.eos_token_id is not None else set()))
-
-
 @torch.inference_mode()
 def respond(model: Any, prompt: Ids, max_new_tokens: int, stops: frozenset[int]) -> tuple[Ids, float]:
     """Greedy response from raw logits (ties: the lowest id), and its smallest margin between best and second token."""

@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 from collections.abc import Iterator
 from itertools import islice
@@ -58,6 +59,14 @@ def load_examples(
                 raise
             bad_rows.append(error.message)
     return examples
+
+
+def source_digest(source: str | None) -> str | None:
+    """SHA-256 of a data file, so that a run notices when it has changed; other sources stand for themselves."""
+    if source is None or not Path(source).is_file():
+        return source
+    with Path(source).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _rows(source: str, bad_rows: list[str] | None) -> Iterator[Row]:

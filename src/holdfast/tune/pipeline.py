@@ -15,9 +15,9 @@ import accelerate
 from holdfast import lm as models
 from holdfast.config import TuneConfig
 from holdfast.errors import HoldfastError
-from holdfast.runs import RunDir, check_output, open_run
+from holdfast.runs import RunDir, check_output, open_run, read_json
 from holdfast.tune.batches import TokenDataset, collate
-from holdfast.tune.plan import Plan, make_plan
+from holdfast.tune.plan import Plan, data_digest, make_plan
 from holdfast.tune.saving import explain_full_disk, save_model, whole_checkpoint
 from holdfast.tune.trainer import Objective, WeightedTrainer, evaluation_of
 
@@ -36,6 +36,7 @@ def train(config: TuneConfig) -> dict[str, Any]:
         HoldfastError: bad input; nothing has been written then.
     """
     done = check_output(config, "tune")
+    _check_data_unchanged(config, done)
     if done.summary is not None and not config.dry_run:
         print(f"{config.output}: already complete; --overwrite trains anew", file=sys.stderr)
         return done.summary
@@ -48,6 +49,16 @@ def train(config: TuneConfig) -> dict[str, Any]:
     run = _open_run(plan)
     with models.quiet(), explain_full_disk(run.path):
         return _fit(plan, model, run)
+
+
+def _check_data_unchanged(config: TuneConfig, run: RunDir) -> None:
+    """A run is continued, or returned as complete, only on the data that it began with."""
+    if config.overwrite or not (run.path / "config.json").is_file():
+        return
+    if read_json(run.path / "config.json")["resolved"].get("data_digest") != data_digest(config):
+        raise HoldfastError(
+            f"{config.output}: the data has changed since this run began", hint="choose another --output, or --overwrite to train anew"
+        )
 
 
 def _open_run(plan: Plan) -> RunDir:

@@ -16,7 +16,7 @@ from holdfast import lm as models
 from holdfast.config import TuneConfig
 from holdfast.errors import HoldfastError
 from holdfast.records import RESPONSE_ROLES, Role, Tokens
-from holdfast.tune.data import load_examples
+from holdfast.tune.data import load_examples, source_digest
 from holdfast.tune.roles import TokenReport, tokenize
 from holdfast.tune.weights import RoleWeights, prompt_share, role_weights, scale_twin
 
@@ -46,6 +46,7 @@ class Plan:
     def resolved(self) -> dict[str, Any]:
         """The values that the config left open, for config.json."""
         return {
+            "data_digest": data_digest(self.config),
             "weights": {role.label: weight for role, weight in self.weights.items() if role},
             "prompt_share": self.share,
             "max_length": self.max_length,
@@ -111,6 +112,11 @@ def make_plan(config: TuneConfig) -> Plan:
         accumulation=accumulation,
         steps=steps,
     )
+
+
+def data_digest(config: TuneConfig) -> list[str | None]:
+    """Of --data and --eval-data."""
+    return [source_digest(config.data), source_digest(config.eval_data)]
 
 
 def default_learning_rate(model_config: Any, *, lora: bool = False) -> float:
