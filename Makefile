@@ -15,7 +15,7 @@ demo: $(VENV)/core
 	$(BIN)/holdfast demo --output holdfast-demo --overwrite
 
 test: $(VENV)/dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2
 
 test-full: $(VENV)/dev
 	$(BIN)/python -m pytest -m ""
