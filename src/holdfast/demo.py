@@ -74,7 +74,7 @@ def demo(config: DemoConfig) -> dict[str, Any]:
     else:
         summary = done.summary
     if not config.json:
-        lines = [*summary["table"], "", summary["finding"], "", f"Base model, pocket:tasks: {summary['cross_task']['line']}"]
+        lines = [*summary["table"], "", summary["finding"], "", f"pocket:tasks: {summary['cross_task']['line']}"]
         print("\n".join([*lines, "", f"runs and figures: {Path(config.output).resolve()}"]))
     return summary
 
