@@ -150,7 +150,7 @@ class Run:
             for node, at in _starts(nodes)
             for offset in self.tapped.get(node, ())
         ]
-        with _only_rows(model, [index for index, _, _ in places], trim=not tapped):
+        with only_rows(model, [index for index, _, _ in places], trim=not tapped):
             out = model(
                 input_ids=ids_BT.to(device), position_ids=positions_BT.to(device), attention_mask=mask_B1TK.to(device),
                 past_key_values=cache, use_cache=cache is not None, output_hidden_states=bool(tapped),
@@ -223,8 +223,12 @@ def _layout(rows: Sequence[Sequence[Node]], width: int, behind: int, dtype: torc
                 seen[b, at:end] = seen[b, last[node.parent]]
             seen[b, at:end, behind + at : behind + end] = np.tri(end - at, dtype=bool)
             last[node] = end - 1
-    mask = torch.zeros(seen.shape, dtype=dtype).masked_fill_(torch.from_numpy(~seen), torch.finfo(dtype).min)
-    return torch.from_numpy(ids), torch.from_numpy(positions), mask[:, None]
+    return torch.from_numpy(ids), torch.from_numpy(positions), additive(torch.from_numpy(seen), dtype)
+
+
+def additive(seen_BTK: Tensor, dtype: torch.dtype) -> Tensor:
+    """Which keys each token attends to, as the 4-D mask [B, 1, T, K] that is added to attention scores."""
+    return torch.zeros(seen_BTK.shape, dtype=dtype).masked_fill_(~seen_BTK, torch.finfo(dtype).min)[:, None]
 
 
 def _starts(nodes: Sequence[Node]) -> Iterator[tuple[Node, int]]:
@@ -242,11 +246,12 @@ def _holder(node: Node, position: int) -> Node:
 
 
 @contextmanager
-def _only_rows(model: Any, rows: list[int], *, trim: bool) -> Iterator[None]:
+def only_rows(model: Any, rows: list[int], *, trim: bool) -> Iterator[None]:
     """Let the head see only these rows [N] of the flattened batch, so that the model's logits are [1, N, V].
 
     Args:
-        trim: nobody reads the last layer elsewhere, so its MLP, which works row by row, need not see other rows either.
+        trim: nobody reads the last layer elsewhere, so its MLP, which works row by row, need not see other rows either. Its keys and
+            values are made before that, so caches are whole.
     """
     index = torch.tensor(rows, dtype=torch.long, device=model.device)
 
@@ -293,7 +298,21 @@ def blank(requests: Sequence[Request]) -> list[Scores]:
     return [Scores([np.zeros(len(c)) for c in request.continuations]) for request in requests]
 
 
-def check_finite(logits: Tensor) -> None:
-    """Refuse logits with NaN or infinity."""
-    if not bool(logits.isfinite().all()):
-        raise HoldfastError("the model's logits are not finite", hint="the weights hold NaN or overflow in this precision; try float32")
+def check_finite(values: Tensor) -> None:
+    """Refuse NaN and infinities.
+
+    Raises:
+        NotFiniteError: a value is not finite.
+    """
+    if not bool(values.isfinite().all()):
+        raise NotFiniteError
+
+
+class NotFiniteError(HoldfastError):
+    """The model's logits hold NaN or infinities."""
+
+    def __init__(self, where: str = "") -> None:
+        super().__init__(
+            f"the model's logits are not finite{where and ': ' + where}",
+            hint="the weights hold NaN, or overflow in this precision; try float32",
+        )

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 
 from holdfast.lm import LM
+from holdfast.packing import NotFiniteError
 from holdfast.sensitivity import plain
 from holdfast.sensitivity.engine import Engine
-from holdfast.sensitivity.plain import NotFiniteError
 
 
 def agrees(lm: LM) -> bool:

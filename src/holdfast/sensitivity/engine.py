@@ -11,8 +11,7 @@ Axes: B rows, T new tokens of a row, K cached and new tokens, N wanted positions
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,8 +20,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from holdfast.packing import additive, check_finite, only_rows
 from holdfast.sensitivity.caches import Decoding, Warm, cache_of, joined_rows
-from holdfast.sensitivity.plain import check_finite
 from holdfast.sensitivity.responses import Ids
 from holdfast.sensitivity.tree import Tree, parts
 
@@ -200,12 +199,10 @@ class Engine:
 
     def _forward(self, ids_BT: Tensor, positions_BT: Tensor, seen_BTK: Tensor | None, cache: Any, heads: list[int]) -> Tensor:
         """Next-token logits [N, V], float32, at the flattened positions ``heads``; the new keys go into ``cache``."""
-        device, dtype = self.model.device, self.model.dtype
+        device = self.model.device
         positions_BT = positions_BT.clamp(max=self.context - 1)  # only padding can lie beyond
-        mask = None
-        if seen_BTK is not None:
-            mask = torch.zeros(seen_BTK.shape, dtype=dtype).masked_fill_(~seen_BTK, torch.finfo(dtype).min)[:, None].to(device)
-        with _head_on(self.model, heads or [0]):
+        mask = None if seen_BTK is None else additive(seen_BTK, self.model.dtype).to(device)
+        with only_rows(self.model, heads or [0], trim=len(heads) < ids_BT.numel()):
             out = self.model(
                 input_ids=ids_BT.to(device),
                 position_ids=positions_BT.to(device),
@@ -232,14 +229,3 @@ def _logsumexp(logits_NV: Tensor) -> Tensor:
     """Normaliser of each row, a few rows at a time: the working memory stays in the cache."""
     rows = max(1, 2**20 // logits_NV.shape[-1])
     return torch.cat([logits_NV[start : start + rows].logsumexp(-1) for start in range(0, len(logits_NV), rows)])
-
-
-@contextmanager
-def _head_on(model: Any, rows: list[int]) -> Iterator[None]:
-    """Let the head see only these rows [N] of the flattened batch, so that the model's logits are [1, N, V]."""
-    index = torch.tensor(rows, dtype=torch.long, device=model.device)
-    handle = model.get_output_embeddings().register_forward_pre_hook(lambda _, args: (args[0].flatten(0, 1)[index][None], *args[1:]))
-    try:
-        yield
-    finally:
-        handle.remove()

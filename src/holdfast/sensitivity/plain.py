@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from holdfast.errors import HoldfastError
+from holdfast.packing import check_finite
 from holdfast.sensitivity.responses import Ids
 
 
@@ -38,23 +38,3 @@ def cell(model: Any, prompt: Ids, response: Ids) -> npt.NDArray[np.float64]:
     logp_T = logp_TV.gather(-1, ids[0, len(prompt) :, None])[:, 0]
     check_finite(logp_T)
     return np.asarray(logp_T.double().cpu().numpy())
-
-
-def check_finite(values: torch.Tensor) -> None:
-    """Refuse NaN and infinities.
-
-    Raises:
-        HoldfastError: a value is not finite.
-    """
-    if not bool(values.isfinite().all()):
-        raise NotFiniteError
-
-
-class NotFiniteError(HoldfastError):
-    """The model's logits hold NaN or infinities."""
-
-    def __init__(self, where: str = "") -> None:
-        super().__init__(
-            f"the model's logits are not finite{where and ': ' + where}",
-            hint="the weights hold NaN, or overflow in this precision; try --dtype float32",
-        )

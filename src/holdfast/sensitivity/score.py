@@ -13,11 +13,11 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from holdfast.lm import LM, stop_ids
+from holdfast.packing import NotFiniteError
 from holdfast.sensitivity import plain
 from holdfast.sensitivity.agreement import agrees
 from holdfast.sensitivity.engine import Engine
 from holdfast.sensitivity.identity import CODE_VERSION, tokenizer_digest, weights_digest
-from holdfast.sensitivity.plain import NotFiniteError
 from holdfast.sensitivity.responses import Ids, Response, Scores
 from holdfast.sensitivity.task import Known, Task, check_lengths
 
