@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import difflib
 import importlib
 import json
 import os
@@ -13,10 +11,11 @@ from typing import Any
 
 import holdfast
 from holdfast import config as configs
-from holdfast.errors import HoldfastError
+from holdfast.errors import HoldfastError, nearest
 
 COMMANDS: dict[str, tuple[type, str]] = {
     "tune": (configs.TuneConfig, "holdfast.tune:train"),
+    "align": (configs.AlignConfig, "holdfast.align:align"),
     "sensitivity run": (configs.SensitivityConfig, "holdfast.sensitivity:measure"),
     "sensitivity variants": (configs.VariantsConfig, "holdfast.sensitivity:make_variants"),
     "sensitivity compare": (configs.CompareConfig, "holdfast.sensitivity:compare"),
@@ -24,6 +23,10 @@ COMMANDS: dict[str, tuple[type, str]] = {
     "crosstask run": (configs.CrossTaskConfig, "holdfast.crosstask:transfer"),
     "crosstask label": (configs.LabelConfig, "holdfast.crosstask:label"),
     "crosstask analyse": (configs.AnalyseConfig, "holdfast.crosstask:analyse"),
+    "study plan": (configs.StudyConfig, "holdfast.study:plan"),
+    "study run": (configs.StudyConfig, "holdfast.study:run"),
+    "study best": (configs.BestConfig, "holdfast.study.best:best"),
+    "report": (configs.ReportConfig, "holdfast.report:report"),
     "demo": (configs.DemoConfig, "holdfast.demo:demo"),
 }
 
@@ -80,7 +83,7 @@ def _split(argv: list[str]) -> tuple[str, list[str]]:
 
 def _command(name: str) -> tuple[type, str]:
     if name not in COMMANDS:
-        raise HoldfastError(f"unknown command '{name}'; commands are {', '.join(COMMANDS)}", hint=_nearest(name, COMMANDS))
+        raise HoldfastError(f"unknown command '{name}'; commands are {', '.join(COMMANDS)}", hint=nearest(name, COMMANDS))
     return COMMANDS[name]
 
 
@@ -104,14 +107,33 @@ def _parse(config_class: type, name: str, arguments: list[str]) -> Any:
 
 
 def _named(config_class: type, arguments: list[str]) -> list[str]:
-    """Leading arguments without a flag, such as ``compare RUN_A RUN_B``, get the flags that the config class names for them."""
+    """Leading arguments without a flag, such as ``compare RUN_A RUN_B``, get the flags that the config class names for them; a list takes
+    every such argument, wherever it stands. Short forms that the class names are spelled out."""
+    short = getattr(config_class, "short", {})
+    rest = [short.get(argument, argument) for argument in arguments]
+    fields = {f.name: str(f.type) for f in dataclasses.fields(config_class)}
     made: list[str] = []
-    rest = list(arguments)
     for name in getattr(config_class, "positional", ()):
+        flag = "--" + name.replace("_", "-")
+        if fields[name].startswith("list") and flag not in rest:
+            found, rest = _loose(rest, {"--" + n.replace("_", "-") for n, kind in fields.items() if kind == "bool"})
+            made += [flag, *found] if found else []
+            continue
         if not rest or rest[0].startswith("-"):
             break
-        made += ["--" + name.replace("_", "-"), rest.pop(0)]
+        made += [flag, rest.pop(0)]
     return made + rest
+
+
+def _loose(arguments: list[str], switches: set[str]) -> tuple[list[str], list[str]]:
+    """Arguments that belong to no flag, and the others. A flag that is no switch takes the argument after it."""
+    found: list[str] = []
+    others: list[str] = []
+    taken = False
+    for argument in arguments:
+        (others if taken or argument.startswith("-") else found).append(argument)
+        taken = not taken and argument.startswith("--") and "=" not in argument and argument not in switches
+    return found, others
 
 
 def _description(config_class: type) -> str:
@@ -154,35 +176,9 @@ def _read_config(config_class: type, path: str) -> dict[str, Any]:
     for key, value in content.items():
         name = str(key).replace("-", "_")
         if name not in known:
-            raise HoldfastError(f"--config {path}: unknown key '{key}'", hint=_nearest(name, known))
-        made[name] = _typed(config_class, name, value, path)
+            raise HoldfastError(f"--config {path}: unknown key '{key}'", hint=nearest(name, known))
+        made[name] = configs.check_value(config_class, name, value, f"--config {path}")
     return made
-
-
-def _typed(config_class: type, name: str, value: Any, path: str) -> Any:
-    """A YAML value as the field's type, checked; YAML reads 2e-5 as text and 1 as an integer."""
-    import typing
-
-    from typeguard import TypeCheckError, check_type
-
-    wanted = typing.get_type_hints(config_class)[name]
-    if wanted == dict[str, str] and isinstance(value, dict):
-        return {str(key): str(item) for key, item in value.items()}
-    attempts = [value]
-    if isinstance(value, str | int) and not isinstance(value, bool):
-        with contextlib.suppress(ValueError):
-            attempts.append(float(value))
-    for attempt in attempts:
-        try:
-            return check_type(attempt, wanted)
-        except TypeCheckError:
-            continue
-    raise HoldfastError(f"--config {path}: '{name}' is {value!r}, which is not of type {getattr(wanted, '__name__', wanted)}")
-
-
-def _nearest(name: str, known: Any) -> str | None:
-    near = difflib.get_close_matches(name, list(known), n=1)
-    return f"did you mean '{near[0]}'?" if near else None
 
 
 if __name__ == "__main__":

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
+
+from holdfast.errors import HoldfastError
 
 Preset = Literal["conventional", "continual", "prompt-only", "instruction-modelling"]
 Normalizer = Literal["nonzero", "weight-sum", "response-count", "example"]
@@ -85,7 +88,12 @@ class TuneConfig(RunConfig):
     batch_size: int = 32
     """Examples per optimizer step, over all devices and micro-batches."""
     micro_batch_size: int = 8
-    """Largest number of examples per forward pass on one device. Changes speed and memory, never the result."""
+    """Largest number of examples per forward pass on one device (without padding: the average number). Changes speed and memory,
+    never the result."""
+    batching: Literal["auto", "padded", "packed", "padding-free"] = "auto"
+    """How examples share a forward pass: padded (one per row), packed (several per row, best fit), padding-free (all in one row), auto
+    (the least work for which it is proven, on this model, that examples do not see each other). Changes speed and memory, never the
+    result."""
     lora_rank: int = 0
     """Train LoRA adapters of this rank on all linear layers but the head. 0: full fine-tuning."""
     lora_alpha: float | None = None
@@ -100,6 +108,84 @@ class TuneConfig(RunConfig):
     """Recompute activations in the backward pass: less memory, about a third more time."""
     training: dict[str, str] = field(default_factory=dict)
     """Anything else of transformers.TrainingArguments, by name. Best given in the config file."""
+
+    # logging and saving
+    log_steps: int = 10
+    """Write a row every N optimizer steps."""
+    eval_steps: int | None = None
+    """Evaluate every N steps. Default: once per epoch and at the end."""
+    save_steps: int | None = None
+    """Write a checkpoint every N steps. Default: none; the final model is always saved."""
+    keep_checkpoints: int = 1
+    """How many checkpoints to keep."""
+    report_to: str = "none"
+    """Also log to wandb, tensorboard, trackio, ... (comma separated)."""
+
+    trust_remote_code: bool = False
+    """Allow code that comes with the model to run."""
+
+
+@dataclass(kw_only=True)
+class AlignConfig(RunConfig):
+    """Train on preferences (DPO and its kin) from where a tuned model, or any other, stands."""
+
+    model: str
+    """Where to start: a Holdfast run directory, hub name, local folder, or `pocket`. It is the reference as well."""
+    data: str
+    """Pairs in any file that `tune` reads, or `pocket:preferences`: prompt, chosen, rejected as text or as messages; or chosen and
+    rejected as whole conversations that differ in the last answer."""
+    eval_data: str | None = None
+    """Held-out pairs. Default: a seeded split of --data."""
+    eval_share: float = 0.05
+    """Share of --data held out when there is no --eval-data; 0 for none."""
+    template: str = "auto"
+    """chat (the tokenizer's chat template), plain, alpaca or dialogue. auto: what the run at --model was tuned with, else as `tune`."""
+    max_length: int | None = None
+    """Longest prompt and answer together in tokens. Default: the model's context, at most 4096."""
+    truncation: Literal["keep-start", "drop"] = "keep-start"
+    """What to do with a longer pair: cut the ends of its answers, or drop it. Counted in the summary."""
+    skip_bad_rows: bool = False
+    """Count and list bad rows instead of stopping at the first one."""
+
+    # objective
+    loss: str = "sigmoid"
+    """Loss of TRL's DPOTrainer by name: sigmoid (DPO), ipo, hinge, robust, apo_zero, ...; several, comma separated, are added up."""
+    beta: float = 0.1
+    """How strongly the model is held to the reference."""
+    preset: Literal["paper"] | None = None
+    """paper (arXiv 2507.07817): learning rate 5e-7, batch 32, 2 epochs, warm-up 0.1, no weight decay; it does not state beta."""
+
+    # training
+    epochs: float | None = None
+    """Passes over the data. Default: 1, with --preset paper 2."""
+    max_steps: int = -1
+    """Stop after this many optimizer steps; -1: as many as the epochs give."""
+    learning_rate: float | None = None
+    """Peak learning rate. Default: a fortieth of that of `tune`, which is 5e-7 at 1 B parameters and more."""
+    schedule: str = "linear"
+    """Learning-rate schedule after the warm-up, by its transformers name."""
+    warmup_ratio: float = 0.1
+    """Share of the steps spent warming up."""
+    weight_decay: float = 0.0
+    """Decoupled weight decay of AdamW."""
+    max_grad_norm: float = 1.0
+    """Clip the gradient norm at this value; 0: no clipping."""
+    batch_size: int = 32
+    """Pairs per optimizer step, over all devices and micro-batches."""
+    micro_batch_size: int = 8
+    """Largest number of pairs per forward pass on one device. Changes speed and memory only."""
+    lora_rank: int = 0
+    """Train LoRA adapters of this rank, or continue those of the run at --model. 0: all weights; adapters are merged first."""
+    lora_alpha: float | None = None
+    """LoRA scaling. Default: twice the rank."""
+    lora_dropout: float = 0.0
+    """Dropout inside the adapters. Without it, dropout is off in the whole model."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Compute precision; master weights are always fp32. auto: bf16 on GPUs that are fast at it, else fp32."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, about a third more time."""
+    training: dict[str, str] = field(default_factory=dict)
+    """Anything else of trl.DPOConfig, by name. Best given in the config file."""
 
     # logging and saving
     log_steps: int = 10
@@ -367,6 +453,66 @@ class CheckConfig(RunConfig):
 
 
 @dataclass(kw_only=True)
+class ReportConfig(RunConfig):
+    """Make one offline HTML page of run directories of any kind: study, sensitivity, cross-task, tune, align, bench."""
+
+    positional: ClassVar[tuple[str, ...]] = ("directories",)
+    short: ClassVar[dict[str, str]] = {"-o": "--output"}
+    directories: list[str]
+    """Run directories, in the order in which they are to appear."""
+    output: str = "report.html"
+    """The page. Other formats stand beside it: report.md, report-NN-NAME.csv and report-NN-NAME.png. A report that is there is replaced."""
+    format: str = "html"
+    """What to write, comma separated: html, md (tables for papers and model cards), png (every figure; extra `png`), csv (every table)."""
+    title: str | None = None
+    """Title of the page. Default: the names of the runs."""
+    limit: int | None = None
+    """Show so many prompt sets of a sensitivity run in full, those that move most first. Default: 12."""
+    overwrite: bool = False
+    """Also replace a file at --output that is no report."""
+    dry_run: bool = False
+    """List what would be on the page; write nothing."""
+
+
+@dataclass(kw_only=True)
+class StudyConfig(RunConfig):
+    """Find the weights that suit a model and its data: plan, train, measure, and choose on one split, report on another."""
+
+    positional: ClassVar[tuple[str, ...]] = ("study",)
+    study: str
+    """Study file (YAML, see docs/study.md), or `pocket` for the one that is built in."""
+    output: str = ""
+    """Study directory. A study that is there is continued: only what is missing is trained. Default: studies/NAME."""
+    limit: int | None = None
+    """Use only the first N training examples, over what the file says."""
+    seed: int = 0
+    """Added to the seeds of the file."""
+    cluster: Literal["local", "ray"] = "local"
+    """Where trials run: on this machine, or on the Ray cluster at RAY_ADDRESS, whose nodes must all see --output (extra `ray`)."""
+    slots: int | None = None
+    """Trials at a time, each in a process of its own. Default: one per GPU, or one per core; on Ray two."""
+    calibrate: int = 4
+    """Steps of a short real training from which the plan estimates hours. 0: no estimate. `study run` trains without it."""
+
+
+@dataclass(kw_only=True)
+class BestConfig(RunConfig):
+    """Print the chosen weights of a study as a TuneConfig to reuse, or say what a CSV table of results from elsewhere supports."""
+
+    positional: ClassVar[tuple[str, ...]] = ("source",)
+    source: str
+    """A study directory, or a CSV file with the columns prompt_weight, response_weight, what tells settings apart, and scores."""
+    metric: str = ""
+    """Which score. Default: the one the study was made for, or the only one of the table."""
+    where: str = ""
+    """Use only these lines of a table: column=value, comma separated. Of a study with several models or data sets: group=NAME."""
+    lower_is_better: bool = False
+    """Smaller scores of the table are better. Known without being told for names with nll, loss, perplexity or posix in them."""
+    output: str = ""
+    """Folder for best.json, and best.yaml from a study. Default: only print."""
+
+
+@dataclass(kw_only=True)
 class DemoConfig(RunConfig):
     """Tune the embedded model at three weightings, two seeds each, and compare them. No network, a few minutes on two cores."""
 
@@ -378,3 +524,28 @@ class DemoConfig(RunConfig):
     """Training examples per run."""
     eval_items: int = 300
     """Test items per run, half of them with held-out wordings."""
+
+
+def check_value(config_class: type, name: str, value: Any, place: str) -> Any:
+    """A YAML value as the type of a config class's field, checked; YAML reads 2e-5 as text and 1 as an integer.
+
+    Raises:
+        HoldfastError: ``place`` and the field are named.
+    """
+    import typing
+
+    from typeguard import TypeCheckError, check_type
+
+    wanted = typing.get_type_hints(config_class)[name]
+    if wanted == dict[str, str] and isinstance(value, dict):
+        return {str(key): str(item) for key, item in value.items()}
+    attempts = [value]
+    if isinstance(value, str | int) and not isinstance(value, bool):
+        with contextlib.suppress(ValueError):
+            attempts.append(float(value))
+    for attempt in attempts:
+        try:
+            return check_type(attempt, wanted)
+        except TypeCheckError:
+            continue
+    raise HoldfastError(f"{place}: '{name}' is {value!r}, which is not of type {getattr(wanted, '__name__', wanted)}")

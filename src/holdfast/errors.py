@@ -1,5 +1,10 @@
 """The one family of errors that a user can cause. The command prints them without a traceback and exits with code 2."""
 
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
 
 class HoldfastError(Exception):
     """Bad input: says what was given and what is allowed, names the file and row, and hints at the way out.
@@ -16,3 +21,9 @@ class HoldfastError(Exception):
 
     def __str__(self) -> str:
         return f"{self.message}\n  hint: {self.hint}" if self.hint else self.message
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """A hint that names the known name nearest to an unknown one, or None if there is none near."""
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f"did you mean '{near[0]}'?" if near else None

@@ -1,0 +1,130 @@
+"""``holdfast study best``: what to use, or what to believe.
+
+In: a study directory, finished or not, or a CSV table of results made elsewhere.
+Out: from a study the chosen TuneConfig as YAML on stdout and the finding on stderr; from a table figures and a sentence on stdout.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from holdfast.config import BestConfig, RunConfig, TuneConfig
+from holdfast.errors import HoldfastError
+from holdfast.runs import read_json, write_json, write_text
+
+_LOWER = ("nll", "loss", "perplexity", "posix", "empty_answers")  # in the name of a metric: smaller is better
+
+
+def best(config: BestConfig) -> dict[str, Any]:
+    """Analyse a study or a table.
+
+    Returns:
+        of a study the selection (``study.select.select``) with ``tune``, the chosen config; of a table ``study.reanalysis.analyse``.
+
+    Raises:
+        HoldfastError: neither a study nor a table there, or what ``select``, ``read_table`` and ``analyse`` refuse.
+    """
+    if config.dry_run:
+        raise HoldfastError("--dry-run: choosing reads a study or a table and costs nothing; leave it out")
+    source = Path(config.source)
+    if not source.exists():
+        raise HoldfastError(f"{source}: no such file or directory", hint="give a study directory or a CSV file")
+    return _of_study(config, source) if source.is_dir() else _of_table(config, source)
+
+
+def lower_is_better(metric: str) -> bool:
+    """Whether the name of a metric says that smaller is better."""
+    return any(part in metric.lower() for part in _LOWER)
+
+
+def _of_table(config: BestConfig, path: Path) -> dict[str, Any]:
+    from holdfast.study.reanalysis import analyse, as_text
+    from holdfast.study.table import read_table
+
+    table = read_table(path, config.metric, config.where)
+    lower = config.lower_is_better or lower_is_better(table.metric)
+    found = {"command": "study best", "source": str(path)} | analyse(table, higher_is_better=not lower, seed=config.seed)
+    _keep(config, found)
+    if not config.json:
+        print(as_text(found))
+    return found
+
+
+def _of_study(config: BestConfig, path: Path) -> dict[str, Any]:
+    from holdfast.study.select import select
+
+    rows, metric, higher = _open_study(path, config)
+    selection = select(rows, metric=metric, higher_is_better=higher, seed=config.seed, root=path)
+    tune = _tune_config(path, next(row for row in rows if row["setting_name"] == selection["chosen"]))
+    yaml = as_yaml(tune, f"Chosen from {path} by {metric} on its dev split.\n{selection['finding']}")
+    found = {"command": "study best", "source": str(path), "metric": metric, "higher_is_better": higher, **selection, "tune": tune}
+    _keep(config, found, yaml)
+    if not config.json:
+        print(yaml, end="")
+        print(selection["finding"], file=sys.stderr)
+    return found
+
+
+def as_yaml(tune: dict[str, Any], comment: str) -> str:
+    """A TuneConfig as the YAML that ``holdfast tune --config`` reads, with a comment on top."""
+    import yaml
+
+    head = "".join(f"# {line}\n" for line in comment.splitlines())
+    return head + yaml.safe_dump(tune, sort_keys=False, allow_unicode=True)
+
+
+def _open_study(path: Path, config: BestConfig) -> tuple[list[dict[str, Any]], str, bool]:
+    """The finished trials of one group (base model and data set) of a study, twins last; the metric and its direction."""
+    if not (path / "config.json").is_file() or read_json(path / "config.json").get("command") != "study run":
+        raise HoldfastError(f"{path}: not a study", hint="give the --output of holdfast study run, or a CSV file")
+    lines = (path / "rows.jsonl").read_text(encoding="utf-8").split("\n") if (path / "rows.jsonl").is_file() else []
+    rows = [row for line in lines if (row := _row(line)) and row.get("kind") == "trial" and row.get("status") == "done"]
+    rows = sorted(_group(rows, config.where, path), key=lambda row: row.get("twin", 0))
+    summary = read_json(path / "summary.json") if (path / "summary.json").is_file() else {}
+    metric = config.metric or summary.get("metric") or read_json(path / "config.json")["resolved"]["metric"]
+    lower = config.lower_is_better or lower_is_better(metric)
+    return rows, metric, summary["higher_is_better"] if metric == summary.get("metric") else not lower
+
+
+def _group(rows: list[dict[str, Any]], where: str, path: Path) -> list[dict[str, Any]]:
+    names = list(dict.fromkeys(row.get("group", "") for row in rows))
+    wanted = where.removeprefix("group=") if where else names[0] if len(names) == 1 else None
+    if names and wanted not in names:
+        given = f"has no group '{wanted}'; it has" if where else "holds several base models or data sets:"
+        raise HoldfastError(f"{path} {given} {', '.join(names)}", hint="choose one with --where group=NAME")
+    return [row for row in rows if row.get("group", "") == wanted]
+
+
+def _row(line: str) -> dict[str, Any] | None:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError:  # empty, or cut off by a crash
+        return None
+    return row if isinstance(row, dict) else None
+
+
+def _tune_config(path: Path, trial: dict[str, Any]) -> dict[str, Any]:
+    """The chosen trial's own config, without defaults, seed and what belongs to the run; --output names a new place."""
+    given = read_json(path / trial["path"] / "config.json")["config"]
+    own = {f.name for f in dataclasses.fields(RunConfig)} - {"limit"}
+    defaults = {f.name: _default(f) for f in dataclasses.fields(TuneConfig)}
+    kept = {k: v for k, v in given.items() if k in defaults and k not in own and v != defaults[k]}
+    return {"output": f"{path.resolve().name}-best", **kept}
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    return field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default
+
+
+def _keep(config: BestConfig, found: dict[str, Any], yaml: str = "") -> None:
+    if not config.output:
+        return
+    folder = Path(config.output)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "best.json", found)
+    if yaml:
+        write_text(folder / "best.yaml", yaml)

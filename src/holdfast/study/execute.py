@@ -1,0 +1,125 @@
+"""Jobs -> rows, on this machine: one process per slot, each with a GPU of its own or a share of the cores.
+
+A worker that dies fails its job only; another one takes its place.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from multiprocessing import Pipe
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import Any
+
+from holdfast.study.jobs import Job, Row
+
+Started = Callable[[Job], None]
+
+
+def default_slots() -> int:
+    """One per GPU, or one per core."""
+    return len(gpus()) or cores()
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def gpus() -> list[str]:
+    """The GPUs of this machine, by the names that CUDA_VISIBLE_DEVICES takes."""
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if given is not None:
+        return [name for name in given.split(",") if name and name != "-1"]
+    try:
+        found = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20)
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    return [str(i) for i, line in enumerate(line for line in found.stdout.splitlines() if line.startswith("GPU "))]
+
+
+class LocalPool:
+    """Processes on this machine. They start in the background; ``results`` waits for them."""
+
+    def __init__(self, study: Path, slots: int) -> None:
+        self.study, self.slots = study, slots
+        self._workers = [_Worker(study, slot, slots) for slot in range(slots)]
+
+    def results(self, jobs: list[Job], started: Started) -> Iterator[tuple[Job, Row]]:
+        """See ``jobs.Pool``."""
+        queue = list(jobs)
+        busy: dict[Any, tuple[_Worker, Job]] = {}
+        while queue or busy:
+            for worker in self._workers:
+                if queue and worker.job is None:
+                    job = queue.pop(0)
+                    worker.give(job)
+                    busy[worker.connection] = (worker, job)
+                    started(job)
+            for connection in wait(list(busy)):
+                worker, job = busy.pop(connection)
+                yield job, worker.take()
+
+    def close(self) -> None:
+        """See ``jobs.Pool``."""
+        for worker in self._workers:
+            worker.stop()
+
+
+class _Worker:
+    """One process and the job that it is at."""
+
+    def __init__(self, study: Path, slot: int, slots: int) -> None:
+        self.study, self.slot, self.slots = study, slot, slots
+        self.job: Job | None = None
+        self._start()
+
+    def _start(self) -> None:
+        self.connection, theirs = Pipe()
+        devices, threads = gpus(), max(1, cores() // self.slots)
+        environment = os.environ | {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
+        if devices:
+            environment["CUDA_VISIBLE_DEVICES"] = devices[self.slot % len(devices)]
+        self._log = tempfile.TemporaryFile(mode="w+")  # noqa: SIM115 - closed with the worker
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "holdfast.study.worker", str(theirs.fileno()), str(self.study), str(threads)],
+            pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log, env=environment,
+        )  # fmt: skip
+        theirs.close()
+
+    def give(self, job: Job) -> None:
+        """Send a job; a process that has died since the last one is replaced."""
+        if self.process.poll() is not None:
+            self.stop()
+            self._start()
+        self.job = job
+        self.connection.send(job)
+
+    def take(self) -> Row:
+        """The row of the job, which may be that it has failed with its process."""
+        job, self.job = self.job, None
+        assert job is not None
+        try:
+            row: Row = self.connection.recv()
+        except (EOFError, ConnectionError):
+            row = job.failed(self._death())
+        return row
+
+    def stop(self) -> None:
+        """End the process."""
+        self.connection.close()
+        self.process.terminate()
+        self.process.wait()
+        self._log.close()
+
+    def _death(self) -> str:
+        code = self.process.wait()
+        self._log.seek(0)
+        said = self._log.read().strip().splitlines()
+        why = f"signal {-code}" if code < 0 else f"exit code {code}"
+        hint = "; the machine may have run out of memory" if code == -9 else ""
+        return f"its process died ({why}{hint})" + (f": {said[-1]}" if said else "")

@@ -1,0 +1,110 @@
+"""What travels to a worker and what comes back. Plain data: it is pickled.
+
+    Job -> row of STUDY/rows.jsonl
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from holdfast.study.measures import Measure
+from holdfast.study.plan import Group, StudyPlan, Trial
+from holdfast.study.sources import Facts
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A trial, or with ``trial`` None the untuned model of a group. ``stop_at``: stop after this step, at the end of ``rung``, and
+    measure ``rung_metric`` on dev; None: go on to the end and measure everything."""
+
+    group: str
+    trial: Trial | None
+    tune: dict[str, Any]
+    facts: Facts
+    measures: tuple[Measure, ...]
+    items: int | None
+    then: dict[str, Any]
+    keep_model: bool
+    rung: int | None = None
+    stop_at: int | None = None
+    rung_metric: str = "response_nll"
+
+    @property
+    def name(self) -> str:
+        """As shown while it runs."""
+        return f"{self.trial.setting_name} seed {self.trial.seed}" if self.trial else "base model"
+
+    @property
+    def file(self) -> str:
+        """Where its row is kept, relative to the study directory."""
+        if self.trial is None:
+            known = [[m.name, dict(m.options)] for m in self.measures], self.items
+            return f"base/{self.facts.key}-{hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:8]}.json"
+        return f"trials/{self.trial.id}/{'row' if self.stop_at is None else f'rung-{self.rung}'}.json"
+
+    def row(self, status: str, dev: dict[str, float | None], test: dict[str, float | None], *, steps: int, error: str | None = None) -> Row:
+        """The row of this trial."""
+        t = self.trial
+        assert t is not None
+        return {
+            "kind": "trial",
+            "trial": t.id,
+            "group": t.group,
+            "status": status,
+            "error": error,
+            "setting": t.setting,
+            "setting_name": t.setting_name,
+            "ratio": t.ratio,
+            "prompt_share": t.prompt_share,
+            "members": [list(pair) for pair in t.members],
+            "seed": t.seed,
+            "twin": t.twin,
+            "rung": self.rung,
+            "steps": steps,
+            "tokens": round(t.tokens * steps / t.steps),
+            "dev": dev,
+            "test": test,
+            "items": None,
+            "path": f"trials/{t.id}",
+        }
+
+    def failed(self, error: str) -> Row:
+        """The row of a job that could not be done."""
+        seconds = {"train": 0.0, "measure": 0.0, "other": 0.0}
+        if self.trial is None:
+            return {"kind": "base", "group": self.group, "status": "failed", "error": error, "dev": {}, "test": {}, "seconds": seconds}
+        return self.row("failed", {}, {}, steps=0, error=error) | {"seconds": seconds}
+
+
+def job_of(plan: StudyPlan, group: Group, trial: Trial | None, **halving: Any) -> Job:
+    """The job of a trial, or of a group's base model."""
+    facts = next(f for f in group.facts if trial is None or f.key == trial.source)
+    spec = plan.spec
+    return Job(
+        group=group.name,
+        trial=trial,
+        tune=trial.tune if trial else {"model": group.model, "data": facts.files["train"], "eval_data": facts.files["dev"]} | dict(spec.tune),
+        facts=facts,
+        measures=spec.measures,
+        items=spec.items,
+        then=dict(spec.then),
+        keep_model=spec.keep_models,
+        **halving,
+    )
+
+
+class Pool(Protocol):
+    """Workers. ``slots``: how many jobs at a time."""
+
+    slots: int
+
+    def results(self, jobs: list[Job], started: Any) -> Any:
+        """Yield (job, row) as jobs end, in any order; ``started`` is called with each job as it begins."""
+
+    def close(self) -> None:
+        """End the workers."""

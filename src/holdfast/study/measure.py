@@ -1,0 +1,224 @@
+"""A model -> the values of every metric on dev and test, and per item where there are items.
+
+    response_nll = sum of the NLLs of response targets / their number           (nats per token, unweighted)
+
+Per-item values are scaled so that their mean is the value of the split, which paired intervals need.
+Axes: B batch, T tokens, N items.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from holdfast.chat import generation_prompt, template_name
+from holdfast.config import CrossTaskConfig, SensitivityConfig, TuneConfig
+from holdfast.errors import HoldfastError
+from holdfast.records import PROMPT_ROLES, RESPONSE_ROLES, Example, Tokens
+from holdfast.runs import write_text
+from holdfast.study.answers import ANSWER_METRICS
+from holdfast.study.measures import Measure, function_of
+from holdfast.study.sources import Facts, load_tokens
+from holdfast.tune.data import load_examples
+from holdfast.tune.roles import turns
+
+Items = npt.NDArray[np.float64]
+_TOKENS_PER_BATCH = 4096
+_CPU_BATCH = 32
+
+
+@dataclass
+class Found:
+    """Values by metric, and values per item [N] of those metrics that have items."""
+
+    values: dict[str, float | None]
+    items: dict[str, Items]
+
+    def add(self, name: str, items: Sequence[float] | Items) -> None:
+        """A metric that is the mean of its items."""
+        self.items[name] = np.asarray(items, np.float64)
+        self.values[name] = float(self.items[name].mean())
+
+
+class Ruler:
+    """Everything that measuring on one data set needs, read once: tokens, prompts, targets.
+
+    Args:
+        folder: where ``sources`` and ``split_sets`` have put their files.
+        items: measure answers on the first so many examples of each split.
+    """
+
+    def __init__(self, facts: Facts, config: TuneConfig, measures: Sequence[Measure], folder: Path, items: int | None = None) -> None:
+        self.facts, self.config, self.measures, self.folder, self.items = facts, config, measures, folder, items
+        self.tokens = {split: load_tokens(folder / f"{facts.key}.npz", split) for split in ("dev", "test")}
+        self._examples: dict[str, list[Example]] = {}
+
+    def nll(self, lm: Any, split: str) -> Found:
+        """Prompt and response NLL."""
+        made = Found({"response_nll": None, "prompt_nll": None}, {})
+        tokens = self.tokens[split]
+        sums = nll_sums(lm, tokens)
+        for name, total_N, count_N in (("response_nll", sums[:, 2], sums[:, 3]), ("prompt_nll", sums[:, 0], sums[:, 1])):
+            if count_N.sum():
+                made.add(name, total_N * len(total_N) / count_N.sum())
+        return made
+
+    def measure(self, lm: Any, name: str, where: Path, split: str, measures: Sequence[Measure] | None = None) -> Found:
+        """All metrics on one split.
+
+        Args:
+            lm: the model, loaded.
+            name: by what commands that load it themselves can load it.
+            where: folder for what such commands write.
+            measures: other than those of the study.
+        """
+        made = self.nll(lm, split)
+        wanted = self.measures if measures is None else measures
+        self._answers(lm, split, [m for m in wanted if m.needs_answers], where, made)
+        for m in wanted:
+            if m.name == "posix":
+                _posix(m, name, where / f"posix-{split}", sets_file(m, self.folder, split), made)
+            elif m.name == "crosstask_accuracy":
+                _cross_task(m, lm, name, where / f"crosstask-{split}", split, made)
+            elif m.name.startswith("lm_eval:"):
+                _benchmark(m, name, split, made)
+            elif ":" in m.name:
+                _own(m, lm, self.facts.files[split], made)
+        return made
+
+    def _answers(self, lm: Any, split: str, measures: Sequence[Measure], where: Path, made: Found) -> None:
+        """Answers are generated once per length limit and read by every metric."""
+        for longest in dict.fromkeys(m.options.get("max_new_tokens", 32) for m in measures):
+            examples = self._of(split)
+            prompts = [_prompt(e, self.config.template, lm.tokenizer) for e in examples]
+            targets = [e.messages[-1].content for e in examples]
+            answers = lm.generate(prompts, max_new_tokens=longest, batch_size=_CPU_BATCH if lm.model.device.type == "cpu" else 128)
+            lines = [json.dumps({"target": t, "answer": a}, ensure_ascii=False) + "\n" for t, a in zip(targets, answers, strict=True)]
+            write_text(where / f"answers-{split}-{longest}.jsonl", "".join(lines))
+            for m in measures:
+                if m.options.get("max_new_tokens", 32) == longest:
+                    score, _ = ANSWER_METRICS[m.name]
+                    made.add(m.name, [score(a, t) for a, t in zip(answers, targets, strict=True)])
+
+    def _of(self, split: str) -> list[Example]:
+        if split not in self._examples:
+            bad: list[str] | None = [] if self.config.skip_bad_rows else None
+            self._examples[split] = load_examples(self.facts.files[split], layout=self.config.layout, limit=self.items, bad_rows=bad)
+        return self._examples[split]
+
+
+def nll_sums(lm: Any, tokens: Sequence[Tokens]) -> npt.NDArray[np.float64]:
+    """Per example [N, 4]: sum of prompt NLLs, prompt targets, sum of response NLLs, response targets. Plain logits, float32."""
+    import torch
+
+    from holdfast.tune.batches import collate
+    from holdfast.tune.loss import token_nll
+    from holdfast.tune.weights import target_mask
+
+    made = np.zeros((len(tokens), 4))
+    lm.model.eval()
+    for batch in _batches(tokens):
+        inputs = collate([tokens[i] for i in batch], pad_id=lm.pad_id)
+        ids_BT, roles_BT = inputs["input_ids"].to(lm.model.device), inputs["roles"]
+        with torch.no_grad():  # no attention mask: padding is on the right, where causal attention never looks
+            nll_BT = token_nll(lm.model(input_ids=ids_BT, use_cache=False).logits, ids_BT).double().cpu()
+        for column, roles in ((0, PROMPT_ROLES), (2, RESPONSE_ROLES)):
+            mask_BT = target_mask(roles_BT, roles)
+            made[batch, column] = torch.where(mask_BT, nll_BT, 0).sum(1).numpy()
+            made[batch, column + 1] = mask_BT.sum(1).numpy()
+    return made
+
+
+def _batches(tokens: Sequence[Tokens]) -> Iterable[list[int]]:
+    """Examples of similar length together, within a number of tokens."""
+    batch: list[int] = []
+    for i in sorted(range(len(tokens)), key=lambda i: len(tokens[i])):
+        if batch and (len(batch) + 1) * len(tokens[i]) > _TOKENS_PER_BATCH:
+            yield batch
+            batch = []
+        batch.append(i)
+    if batch:
+        yield batch
+
+
+def _prompt(example: Example, template: str, tokenizer: Any) -> str:
+    name = template_name(template, example.layout, tokenizer)
+    return generation_prompt(turns(example, name)[:-1], name, tokenizer)
+
+
+def sets_file(measure: Measure, folder: Path, split: str) -> Path:
+    """Where the prompt sets of a split are."""
+    return folder / f"sets-{str(measure.options.get('sets') or measure.options[split]).replace('/', '-').replace(':', '-')}-{split}.jsonl"
+
+
+def split_sets(measure: Measure, folder: Path) -> None:
+    """Write the prompt sets of both splits: those named for each, or every other set of one source.
+
+    Raises:
+        HoldfastError: the source cannot be read, or has too few sets.
+    """
+    from holdfast.sensitivity.sets import load_sets, write_sets
+
+    options = measure.options
+    if "sets" in options:
+        every = load_sets(options["sets"])
+        if len(every) < 2:
+            raise HoldfastError(f"measure: posix: {options['sets']} has one set, so dev and test cannot both have one")
+        parts = {"dev": every[::2], "test": every[1::2]}
+    else:
+        parts = {split: load_sets(options[split]) for split in ("dev", "test")}
+        shared = {v.prompt for s in parts["dev"] for v in s.variants} & {v.prompt for s in parts["test"] for v in s.variants}
+        if shared:
+            raise HoldfastError(f"measure: posix: dev and test share {len(shared)} prompts; the first: {sorted(shared)[0][:60]!r}")
+    for split, sets in parts.items():
+        write_sets(sets_file(measure, folder, split), sets)
+
+
+def _posix(measure: Measure, model: str, output: Path, sets: Path, made: Found) -> None:
+    """POSIX over the sets; of several kinds of change their mean, and each under ``posix KIND``."""
+    from holdfast.sensitivity import measure as run
+
+    options = {key: value for key, value in measure.options.items() if key not in ("sets", "dev", "test")}
+    found = run(SensitivityConfig(**options, model=model, sets=str(sets), output=str(output), overwrite=True, json=True))["posix"]
+    if len(found) == 1:
+        view = next(iter(found))
+        rows = [json.loads(line) for line in (output / "rows.jsonl").read_text(encoding="utf-8").splitlines()]
+        made.add("posix", [row["indices"][view]["psi"] for row in rows])
+        return
+    made.values |= {f"posix {kind}": float(value["mean"]) for kind, value in found.items()}
+    made.values["posix"] = float(np.mean([value["mean"] for value in found.values()]))
+
+
+def _cross_task(measure: Measure, lm: Any, model: str, output: Path, split: str, made: Found) -> None:
+    """Accuracy on the split's target tasks with an example of another task, mean over sources and targets."""
+    from holdfast.crosstask import transfer
+
+    options = {key: value for key, value in measure.options.items() if key not in ("dev", "test", "sources")}
+    listed = {name: ",".join(value) if isinstance(value, list) else value for name, value in measure.options.items()}
+    config = CrossTaskConfig(
+        **options, model=model, sources=listed["sources"], target=listed[split], output=str(output), overwrite=True, json=True
+    )
+    made.values["crosstask_accuracy"] = transfer(config, lm)["grand"]["cross_task"] / 100
+
+
+def _benchmark(measure: Measure, model: str, split: str, made: Found) -> None:
+    """A task of lm-evaluation-harness: even items are dev, odd ones test, so that no item counts for both."""
+    from holdfast.bench import harness_scores
+
+    task = measure.name.removeprefix("lm_eval:")
+    found = harness_scores(model, [task], **measure.options)[task]
+    made.add(measure.name, found["items"][0 if split == "dev" else 1 :: 2])
+
+
+def _own(measure: Measure, lm: Any, source: str, made: Found) -> None:
+    found = function_of(measure.name)(lm, source)
+    if isinstance(found, int | float):
+        made.values[measure.name] = float(found)
+    else:
+        made.add(measure.name, list(found))

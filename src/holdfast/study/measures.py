@@ -1,0 +1,135 @@
+"""What can be measured on a tuned model, by name; how a study file asks for it. No model here: ``measure`` does the work.
+
+response_nll, prompt_nll                       always
+exact_match, token_f1, empty_answers           greedy answers on a labelled split
+posix: {sets: ..}                              wording sensitivity on named sets
+crosstask_accuracy: {sources: .., dev: .., test: ..}
+lm_eval:<task>                                 even items are dev, odd ones are test
+module:function                                function(lm, source) -> one number per item, or one number
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from holdfast import config as configs
+from holdfast.config import check_value
+from holdfast.errors import HoldfastError, nearest
+from holdfast.study.answers import ANSWER_METRICS
+
+ALWAYS = {"response_nll": False, "prompt_nll": False}
+"""Metric -> whether more is better."""
+_ANSWERS = {name: better for name, (_, better) in ANSWER_METRICS.items()}
+KNOWN = {**ALWAYS, **_ANSWERS, "posix": False, "crosstask_accuracy": True}
+_ANSWER_OPTIONS = {"max_new_tokens": int}
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One entry of ``measure``: a metric and its options."""
+
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    higher_is_better: bool = True
+
+    @property
+    def needs_answers(self) -> bool:
+        """Whether the splits must be labelled."""
+        return self.name in _ANSWERS
+
+
+def read_measures(value: Any, where: str) -> tuple[Measure, ...]:
+    """The ``measure`` list of a study file.
+
+    Raises:
+        HoldfastError: a metric that does not exist, an option that it does not take, or a metric twice.
+    """
+    entries = value if isinstance(value, list) else [] if value is None else [value]
+    made = [_measure(entry, f"{where}: measure") for entry in entries]
+    names = [m.name for m in made]
+    if len(set(names)) < len(names):
+        raise HoldfastError(f"{where}: measure: '{next(n for n in names if names.count(n) > 1)}' is there twice")
+    return tuple(made)
+
+
+def selectable(measures: tuple[Measure, ...]) -> dict[str, bool]:
+    """The metrics that a setting can be chosen by -> whether more is better."""
+    return ALWAYS | {m.name: m.higher_is_better for m in measures}
+
+
+def function_of(name: str) -> Any:
+    """The function of ``module:function``.
+
+    Raises:
+        HoldfastError: the module or the function does not exist.
+    """
+    module, _, function = name.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError) as error:
+        raise HoldfastError(f"measure: {name} could not be loaded ({error})", hint="module:function, importable from here") from error
+    if not callable(found):
+        raise HoldfastError(f"measure: {name} is no function")
+    return found
+
+
+def _measure(entry: Any, place: str) -> Measure:
+    if isinstance(entry, str):
+        name, options = entry, {}
+    elif isinstance(entry, dict) and len(entry) == 1:
+        name, options = next(iter(entry.items()))
+        options = options or {}
+        if not isinstance(options, dict):
+            raise HoldfastError(f"{place}.{name} is {options!r}; options are 'key: value' lines")
+    else:
+        raise HoldfastError(f"{place}: {entry!r} is neither a name nor 'name: {{options}}'")
+    better = options.pop("higher_is_better", None) if ":" in str(name) else None
+    if str(name).startswith("lm_eval:"):
+        _check_options(options, ("data_dir", "limit"), f"{place}.{name}")
+        return Measure(name, options, better is not False)
+    if ":" in str(name):
+        _check_options(options, (), f"{place}.{name}")
+        function_of(name)
+        return Measure(name, options, better is not False)
+    if name not in KNOWN:
+        hint = nearest(str(name), KNOWN) or "lm_eval:<task> asks for a benchmark, module:function for a measure of your own"
+        raise HoldfastError(f"{place}: unknown metric '{name}'; known: {', '.join(KNOWN)}", hint=hint)
+    return Measure(name, _options(name, options, f"{place}.{name}"), KNOWN[name])
+
+
+def _options(name: str, options: dict[str, Any], place: str) -> dict[str, Any]:
+    if name in _ANSWERS:
+        _check_options(options, _ANSWER_OPTIONS, place)
+        if not isinstance(options.get("max_new_tokens", 1), int) or options.get("max_new_tokens", 1) < 1:
+            raise HoldfastError(f"{place}: max_new_tokens is {options['max_new_tokens']!r}; it must be a whole number above 0")
+        return options
+    if name == "posix":
+        return _config_options(configs.SensitivityConfig, options, ("sets", "dev", "test"), place)
+    if name == "crosstask_accuracy":
+        return _config_options(configs.CrossTaskConfig, options, ("sources", "dev", "test"), place)
+    _check_options(options, (), place)
+    return options
+
+
+def _config_options(config_class: Any, options: dict[str, Any], own: tuple[str, ...], place: str) -> dict[str, Any]:
+    """Options of a command that a measure passes on; those that the study sets itself are refused."""
+    taken = {"model", "output", "overwrite", "dry_run", "json", "seed", "target", "cluster", "workers"}
+    fields = [f.name for f in dataclasses.fields(config_class) if f.name not in taken]
+    _check_options(options, (*own, *fields), place)
+    if not {"sets", "sources"} & options.keys() and not {"dev", "test"} <= options.keys():
+        raise HoldfastError(f"{place}: nothing to measure on is named", hint=f"{own[0]}: ...")
+    if "sources" in own and not {"dev", "test"} <= options.keys():
+        raise HoldfastError(f"{place}: 'dev' and 'test' name the target tasks of the two splits; both are needed")
+    passed = {k: check_value(config_class, k, v, place) for k, v in options.items() if k in fields and k not in ("sets", "sources")}
+    return options | passed
+
+
+def _check_options(options: Mapping[str, Any], known: Any, place: str) -> None:
+    for key in options:
+        if key not in known:
+            hint = nearest(str(key), known) if known else None
+            raise HoldfastError(f"{place}: unknown option '{key}'; known: {', '.join(known) or 'none'}", hint=hint)

@@ -1,0 +1,170 @@
+"""Rows of finished trials -> settings, and the scores of a split with the fit to them.
+
+Trials that are the same training but for the seed are one setting. Which cells are the same training the plan has said (``members``): equal
+ratios are kept apart where they differ, as with clipping.
+
+Axes: N trainings, K settings, S seeds, I items.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from holdfast.errors import HoldfastError, nearest
+from holdfast.study import statistics as st
+from holdfast.study.items import item_values
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Trainings that are one and the same but for their seed: equal ratio of the weights and equal everything else."""
+
+    name: str
+    fields: dict[str, Any]
+    ratio: float
+    prompt_share: float
+    members: list[list[float]]
+    runs: list[Row]
+
+    @property
+    def conventional(self) -> bool:
+        """Whether prompt tokens have no weight."""
+        return self.ratio == 0
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a split holds of one metric, one entry per training (equal seeds of one setting averaged), and the fit to it.
+
+    ``items`` are scores per item by (setting, seed), empty unless every training has them.
+    """
+
+    settings: list[Setting]
+    value_N: st.Array
+    setting_N: list[int]
+    seed_N: list[int]
+    fit: st.Fit
+    items: dict[tuple[int, int], st.Array]
+
+    @property
+    def noisy(self) -> bool:
+        """Whether there is a noise estimate: two runs somewhere that could differ, and do."""
+        return bool(self.fit.df) and self.fit.variance > 1e-18 * float(np.abs(self.value_N).max() ** 2)
+
+    def values(self, k: int) -> st.Array:
+        """The scores of a setting, one per seed."""
+        own: st.Array = self.value_N[np.array(self.setting_N) == k]
+        return own
+
+    def item_luck(self, k: int, reference: int | None = None) -> float:
+        """Variance that the choice of items adds to the mean of a setting, or to its difference to another. 0 if items are not known.
+
+        A difference is taken per seed and item where the two share seeds, else between the means over each one's seeds.
+        """
+        own = {s: v for (j, s), v in self.items.items() if j == k}
+        if reference is not None:
+            other = {s: v for (j, s), v in self.items.items() if j == reference}
+            both = own.keys() & other.keys()
+            own = {s: own[s] - other[s] for s in both} if both else _difference_of_means(own, other)
+        return st.item_variance(np.array(list(own.values()))) if own else 0.0
+
+    @property
+    def item_count(self) -> int:
+        """How many items there are scores of."""
+        return min((len(v) for v in self.items.values()), default=0)
+
+
+def gather(rows: Iterable[Row], metric: str) -> tuple[list[Setting], list[str]]:
+    """Settings in the order of their prompt share, and the trials left out because their dev score is not a number.
+
+    Raises:
+        HoldfastError: no finished trial, or one without the metric.
+    """
+    trials = {row["trial"]: row for row in rows if row.get("kind") == "trial" and row.get("status") == "done"}
+    last = max((row["rung"] for row in trials.values() if row.get("rung") is not None), default=None)
+    final = [row for row in trials.values() if row.get("rung") in (None, last)]
+    if not final:
+        raise HoldfastError("the study has no finished trial, so there is nothing to choose from")
+    left_out = [row["trial"] for row in final if not math.isfinite(_score(row, "dev", metric))]
+    groups: dict[str, list[Row]] = {}
+    for row in final:
+        if row["trial"] not in left_out:
+            groups.setdefault(_class(row), []).append(row)
+    if not groups:
+        raise HoldfastError(
+            f"no trial has a dev {metric} that is a number", hint="look at the learning curves: did every training diverge?"
+        )
+    settings = [_setting(runs) for runs in groups.values()]
+    return sorted(settings, key=lambda s: (s.prompt_share, s.name)), left_out
+
+
+def split_scores(settings: list[Setting], split: str, metric: str, root: str | Path | None = None) -> Scores | None:
+    """The scores of a split, over the settings that have any that is a number; None if there is none.
+
+    Args:
+        root: the study directory, to read scores per item from; None: do not.
+    """
+    points = [(k, run, _score(run, split, metric, needed=split == "dev")) for k, s in enumerate(settings) for run in s.runs]
+    points = [point for point in points if math.isfinite(point[2])]
+    if not points:
+        return None
+    present = sorted({k for k, _, _ in points})
+    setting = [present.index(k) for k, _, _ in points]
+    value_N, setting_N, seed_N = st.average_twins(np.array([v for _, _, v in points]), setting, [run["seed"] for _, run, _ in points])
+    items = _items(setting, [run for _, run, _ in points], split, metric, Path(root)) if root is not None else {}
+    return Scores([settings[k] for k in present], value_N, setting_N, seed_N, st.fit(value_N, setting_N, seed_N), items)
+
+
+def _items(setting: list[int], runs: list[Row], split: str, metric: str, root: Path) -> dict[tuple[int, int], st.Array]:
+    """(setting, seed) -> scores per item, where every trial has them and they are of one length."""
+    found: dict[tuple[int, int], list[st.Array]] = {}
+    for k, run in zip(setting, runs, strict=True):
+        values = item_values(run, split, metric, root)
+        if values is None:
+            return {}
+        found.setdefault((k, run["seed"]), []).append(values)
+    if len({len(v) for values in found.values() for v in values}) != 1:
+        return {}
+    return {cell: np.mean(values, axis=0) for cell, values in found.items()}
+
+
+def _difference_of_means(own: dict[int, st.Array], other: dict[int, st.Array]) -> dict[int, st.Array]:
+    return {0: np.mean(list(own.values()), axis=0) - np.mean(list(other.values()), axis=0)} if own and other else {}
+
+
+def _score(row: Row, split: str, metric: str, *, needed: bool = True) -> float:
+    scores = row.get(split) or {}
+    if metric in scores:
+        value = scores[metric]
+        return float(value) if isinstance(value, int | float) else math.nan
+    if not needed:
+        return math.nan
+    held = ", ".join(scores) or "none"
+    raise HoldfastError(f"trial {row['trial']} has no {split} score '{metric}'; it has {held}", hint=nearest(metric, scores))
+
+
+def _class(row: Row) -> str:
+    """Equal for trials that are the same training but for the seed."""
+    others = {k: v for k, v in row["setting"].items() if k not in ("prompt_weight", "response_weight", "seed")}
+    return repr((sorted(others.items(), key=str), row["ratio"], sorted(map(tuple, row.get("members") or []))))
+
+
+def _setting(runs: list[Row]) -> Setting:
+    first = runs[0]
+    share = first.get("prompt_share")
+    return Setting(
+        first["setting_name"],
+        first["setting"],
+        float(first["ratio"]),
+        float(first["ratio"] if share is None else share),
+        first.get("members") or [],
+        runs,
+    )

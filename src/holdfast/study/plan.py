@@ -1,0 +1,266 @@
+"""Spec and facts -> the trainings of a study: distinct ones only, each with its content address.
+
+    address = sha256(everything that the row of a trial depends on)
+
+Not in it: where things lie, and which of several equal settings was asked for. So a study that asks for more finds what is done.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from holdfast.config import TuneConfig
+from holdfast.errors import HoldfastError
+from holdfast.records import RESPONSE_ROLES
+from holdfast.study import settings as st
+from holdfast.study.sources import Facts, Sources
+from holdfast.study.spec import Data, Spec
+from holdfast.tune.plan import check_config, count_steps
+from holdfast.tune.weights import share
+
+FORMAT = 1
+"""Part of every address; raise it when rows of older trials would no longer be comparable."""
+_BYTES_PER_PARAMETER = 4
+_WEIGHT_FIELDS = {"prompt_weight", "response_weight", "preset", "weights", "normalizer"}  # their training class stands for them
+_NO_MATTER = {"output", "overwrite", "dry_run", "json", "report_to", "data", "eval_data", "model", "save_steps", "keep_checkpoints", "seed"}
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One training: ``tune`` are the fields of its TuneConfig but for the output; ``members`` all cells of the study that it stands for."""
+
+    id: str
+    group: str
+    tune: dict[str, Any]
+    source: str
+    setting: dict[str, Any]
+    setting_name: str
+    ratio: float
+    prompt_share: float
+    members: tuple[tuple[float, float], ...]
+    seed: int
+    twin: int
+    steps: int
+    tokens: int
+
+    @property
+    def conventional(self) -> bool:
+        """Whether prompt tokens have no weight."""
+        return self.ratio == 0
+
+
+@dataclass(frozen=True)
+class Group:
+    """One base model on one data set: a selection of its own. ``kept_apart``: equal ratios that are different trainings here, and why."""
+
+    name: str
+    model: str
+    data: Data
+    facts: tuple[Facts, ...]
+    cells: int
+    trials: tuple[Trial, ...]
+    kept_apart: tuple[tuple[str, tuple[str, ...]], ...]
+
+    @property
+    def first(self) -> Facts:
+        """The facts of the group's data; those of other trainings differ at most in which examples can be learned from."""
+        return self.facts[0]
+
+
+@dataclass(frozen=True)
+class StudyPlan:
+    """All trainings of a study."""
+
+    spec: Spec
+    groups: tuple[Group, ...]
+
+    @property
+    def trials(self) -> tuple[Trial, ...]:
+        """Of all groups, in the order in which they are run."""
+        return tuple(t for g in self.groups for t in g.trials)
+
+    def resolved(self) -> dict[str, Any]:
+        """The plan as JSON values."""
+        return {
+            "name": self.spec.name,
+            "identity": identity(self.spec, self.groups),
+            "metric": self.spec.metric,
+            "search": dataclasses.asdict(self.spec.search),
+            "requested": sum(g.cells for g in self.groups) * len(self.spec.seeds) * (1 + self.spec.twins),
+            "groups": [
+                {
+                    "group": g.name,
+                    "model": g.model,
+                    "data": g.first.files,
+                    "digests": g.first.digests,
+                    "cells": g.cells,
+                    "kept_apart": [{"why": why, "settings": list(names)} for why, names in g.kept_apart],
+                }
+                for g in self.groups
+            ],
+            "trials": [dataclasses.asdict(t) for t in self.trials],
+            "tokens": sum(t.tokens for t in self.trials),
+            "disk_bytes": disk_bytes(self),
+        }
+
+
+def make_plan(spec: Spec, folders: list[Path]) -> StudyPlan:
+    """The distinct trainings of a study. Tokenises what has not been tokenised (``folders``: see ``sources.prepare``).
+
+    Raises:
+        HoldfastError: bad settings or data, a metric that needs targets on data without them.
+    """
+    many = len(spec.models) > 1, len(spec.data) > 1
+    groups = []
+    for model in spec.models:
+        for data in spec.data:
+            name = " · ".join(n for n, shown in ((model, many[0]), (data.name, many[1])) if shown) or spec.name
+            groups.append(_group(spec, name, model, data, folders))
+    return StudyPlan(spec, tuple(groups))
+
+
+def identity(spec: Spec, groups: tuple[Group, ...]) -> dict[str, Any]:
+    """What makes a study this one. Settings, seeds and the search may grow in a study directory; these may not change."""
+    return {
+        "name": spec.name,
+        "model": {g.model: g.first.model_digest for g in groups},
+        "data": {g.data.name: g.first.digests for g in groups},
+        "measure": {m.name: dict(m.options) for m in spec.measures},
+        "items": spec.items,
+        "then": dict(spec.then),
+    }
+
+
+def disk_bytes(plan: StudyPlan) -> int:
+    """Models that stay on disk, and one checkpoint (weights and two moments) at work."""
+    sizes = [_BYTES_PER_PARAMETER * g.first.parameters for g in plan.groups]
+    kept = sum(size * len(g.trials) for size, g in zip(sizes, plan.groups, strict=True)) if plan.spec.keep_models else 0
+    return kept * (2 if plan.spec.then else 1) + 3 * max(sizes)
+
+
+def _group(spec: Spec, name: str, model: str, data: Data, folders: list[Path]) -> Group:
+    base = TuneConfig(output="", model=model, data="", **spec.tune)
+    sources = Sources(data, folders, responses=needs_responses(spec, base))
+    cells = st.settings(spec, sources.of(base).weighted())
+    classes: dict[str, list[Cell]] = {}
+    for fields in cells:
+        cell = _cell(dataclasses.replace(base, **fields), fields, sources)
+        classes.setdefault(cell.key, []).append(cell)
+    _check_measures(spec, sources)
+    _check_twins(spec, classes)
+    trials = [
+        _trial(spec, name, members, seed, twin) for seed in spec.seeds for members in classes.values() for twin in range(1 + spec.twins)
+    ]
+    return Group(name, model, data, tuple(sources.facts.values()), len(cells), tuple(trials), _kept_apart(classes))
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One requested setting: its config, what it is varied in, and its training class, with and without regard to the loss's scale."""
+
+    config: TuneConfig
+    fields: dict[str, Any]
+    facts: Facts
+    key: str
+    ratio_key: str
+    scale_matters: str | None
+
+    @property
+    def pair(self) -> tuple[float, float]:
+        """Prompt and response weight."""
+        return st.pair_of(st.weights_of(self.config))
+
+
+def _cell(config: TuneConfig, fields: dict[str, Any], sources: Sources) -> Cell:
+    weights, facts = check_config(config), sources.of(config)
+    reason = st.scale_matters(config)
+    others = {k: v for k, v in dataclasses.asdict(config).items() if k not in _WEIGHT_FIELDS | _NO_MATTER}
+    keys = []
+    for scale_free in (reason is None, True):
+        normalizer, table = st.training_class(weights, config.normalizer, scale_free=scale_free, targets=facts.weighted())
+        keys.append(json.dumps([table, others | {"normalizer": normalizer}], sort_keys=True))
+    return Cell(config, fields, facts, keys[0], keys[1], reason)
+
+
+def _trial(spec: Spec, group: str, members: list[Cell], seed: int, twin: int) -> Trial:
+    cell = members[st.representative([m.pair for m in members])]
+    facts, scale = cell.facts, 2.0**-twin
+    weights = st.weights_of(cell.config)
+    pair = cell.pair
+    config = dataclasses.replace(
+        cell.config,
+        data=facts.files["train"],
+        eval_data=facts.files["dev"],
+        seed=seed,
+        learning_rate=cell.config.learning_rate or (facts.learning_rate_lora if cell.config.lora_rank else facts.learning_rate),
+        prompt_weight=scale * pair[0],
+        response_weight=scale * pair[1],
+        preset=None,
+        weights={role.label: scale * weight for role, weight in weights.items() if role and weight != pair[role in RESPONSE_ROLES]},
+    )
+    others = {key: value for key, value in cell.fields.items() if key not in ("prompt_weight", "response_weight")}
+    steps = count_steps(config, facts.examples["train"])
+    per_epoch = count_steps(dataclasses.replace(config, max_steps=-1, epochs=1.0), facts.examples["train"])
+    address = [
+        FORMAT, cell.key, config.learning_rate, seed, twin, facts.digests, facts.model_digest,
+        [[m.name, dict(m.options)] for m in spec.measures], spec.items, dict(spec.then),
+    ]  # fmt: skip
+    return Trial(
+        id=hashlib.sha256(json.dumps(address, sort_keys=True).encode()).hexdigest()[:12],
+        group=group,
+        tune={key: value for key, value in dataclasses.asdict(config).items() if key != "output"},
+        source=facts.key,
+        setting={"prompt_weight": pair[0], "response_weight": pair[1]} | others,
+        setting_name=st.setting_name(pair, others),
+        ratio=share(*pair) if any(pair) else 0.0,
+        prompt_share=st.effective_share(weights, facts.weighted()),
+        members=tuple(dict.fromkeys(m.pair for m in members)),
+        seed=seed,
+        twin=twin,
+        steps=steps,
+        tokens=round(facts.tokens * steps / per_epoch),
+    )
+
+
+def needs_responses(spec: Spec, base: TuneConfig) -> bool:
+    """Whether any setting gives responses a weight; if none does, data without responses will do."""
+    weights = spec.weights
+    if isinstance(weights, list):
+        return any(response for _, response in weights)
+    if isinstance(weights, dict):
+        return any(weights["response"]) if "response" in weights else any(value < 1 for values in weights.values() for value in values)
+    return bool(weights == "paper" or spec.search.kind != "grid" or any(st.weights_of(base)[role] for role in RESPONSE_ROLES))
+
+
+def _kept_apart(classes: Mapping[str, list[Cell]]) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """Settings of one ratio that are trained apart, and why."""
+    ratios: dict[str, dict[str, Cell]] = {}
+    for key, members in classes.items():
+        ratios.setdefault(members[0].ratio_key, {})[key] = members[0]
+    return tuple(
+        (first.scale_matters or "", tuple(st.setting_name(c.pair, {}) for c in cells.values()))
+        for cells in ratios.values()
+        if len(cells) > 1 and (first := next(iter(cells.values()))).scale_matters
+    )
+
+
+def _check_measures(spec: Spec, sources: Sources) -> None:
+    for facts in sources.facts.values():
+        needy = [m.name for m in spec.measures if m.needs_answers]
+        if needy and not facts.labelled:
+            raise HoldfastError(
+                f"measure: {needy[0]} needs right answers, but dev and test of {facts.data} do not all end with one",
+                hint="data with messages, or with a prompt and a response; response_nll needs no answers",
+            )
+
+
+def _check_twins(spec: Spec, classes: Mapping[str, list[Cell]]) -> None:
+    reason = next((members[0].scale_matters for members in classes.values() if members[0].scale_matters), None)
+    if spec.twins and reason:
+        raise HoldfastError(f"twins: {reason}, so weights scaled by a constant are other trainings, no twins", hint="use more seeds")

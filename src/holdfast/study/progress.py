@@ -1,0 +1,89 @@
+"""What a running study shows on stderr: one live table on a terminal, else a line per trial."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import deque
+from typing import Any
+
+from holdfast.study.jobs import Job, Row
+
+_SHOWN = 8
+
+
+class Progress:
+    """Counts, what runs, what came out last, and the time that is left. ``total`` may shrink when a search stops trials."""
+
+    def __init__(self, total: int, slots: int, metric: str) -> None:
+        self.total, self.slots, self.metric = total, slots, metric
+        self.done = self.failed = self.skipped = 0
+        self.running: dict[str, float] = {}
+        self.recent: deque[tuple[str, str, str]] = deque(maxlen=_SHOWN)
+        self._seconds: list[float] = []
+        self._live: Any = None
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.live import Live
+
+            self._live = Live(console=Console(stderr=True), get_renderable=self._table, refresh_per_second=2)
+            self._live.start()
+
+    def found(self, count: int) -> None:
+        """So many trials were there already."""
+        self.skipped += count
+        if count and self._live is None:
+            print(f"{count} of {self.total} are there already", file=sys.stderr)
+
+    def started(self, job: Job) -> None:
+        """A job has begun."""
+        self.running[job.name] = time.monotonic()
+
+    def ended(self, job: Job, row: Row) -> None:
+        """A job has ended."""
+        began = self.running.pop(job.name, time.monotonic())
+        if job.trial is not None:
+            self._seconds.append(time.monotonic() - began)
+        bad = row["status"] == "failed"
+        self.done, self.failed = self.done + (not bad), self.failed + bad
+        outcome = f"failed: {str(row['error']).splitlines()[0]}" if bad else self._score(row)
+        self.recent.append((job.name, row["status"], outcome))
+        if self._live is None:
+            ended = self.done + self.failed + self.skipped
+            print(f"{ended}/{self.total} {job.name}: {outcome}{self._left()}", file=sys.stderr)
+
+    def close(self) -> None:
+        """Leave the last state of the table on the screen."""
+        if self._live is not None:
+            self._live.stop()
+
+    def _score(self, row: Row) -> str:
+        name = self.metric if row["dev"].get(self.metric) is not None else "response_nll"
+        value = row["dev"].get(name)
+        return f"dev {name} {value:.4g}" if value is not None else row["status"]
+
+    def _left(self) -> str:
+        left = self.total - self.done - self.failed - self.skipped
+        if not self._seconds or left <= 0:
+            return ""
+        return f"; about {clock(sum(self._seconds) / len(self._seconds) * left / self.slots)} left"
+
+    def _table(self) -> Any:
+        from rich.table import Table
+
+        title = f"{self.done + self.skipped}/{self.total} done, {len(self.running)} running, {self.failed} failed{self._left()}"
+        table = Table(title=title, title_justify="left", expand=False)
+        for column in ("trial", "state", "result"):
+            table.add_column(column)
+        for name, state, outcome in self.recent:
+            table.add_row(name, state, outcome, style="red" if state == "failed" else "")
+        for name, began in self.running.items():
+            table.add_row(name, "running", clock(time.monotonic() - began))
+        return table
+
+
+def clock(seconds: float) -> str:
+    """A duration as people say it."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,172 @@
+"""Which settings a study asks for, and which of them are the same training.
+
+    L = sum_t w_t nll_t / D(w)            D: what the normalizer divides by
+
+AdamW does not change its updates when every gradient is multiplied by one constant (up to its epsilon), so settings whose losses differ
+by a constant factor are one training. By normalizer, with w -> c w:
+
+    nonzero, response-count, example      D does not change, L -> c L        one training, if nothing looks at the size of the gradient
+    weight-sum                            D -> c D, L stays                  one training, whatever the optimizer
+
+Source: arXiv 2507.07817, eq. 2; the paper's grid of 35 cells has 21 such classes.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from holdfast.config import TuneConfig
+from holdfast.errors import HoldfastError
+from holdfast.records import PROMPT_ROLES, RESPONSE_ROLES, Role
+from holdfast.study.spec import Spec
+from holdfast.tune.weights import RoleWeights, prompt_share, role_weights, share
+
+PAPER = tuple(round(i / 5, 1) for i in range(6))
+_NAMED = ((0.0, 1.0), (1.0, 1.0), (1.0, 0.0))
+_SHORT = {"learning_rate": "lr", "prompt_weight": "", "response_weight": ""}
+_LARGEST_EPSILON = 1e-7
+
+TrainingClass = tuple[str, tuple[float, ...]]
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What the training data holds: weighted target tokens per role, and whether messages or examples have weights of their own."""
+
+    counts: Mapping[Role, float]
+    scaled: bool = False
+
+    @property
+    def roles(self) -> tuple[Role, ...]:
+        """The roles that occur."""
+        return tuple(role for role in (*PROMPT_ROLES, *RESPONSE_ROLES) if self.counts.get(role, 0) > 0)
+
+
+def settings(spec: Spec, targets: Targets) -> list[dict[str, Any]]:
+    """Every combination asked for, as TuneConfig fields, weights included.
+
+    Raises:
+        HoldfastError: a weight or share that cannot be.
+    """
+    pairs = weight_pairs(spec, targets)
+    combined = [dict(zip(spec.vary, values, strict=True)) for values in itertools.product(*spec.vary.values())]
+    weights = [{"prompt_weight": p, "response_weight": r} for p, r in pairs] or [{}]
+    return [pair | rest for pair in weights for rest in combined]
+
+
+def weight_pairs(spec: Spec, targets: Targets) -> list[tuple[float, float]]:
+    """(prompt weight, response weight) of every cell; none where weights are not varied."""
+    weights, search = spec.weights, spec.search
+    if weights is None and search.kind == "grid":
+        return []
+    if weights is None:
+        steps = [search.low * (search.high / search.low) ** (i / max(search.points - 2, 1)) for i in range(search.points - 1)]
+        weights = {"share": [0.0, *(float(f"{s:.2g}") for s in steps)]}
+    if weights == "paper":
+        weights = {"prompt": list(PAPER), "response": list(PAPER)}
+    if isinstance(weights, list):
+        return [(prompt, response) for prompt, response in weights]
+    if "ratio" in weights:
+        return [_pair(_unit(r, "ratio")) for r in weights["ratio"]]
+    if "share" in weights:
+        return [_pair(ratio_of_share(_unit(s, "share"), targets.counts)) for s in weights["share"]]
+    return [(p, r) for p in weights["prompt"] for r in weights["response"] if p or r]
+
+
+def ratio_of_share(s: float, counts: Mapping[Role, float]) -> float:
+    """lambda_p / (lambda_p + lambda_r) that gives prompt tokens the share ``s`` of the weighted targets: s = pP / (pP + rR)."""
+    prompt, response = (sum(counts.get(role, 0) for role in roles) for roles in (PROMPT_ROLES, RESPONSE_ROLES))
+    if 0 < s < 1 and not (prompt and response):
+        raise HoldfastError("vary.weights.share: this data has targets of one kind only, so no share can be had", hint="give pairs instead")
+    return s if s in (0.0, 1.0) else s * response / (s * response + (1 - s) * prompt)
+
+
+def _unit(value: float, name: str) -> float:
+    if not 0 <= value <= 1:
+        raise HoldfastError(f"vary.weights.{name} is {value}; it must be between 0 and 1")
+    return value
+
+
+def _pair(ratio: float) -> tuple[float, float]:
+    """Weights that sum to 1, with few digits."""
+    prompt = float(f"{ratio:.4g}")
+    return prompt, round(1 - prompt, 12)
+
+
+def weights_of(config: TuneConfig) -> RoleWeights:
+    """The weight of every role under a config."""
+    return role_weights(config.prompt_weight, config.response_weight, config.preset, config.weights)
+
+
+def pair_of(weights: RoleWeights) -> tuple[float, float]:
+    """The weights of user and assistant text, which stand for the whole table where it is made from a pair."""
+    return weights[Role.USER], weights[Role.ASSISTANT]
+
+
+def scale_matters(config: TuneConfig) -> str | None:
+    """Why a loss scaled by a constant would be another training under this config; None where it is the same."""
+    training = config.training
+    optimizer = training.get("optim", "adamw_torch")
+    clipping = training.get("max_grad_norm", config.max_grad_norm)
+    epsilon = training.get("adam_epsilon", "1e-8")
+    if not str(optimizer).removeprefix("paged_").startswith("adamw"):
+        return f"optimizer {optimizer} follows the size of the gradient"
+    if float(clipping) > 0:
+        return f"gradients are clipped at {float(clipping):g}"
+    if float(epsilon) > _LARGEST_EPSILON:
+        return f"adam_epsilon {epsilon} is not small against the gradients"
+    return None
+
+
+def training_class(weights: RoleWeights, normalizer: str, *, scale_free: bool, targets: Targets) -> TrainingClass:
+    """Equal for settings that are the same training, everything but the weights and the normalizer being equal.
+
+    Args:
+        scale_free: whether a loss multiplied by a constant is the same training (``scale_matters``).
+        targets: weights of roles that the data does not hold make no difference.
+    """
+    table = {role: weights[role] for role in targets.roles or (*PROMPT_ROLES, *RESPONSE_ROLES)}
+    used = [role for role, weight in table.items() if weight]
+    if normalizer == "weight-sum":
+        largest = max(table.values(), default=0.0) or 1.0
+        table = {role: weight / largest for role, weight in table.items()}
+    if not targets.scaled and _divides_like_nonzero(normalizer, table, used):
+        normalizer = "nonzero"
+    if scale_free:
+        total = math.fsum(table.values())
+        return normalizer, tuple(share(weight, total - weight) if total else 0.0 for weight in table.values())
+    return normalizer, tuple(round(weight, 12) for weight in table.values())
+
+
+def _divides_like_nonzero(normalizer: str, table: Mapping[Role, float], used: Collection[Role]) -> bool:
+    """Whether the divisor is the number of tokens of non-zero weight. True of weight-sum where all weights are 0 or 1, and of
+    response-count where exactly the responses have weight."""
+    if normalizer == "weight-sum":
+        return all(weight in (0.0, 1.0) for weight in table.values())
+    return normalizer == "response-count" and set(used) == {role for role in table if role in RESPONSE_ROLES}
+
+
+def representative(pairs: list[tuple[float, float]]) -> int:
+    """Which cell of a class is trained: one that has a name, (0, 1) say, else the first."""
+    return next((pairs.index(pair) for pair in _NAMED if pair in pairs), 0)
+
+
+def setting_name(pair: tuple[float, float], others: Mapping[str, Any]) -> str:
+    """As tables show it: ``(0.2, 0.8), lr 0.0001``."""
+    shown = [f"{_SHORT.get(key, key)} {_short(value)}" for key, value in others.items()]
+    return ", ".join([f"({pair[0]:.4g}, {pair[1]:.4g})", *shown])
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key} {_short(item)}" for key, item in value.items()) + "}"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def effective_share(weights: RoleWeights, targets: Targets) -> float:
+    """Prompt share of the weighted targets in this data."""
+    return prompt_share(targets.counts, weights)

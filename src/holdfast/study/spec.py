@@ -1,0 +1,295 @@
+"""A study file (YAML) -> a checked ``Spec``. Whatever can be wrong without looking at data or models is found here.
+
+model: pocket                     one or several base models
+data: {train: .., dev: .., test: ..}     or a file, of which a tenth each becomes dev and test; or several of these
+vary: {weights: .., learning_rate: [..], any TuneConfig field: [..]}
+seeds: 2                          as many, or a list
+tune: {epochs: 2, ..}             TuneConfig fields that all trainings share
+measure: [exact_match, ..]        on dev and test of every tuned model
+select: exact_match               what the choice is made by
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from holdfast import config as configs
+from holdfast.config import TuneConfig, check_value
+from holdfast.errors import HoldfastError, nearest
+from holdfast.study.measures import Measure, read_measures, selectable
+
+KEYS = ("name", "model", "data", "vary", "seeds", "twins", "tune", "measure", "items", "select", "search", "then", "keep_models")
+_DATA_KEYS = ("name", "train", "dev", "test")
+_WEIGHT_KEYS = ("prompt", "response", "ratio", "share")
+_SEARCH_KEYS = {"grid": (), "ratios": ("points", "low", "high"), "halving": ("points", "low", "high", "factor", "rungs", "metric")}
+_OWN = {"model": "model", "data": "data: {train: ...}", "eval_data": "data: {dev: ...}", "seed": "seeds", "output": "--output"}
+_RUN_FIELDS = {"output", "overwrite", "dry_run", "json", "eval_share"}
+
+
+@dataclass(frozen=True)
+class Data:
+    """One data set. Without dev or test, a tenth of the training data each is held out."""
+
+    train: str
+    dev: str | None = None
+    test: str | None = None
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class Search:
+    """``grid``: everything that is varied, in all combinations. ``ratios``: weights of log-spaced prompt share. ``halving``: either, with
+    the worse trainings stopped early."""
+
+    kind: str = "ratios"
+    points: int = 8
+    low: float = 0.01
+    high: float = 0.8
+    factor: int = 3
+    rungs: int = 3
+    metric: str = "response_nll"
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A study, checked. ``weights`` is as in the file: pairs, or a mapping with a key of ``prompt`` and ``response``, ``ratio`` or
+    ``share``; None leaves it to the search."""
+
+    name: str
+    models: tuple[str, ...]
+    data: tuple[Data, ...]
+    weights: Any
+    vary: Mapping[str, tuple[Any, ...]]
+    seeds: tuple[int, ...]
+    twins: int
+    tune: Mapping[str, Any]
+    measures: tuple[Measure, ...]
+    items: int | None
+    metric: str
+    higher_is_better: bool
+    search: Search
+    then: Mapping[str, Any] = field(default_factory=dict)
+    keep_models: bool = True
+
+
+def load_spec(name: str, *, limit: int | None = None, seed: int = 0) -> Spec:
+    """Read a study file.
+
+    Args:
+        name: a YAML file, or ``pocket`` for the study that ships with the package.
+        limit: training examples, over what the file says.
+        seed: added to the seeds of the file.
+
+    Raises:
+        HoldfastError: no such file, an unknown key (with the nearest valid one), a value that cannot be.
+    """
+    path = Path(__file__).parents[1] / "pocket" / "study.yaml" if name == "pocket" else Path(name)
+    content = _read(path)
+    where = "study pocket" if name == "pocket" else str(path)
+    spec = make_spec(content, where=where, name="pocket" if name == "pocket" else path.stem)
+    tune = dict(spec.tune) | ({} if limit is None else {"limit": limit})
+    return dataclasses.replace(spec, tune=tune, seeds=tuple(s + seed for s in spec.seeds))
+
+
+def make_spec(content: Mapping[str, Any], *, where: str = "study", name: str = "study") -> Spec:
+    """The content of a study file, checked. ``where`` is the place to name in errors."""
+    _only(content, KEYS, where)
+    for key in ("model", "data"):
+        if not content.get(key):
+            raise HoldfastError(f"{where}: '{key}' is missing", hint="a study needs at least 'model' and 'data'")
+    vary = _mapping(content.get("vary"), f"{where}: vary")
+    weights, fields = _split_vary(vary, where)
+    measures = read_measures(content.get("measure"), where)
+    metric = str(content.get("select") or (measures[0].name if measures else "response_nll"))
+    known = selectable(measures)
+    if metric not in known:
+        raise HoldfastError(
+            f"{where}: select: '{metric}' is not measured; measured are {', '.join(known)}",
+            hint=nearest(metric, known) or "add it to 'measure'",
+        )
+    search = _search(content.get("search"), where, weights is not None, bool(fields))
+    if search.metric not in known:
+        raise HoldfastError(f"{where}: search.metric: '{search.metric}' is not measured; measured are {', '.join(known)}")
+    return Spec(
+        name=str(content.get("name") or name),
+        models=tuple(str(m) for m in _listed(content["model"])),
+        data=_all_data(content["data"], where),
+        weights=weights,
+        vary=fields,
+        seeds=_seeds(content.get("seeds", 2), where),
+        twins=_count(content.get("twins", 0), f"{where}: twins", least=0),
+        tune=_tune_fields(content.get("tune"), where),
+        measures=measures,
+        items=None if content.get("items") is None else _count(content["items"], f"{where}: items", least=1),
+        metric=metric,
+        higher_is_better=known[metric],
+        search=search,
+        then=_then(content.get("then"), where),
+        keep_models=check_bool(content.get("keep_models", True), f"{where}: keep_models"),
+    )
+
+
+def check_bool(value: Any, place: str) -> bool:
+    """True or false, and nothing that only looks like it."""
+    if not isinstance(value, bool):
+        raise HoldfastError(f"{place} is {value!r}; it must be true or false")
+    return value
+
+
+def _read(path: Path) -> dict[str, Any]:
+    import yaml
+
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise HoldfastError(f"{path}: {error.strerror}", hint="a study is a YAML file, or 'pocket' for the one that is built in") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise HoldfastError(f"{path}: broken YAML: {str(error).splitlines()[0]}") from error
+    return _mapping(content, str(path))
+
+
+def _mapping(value: Any, place: str) -> dict[str, Any]:
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise HoldfastError(f"{place}: not a list of 'key: value' lines but {value!r}")
+    return {str(key): item for key, item in value.items()}
+
+
+def _only(given: Iterable[str], known: Iterable[str], place: str) -> None:
+    known = list(known)
+    for key in given:
+        if key not in known:
+            raise HoldfastError(f"{place}: unknown key '{key}'; known: {', '.join(known)}", hint=nearest(key, known))
+
+
+def _listed(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, list) else [value]
+
+
+def _count(value: Any, place: str, *, least: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise HoldfastError(f"{place} is {value!r}; it must be a whole number of at least {least}")
+    return value
+
+
+def _seeds(value: Any, where: str) -> tuple[int, ...]:
+    if not isinstance(value, list):
+        return tuple(range(_count(value, f"{where}: seeds", least=1)))
+    if not value or len(set(value)) < len(value):
+        raise HoldfastError(f"{where}: seeds is {value}; it must be a number of seeds or a list of different ones")
+    return tuple(_count(seed, f"{where}: seeds", least=0) for seed in value)
+
+
+def _all_data(value: Any, where: str) -> tuple[Data, ...]:
+    made = [_data(item, f"{where}: data") for item in _listed(value)]
+    names = [d.name for d in made]
+    if len(set(names)) < len(names):
+        twice = next(n for n in names if names.count(n) > 1)
+        raise HoldfastError(f"{where}: data: two data sets are called '{twice}'", hint="give each a 'name'")
+    return tuple(made)
+
+
+def _data(value: Any, place: str) -> Data:
+    given = {"train": value} if isinstance(value, str) else _mapping(value, place)
+    _only(given, _DATA_KEYS, place)
+    if not given.get("train"):
+        raise HoldfastError(f"{place}: 'train' is missing")
+    texts = {key: str(item) for key, item in given.items() if item is not None}
+    return Data(**({"name": Path(texts["train"]).stem if "/" in texts["train"] or "." in texts["train"] else texts["train"]} | texts))
+
+
+def _split_vary(vary: dict[str, Any], where: str) -> tuple[Any, dict[str, tuple[Any, ...]]]:
+    """The weights, and the other fields with their values."""
+    weights = vary.pop("weights", None)
+    pair = {key: vary.pop(key) for key in ("prompt_weight", "response_weight") if key in vary}
+    if pair and weights is not None:
+        raise HoldfastError(f"{where}: vary: both 'weights' and '{next(iter(pair))}' are given", hint="keep one of them")
+    if pair:
+        weights = {"prompt": pair.get("prompt_weight", [0.0]), "response": pair.get("response_weight", [1.0])}
+    return _weights(weights, where), {_field(key, where): _values(key, value, where) for key, value in vary.items()}
+
+
+def _weights(value: Any, where: str) -> Any:
+    """The form is checked here; the values where the cells are made."""
+    place = f"{where}: vary.weights"
+    if value is None or value == "paper":
+        return value
+    if isinstance(value, list) and value and all(isinstance(pair, list) and len(pair) == 2 for pair in value):
+        return [[_number(w, place) for w in pair] for pair in value]
+    if isinstance(value, dict):
+        _only(value, _WEIGHT_KEYS, place)
+        if set(value) in ({"prompt", "response"}, {"ratio"}, {"share"}):
+            return {key: [_number(w, f"{place}.{key}") for w in _listed(item)] for key, item in value.items()}
+    raise HoldfastError(
+        f"{place} is {value!r}",
+        hint="[[0, 1], [0.2, 0.8]] (pairs of prompt and response weight), {prompt: [..], response: [..]} (their grid), "
+        "{ratio: [..]} (prompt weight over both), {share: [..]} (prompt share of the weighted targets), or paper",
+    )
+
+
+def _number(value: Any, place: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise HoldfastError(f"{place}: {value!r} is not a number")
+    return float(value)
+
+
+def _field(key: str, where: str) -> str:
+    """The TuneConfig field of a key. ``role_weights`` is its ``weights``, a name that means the pair here."""
+    name = "weights" if key == "role_weights" else key.replace("-", "_")
+    known = [f.name for f in dataclasses.fields(TuneConfig) if f.name not in _RUN_FIELDS | _OWN.keys()]
+    if name in _OWN:
+        raise HoldfastError(f"{where}: '{key}' stands elsewhere in a study: {_OWN[name]}")
+    if name not in known:
+        shown = ["weights", "role_weights", *known]
+        raise HoldfastError(f"{where}: unknown setting '{key}'; settings are the options of `holdfast tune`", hint=nearest(key, shown))
+    return name
+
+
+def _values(key: str, value: Any, where: str) -> tuple[Any, ...]:
+    values = _listed(value)
+    if not values:
+        raise HoldfastError(f"{where}: vary.{key} has no values")
+    name = _field(key, where)
+    return tuple(check_value(TuneConfig, name, item, f"{where}: vary") for item in values)
+
+
+def _tune_fields(value: Any, where: str) -> dict[str, Any]:
+    given = _mapping(value, f"{where}: tune")
+    return {(name := _field(key, where)): check_value(TuneConfig, name, item, f"{where}: tune") for key, item in given.items()}
+
+
+def _search(value: Any, where: str, has_weights: bool, has_fields: bool) -> Search:
+    place = f"{where}: search"
+    given = {"kind": value} if isinstance(value, str) else _mapping(value, place)
+    kind = str(given.pop("kind", "grid" if has_weights else "ratios"))
+    if kind not in _SEARCH_KEYS:
+        raise HoldfastError(f"{place}: unknown kind '{kind}'; known: {', '.join(_SEARCH_KEYS)}", hint=nearest(kind, _SEARCH_KEYS))
+    _only(given, _SEARCH_KEYS[kind], place)
+    if kind == "ratios" and has_weights:
+        raise HoldfastError(f"{place}: ratios makes the weights itself, but vary.weights is given", hint="search: grid")
+    if kind == "grid" and not (has_weights or has_fields):
+        raise HoldfastError(f"{place}: grid needs something to vary", hint="search: ratios makes weights of log-spaced prompt share")
+    made = Search(kind=kind, **{key: check_value(Search, key, item, place) for key, item in given.items()})
+    if not (made.points >= 2 and 0 < made.low < made.high < 1 and made.factor >= 2 and made.rungs >= 2):
+        raise HoldfastError(f"{place}: points, factor and rungs are at least 2, and 0 < low < high < 1")
+    return made
+
+
+def _then(value: Any, where: str) -> dict[str, Any]:
+    """The second stage: ``{align: {..}}`` with the fields of AlignConfig."""
+    given = _mapping(value, f"{where}: then")
+    _only(given, ("align",), f"{where}: then")
+    if not given:
+        return {}
+    config_class: Any = getattr(configs, "AlignConfig", None)
+    if config_class is None:
+        raise HoldfastError(f"{where}: then: this version of Holdfast cannot align")
+    fields = [f.name for f in dataclasses.fields(config_class) if f.name not in {"model", "output", "overwrite", "dry_run", "json", "seed"}]
+    options = _mapping(given["align"], f"{where}: then.align")
+    _only(options, fields, f"{where}: then.align")
+    return {"align": {key: check_value(config_class, key, item, f"{where}: then.align") for key, item in options.items()}}

@@ -1,0 +1,206 @@
+"""How sure a comparison of few runs is.
+
+In: one score per run with its setting and seed, and scores per item where there are any. Out: the noise between runs, and intervals of
+the differences to a reference setting, all of them at once.
+
+    score[k, s] = mean[k] + luck of seed[s] + noise[k, s]             runs of one seed see the data in one order
+    T_k = (mean[k] - mean[ref]) / sqrt(a_k sigma^2 + W_k)             sigma^2 pooled over all settings; W_k the luck of the test items
+    interval_k = (mean[k] - mean[ref]) ± c sqrt(a_k sigma^2 + W_k)    c: 95 % quantile of max_k |T_k| were all settings equal
+
+The setting looked at is picked by the luck of the very runs that are compared, so c covers all comparisons at once (many to one,
+Dunnett 1955). The distribution of the maximum is simulated twice, with normal noise and with the residuals of the study (residual
+bootstrap): runs fail in ways that are not normal, and the larger quantile counts.
+
+Axes: N runs, K settings, J comparisons, B draws, S seeds, I items.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.float64]
+Pairs = Sequence[tuple[int, int]]
+
+DRAWS = 4999
+_FEWEST_FOR_BOOTSTRAP = 4  # degrees of freedom; fewer residuals tell nothing about tails, and the t quantile is wide enough
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Least-squares fit of scores to settings and, where that can be told apart, seeds."""
+
+    mean_K: Array
+    """Mean of every setting, as if every seed had been run with every setting."""
+    estimate_KN: Array
+    """``mean_K = estimate_KN @ scores_N``."""
+    residual_N: Array
+    leave_NN: Array
+    """The residual maker: ``residual_N = leave_NN @ scores_N``."""
+    df: int
+
+    @property
+    def variance(self) -> float:
+        """Pooled variance of the noise of one run; nan without degrees of freedom."""
+        return float(self.residual_N @ self.residual_N) / self.df if self.df else math.nan
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One comparison: ``mean`` of a setting minus that of the reference, simultaneous 95 % interval, p-value for all comparisons."""
+
+    mean: float
+    low: float
+    high: float
+    p: float
+
+
+def average_twins(scores_N: Array, setting_N: Sequence[int], seed_N: Sequence[int]) -> tuple[Array, list[int], list[int]]:
+    """One score per setting and seed. Runs that share both also share their data order: they are one draw of the noise, not two.
+
+    With a single seed nothing is averaged: there the scatter of such runs is the only noise to be seen.
+    """
+    if len(set(seed_N)) == 1:
+        return scores_N, list(setting_N), list(seed_N)
+    cells: dict[tuple[int, int], list[float]] = {}
+    for score, cell in zip(scores_N, zip(setting_N, seed_N, strict=True), strict=True):
+        cells.setdefault(cell, []).append(float(score))
+    return np.array([np.mean(v) for v in cells.values()]), [k for k, _ in cells], [s for _, s in cells]
+
+
+def fit(scores_N: Array, setting_N: Sequence[int], seed_N: Sequence[int]) -> Fit:
+    """Fit settings and seeds; seeds are left out where they cannot be told from settings or no noise would be left to see.
+
+    Args:
+        setting_N: 0..K-1, every one present.
+    """
+    of_setting = _dummies(setting_N)
+    design = np.hstack([of_setting, _dummies(seed_N)[:, 1:]])
+    rank = int(np.linalg.matrix_rank(design))
+    if rank < design.shape[1] or rank == len(scores_N):
+        design, rank = of_setting, of_setting.shape[1]
+    solve = np.linalg.pinv(design)
+    settings = of_setting.shape[1]
+    seeds = design[:, settings:].mean(0) if design.shape[1] > settings else np.zeros(0)
+    estimate_KN: Array = solve[:settings] + seeds @ solve[settings:]
+    leave_NN: Array = np.eye(len(scores_N)) - design @ solve
+    return Fit(estimate_KN @ scores_N, estimate_KN, leave_NN @ scores_N, leave_NN, len(scores_N) - rank)
+
+
+def compare(found: Fit, pairs: Pairs, items_J: Array | None = None, item_count: int = 0, *, seed: int = 0) -> list[Difference]:
+    """Differences of settings, with intervals that hold for all pairs at once.
+
+    Args:
+        found: the fit; it needs at least one degree of freedom and some noise.
+        pairs: (setting, reference) per comparison.
+        items_J: variance that the choice of test items adds to each difference (``item_variance``); none if not given.
+        item_count: number of items behind it.
+        seed: of the simulation.
+
+    Source: C. W. Dunnett, JASA 50 (1955); the studentised residual bootstrap of the maximum: Romano and Wolf, Econometrica 73 (2005).
+    """
+    contrast_JN = np.array([found.estimate_KN[k] - found.estimate_KN[r] for k, r in pairs])
+    difference_J = np.array([found.mean_K[k] - found.mean_K[r] for k, r in pairs])
+    items_J = np.zeros(len(pairs)) if items_J is None else items_J
+    error_J = np.sqrt(found.variance * (contrast_JN**2).sum(1) + items_J)
+    rng = np.random.default_rng(seed)
+    noises = [rng.normal(0, math.sqrt(found.variance), (DRAWS, len(found.residual_N)))]
+    if found.df >= _FEWEST_FOR_BOOTSTRAP:
+        noises.append(rng.choice(_standardised(found), noises[0].shape))
+    tops = [np.sort(_largest_t(noise, found, contrast_JN, items_J, item_count, rng)) for noise in noises]
+    quantile = max(top[-math.ceil(0.05 * (DRAWS + 1))] for top in tops)
+    return [
+        Difference(float(d), float(d - quantile * e), float(d + quantile * e), max(_p_value(top, abs(d) / e) for top in tops))
+        for d, e in zip(difference_J, error_J, strict=True)
+    ]
+
+
+def luck_of_the_best(found: Fit, reference: int, *, seed: int = 0) -> float:
+    """Mean lead of the luckiest setting over the reference if all settings were equal: the winner's curse of this study."""
+    noise_BN = np.random.default_rng(seed).normal(0, math.sqrt(found.variance), (DRAWS, len(found.residual_N)))
+    mean_BK = noise_BN @ found.estimate_KN.T
+    return float((mean_BK.max(1) - mean_BK[:, reference]).mean())
+
+
+def item_variance(values_SI: Array) -> float:
+    """Variance of the mean that comes from which items were drawn, beyond what the scatter over seeds shows already; 0 or more.
+
+    var(mean over seeds, per item) / I - (seed x item residual mean square) / (S I). With one seed nothing is taken off.
+    """
+    seeds, items = len(values_SI), len(values_SI[0])
+    if items < 2:
+        return 0.0
+    per_item = float(values_SI.mean(0).var(ddof=1)) / items
+    if seeds < 2:
+        return per_item
+    rest = values_SI - values_SI.mean(0) - values_SI.mean(1, keepdims=True) + values_SI.mean()
+    return max(0.0, per_item - float((rest**2).sum()) / ((seeds - 1) * (items - 1)) / (seeds * items))
+
+
+def spread_within(found: Fit, scores_N: Array, setting_N: Sequence[int]) -> tuple[float, float]:
+    """Variance between runs of one setting, pooled over settings, and its degrees of freedom after Satterthwaite (1946).
+
+    The luck of a seed moves all settings together, so it is seen only as often as there are seeds; the noise of single runs is seen in
+    every setting. (nan, 0) where no setting has two runs.
+    """
+    plain = fit(scores_N, setting_N, [0] * len(scores_N))
+    if not plain.df:
+        return math.nan, 0.0
+    noise, total = float(found.residual_N @ found.residual_N), float(plain.residual_N @ plain.residual_N)
+    parts = ((noise, found.df), (total - noise, plain.df - found.df))
+    bottom = sum((part / plain.df) ** 2 / df for part, df in parts if df > 0)
+    return total / plain.df, (total / plain.df) ** 2 / bottom if bottom else float(plain.df)
+
+
+def mean_interval(mean: float, variance: float, df: float) -> dict[str, float | None]:
+    """95 % t interval of a mean, given the variance of the mean; without degrees of freedom the bounds are None."""
+    from scipy import stats
+
+    half = float(stats.t.ppf(0.975, df)) * math.sqrt(variance) if df > 0 else None
+    return {"mean": mean, "low": None if half is None else mean - half, "high": None if half is None else mean + half}
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p-values adjusted for the family-wise error over tests of any dependence (Holm 1979)."""
+    order = sorted(range(len(p_values)), key=p_values.__getitem__)
+    adjusted, largest = [0.0] * len(p_values), 0.0
+    for rank, index in enumerate(order):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = largest
+    return adjusted
+
+
+def _dummies(labels: Sequence[int]) -> Array:
+    same: Array = (np.asarray(labels)[:, None] == np.unique(labels)).astype(np.float64)
+    return same
+
+
+def _standardised(found: Fit) -> Array:
+    """Residuals at the size of the noise itself. A run that alone stands for its setting has none and says nothing."""
+    room_N = np.diag(found.leave_NN)
+    seen = room_N > 1e-9
+    return found.residual_N[seen] / np.sqrt(room_N[seen])
+
+
+def _largest_t(noise_BN: Array, found: Fit, contrast_JN: Array, items_J: Array, item_count: int, rng: Any) -> Array:
+    """max over comparisons of |T| for every draw, were all settings equal. The luck of items is drawn per comparison: a little too wide."""
+    difference_BJ = noise_BN @ contrast_JN.T
+    variance_B = ((noise_BN @ found.leave_NN) ** 2).sum(1) / found.df
+    variance_BJ = variance_B[:, None] * (contrast_JN**2).sum(1)
+    if items_J.any():
+        difference_BJ = difference_BJ + np.sqrt(items_J) * rng.standard_normal(difference_BJ.shape)
+        variance_BJ = variance_BJ + items_J * (rng.chisquare(item_count - 1, difference_BJ.shape) / (item_count - 1))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        t_BJ: Array = np.nan_to_num(np.abs(difference_BJ) / np.sqrt(variance_BJ), nan=0.0, posinf=np.inf)
+    top_B: Array = t_BJ.max(1)
+    return top_B
+
+
+def _p_value(top_B: Array, t: float) -> float:
+    """Share of the draws, the study itself counted among them, whose largest |T| is at least ``t``."""
+    return float(len(top_B) - np.searchsorted(top_B, t) + 1) / (len(top_B) + 1)

@@ -1,0 +1,157 @@
+"""A table of results made elsewhere.
+
+In: a CSV file with a header, one run per line. Out: the scores of one metric, cell by cell.
+
+    model,data,prompt_weight,response_weight,seed,exact_match,posix        wide: one column per score
+    model,data,prompt_weight,response_weight,seed,metric,value             long: one line per score
+
+``prompt_weight`` and ``response_weight`` must be there, ``seed`` may. In the wide form columns of numbers are scores and columns of text
+say which setting (model, data, ...) a run belongs to; in the long form every other column does. Weights (0, 0) are the untuned model.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from holdfast.errors import HoldfastError, nearest
+from holdfast.tune.weights import check_weight
+
+WEIGHTS = ("prompt_weight", "response_weight")
+SEED = "seed"
+LONG = ("metric", "value")
+
+Record = tuple[int, dict[str, str]]  # line number, column -> text
+
+
+@dataclass(frozen=True)
+class Run:
+    """One score. ``cell`` is (prompt weight, response weight); ``setting`` the values of the table's setting columns."""
+
+    setting: tuple[str, ...]
+    cell: tuple[float, float]
+    seed: str
+    value: float
+
+
+@dataclass(frozen=True)
+class Table:
+    """The runs of one metric."""
+
+    columns: tuple[str, ...]
+    """The setting columns that tell lines apart."""
+    metric: str
+    runs: list[Run]
+
+
+def read_table(path: Path, metric: str = "", where: str = "") -> Table:
+    """Read the scores of one metric.
+
+    Args:
+        metric: which score; may be left out where there is only one.
+        where: ``column=value,...``: only these lines.
+
+    Raises:
+        HoldfastError: no such file, a missing column, a value that is no number, two lines for one run, an unknown metric or filter.
+    """
+    header, records = _read(path)
+    for name in WEIGHTS:
+        if name not in header:
+            raise HoldfastError(f"{path}: no column '{name}'; columns are {', '.join(header)}", hint=nearest(name, header))
+    long = all(name in header for name in LONG)
+    records = _filtered(records, where, header, path)
+    others = [name for name in header if name not in (*WEIGHTS, SEED, *(LONG if long else ()))]
+    scores = sorted({record["metric"] for _, record in records}) if long else [n for n in others if _numeric(n, records)]
+    metric = _metric(metric, scores, path)
+    kept = [(line, record) for line, record in records if not long or record["metric"] == metric]
+    columns = tuple(n for n in others if (long or n not in scores) and len({record[n] for _, record in kept}) > 1)
+    return Table(columns, metric, _runs(kept, columns, "value" if long else metric, path))
+
+
+def _read(path: Path) -> tuple[list[str], list[Record]]:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.reader(file)
+            header = [name.strip() for name in next(reader, [])]
+            records = []
+            for fields in reader:
+                if not fields:
+                    continue
+                if len(fields) != len(header):
+                    raise HoldfastError(f"{path}, line {reader.line_num}: {len(fields)} values for {len(header)} columns")
+                records.append((reader.line_num, dict(zip(header, (f.strip() for f in fields), strict=True))))
+    except OSError as error:
+        raise HoldfastError(f"{path}: {error.strerror}") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise HoldfastError(f"{path}: not a CSV file in UTF-8 ({error})") from error
+    if not records:
+        raise HoldfastError(f"{path}: no data", hint="the first line names the columns, every other line is a run")
+    if len(set(header)) < len(header):
+        raise HoldfastError(f"{path}: column '{next(n for n in header if header.count(n) > 1)}' appears twice")
+    return header, records
+
+
+def _filtered(records: list[Record], where: str, header: list[str], path: Path) -> list[Record]:
+    for part in filter(None, (p.strip() for p in where.split(","))):
+        name, equals, value = (piece.strip() for piece in part.partition("="))
+        if not equals:
+            raise HoldfastError(f"--where {where}: '{part}' is not column=value")
+        if name not in header:
+            raise HoldfastError(
+                f"--where {where}: {path} has no column '{name}'; columns are {', '.join(header)}", hint=nearest(name, header)
+            )
+        known = sorted({record[name] for _, record in records})
+        records = [(line, record) for line, record in records if record[name] == value]
+        if not records:
+            raise HoldfastError(
+                f"--where {where}: no line has {name} {value}; there are {', '.join(known[:20])}", hint=nearest(value, known)
+            )
+    return records
+
+
+def _metric(metric: str, scores: list[str], path: Path) -> str:
+    if not scores:
+        raise HoldfastError(f"{path}: no column of scores", hint="a score column holds a number on every line")
+    if metric and metric not in scores:
+        raise HoldfastError(f"{path}: no scores '{metric}'; there are {', '.join(scores)}", hint=nearest(metric, scores))
+    if not metric and len(scores) > 1:
+        raise HoldfastError(f"{path} holds several scores: {', '.join(scores)}", hint="choose one with --metric")
+    return metric or scores[0]
+
+
+def _runs(records: list[Record], columns: tuple[str, ...], value: str, path: Path) -> list[Run]:
+    seen: dict[tuple[object, ...], int] = {}
+    runs = []
+    for line, record in records:
+        place = f"{path}, line {line}"
+        weights = [check_weight(_number(record, name, place), name, place) for name in WEIGHTS]
+        run = Run(tuple(record[c] for c in columns), (weights[0], weights[1]), record.get(SEED, ""), _number(record, value, place))
+        first = seen.setdefault((run.setting, run.cell, run.seed), line)
+        if first != line:
+            raise HoldfastError(
+                f"{place}: weights ({weights[0]:g}, {weights[1]:g}) of this setting stand on line {first} already",
+                hint="runs of one setting that differ in their seed need a column 'seed'",
+            )
+        runs.append(run)
+    return runs
+
+
+def _number(record: dict[str, str], name: str, place: str) -> float:
+    try:
+        value = float(record[name])
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise HoldfastError(f"{place}: {name} is '{record[name]}', not a finite number")
+    return value
+
+
+def _numeric(name: str, records: list[Record]) -> bool:
+    """Whether a column is meant as numbers: its first value is one. A later one that is not is an error, not a setting."""
+    try:
+        float(records[0][1][name])
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,71 @@
+"""The process of one slot: does jobs until the study that started it hangs up.
+
+In: the descriptor of a connection, the study directory, threads; then jobs. Out: a row per job. What a job prints goes to ``log.txt`` in
+its folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+
+def serve(descriptor: int, study: Path, threads: int) -> None:
+    """Do jobs until the other side is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the study that started us decides
+    _die_with(os.getppid())
+    import torch
+
+    from holdfast.study.trial import Workbench, perform
+
+    torch.set_num_threads(threads)
+    bench = Workbench(study)
+    with contextlib.suppress(EOFError, ConnectionError), Connection(descriptor) as connection:
+        while True:
+            job = connection.recv()
+            folder = (study / job.file).parent
+            folder.mkdir(parents=True, exist_ok=True)
+            with _log_to(folder / "log.txt"):
+                row = perform(job, bench)
+            connection.send(row)
+
+
+def _die_with(parent: int) -> None:
+    """An orphan must not go on writing where the next `study run` will."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.2)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+@contextlib.contextmanager
+def _log_to(file: Path) -> Iterator[None]:
+    """Send stdout and stderr, also those of libraries, to a file."""
+    kept = os.dup(1), os.dup(2)
+    with file.open("a", encoding="utf-8") as log:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            for number, original in enumerate(kept, 1):
+                os.dup2(original, number)
+                os.close(original)
+
+
+if __name__ == "__main__":
+    serve(int(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))

@@ -1,0 +1,240 @@
+"""``holdfast study best``: the published grids, tables from elsewhere good and bad, and the config of a chosen setting."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from holdfast import cli
+from holdfast.config import TuneConfig
+from holdfast.errors import HoldfastError
+from holdfast.study.reanalysis import analyse, as_text
+from holdfast.study.table import read_table
+from study_worlds import trial
+
+PUBLISHED = Path(__file__).parents[1] / "examples" / "paper" / "published" / "wit_grids.csv"
+
+
+@pytest.fixture(scope="module")
+def published() -> dict[str, Any]:
+    return analyse(read_table(PUBLISHED, "average", "stage=sft"), higher_is_better=True)
+
+
+def test_the_published_grid_is_21_trainings_in_15_settings(published: dict[str, Any]) -> None:
+    assert (published["cells"], published["classes"], len(published["settings"])) == (35, 21, 15)
+    assert published["setting_columns"] == ["data", "model"]
+
+
+def test_noise_within_twins_of_the_published_runs(published: dict[str, Any]) -> None:
+    """Standard deviation between runs of equal ratio, 14 degrees of freedom per setting."""
+    noise = {s["setting"]: s["noise_sd"] for s in published["settings"]}
+    assert {s["noise_df"] for s in published["settings"]} == {14}
+    expected = {
+        "Tulu-v2 Llama-3.2-1B": 0.21,
+        "Alpaca-Cleaned Llama-3.2-1B": 0.90,
+        "LIMA Llama-3.2-1B": 0.14,
+        "Tulu-v2 Gemma-2-2B": 0.78,
+        "Alpaca-Cleaned Gemma-2-2B": 0.29,
+        "LIMA Gemma-2-2B": 0.75,
+        "Tulu-v2 Llama-3.2-3B": 0.46,
+        "Alpaca-Cleaned Llama-3.2-3B": 0.45,
+        "LIMA Llama-3.2-3B": 0.30,
+        "Tulu-v2 Mistral-7B": 2.02,
+        "Alpaca-Cleaned Mistral-7B": 1.71,
+        "LIMA Mistral-7B": 0.76,
+        "Tulu-v2 Llama-3-8B": 1.31,
+        "Alpaca-Cleaned Llama-3-8B": 2.34,
+        "LIMA Llama-3-8B": 1.08,
+    }
+    assert noise == pytest.approx(expected, abs=0.006)
+
+
+def test_seven_published_optima_are_re_runs_of_conventional_tuning(published: dict[str, Any]) -> None:
+    again = {s["setting"] for s in published["settings"] if s["rerun"]}
+    assert again == {
+        "LIMA Llama-3.2-1B",
+        "LIMA Gemma-2-2B",
+        "LIMA Llama-3.2-3B",
+        "LIMA Mistral-7B",
+        "Tulu-v2 Llama-3.2-3B",
+        "Tulu-v2 Mistral-7B",
+        "Alpaca-Cleaned Llama-3.2-3B",
+    }
+
+
+def test_published_gains_in_hindsight_by_luck_and_honestly(published: dict[str, Any]) -> None:
+    assert published["fixed"]["name"] == "(0.2, 0.8)"
+    assert published["fixed"]["gain"] == pytest.approx(2.30, abs=0.005)
+    assert published["fixed"]["gains"]["(1, 1)"] == pytest.approx(1.45, abs=0.005)
+    assert published["identical"] == {"runs": 5, "gain": pytest.approx(1.9, abs=0.05)}
+    left_out = {found["left_out"]: found["gain"] for found in published["left_out"]}
+    assert left_out == pytest.approx({"setting": 1.7, "model": 0.16, "data": 1.8}, abs=0.05)
+    assert sum(s["gain"] for s in published["settings"]) / 15 == pytest.approx(6.76, abs=0.005)
+
+
+def test_what_the_published_grid_supports(published: dict[str, Any]) -> None:
+    clear = {s["setting"] for s in published["settings"] if s["p"] <= 0.05}
+    assert clear == {"Tulu-v2 Llama-3.2-1B", "Tulu-v2 Llama-3-8B", "Alpaca-Cleaned Gemma-2-2B", "Alpaca-Cleaned Mistral-7B"}
+    assert not clear & {s["setting"] for s in published["settings"] if s["rerun"]}
+    assert all(r["low"] < 0 for r in published["ratios"])
+    assert published["finding"] == (
+        "Supported: in 4 of 15 settings a weighting beats conventional tuning beyond the noise of identical runs. "
+        "Not supported: that one fixed weighting beats it across settings ((0.2, 0.8) +2.30 % in hindsight, +1.72 % when chosen on other "
+        "settings); the size of the best cells' gain (+6.76 %; the best of 5 identical runs gains +1.89 %)."
+    )
+
+
+def test_after_preference_tuning_luck_alone_gives_more() -> None:
+    found = analyse(read_table(PUBLISHED, "average", "stage=dpo"), higher_is_better=True)
+    assert found["identical"]["gain"] == pytest.approx(4.6, abs=0.05)
+    assert sum(s["gain"] for s in found["settings"]) / 15 == pytest.approx(8.01, abs=0.005)
+
+
+def test_smaller_published_posix_is_better(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["study", "best", str(PUBLISHED), "--metric", "posix", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["higher_is_better"] is False
+    tulu = next(s for s in found["settings"] if s["setting"] == "Tulu-v2 Llama-3.2-1B")
+    assert (tulu["best"], tulu["best_name"]) == (0.463, "(0.6, 0)")
+    assert tulu["gain"] > 0
+
+
+def test_the_command_on_the_published_grid(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert cli.main(["study", "best", str(PUBLISHED), "--metric", "average", "--where", "stage=sft", "--output", str(out)]) == 0
+    text = capsys.readouterr().out
+    assert "35 pairs of weights, 21 distinct trainings" in text
+    assert "re-run of conventional tuning: 7 of 15" in text
+    assert json.loads((out / "best.json").read_text())["finding"] in text
+
+
+# tables from elsewhere
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text("\n".join(line.strip() for line in text.strip().splitlines()) + "\n", encoding="utf-8")
+    return path
+
+
+def test_the_wide_form_with_seeds(tmp_path: Path) -> None:
+    """Two models, two seeds; 0.1 + 0.2 : 0.3 is 1 : 1."""
+    lines = ["model,prompt_weight,response_weight,seed,accuracy,posix"]
+    for model, base in (("small", 50), ("large", 70)):
+        for seed in (0, 1):
+            lines += [
+                f"{model},0,1,{seed},{base + seed},0.5",
+                f"{model},0.30000000000000004,0.3,{seed},{base + 8 + seed * 1.1},0.4",
+                f"{model},0,0,,{base - 40},0.9" if seed == 0 else f"{model},1,1,{seed},{base + 7},0.4",
+            ]
+    path = write(tmp_path / "results.csv", "\n".join(lines))
+    table = read_table(path, "accuracy")
+    assert table.columns == ("model",)
+    found = analyse(table, higher_is_better=True)
+    assert found["classes"] == 2
+    assert found["settings"][0]["base"] == 10
+    assert found["fixed"]["name"] == "(0.3, 0.3)"
+    assert found["settings"][0]["gain"] == pytest.approx(100 * (58.55 - 50.5) / 50.5)
+    assert "accuracy: 2 settings" in as_text(found)
+
+
+def test_a_single_setting_without_repeats_supports_nothing(tmp_path: Path) -> None:
+    path = write(tmp_path / "one.csv", "prompt_weight,response_weight,score\n0,1,50\n0.2,0.8,60\n1,1,55")
+    found = analyse(read_table(path), higher_is_better=True)
+    assert found["finding"].startswith("Nothing is supported: no cell was run twice")
+    assert found["left_out"] == found["ratios"] == []
+    assert "p" in as_text(found)
+
+
+GOOD = "model,prompt_weight,response_weight,score\na,0,1,50\na,1,1,60\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "message"),
+    [
+        ("model,prompt_weigth,response_weight,score\na,0,1,5", {}, r"no column 'prompt_weight'(.|\n)*did you mean 'prompt_weigth'"),
+        (GOOD.replace("1,1,60", "one,1,60"), {}, r"line 3: prompt_weight is 'one', not a finite number"),
+        (GOOD.replace("1,1,60", "-1,1,60"), {}, r"line 3: prompt_weight is -1\.0; a weight is a finite number"),
+        (GOOD.replace("60", "nan"), {}, r"line 3: score is 'nan'"),
+        (GOOD.replace("60", "60,7"), {}, r"line 3: 5 values for 4 columns"),
+        (GOOD + "a,1,1,61\n", {}, r"line 4: weights \(1, 1\) of this setting stand on line 3 already(.|\n)*column 'seed'"),
+        (GOOD.replace("score", "model"), {}, r"column 'model' appears twice"),
+        ("prompt_weight,response_weight\n0,1", {}, "no column of scores"),
+        ("prompt_weight,response_weight,score\n", {}, "no data"),
+        ("", {}, "no data"),
+        ("prompt_weight,response_weight,f1,accuracy\n0,1,2,3", {}, r"several scores: f1, accuracy(.|\n)*--metric"),
+        (GOOD, {"metric": "scor"}, r"no scores 'scor'(.|\n)*did you mean 'score'"),
+        (GOOD, {"where": "modle=a"}, r"no column 'modle'(.|\n)*did you mean 'model'"),
+        (GOOD, {"where": "model=b"}, r"no line has model b; there are a"),
+        (GOOD, {"where": "model"}, "'model' is not column=value"),
+        (GOOD.replace("a,0,1,50\n", ""), {}, "no run with prompt weight 0"),
+        (GOOD.replace("50", "0"), {}, "conventional tuning scores 0 in score"),
+        ("model,prompt_weight,response_weight,score\na,0,1,5\na,1,1,5\nb,0,0.5,5", {}, "no pair of weights was run in every setting"),
+    ],
+)
+def test_bad_tables_say_where_and_what(tmp_path: Path, text: str, options: dict[str, str], message: str) -> None:
+    path = tmp_path / "bad.csv"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(HoldfastError, match=message):
+        analyse(read_table(path, **options), higher_is_better=True)
+
+
+def test_files_that_are_no_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "binary.csv").write_bytes(b"\xff\xfe\x00\x01")
+    for name, message in (("binary.csv", "not a CSV file in UTF-8"), ("absent.csv", "no such file or directory"), (".", "not a study")):
+        assert cli.main(["study", "best", str(tmp_path / name)]) == 2
+        assert message in capsys.readouterr().err
+
+
+# a study directory
+
+
+def make_study(path: Path, scores: dict[tuple[float, float], list[float]]) -> Path:
+    """What ``holdfast study run`` leaves behind, as far as choosing reads it."""
+    lines = []
+    for cell, values in scores.items():
+        for seed, value in enumerate(values):
+            row = trial(cell[0] / sum(cell), seed, value, value - 0.01, cell=list(cell))
+            row["trial"] = f"{len(lines):012x}"
+            row["path"] = f"trials/{row['trial']}"
+            config = TuneConfig(
+                model="pocket", data="pocket:instructions", output="x", prompt_weight=cell[0], response_weight=cell[1], seed=seed, limit=64
+            )
+            (path / row["path"]).mkdir(parents=True)
+            (path / row["path"] / "config.json").write_text(json.dumps({"command": "tune", "config": vars(config)}))
+            lines.append(json.dumps(row))
+    (path / "rows.jsonl").write_text("\n".join(lines) + '\n{"kind": "tri')  # cut off by a crash
+    (path / "config.json").write_text(json.dumps({"command": "study run", "config": {}, "resolved": {}}))
+    (path / "summary.json").write_text(json.dumps({"command": "study run", "metric": "score", "higher_is_better": True}))
+    return path
+
+
+def test_the_chosen_setting_is_printed_as_a_config_that_tune_takes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    study = make_study(tmp_path / "study", {(0, 1): [0.5, 0.51, 0.49], (0.2, 0.8): [0.7, 0.72, 0.71], (1, 1): [0.6, 0.62, 0.6]})
+    assert cli.main(["study", "best", str(study), "--output", str(tmp_path / "out")]) == 0
+    out, err = capsys.readouterr()
+    assert "(0.2, 0.8) beats conventional tuning on the test split by +0.2" in err
+    assert yaml.safe_load(out) == {
+        "output": "study-best",
+        "model": "pocket",
+        "data": "pocket:instructions",
+        "prompt_weight": 0.2,
+        "response_weight": 0.8,
+        "limit": 64,
+    }
+    assert (tmp_path / "out" / "best.yaml").read_text() == out
+    config = cli._parse(TuneConfig, "tune", ["--config", str(tmp_path / "out" / "best.yaml"), "--seed", "7"])
+    assert (config.prompt_weight, config.response_weight, config.seed) == (0.2, 0.8, 7)
+
+
+def test_the_selection_of_a_study_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    study = make_study(tmp_path / "study", {(0, 1): [0.5, 0.51], (0.2, 0.8): [0.5, 0.49]})
+    assert cli.main(["study", "best", str(study), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["chosen"] == found["conventional"] == "(0, 1)"
+    assert found["tune"]["response_weight"] == 1
+    assert cli.main(["study", "best", str(study), "--metric", "scores"]) == 2
+    assert "did you mean 'score'" in capsys.readouterr().err
