@@ -1,0 +1,54 @@
+"""The JSON of ``sensitivity compare`` or ``check`` -> differences with their intervals."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from holdfast.report.figures import Axis, Series, level, points
+from holdfast.report.parts import Cell, Column, Facts, Figure, Interval, Note, Part, Table
+from holdfast.report.reading import Run
+from holdfast.report.text import number
+
+
+def compared(run: Run, limit: int) -> list[Part]:
+    """Two runs over the same sets, B against A."""
+    found = run.summary
+    notes = [Note(f"{note[0].upper()}{note[1:]}.") for note in map(str, found.get("notes", []))]
+    facts = Facts([("A", str(found["run_a"])), ("B", str(found["run_b"]))])
+    return [*_verdict(found), facts, *notes, _figure(found["by_kind"]), _table(found["by_kind"]), *_moved(found)]
+
+
+def _verdict(found: dict[str, Any]) -> list[Part]:
+    """Only a check has one."""
+    if "failed" not in found:
+        return []
+    tolerance = f"Tolerance: {number(found['max_increase'])} nats per token."
+    if not found["failed"]:
+        return [Note(f"No kind is worse beyond tolerance and noise. {tolerance}", "finding")]
+    return [Note(f"Worse beyond tolerance and noise: {', '.join(map(str, found['failed']))}. {tolerance}", "warning")]
+
+
+def _figure(by_kind: dict[str, Any]) -> Figure:
+    kinds = list(by_kind)
+    notes = [f"p = {number(row['p'], 4)}, {row['sets']} sets" for row in by_kind.values()]
+    dots = Series("B - A", kinds, [_change(row) for row in by_kind.values()], notes, "dots", "@accent", size=11)
+    caption = f"Change of POSIX by kind with 95 % intervals, paired over {by_kind[kinds[0]]['sets']} sets; below 0, B is steadier."
+    axes = Axis("kind of variant", names=kinds), Axis("B - A, nats per token")
+    return points("Change from A to B", caption, [dots], *axes, height=320, shapes=[level(0.0)])
+
+
+def _table(by_kind: dict[str, Any]) -> Table:
+    rows: list[list[Cell]] = [[kind, row["a"], row["b"], _change(row), row["p"], row["sets"]] for kind, row in by_kind.items()]
+    columns = [Column("kind"), Column("A"), Column("B"), Column("B - A"), Column("p", 4), Column("sets")]
+    return Table("POSIX of both", columns, rows, "In brackets: 95 % intervals.")
+
+
+def _moved(found: dict[str, Any]) -> list[Part]:
+    keys = ("set_id", "kind", "a", "b", "difference")
+    rows: list[list[Cell]] = [[row[key] for key in keys] for row in found.get("moved_most", [])]
+    columns = [Column("set", kind="code"), Column("kind"), Column("A"), Column("B"), Column("B - A")]
+    return [Table("Sets that moved most", columns, rows)] if rows else []
+
+
+def _change(row: dict[str, Any]) -> Interval:
+    return Interval(row["difference"], row["low"], row["high"])

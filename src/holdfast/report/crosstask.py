@@ -1,0 +1,220 @@
+"""The runs of ``crosstask`` -> which source helps which target, what the labels look like, and whether similarity explains it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from holdfast.report.figures import Axis, Look, Series, level, points
+from holdfast.report.heatmap import Matrix, heat_map
+from holdfast.report.parts import Cell, Choice, Column, Facts, Figure, Interval, Note, Part, Table
+from holdfast.report.reading import Run
+from holdfast.report.text import number
+
+_BASELINES = ("zero-shot", "in-task")
+_OTHERS = ("mixed", "vote")
+
+
+def transferred(run: Run, limit: int) -> list[Part]:
+    """A grid of sources and targets: accuracy beside validity, label distributions, choices of a source, all with intervals."""
+    targets = run.summary.get("targets")
+    if not targets:
+        return [_facts(run), *unfinished(run)]
+    parts: list[Part] = [*_finding(run), _facts(run), _grid(targets, "accuracy"), _grid(targets, "validity")]
+    options = [(name, [_accuracy(name, target), _labels(name, target), _conditions(name, target)]) for name, target in targets.items()]
+    return [*parts, Choice("Target", options), _choices(targets)]
+
+
+def analysed(run: Run, limit: int) -> list[Part]:
+    """Rank correlation of a source's accuracy with similarity of hidden states, layer by layer."""
+    targets = run.summary.get("targets") or {}
+    if not targets:
+        return [_facts(run), *unfinished(run)]
+    return [_facts(run), Choice("Target", [(name, _explained(name, found)) for name, found in targets.items()])]
+
+
+def _explained(name: str, found: dict[str, Any]) -> list[Part]:
+    layers = {predictor: rows for predictor, rows in found.get("layers", {}).items() if rows}
+    n = len(found["sources"])
+    figures = (
+        (
+            "Rank correlation by layer",
+            "rho",
+            "Spearman's rho",
+            f"Correlation over {n} sources of accuracy with similarity, p and q in tooltips",
+        ),
+        ("Similarity by layer", "mean_similarity", "mean cosine", f"Mean similarity of the {n} sources with the target"),
+    )
+    parts: list[Part] = [_by_layer(f"{title}: {name}", said, unit, key, layers) for title, key, unit, said in figures if layers]
+    rows: list[list[Cell]] = [
+        [predictor, int(r["layer"]), *(_finite(r[key]) for key in ("rho", "p", "q", "mean_similarity"))]
+        for predictor, by_layer in layers.items()
+        for r in by_layer
+    ]
+    rows += [[predictor, None, _finite(r["rho"]), _finite(r["p"]), None, None] for predictor, r in found.get("simple", {}).items()]
+    columns = [
+        Column("predictor"),
+        Column("layer"),
+        Column("rho", 2),
+        Column("p", 4),
+        Column("q over layers", 4),
+        Column("mean similarity"),
+    ]
+    accuracy: list[list[Cell]] = [[s, a] for s, a in zip(found["sources"], found["accuracy"], strict=True)]
+    sources = Table(f"Accuracy of the sources: {name}", [Column("source", kind="code"), Column("accuracy, %", 1)], accuracy)
+    return [*parts, Table(f"Predictors of accuracy: {name}", columns, rows), sources]
+
+
+def _by_layer(title: str, said: str, unit: str, key: str, layers: dict[str, Any]) -> Figure:
+    series = [
+        Series(
+            predictor,
+            [r["layer"] for r in rows],
+            [_finite(r[key]) for r in rows],
+            [f"p = {number(_finite(r['p']), 4)}, q = {number(_finite(r['q']), 4)}" for r in rows],
+            "both",
+            dash="dot" if predictor.endswith("raw") else "solid",
+        )
+        for predictor, rows in layers.items()
+    ]
+    caption = f"{said}; no intervals, and the best of many layers always looks good."
+    return points(title, caption, series, Axis("layer", {"dtick": 1}, 0), Axis(unit), height=340, shapes=[level(0.0)])
+
+
+def _facts(run: Run) -> Facts:
+    found, cost = run.summary, run.summary.get("cost", {})
+    pairs: list[tuple[str, Cell]] = [
+        ("model", run.config.get("model")),
+        ("run analysed", run.config.get("run")),
+        ("decoding", found.get("decode")),
+        ("calibration", found.get("calibration")),
+        ("examples per prompt (k)", found.get("k")),
+        ("retriever", run.config.get("retriever")),
+        ("targets", len(found["targets"]) if "targets" in found else None),
+        ("sources", len(found["sources"]) if "sources" in found else None),
+        ("tokens through the model", cost.get("tokens")),
+        ("% of the prompts' tokens", cost.get("share_of_plain_percent")),
+        ("seconds", found.get("seconds")),
+        ("seed", run.config.get("seed")),
+    ]
+    return Facts([(name, value) for name, value in pairs if value is not None])
+
+
+def _finding(run: Run) -> list[Part]:
+    g = run.summary.get("grand")
+    if not g:
+        return []
+    text = (
+        f"Mean accuracy over targets: zero-shot {number(g['zero_shot'], 1)} %, cross-task {number(g['cross_task'], 1)} % ({g['points']:+.1f} points), "
+        f"vote of the sources {number(g['vote'], 1)} %."
+    )
+    return [Note(text, "finding"), Note("Accuracy is never shown without validity: part of a gain may be that answers are labels at all.")]
+
+
+def unfinished(run: Run) -> list[Part]:
+    """Accuracy so far, from the rows alone."""
+    if not run.rows:
+        return [Note("There are no rows yet.")]
+    cells: dict[tuple[str, str], list[bool]] = {}
+    for row in run.rows:
+        if row.get("split", "test") == "test" and isinstance(row.get("correct"), bool):
+            cells.setdefault((str(row.get("target")), str(row.get("condition"))), []).append(row["correct"])
+    rows: list[list[Cell]] = [[t, c, 100 * sum(found) / len(found), len(found)] for (t, c), found in cells.items()]
+    return [Table("So far", [Column("target"), Column("condition"), Column("accuracy, %", 1), Column("items")], rows)]
+
+
+def _grid(targets: dict[str, Any], what: str) -> Figure:
+    """Sources (rows) by targets (columns), with the baselines above and what combines sources below."""
+    by = {name: {row["condition"]: row.get(what) or {} for row in target["conditions"]} for name, target in targets.items()}
+    conditions = _ordered([condition for rows in by.values() for condition in rows])
+    values = [[by[target].get(condition, {}).get("value") for target in by] for condition in conditions]
+    notes = [[_ends(by[target].get(condition)) for target in by] for condition in conditions]
+    items = [target["items"] for target in targets.values()]
+    n = f"{min(items)}" if min(items) == max(items) else f"{min(items)} to {max(items)}"
+    said = {"accuracy": "Share of right answers", "validity": "Share of outputs that are a label at all"}[what]
+    caption = (
+        f"{said}, in percent, for every source (row) and target (column), {n} items per cell; baselines stand above the sources, what "
+        "combines sources below. 95 % intervals are in the tooltips."
+    )
+    above = sum(condition in _BASELINES for condition in conditions)
+    below = len(conditions) - sum(condition in _OTHERS for condition in conditions)
+    line = {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "line": {"color": "@ink", "width": 1.5}}
+    shapes = [line | {"y0": y - 0.5, "y1": y - 0.5} for y in sorted({above, below}) if 0 < y < len(conditions)]
+    matrix = Matrix(values, conditions, list(by), notes, ("condition", "target", f"{what}, %"), 1)
+    return heat_map(what.capitalize(), caption, matrix, (0.0, 100.0) if what == "validity" else None, shapes=shapes)
+
+
+def _ordered(conditions: Sequence[str]) -> list[str]:
+    """Baselines, then sources, then what combines sources."""
+    found = list(dict.fromkeys(conditions))
+    return sorted(found, key=lambda c: (_BASELINES.index(c) - 10) if c in _BASELINES else (_OTHERS.index(c) + 10) if c in _OTHERS else 0)
+
+
+def _accuracy(name: str, target: dict[str, Any]) -> Figure:
+    """Accuracy and validity of each condition, side by side, with intervals."""
+    rows = {row["condition"]: row for row in target["conditions"]}
+    names = _ordered(list(rows))
+    series = []
+    looks: tuple[tuple[str, Look, str, float], ...] = (("accuracy", "dots", "@accent", -0.09), ("validity", "rings", "@2", 0.09))
+    for what, look, colour, shift in looks:
+        known = [(condition, share) for condition in names if (share := _share(rows[condition].get(what))) is not None]
+        if known:
+            series.append(Series(what, [c for c, _ in known], [share for _, share in known], look=look, colour=colour, shift=shift))
+    caption = f"Accuracy (filled) beside validity (rings) on {name}, {target['items']} items, with 95 % Wilson intervals."
+    axes = Axis("condition", names=names), Axis("percent", {"range": [0, 103]}, 1)
+    return points(f"Accuracy and validity: {name}", caption, series, *axes, height=400)
+
+
+def _labels(name: str, target: dict[str, Any]) -> Figure:
+    rows = {row["condition"]: row["labels"] for row in target["conditions"]}
+    names = _ordered(list(rows))
+    labels = list(dict.fromkeys(label for counts in rows.values() for label in counts))
+    values = [[100 * rows[c].get(label, 0) / max(1, sum(rows[c].values())) for label in labels] for c in names]
+    caption = (
+        f"How often each label is predicted on {name}, in percent of {target['items']} items (no intervals); a column that fills or empties "
+        "shows the bias of a source."
+    )
+    matrix = Matrix(values, names, labels, None, ("condition", "label", "share, %"), 0)
+    return heat_map(f"Label distribution: {name}", caption, matrix)
+
+
+def _conditions(name: str, target: dict[str, Any]) -> Table:
+    rows: list[list[Cell]] = []
+    for row in target["conditions"]:
+        test = row.get("against_zero_shot")
+        change = Interval(test["difference"], test.get("low"), test.get("high")) if test else None
+        shares = [_share(row.get("accuracy")), _share(row.get("validity"))]
+        batch = _share(row.get("accuracy_batch_calibrated"))
+        rows.append([row["condition"], *shares, change, test.get("p") if test else None, row.get("mass"), batch])
+    columns = [
+        Column("condition", kind="code"),
+        Column("accuracy, %", 1),
+        Column("validity, %", 1),
+        Column("points over zero-shot", 1),
+        Column("p, one-tailed", 4),
+        Column("label mass", 2),
+        Column("batch-calibrated, %", 1),
+    ]
+    return Table(f"Conditions: {name}", columns, rows, f"{target['items']} items; in brackets: 95 % intervals.")
+
+
+def _choices(targets: dict[str, Any]) -> Table:
+    rows: list[list[Cell]] = [
+        [name, way, choice["source"], _share(choice.get("accuracy")), "yes: no result" if choice["uses_test_labels"] else "no"]
+        for name, target in targets.items()
+        for way, choice in target["choice"].items()
+    ]
+    columns = [Column("target"), Column("chosen by"), Column("source"), Column("accuracy, % [95 %]", 1), Column("looks at test labels")]
+    return Table("Choosing a source", columns, rows)
+
+
+def _share(found: dict[str, Any] | None) -> Interval | None:
+    return Interval(found["value"], found["low"], found["high"]) if found else None
+
+
+def _ends(found: dict[str, Any] | None) -> str:
+    return f"95 %: {number(found['low'], 1)} to {number(found['high'], 1)}, n = {found['count']}" if found else ""
+
+
+def _finite(value: float | None) -> float | None:
+    return None if value is None or value != value else float(value)

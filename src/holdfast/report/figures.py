@@ -1,0 +1,176 @@
+"""Series -> figures in plotly's own plain form (traces and a layout): nothing is drawn before a browser does it.
+
+Every builder also makes the table of values behind the figure: it is what a reader without JavaScript sees and what becomes the CSV.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from holdfast.report.palette import SERIES
+from holdfast.report.parts import Cell, Column, Figure, Interval, Table
+from holdfast.report.text import label, number
+
+Value = float | int | None
+Look = Literal["line", "dots", "both", "rings"]
+_MODES = {"line": "lines", "dots": "markers", "rings": "markers", "both": "lines+markers"}
+
+
+@dataclass(frozen=True)
+class Series:
+    """Points of one name; a ``y`` with an interval gets its bar. ``notes`` are lines for the tooltip of each point."""
+
+    name: str
+    x: Sequence[Any]
+    y: Sequence[Value | Interval]
+    notes: Sequence[str] | None = None
+    look: Look = "line"
+    colour: str = ""
+    dash: str = "solid"
+    width: float = 2
+    size: float = 9
+    legend: bool = True
+    shift: float = 0.0
+    """On an axis of names: how far beside the name."""
+    shade: Sequence[Value] | None = None
+    """A value in 0..1 per point that colours it on the sequential scale, instead of ``colour``."""
+
+    @property
+    def values(self) -> list[Value]:
+        """The estimates without their intervals."""
+        return [y.value if isinstance(y, Interval) else y for y in self.y]
+
+
+@dataclass(frozen=True)
+class Axis:
+    """Title and, where needed, settings in plotly's form. ``digits`` are for tooltips and the table of values."""
+
+    title: str
+    more: dict[str, Any] = field(default_factory=dict)
+    digits: int = 3
+    names: Sequence[str] = ()
+    """Names at 0, 1, 2 ...: the series' x are then such names."""
+    floor: float | None = None
+    """Makes the axis logarithmic from here on; what lies below, 0 above all, stands at its edge."""
+
+    def at(self, value: Any, shift: float = 0.0) -> Any:
+        """Where a value stands."""
+        if self.names:
+            return self.names.index(value) + shift
+        return math.log10(max(value, self.floor)) if self.floor else value
+
+    @property
+    def layout(self) -> dict[str, Any]:
+        """The axis as plotly takes it."""
+        made: dict[str, Any] = {"title": {"text": label(self.title)}}
+        if self.names:
+            made |= name_ticks(self.names) | {"range": [-0.6, len(self.names) - 0.4]}
+        elif self.floor:
+            ticks = [t for t in (1e-5, 1e-4, 3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1.0) if t > 1.5 * self.floor]
+            made |= {"tickvals": [self.at(t) for t in (self.floor, *ticks)], "ticktext": ["0", *(f"{t:g}" for t in ticks)]}
+            made |= {"range": [self.at(self.floor) - 0.15, 0.15]}
+        return made | self.more
+
+
+def points(title: str, caption: str, series: Sequence[Series], x: Axis, y: Axis, *, height: int = 380, **layout: Any) -> Figure:
+    """Lines, dots, or both, with intervals as bars."""
+    made = [_trace(one, one.colour or SERIES[place % len(SERIES)], x, y) for place, one in enumerate(series)]
+    shown = {"xaxis": x.layout, "yaxis": y.layout, "showlegend": sum(one.legend for one in series) > 1} | layout
+    rows: list[list[Cell]] = [[one.name, at, value] for one in series for at, value in zip(one.x, one.y, strict=True)]
+    columns = [Column("series", kind="code"), Column(x.title, x.digits), Column(y.title, y.digits)]
+    return Figure(title, caption, made, shown, Table(title, columns, rows), height)
+
+
+def bars(title: str, caption: str, names: Sequence[str], series: Sequence[Series], value: Axis, *, height: int | None = None) -> Figure:
+    """Horizontal bars, one line per name, the series stacked from the left."""
+    made = [
+        {
+            "type": "bar",
+            "orientation": "h",
+            "name": label(one.name),
+            "y": list(range(len(names))),
+            "x": one.values,
+            "marker": {"color": one.colour or SERIES[place % len(SERIES)]},
+            "customdata": [[label(name)] for name in names],
+            "hovertemplate": f"%{{customdata[0]}}<br>{label(one.name)}: <b>%{{x:,.{value.digits}f}}</b><extra></extra>",
+        }
+        for place, one in enumerate(series)
+    ]
+    lines = {"title": {"text": ""}} | name_ticks(names) | {"autorange": "reversed", "showgrid": False}
+    shown = {"barmode": "stack", "bargap": 0.35, "showlegend": len(series) > 1, "legend": {"traceorder": "normal"}}
+    rows: list[list[Cell]] = [[name, *(one.y[i] for one in series)] for i, name in enumerate(names)]
+    table = Table(title, [Column("name", kind="code"), *(Column(one.name, value.digits) for one in series)], rows)
+    height = height or max(200, 110 + 26 * len(names))
+    return Figure(title, caption, made, shown | {"xaxis": value.layout, "yaxis": lines}, table, height)
+
+
+def level(value: float) -> dict[str, Any]:
+    """A dotted horizontal line."""
+    ends = {"xref": "paper", "x0": 0, "x1": 1, "y0": value, "y1": value}
+    return {"type": "line", "line": {"color": "@muted", "width": 1, "dash": "dot"}} | ends
+
+
+def level_name(value: float, text: str) -> dict[str, Any]:
+    """The name of such a line, at its right end."""
+    where = {"xref": "paper", "x": 1, "xanchor": "right", "y": value, "yanchor": "bottom", "showarrow": False}
+    return where | {"text": label(text), "font": {"color": "@muted", "size": 11}}
+
+
+def colour_bar(title: str) -> dict[str, Any]:
+    """The key of a colour scale."""
+    return {
+        "thickness": 10,
+        "len": 0.9,
+        "outlinewidth": 0,
+        "title": {"text": label(title), "side": "right"},
+        "tickfont": {"color": "@muted"},
+    }
+
+
+def name_ticks(names: Sequence[str]) -> dict[str, Any]:
+    """Ticks of an axis of names at 0, 1, 2 ...; too many to read are left to the tooltips."""
+    if len(names) > 40:
+        return {"showticklabels": False, "zeroline": False}
+    ticks = {"tickmode": "array", "tickvals": list(range(len(names))), "ticktext": [label(name, 28) for name in names]}
+    return ticks | {"zeroline": False}
+
+
+def _trace(one: Series, colour: str, x: Axis, y: Axis) -> dict[str, Any]:
+    said = [label(at, 120) if isinstance(at, str) else number(at, x.digits) for at in one.x]
+    notes = [f"<br>{label(note, 300)}" for note in one.notes] if one.notes is not None else [""] * len(said)
+    where = f"{label(x.title)}: %{{customdata[0]}}<br>{label(y.title)}: <b>%{{y:.{y.digits}f}}</b>%{{customdata[1]}}"
+    made: dict[str, Any] = {
+        "type": "scatter",
+        "name": label(one.name),
+        "mode": _MODES[one.look],
+        "x": [x.at(value, one.shift) for value in one.x],
+        "y": one.values,
+        "customdata": [list(pair) for pair in zip(said, notes, strict=True)],
+        "hovertemplate": f"{label(one.name)}<br>{where}<extra></extra>",
+        "showlegend": one.legend,
+        "line": {"color": colour, "width": one.width, "dash": one.dash},
+        "marker": _marker(one, colour),
+        "cliponaxis": False,
+    }
+    ends = [y if isinstance(y, Interval) else Interval(None) for y in one.y]
+    if any(end.low is not None for end in ends):
+        up, down = [_gap(end.high, end.value) for end in ends], [_gap(end.value, end.low) for end in ends]
+        bar = {"type": "data", "symmetric": False, "array": up, "arrayminus": down}
+        made["error_y"] = bar | {"color": colour, "thickness": 1.5, "width": 4}
+    return made
+
+
+def _marker(one: Series, colour: str) -> dict[str, Any]:
+    if one.look == "rings":
+        return {"color": "rgba(0,0,0,0)", "size": one.size, "line": {"color": colour, "width": 2}}
+    if one.shade is None:
+        return {"color": colour, "size": one.size, "line": {"color": "@paper", "width": 1}}
+    scale = {"colorscale": "@sequential", "cmin": 0, "cmax": 1, "showscale": True, "colorbar": colour_bar(one.name)}
+    return {"color": list(one.shade), "size": one.size, "line": {"color": "@muted", "width": 1}} | scale
+
+
+def _gap(upper: Value, lower: Value) -> Value:
+    return None if upper is None or lower is None else max(0.0, upper - lower)

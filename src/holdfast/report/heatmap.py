@@ -1,0 +1,81 @@
+"""A matrix with names on both sides -> a figure whose cells are colours."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from holdfast.report.figures import Value, colour_bar, name_ticks
+from holdfast.report.parts import Cell, Column, Figure, Table
+from holdfast.report.text import label
+
+_MOST_WRITTEN = (30, 16)
+"""Rows and columns up to which there is room to write values into the cells."""
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """Values [rows, columns], None where there is none, and the names of everything."""
+
+    values: Sequence[Sequence[Value]]
+    rows: Sequence[str]
+    columns: Sequence[str]
+    notes: Sequence[Sequence[str]] | None
+    """A line per cell for the tooltip."""
+    axes: tuple[str, str, str]
+    """What rows, columns and values are."""
+    digits: int = 2
+
+
+def heat_map(title: str, caption: str, matrix: Matrix, limits: tuple[float, float] | None = None, **layout: Any) -> Figure:
+    """Colours from the smallest to the largest value, or between ``limits``."""
+    ends = {} if limits is None else {"zmin": limits[0], "zmax": limits[1]}
+    return _figure(title, caption, matrix, {"colorscale": "@sequential"} | ends, layout)
+
+
+def difference_map(title: str, caption: str, matrix: Matrix) -> Figure:
+    """Colours that part at 0, equally far to both sides."""
+    found = [abs(v) for line in matrix.values for v in line if v is not None and math.isfinite(v)]
+    reach = max(found, default=0.0) or 1.0
+    return _figure(title, caption, matrix, {"colorscale": "@diverging", "zmin": -reach, "zmax": reach}, {})
+
+
+def frame(column: float, row: float, colour: str, dash: str) -> dict[str, Any]:
+    """A frame around one cell."""
+    edge = 0.47
+    box = {"x0": column - edge, "x1": column + edge, "y0": row - edge, "y1": row + edge}
+    return {"type": "rect", "layer": "above", "line": {"color": colour, "width": 2.5, "dash": dash}} | box
+
+
+def _figure(title: str, caption: str, matrix: Matrix, scale: dict[str, Any], layout: dict[str, Any]) -> Figure:
+    rows, columns, values = (label(axis) for axis in matrix.axes)
+    notes = matrix.notes or [[""] * len(matrix.columns) for _ in matrix.rows]
+    trace: dict[str, Any] = {
+        "type": "heatmap",
+        "x": list(range(len(matrix.columns))),
+        "y": list(range(len(matrix.rows))),
+        "z": matrix.values,
+        "xgap": 2,
+        "ygap": 2,
+        "hoverongaps": False,
+        "colorbar": colour_bar(matrix.axes[2]),
+        "customdata": [
+            [[label(row, 120), label(column, 120), label(notes[i][j], 300)] for j, column in enumerate(matrix.columns)]
+            for i, row in enumerate(matrix.rows)
+        ],
+        "hovertemplate": f"{rows}: %{{customdata[0]}}<br>{columns}: %{{customdata[1]}}<br>{values}: "
+        f"<b>%{{z:.{matrix.digits + 1}f}}</b><br>%{{customdata[2]}}<extra></extra>",
+    }
+    if len(matrix.rows) <= _MOST_WRITTEN[0] and len(matrix.columns) <= _MOST_WRITTEN[1]:
+        trace["texttemplate"] = f"%{{z:.{matrix.digits}f}}"
+    shown = {
+        "xaxis": {"title": {"text": columns}, "showgrid": False} | name_ticks(matrix.columns),
+        "yaxis": {"title": {"text": rows}, "showgrid": False, "autorange": "reversed"} | name_ticks(matrix.rows),
+        "margin": {"t": 12, "r": 12},
+    }
+    heads = [Column(f"{matrix.axes[0]} \\ {matrix.axes[1]}", kind="code"), *(Column(c, matrix.digits + 1) for c in matrix.columns)]
+    cells: list[list[Cell]] = [[name, *line] for name, line in zip(matrix.rows, matrix.values, strict=True)]
+    height = min(900, max(260, 120 + 32 * len(matrix.rows)))
+    return Figure(title, caption, [trace | scale], shown | layout, Table(title, heads, cells), height)

@@ -1,0 +1,122 @@
+"""The whole of ``holdfast report``, top to bottom: directories -> runs -> sections -> files."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from holdfast.config import ReportConfig
+from holdfast.errors import HoldfastError
+from holdfast.report import export, html
+from holdfast.report.pages import sections as make_sections
+from holdfast.report.pages import titles
+from holdfast.report.parts import Figure, Section, Table
+from holdfast.report.reading import read_run
+from holdfast.runs import write_text
+
+FORMATS = ("html", "md", "png", "csv")
+
+
+def make(config: ReportConfig) -> dict[str, Any]:
+    """Write the report.
+
+    Args:
+        config: see ``holdfast.config.ReportConfig``.
+
+    Returns:
+        The summary: runs by directory and command, files written, seconds, size of the page in bytes, and ``path``, the file to open.
+
+    Raises:
+        HoldfastError: no directory given, one that holds no run, an unknown format, a folder that does not exist, a file in the way.
+    """
+    started = time.perf_counter()
+    formats = _formats(config)
+    stem = _stem(config)
+    runs = [read_run(directory) for directory in dict.fromkeys(config.directories)]
+    sections = make_sections(runs, 12 if config.limit is None else config.limit)
+    summary: dict[str, Any] = {
+        "command": "report",
+        "runs": [
+            {"directory": str(run.path), "command": run.command, "complete": bool(run.summary), "rows": len(run.rows)} for run in runs
+        ],
+        "figures": len(list(export.named(sections, Figure))),
+        "tables": len(list(export.named(sections, Table))),
+    }
+    if config.dry_run:
+        return _preview(config, summary, sections)
+    title = config.title or _title(titles(runs))
+    files = _write(formats, stem, title, sections)
+    summary |= {"files": [str(path) for path in files], "path": str(files[0].resolve()), "bytes": files[0].stat().st_size}
+    summary["seconds"] = round(time.perf_counter() - started, 2)
+    for problem in (problem for section in sections for problem in section.problems):
+        print(f"note: {problem}", file=sys.stderr)
+    if not config.json:
+        print(summary["path"])
+    return summary
+
+
+def _formats(config: ReportConfig) -> list[str]:
+    wanted = [name.strip() for name in config.format.split(",") if name.strip()]
+    unknown = [name for name in wanted if name not in FORMATS]
+    if unknown or not wanted:
+        raise HoldfastError(f"--format {config.format}: allowed are {', '.join(FORMATS)}, comma separated")
+    return [name for name in FORMATS if name in wanted]
+
+
+def _stem(config: ReportConfig) -> Path:
+    """The path of the page without its ending: what all files of the report begin with."""
+    if not config.directories:
+        raise HoldfastError("no run directory given", hint="holdfast report DIR [DIR ...] --output report.html")
+    path = Path(config.output)
+    if path.is_dir():
+        raise HoldfastError(f"--output {path} is a directory", hint=f"name a file, such as {path / 'report.html'}")
+    if not path.parent.is_dir():
+        raise HoldfastError(f"--output {path}: the folder {path.parent} does not exist")
+    stem = path.with_suffix("") if path.suffix.removeprefix(".") in FORMATS else path
+    page = stem.with_name(stem.name + ".html")
+    if page.exists() and not config.overwrite and html.GENERATOR not in page.read_text(encoding="utf-8", errors="replace")[:4000]:
+        raise HoldfastError(f"--output {page} exists and is no report", hint="choose another name, or --overwrite")
+    return stem
+
+
+def _title(names: list[str]) -> str:
+    if len(names) <= 2:
+        return f"Report on {' and '.join(names)}"
+    return f"Report on {', '.join(names[:2])} and {len(names) - 2} more"
+
+
+def _write(formats: list[str], stem: Path, title: str, sections: list[Section]) -> list[Path]:
+    """The files in the order of the formats. Pictures come before the Markdown that links to them."""
+    drawn = export.pictures(sections, stem) if "png" in formats else {}
+    files: list[Path] = []
+    try:
+        if "html" in formats:
+            files.append(_put(stem, ".html", html.page(title, sections)))
+        if "md" in formats:
+            links = {key: path.name for key, path in drawn.items()}
+            files.append(_put(stem, ".md", export.markdown(title, sections, links)))
+        files += drawn.values()
+        if "csv" in formats:
+            files += [_put(stem, f"-{name}", text) for name, text in export.tables(sections)]
+    except OSError as error:
+        raise HoldfastError(f"cannot write to {stem.parent}: {error.strerror}") from error
+    if not files:
+        raise HoldfastError(f"--format {','.join(formats)}: there is nothing to write, as these runs give no figure and no table")
+    return files
+
+
+def _put(stem: Path, ending: str, text: str) -> Path:
+    path = stem.with_name(stem.name + ending)
+    write_text(path, text)
+    return path
+
+
+def _preview(config: ReportConfig, summary: dict[str, Any], sections: list[Section]) -> dict[str, Any]:
+    if not config.json:
+        for section in sections:
+            print(f"{section.kind}: {section.title}")
+            for _, part in export.named([section], Figure, Table):
+                print(f"  {type(part).__name__.lower():<6}  {part.title}")
+    return summary | {"dry_run": True}

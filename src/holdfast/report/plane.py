@@ -1,0 +1,118 @@
+"""Settings of a study -> the plane of prompt weight and response weight, where cells of equal ratio are visibly one training.
+
+Under AdamW without clipping only the ratio matters: all cells on a ray from the origin are the same run. They get one value, one colour,
+and a line through them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from holdfast.report.heatmap import Matrix, frame, heat_map
+from holdfast.report.parts import Figure
+from holdfast.report.settings import LOWER_IS_BETTER, Setting, Study
+from holdfast.report.text import label, number
+
+Places = Mapping[tuple[float, float], tuple[int, int]]
+"""Cell (prompt weight, response weight) -> its column and row."""
+
+
+def planes(study: Study, metric: str) -> list[Figure]:
+    """One plane per combination of what else is varied, the one with the chosen setting first; none where the weights span no plane."""
+    chosen = study.named("chosen")
+    groups = dict.fromkeys(s.others for s in sorted(study.settings, key=lambda s: s is not chosen))
+    made = (_plane(study, metric, others, [s for s in study.settings if s.others == others]) for others in groups)
+    return [figure for figure in made if figure][:6]
+
+
+def _plane(study: Study, metric: str, others: str, settings: Sequence[Setting]) -> Figure | None:
+    cells = {cell: s for s in settings for cell in s.members}
+    across, up = sorted({p for p, _ in cells}), sorted({r for _, r in cells}, reverse=True)
+    if len(across) < 2 or len(up) < 2:
+        return None
+    places = {(p, r): (across.index(p), up.index(r)) for p, r in cells}
+    values: list[list[float | None]] = [[None] * len(across) for _ in up]
+    notes = [[""] * len(across) for _ in up]
+    for cell, s in cells.items():
+        column, row = places[cell]
+        values[row][column] = _value(study, metric, s)
+        notes[row][column] = _note(study, metric, s)
+    title = f"Weight plane: {metric}" + (f" ({others})" if len({s.others for s in study.settings}) > 1 else "")
+    axes = ("response weight", "prompt weight", metric)
+    matrix = Matrix(values, [f"{r:g}" for r in up], [f"{p:g}" for p in across], notes, axes, _digits(values))
+    figure = heat_map(title, _caption(study, metric, settings), matrix, shapes=_frames(study, settings, places), showlegend=False)
+    return dataclasses.replace(figure, data=[*figure.data, *_rays(settings, places)], height=max(300, 130 + 48 * len(up)))
+
+
+def _caption(study: Study, metric: str, settings: Sequence[Setting]) -> str:
+    better = "lower" if metric in LOWER_IS_BETTER else "higher"
+    joined = sum(len(s.members) > 1 for s in settings)
+    said = (
+        f"Mean {metric} on the test split ({better} is better) over {study.seeds} per training: "
+        f"{sum(len(s.members) for s in settings)} cells are {len(settings)} distinct trainings"
+    )
+    if joined:
+        said += f"; lines join the cells of equal ratio, which are one and the same run ({joined} times)"
+    return f"{said}. {_legend(study, settings)} Intervals are in the tooltips."
+
+
+def _legend(study: Study, settings: Sequence[Setting]) -> str:
+    chosen, conventional = study.named("chosen"), study.named("conventional")
+    if chosen is not None and chosen is conventional:
+        return "Framed: the conventional setting, which is also the chosen one."
+    found = ((chosen, "Solid frame: chosen."), (conventional, "Dotted frame: conventional."))
+    return " ".join(text for setting, text in found if setting in settings)
+
+
+def _value(study: Study, metric: str, setting: Setting) -> float | None:
+    return setting.test.value if metric == study.metric and setting.test.value is not None else setting.mean(metric)
+
+
+def _note(study: Study, metric: str, setting: Setting) -> str:
+    said = [f"training {setting.name}, {setting.seeds}"]
+    if metric == study.metric and setting.test.low is not None:
+        said.append(f"95 % interval {number(setting.test.low)} to {number(setting.test.high)}")
+    if setting.share is not None:
+        said.append(f"prompt share {number(setting.share)}")
+    return "; ".join(said)
+
+
+def _rays(settings: Sequence[Setting], places: Places) -> list[dict[str, Any]]:
+    """A line with a light rim through the cells of each training that stands for several, beside their numbers."""
+    made = []
+    for s in (s for s in settings if len(s.members) > 1):
+        cells = [places[cell] for cell in sorted(s.members)]
+        right, down = _beside(cells)
+        line = {"x": [x + right for x, _ in cells], "y": [y + down for _, y in cells], "name": label(s.name), "hoverinfo": "skip"}
+        for colour, width, size in (("@paper", 3.5, 8), ("@ink", 1.2, 5)):
+            style = {"line": {"color": colour, "width": width}, "marker": {"size": size, "color": colour}}
+            made.append({"type": "scatter", "mode": "lines+markers"} | line | style)
+    return made
+
+
+def _beside(cells: Sequence[tuple[int, int]]) -> tuple[float, float]:
+    """How far a ray is moved within its cells so that it passes their numbers, and those of the cells between them."""
+    (x0, y0), (x1, y1) = cells[0], cells[-1]
+    if x0 == x1:
+        return -0.32, 0.0
+    slope = abs((y1 - y0) / (x1 - x0))
+    return (0.05, 0.38) if slope > 1 else (-0.3, 0.4) if 0 < slope < 1 else (0.0, 0.3)
+
+
+def _frames(study: Study, settings: Sequence[Setting], places: Places) -> list[dict[str, Any]]:
+    """Solid around every cell of the chosen training, dotted around the conventional one."""
+    made = []
+    for key, colour, dash in (("conventional", "@ink", "dot"), ("chosen", "@2", "solid")):
+        setting = study.named(key)
+        if setting is not None and setting in settings:
+            made += [frame(*places[cell], colour, dash) for cell in setting.members]
+    return made
+
+
+def _digits(values: Sequence[Sequence[float | None]]) -> int:
+    """Enough digits to tell the cells apart."""
+    found = [v for line in values for v in line if v is not None]
+    reach = max(found, default=1.0) - min(found, default=0.0)
+    return 1 if reach > 20 else 2 if reach > 0.5 else 3

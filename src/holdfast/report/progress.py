@@ -1,0 +1,112 @@
+"""The trials of a study -> learning curves, prompt and response NLL on held-out data; and what the trials cost."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+from holdfast.report.figures import Axis, Series, bars, points
+from holdfast.report.parts import Cell, Facts, Figure, Part
+from holdfast.report.reading import read_rows
+from holdfast.report.settings import Setting, Study
+from holdfast.report.tune import thinned
+
+_MOST_SETTINGS = 40
+_MOST_POINTS = 60
+_MOST_BARS = 24
+_HOURS = {"hours in all": "seconds", "hours training": "train", "hours measuring": "measure"}
+
+Curve = dict[int, list[float]]
+"""Step -> values of the seeds."""
+
+
+def learning(study: Study) -> list[Part]:
+    """Two figures, or none if the trials left no rows."""
+    settings = _some(study)
+    found = {s.name: _curves(study, s) for s in settings}
+    made = []
+    for key, what in (("response_nll", "Response NLL"), ("prompt_nll", "Prompt NLL")):
+        series = [_series(study, s, found[s.name][key]) for s in settings if found[s.name].get(key)]
+        if series:
+            made.append(_figure(study, what, series))
+    return list(made)
+
+
+def cost(study: Study) -> list[Part]:
+    """Where the time went: by setting, and in all."""
+    found = study.run.summary.get("cost") or {}
+    hours = {name: found[key] / 3600 for name, key in _HOURS.items() if isinstance(found.get(key), int | float)}
+    outside, disk = found.get("outside_share"), found.get("disk_bytes")
+    pairs: list[tuple[str, Cell]] = [
+        *hours.items(),
+        ("% outside both", 100 * outside if isinstance(outside, int | float) else None),
+        ("tokens trained on", found.get("tokens")),
+        ("disk, MB", disk / 1e6 if isinstance(disk, int | float) else None),
+    ]
+    facts = Facts([(name, value) for name, value in pairs if value is not None])
+    return [*_bars(study), *([facts] if facts.pairs else [])]
+
+
+def _bars(study: Study) -> list[Part]:
+    known = [s for s in study.settings if any(t.get("seconds") for t in s.trials)]
+    known.sort(key=lambda s: -_seconds(s, "train") - _seconds(s, "measure"))
+    shown = known[:_MOST_BARS]
+    if not shown:
+        return []
+    parts = (("train", "@accent"), ("measure", "@5"), ("other", "@faint"))
+    series = [Series(name, [], [_seconds(s, name) for s in shown], colour=colour) for name, colour in parts]
+    cut = f" The {len(shown)} most expensive of {len(known)} settings." if len(shown) < len(known) else ""
+    caption = f"Seconds of one trial by what they went into, means over {study.seeds} (no intervals).{cut}"
+    return [bars("Cost of a trial", caption, [s.name for s in shown], series, Axis("seconds", digits=1))]
+
+
+def _seconds(setting: Setting, part: str) -> float:
+    found = [float((t.get("seconds") or {}).get(part) or 0.0) for t in setting.trials]
+    return statistics.fmean(found) if found else 0.0
+
+
+def _figure(study: Study, what: str, series: Sequence[Series]) -> Figure:
+    cut = f" {len(series)} of {len(study.settings)} settings are drawn." if len(series) < len(study.settings) else ""
+    caption = (
+        f"{what} on held-out data while training, mean over {study.seeds} of each setting (no intervals). The chosen and the conventional "
+        f"setting stand out, tooltips name the others.{cut}"
+    )
+    title = f"Learning curves: {what[0].lower()}{what[1:]}"
+    return points(title, caption, series, Axis("step", digits=0), Axis("nats per token"), height=340)
+
+
+def _some(study: Study) -> list[Setting]:
+    """Not too many, spread over the prompt share; those with a name in the selection always, and last, so that they lie on top."""
+    special = dict.fromkeys(s for key in ("conventional", "chosen") if (s := study.named(key)) is not None)
+    rest = sorted((s for s in study.settings if s not in special), key=lambda s: (s.x or 0.0, s.name))
+    return [*thinned(rest, _MOST_SETTINGS - len(special)), *special]
+
+
+def _curves(study: Study, setting: Setting) -> dict[str, Curve]:
+    """Held-out values by step over the seeds of a setting; training batches where nothing was held out."""
+    made: dict[str, Curve] = {"response_nll": {}, "prompt_nll": {}}
+    for trial in setting.trials:
+        for row in _rows(study, trial):
+            for key, curve in made.items():
+                if isinstance(row.get(key), int | float) and isinstance(row.get("step"), int):
+                    curve.setdefault(row["step"], []).append(float(row[key]))
+    return made
+
+
+def _rows(study: Study, trial: dict[str, Any]) -> list[dict[str, Any]]:
+    path = trial.get("path")
+    if not isinstance(path, str):
+        return []
+    rows, _ = read_rows(study.run.path / path / "rows.jsonl")
+    held_out = [row for row in rows if row.get("kind") == "eval"]
+    return held_out if len(held_out) > 1 else [row for row in rows if row.get("kind") == "train"]
+
+
+def _series(study: Study, setting: Setting, curve: Curve) -> Series:
+    steps = thinned(sorted(curve), _MOST_POINTS)
+    values = [statistics.fmean(curve[step]) for step in steps]
+    for key, colour in (("chosen", "@2"), ("conventional", "@1")):
+        if setting is study.named(key):
+            return Series(f"{key} {setting.name}", steps, values, colour=colour, width=2.6)
+    return Series(setting.name, steps, values, colour="@faint", width=1.1, legend=False)

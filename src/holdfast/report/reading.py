@@ -1,0 +1,100 @@
+"""A directory -> ``Run``: its config, rows and summary, whatever state it is in.
+
+An unfinished run has no summary and a crash may have cut its last row: what is there is read, what is not is counted and said.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from holdfast.errors import HoldfastError
+from holdfast.runs import read_json
+
+# Files that commands without a run directory leave behind, and the command that made them.
+_LONE = {"comparison.json": "sensitivity compare", "check.json": "sensitivity check"}
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run directory holds. ``summary`` is empty while the run is incomplete; ``problems`` are sentences for the page."""
+
+    path: Path
+    command: str
+    config: dict[str, Any]
+    resolved: dict[str, Any]
+    rows: list[dict[str, Any]]
+    summary: dict[str, Any]
+    problems: list[str] = field(default_factory=list)
+
+    def of_kind(self, kind: str) -> list[dict[str, Any]]:
+        """The rows of one kind, in the order in which they were written."""
+        return [row for row in self.rows if row.get("kind") == kind]
+
+    @property
+    def name(self) -> str:
+        """The last part of its path."""
+        return self.path.resolve().name or str(self.path)
+
+
+def read_run(directory: str) -> Run:
+    """Read a run directory.
+
+    Raises:
+        HoldfastError: it does not exist or holds no run.
+    """
+    path = Path(directory)
+    if not path.is_dir():
+        raise HoldfastError(f"{directory}: no such directory", hint="give the --output of a holdfast command")
+    for name, command in _LONE.items():
+        if (path / name).is_file() and not (path / "config.json").is_file():
+            return Run(path, command, {}, {}, [], _object(path / name))
+    config = _object(path / "config.json") if (path / "config.json").is_file() else {}
+    if not isinstance(config.get("command"), str):
+        raise HoldfastError(f"{directory}: not a run directory (no config.json of a holdfast command)", hint=_nearby(path))
+    rows, problems = read_rows(path / "rows.jsonl")
+    summary: dict[str, Any] = {}
+    if (path / "summary.json").is_file():
+        summary = _object(path / "summary.json")
+    else:
+        problems.insert(0, f"This run is not complete: it has no summary yet. Shown is what its {len(rows):,} rows hold.")
+    return Run(path, config["command"], _dict(config.get("config")), _dict(config.get("resolved")), rows, summary, problems)
+
+
+def read_rows(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
+    """The rows of a JSONL file (none if it is absent) and what was wrong with it."""
+    if not path.is_file():
+        return [], []
+    rows, broken = [], 0
+    with path.open(encoding="utf-8", errors="replace") as file:
+        for line in file:
+            try:
+                row = json.loads(line)
+            except (json.JSONDecodeError, RecursionError):
+                broken += bool(line.strip())
+                continue
+            if isinstance(row, dict):
+                rows.append(row)
+            else:
+                broken += 1
+    counted = "1 row" if broken == 1 else f"{broken:,} rows"
+    return rows, [f"{counted} of {path.name} could not be read and {'was' if broken == 1 else 'were'} skipped."] if broken else []
+
+
+def _object(path: Path) -> dict[str, Any]:
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise HoldfastError(f"{path}: not a JSON object")
+    return value
+
+
+def _dict(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _nearby(path: Path) -> str:
+    """Run directories one level below, which were probably meant."""
+    found = sorted(p.parent.name for p in path.glob("*/config.json"))[:3]
+    return f"did you mean {', '.join(str(path / name) for name in found)}?" if found else "give the --output of a holdfast command"

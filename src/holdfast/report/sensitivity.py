@@ -1,0 +1,167 @@
+"""A ``sensitivity run`` -> POSIX by kind, sets ranked by psi, and for the sets that move most everything about them (``sets``)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from holdfast.report.figures import Axis, Series, points
+from holdfast.report.parts import Cell, Choice, Column, Facts, Figure, Interval, Note, Part, Table
+from holdfast.report.reading import Run
+from holdfast.report.sets import chosen_set, prompts_of
+from holdfast.report.text import number, shorten
+
+ALL = "all"
+
+INDICES = {
+    "psi": "how far log-probs move, nats per token", "psi_signed": "the same with its sign",
+    "unique_responses": "distinct responses per set", "response_entropy": "entropy of the responses, nats",
+    "logp_spread": "spread of log-probs of one response", "variation_ratio": "share of responses that are not the most frequent",
+    "consistency_rate": "share of equal pairs of answers", "answered": "share of responses that could be read as an answer",
+}  # fmt: skip
+
+
+def measured(run: Run, limit: int) -> list[Part]:
+    """What one measurement shows. ``limit``: sets shown in full."""
+    ranked = ranked_sets(run)
+    if not ranked:
+        return [_facts(run), Note("There are no sets in the rows yet.")]
+    parts: list[Part] = [*_finding(run), _facts(run), *_by_kind(run), _ranking(ranked), _ranked_table(ranked)]
+    shown = ranked[:limit] if limit else []
+    prompts = prompts_of(run)
+    options = [
+        (f"{place + 1}. {row['set_id']}  (psi {number(psi(row))})", chosen_set(run, row, prompts)) for place, row in enumerate(shown)
+    ]
+    if options:
+        rest = len(ranked) - len(options)
+        more = f" The other {rest:,} are in the table above; --limit shows more." if rest else ""
+        parts += [Note(f"The {len(options)} sets that move most, in full.{more}"), Choice("Set", options)]
+    return [*parts, *_indices(run)]
+
+
+def psi(row: dict[str, Any]) -> float:
+    """Over all variants of a set; over its first view where not all pairs were scored."""
+    views = row["indices"]
+    return float((views.get(ALL) or next(iter(views.values())))["psi"])
+
+
+def ranked_sets(run: Run) -> list[dict[str, Any]]:
+    """Rows of sets, the one that moves most first."""
+    return sorted((row for row in run.rows if row.get("indices")), key=psi, reverse=True)
+
+
+def views_of(run: Run) -> list[str]:
+    """Views with an estimate; ``all`` is left out where it is the same as the only kind."""
+    views = list(run.summary.get("posix", {}))
+    kinds = [view for view in views if view != ALL]
+    same = len(kinds) == 1 and ALL in views and run.summary["posix"][ALL] == run.summary["posix"][kinds[0]]
+    return kinds if same else views
+
+
+def _finding(run: Run) -> list[Part]:
+    """POSIX of the most and the least harmful kind, in words."""
+    posix = run.summary.get("posix", {})
+    views = views_of(run)
+    if not views:
+        return []
+    said = [
+        f"{number(posix[v]['mean'])} nats per token over {v if v != ALL else 'all'} variants "
+        f"(95 % interval {number(posix[v]['low'])} to {number(posix[v]['high'])}, {posix[v]['sets']} sets)"
+        for v in sorted(views, key=lambda v: -posix[v]["mean"])
+    ]
+    return [Note(f"POSIX is {'; '.join(said[:3])}. 0 means that the wording does not matter.", "finding")]
+
+
+def _facts(run: Run) -> Facts:
+    found, config = run.summary, run.config
+    pairs: list[tuple[str, Cell]] = [
+        ("model", config.get("model")), ("sets", found.get("sets", len(run.rows))), ("prompts", found.get("prompts")),
+        ("longest response, tokens", config.get("max_new_tokens")), ("chat template", "yes" if config.get("chat") else "no"),
+        ("exemplars (shots)", config.get("shots")), ("definition", found.get("definition")), ("seconds", found.get("seconds")),
+        ("token-forwards", found.get("cost", {}).get("tokens")), ("largest audit difference, nats", found.get("audit", {}).get("largest")),
+        ("sets skipped", found.get("skipped", {}).get("count")), ("way of scoring", found.get("way")),
+    ]  # fmt: skip
+    return Facts([(name, value) for name, value in pairs if isinstance(value, str | int | float)])
+
+
+def _by_kind(run: Run) -> list[Part]:
+    posix, views = run.summary.get("posix", {}), views_of(run)
+    if len(views) < 2:
+        return []
+    estimates = [Interval(posix[v]["mean"], posix[v]["low"], posix[v]["high"]) for v in views]
+    dots = Series("POSIX", views, estimates, [f"{posix[v]['sets']} sets" for v in views], "dots", "@accent", size=11)
+    caption = (
+        f"Mean psi by kind of variant with 95 % bootstrap intervals over {posix[views[0]]['sets']} sets; the higher, the more this kind of "
+        "change moves answers."
+    )
+    axes = Axis("kind of variant", names=views), Axis("psi, nats per token", {"rangemode": "tozero"})
+    return [points("Which kind of change matters", caption, [dots], *axes, height=320)]
+
+
+def _ranking(ranked: Sequence[dict[str, Any]]) -> Figure:
+    values = [psi(row) for row in ranked]
+    notes = [f"{row['set_id']}, {row.get('prompts', '?')} prompts" for row in ranked]
+    size = 8 if len(values) < 80 else 5
+    dots = Series("sets", list(range(1, len(values) + 1)), values, notes, "dots", "@accent", size=size)
+    total, count, mass = sum(values), 0, 0.0
+    while mass < total / 2:
+        mass, count = mass + values[count], count + 1
+    carried = f"the first {count} of {len(values):,} carry half of the sum" if total else f"all {len(values):,} are 0"
+    caption = f"Sets in order of psi (one value per set, no interval): {carried}."
+    axes = Axis("rank", {"dtick": 1} if len(values) <= 15 else {}, 0), Axis("psi, nats per token", {"rangemode": "tozero"})
+    return points("Sets ranked by psi", caption, [dots], *axes, height=300)
+
+
+def _ranked_table(ranked: Sequence[dict[str, Any]]) -> Table:
+    kinds = [view for view in ranked[0]["indices"] if view != ALL]
+    kinds = kinds if len(kinds) > 1 else []
+    columns = [
+        Column("set", kind="code"),
+        Column("psi"),
+        *(Column(f"psi, {kind}") for kind in kinds),
+        Column("prompts"),
+        Column("distinct responses", 0),
+        Column("right answers"),
+        Column("most frequent response", kind="code"),
+    ]
+    rows: list[list[Cell]] = []
+    for row in ranked:
+        whole = row["indices"].get(ALL) or next(iter(row["indices"].values()))
+        variants = row.get("variants", [])
+        right = [v["right"] for v in variants if v.get("right") is not None]
+        by_kind = [row["indices"].get(kind, {}).get("psi") for kind in kinds]
+        answers = f"{sum(right)} of {len(right)}" if right else None
+        response = _most_frequent([str(v.get("response", "")) for v in variants])
+        rows.append([str(row["set_id"]), psi(row), *by_kind, row.get("prompts"), whole.get("unique_responses"), answers, response])
+    return Table("All sets", columns, rows, filterable=len(rows) > 8)
+
+
+def _most_frequent(responses: Sequence[str]) -> str | None:
+    return shorten(max(dict.fromkeys(responses), key=responses.count), 80) if responses else None
+
+
+def _indices(run: Run) -> list[Part]:
+    found = run.summary.get("indices", {})
+    views = [view for view in views_of(run) if view in found]
+    names = [name for name in INDICES if any(name in found[view] for view in views)]
+    if not names:
+        return []
+    rows: list[list[Cell]] = [[name, *(_estimate(found[v].get(name)) for v in views), INDICES[name]] for name in names]
+    columns = [Column("index", kind="code"), *(Column(v) for v in views), Column("what it is")]
+    table = Table("All indices", columns, rows, f"Means with 95 % bootstrap intervals over {run.summary.get('sets')} sets.")
+    return [table, *_targets(run, views)]
+
+
+def _estimate(found: dict[str, Any] | None) -> Interval:
+    return Interval(found["mean"], found.get("low"), found.get("high")) if found else Interval(None)
+
+
+def _targets(run: Run, views: Sequence[str]) -> list[Part]:
+    found = run.summary.get("targets", {})
+    keys = ("avg_p", "max_p", "spread", "sat", "cps", "prompt_sensi_score")
+    if not any(found.get(v) for v in views):
+        return []
+    rows: list[list[Cell]] = [[v, found[v].get("items"), *(found[v].get(k) for k in keys)] for v in views if found.get(v)]
+    titles = ("mean accuracy", "best variant", "best minus worst", "saturation", "combined (CPS)", "PromptSensiScore")
+    columns = [Column("variants"), Column("items"), *(Column(t) for t in titles)]
+    return [Table("Accuracy over wordings", columns, rows, "Shares of right answers; the same items in every wording.")]

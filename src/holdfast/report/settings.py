@@ -1,0 +1,164 @@
+"""Rows and selection of a study -> its settings: one record per distinct training, with estimates of every metric.
+
+While a study runs there is no selection yet; settings then come from the finished trials alone, with means and no intervals.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from holdfast.report.parts import Interval
+from holdfast.report.reading import Run
+from holdfast.report.text import number
+
+Trial = dict[str, Any]
+
+LOWER_IS_BETTER = frozenset({"response_nll", "prompt_nll", "posix"})
+PREFERRED = ("exact_match", "crosstask_accuracy", "response_nll", "posix", "prompt_nll")
+
+
+@dataclass(frozen=True, eq=False)
+class Setting:
+    """A setting of a study and its trials. ``members``: cells of the grid (prompt weight, response weight) that are this same training."""
+
+    name: str
+    values: dict[str, Any]
+    ratio: float | None
+    share: float | None
+    members: list[tuple[float, float]]
+    trials: list[Trial]
+    dev: Interval
+    test: Interval
+    difference: dict[str, Any] | None = None
+    conventional: bool = False
+
+    def mean(self, metric: str, split: str = "test") -> float | None:
+        """Mean of any metric over the setting's trials."""
+        found = self.all(metric, split)
+        return statistics.fmean(found) if found else None
+
+    def all(self, metric: str, split: str = "test") -> list[float]:
+        """The metric's values, one per finished trial."""
+        found = [(trial.get(split) or {}).get(metric) for trial in self.trials]
+        return [float(v) for v in found if isinstance(v, int | float)]
+
+    @property
+    def x(self) -> float | None:
+        """Its place on the axis of prompt shares; the ratio where no share was measured."""
+        return self.share if self.share is not None else self.ratio
+
+    @property
+    def seeds(self) -> str:
+        """How many trials it has, in words."""
+        return f"{len(self.trials)} seed{'s' * (len(self.trials) != 1)}"
+
+    @property
+    def about(self) -> str:
+        """One line for a tooltip."""
+        return f"{self.name}, {self.seeds}, prompt share {number(self.x)}"
+
+    @property
+    def others(self) -> str:
+        """What is varied beside the weights, as text; settings with equal text share a weight plane."""
+        rest = {k: v for k, v in self.values.items() if k not in ("prompt_weight", "response_weight", "prompt_share", "ratio")}
+        return ", ".join(f"{key} {value}" for key, value in sorted(rest.items()))
+
+
+@dataclass(frozen=True, eq=False)
+class Study:
+    """Everything that the page of a study is made from."""
+
+    run: Run
+    metric: str
+    metrics: list[str]
+    settings: list[Setting]
+    trials: list[Trial]
+    base: dict[str, Any]
+    selection: dict[str, Any]
+
+    def named(self, key: str) -> Setting | None:
+        """The setting that the selection names ``chosen``, ``conventional`` or ``best_on_dev``."""
+        wanted = self.selection.get(key)
+        return next((s for s in self.settings if s.name == wanted), None) if wanted is not None else None
+
+    @property
+    def seeds(self) -> str:
+        """How many trials a setting has, in words."""
+        counts = {len(s.trials) for s in self.settings} or {0}
+        return f"{min(counts)} seed{'s' * (counts != {1})}" if len(counts) == 1 else f"{min(counts)} to {max(counts)} seeds"
+
+    @property
+    def lower_is_better(self) -> bool:
+        """Whether a smaller value of the metric is better."""
+        given = self.run.summary.get("higher_is_better")
+        return not given if isinstance(given, bool) else self.metric in LOWER_IS_BETTER
+
+
+def open_study(run: Run) -> Study:
+    """Put a study together from its directory."""
+    trials = [row for row in run.of_kind("trial") if row.get("status") == "done"]
+    latest = {(t.get("trial"), t.get("rung")): t for t in trials}  # a trial that was done again counts once
+    trials = _last_rungs(list(latest.values()))
+    selection = run.summary.get("selection") or {}
+    metrics = list(
+        dict.fromkeys(m for t in trials for split in ("test", "dev") for m, v in (t.get(split) or {}).items() if isinstance(v, int | float))
+    )
+    metric = run.summary.get("metric") or run.config.get("metric") or next((m for m in PREFERRED if m in metrics), "".join(metrics[:1]))
+    chosen = selection.get("settings")
+    settings = [_selected(s, trials) for s in chosen] if chosen else _grouped(trials, metric)
+    base = next(iter(run.of_kind("base")), None) or run.summary.get("base") or {}
+    return Study(run, metric, metrics, settings, trials, base, selection)
+
+
+def _last_rungs(trials: Sequence[Trial]) -> list[Trial]:
+    """Of settings that were trained in rungs, only the trials of the furthest rung are final."""
+    by_name: dict[tuple[str, Any], Trial] = {}
+    for trial in trials:
+        key = (name_of(trial), trial.get("seed"))
+        if key not in by_name or (trial.get("rung") or 0) >= (by_name[key].get("rung") or 0):
+            by_name[key] = trial
+    return list(by_name.values())
+
+
+def name_of(trial: Trial) -> str:
+    """The name of a trial's setting."""
+    return str(trial.get("setting_name") or json.dumps(trial.get("setting", {}), sort_keys=True))
+
+
+def _selected(found: dict[str, Any], trials: Sequence[Trial]) -> Setting:
+    name = str(found["setting_name"])
+    mine = [t for t in trials if name_of(t) == name]
+    return Setting(
+        name, found.get("setting") or {}, found.get("ratio"), found.get("prompt_share"), _members(found), mine,
+        _interval(found.get("dev")), _interval(found.get("test")), found.get("difference"), bool(found.get("conventional")),
+    )  # fmt: skip
+
+
+def _grouped(trials: Sequence[Trial], metric: str) -> list[Setting]:
+    """Settings without a selection: means over their trials."""
+    made = []
+    for name in dict.fromkeys(name_of(t) for t in trials):
+        mine = [t for t in trials if name_of(t) == name]
+        first, none = mine[0], Interval(None)
+        values = first.get("setting") or {}
+        setting = Setting(name, values, first.get("ratio"), first.get("prompt_share"), _members(first), mine, none, none)
+        dev, test = (Interval(setting.mean(metric, split)) for split in ("dev", "test"))
+        made.append(dataclasses.replace(setting, dev=dev, test=test))
+    return made
+
+
+def _members(found: dict[str, Any]) -> list[tuple[float, float]]:
+    cells = found.get("members") or []
+    if not cells:
+        setting = found.get("setting") or {}
+        cells = [[setting.get("prompt_weight"), setting.get("response_weight")]]
+    return [(float(p), float(r)) for p, r in cells if p is not None and r is not None]
+
+
+def _interval(found: dict[str, Any] | None) -> Interval:
+    return Interval(found.get("mean"), found.get("low"), found.get("high")) if found else Interval(None)

@@ -1,0 +1,117 @@
+"""A ``study run`` -> what it found, said first; then what the finding rests on, down to every single trial."""
+
+from __future__ import annotations
+
+from holdfast.report.choice_figures import differences, share_figure, trade_off
+from holdfast.report.parts import Cell, Choice, Column, Facts, Interval, Note, Part, Table
+from holdfast.report.plane import planes
+from holdfast.report.progress import cost, learning
+from holdfast.report.reading import Run
+from holdfast.report.settings import Study, name_of, open_study
+
+
+def studied(run: Run, limit: int) -> list[Part]:
+    """What a study shows, finished or not."""
+    study = open_study(run)
+    parts: list[Part] = [*_finding(study), _facts(study)]
+    if study.settings:
+        parts += [*_planes(study), share_figure(study), *differences(study), _settings(study), *trade_off(study)]
+        parts += [*learning(study), *cost(study)]
+    return [*parts, *_trials(study)]
+
+
+def _finding(study: Study) -> list[Part]:
+    made: list[Part] = []
+    finding = study.run.summary.get("finding") or study.selection.get("finding")
+    if finding:
+        made.append(Note(str(finding), "finding"))
+    elif study.settings:
+        text = "Nothing has been selected yet: the study is not complete, and means of single settings prove nothing."
+        made.append(Note(text, "warning"))
+    warning = (study.selection.get("naive") or {}).get("warning")
+    return [*made, Note(str(warning), "warning")] if warning else made
+
+
+def _facts(study: Study) -> Facts:
+    summary, selection = study.run.summary, study.selection
+    counts, noise, naive = (found or {} for found in (summary.get("trials"), selection.get("noise"), selection.get("naive")))
+    failed = sum(row.get("status") == "failed" for row in study.run.of_kind("trial"))
+    chosen, conventional = study.named("chosen"), study.named("conventional")
+    pairs: list[tuple[str, Cell]] = [
+        ("metric", f"{study.metric} ({'lower' if study.lower_is_better else 'higher'} is better)" if study.metric else None),
+        ("chosen (by dev)", selection.get("chosen")),
+        (f"chosen, test {study.metric}", chosen.test if chosen else None),
+        ("conventional", selection.get("conventional")),
+        (f"conventional, test {study.metric}", conventional.test if conventional else None),
+        ("best on dev", selection.get("best_on_dev")),
+        ("one standard error", selection.get("one_standard_error")),
+        ("noise of one training (sd)", noise.get("sd")),
+        ("degrees of freedom of the noise", noise.get("df")),
+        ("naive best of all on test", naive.get("setting_name")),
+        ("untuned model", (study.base.get("test") or {}).get(study.metric)),
+        ("distinct trainings", len(study.settings)),
+        ("trials done", counts.get("done", len(study.trials))),
+        ("trials failed", counts.get("failed", failed)),
+        ("merged from cells", counts.get("merged_from")),
+    ]
+    return Facts([(name, value) for name, value in pairs if value is not None])
+
+
+def _planes(study: Study) -> list[Part]:
+    """The plane of the selecting metric first; the other metrics behind the same choice."""
+    metrics = [study.metric, *(m for m in study.metrics if m != study.metric)]
+    options = [(metric, found) for metric in metrics if (found := planes(study, metric))]
+    return [Choice("Metric of the weight plane", options)] if len(options) > 1 else list(options[0][1]) if options else []
+
+
+def _settings(study: Study) -> Table:
+    chosen, best = study.named("chosen"), study.named("best_on_dev")
+    rows: list[list[Cell]] = []
+    for s in sorted(study.settings, key=lambda s: s.x or 0.0):
+        marks = [word for setting, word in ((chosen, "chosen"), (best, "best on dev")) if setting is s] + ["conventional"] * s.conventional
+        d = s.difference or {}
+        change = Interval(d.get("mean"), d.get("low"), d.get("high")) if d else None
+        members = ", ".join(f"({p:g}, {r:g})" for p, r in s.members)
+        rows.append([s.name, ", ".join(marks) or None, s.share, s.ratio, len(s.trials), s.dev, s.test, change, d.get("p"), members])
+    columns = [
+        Column("setting", kind="code"),
+        Column("mark"),
+        Column("prompt share"),
+        Column("ratio"),
+        Column("seeds"),
+        Column(f"dev {study.metric}"),
+        Column(f"test {study.metric}"),
+        Column("to conventional"),
+        Column("p", 4),
+        Column("cells of the grid", kind="code"),
+    ]
+    caption = "The choice looks at dev only; test figures are for reading, not for choosing. In brackets: 95 % intervals."
+    return Table("Settings", columns, rows, caption, filterable=len(rows) > 12)
+
+
+def _trials(study: Study) -> list[Part]:
+    trials = study.run.of_kind("trial")
+    if not trials:
+        return [Note("No trial has finished yet.")]
+    shown = [(split, m) for m in study.metrics for split in ("dev", "test")]
+    columns = [
+        Column("setting", kind="code"),
+        Column("seed"),
+        Column("status"),
+        Column("rung"),
+        Column("prompt share"),
+        *(Column(f"{split} {m}", 4) for split, m in shown),
+        Column("steps"),
+        Column("tokens"),
+        Column("train, s", 1),
+        Column("measure, s", 1),
+        Column("error", kind="code"),
+        Column("trial", kind="code"),
+    ]
+    rows: list[list[Cell]] = []
+    for t in trials:
+        seconds, scores = t.get("seconds") or {}, [(t.get(split) or {}).get(m) for split, m in shown]
+        head = [name_of(t), t.get("seed"), t.get("status"), t.get("rung"), t.get("prompt_share")]
+        tail = [t.get("steps"), t.get("tokens"), seconds.get("train"), seconds.get("measure"), t.get("error"), t.get("trial")]
+        rows.append([*head, *scores, *tail])
+    return [Table("Every trial", columns, rows, f"{len(rows):,} trials, as they finished.", filterable=True)]

@@ -1,0 +1,87 @@
+"""Text from anywhere -> text that is safe and visible on a page. Every string of a run passes through here before it reaches a file.
+
+A model may write anything: markup, control characters, characters that turn the writing direction round. All of it is shown, none of it acts.
+"""
+
+from __future__ import annotations
+
+import html
+import math
+import unicodedata
+
+# Marks of writing direction and joiners that hide or reorder what follows; ordinary letters of any script are left alone.
+_HIDDEN = frozenset("\u00ad\u061c\u180e\u200b\u200e\u200f\u2028\u2029\u202a\u202b\u202c\u202d\u202e\u2060\u2066\u2067\u2068\u2069\ufeff")
+
+
+def visible(text: object, *, lines: bool = False) -> str:
+    """Text with every control character made visible: a bell as ``[U+0007]``, a bidi override as ``[U+202E]``.
+
+    Args:
+        text: anything; converted by ``str``.
+        lines: keep line breaks, after a mark that shows them; otherwise only the mark stays.
+    """
+    return "".join(character if character.isalnum() or character == " " else _shown(character, lines) for character in str(text))
+
+
+def escape(text: object, *, lines: bool = False) -> str:
+    """``visible`` text for HTML, inside elements and quoted attributes."""
+    return html.escape(visible(text, lines=lines), quote=True)
+
+
+def label(text: object, longest: int = 60) -> str:
+    """``visible`` text for a figure, shortened in its middle. plotly.js reads a little markup in labels, so that is escaped, too."""
+    return html.escape(shorten(visible(text), longest), quote=False)
+
+
+def shorten(text: str, longest: int) -> str:
+    """At most ``longest`` characters, the middle left out."""
+    if len(text) <= longest:
+        return text
+    head = (longest - 1) * 2 // 3
+    return f"{text[:head]}…{text[len(text) - (longest - 1 - head) :]}"
+
+
+def number(value: float | int | None, digits: int | None = 3) -> str:
+    """A number for people: ``digits`` after the point, more where that would leave none to see; None: three significant ones. A dash for nothing."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "–"
+    if isinstance(value, float) and math.isinf(value):
+        return "∞" if value > 0 else "−∞"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int) or abs(value) >= 10_000:
+        shown = f"{value:,.0f}"
+    elif digits is None:
+        shown = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    elif 0 < abs(value) < 10.0 ** (1 - digits):
+        shown = f"{value:.2g}"
+    else:
+        shown = f"{value:,.{digits}f}"
+    return shown.replace("-", "−")
+
+
+def slug(text: str) -> str:
+    """A name for a file or an anchor: lower-case ASCII letters, digits and hyphens."""
+    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
+    return "-".join("".join(c if c.isalnum() else " " for c in plain).split())[:60].rstrip("-") or "part"
+
+
+def _shown(character: str, lines: bool) -> str:
+    code = ord(character)
+    if character == "\n":
+        return "↵\n" if lines else "↵"
+    if character == "\t":
+        return "⇥"
+    if code < 0x20:
+        return chr(0x2400 + code)
+    if code == 0x7F:
+        return "␡"
+    if (
+        0x80 <= code < 0xA0
+        or 0xD800 <= code < 0xE000
+        or character in _HIDDEN
+        or unicodedata.category(character) == "Cn"
+        or 0xE0000 <= code < 0xE0080
+    ):
+        return f"[U+{code:04X}]"
+    return character
