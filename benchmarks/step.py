@@ -17,6 +17,7 @@ import os
 import tempfile
 import time
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,11 +50,15 @@ JOBS = {
     "quick": Job("tiny", 64, 2, 2, 2, 128, VOCABULARY, micro=4, accumulate=2, steps=3),
 }
 WAYS: dict[str, tuple[str, Pair]] = {
-    "holdfast (0, 1)": ("holdfast", (0, 1)),
+    "holdfast (0, 1)": ("auto", (0, 1)),
+    "holdfast packed (0, 1)": ("packed", (0, 1)),
+    "holdfast padded (0, 1)": ("padded", (0, 1)),
     "Trainer (0, 1)": ("trainer", (0, 1)),
+    "Trainer padding-free (0, 1)": ("flattened", (0, 1)),
     "TRL SFTTrainer (0, 1)": ("trl", (0, 1)),
+    "TRL SFTTrainer padding-free (0, 1)": ("trl-free", (0, 1)),
     "WIT reference form (0, 1)": ("reference", (0, 1)),
-    "holdfast (0.2, 0.8)": ("holdfast", (0.2, 0.8)),
+    "holdfast (0.2, 0.8)": ("auto", (0.2, 0.8)),
     "WIT reference form (0.2, 0.8)": ("reference", (0.2, 0.8)),
 }
 
@@ -167,7 +172,7 @@ def _clock(model: Any) -> Any:
     return clock
 
 
-def _holdfast(model: Any, tokens: list[Any], pair: Pair, arguments: dict[str, Any], folder: Path) -> Any:
+def _holdfast(batching: str, model: Any, tokens: list[Any], pair: Pair, arguments: dict[str, Any], folder: Path) -> Any:
     import transformers
 
     from holdfast.tune.batches import TokenDataset, collate
@@ -176,6 +181,7 @@ def _holdfast(model: Any, tokens: list[Any], pair: Pair, arguments: dict[str, An
 
     return WeightedTrainer(
         objective=Objective(role_weights(*pair)),
+        batching=batching,
         model=model,
         args=transformers.TrainingArguments(**arguments),
         train_dataset=TokenDataset(tokens),
@@ -215,14 +221,22 @@ def _trainer(model: Any, tokens: list[Any], pair: Pair, arguments: dict[str, Any
     return transformers.Trainer(model=model, args=transformers.TrainingArguments(**arguments), train_dataset=rows, data_collator=_pad)
 
 
-def _trl(model: Any, tokens: list[Any], pair: Pair, arguments: dict[str, Any], folder: Path) -> Any:
+def _flattened(model: Any, tokens: list[Any], pair: Pair, arguments: dict[str, Any], folder: Path) -> Any:
+    import transformers
+
+    rows = [{key: row[key] for key in ("input_ids", "labels")} for row in _rows(tokens, pair)]
+    collate = transformers.DataCollatorWithFlattening(return_tensors="pt")
+    return transformers.Trainer(model=model, args=transformers.TrainingArguments(**arguments), train_dataset=rows, data_collator=collate)
+
+
+def _trl(padding_free: bool, model: Any, tokens: list[Any], pair: Pair, arguments: dict[str, Any], folder: Path) -> Any:
     import datasets
     import transformers
     import trl
 
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder / "tokenizer")
     rows = datasets.Dataset.from_list([{key: row[key] for key in ("input_ids", "labels")} for row in _rows(tokens, pair)])
-    config = trl.SFTConfig(**arguments, dataset_kwargs={"skip_prepare_dataset": True}, max_length=None)
+    config = trl.SFTConfig(**arguments, dataset_kwargs={"skip_prepare_dataset": True}, max_length=None, padding_free=padding_free)
     return trl.SFTTrainer(model=model, args=config, train_dataset=rows, processing_class=tokenizer)
 
 
@@ -252,7 +266,14 @@ def _reference(model: Any, tokens: list[Any], pair: Pair, arguments: dict[str, A
     return made
 
 
-TRAINERS = {"holdfast": _holdfast, "trainer": _trainer, "trl": _trl, "reference": _reference}
+TRAINERS = {
+    **{batching: partial(_holdfast, batching) for batching in ("auto", "packed", "padded")},
+    "trainer": _trainer,
+    "flattened": _flattened,
+    "trl": partial(_trl, False),
+    "trl-free": partial(_trl, True),
+    "reference": _reference,
+}
 
 
 def loss_difference(runs: list[dict[str, Any]], base: list[dict[str, Any]]) -> float:

@@ -22,7 +22,7 @@ GROUPS = [
     {"packing"},
     {"prefix"},
     {"tune", "sensitivity", "crosstask"},
-    {"align", "bench"},
+    {"align", "bench", "integrations"},
     {"study", "demo"},
     {"cli"},
 ]

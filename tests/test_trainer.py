@@ -46,6 +46,7 @@ def trainer(
     micro: int = 16,
     pad_id: int = 2,
     step: int = 16,
+    batching: str = "padded",
     **changes: Any,
 ) -> WeightedTrainer:
     arguments = {
@@ -55,6 +56,7 @@ def trainer(
     }  # fmt: skip
     return WeightedTrainer(
         objective=Objective(role_weights(*pair), normalizer, head),
+        batching=batching,
         model=model if model is not None else make_model(),
         args=transformers.TrainingArguments(**arguments | changes),
         train_dataset=TokenDataset(tokens),

@@ -1,4 +1,8 @@
-"""Tokens -> padded batches. Role ids travel on the same path as token ids; weights are looked up on the device.
+"""Tokens -> padded batches -> micro-batches of an optimizer step. Role ids travel on the same path as token ids; weights are looked up
+on the device.
+
+An optimizer step has the same examples however they are batched; only their grouping into micro-batches and rows differs. So runs with
+different ``batching`` can be compared step by step, and differ by rounding alone.
 
 Weight factors of messages and examples are rare. They travel as the bits of a float32 in an int32, because DeepSpeed casts every
 floating-point input to bfloat16.
@@ -7,6 +11,7 @@ floating-point input to bfloat16.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +19,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from holdfast.records import Role, Tokens
+from holdfast.tune.layouts import LAYOUTS, Layout, balance, lay_out
 
 _ONE_BITS = int(np.float32(1).view(np.int32))
 
@@ -58,24 +64,44 @@ def collate(batch: Sequence[Tokens], *, pad_id: int = 0, multiple: int = 1) -> d
     return made
 
 
-def regroup(batches: Sequence[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
-    """The same examples in as many micro-batches, sorted by length and padded no more than needed.
+def regroup(batches: Sequence[dict[str, Tensor]], batching: str = "padded") -> list[dict[str, Any]]:
+    """The same examples in as many micro-batches, each padded no more than needed.
+
+    Args:
+        batches: the micro-batches of one optimizer step, as ``collate`` made them.
+        batching: ``padded`` (equal numbers of examples, sorted by length) or a key of ``LAYOUTS`` (equal numbers of tokens; a micro-batch
+            then has a ``layout``, by which the trainer puts it through the model).
 
     The loss of a step does not depend on how its examples are split into micro-batches, so this only saves work.
     """
-    if len(batches) < 2:
+    if not batches or (len(batches) == 1 and batching == "padded"):
         return list(batches)
     width = max(b["roles"].shape[1] for b in batches)
     keys = {key for batch in batches for key in batch}
     fill = {"roles": int(Role.PAD), "attention_mask": 0, "scale_bits": _ONE_BITS, "input_ids": 0}
     rows = {key: torch.cat([_widened(b, key, width, fill[key]) for b in batches]) for key in keys}
-    lengths = rows["attention_mask"].sum(1)
-    order = lengths.argsort(descending=True, stable=True)
-    made = []
-    for part in order.tensor_split(len(batches)):
-        longest = int(lengths[part].max()) if len(part) else 1
-        made.append({key: value[part, :longest] for key, value in rows.items()})
+    lengths: list[int] = rows["attention_mask"].sum(1).tolist()
+    made: list[dict[str, Any]] = []
+    for part in _split(lengths, len(batches), batching):
+        longest = max((lengths[i] for i in part), default=1)
+        batch: dict[str, Any] = {key: value[part, :longest] for key, value in rows.items()}
+        made.append(batch if batching == "padded" else batch | {"layout": layout_of(batch, batching)})
     return made
+
+
+def layout_of(batch: dict[str, Any], batching: str) -> Layout | None:
+    """How a padded batch goes through the model: the layout that it has, or one of this kind, or None for as it is."""
+    if batching == "padded" or "layout" in batch:
+        return batch.get("layout")
+    lengths = batch["attention_mask"].sum(1).tolist()
+    return lay_out(lengths, LAYOUTS[batching](lengths), batch["roles"].shape[1], batch["roles"].device)
+
+
+def _split(lengths: list[int], parts: int, batching: str) -> list[list[int]]:
+    if batching != "padded":
+        return balance(lengths, parts)
+    order = torch.tensor(lengths).argsort(descending=True, stable=True)
+    return [part.tolist() for part in order.tensor_split(parts)]
 
 
 def scale_of(batch: dict[str, Tensor]) -> Tensor | None:

@@ -4,7 +4,7 @@
 |---|---|
 | chat | ``messages``: list of {role, content, weight?} |
 | alpaca | ``instruction``, ``output``, ``input``? |
-| pair | ``prompt`` and ``response`` or ``completion`` |
+| pair | ``prompt`` and ``response`` or ``completion``: two texts, or two lists of messages |
 | text | ``text`` (everything is response) |
 | prompt | ``prompt`` alone (needs response weight 0: the paper's prompt-only tuning on unannotated data) |
 """
@@ -46,7 +46,15 @@ def load_examples(
     Raises:
         HoldfastError: names file and row, what was found, what is allowed.
     """
-    rows = list(islice(_rows(source, bad_rows), limit))
+    return examples_of(
+        list(islice(read_rows(source, bad_rows), limit)), source, layout=layout, needs_response=needs_response, bad_rows=bad_rows
+    )
+
+
+def examples_of(
+    rows: list[Row], source: str, *, layout: str = "auto", needs_response: bool = True, bad_rows: list[str] | None = None
+) -> list[Example]:
+    """Rows that are in memory already, as ``load_examples`` reads them; ``source`` is their name in errors."""
     if not rows:
         raise HoldfastError(f"{source}: no rows", hint="the file is empty or every row was bad")
     layout = _recognise(source, rows, layout, needs_response)
@@ -61,6 +69,15 @@ def load_examples(
     return examples
 
 
+def load_rows(source: str) -> list[dict[str, Any]]:
+    """The rows of a data source as they stand there, whatever their columns.
+
+    Raises:
+        HoldfastError: as ``load_examples``, of which this is the first half.
+    """
+    return [row for row, _ in read_rows(source)]
+
+
 def source_digest(source: str | None) -> str | None:
     """SHA-256 of a data file, so that a run notices when it has changed; other sources stand for themselves."""
     if source is None or not Path(source).is_file():
@@ -69,7 +86,8 @@ def source_digest(source: str | None) -> str | None:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _rows(source: str, bad_rows: list[str] | None) -> Iterator[Row]:
+def read_rows(source: str, bad_rows: list[str] | None = None) -> Iterator[Row]:
+    """The rows of a data source as they are, each with its place. Arguments and errors as in ``load_examples``."""
     if source.startswith("pocket:"):
         from holdfast import pocket
 
@@ -215,29 +233,44 @@ def _recognise(source: str, rows: list[Row], layout: str, needs_response: bool) 
 def _example(row: dict[str, Any], where: str, layout: str, needs_response: bool) -> Example:
     weight = _weight(row, "weight", where)
     if layout == "chat":
-        messages = _messages(row, where, needs_response)
+        messages = _conversation(row, where, needs_response)
     elif layout == "alpaca":
-        user = [Message(Role.USER, _text(row, "instruction", where))]
+        user = [Message(Role.USER, read_text(row, "instruction", where))]
         if row.get("input"):
-            user.append(Message(Role.USER, _text(row, "input", where)))
-        messages = (*user, Message(Role.ASSISTANT, _response(row, "output", where)))
+            user.append(Message(Role.USER, read_text(row, "input", where)))
+        messages = (*user, Message(Role.ASSISTANT, read_response(row, "output", where)))
     elif layout == "pair":
         if row.get("response") is not None and row.get("completion") is not None:
             raise HoldfastError(f"{where}: both 'response' and 'completion' are given", hint="keep one of the two columns")
         column = "completion" if row.get("completion") is not None else "response"
-        messages = (Message(Role.USER, _text(row, "prompt", where)), Message(Role.ASSISTANT, _response(row, column, where)))
+        if isinstance(row["prompt"], list) and isinstance(row[column], list):
+            joined = {"messages": row["prompt"] + row[column]}
+            return Example(_conversation(joined, where, needs_response), "chat", where, weight)
+        messages = (Message(Role.USER, read_text(row, "prompt", where)), Message(Role.ASSISTANT, read_response(row, column, where)))
     elif layout == "text":
-        messages = (Message(Role.ASSISTANT, _response(row, "text", where)),)
+        messages = (Message(Role.ASSISTANT, read_response(row, "text", where)),)
     else:
-        messages = (Message(Role.USER, _response(row, "prompt", where)),)
+        messages = (Message(Role.USER, read_response(row, "prompt", where)),)
     return Example(tuple(messages), layout, where, weight)
 
 
-def _messages(row: dict[str, Any], where: str, needs_response: bool) -> tuple[Message, ...]:
-    given = row.get("messages")
+def _conversation(row: dict[str, Any], where: str, needs_response: bool) -> tuple[Message, ...]:
+    messages = read_messages(row, "messages", where)
+    if needs_response and not any(m.role is Role.ASSISTANT for m in messages):
+        raise HoldfastError(f"{where}: no assistant message", hint="add one, or train on prompts alone with --preset prompt-only")
+    return messages
+
+
+def read_messages(row: dict[str, Any], column: str, where: str) -> tuple[Message, ...]:
+    """A column that holds a list of {role, content, weight?}.
+
+    Raises:
+        HoldfastError: it holds something else, an unknown role, or an assistant's message without text.
+    """
+    given = row.get(column)
     if not isinstance(given, list) or not given:
         raise HoldfastError(
-            f"{where}: 'messages' is {_found(given)}, not a list of messages", hint='[{"role": "user", "content": "..."}, ...]'
+            f"{where}: '{column}' is {_found(given)}, not a list of messages", hint='[{"role": "user", "content": "..."}, ...]'
         )
     messages = []
     for number, turn in enumerate(given, 1):
@@ -247,14 +280,13 @@ def _messages(row: dict[str, Any], where: str, needs_response: bool) -> tuple[Me
         role = _ROLES.get(str(turn.get("role")))
         if role is None:
             raise HoldfastError(f"{place}: role is {turn.get('role')!r}; allowed: {', '.join(_ROLES)}")
-        read = _response if role is Role.ASSISTANT else _text
+        read = read_response if role is Role.ASSISTANT else read_text
         messages.append(Message(role, read(turn, "content", place), _weight(turn, "weight", place)))
-    if needs_response and not any(m.role is Role.ASSISTANT for m in messages):
-        raise HoldfastError(f"{where}: no assistant message", hint="add one, or train on prompts alone with --preset prompt-only")
     return tuple(messages)
 
 
-def _text(row: dict[str, Any], column: str, where: str) -> str:
+def read_text(row: dict[str, Any], column: str, where: str) -> str:
+    """A column that holds text; a ``HoldfastError`` otherwise."""
     if row.get(column) is None:
         raise HoldfastError(f"{where}: no column '{column}'; the row has {', '.join(map(str, row)) or 'no columns'}")
     if not isinstance(row[column], str):
@@ -262,8 +294,9 @@ def _text(row: dict[str, Any], column: str, where: str) -> str:
     return str(row[column])
 
 
-def _response(row: dict[str, Any], column: str, where: str) -> str:
-    text = _text(row, column, where)
+def read_response(row: dict[str, Any], column: str, where: str) -> str:
+    """A column that holds text that is not blank; a ``HoldfastError`` otherwise."""
+    text = read_text(row, column, where)
     if not text.strip():
         raise HoldfastError(f"{where}: '{column}' is empty", hint="--skip-bad-rows leaves such rows out and lists them")
     return text

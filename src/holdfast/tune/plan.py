@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from holdfast import lm as models
-from holdfast.config import TuneConfig
+from holdfast.config import AlignConfig, TuneConfig
 from holdfast.errors import HoldfastError
 from holdfast.records import RESPONSE_ROLES, Role, Tokens
 from holdfast.tune.data import load_examples, source_digest
@@ -58,17 +57,73 @@ class Plan:
         }
 
 
-def make_plan(config: TuneConfig) -> Plan:
-    """Check the config, read and tokenise the data. Loads the tokenizer but no weights.
+@dataclass(frozen=True)
+class Source:
+    """Tokenizer, model config and tokenised data. Trainings that differ only in weights or optimisation can share one."""
+
+    tokenizer: Any
+    model_config: Any
+    train: list[Tokens]
+    held_out: list[Tokens]
+    report: TokenReport
+    bad_rows: list[str]
+    max_length: int
+
+
+def make_plan(config: TuneConfig, source: Source | None = None) -> Plan:
+    """Check the config; read and tokenise the data, unless there is a ``source`` to use. Loads no weights.
 
     Raises:
         HoldfastError: bad input, with file and row.
     """
+    weights = check_config(config)
+    _warn_twin(config, weights)
+    source = source or read_source(config)
+    micro_batch, accumulation = split_batch(config)
+    return Plan(
+        config=config,
+        weights=weights,
+        tokenizer=source.tokenizer,
+        train=source.train,
+        held_out=source.held_out,
+        report=source.report,
+        bad_rows=source.bad_rows,
+        max_length=source.max_length,
+        learning_rate=config.learning_rate or default_learning_rate(source.model_config, lora=config.lora_rank > 0),
+        micro_batch=micro_batch,
+        accumulation=accumulation,
+        steps=count_steps(config, len(source.train)),
+    )
+
+
+def check_config(config: TuneConfig) -> RoleWeights:
+    """The weights of the roles, after everything was checked that needs no data.
+
+    Raises:
+        HoldfastError: a number out of its range, a bad weight, or a tracker that is not installed.
+    """
+    check_numbers(config)
+    check_trackers(config)
+    return role_weights(config.prompt_weight, config.response_weight, config.preset, config.weights)
+
+
+def count_steps(config: TuneConfig, examples: int) -> int:
+    """Optimizer steps of a training on so many examples."""
+    _, accumulation = split_batch(config)
+    per_epoch = math.ceil(math.ceil(examples * accumulation / config.batch_size) / accumulation)
+    return config.max_steps if config.max_steps > 0 else math.ceil(per_epoch * config.epochs)
+
+
+def read_source(config: TuneConfig) -> Source:
+    """Read and tokenise the data. Loads the tokenizer but no weights.
+
+    Raises:
+        HoldfastError: bad input, with file and row.
+    """
+    from holdfast import lm as models
+
     weights = role_weights(config.prompt_weight, config.response_weight, config.preset, config.weights)
     needs_response = any(weights[role] for role in RESPONSE_ROLES)
-    _check_numbers(config)
-    _check_trackers(config)
-    _warn_twin(config, weights)
     tokenizer = models.load_tokenizer(config.model, trust_remote_code=config.trust_remote_code)
     model_config = models.load_config(config.model, trust_remote_code=config.trust_remote_code)
     if needs_response and tokenizer.eos_token_id is None:
@@ -90,31 +145,14 @@ def make_plan(config: TuneConfig) -> Plan:
     if config.eval_data is not None:
         held_out = read(config.eval_data, layout=config.layout)
     else:
-        examples, held_out = _split(examples, config.eval_share, config.seed)
+        examples, held_out = split(examples, config.eval_share, config.seed)
     train_tokens, report = encode(examples)
     _check_left(config, train_tokens, report, bad_rows or [], max_length)
     held_out_tokens, _ = encode(held_out)
-    micro_batch, accumulation = _split_batch(config)
-    per_epoch = math.ceil(math.ceil(len(train_tokens) * accumulation / config.batch_size) / accumulation)
-    steps = config.max_steps if config.max_steps > 0 else math.ceil(per_epoch * config.epochs)
-    rate = config.learning_rate or default_learning_rate(model_config, lora=config.lora_rank > 0)
-    return Plan(
-        config=config,
-        weights=weights,
-        tokenizer=tokenizer,
-        train=train_tokens,
-        held_out=held_out_tokens,
-        report=report,
-        bad_rows=bad_rows or [],
-        max_length=max_length,
-        learning_rate=rate,
-        micro_batch=micro_batch,
-        accumulation=accumulation,
-        steps=steps,
-    )
+    return Source(tokenizer, model_config, train_tokens, held_out_tokens, report, bad_rows or [], max_length)
 
 
-def data_digest(config: TuneConfig) -> list[str | None]:
+def data_digest(config: TuneConfig | AlignConfig) -> list[str | None]:
     """Of --data and --eval-data."""
     return [source_digest(config.data), source_digest(config.eval_data)]
 
@@ -129,7 +167,7 @@ def default_learning_rate(model_config: Any, *, lora: bool = False) -> float:
     return float(min(1e-3, (2e-4 if lora else 2e-5) * max(1.0, (1e9 / parameters) ** 0.5)))
 
 
-def _split(examples: list[Any], share: float, seed: int) -> tuple[list[Any], list[Any]]:
+def split(examples: list[Any], share: float, seed: int) -> tuple[list[Any], list[Any]]:
     """A seeded split; order is kept within each part. At least one example on each side if the share is not 0."""
     if share == 0 or len(examples) < 2:
         return examples, []
@@ -138,7 +176,7 @@ def _split(examples: list[Any], share: float, seed: int) -> tuple[list[Any], lis
     return [e for i, e in enumerate(examples) if i not in out], [e for i, e in enumerate(examples) if i in out]
 
 
-def _split_batch(config: TuneConfig) -> tuple[int, int]:
+def split_batch(config: TuneConfig | AlignConfig) -> tuple[int, int]:
     """Largest micro-batch within the limit that divides the examples per device, and the accumulation steps."""
     world = int(os.environ.get("WORLD_SIZE", 1))
     if config.batch_size % world:
@@ -167,21 +205,23 @@ def _check_left(config: TuneConfig, tokens: list[Tokens], report: TokenReport, b
         )
 
 
-def _check_numbers(config: TuneConfig) -> None:
+def check_numbers(config: TuneConfig | AlignConfig) -> None:
+    """Every number is in its range, or it is a ``HoldfastError``."""
     counts = ("batch_size", "micro_batch_size", "log_steps", "keep_checkpoints", "eval_steps", "save_steps", "limit")
     _check_range(config, ("epochs", "learning_rate", *counts), "greater than 0", lambda value: 0 < value < math.inf)
     _check_range(config, ("eval_share", "warmup_ratio", "lora_dropout"), "at least 0 and less than 1", lambda value: 0 <= value < 1)
     _check_range(config, ("max_grad_norm", "weight_decay", "lora_rank", "lora_alpha"), "0 or more", lambda value: 0 <= value < math.inf)
 
 
-def _check_range(config: TuneConfig, names: tuple[str, ...], allowed: str, fits: Callable[[float], bool]) -> None:
+def _check_range(config: TuneConfig | AlignConfig, names: tuple[str, ...], allowed: str, fits: Callable[[float], bool]) -> None:
     for name in names:
         value = getattr(config, name)
         if value is not None and not fits(value):
             raise HoldfastError(f"--{name.replace('_', '-')} is {value}; it must be {allowed}")
 
 
-def _check_trackers(config: TuneConfig) -> None:
+def check_trackers(config: TuneConfig | AlignConfig) -> None:
+    """Every package of --report-to is installed, or it is a ``HoldfastError``."""
     for name in () if config.report_to == "none" else config.report_to.split(","):
         if importlib.util.find_spec(name) is None:
             raise HoldfastError(f"--report-to {name}: the package is not installed", hint=f"pip install {name}")

@@ -33,15 +33,26 @@ def preview(plan: Plan) -> dict[str, Any]:
 
 def first_example(plan: Plan, *, colour: bool) -> list[str]:
     """A line per token: position, text, role, weight. The first token is no target."""
-    tokens = plan.train[0]
     lines = [f"{'position':>8}  {'role':<9}  {'weight':>6}  token"]
-    for position, role_id in enumerate(tokens.roles):
-        role = Role(int(role_id))
-        scale = 1.0 if tokens.scale is None else float(tokens.scale[position])
-        weight = f"{plan.weights[role] * scale:.4g}" if position else "-"
-        line = f"{position:>8}  {role.label:<9}  {weight:>6}  {_text(plan, tokens.ids, position)!r}"
-        lines.append(f"\x1b[{_COLOURS.get(role, 0)}m{line}\x1b[0m" if colour else line)
+    for position, token in enumerate(example(plan, longest=None)):
+        weight = "-" if token["weight"] is None else f"{token['weight']:.4g}"
+        line = f"{position:>8}  {token['role']:<9}  {weight:>6}  {token['text']!r}"
+        lines.append(f"\x1b[{_COLOURS.get(Role[token['role'].upper()], 0)}m{line}\x1b[0m" if colour else line)
     return lines
+
+
+def example(plan: Plan, longest: int | None = 400) -> list[dict[str, Any]]:
+    """The first training example, at most ``longest`` tokens of it: text, role and weight of each (None for the first: it is no target)."""
+    tokens = plan.train[0]
+    scale = [1.0] * len(tokens) if tokens.scale is None else tokens.scale.tolist()
+    return [
+        {
+            "text": _text(plan, tokens.ids, i),
+            "role": Role(int(role)).label,
+            "weight": plan.weights[Role(int(role))] * scale[i] if i else None,
+        }
+        for i, role in enumerate(tokens.roles[:longest])
+    ]
 
 
 def _text(plan: Plan, ids: Any, position: int) -> str:

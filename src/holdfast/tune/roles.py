@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from holdfast.chat import render, template_name
 from holdfast.errors import HoldfastError
-from holdfast.records import Example, Role, Span, Tokens
+from holdfast.records import Example, Message, Role, Span, Tokens
 from holdfast.tune.weights import RoleWeights
 
 _BATCH = 512
@@ -129,12 +129,17 @@ def _tokens(ids: npt.NDArray[np.int32], offsets: Sequence[tuple[int, int]], span
     return Tokens(ids, roles, None if (scale == 1).all() else scale)
 
 
-def _render(example: Example, template: str, tokenizer: Any) -> list[Span]:
+def turns(example: Example, template: str) -> tuple[Message, ...]:
+    """The messages of an example as a template takes them: in a chat, instruction and input are one turn."""
     messages = example.messages
     if template == "chat" and example.layout == "alpaca" and len(messages) > 1 and messages[1].role is Role.USER:
         joined = replaced(messages[0], content=f"{messages[0].content}\n\n{messages[1].content}")
-        messages = (joined, *messages[2:])
-    spans = render(messages, template, tokenizer)
+        return (joined, *messages[2:])
+    return messages
+
+
+def _render(example: Example, template: str, tokenizer: Any) -> list[Span]:
+    spans = render(turns(example, template), template, tokenizer)
     if example.weight == 1:
         return spans
     return [replaced(s, weight=s.weight * example.weight) for s in spans]

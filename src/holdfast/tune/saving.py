@@ -16,7 +16,7 @@ from holdfast.errors import HoldfastError
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-def save_model(trainer: Any, folder: Path, summary: dict[str, Any]) -> None:
+def save_model(trainer: Any, folder: Path, card: str) -> None:
     """Write model, tokenizer and card beside ``folder``, then move them there in one step."""
     partial = folder.with_name(folder.name + ".partial")
     if trainer.is_world_process_zero():
@@ -26,7 +26,7 @@ def save_model(trainer: Any, folder: Path, summary: dict[str, Any]) -> None:
     trainer.accelerator.wait_for_everyone()
     if trainer.is_world_process_zero():
         (partial / "training_args.bin").unlink(missing_ok=True)  # a pickle; config.json says the same
-        (partial / "README.md").write_text(model_card(summary), encoding="utf-8")
+        (partial / "README.md").write_text(card, encoding="utf-8")
         shutil.rmtree(folder, ignore_errors=True)
         partial.rename(folder)
 

@@ -26,7 +26,8 @@ from transformers.trainer_utils import EvalPrediction
 from holdfast.errors import HoldfastError
 from holdfast.records import PROMPT_ROLES, RESPONSE_ROLES, Role
 from holdfast.runs import RunDir
-from holdfast.tune.batches import regroup, scale_of
+from holdfast.tune.attention import document_arguments, settle
+from holdfast.tune.batches import layout_of, regroup, scale_of
 from holdfast.tune.head import LossRows, attach
 from holdfast.tune.loss import divide, token_nll
 from holdfast.tune.weights import NORMALIZERS, RoleWeights, target_mask, token_weights
@@ -49,11 +50,13 @@ class WeightedTrainer(Trainer):
 
     loss_is_scaled_for_ga = True
 
-    def __init__(self, *, objective: Objective, run: RunDir | None = None, **kwargs: Any) -> None:
-        super().__init__(compute_metrics=evaluation_metrics, **kwargs)
+    def __init__(self, *, objective: Objective, run: RunDir | None = None, batching: str = "auto", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.compute_metrics = evaluation_metrics
         self.model_accepts_loss_kwargs = True
         self.objective = objective
         self.run = run
+        self.batching, self.padded_reason = settle(self.model, batching, self.accelerator.autocast)
         self.plain_reason = "asked for" if objective.head == "plain" else attach(self.model)
         if objective.head == "torch" and self.plain_reason:
             raise HoldfastError(f"--head torch cannot be used with this model: {self.plain_reason}", hint="use --head auto")
@@ -62,14 +65,14 @@ class WeightedTrainer(Trainer):
         self._tokens = 0
         self.remove_callback(PrinterCallback)
         if self.pop_callback(ProgressCallback) is not None:
-            self.add_callback(_Bar)
+            self.add_callback(Bar)
 
     def get_batch_samples(  # type: ignore[override]
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], Tensor | int | None]:
         """The micro-batches of one optimizer step, and the divisor of its loss over all of them and all ranks."""
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
-        batches = regroup(batches)
+        batches = regroup(batches, self.batching)
         parts = [NORMALIZERS[self.objective.normalizer](self._weights(b), b["roles"])[1].sum() for b in batches]
         divisor = torch.stack(parts).sum().to(device) if parts else torch.zeros((), device=device)
         return batches, self.accelerator.reduce(divisor.double() if device.type != "mps" else divisor.float(), "sum")
@@ -145,13 +148,18 @@ class WeightedTrainer(Trainer):
 
         No attention mask is passed: padding is on the right, where causal attention never looks, and the mask-free kernels are faster.
         """
-        given = {key: inputs[key] for key in ("input_ids", "position_ids") if key in inputs}
+        layout = layout_of(inputs, self.batching)
+        given, ids = {"input_ids": inputs["input_ids"]}, inputs["input_ids"]
+        if layout is not None:
+            ids, weights_BT = layout.pack(ids), layout.pack(weights_BT)
+            given = {"input_ids": ids, **document_arguments(layout, self.model)}
         if self.plain_reason is None:
-            made = model(**given, loss_rows=LossRows(inputs["input_ids"], weights_BT, divisor))
-            return made["loss"], made["nll"]
-        nll_BT = token_nll(model(**given, use_cache=False).logits, inputs["input_ids"])
-        total = torch.where(weights_BT != 0, weights_BT * nll_BT, 0).sum()
-        return divide(total, divisor), nll_BT.detach()
+            made = model(**given, loss_rows=LossRows(ids, weights_BT, divisor))
+            loss, nll = made["loss"], made["nll"]
+        else:
+            nll = token_nll(model(**given, use_cache=False).logits, ids)
+            loss = divide(torch.where(weights_BT != 0, weights_BT * nll, 0).sum(), divisor)
+        return loss, (nll if layout is None else layout.unpack(nll)).detach()
 
     def _count(self, inputs: dict[str, Any], weights_BT: Tensor, nll_BT: Tensor) -> None:
         prompt_BT = target_mask(inputs["roles"], PROMPT_ROLES) & (weights_BT != 0)
@@ -195,11 +203,11 @@ def evaluation_of(logs: dict[str, Any]) -> dict[str, Any]:
     return {name: logs.get(f"eval_{name}") for name in _EVAL_COLUMNS}
 
 
-class _Bar(ProgressCallback):
+class Bar(ProgressCallback):
     """The progress bar without its log lines, which would go to stdout."""
 
     def on_log(self, *args: Any, **kwargs: Any) -> None:
-        return None
+        """Nothing: ``WeightedTrainer.log`` has said it."""
 
 
 def _sum_dtype(device: torch.device) -> torch.dtype:

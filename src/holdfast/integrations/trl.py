@@ -1,0 +1,141 @@
+"""TRL's ``SFTTrainer`` with weights on prompt and response tokens (WIT, arXiv 2507.07817).
+
+    from holdfast.integrations.trl import WITSFTTrainer
+    WITSFTTrainer(model, args=SFTConfig(...), train_dataset=rows, prompt_loss_weight=0.2, completion_loss_weight=0.8).train()
+
+In: rows as TRL's users have them (prompt and completion as text or as messages; messages; Alpaca columns), or ``Tokens``. Roles are found
+here; the loss, its divisor, the batches and the evaluation are those of ``holdfast tune``. TRL brings everything else: SFTConfig, model
+loading, PEFT, quantisation, callbacks. The names of the two weights are those proposed to TRL in its issue 6746.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from functools import partial
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from holdfast import lm
+from holdfast.errors import HoldfastError
+from holdfast.records import RESPONSE_ROLES, Tokens
+from holdfast.tune.batches import collate
+from holdfast.tune.data import examples_of
+from holdfast.tune.roles import tokenize
+from holdfast.tune.trainer import Objective, WeightedTrainer
+from holdfast.tune.weights import RoleWeights, role_weights
+
+try:
+    from trl import SFTConfig, SFTTrainer
+except ImportError as error:
+    raise HoldfastError("TRL is not installed", hint='pip install "holdfast[trl]"') from error
+if tuple(map(int, version("trl").split(".")[:2])) < (1, 15):
+    raise HoldfastError(f"TRL {version('trl')} is too old; at least 1.15 is needed", hint='pip install "holdfast[trl]"')
+
+_OURS = {  # options of SFTConfig that choose what Holdfast decides here
+    "packing": "batching='packed'",
+    "padding_free": "batching='padding-free'",
+    "completion_only_loss": "prompt_loss_weight and completion_loss_weight",
+    "assistant_only_loss": "prompt_loss_weight=0",
+}
+
+
+class WITSFTTrainer(WeightedTrainer, SFTTrainer):
+    """``SFTTrainer`` that minimises a weighted loss.
+
+    Args:
+        model: as for SFTTrainer: a model, a PEFT model or a name.
+        args: SFTConfig; its ``max_length`` is kept to.
+        train_dataset, eval_dataset: a datasets.Dataset or a list of rows, or a list of ``Tokens``.
+        processing_class: the tokenizer; by default that of the model's name.
+        prompt_loss_weight: of prompt tokens: user, system, tool and template text.
+        completion_loss_weight: of response tokens: the assistant's text and its end-of-turn token.
+        role_loss_weights: weights of single roles, over the two above; keys as ``weights`` of ``holdfast tune``.
+        normalizer, batching, head, template, truncation: as for ``holdfast tune``.
+        kwargs: anything else that SFTTrainer takes: peft_config, quantization_config, callbacks, optimizers, ...
+
+    Raises:
+        HoldfastError: bad rows (named), bad weights, or an option of SFTConfig that would have no effect here.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        args: Any = None,
+        *,
+        train_dataset: Any,
+        eval_dataset: Any = None,
+        processing_class: Any = None,
+        prompt_loss_weight: float = 0.0,
+        completion_loss_weight: float = 1.0,
+        role_loss_weights: Mapping[str, float] | None = None,
+        normalizer: str = "nonzero",
+        batching: str = "auto",
+        head: str = "auto",
+        template: str = "auto",
+        truncation: str = "keep-start",
+        **kwargs: Any,
+    ) -> None:
+        args = _arguments(args)
+        weights = role_weights(prompt_loss_weight, completion_loss_weight, weights=role_loss_weights)
+        tokenizer = processing_class or lm.load_tokenizer(model if isinstance(model, str) else model.config._name_or_path)
+        read = partial(_token_rows, tokenizer=tokenizer, weights=weights, template=template, truncation=truncation, longest=args.max_length)
+        super().__init__(
+            objective=Objective(weights, normalizer, head),
+            batching=batching,
+            model=model,
+            args=args,
+            train_dataset=read(train_dataset, "train_dataset"),
+            eval_dataset=None if eval_dataset is None else read(eval_dataset, "eval_dataset"),
+            processing_class=tokenizer,
+            data_collator=partial(_collate, pad_id=lm.pad_id(tokenizer)),
+            **kwargs,
+        )
+
+
+def _arguments(args: Any) -> Any:
+    """A copy of the SFTConfig that leaves data and columns to us."""
+    args = SFTConfig("trl-sft") if args is None else copy.copy(args)
+    if not isinstance(args, SFTConfig):
+        raise HoldfastError(f"args is a {type(args).__name__}", hint="give a trl.SFTConfig")
+    for name, instead in _OURS.items():
+        if getattr(args, name):
+            raise HoldfastError(f"SFTConfig({name}={getattr(args, name)}) has no effect here", hint=f"use {instead} of WITSFTTrainer")
+    if args.loss_type != "nll":
+        raise HoldfastError(f"SFTConfig(loss_type='{args.loss_type}') has no effect here", hint="leave it at 'nll'")
+    args.dataset_kwargs = {**(args.dataset_kwargs or {}), "skip_prepare_dataset": True}
+    args.remove_unused_columns = False
+    args.average_tokens_across_devices = False  # the divisor spans the ranks already
+    return args
+
+
+def _token_rows(rows: Any, name: str, *, tokenizer: Any, weights: RoleWeights, template: str, truncation: str, longest: int | None) -> Any:
+    """A datasets.Dataset of input_ids, roles and weight factors, which is the only kind that SFTTrainer takes."""
+    import datasets
+
+    given = list(rows)
+    if not all(isinstance(row, Tokens) for row in given):
+        numbered = [(dict(row), f"{name}, row {i}") for i, row in enumerate(given, 1)]
+        examples = examples_of(numbered, name, needs_response=any(weights[r] for r in RESPONSE_ROLES))
+        given, report = tokenize(examples, tokenizer, weights, template=template, max_length=longest or 2**31, truncation=truncation)
+        if not given:
+            raise HoldfastError(f"{name}: no example is left: the longest has {report.longest} tokens, max_length is {longest}")
+    columns = {"input_ids": [t.ids for t in given], "roles": [t.roles for t in given]}
+    if any(t.scale is not None for t in given):
+        columns["scale"] = [np.ones(len(t), np.float32) if t.scale is None else t.scale for t in given]
+    return datasets.Dataset.from_dict(columns)
+
+
+def _collate(rows: Sequence[Mapping[str, Any]], *, pad_id: int) -> dict[str, Tensor]:
+    tokens = [
+        Tokens(
+            np.asarray(row["input_ids"], np.int32),
+            np.asarray(row["roles"], np.int8),
+            np.asarray(row["scale"], np.float32) if "scale" in row else None,
+        )
+        for row in rows
+    ]
+    return collate(tokens, pad_id=pad_id)

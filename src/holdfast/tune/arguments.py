@@ -1,0 +1,98 @@
+"""Config and plan -> ``transformers.TrainingArguments``, or a class derived from it."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from holdfast.config import AlignConfig, TuneConfig
+from holdfast.errors import HoldfastError
+
+
+class Schedule(Protocol):
+    """What a plan says about the training."""
+
+    @property
+    def config(self) -> TuneConfig | AlignConfig: ...  # noqa: D102
+
+    @property
+    def held_out(self) -> Sequence[Any]: ...  # noqa: D102
+
+    @property
+    def learning_rate(self) -> float: ...  # noqa: D102
+
+    @property
+    def micro_batch(self) -> int: ...  # noqa: D102
+
+    @property
+    def accumulation(self) -> int: ...  # noqa: D102
+
+
+def training_arguments(plan: Schedule, folder: Path, kind: Any = None, **more: Any) -> Any:
+    """The arguments of a Trainer whose checkpoints go to ``folder``.
+
+    Args:
+        kind: a class derived from ``transformers.TrainingArguments``, if not that itself.
+        more: arguments of that class. What the user gave under ``training`` wins over everything.
+
+    Raises:
+        HoldfastError: an argument that the class does not know or refuses.
+    """
+    import torch
+    import transformers
+
+    config = plan.config
+    kind = kind or transformers.TrainingArguments
+    bf16_gpu = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    extra = {key: _scalar(value) for key, value in config.training.items()}
+    given = {
+        "output_dir": str(folder),
+        "per_device_train_batch_size": plan.micro_batch,
+        "per_device_eval_batch_size": max(plan.micro_batch, 8),
+        "gradient_accumulation_steps": plan.accumulation,
+        "num_train_epochs": config.epochs,
+        "max_steps": config.max_steps,
+        "learning_rate": plan.learning_rate,
+        "lr_scheduler_type": config.schedule,
+        "warmup_steps": config.warmup_ratio,
+        "weight_decay": config.weight_decay,
+        "max_grad_norm": config.max_grad_norm or 1e30,  # 0 would also leave the norm unmeasured
+        "bf16": config.precision == "bf16" or (config.precision == "auto" and bf16_gpu),
+        "use_cpu": not torch.accelerator.is_available(),  # said aloud, or bf16 on a CPU is refused
+        "logging_steps": config.log_steps,
+        "logging_nan_inf_filter": False,
+        "eval_strategy": "no" if not plan.held_out else "steps" if config.eval_steps else "epoch",
+        "eval_steps": config.eval_steps,
+        "save_strategy": "steps" if config.save_steps else "no",
+        "save_steps": config.save_steps or 500,
+        "save_total_limit": config.keep_checkpoints,
+        "report_to": [] if config.report_to == "none" else config.report_to.split(","),
+        "seed": config.seed,
+        "remove_unused_columns": False,
+        "average_tokens_across_devices": False,  # the divisor spans the ranks already
+        "dataloader_pin_memory": torch.cuda.is_available(),
+        "disable_tqdm": not sys.stderr.isatty(),
+    }
+    if config.gradient_checkpointing:
+        given["gradient_checkpointing"] = True
+    try:
+        arguments = kind(**{**given, **more, **extra})
+    except (TypeError, ValueError) as error:
+        known = f"{kind.__module__.partition('.')[0]}.{kind.__name__}"
+        raise HoldfastError(f"training arguments: {error}", hint=f"keys under 'training' are those of {known}") from error
+    if arguments.n_gpu > 1:
+        print(f"note: one of {arguments.n_gpu} GPUs is used; `accelerate launch -m holdfast.cli ...` uses all", file=sys.stderr)
+        arguments._n_gpu = 1  # the Trainer would split batches by nn.DataParallel, which nothing here is made for
+    return arguments
+
+
+def _scalar(text: str) -> Any:
+    """Text as YAML would read it, with 1e-8 as the number that it is."""
+    import yaml
+
+    with contextlib.suppress(ValueError):
+        return float(text) if not text.lstrip("-").isdigit() else int(text)
+    return yaml.safe_load(text)
