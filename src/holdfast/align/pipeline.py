@@ -1,0 +1,206 @@
+"""The whole of ``holdfast align``, top to bottom: config -> plan -> TRL's trainer -> run directory.
+
+The reference is the start point. Its log-probs are computed once, before the first step, so no second model is held in memory.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import holdfast
+from holdfast import lm as models
+from holdfast.align.lineage import lineage, stage
+from holdfast.align.measure import Floats, evaluation, gain, pair_logprobs
+from holdfast.align.plan import Plan, make_plan
+from holdfast.align.preview import preview
+from holdfast.align.tokens import PairTokens
+from holdfast.config import AlignConfig
+from holdfast.errors import HoldfastError
+from holdfast.runs import RunDir, check_output, write_text
+from holdfast.tune.arguments import training_arguments
+from holdfast.tune.base import adapted, load_base
+from holdfast.tune.pipeline import check_data_unchanged, continue_run
+from holdfast.tune.saving import explain_full_disk, save_model, whole_checkpoint
+
+
+def align(config: AlignConfig) -> dict[str, Any]:
+    """Train a model on preferences and write a run directory.
+
+    Args:
+        config: see ``holdfast.config.AlignConfig``.
+
+    Returns:
+        The summary: preference accuracy and rewards on held-out pairs before and after with intervals, lineage, counts, the model's
+        folder. A run that is already complete in ``config.output`` is returned; an unfinished one is continued from its last whole
+        checkpoint.
+
+    Raises:
+        HoldfastError: bad input, or TRL is missing; nothing has been written then.
+    """
+    done = check_output(config, "align")
+    check_data_unchanged(config, done)
+    if done.summary is not None and not config.dry_run:
+        print(f"{config.output}: already complete; --overwrite trains anew", file=sys.stderr)
+        return done.summary
+    plan = make_plan(config)
+    if config.dry_run:
+        return preview(plan)
+    base = load_base(plan.config)
+    if hasattr(base, "merge_and_unload") and not config.lora_rank and os.environ.get("ACCELERATE_USE_FSDP") == "true":
+        raise HoldfastError(
+            f"{config.model}: adapters cannot be merged under FSDP, where TRL reads the reference from disk",
+            hint="continue them with --lora-rank, or train on one device",
+        )
+    model = adapted(base, plan.config)
+    run = continue_run(config, "align", plan.resolved())
+    with models.quiet(), _silent(), explain_full_disk(run.path):
+        return _fit(plan, model, run)
+
+
+def _fit(plan: Plan, model: Any, run: RunDir) -> dict[str, Any]:
+    pad_id = models.pad_id(plan.tokenizer)
+    checkpoint = whole_checkpoint(run.path / "checkpoints")
+    trainer = _trainer(plan, model, run)
+    before_N2 = pair_logprobs(trainer.model, plan.held_out, pad_id)
+    if checkpoint:
+        print(f"continuing from {checkpoint}", file=sys.stderr)
+    elif plan.held_out:
+        trainer.evaluate()  # the row of step 0
+    started = time.perf_counter()
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    seconds = time.perf_counter() - started
+    if plan.held_out and not _just_evaluated(trainer):
+        trainer.evaluate()
+    after_N2 = pair_logprobs(trainer.model, plan.held_out, pad_id)
+    summary = _summary(plan, run, before_N2, after_N2) | {"seconds": round(seconds, 2)}
+    save_model(trainer, run.model, _card(summary))
+    if trainer.is_world_process_zero():
+        _write_pairs(run, plan.held_out, before_N2, after_N2)
+        run.finish(summary)
+    return summary
+
+
+def _trainer(plan: Plan, model: Any, run: RunDir) -> Any:
+    import datasets
+    from trl import DPOConfig
+
+    from holdfast.align.trainer import PreferenceTrainer
+
+    config = plan.config
+    if "precompute_ref_log_probs" in config.training or "sync_ref_model" in config.training:
+        raise HoldfastError("'training' names a setting of the reference model", hint="the reference is always the start point")
+    arguments = training_arguments(
+        plan, run.path / "checkpoints", DPOConfig, beta=config.beta, loss_type=plan.losses, max_length=plan.max_length,
+        precompute_ref_log_probs=True, disable_dropout=not config.lora_dropout, gradient_checkpointing=config.gradient_checkpointing,
+    )  # fmt: skip
+
+    def rows(pairs: list[PairTokens]) -> Any:
+        return datasets.Dataset.from_list([{"prompt_ids": p.prompt, "chosen_ids": p.chosen, "rejected_ids": p.rejected} for p in pairs])
+
+    try:
+        trainer = PreferenceTrainer(
+            run=run,
+            model=model,
+            args=arguments,
+            train_dataset=rows(plan.train),
+            eval_dataset=rows(plan.held_out) if plan.held_out else None,
+            processing_class=plan.tokenizer,
+        )
+    except (ValueError, NotImplementedError) as error:
+        raise HoldfastError(f"TRL refuses this: {error}", hint="settings of a loss are given under 'training'") from error
+    if "ref" in getattr(model, "peft_config", {}):
+        model.delete_adapter("ref")  # TRL's copy of the adapters has done its work, and would be saved with them
+    return trainer
+
+
+def _summary(plan: Plan, run: RunDir, before_N2: Floats, after_N2: Floats) -> dict[str, Any]:
+    config = plan.config
+    held_out = {}
+    if plan.held_out:
+        held_out = {
+            "before": evaluation(before_N2, before_N2, plan.held_out, config.beta),
+            "after": evaluation(after_N2, before_N2, plan.held_out, config.beta),
+            "gain": gain(before_N2, after_N2),
+        }
+    this = stage("align", str(run.path), {**vars(config)}, plan.resolved())
+    return {
+        "command": "align",
+        "model": config.model,
+        "data": config.data,
+        **plan.resolved(),
+        "before": None,
+        "after": None,
+        **held_out,
+        "train_examples": len(plan.train),
+        "eval_examples": len(plan.held_out),
+        "data_report": plan.report.as_dict(),
+        "bad_rows": {"count": len(plan.bad_rows), "first": plan.bad_rows[:20]},
+        "lineage": [*lineage(config.model), this],
+        "model_path": str(run.model),
+    }
+
+
+def _write_pairs(run: RunDir, pairs: list[PairTokens], before_N2: Floats, after_N2: Floats) -> None:
+    """``pairs.jsonl``: log-probs of the held-out answers, chosen and rejected, before and after."""
+    rows = [
+        {"where": pair.where, "before": before.tolist(), "after": after.tolist()}
+        for pair, before, after in zip(pairs, before_N2, after_N2, strict=True)
+    ]
+    write_text(run.path / "pairs.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def _just_evaluated(trainer: Any) -> bool:
+    return any("eval_loss" in logs and logs["step"] == trainer.state.global_step for logs in trainer.state.log_history[-2:])
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """No progress bars of data sets, none of TRL's pass over the reference unless on a terminal, no talk among libraries."""
+    import datasets
+
+    was = os.environ.get("TQDM_DISABLE"), datasets.utils.are_progress_bars_disabled()
+    if not sys.stderr.isatty():
+        os.environ["TQDM_DISABLE"] = "1"
+    datasets.disable_progress_bars()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # between TRL and transformers: gradient_checkpointing is to be renamed
+            yield
+    finally:
+        os.environ.pop("TQDM_DISABLE", None)
+        if was[0] is not None:
+            os.environ["TQDM_DISABLE"] = was[0]
+        if not was[1]:
+            datasets.enable_progress_bars()
+
+
+def _card(summary: dict[str, Any]) -> str:
+    """Markdown in the hub's form."""
+    lines = [
+        "---",
+        "library_name: transformers",
+        "tags: [holdfast, dpo, trl]",
+        "---",
+        f"# {Path(summary['model']).name} trained on preferences",
+        "",
+        f"Start point and reference `{summary['model']}`, pairs `{summary['data']}` ({summary['train_examples']}), TRL's loss "
+        f"`{'+'.join(summary['losses'])}`, beta {summary['beta']:g}, {summary['steps']} steps, peak learning rate "
+        f"{summary['learning_rate']:.2g}.",
+    ]
+    if summary["after"]:
+        lines += ["", "| held-out pairs | before | after |", "|---|---|---|"]
+        for name in ("preference_accuracy", "preference_accuracy_per_token"):
+            lines.append(f"| {name.replace('_', ' ')} | {_interval(summary['before'][name])} | {_interval(summary['after'][name])} |")
+    return "\n".join([*lines, "", f"Made with holdfast {holdfast.__version__}.", ""])
+
+
+def _interval(share: dict[str, float]) -> str:
+    return f"{share['value']:.3f} [{share['low']:.3f}, {share['high']:.3f}]"

@@ -1,0 +1,164 @@
+"""Config -> checked pairs -> plan. Everything that can be wrong with the input is found here, before a byte is written."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from holdfast import lm as models
+from holdfast import runs
+from holdfast.align.pairs import load_pairs
+from holdfast.align.tokens import PairReport, PairTokens, tokenize_pairs
+from holdfast.config import AlignConfig
+from holdfast.errors import HoldfastError, nearest
+from holdfast.tune.plan import check_numbers, check_trackers, data_digest, default_learning_rate, split, split_batch
+
+PAPER = {"learning_rate": 5e-7, "batch_size": 32, "epochs": 2.0, "warmup_ratio": 0.1, "weight_decay": 0.0}
+"""What arXiv 2507.07817 states of its DPO stage."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """A checked config: what will be trained on which pairs, with every default resolved."""
+
+    config: AlignConfig
+    losses: list[str]
+    tokenizer: Any
+    train: list[PairTokens]
+    held_out: list[PairTokens]
+    report: PairReport
+    bad_rows: list[str]
+    max_length: int
+    learning_rate: float
+    micro_batch: int
+    accumulation: int
+    steps: int
+
+    def resolved(self) -> dict[str, Any]:
+        """The values that the config left open, for config.json."""
+        return {
+            "data_digest": data_digest(self.config),
+            "losses": self.losses,
+            "beta": self.config.beta,
+            "epochs": self.config.epochs,
+            "max_length": self.max_length,
+            "learning_rate": self.learning_rate,
+            "micro_batch_size": self.micro_batch,
+            "gradient_accumulation_steps": self.accumulation,
+            "steps": self.steps,
+            "templates": dict(self.report.templates),
+        }
+
+
+def make_plan(config: AlignConfig) -> Plan:
+    """Check the config, read and tokenise the pairs. Loads the tokenizer but no weights.
+
+    Raises:
+        HoldfastError: bad input, with file and row; TRL is missing; a loss that TRL does not know.
+    """
+    config = _with_preset(config)
+    check_numbers(config)
+    check_trackers(config)
+    if not 0 < config.beta < math.inf:
+        raise HoldfastError(f"--beta is {config.beta}; it must be greater than 0")
+    losses = _losses(config)
+    tokenizer = models.load_tokenizer(config.model, trust_remote_code=config.trust_remote_code)
+    model_config = models.load_config(config.model, trust_remote_code=config.trust_remote_code)
+    context = models.context_length(model_config, tokenizer)
+    if config.max_length is not None and not 2 <= config.max_length <= context:
+        raise HoldfastError(f"--max-length {config.max_length}: the model takes 2 to {context} tokens")
+    max_length = config.max_length or min(context, 4096)
+    bad_rows: list[str] | None = [] if config.skip_bad_rows else None
+    encode = partial(
+        tokenize_pairs, tokenizer=tokenizer, template=_template(config), max_length=max_length,
+        truncation=config.truncation, bad_rows=bad_rows,
+    )  # fmt: skip
+    pairs = load_pairs(config.data, limit=config.limit, bad_rows=bad_rows)
+    if config.eval_data is not None:
+        held_out = load_pairs(config.eval_data, bad_rows=bad_rows)
+    else:
+        pairs, held_out = split(pairs, config.eval_share, config.seed)
+    train, report = encode(pairs)
+    _check_left(config.data, train, report, bad_rows or [], max_length)
+    held_out_tokens, held_out_report = encode(held_out)
+    if held_out:
+        _check_left(config.eval_data or config.data, held_out_tokens, held_out_report, bad_rows or [], max_length)
+    micro_batch, accumulation = split_batch(config)
+    per_epoch = math.ceil(math.ceil(len(train) * accumulation / config.batch_size) / accumulation)
+    return Plan(
+        config=config,
+        losses=losses,
+        tokenizer=tokenizer,
+        train=train,
+        held_out=held_out_tokens,
+        report=report,
+        bad_rows=bad_rows or [],
+        max_length=max_length,
+        learning_rate=config.learning_rate or default_learning_rate(model_config, lora=config.lora_rank > 0) / 40,
+        micro_batch=micro_batch,
+        accumulation=accumulation,
+        steps=config.max_steps if config.max_steps > 0 else math.ceil(per_epoch * (config.epochs or 1)),
+    )
+
+
+def trl_losses() -> list[str]:
+    """The names of DPOTrainer's losses, as the installed TRL lists them in its help.
+
+    Raises:
+        HoldfastError: TRL is not installed.
+    """
+    try:
+        from trl import DPOConfig
+    except ImportError as error:
+        raise HoldfastError(f"preference tuning needs the package trl ({error})", hint='pip install "holdfast[align]"') from error
+    text = DPOConfig.__dataclass_fields__["loss_type"].metadata["help"]
+    return re.findall(r"`'(\w+)'`", text)
+
+
+def _losses(config: AlignConfig) -> list[str]:
+    known = trl_losses()
+    given = [name.strip() for name in config.loss.split(",")]
+    for name in given:
+        if name not in known:
+            raise HoldfastError(f"--loss {name}: TRL's losses are {', '.join(known)}", hint=nearest(name, known))
+    return given
+
+
+def _with_preset(config: AlignConfig) -> AlignConfig:
+    """Values of the preset where the config still has its default."""
+    if config.preset is None:
+        return dataclasses.replace(config, epochs=config.epochs or 1.0)
+    defaults = {field.name: field.default for field in dataclasses.fields(config)}
+    return dataclasses.replace(config, **{k: v for k, v in PAPER.items() if getattr(config, k) == defaults[k]})
+
+
+def _template(config: AlignConfig) -> str:
+    """``auto`` is what the run at --model was trained with, if that is one template."""
+    if config.template != "auto" or runs.resolve(config.model) is None:
+        return config.template
+    templates = runs.read_json(Path(config.model) / "config.json").get("resolved", {}).get("templates", {})
+    return next(iter(templates)) if len(templates) == 1 else "auto"
+
+
+def _check_left(source: str, pairs: list[PairTokens], report: PairReport, bad_rows: list[str], max_length: int) -> None:
+    """Say what truncation left out; refuse if that is everything."""
+    if not pairs:
+        lost = [f"{report.dropped} longer than {max_length} tokens"] if report.dropped else []
+        lost += [f"{len(report.left_out)} with nothing left to compare in {max_length} tokens"] if report.left_out else []
+        lost += [f"{len(bad_rows)} bad"] if bad_rows else []
+        first = [*report.left_out, *bad_rows, f"{report.longest} tokens"][0]
+        raise HoldfastError(
+            f"{source}: no pair is left: {', '.join(lost) or 'none was there'}; the first: {first}",
+            hint="a larger --max-length, a model with a longer context, or shorter prompts",
+        )
+    if report.left_out:
+        print(
+            f"warning: {source}: {len(report.left_out)} pairs left out, as nothing to compare is left in {max_length} tokens; "
+            f"first: {report.left_out[0]}",
+            file=sys.stderr,
+        )

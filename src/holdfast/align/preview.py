@@ -1,0 +1,60 @@
+"""``--dry-run``: the first pair as the model will see it, and what the run will cost."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from holdfast.align.plan import Plan
+
+_COLOURS = {"prompt": 34, "chosen": 32, "rejected": 31}
+
+
+def preview(plan: Plan) -> dict[str, Any]:
+    """Print the preview on stdout (unless the summary is wanted as JSON) and return its figures."""
+    epochs = plan.config.epochs or 1
+    passes = epochs if plan.config.max_steps <= 0 else plan.steps * plan.config.batch_size / len(plan.train)
+    figures = {
+        "command": "align",
+        "dry_run": True,
+        **plan.resolved(),
+        "train_examples": len(plan.train),
+        "eval_examples": len(plan.held_out),
+        "tokens_to_come": round(plan.report.tokens * passes),
+        "reference_tokens": plan.report.tokens,
+        "data_report": plan.report.as_dict(),
+        "bad_rows": {"count": len(plan.bad_rows), "first": plan.bad_rows[:20]},
+    }
+    if not plan.config.json:
+        print("\n".join([*first_pair(plan, colour=sys.stdout.isatty()), "", *_cost(figures)]))
+    return figures
+
+
+def first_pair(plan: Plan, *, colour: bool) -> list[str]:
+    """Prompt and both answers, special tokens included, with their lengths in tokens."""
+    pair = plan.train[0]
+    lines = [pair.where]
+    for name, ids in (("prompt", pair.prompt), ("chosen", pair.chosen), ("rejected", pair.rejected)):
+        line = f"{name:<8}  {len(ids):>5} tokens  {plan.tokenizer.decode(ids)!r}"
+        lines.append(f"\x1b[{_COLOURS[name]}m{line}\x1b[0m" if colour else line)
+    return lines
+
+
+def _cost(figures: dict[str, Any]) -> list[str]:
+    report = figures["data_report"]
+    lines = [
+        f"{figures['train_examples']:,} pairs to train on, {figures['eval_examples']:,} held out; longest {report['longest']:,} tokens, "
+        f"limit {figures['max_length']:,}; template {', '.join(report['templates'])}",
+        f"{figures['steps']:,} steps of loss {'+'.join(figures['losses'])}, beta {figures['beta']:g}, peak learning rate "
+        f"{figures['learning_rate']:.3g}",
+        f"about {figures['tokens_to_come']:,} tokens forward and backward, and {figures['reference_tokens']:,} forward for the reference",
+    ]
+    if report["truncated"] or report["dropped_too_long"] or report["nothing_left_to_compare"]:
+        lines.append(
+            f"too long: {report['truncated']:,} with a cut answer, {report['dropped_too_long']:,} dropped, "
+            f"{report['nothing_left_to_compare']:,} left out as nothing was left to compare"
+        )
+    if figures["bad_rows"]["count"]:
+        lines.append(f"{figures['bad_rows']['count']:,} bad rows left out; the first: {figures['bad_rows']['first'][0]}")
+    return lines

@@ -1,0 +1,169 @@
+"""Pairs -> token ids, rendered by the templates of ``tune``, so that the second stage sees what the first one was trained on.
+
+    prompt ids | chosen ids        the answer begins at the first token whose last character is the answer's,
+    prompt ids | rejected ids      and ends with the end-of-turn token
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from holdfast.align.pairs import Pair
+from holdfast.chat import render, template_name
+from holdfast.errors import HoldfastError
+from holdfast.records import RESPONSE_ROLES, Message, Role, Tokens
+from holdfast.tune.roles import assign_roles
+
+_BATCH = 256
+
+
+@dataclass(frozen=True)
+class PairTokens:
+    """A tokenised pair: ids of the prompt, and of the two answers that follow it."""
+
+    prompt: list[int]
+    chosen: list[int]
+    rejected: list[int]
+    where: str
+
+    def __len__(self) -> int:
+        return len(self.prompt) + max(len(self.chosen), len(self.rejected))
+
+    @property
+    def tokens(self) -> int:
+        """Of both sequences."""
+        return 2 * len(self.prompt) + len(self.chosen) + len(self.rejected)
+
+
+@dataclass
+class PairReport:
+    """What happened to the pairs. Written into the summary."""
+
+    pairs: int = 0
+    tokens: int = 0
+    truncated: int = 0
+    dropped: int = 0
+    left_out: list[str] = field(default_factory=list)
+    longest: int = 0
+    templates: Counter[str] = field(default_factory=Counter)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {
+            "pairs": self.pairs,
+            "tokens": self.tokens,
+            "truncated": self.truncated,
+            "dropped_too_long": self.dropped,
+            "nothing_left_to_compare": len(self.left_out),
+            "longest": self.longest,
+            "templates": dict(self.templates),
+        }
+
+
+def tokenize_pairs(
+    pairs: Sequence[Pair],
+    tokenizer: Any,
+    *,
+    template: str = "auto",
+    max_length: int,
+    truncation: str = "keep-start",
+    bad_rows: list[str] | None = None,
+) -> tuple[list[PairTokens], PairReport]:
+    """Render and tokenise.
+
+    Args:
+        template: see ``holdfast.chat.template_name``.
+        max_length: of prompt and answer, in tokens.
+        truncation: ``keep-start`` cuts the ends of answers; ``drop`` leaves longer pairs out. Where the prompt fills the context, or
+            the answers differ only in what is cut, the pair is left out and listed.
+        bad_rows: collects the messages of bad pairs; None raises at the first one.
+
+    Raises:
+        HoldfastError: names the row: the template refuses it, or both answers are the same tokens.
+    """
+    if not tokenizer.is_fast:
+        raise HoldfastError(f"tokenizer {type(tokenizer).__name__} gives no character offsets", hint="load its fast version")
+    report = PairReport()
+    done = []
+    for start in range(0, len(pairs), _BATCH):
+        for made in _encode(pairs[start : start + _BATCH], tokenizer, template, report, bad_rows):
+            kept = _fit(made, max_length, truncation, report)
+            if kept is not None:
+                report.pairs += 1
+                report.tokens += kept.tokens
+                done.append(kept)
+    return done, report
+
+
+def _encode(pairs: Sequence[Pair], tokenizer: Any, template: str, report: PairReport, bad_rows: list[str] | None) -> list[PairTokens]:
+    rendered, places = [], []
+    for pair in pairs:
+        try:
+            name = template_name(template, pair.layout, tokenizer)
+            spans = [_render((*pair.prompt, answer), name, tokenizer) for answer in (pair.chosen, pair.rejected)]
+        except HoldfastError as error:
+            _reject(error, pair.where, bad_rows)
+            continue
+        rendered += spans
+        places.append(pair.where)
+        report.templates[name] += 1
+    tokens = assign_roles(rendered, tokenizer)
+    made = []
+    for where, chosen, rejected in zip(places, tokens[::2], tokens[1::2], strict=True):
+        pair_tokens = _split(chosen, rejected, where)
+        if pair_tokens.chosen == pair_tokens.rejected:
+            _reject(HoldfastError("'chosen' and 'rejected' are the same tokens to this tokenizer and template"), where, bad_rows)
+        else:
+            made.append(pair_tokens)
+    return made
+
+
+def _render(messages: tuple[Message, ...], template: str, tokenizer: Any) -> Any:
+    if template == "alpaca" and [m.role for m in messages] != [Role.USER, Role.ASSISTANT]:
+        raise HoldfastError("the alpaca template holds one user message and its answer", hint="choose another with --template")
+    return render(messages, template, tokenizer)
+
+
+def _split(chosen: Tokens, rejected: Tokens, where: str) -> PairTokens:
+    """Cut both sequences where the answer begins; a token across the border that differs belongs to the answers."""
+    (begin_a, end_a), (begin_b, end_b) = _answer(chosen), _answer(rejected)
+    begin = min(begin_a, begin_b)
+    differ = np.flatnonzero(chosen.ids[:begin] != rejected.ids[:begin])
+    begin = int(differ[0]) if len(differ) else begin
+    a, b = chosen.ids.tolist(), rejected.ids.tolist()
+    return PairTokens(a[:begin], a[begin:end_a], b[begin:end_b], where)
+
+
+def _answer(tokens: Tokens) -> tuple[int, int]:
+    """First token and end of the last turn's response; what the template prints after it is not the model's to write."""
+    response = np.isin(tokens.roles, RESPONSE_ROLES)
+    end = int(np.flatnonzero(response)[-1]) + 1
+    before = np.flatnonzero(~response[:end])
+    return (int(before[-1]) + 1 if len(before) else 0), end
+
+
+def _fit(pair: PairTokens, max_length: int, truncation: str, report: PairReport) -> PairTokens | None:
+    report.longest = max(report.longest, len(pair))
+    if len(pair) <= max_length:
+        return pair
+    if truncation == "drop":
+        report.dropped += 1
+        return None
+    room = max(max_length - len(pair.prompt), 0)
+    kept = PairTokens(pair.prompt, pair.chosen[:room], pair.rejected[:room], pair.where)
+    if kept.chosen == kept.rejected:
+        report.left_out.append(f"{pair.where}: the prompt has {len(pair.prompt)} tokens; of the answers {room} remain, and they are equal")
+        return None
+    report.truncated += 1
+    return kept
+
+
+def _reject(error: HoldfastError, where: str, bad_rows: list[str] | None) -> None:
+    if bad_rows is None:
+        raise HoldfastError(f"{where}: {error.message}", hint=error.hint) from error
+    bad_rows.append(f"{where}: {error.message}")

@@ -1,0 +1,51 @@
+"""Benchmarks on a tuned model, or any other: config in, rows and scores with intervals out.
+
+    suites -> local data -> harness (lm-evaluation-harness) -> items -> scores
+              questions  -> answers -> judge (the user's)   -> items -> scores -> pipeline; compare
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from holdfast.config import BenchCompareConfig, BenchConfig
+
+__all__ = ["compare", "harness_scores", "run"]
+
+
+def run(config: BenchConfig) -> dict[str, Any]:
+    """``holdfast bench run``; see ``holdfast.bench.pipeline``."""
+    from holdfast.bench.pipeline import run
+
+    return run(config)
+
+
+def compare(config: BenchCompareConfig) -> dict[str, Any]:
+    """``holdfast bench compare``; see ``holdfast.bench.comparison``."""
+    from holdfast.bench.comparison import compare
+
+    return compare(config)
+
+
+def harness_scores(
+    model: str, tasks: list[str], *, data_dir: str | None = None, limit: int | None = None, seed: int = 0
+) -> dict[str, dict[str, Any]]:
+    """Scores of one model on tasks of lm-evaluation-harness, with nothing written but the harness's own data cache.
+
+    Args:
+        model: what ``holdfast.lm.load`` takes.
+        tasks: names of the harness; those of our suites get the pinned number of shots and the pinned metric, others their own.
+        data_dir: see ``holdfast.bench.local``.
+        limit: items per task.
+
+    Returns:
+        ``{task: {"value", "metric", "items"}}``: items in a fixed order, so that two models can be paired; their mean is the value.
+        For ``ifeval`` an item is an instruction, elsewhere a question.
+
+    Raises:
+        HoldfastError: unknown task, missing extra or data.
+    """
+    from holdfast.bench.harness import scores
+
+    return scores(model, tasks, data_dir=data_dir, limit=limit, seed=seed)
