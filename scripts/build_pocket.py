@@ -104,7 +104,6 @@ def measure(work: Path) -> dict:
     """What the card says of the model: exact answers before and after ``holdfast tune`` at its defaults, and the time that takes."""
     from holdfast import lm, pocket
     from holdfast.config import TuneConfig
-    from holdfast.demo import evaluate
     from holdfast.tune import train
 
     rows = pocket.rows("pocket:instructions/test")
@@ -116,6 +115,19 @@ def measure(work: Path) -> dict:
         "seconds": tuned["seconds"],
         "steps": tuned["steps"],
     }
+
+
+def evaluate(model, rows: list[dict]) -> dict[str, float]:
+    """Share of exact answers on new items in wordings known from training (``new_items``) and in new wordings (``new_wordings``)."""
+    from holdfast.chat import generation_prompt
+    from holdfast.records import Message, Role
+    from holdfast.study.answers import exact_match
+
+    turns = [[Message(Role[m["role"].upper()], m["content"]) for m in row["messages"]] for row in rows]
+    answers = model.generate([generation_prompt(t[:-1], "chat", model.tokenizer) for t in turns], max_new_tokens=24)
+    right = [exact_match(answer, t[-1].content) for answer, t in zip(answers, turns, strict=True)]
+    known, new = ([r for r, row in zip(right, rows, strict=True) if row["held_out_wording"] is held] for held in (False, True))
+    return {"new_items": sum(known) / len(known), "new_wordings": sum(new) / len(new)}
 
 
 def card(summary: dict, figures: dict, threads: int) -> str:

@@ -12,8 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import make_model
+from holdfast.config import TuneConfig
 from holdfast.errors import HoldfastError
 from holdfast.records import Role
+from holdfast.tune import train
 from holdfast.tune.attention import NAME, document_arguments, leaks, settle
 from holdfast.tune.batches import collate, layout_of, regroup, scale_of
 from holdfast.tune.layouts import LAYOUTS, balance, best_fit_decreasing, lay_out, one_row
@@ -162,6 +164,15 @@ def test_evaluation_is_the_same_in_every_form_and_batch_size(tmp_path: Path, bat
             assert made[name] == pytest.approx(plain[name], rel=1e-6)
 
 
+def test_the_option_reaches_the_run_and_changes_nothing_but_speed(model_folder: Path, chat_file: Path, tmp_path: Path) -> None:
+    settings = {"model": str(model_folder), "data": str(chat_file), "learning_rate": 5e-3, "batch_size": 8, "micro_batch_size": 4}
+    made = {b: train(TuneConfig(output=str(tmp_path / b), batching=b, **settings)) for b in ("auto", "padded", "packed")}
+    assert {name: summary["batching"] for name, summary in made.items()} == {"auto": "padding-free", "padded": "padded", "packed": "packed"}
+    for summary in made.values():
+        assert summary["after"] == pytest.approx(made["padded"]["after"], rel=1e-4)
+        assert summary["steps"] == made["padded"]["steps"]
+
+
 def test_gradient_checkpointing_and_adapters_keep_documents_apart(tmp_path: Path) -> None:
     tokens = some_tokens()
     padded = gradient(tokens, tmp_path, batching="padded")
@@ -236,6 +247,14 @@ def test_a_layout_gives_back_what_it_took(lengths: list[int], kind: str) -> None
     assert layout.longest == int(layout.bounds.diff().max())
     starts = layout.positions_RW.flatten()[layout.bounds[:-1].long()]
     assert (starts == 0).all()
+
+
+def test_a_layout_moves_to_the_device_of_its_batch() -> None:
+    layout = lay_out([3, 4], [[0, 1]], 4)
+    assert layout.to(torch.device("cpu")) is layout
+    moved = layout.to(torch.device("meta"))
+    assert {moved.index_RW.device.type, moved.positions_RW.device.type, moved.bounds.device.type} == {"meta"}
+    assert (moved.longest, moved.shape_NT) == (layout.longest, layout.shape_NT)
 
 
 def test_a_layout_must_hold_every_example() -> None:

@@ -207,8 +207,8 @@ def make_study(path: Path, scores: dict[tuple[float, float], list[float]]) -> Pa
             (path / row["path"] / "config.json").write_text(json.dumps({"command": "tune", "config": vars(config)}))
             lines.append(json.dumps(row))
     (path / "rows.jsonl").write_text("\n".join(lines) + '\n{"kind": "tri')  # cut off by a crash
-    (path / "config.json").write_text(json.dumps({"command": "study run", "config": {}, "resolved": {}}))
-    (path / "summary.json").write_text(json.dumps({"command": "study run", "metric": "score", "higher_is_better": True}))
+    plan = {"metric": "score", "higher_is_better": True}
+    (path / "config.json").write_text(json.dumps({"command": "study run", "config": {}, "resolved": plan}))
     return path
 
 
@@ -228,6 +228,44 @@ def test_the_chosen_setting_is_printed_as_a_config_that_tune_takes(tmp_path: Pat
     assert (tmp_path / "out" / "best.yaml").read_text() == out
     config = cli._parse(TuneConfig, "tune", ["--config", str(tmp_path / "out" / "best.yaml"), "--seed", "7"])
     assert (config.prompt_weight, config.response_weight, config.seed) == (0.2, 0.8, 7)
+
+
+def test_another_metric_than_the_one_of_the_study(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its direction is that of its name."""
+    study = make_study(tmp_path / "study", {(0, 1): [0.9, 0.91, 0.92], (1, 1): [0.5, 0.52, 0.52]})
+    text = (study / "rows.jsonl").read_text()
+    (study / "rows.jsonl").write_text(text.replace('"score"', '"response_nll"'))
+    assert cli.main(["study", "best", str(study), "--metric", "response_nll"]) == 0
+    out, err = capsys.readouterr()
+    assert yaml.safe_load(out)["prompt_weight"] == 1
+    assert "(1, 1) beats conventional tuning on the test split by -0.397" in err
+
+
+def test_of_several_base_models_one_is_chosen_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    study = make_study(tmp_path / "study", {(0, 1): [0.5, 0.51], (0.2, 0.8): [0.8, 0.82], (1, 1): [0.1, 0.12]})
+    rows = [json.loads(line) | {"group": "small"} for line in (study / "rows.jsonl").read_text().splitlines()[:-1]]
+    rows += [row | {"group": "large", "trial": "x" + row["trial"]} for row in rows if row["setting_name"] != "(0.2, 0.8)"]
+    (study / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert cli.main(["study", "best", str(study)]) == 2
+    assert "several base models or data sets: small, large" in capsys.readouterr().err
+    for group, prompt_weight in (("small", 0.2), ("large", 0)):
+        assert cli.main(["study", "best", str(study), "--where", f"group={group}"]) == 0
+        assert yaml.safe_load(capsys.readouterr().out)["prompt_weight"] == prompt_weight
+    assert cli.main(["study", "best", str(study), "--where", "group=smal"]) == 2
+    assert "no group 'smal'; it has small, large" in capsys.readouterr().err
+
+
+def test_the_config_is_that_of_the_setting_and_not_of_its_scaled_twin(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    study = make_study(tmp_path / "study", {(0.1, 0.4): [0.8], (0.2, 0.8): [0.82], (0, 0.5): [0.5], (0, 1): [0.51]})
+    rows = [json.loads(line) for line in (study / "rows.jsonl").read_text().splitlines()[:-1]]
+    for row in rows:  # as a study with twins writes them: one setting, of which the second run has half the weights
+        whole = [0.2, 0.8] if row["ratio"] else [0.0, 1.0]
+        row |= {"setting_name": str(whole), "members": [whole], "twin": int(row["setting"]["response_weight"] in (0.4, 0.5))}
+    (study / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert cli.main(["study", "best", str(study)]) == 0
+    out, err = capsys.readouterr()
+    assert yaml.safe_load(out)["response_weight"] == 0.8
+    assert "the noise is that of its twins" in err
 
 
 def test_the_selection_of_a_study_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -293,6 +293,25 @@ def test_where_all_settings_are_equal_hardly_a_study_claims_otherwise(null: str)
     assert claims(150, **NULLS[null]) <= stats.binom.ppf(0.99, 150, 0.05)
 
 
+def test_settings_that_a_search_has_stopped_are_covered_too() -> None:
+    """16 equal settings, of which conventional tuning and the four luckiest on dev are trained to the end: no fair sample of them."""
+    rng = np.random.default_rng(11)
+    studies, false, forgotten = 150, 0, 0
+    for i in range(studies):
+        found = world(16, 3, rng)
+        scores: dict[str, list[float]] = {}
+        for row in found[3:]:
+            scores.setdefault(row["setting_name"], []).append(row["dev"]["score"])
+        mean = {name: float(np.mean(values)) for name, values in scores.items()}
+        kept = {"conventional", *sorted(mean, key=mean.__getitem__)[-4:]}
+        final = [row for row in found if row["setting_name"] in kept]
+        stopped = [row | {"status": "stopped", "rung": 0, "test": {}} for row in found if row["setting_name"] not in kept]
+        false += chosen([*stopped, *final], seed=i)["claim"] == "better"
+        forgotten += chosen(final, seed=i)["claim"] == "better"
+    assert false <= stats.binom.ppf(0.99, studies, 0.05)
+    assert forgotten > false
+
+
 @pytest.mark.full
 @pytest.mark.parametrize("null", [*NULLS, *LARGE_NULLS])
 def test_false_discovery_rate_over_1000_studies(null: str) -> None:

@@ -12,14 +12,14 @@ import torch
 
 pytest.importorskip("trl")
 
-from trl import SFTConfig  # noqa: E402
+from trl import SFTConfig
 
-from conftest import make_model, make_tokenizer, write_jsonl  # noqa: E402
-from holdfast.config import TuneConfig  # noqa: E402
-from holdfast.errors import HoldfastError  # noqa: E402
-from holdfast.integrations.trl import WITSFTTrainer  # noqa: E402
-from holdfast.tune import train  # noqa: E402
-from test_trainer import exact, relative, some_tokens  # noqa: E402
+from conftest import make_model, make_tokenizer, write_jsonl
+from holdfast.config import TuneConfig
+from holdfast.errors import HoldfastError
+from holdfast.integrations.trl import WITSFTTrainer
+from holdfast.tune import train
+from test_trainer import exact, relative, some_tokens
 
 PAIRS = [{"prompt": f"Count to {n}.", "completion": " ".join(map(str, range(1, n + 1)))} for n in range(1, 25)]
 CHATS = [{"messages": [{"role": "user", "content": r["prompt"]}, {"role": "assistant", "content": r["completion"]}]} for r in PAIRS]
@@ -113,7 +113,7 @@ def test_lora_config_is_trls(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("option", "message"),
     [({"packing": True}, "batching='packed'"), ({"padding_free": True}, "padding-free"), ({"loss_type": "dft"}, "loss_type='dft'"),
-     ({"completion_only_loss": True}, "prompt_loss_weight")],
+     ({"completion_only_loss": True}, "prompt_loss_weight"), ({"eos_token": "<|end|>"}, "processing_class.eos_token")],
 )  # fmt: skip
 def test_options_without_effect_are_refused(option: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(HoldfastError) as raised:
@@ -126,6 +126,23 @@ def test_bad_rows_are_named(tmp_path: Path) -> None:
         trainer(tmp_path, [CHATS[0], {"messages": CHATS[1]["messages"][:1]}])
     with pytest.raises(HoldfastError, match="no example is left"):
         trainer(tmp_path, CHATS, config={"max_length": 3})
+
+
+def test_the_tokenizer_is_found_by_the_models_name(model_folder: Path, tmp_path: Path) -> None:
+    made = WITSFTTrainer(str(model_folder), arguments(tmp_path, max_steps=1), train_dataset=CHATS)
+    made.train()
+    assert len(losses(made)) == 1
+    with pytest.raises(HoldfastError, match="give processing_class"):
+        WITSFTTrainer(make_model(), arguments(tmp_path), train_dataset=CHATS)
+
+
+def test_streams_and_images_are_refused(tmp_path: Path) -> None:
+    import datasets
+
+    with pytest.raises(HoldfastError, match="train_dataset is a streaming data set"):
+        trainer(tmp_path, datasets.Dataset.from_list(CHATS).to_iterable_dataset())
+    with pytest.raises(HoldfastError, match="holds images"):
+        trainer(tmp_path, [{**CHATS[0], "images": ["a.png"]}])
 
 
 def test_without_trl_the_install_line_is_shown() -> None:

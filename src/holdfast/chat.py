@@ -38,7 +38,7 @@ def plain(messages: Sequence[Message]) -> list[Span]:
 
 def alpaca(messages: Sequence[Message]) -> list[Span]:
     """The Stanford Alpaca layout. A second user message is the optional input field."""
-    users = [Span(m.content, m.role, m.weight) for m in messages if m.role is Role.USER]
+    users = [_content(m) for m in messages if m.role is Role.USER]
     spans = [Span(_ALPACA_HEAD.format(and_input=_AND_INPUT if len(users) > 1 else "") + "### Instruction:\n", Role.TEMPLATE), users[0]]
     for extra in users[1:]:
         spans += [Span("\n\n### Input:\n", Role.TEMPLATE), extra]
@@ -101,8 +101,12 @@ def generation_prompt(messages: Sequence[Message], template: str, tokenizer: Any
 
 
 def _turn(message: Message) -> list[Span]:
-    span = Span(message.content, message.role, message.weight)
+    span = _content(message)
     return [span, Span("", Role.EOS, message.weight)] if message.role is Role.ASSISTANT else [span]
+
+
+def _content(message: Message) -> Span:
+    return Span(message.content, message.role, message.weight, message)
 
 
 def _separator(message: Message) -> Span:
@@ -198,6 +202,8 @@ def _unprompted(key: _TokenizerKey, roles: tuple[Role, ...]) -> int:
 
     The model has to write it, so it is response. Text that is more than white space (empty thoughts, say) is left to the template.
     """
+    if len(roles) < 2:  # there is no prompt, and templates refuse to render nothing
+        return 0
     marked = _placeholders(roles)
     prompt = key.tokenizer.apply_chat_template(marked[:-1], tokenize=False, add_generation_prompt=True)
     whole, found, _ = key.tokenizer.apply_chat_template(marked, tokenize=False).partition(marked[-1]["content"])
@@ -220,7 +226,7 @@ def _walk(text: str, pieces: Sequence[str], messages: Sequence[Message]) -> list
         at += len(piece)
         for content in dict.fromkeys((message.content, message.content.strip(), message.content.rstrip(), message.content.lstrip())):
             if text.startswith(content + following, at):
-                spans.append(Span(content, message.role, message.weight))
+                spans.append(replace(_content(message), text=content, start=message.content.find(content)))
                 at += len(content)
                 break
         else:
@@ -238,7 +244,7 @@ def _give_back_space(spans: list[Span], key: _TokenizerKey, roles: tuple[Role, .
         length = _unprompted(key, roles[: turn + 1]) if span.role is Role.ASSISTANT else 0
         if length and made[-1].text[-length:].isspace():
             head = made.pop()
-            made += [replace(head, text=head.text[:-length]), replace(span, text=head.text[-length:])]
+            made += [replace(head, text=head.text[:-length]), replace(span, text=head.text[-length:], message=None)]
         made.append(span)
     return made
 

@@ -15,6 +15,7 @@ from holdfast.errors import HoldfastError, nearest
 
 COMMANDS: dict[str, tuple[type, str]] = {
     "tune": (configs.TuneConfig, "holdfast.tune:train"),
+    "weigh": (configs.WeighConfig, "holdfast.tune.weigh:weigh"),
     "align": (configs.AlignConfig, "holdfast.align:align"),
     "sensitivity run": (configs.SensitivityConfig, "holdfast.sensitivity:measure"),
     "sensitivity variants": (configs.VariantsConfig, "holdfast.sensitivity:make_variants"),

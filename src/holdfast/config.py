@@ -102,8 +102,13 @@ class TuneConfig(RunConfig):
     """Dropout inside the adapters."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Compute precision; master weights are always fp32. auto: bf16 on GPUs that are fast at it, else fp32."""
-    head: Literal["auto", "torch", "plain"] = "auto"
-    """How the loss is computed: torch (fused, chunked, zero-weight rows skipped), plain (full logits), auto (fused where proven equal)."""
+    head: Literal["auto", "torch", "triton", "plain"] = "auto"
+    """How the loss is computed: torch or triton (fused, chunked, zero-weight rows skipped; in plain torch or by a GPU kernel), plain (full
+    logits), auto (fused where proven equal, by the kernel on a GPU)."""
+    adaptive: str = "none"
+    """Factor that looks at the token, joined by +: dft (p), power:Q (p^Q), eaft[:ALPHA] (entropy), above:P, below:P (thresholds of p)."""
+    adaptive_on: Literal["response", "all"] = "response"
+    """Tokens that --adaptive applies to."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
     training: dict[str, str] = field(default_factory=dict)
@@ -121,6 +126,35 @@ class TuneConfig(RunConfig):
     report_to: str = "none"
     """Also log to wandb, tensorboard, trackio, ... (comma separated)."""
 
+    trust_remote_code: bool = False
+    """Allow code that comes with the model to run."""
+
+
+@dataclass(kw_only=True)
+class WeighConfig(RunConfig):
+    """Score a data set with one or two models and write it again with per-token weights, for `tune` on any tokenizer."""
+
+    data: str
+    """Training data, in any form that `tune` takes."""
+    model: str
+    """Model that scores: a name as for `tune`. With --reference, the one that is to be tuned (or a like one)."""
+    reference: str | None = None
+    """Model that has learned from good data, with the same tokenizer, such as a `tune` run of --model on a clean part."""
+    by: Literal["excess", "surprise", "confidence"] | None = None
+    """What is kept: tokens of high excess (NLL of --model less NLL of --reference; the default with a reference), of high NLL (surprise;
+    the default without), or of low NLL (confidence)."""
+    keep: float = 0.6
+    """Share of the response tokens that keep weight 1."""
+    rest: float = 0.0
+    """Weight of the others."""
+    scope: Literal["global", "sample"] = "global"
+    """Whether the share is one of all tokens, or of each row."""
+    layout: Literal["auto", "chat", "alpaca", "pair", "text"] = "auto"
+    """Which columns to read, as for `tune`."""
+    template: str = "auto"
+    """How rows are rendered for the models, as for `tune`."""
+    batch_size: int = 8
+    """Rows per forward pass. Changes speed only."""
     trust_remote_code: bool = False
     """Allow code that comes with the model to run."""
 
@@ -458,7 +492,7 @@ class ReportConfig(RunConfig):
 
     positional: ClassVar[tuple[str, ...]] = ("directories",)
     short: ClassVar[dict[str, str]] = {"-o": "--output"}
-    directories: list[str]
+    directories: list[str] = field(default_factory=list)
     """Run directories, in the order in which they are to appear."""
     output: str = "report.html"
     """The page. Other formats stand beside it: report.md, report-NN-NAME.csv and report-NN-NAME.png. A report that is there is replaced."""
@@ -514,16 +548,12 @@ class BestConfig(RunConfig):
 
 @dataclass(kw_only=True)
 class DemoConfig(RunConfig):
-    """Tune the embedded model at three weightings, two seeds each, and compare them. No network, a few minutes on two cores."""
+    """Run the study that ships with the package, three weightings of the embedded model, and make its report. No network, minutes."""
 
     output: str = "holdfast-demo"
-    """Directory for the runs and the table."""
-    seeds: int = 2
-    """Runs per weighting."""
-    limit: int | None = 4000
-    """Training examples per run."""
-    eval_items: int = 300
-    """Test items per run, half of them with held-out wordings."""
+    """Study directory; the report is written into it."""
+    limit: int | None = None
+    """Training examples per run. Default: what the study says, 4000."""
 
 
 def check_value(config_class: type, name: str, value: Any, place: str) -> Any:

@@ -35,13 +35,19 @@ PROMPT_ROLES = (Role.TEMPLATE, Role.SYSTEM, Role.USER, Role.TOOL)
 RESPONSE_ROLES = (Role.ASSISTANT, Role.EOS)
 
 
+CharWeights = tuple[tuple[int, int, float], ...]
+"""Weights of characters: (start, end, weight), in order and without overlap. Characters in none of them have weight 1."""
+
+
 @dataclass(frozen=True)
 class Message:
-    """One turn. ``role`` is system, user, assistant or tool; ``weight`` multiplies the weight of its tokens."""
+    """One turn. ``role`` is system, user, assistant or tool; ``weight`` multiplies the weight of its tokens, ``char_weights`` that of
+    the tokens whose last character is in them."""
 
     role: Role
     content: str
     weight: float = 1.0
+    char_weights: CharWeights = ()
 
 
 @dataclass(frozen=True)
@@ -60,11 +66,16 @@ class Example:
 
 @dataclass(frozen=True)
 class Span:
-    """A piece of rendered text whose every character has one role and one weight (message weight times example weight)."""
+    """A piece of rendered text whose every character has one role and one weight (message weight times example weight).
+
+    Where it is the content of a message, or a part of it, ``message`` is that message and ``start`` the place in its content.
+    """
 
     text: str
     role: Role
     weight: float = 1.0
+    message: Message | None = None
+    start: int = 0
 
 
 @dataclass(frozen=True)

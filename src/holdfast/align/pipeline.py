@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 import time
 import warnings
@@ -68,7 +69,12 @@ def align(config: AlignConfig) -> dict[str, Any]:
 def _fit(plan: Plan, model: Any, run: RunDir) -> dict[str, Any]:
     pad_id = models.pad_id(plan.tokenizer)
     checkpoint = whole_checkpoint(run.path / "checkpoints")
-    trainer = _trainer(plan, model, run)
+    try:
+        trainer = _trainer(plan, model, run)
+    except HoldfastError:
+        if checkpoint is None:  # refused before the first step: leave nothing
+            shutil.rmtree(run.path, ignore_errors=True)
+        raise
     before_N2 = pair_logprobs(trainer.model, plan.held_out, pad_id)
     if checkpoint:
         print(f"continuing from {checkpoint}", file=sys.stderr)

@@ -18,7 +18,7 @@ from holdfast.config import AlignConfig
 from holdfast.errors import HoldfastError, nearest
 from holdfast.tune.plan import check_numbers, check_trackers, data_digest, default_learning_rate, split, split_batch
 
-PAPER = {"learning_rate": 5e-7, "batch_size": 32, "epochs": 2.0, "warmup_ratio": 0.1, "weight_decay": 0.0}
+PAPER: dict[str, Any] = {"learning_rate": 5e-7, "batch_size": 32, "epochs": 2.0, "warmup_ratio": 0.1, "weight_decay": 0.0}
 """What arXiv 2507.07817 states of its DPO stage."""
 
 

@@ -1,7 +1,9 @@
 """Pairs -> token ids, rendered by the templates of ``tune``, so that the second stage sees what the first one was trained on.
 
-    prompt ids | chosen ids        the answer begins at the first token whose last character is the answer's,
-    prompt ids | rejected ids      and ends with the end-of-turn token
+    prompt ids | chosen ids
+    prompt ids | rejected ids
+
+An answer begins at the first token whose last character is the answer's, and ends with the end-of-turn token.
 """
 
 from __future__ import annotations

@@ -35,11 +35,14 @@ except ImportError as error:
 if tuple(map(int, version("trl").split(".")[:2])) < (1, 15):
     raise HoldfastError(f"TRL {version('trl')} is too old; at least 1.15 is needed", hint='pip install "holdfast[trl]"')
 
-_OURS = {  # options of SFTConfig that choose what Holdfast decides here
+_OURS = {  # options of SFTConfig that choose what is decided here, and by what
     "packing": "batching='packed'",
+    "eval_packing": "batching='packed'",
     "padding_free": "batching='padding-free'",
     "completion_only_loss": "prompt_loss_weight and completion_loss_weight",
     "assistant_only_loss": "prompt_loss_weight=0",
+    "chat_template_path": "processing_class.chat_template",
+    "eos_token": "processing_class.eos_token",
 }
 
 
@@ -81,7 +84,7 @@ class WITSFTTrainer(WeightedTrainer, SFTTrainer):
     ) -> None:
         args = _arguments(args)
         weights = role_weights(prompt_loss_weight, completion_loss_weight, weights=role_loss_weights)
-        tokenizer = processing_class or lm.load_tokenizer(model if isinstance(model, str) else model.config._name_or_path)
+        tokenizer = _tokenizer_of(model) if processing_class is None else processing_class
         read = partial(_token_rows, tokenizer=tokenizer, weights=weights, template=template, truncation=truncation, longest=args.max_length)
         super().__init__(
             objective=Objective(weights, normalizer, head),
@@ -96,6 +99,13 @@ class WITSFTTrainer(WeightedTrainer, SFTTrainer):
         )
 
 
+def _tokenizer_of(model: Any) -> Any:
+    name = model if isinstance(model, str) else model.config._name_or_path
+    if not name:
+        raise HoldfastError("the model has no name to load a tokenizer by", hint="give processing_class")
+    return lm.load_tokenizer(name)
+
+
 def _arguments(args: Any) -> Any:
     """A copy of the SFTConfig that leaves data and columns to us."""
     args = SFTConfig("trl-sft") if args is None else copy.copy(args)
@@ -103,7 +113,7 @@ def _arguments(args: Any) -> Any:
         raise HoldfastError(f"args is a {type(args).__name__}", hint="give a trl.SFTConfig")
     for name, instead in _OURS.items():
         if getattr(args, name):
-            raise HoldfastError(f"SFTConfig({name}={getattr(args, name)}) has no effect here", hint=f"use {instead} of WITSFTTrainer")
+            raise HoldfastError(f"SFTConfig({name}={getattr(args, name)}) has no effect here", hint=f"use {instead} instead")
     if args.loss_type != "nll":
         raise HoldfastError(f"SFTConfig(loss_type='{args.loss_type}') has no effect here", hint="leave it at 'nll'")
     args.dataset_kwargs = {**(args.dataset_kwargs or {}), "skip_prepare_dataset": True}
@@ -116,9 +126,13 @@ def _token_rows(rows: Any, name: str, *, tokenizer: Any, weights: RoleWeights, t
     """A datasets.Dataset of input_ids, roles and weight factors, which is the only kind that SFTTrainer takes."""
     import datasets
 
+    if isinstance(rows, datasets.IterableDataset):
+        raise HoldfastError(f"{name} is a streaming data set, which WITSFTTrainer does not take", hint="load it without streaming=True")
     given = list(rows)
     if not all(isinstance(row, Tokens) for row in given):
         numbered = [(dict(row), f"{name}, row {i}") for i, row in enumerate(given, 1)]
+        if any({"image", "images"} & row.keys() for row, _ in numbered):
+            raise HoldfastError(f"{name} holds images, which WITSFTTrainer does not take")
         examples = examples_of(numbered, name, needs_response=any(weights[r] for r in RESPONSE_ROLES))
         given, report = tokenize(examples, tokenizer, weights, template=template, max_length=longest or 2**31, truncation=truncation)
         if not given:

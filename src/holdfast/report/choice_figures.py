@@ -45,10 +45,10 @@ def differences(study: Study) -> list[Part]:
     notes = [f"p = {number(d.get('p'), 4)}; {s.about}" for s, d in zip(known, found, strict=True)]
     names = [s.name for s in known]
     dots = Series("difference", names, estimates, notes, "dots", "@accent")
-    better = "below" if study.lower_is_better else "above"
+    side = "Below" if study.better(study.metric) == "lower" else "Above"
     caption = (
-        f"Difference to the conventional setting on the test split, paired over {study.seeds}, with 95 % intervals, in order of prompt share. "
-        f"{better.capitalize()} 0 is better; an interval that holds 0 shows no difference, and among {len(known)} some exclude it by chance."
+        f"Difference to the conventional setting on the test split over {study.seeds}, in order of prompt share, with 95 % intervals that "
+        f"hold for all {len(known)} comparisons at once. {side} 0 is better; an interval that holds 0 shows no difference."
     )
     axes = Axis("setting", names=names), Axis(f"difference in {study.metric}")
     return [points("Difference to conventional tuning", caption, [dots], *axes, shapes=[level(0.0)])]
@@ -60,7 +60,7 @@ def trade_off(study: Study) -> list[Part]:
     if len(known) < 2:
         return []
     notes = [f"{s.about}; sd {_sd(s.all('response_nll'))} and {_sd(s.all('posix'))}" for s in known]
-    series = [_place("prompt share", known, notes=notes, look="dots", size=11, shade=[s.x for s in known])]
+    series = [_place("settings", known, notes=notes, look="dots", size=11, shade=("prompt share", [s.x for s in known]))]
     special = _special(known, study.named("chosen"), study.named("conventional"))
     series += [_place(name, found, look="rings", colour=colour, size=17) for name, found, colour, _ in special if found]
     caption = (

@@ -21,7 +21,9 @@ def transferred(run: Run, limit: int) -> list[Part]:
     if not targets:
         return [_facts(run), *unfinished(run)]
     parts: list[Part] = [*_finding(run), _facts(run), _grid(targets, "accuracy"), _grid(targets, "validity")]
-    options = [(name, [_accuracy(name, target), _labels(name, target), _conditions(name, target)]) for name, target in targets.items()]
+    options: list[tuple[str, list[Part]]] = [
+        (name, [_accuracy(name, target), _labels(name, target), _conditions(name, target)]) for name, target in targets.items()
+    ]
     return [*parts, Choice("Target", options), _choices(targets)]
 
 
@@ -105,8 +107,8 @@ def _finding(run: Run) -> list[Part]:
     if not g:
         return []
     text = (
-        f"Mean accuracy over targets: zero-shot {number(g['zero_shot'], 1)} %, cross-task {number(g['cross_task'], 1)} % ({g['points']:+.1f} points), "
-        f"vote of the sources {number(g['vote'], 1)} %."
+        f"Mean accuracy over targets: zero-shot {number(g['zero_shot'], 1)} %, cross-task {number(g['cross_task'], 1)} % "
+        f"({g['points']:+.1f} points), vote of the sources {number(g['vote'], 1)} %."
     )
     return [Note(text, "finding"), Note("Accuracy is never shown without validity: part of a gain may be that answers are labels at all.")]
 
@@ -171,8 +173,8 @@ def _labels(name: str, target: dict[str, Any]) -> Figure:
     labels = list(dict.fromkeys(label for counts in rows.values() for label in counts))
     values = [[100 * rows[c].get(label, 0) / max(1, sum(rows[c].values())) for label in labels] for c in names]
     caption = (
-        f"How often each label is predicted on {name}, in percent of {target['items']} items (no intervals); a column that fills or empties "
-        "shows the bias of a source."
+        f"How often each label is predicted on {name}, in percent of {target['items']} items (no intervals); a column that fills or "
+        "empties shows the bias of a source."
     )
     matrix = Matrix(values, names, labels, None, ("condition", "label", "share, %"), 0)
     return heat_map(f"Label distribution: {name}", caption, matrix)

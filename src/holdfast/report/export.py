@@ -11,17 +11,17 @@ from typing import Any
 
 from holdfast.errors import HoldfastError
 from holdfast.report.palette import THEMES, paint
-from holdfast.report.parts import Cell, Choice, Column, Facts, Figure, Interval, Note, Part, Passage, Section, Table
-from holdfast.report.text import number, slug, visible
+from holdfast.report.parts import Cell, Choice, Column, Facts, Figure, Interval, Note, Part, Passage, Section, Table, without_empty
+from holdfast.report.text import label, number, slug, visible
 
-_WIDTH, _SCALE = 820, 2
+_SIZE = {"format": "png", "width": 820, "scale": 2}
 
 
 def markdown(title: str, sections: Sequence[Section], pictures: dict[int, str]) -> str:
     """Notes, facts and tables as Markdown; figures as links to their ``pictures`` (by ``id`` of the figure), or their captions alone."""
     lines = [f"# {_plain(title)}", ""]
     for section in sections:
-        lines += [f"## {_plain(section.kind)}: {_plain(section.title)}", "", f"Run directory: `{_plain(section.where)}`", ""]
+        lines += [f"## {_plain(section.kind)}: {_plain(section.title)}", "", f"Run directory: {_plain(section.where)}", ""]
         lines += [line for problem in section.problems for line in (f"> **Note.** {_plain(problem)}", "")]
         for part in section.parts:
             lines += _markdown(part, pictures)
@@ -30,64 +30,58 @@ def markdown(title: str, sections: Sequence[Section], pictures: dict[int, str]) 
 
 def tables(sections: Sequence[Section]) -> Iterator[tuple[str, str]]:
     """Name and CSV of every table, and of the values of every figure, in the order of the page."""
-    for place, (section, part) in enumerate(named(sections, Table, Figure), start=1):
-        table = part.values if isinstance(part, Figure) else part
-        yield f"{place:02d}-{slug(section.title)}-{slug(part.title)}.csv", _csv(table)
+    for name, part in _named(sections):
+        yield f"{name}.csv", _csv(part.values if isinstance(part, Figure) else part)
 
 
-def named(sections: Sequence[Section], *kinds: type) -> Iterator[tuple[Section, Any]]:
-    """Parts of these kinds with their sections, those inside choices too."""
-
-    def walk(parts: Sequence[Part]) -> Iterator[Part]:
-        for part in parts:
-            if isinstance(part, Choice):
-                for _, inner in part.options:
-                    yield from walk(inner)
-            elif isinstance(part, kinds):
-                yield part
-
-    for section in sections:
-        for part in walk(section.parts):
-            yield section, part
+def figures_and_tables(parts: Sequence[Part]) -> Iterator[Figure | Table]:
+    """Those among the parts, also inside choices."""
+    for part in parts:
+        if isinstance(part, Choice):
+            for _, inner in part.options:
+                yield from figures_and_tables(inner)
+        elif isinstance(part, Figure | Table):
+            yield part
 
 
 def pictures(sections: Sequence[Section], stem: Path) -> dict[int, Path]:
     """Write a PNG of every figure, in light colours; returns their paths by ``id`` of the figure.
 
     Raises:
-        HoldfastError: kaleido is missing, or finds no Chrome or Chromium.
+        HoldfastError: kaleido is missing, or finds no Chrome or Chromium, or that does not start.
     """
-    found = list(named(sections, Figure))
-    paths = {
-        id(figure): stem.with_name(f"{stem.name}-{place:02d}-{slug(section.title)}-{slug(figure.title)}.png")
-        for place, (section, figure) in enumerate(found, start=1)
-    }
+    found = {name: part for name, part in _named(sections) if isinstance(part, Figure)}
+    paths = {id(figure): stem.with_name(f"{stem.name}-{name}.png") for name, figure in found.items()}
     try:
         import kaleido
-        from choreographer.browsers import BrowserFailedError, ChromeNotFoundError
+        from kaleido.errors import BrowserFailedError, ChromeNotFoundError, KaleidoError
     except ImportError as error:
         raise HoldfastError(
-            "--format png needs the package kaleido, which is not installed",
+            "--format png needs the package kaleido 1.0 or newer, which is not installed",
             hint='pip install "holdfast[png]"; a Chrome or Chromium is needed, too',
         ) from error
     wanted = [
-        {
-            "fig": picture(figure),
-            "path": str(paths[id(figure)]),
-            "opts": {"format": "png", "width": _WIDTH, "height": figure.height + 60, "scale": _SCALE},
-        }
-        for _, figure in found
+        {"fig": picture(figure), "path": str(paths[id(figure)]), "opts": _SIZE | {"height": figure.height + 60}}
+        for figure in found.values()
     ]
     try:
         kaleido.write_fig_from_object_sync(wanted, kopts={"n": 1, "mathjax": False})
     except ChromeNotFoundError as error:
         raise HoldfastError(
             "--format png needs a Chrome or Chromium, and none was found",
-            hint="install one (Debian: apt install chromium), or set BROWSER_PATH to it",
+            hint="install one (Debian: apt install chromium), or let the variable BROWSER_PATH name it",
         ) from error
-    except (BrowserFailedError, OSError, RuntimeError) as error:
-        raise HoldfastError(f"--format png: Chrome or Chromium could not draw the figures ({str(error).splitlines()[0]})") from error
+    except (BrowserFailedError, KaleidoError, OSError) as error:
+        reason = str(error.args[0] if error.args else type(error).__name__)
+        raise HoldfastError(f"--format png: Chrome or Chromium could not draw the figures ({reason})") from error
     return paths
+
+
+def _named(sections: Sequence[Section]) -> Iterator[tuple[str, Figure | Table]]:
+    """Figures and tables with the ends of their files' names: place on the page, run, title."""
+    found = ((section, part) for section in sections for part in figures_and_tables(section.parts))
+    for place, (section, part) in enumerate(found, start=1):
+        yield f"{place:02d}-{slug(section.title)}-{slug(part.title)}", part
 
 
 def picture(figure: Figure) -> dict[str, Any]:
@@ -97,7 +91,7 @@ def picture(figure: Figure) -> dict[str, Any]:
     soft = {"gridcolor": colours["@grid"], "zeroline": False, "automargin": True}
     axes = {key: soft | layout.get(key, {}) for key in ("xaxis", "yaxis")}
     shown = {
-        "title": {"text": figure.title, "x": 0.01, "xanchor": "left", "font": {"size": 16}},
+        "title": {"text": label(figure.title, 90), "x": 0.01, "xanchor": "left", "font": {"size": 16}},
         "font": {"family": "Helvetica, Arial, DejaVu Sans, sans-serif", "size": 12.5, "color": colours["@ink"]},
         "paper_bgcolor": "#ffffff", "plot_bgcolor": "#ffffff",
         "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
@@ -135,6 +129,7 @@ def _marked(text: str, role: str) -> str:
 
 
 def _rows(table: Table) -> list[str]:
+    table = without_empty(table)
     align = ["---:" if _numbers(table, i) else "---" for i in range(len(table.columns))]
     rows = [[_cell(cell, column) for cell, column in zip(row, table.columns, strict=True)] for row in table.rows]
     return [_line([_plain(c.title) for c in table.columns]), _line(align), *map(_line, rows)]
@@ -165,6 +160,7 @@ def _plain(text: str) -> str:
 
 def _csv(table: Table) -> str:
     """Full precision; an interval is three columns. Text that a spreadsheet would take for a formula gets an apostrophe."""
+    table = without_empty(table)
     spread = [any(isinstance(row[i], Interval) for row in table.rows) for i in range(len(table.columns))]
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
@@ -186,4 +182,4 @@ def _safe(cell: Cell) -> str | float | int | None:
     if not isinstance(cell, str):
         return cell if not isinstance(cell, Interval) else cell.value
     made = visible(cell)
-    return f"'{made}" if made[:1] in "=+-@" and made[:1] else made
+    return f"'{made}" if made.startswith(("=", "+", "-", "@")) else made

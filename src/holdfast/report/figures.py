@@ -35,8 +35,8 @@ class Series:
     legend: bool = True
     shift: float = 0.0
     """On an axis of names: how far beside the name."""
-    shade: Sequence[Value] | None = None
-    """A value in 0..1 per point that colours it on the sequential scale, instead of ``colour``."""
+    shade: tuple[str, Sequence[Value]] | None = None
+    """What colours the points on the sequential scale, instead of ``colour``: its name, and a value in 0..1 per point."""
 
     @property
     def values(self) -> list[Value]:
@@ -168,8 +168,8 @@ def _marker(one: Series, colour: str) -> dict[str, Any]:
         return {"color": "rgba(0,0,0,0)", "size": one.size, "line": {"color": colour, "width": 2}}
     if one.shade is None:
         return {"color": colour, "size": one.size, "line": {"color": "@paper", "width": 1}}
-    scale = {"colorscale": "@sequential", "cmin": 0, "cmax": 1, "showscale": True, "colorbar": colour_bar(one.name)}
-    return {"color": list(one.shade), "size": one.size, "line": {"color": "@muted", "width": 1}} | scale
+    scale = {"colorscale": "@sequential", "cmin": 0, "cmax": 1, "showscale": True, "colorbar": colour_bar(one.shade[0])}
+    return {"color": list(one.shade[1]), "size": one.size, "line": {"color": "@muted", "width": 1}} | scale
 
 
 def _gap(upper: Value, lower: Value) -> Value:

@@ -52,8 +52,8 @@ def _note(runs: Sequence[Run]) -> Note:
     if any(len(values) > 1 for values in settings):
         return Note("These runs differ in response length, chat template or exemplars: their psi are not on one scale.", "warning")
     return Note(
-        "Intervals that overlap do not show that two runs are equal, nor the other way round: the sets are the same, so `holdfast sensitivity compare` "
-        "pairs them and gives the interval of the difference."
+        "Intervals that overlap do not show that two runs are equal, nor the other way round: the sets are the same, so "
+        "`holdfast sensitivity compare` pairs them and gives the interval of the difference."
     )
 
 
@@ -68,7 +68,8 @@ def _estimates(group: Sequence[_Measured]) -> list[Part]:
         series.append(Series(one.title, mine, estimates, look="dots", colour=f"@{(place - 1) % 6 + 1}", size=10, shift=shift))
     if not views:
         return []
-    caption = "POSIX by kind with 95 % bootstrap intervals over the sets of each run."
+    counts = ", ".join(f"{len(one.psi)} in {one.title}" for one in group)
+    caption = f"POSIX by kind with 95 % bootstrap intervals over sets ({counts})."
     axes = Axis("kind of variant", names=views), Axis("psi, nats per token", {"rangemode": "tozero"})
     return [points("Kinds of change, side by side", caption, series, *axes, height=320)]
 

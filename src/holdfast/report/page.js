@@ -44,12 +44,12 @@
     responsive: true, displaylogo: false, displayModeBar: narrow.matches ? false : "hover", showTips: false,
     modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d", "zoomIn2d", "zoomOut2d"],
   };
-  const draw = (place, name = theme()) => {
+  const draw = (place, name = theme(), size = {}) => {
     const colours = themes[name];
     const figure = figures[Number(place.dataset.figure)];
     if (place.dataset.drawn === undefined) place.replaceChildren();
     place.dataset.drawn = name;
-    return Plotly.react(place, paint(figure.data, colours), dress(figure, colours), settings);
+    return Plotly.react(place, paint(figure.data, colours), { ...dress(figure, colours), ...size }, settings);
   };
 
   const plots = [...document.querySelectorAll(".plot")];
@@ -60,7 +60,7 @@
   }, { rootMargin: "400px" });
   plots.forEach((place) => seen.observe(place));
   const redraw = (name) => plots.forEach((place) => {
-    if (place.dataset.drawn !== undefined && place.dataset.drawn !== name) draw(place, name);
+    if (place.dataset.drawn !== undefined && place.dataset.drawn !== name) draw(place, name, { autosize: true });
   });
 
   // Light and dark: the system's choice until the button is used.
@@ -76,12 +76,15 @@
   system.addEventListener("change", follow);
   follow();
 
-  // Paper is white: figures are drawn in light colours before printing, also those that nobody has scrolled to.
+  // Paper is white and narrow: figures are drawn anew for it, also those that nobody has scrolled to.
   let before;
   addEventListener("beforeprint", () => {
     before = root.dataset.theme;
     root.dataset.theme = "light";
-    plots.filter((place) => place.offsetParent).forEach((place) => draw(place, "light"));
+    for (const place of plots.filter((place) => place.offsetParent)) {
+      draw(place, "light", { autosize: false, width: 680 });
+      place.dataset.drawn = "paper"; // no theme of the screen: is drawn again afterwards
+    }
   });
   addEventListener("afterprint", () => {
     if (before === undefined) delete root.dataset.theme; else root.dataset.theme = before;

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from holdfast.report.reading import read_run
 from holdfast.runs import write_text
 
 FORMATS = ("html", "md", "png", "csv")
+_SETS_SHOWN = 12
 
 
 def make(config: ReportConfig) -> dict[str, Any]:
@@ -33,16 +35,16 @@ def make(config: ReportConfig) -> dict[str, Any]:
     """
     started = time.perf_counter()
     formats = _formats(config)
-    stem = _stem(config)
+    stem = _checked_stem(config)
     runs = [read_run(directory) for directory in dict.fromkeys(config.directories)]
-    sections = make_sections(runs, 12 if config.limit is None else config.limit)
+    sections = make_sections(runs, _SETS_SHOWN if config.limit is None else config.limit)
     summary: dict[str, Any] = {
         "command": "report",
         "runs": [
             {"directory": str(run.path), "command": run.command, "complete": bool(run.summary), "rows": len(run.rows)} for run in runs
         ],
-        "figures": len(list(export.named(sections, Figure))),
-        "tables": len(list(export.named(sections, Table))),
+        "figures": sum(isinstance(part, Figure) for part in _parts(sections)),
+        "tables": sum(isinstance(part, Table) for part in _parts(sections)),
     }
     if config.dry_run:
         return _preview(config, summary, sections)
@@ -65,8 +67,10 @@ def _formats(config: ReportConfig) -> list[str]:
     return [name for name in FORMATS if name in wanted]
 
 
-def _stem(config: ReportConfig) -> Path:
-    """The path of the page without its ending: what all files of the report begin with."""
+def _checked_stem(config: ReportConfig) -> Path:
+    """The path of the page without its ending, with which all files of the report begin; the rest of the config is checked on the way."""
+    if config.limit is not None and config.limit < 0:
+        raise HoldfastError(f"--limit {config.limit}: 0 or more sets can be shown")
     if not config.directories:
         raise HoldfastError("no run directory given", hint="holdfast report DIR [DIR ...] --output report.html")
     path = Path(config.output)
@@ -117,6 +121,10 @@ def _preview(config: ReportConfig, summary: dict[str, Any], sections: list[Secti
     if not config.json:
         for section in sections:
             print(f"{section.kind}: {section.title}")
-            for _, part in export.named([section], Figure, Table):
+            for part in _parts([section]):
                 print(f"  {type(part).__name__.lower():<6}  {part.title}")
     return summary | {"dry_run": True}
+
+
+def _parts(sections: Sequence[Section]) -> list[Figure | Table]:
+    return [part for section in sections for part in export.figures_and_tables(section.parts)]

@@ -12,7 +12,7 @@ from typing import Any
 
 from holdfast.report.heatmap import Matrix, frame, heat_map
 from holdfast.report.parts import Figure
-from holdfast.report.settings import LOWER_IS_BETTER, Setting, Study
+from holdfast.report.settings import Setting, Study
 from holdfast.report.text import label, number
 
 Places = Mapping[tuple[float, float], tuple[int, int]]
@@ -47,23 +47,24 @@ def _plane(study: Study, metric: str, others: str, settings: Sequence[Setting]) 
 
 
 def _caption(study: Study, metric: str, settings: Sequence[Setting]) -> str:
-    better = "lower" if metric in LOWER_IS_BETTER else "higher"
-    joined = sum(len(s.members) > 1 for s in settings)
     said = (
-        f"Mean {metric} on the test split ({better} is better) over {study.seeds} per training: "
+        f"Mean {metric} on the test split ({study.better(metric)} is better) over {study.seeds} per training: "
         f"{sum(len(s.members) for s in settings)} cells are {len(settings)} distinct trainings"
     )
-    if joined:
-        said += f"; lines join the cells of equal ratio, which are one and the same run ({joined} times)"
-    return f"{said}. {_legend(study, settings)} Intervals are in the tooltips."
+    if any(len(s.members) > 1 for s in settings):
+        said += "; lines join the cells of equal ratio, which are one and the same run"
+    has_ends = metric == study.metric and any(s.test.low is not None for s in settings)
+    return " ".join(
+        [f"{said}.", *_legend(study, settings), "95 % intervals are in the tooltips." if has_ends else "No intervals are shown."]
+    )
 
 
-def _legend(study: Study, settings: Sequence[Setting]) -> str:
+def _legend(study: Study, settings: Sequence[Setting]) -> list[str]:
     chosen, conventional = study.named("chosen"), study.named("conventional")
     if chosen is not None and chosen is conventional:
-        return "Framed: the conventional setting, which is also the chosen one."
+        return ["Framed: the conventional setting, which is also the chosen one."]
     found = ((chosen, "Solid frame: chosen."), (conventional, "Dotted frame: conventional."))
-    return " ".join(text for setting, text in found if setting in settings)
+    return [text for setting, text in found if setting in settings]
 
 
 def _value(study: Study, metric: str, setting: Setting) -> float | None:
@@ -106,7 +107,7 @@ def _frames(study: Study, settings: Sequence[Setting], places: Places) -> list[d
     made = []
     for key, colour, dash in (("conventional", "@ink", "dot"), ("chosen", "@2", "solid")):
         setting = study.named(key)
-        if setting is not None and setting in settings:
+        if setting is not None and setting in settings and not (key == "conventional" and setting is study.named("chosen")):
             made += [frame(*places[cell], colour, dash) for cell in setting.members]
     return made
 

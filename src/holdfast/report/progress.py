@@ -8,14 +8,15 @@ from typing import Any
 
 from holdfast.report.figures import Axis, Series, bars, points
 from holdfast.report.parts import Cell, Facts, Figure, Part
-from holdfast.report.reading import read_rows
+from holdfast.report.reading import Run, read_rows
 from holdfast.report.settings import Setting, Study
-from holdfast.report.tune import thinned
+from holdfast.report.text import duration
+from holdfast.report.tune import step_axis, thinned
 
 _MOST_SETTINGS = 40
 _MOST_POINTS = 60
 _MOST_BARS = 24
-_HOURS = {"hours in all": "seconds", "hours training": "train", "hours measuring": "measure"}
+_TIMES = {"time from start to end": "seconds", "spent training": "train", "spent measuring": "measure"}
 
 Curve = dict[int, list[float]]
 """Step -> values of the seeds."""
@@ -33,22 +34,23 @@ def learning(study: Study) -> list[Part]:
     return list(made)
 
 
-def cost(study: Study) -> list[Part]:
-    """Where the time went: by setting, and in all."""
-    found = study.run.summary.get("cost") or {}
-    hours = {name: found[key] / 3600 for name, key in _HOURS.items() if isinstance(found.get(key), int | float)}
+def cost(run: Run) -> list[Part]:
+    """Where the time of all trials went."""
+    found = run.summary.get("cost") or {}
+    times = {name: duration(found[key]) for name, key in _TIMES.items() if isinstance(found.get(key), int | float)}
     outside, disk = found.get("outside_share"), found.get("disk_bytes")
     pairs: list[tuple[str, Cell]] = [
-        *hours.items(),
+        *times.items(),
         ("% outside both", 100 * outside if isinstance(outside, int | float) else None),
         ("tokens trained on", found.get("tokens")),
         ("disk, MB", disk / 1e6 if isinstance(disk, int | float) else None),
     ]
-    facts = Facts([(name, value) for name, value in pairs if value is not None])
-    return [*_bars(study), *([facts] if facts.pairs else [])]
+    known = [(name, value) for name, value in pairs if value is not None]
+    return [Facts(known)] if known else []
 
 
-def _bars(study: Study) -> list[Part]:
+def cost_of_trials(study: Study) -> list[Part]:
+    """Where the time of one trial goes, by setting."""
     known = [s for s in study.settings if any(t.get("seconds") for t in s.trials)]
     known.sort(key=lambda s: -_seconds(s, "train") - _seconds(s, "measure"))
     shown = known[:_MOST_BARS]
@@ -73,7 +75,7 @@ def _figure(study: Study, what: str, series: Sequence[Series]) -> Figure:
         f"setting stand out, tooltips name the others.{cut}"
     )
     title = f"Learning curves: {what[0].lower()}{what[1:]}"
-    return points(title, caption, series, Axis("step", digits=0), Axis("nats per token"), height=340)
+    return points(title, caption, series, step_axis(series), Axis("nats per token"), height=340, showlegend=True)
 
 
 def _some(study: Study) -> list[Setting]:
@@ -106,7 +108,7 @@ def _rows(study: Study, trial: dict[str, Any]) -> list[dict[str, Any]]:
 def _series(study: Study, setting: Setting, curve: Curve) -> Series:
     steps = thinned(sorted(curve), _MOST_POINTS)
     values = [statistics.fmean(curve[step]) for step in steps]
-    for key, colour in (("chosen", "@2"), ("conventional", "@1")):
-        if setting is study.named(key):
-            return Series(f"{key} {setting.name}", steps, values, colour=colour, width=2.6)
+    names = [key for key in ("chosen", "conventional") if setting is study.named(key)]
+    if names:
+        return Series(f"{' and '.join(names)} {setting.name}", steps, values, colour="@2" if "chosen" in names else "@1", width=2.6)
     return Series(setting.name, steps, values, colour="@faint", width=1.1, legend=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,16 +10,20 @@ from holdfast.report.figures import Axis, Series, points
 from holdfast.report.parts import Cell, Choice, Column, Facts, Figure, Interval, Note, Part, Table
 from holdfast.report.reading import Run
 from holdfast.report.sets import chosen_set, prompts_of
-from holdfast.report.text import number, shorten
+from holdfast.report.text import counted, number, shorten
 
 ALL = "all"
 
 INDICES = {
-    "psi": "how far log-probs move, nats per token", "psi_signed": "the same with its sign",
-    "unique_responses": "distinct responses per set", "response_entropy": "entropy of the responses, nats",
-    "logp_spread": "spread of log-probs of one response", "variation_ratio": "share of responses that are not the most frequent",
-    "consistency_rate": "share of equal pairs of answers", "answered": "share of responses that could be read as an answer",
-}  # fmt: skip
+    "psi": "how far log-probs move, nats per token",
+    "psi_signed": "the same with its sign",
+    "unique_responses": "distinct responses per set",
+    "response_entropy": "entropy of the responses, nats",
+    "logp_spread": "spread of log-probs of one response",
+    "variation_ratio": "share of responses that are not the most frequent",
+    "consistency_rate": "share of equal pairs of answers",
+    "answered": "share of responses that could be read as an answer",
+}
 
 
 def measured(run: Run, limit: int) -> list[Part]:
@@ -35,14 +40,14 @@ def measured(run: Run, limit: int) -> list[Part]:
     if options:
         rest = len(ranked) - len(options)
         more = f" The other {rest:,} are in the table above; --limit shows more." if rest else ""
-        parts += [Note(f"The {len(options)} sets that move most, in full.{more}"), Choice("Set", options)]
+        parts += [Note(f"In full, by how far they move: {counted(len(options), 'set')}.{more}"), Choice("Set", options)]
     return [*parts, *_indices(run)]
 
 
 def psi(row: dict[str, Any]) -> float:
-    """Over all variants of a set; over its first view where not all pairs were scored."""
+    """Over all variants of a set; the mean over its kinds where only pairs within a kind were scored."""
     views = row["indices"]
-    return float((views.get(ALL) or next(iter(views.values())))["psi"])
+    return float(views[ALL]["psi"]) if ALL in views else statistics.fmean(view["psi"] for view in views.values())
 
 
 def ranked_sets(run: Run) -> list[dict[str, Any]]:
@@ -66,7 +71,7 @@ def _finding(run: Run) -> list[Part]:
         return []
     said = [
         f"{number(posix[v]['mean'])} nats per token over {v if v != ALL else 'all'} variants "
-        f"(95 % interval {number(posix[v]['low'])} to {number(posix[v]['high'])}, {posix[v]['sets']} sets)"
+        f"(95 % interval {number(posix[v]['low'])} to {number(posix[v]['high'])}, {counted(posix[v]['sets'], 'set')})"
         for v in sorted(views, key=lambda v: -posix[v]["mean"])
     ]
     return [Note(f"POSIX is {'; '.join(said[:3])}. 0 means that the wording does not matter.", "finding")]
@@ -75,13 +80,20 @@ def _finding(run: Run) -> list[Part]:
 def _facts(run: Run) -> Facts:
     found, config = run.summary, run.config
     pairs: list[tuple[str, Cell]] = [
-        ("model", config.get("model")), ("sets", found.get("sets", len(run.rows))), ("prompts", found.get("prompts")),
-        ("longest response, tokens", config.get("max_new_tokens")), ("chat template", "yes" if config.get("chat") else "no"),
-        ("exemplars (shots)", config.get("shots")), ("definition", found.get("definition")), ("seconds", found.get("seconds")),
-        ("token-forwards", found.get("cost", {}).get("tokens")), ("largest audit difference, nats", found.get("audit", {}).get("largest")),
-        ("sets skipped", found.get("skipped", {}).get("count")), ("way of scoring", found.get("way")),
-    ]  # fmt: skip
-    return Facts([(name, value) for name, value in pairs if isinstance(value, str | int | float)])
+        ("model", config.get("model")),
+        ("sets", found.get("sets", len(run.rows))),
+        ("prompts", found.get("prompts")),
+        ("longest response, tokens", config.get("max_new_tokens")),
+        ("chat template", "yes" if config.get("chat") else "no"),
+        ("exemplars (shots)", config.get("shots")),
+        ("definition", found.get("definition")),
+        ("seconds", found.get("seconds")),
+        ("token-forwards", found.get("cost", {}).get("tokens")),
+        ("largest audit difference, nats", found.get("audit", {}).get("max_difference")),
+        ("sets skipped", found.get("skipped", {}).get("count")),
+        ("way of scoring", found.get("way")),
+    ]
+    return Facts([(name, value) for name, value in pairs if value is not None])
 
 
 def _by_kind(run: Run) -> list[Part]:
@@ -89,10 +101,10 @@ def _by_kind(run: Run) -> list[Part]:
     if len(views) < 2:
         return []
     estimates = [Interval(posix[v]["mean"], posix[v]["low"], posix[v]["high"]) for v in views]
-    dots = Series("POSIX", views, estimates, [f"{posix[v]['sets']} sets" for v in views], "dots", "@accent", size=11)
+    dots = Series("POSIX", views, estimates, [counted(posix[v]["sets"], "set") for v in views], "dots", "@accent", size=11)
+    over = counted(posix[views[0]]["sets"], "set")
     caption = (
-        f"Mean psi by kind of variant with 95 % bootstrap intervals over {posix[views[0]]['sets']} sets; the higher, the more this kind of "
-        "change moves answers."
+        f"Mean psi by kind of variant with 95 % bootstrap intervals over {over}; the higher, the more this kind of change moves answers."
     )
     axes = Axis("kind of variant", names=views), Axis("psi, nats per token", {"rangemode": "tozero"})
     return [points("Which kind of change matters", caption, [dots], *axes, height=320)]

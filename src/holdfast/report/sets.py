@@ -16,6 +16,8 @@ from holdfast.report.reading import Run, read_rows
 from holdfast.report.text import number
 
 _MOST_VARIANTS = 40
+_MOST_WORDS = 1000
+"""Words, spaces and marks up to which two prompts are compared in full."""
 
 
 def prompts_of(run: Run) -> dict[tuple[str, str], str]:
@@ -33,11 +35,23 @@ def chosen_set(run: Run, row: Mapping[str, Any], prompts: Mapping[tuple[str, str
 def word_diff(original: str, variant: str) -> list[Piece]:
     """The variant as pieces that are equal, removed or added against the original: by words, and within replaced words by characters."""
     a, b = re.findall(r"\s+|\w+|[^\w\s]", original), re.findall(r"\s+|\w+|[^\w\s]", variant)
+    start, end = _shared(a, b), _shared(a[::-1], b[::-1])
+    if (start or end) and len(a) > _MOST_WORDS:  # exemplars in front of a question, say; comparing all words with all would take long
+        end = min(end, len(a) - start, len(b) - start)
+        middle = word_diff("".join(a[start : len(a) - end]), "".join(b[start : len(b) - end]))
+        return [piece for piece in (Piece("".join(a[:start])), *middle, Piece("".join(a[len(a) - end :]))) if piece.text]
+    if len(a) > _MOST_WORDS:
+        return _pieces("replace", original, variant)
     pieces: list[Piece] = []
     for tag, a0, a1, b0, b1 in difflib.SequenceMatcher(None, a, b, autojunk=False).get_opcodes():
         old, new = "".join(a[a0:a1]), "".join(b[b0:b1])
         pieces += _by_characters(old, new) if tag == "replace" else _pieces(tag, old, new)
     return pieces
+
+
+def _shared(a: Sequence[str], b: Sequence[str]) -> int:
+    """How many words both begin with."""
+    return next((i for i, (x, y) in enumerate(zip(a, b)) if x != y), min(len(a), len(b)))
 
 
 def _by_characters(old: str, new: str) -> list[Piece]:
@@ -63,11 +77,14 @@ def _matrix(run: Run, row: Mapping[str, Any]) -> Figure | None:
     values = [[float(v) if np.isfinite(v) else None for v in line] for line in found]
     responses = [str(v.get("response", "")) for v in row["variants"]]
     notes = [[f"response: {response}" for response in responses] for _ in names]
-    caption = (
-        f"How much less likely each response (column) becomes after each other prompt (row) than after its own, nats per token; {len(names)} "
-        "prompts, exact values. The mean of the absolute values off the diagonal is psi."
+    rest = (
+        "The mean of the absolute values off the diagonal is psi." if "all" in row["indices"] else "Pairs that were not scored are blank."
     )
-    return difference_map("Matrix", caption, Matrix(values, names, names, notes, ("prompt", "response of", "shift")))
+    caption = (
+        "How much less likely each response (column) becomes after each other prompt (row) than after its own, nats per token; "
+        f"{len(names)} prompts, exact values. {rest}"
+    )
+    return difference_map(f"Matrix: {row['set_id']}", caption, Matrix(values, names, names, notes, ("prompt", "response of", "shift")))
 
 
 def _stored(run: Run, row: Mapping[str, Any]) -> Any:
@@ -94,7 +111,7 @@ def _wordings(row: Mapping[str, Any], prompts: Mapping[tuple[str, str], str]) ->
     lines += [(f"{v['variant_id']}  {v.get('kind', '')}", word_diff(first, p)) for v, p in others[:_MOST_VARIANTS]]
     cut = f" The first {_MOST_VARIANTS} of {len(others)} variants." if len(others) > _MOST_VARIANTS else ""
     caption = f"What each variant changes against the original.{cut}"
-    return Passage("Wordings", caption, lines, [("removed", "only in the original"), ("added", "only in the variant")])
+    return Passage(f"Wordings: {row['set_id']}", caption, lines, [("removed", "only in the original"), ("added", "only in the variant")])
 
 
 def _tokens(row: Mapping[str, Any]) -> Passage | None:
@@ -109,7 +126,7 @@ def _tokens(row: Mapping[str, Any]) -> Passage | None:
         f"Tokens of the {len(lines)} responses that moved most, shaded by the mean absolute change of their log-prob after foreign prompts "
         f"(darkest: {number(largest)} nats)."
     )
-    return Passage("Which tokens move", caption, lines) if lines else None
+    return Passage(f"Which tokens move: {row['set_id']}", caption, lines) if lines else None
 
 
 def _attribution(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -133,8 +150,13 @@ def _responses(row: Mapping[str, Any]) -> Table:
         logp = v["logp"] / v["tokens"] if v.get("tokens") and v.get("logp") is not None else None
         rows.append([name, v.get("kind"), v.get("response"), v.get("answer"), right, logp, by_prompt.get(name), by_response.get(name)])
     columns = [
-        Column("variant", kind="code"), Column("kind"), Column("response", kind="code"), Column("read as", kind="code"), Column("answer is"),
-        Column("log-prob per token"), Column("shift as prompt", hint="mean shift of foreign responses after this prompt"),
+        Column("variant", kind="code"),
+        Column("kind"),
+        Column("response", kind="code"),
+        Column("read as", kind="code"),
+        Column("answer is"),
+        Column("log-prob per token"),
+        Column("shift as prompt", hint="mean shift of foreign responses after this prompt"),
         Column("shift as response", hint="mean shift of this response after foreign prompts"),
-    ]  # fmt: skip
-    return Table("Responses", columns, rows)
+    ]
+    return Table(f"Responses: {row['set_id']}", columns, rows)

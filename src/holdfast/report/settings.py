@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from typing import Any
 
 from holdfast.report.parts import Interval
 from holdfast.report.reading import Run
-from holdfast.report.text import number
+from holdfast.report.text import counted, number
 
 Trial = dict[str, Any]
 
@@ -43,9 +44,9 @@ class Setting:
         return statistics.fmean(found) if found else None
 
     def all(self, metric: str, split: str = "test") -> list[float]:
-        """The metric's values, one per finished trial."""
+        """The metric's values, one per finished trial that has not diverged."""
         found = [(trial.get(split) or {}).get(metric) for trial in self.trials]
-        return [float(v) for v in found if isinstance(v, int | float)]
+        return [float(v) for v in found if isinstance(v, int | float) and math.isfinite(v)]
 
     @property
     def x(self) -> float | None:
@@ -55,7 +56,7 @@ class Setting:
     @property
     def seeds(self) -> str:
         """How many trials it has, in words."""
-        return f"{len(self.trials)} seed{'s' * (len(self.trials) != 1)}"
+        return counted(len(self.trials), "seed")
 
     @property
     def about(self) -> str:
@@ -90,25 +91,38 @@ class Study:
     def seeds(self) -> str:
         """How many trials a setting has, in words."""
         counts = {len(s.trials) for s in self.settings} or {0}
-        return f"{min(counts)} seed{'s' * (counts != {1})}" if len(counts) == 1 else f"{min(counts)} to {max(counts)} seeds"
+        return counted(min(counts), "seed") if len(counts) == 1 else f"{min(counts)} to {max(counts)} seeds"
 
-    @property
-    def lower_is_better(self) -> bool:
-        """Whether a smaller value of the metric is better."""
-        given = self.run.summary.get("higher_is_better")
-        return not given if isinstance(given, bool) else self.metric in LOWER_IS_BETTER
+    def better(self, metric: str) -> str:
+        """Which values of a metric are better: ``lower`` or ``higher``."""
+        given = self.run.summary.get("higher_is_better") if metric == self.metric else None
+        lower = not given if isinstance(given, bool) else metric in LOWER_IS_BETTER
+        return "lower" if lower else "higher"
+
+
+def open_studies(run: Run) -> list[tuple[str, Study]]:
+    """The studies of a directory: one per pair of model and data, by its name."""
+    names = list(dict.fromkeys(str(row["group"]) for row in run.rows if row.get("group") is not None))
+    if len(names) < 2:
+        return [("", open_study(run))]
+    chosen = run.summary.get("groups") or {}
+    made = []
+    for name in names:
+        summary = run.summary | {"finding": None, "selection": {}} | chosen.get(name, {}) if run.summary else {}
+        rows = [row for row in run.rows if str(row.get("group")) == name]
+        made.append((name, open_study(dataclasses.replace(run, rows=rows, summary=summary))))
+    return made
 
 
 def open_study(run: Run) -> Study:
-    """Put a study together from its directory."""
+    """Put a study of one model and one data set together from its rows and summary."""
     trials = [row for row in run.of_kind("trial") if row.get("status") == "done"]
     latest = {(t.get("trial"), t.get("rung")): t for t in trials}  # a trial that was done again counts once
     trials = _last_rungs(list(latest.values()))
     selection = run.summary.get("selection") or {}
-    metrics = list(
-        dict.fromkeys(m for t in trials for split in ("test", "dev") for m, v in (t.get(split) or {}).items() if isinstance(v, int | float))
-    )
-    metric = run.summary.get("metric") or run.config.get("metric") or next((m for m in PREFERRED if m in metrics), "".join(metrics[:1]))
+    metrics = metrics_of(trials)
+    usual = next((m for m in PREFERRED if m in metrics), "".join(metrics[:1]))
+    metric = run.summary.get("metric") or run.resolved.get("metric") or usual
     chosen = selection.get("settings")
     settings = [_selected(s, trials) for s in chosen] if chosen else _grouped(trials, metric)
     base = next(iter(run.of_kind("base")), None) or run.summary.get("base") or {}
@@ -117,12 +131,18 @@ def open_study(run: Run) -> Study:
 
 def _last_rungs(trials: Sequence[Trial]) -> list[Trial]:
     """Of settings that were trained in rungs, only the trials of the furthest rung are final."""
-    by_name: dict[tuple[str, Any], Trial] = {}
+    by_name: dict[tuple[Any, ...], Trial] = {}
     for trial in trials:
-        key = (name_of(trial), trial.get("seed"))
+        key = (name_of(trial), trial.get("seed"), trial.get("twin"))
         if key not in by_name or (trial.get("rung") or 0) >= (by_name[key].get("rung") or 0):
             by_name[key] = trial
     return list(by_name.values())
+
+
+def metrics_of(trials: Sequence[Trial]) -> list[str]:
+    """What was measured, in the order of the rows."""
+    scores = (trial.get(split) or {} for trial in trials for split in ("test", "dev"))
+    return list(dict.fromkeys(name for found in scores for name, value in found.items() if isinstance(value, int | float)))
 
 
 def name_of(trial: Trial) -> str:
@@ -157,7 +177,7 @@ def _members(found: dict[str, Any]) -> list[tuple[float, float]]:
     if not cells:
         setting = found.get("setting") or {}
         cells = [[setting.get("prompt_weight"), setting.get("response_weight")]]
-    return [(float(p), float(r)) for p, r in cells if p is not None and r is not None]
+    return [(round(float(p), 9), round(float(r), 9)) for p, r in cells if p is not None and r is not None]
 
 
 def _interval(found: dict[str, Any] | None) -> Interval:

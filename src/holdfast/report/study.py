@@ -5,19 +5,28 @@ from __future__ import annotations
 from holdfast.report.choice_figures import differences, share_figure, trade_off
 from holdfast.report.parts import Cell, Choice, Column, Facts, Interval, Note, Part, Table
 from holdfast.report.plane import planes
-from holdfast.report.progress import cost, learning
+from holdfast.report.progress import cost, cost_of_trials, learning
 from holdfast.report.reading import Run
-from holdfast.report.settings import Study, name_of, open_study
+from holdfast.report.settings import Study, metrics_of, name_of, open_studies
+from holdfast.report.text import number
 
 
 def studied(run: Run, limit: int) -> list[Part]:
     """What a study shows, finished or not."""
-    study = open_study(run)
-    parts: list[Part] = [*_finding(study), _facts(study)]
-    if study.settings:
-        parts += [*_planes(study), share_figure(study), *differences(study), _settings(study), *trade_off(study)]
-        parts += [*learning(study), *cost(study)]
-    return [*parts, *_trials(study)]
+    studies = open_studies(run)
+    if len(studies) == 1:
+        return [*_finding(studies[0][1]), *_parts(studies[0][1]), *cost(run), *_trials(run)]
+    options = [(name, [*_finding(study), *_parts(study)]) for name, study in studies]
+    findings = [Note(line, "finding") for line in str(run.summary.get("finding") or "").splitlines()]
+    return [*findings, Choice("Model and data", options), *cost(run), *_trials(run)]
+
+
+def _parts(study: Study) -> list[Part]:
+    """What a study of one model and one data set shows."""
+    if not study.settings:
+        return [_facts(study)]
+    parts: list[Part] = [_facts(study), *_planes(study), share_figure(study), *differences(study), _settings(study)]
+    return [*parts, *trade_off(study), *learning(study), *cost_of_trials(study)]
 
 
 def _finding(study: Study) -> list[Part]:
@@ -28,17 +37,22 @@ def _finding(study: Study) -> list[Part]:
     elif study.settings:
         text = "Nothing has been selected yet: the study is not complete, and means of single settings prove nothing."
         made.append(Note(text, "warning"))
-    warning = (study.selection.get("naive") or {}).get("warning")
-    return [*made, Note(str(warning), "warning")] if warning else made
+    naive = study.selection.get("naive") or {}
+    if naive.get("warning"):
+        gain = f", {number(naive['gain'])} ahead of conventional" if isinstance(naive.get("gain"), float | int) else ""
+        text = f"The best on the test split is {naive.get('setting_name')} ({number(naive.get('test'))}{gain}): {naive['warning']}"
+        made.append(Note(f"{text.rstrip('.')}.", "warning"))
+    return made
 
 
 def _facts(study: Study) -> Facts:
     summary, selection = study.run.summary, study.selection
     counts, noise, naive = (found or {} for found in (summary.get("trials"), selection.get("noise"), selection.get("naive")))
+    planned = study.run.resolved.get("trials")
     failed = sum(row.get("status") == "failed" for row in study.run.of_kind("trial"))
     chosen, conventional = study.named("chosen"), study.named("conventional")
     pairs: list[tuple[str, Cell]] = [
-        ("metric", f"{study.metric} ({'lower' if study.lower_is_better else 'higher'} is better)" if study.metric else None),
+        ("metric", f"{study.metric} ({study.better(study.metric)} is better)" if study.metric else None),
         ("chosen (by dev)", selection.get("chosen")),
         (f"chosen, test {study.metric}", chosen.test if chosen else None),
         ("conventional", selection.get("conventional")),
@@ -50,9 +64,11 @@ def _facts(study: Study) -> Facts:
         ("naive best of all on test", naive.get("setting_name")),
         ("untuned model", (study.base.get("test") or {}).get(study.metric)),
         ("distinct trainings", len(study.settings)),
+        ("trials planned", counts.get("planned", len(planned) if isinstance(planned, list) else None)),
         ("trials done", counts.get("done", len(study.trials))),
         ("trials failed", counts.get("failed", failed)),
-        ("merged from cells", counts.get("merged_from")),
+        ("trials stopped early", counts.get("stopped") or None),
+        ("runs asked for", counts.get("merged_from")),
     ]
     return Facts([(name, value) for name, value in pairs if value is not None])
 
@@ -72,7 +88,7 @@ def _settings(study: Study) -> Table:
         d = s.difference or {}
         change = Interval(d.get("mean"), d.get("low"), d.get("high")) if d else None
         members = ", ".join(f"({p:g}, {r:g})" for p, r in s.members)
-        rows.append([s.name, ", ".join(marks) or None, s.share, s.ratio, len(s.trials), s.dev, s.test, change, d.get("p"), members])
+        rows.append([s.name, ", ".join(marks), s.share, s.ratio, len(s.trials), s.dev, s.test, change, d.get("p"), members])
     columns = [
         Column("setting", kind="code"),
         Column("mark"),
@@ -89,14 +105,17 @@ def _settings(study: Study) -> Table:
     return Table("Settings", columns, rows, caption, filterable=len(rows) > 12)
 
 
-def _trials(study: Study) -> list[Part]:
-    trials = study.run.of_kind("trial")
+def _trials(run: Run) -> list[Part]:
+    """Every trial of all models and data sets, the failed and the stopped ones too."""
+    trials = run.of_kind("trial")
     if not trials:
         return [Note("No trial has finished yet.")]
-    shown = [(split, m) for m in study.metrics for split in ("dev", "test")]
+    shown = [(split, m) for m in metrics_of(trials) for split in ("dev", "test")]
     columns = [
         Column("setting", kind="code"),
+        Column("model and data", kind="code"),
         Column("seed"),
+        Column("twin"),
         Column("status"),
         Column("rung"),
         Column("prompt share"),
@@ -111,7 +130,7 @@ def _trials(study: Study) -> list[Part]:
     rows: list[list[Cell]] = []
     for t in trials:
         seconds, scores = t.get("seconds") or {}, [(t.get(split) or {}).get(m) for split, m in shown]
-        head = [name_of(t), t.get("seed"), t.get("status"), t.get("rung"), t.get("prompt_share")]
+        head = [name_of(t), *(t.get(key) for key in ("group", "seed", "twin", "status", "rung", "prompt_share"))]
         tail = [t.get("steps"), t.get("tokens"), seconds.get("train"), seconds.get("measure"), t.get("error"), t.get("trial")]
         rows.append([*head, *scores, *tail])
     return [Table("Every trial", columns, rows, f"{len(rows):,} trials, as they finished.", filterable=True)]

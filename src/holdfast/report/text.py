@@ -1,6 +1,6 @@
 """Text from anywhere -> text that is safe and visible on a page. Every string of a run passes through here before it reaches a file.
 
-A model may write anything: markup, control characters, characters that turn the writing direction round. All of it is shown, none of it acts.
+A model may write anything: markup, control characters, characters that turn the writing direction round. All of it is shown, none acts.
 """
 
 from __future__ import annotations
@@ -8,6 +8,10 @@ from __future__ import annotations
 import html
 import math
 import unicodedata
+
+MINUS = "\N{MINUS SIGN}"
+_ROUNDING = 1e-12
+"""What is smaller than this is the rounding of a zero."""
 
 # Marks of writing direction and joiners that hide or reorder what follows; ordinary letters of any script are left alone.
 _HIDDEN = frozenset("\u00ad\u061c\u180e\u200b\u200e\u200f\u2028\u2029\u202a\u202b\u202c\u202d\u202e\u2060\u2066\u2067\u2068\u2069\ufeff")
@@ -42,22 +46,38 @@ def shorten(text: str, longest: int) -> str:
 
 
 def number(value: float | int | None, digits: int | None = 3) -> str:
-    """A number for people: ``digits`` after the point, more where that would leave none to see; None: three significant ones. A dash for nothing."""
+    """A number for people: ``digits`` after the point, more where too few would be left to see; None: three significant ones."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
-        return "–"
+        return "\N{EN DASH}"
     if isinstance(value, float) and math.isinf(value):
-        return "∞" if value > 0 else "−∞"
+        return "∞" if value > 0 else f"{MINUS}∞"
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if abs(value) < _ROUNDING:
+        value = type(value)(0)
     if isinstance(value, int) or abs(value) >= 10_000:
         shown = f"{value:,.0f}"
     elif digits is None:
         shown = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
-    elif 0 < abs(value) < 10.0 ** (1 - digits):
+    elif 0 < abs(value) < 0.5 * 10.0**-digits:
         shown = f"{value:.2g}"
     else:
         shown = f"{value:,.{digits}f}"
-    return shown.replace("-", "−")
+    return shown.replace("-", MINUS)
+
+
+def counted(count: int, what: str) -> str:
+    """``1 set``, ``2 sets``."""
+    return f"{count:,} {what}{'s' * (count != 1)}"
+
+
+def duration(seconds: float) -> str:
+    """A time for people: ``8.2 s``, ``3 min 20 s``, ``5 h 07 min``."""
+    if seconds < 60:
+        return f"{seconds:.3g} s"
+    if seconds < 3600:
+        return f"{int(seconds) // 60} min {int(seconds) % 60:02d} s"
+    return f"{int(seconds) // 3600:,} h {int(seconds) % 3600 // 60:02d} min"
 
 
 def slug(text: str) -> str:
@@ -72,16 +92,5 @@ def _shown(character: str, lines: bool) -> str:
         return "↵\n" if lines else "↵"
     if character == "\t":
         return "⇥"
-    if code < 0x20:
-        return chr(0x2400 + code)
-    if code == 0x7F:
-        return "␡"
-    if (
-        0x80 <= code < 0xA0
-        or 0xD800 <= code < 0xE000
-        or character in _HIDDEN
-        or unicodedata.category(character) == "Cn"
-        or 0xE0000 <= code < 0xE0080
-    ):
-        return f"[U+{code:04X}]"
-    return character
+    hidden = character in _HIDDEN or 0xE0000 <= code < 0xE0080  # the latter are tags: invisible letters
+    return f"[U+{code:04X}]" if hidden or unicodedata.category(character) in ("Cc", "Cs", "Cn") else character

@@ -7,7 +7,7 @@ from typing import Any
 
 from holdfast.records import Role
 from holdfast.report.figures import Axis, Series, bars, points
-from holdfast.report.parts import Cell, Column, Facts, Figure, Note, Part, Passage, Piece, Table
+from holdfast.report.parts import Cell, Column, Facts, Figure, Interval, Note, Part, Passage, Piece, Table
 from holdfast.report.reading import Run
 from holdfast.report.text import number
 
@@ -34,7 +34,7 @@ def aligned(run: Run, limit: int) -> list[Part]:
         ("Log-probs", "nats", ("logps/chosen", "logps/rejected"), "Log-prob of the two responses under the model in training"),
     )
     made = [_curve(run, *figure) for figure in figures]
-    return [_facts(run), *(figure for figure in made if figure), *_lineage(run)]
+    return [_facts(run), *_preferences(run), *(figure for figure in made if figure), *_lineage(run)]
 
 
 def curves(run: Run) -> list[Part]:
@@ -69,7 +69,13 @@ def _curve(run: Run, title: str, unit: str, keys: Sequence[str], what: str) -> F
         return None
     counts = [f"{len(found):,} {said}" for kind, said in (("train", "log steps"), ("eval", "evaluations")) if (found := run.of_kind(kind))]
     caption = f"{what}, over {' and '.join(counts)} of one run (single values, so no intervals)."
-    return points(title, caption, series, Axis("step", digits=0), Axis(unit), height=320)
+    return points(title, caption, series, step_axis(series), Axis(unit), height=320)
+
+
+def step_axis(series: Sequence[Series]) -> Axis:
+    """The axis of optimizer steps; of few, every one gets its tick."""
+    last = max((step for one in series for step in one.x), default=0)
+    return Axis("step", {"dtick": 1} if last <= 10 else {}, 0)
 
 
 def _rows(run: Run, kind: str, key: str) -> list[dict[str, Any]]:
@@ -132,6 +138,19 @@ def _example(run: Run) -> list[Part]:
     legend = [(role.label, meaning) for role, meaning in _MEANINGS.items() if role.label in used]
     caption = f"The first training example as the model sees it, {len(pieces)} tokens; a pointer over a token shows its weight."
     return [Passage("An example, by role", caption, [("example 1", pieces)], legend)]
+
+
+def _preferences(run: Run) -> list[Part]:
+    """Held-out measures before and after, where there are any."""
+    before, after = (run.summary.get(key) or {} for key in ("before", "after"))
+    names = [name for name in after if name != "pairs" and (after[name] is not None or before.get(name) is not None)]
+    rows: list[list[Cell]] = [[name.replace("_", " "), _estimate(before.get(name)), _estimate(after[name])] for name in names]
+    caption = f"On {number(after.get('pairs'))} held-out pairs; in brackets: 95 % intervals."
+    return [Table("Preferences before and after", [Column("measure"), Column("before"), Column("after")], rows, caption)] if rows else []
+
+
+def _estimate(found: Any) -> Cell:
+    return Interval(found["value"], found.get("low"), found.get("high")) if isinstance(found, dict) else found
 
 
 def _lineage(run: Run) -> list[Part]:

@@ -7,7 +7,6 @@ Out: from a study the chosen TuneConfig as YAML on stdout and the finding on std
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 from holdfast.config import BestConfig, RunConfig, TuneConfig
 from holdfast.errors import HoldfastError
 from holdfast.runs import read_json, write_json, write_text
+from holdfast.study.outcomes import read_rows
 
 _LOWER = ("nll", "loss", "perplexity", "posix", "empty_answers")  # in the name of a metric: smaller is better
 
@@ -59,7 +59,7 @@ def _of_study(config: BestConfig, path: Path) -> dict[str, Any]:
 
     rows, metric, higher = _open_study(path, config)
     selection = select(rows, metric=metric, higher_is_better=higher, seed=config.seed, root=path)
-    tune = _tune_config(path, next(row for row in rows if row["setting_name"] == selection["chosen"]))
+    tune = _tune_config(path, next(r for r in rows if r["setting_name"] == selection["chosen"] and r["status"] == "done"))
     yaml = as_yaml(tune, f"Chosen from {path} by {metric} on its dev split.\n{selection['finding']}")
     found = {"command": "study best", "source": str(path), "metric": metric, "higher_is_better": higher, **selection, "tune": tune}
     _keep(config, found, yaml)
@@ -78,16 +78,15 @@ def as_yaml(tune: dict[str, Any], comment: str) -> str:
 
 
 def _open_study(path: Path, config: BestConfig) -> tuple[list[dict[str, Any]], str, bool]:
-    """The finished trials of one group (base model and data set) of a study, twins last; the metric and its direction."""
+    """The trials of one group (base model and data set) of a study, twins last; the metric and its direction."""
     if not (path / "config.json").is_file() or read_json(path / "config.json").get("command") != "study run":
         raise HoldfastError(f"{path}: not a study", hint="give the --output of holdfast study run, or a CSV file")
-    lines = (path / "rows.jsonl").read_text(encoding="utf-8").split("\n") if (path / "rows.jsonl").is_file() else []
-    rows = [row for line in lines if (row := _row(line)) and row.get("kind") == "trial" and row.get("status") == "done"]
+    rows = [row for row in read_rows(path) if row.get("kind") == "trial"]
     rows = sorted(_group(rows, config.where, path), key=lambda row: row.get("twin", 0))
-    summary = read_json(path / "summary.json") if (path / "summary.json").is_file() else {}
-    metric = config.metric or summary.get("metric") or read_json(path / "config.json")["resolved"]["metric"]
+    plan = read_json(path / "config.json").get("resolved", {})
+    metric = config.metric or plan.get("metric", "response_nll")
     lower = config.lower_is_better or lower_is_better(metric)
-    return rows, metric, summary["higher_is_better"] if metric == summary.get("metric") else not lower
+    return rows, metric, plan.get("higher_is_better", not lower) if metric == plan.get("metric") else not lower
 
 
 def _group(rows: list[dict[str, Any]], where: str, path: Path) -> list[dict[str, Any]]:
@@ -97,14 +96,6 @@ def _group(rows: list[dict[str, Any]], where: str, path: Path) -> list[dict[str,
         given = f"has no group '{wanted}'; it has" if where else "holds several base models or data sets:"
         raise HoldfastError(f"{path} {given} {', '.join(names)}", hint="choose one with --where group=NAME")
     return [row for row in rows if row.get("group", "") == wanted]
-
-
-def _row(line: str) -> dict[str, Any] | None:
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError:  # empty, or cut off by a crash
-        return None
-    return row if isinstance(row, dict) else None
 
 
 def _tune_config(path: Path, trial: dict[str, Any]) -> dict[str, Any]:

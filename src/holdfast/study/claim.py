@@ -16,20 +16,25 @@ from holdfast.study.outcomes import Scores, Setting
 
 @dataclass(frozen=True)
 class Choice:
-    """What the dev split says. ``standard_error`` is None without any noise estimate; then the best is chosen."""
+    """What the dev split says. ``standard_error`` is None without any noise estimate; then the best is chosen.
+
+    ``stopped`` counts the settings that a search has stopped before the end: they too could have been chosen.
+    """
 
     best: Setting
     chosen: Setting
     reference: Setting | None
     standard_error: float | None
+    stopped: int = 0
 
 
-def differences(test: Scores | None, reference: Setting | None, *, seed: int) -> dict[str, st.Difference]:
-    """Setting name -> difference to the reference; empty without noise or without the reference.
+def differences(test: Scores | None, choice: Choice, *, seed: int) -> dict[str, st.Difference]:
+    """Setting name -> difference to the conventional reference; empty without noise or without the reference.
 
     Where several settings are conventional (at other learning rates, say) the reference is the best of them on dev, and the intervals
     cover the comparisons with all of them.
     """
+    reference = choice.reference
     if test is None or reference not in test.settings or not test.noisy:
         return {}
     usual = [k for k, s in enumerate(test.settings) if s.conventional]
@@ -37,7 +42,7 @@ def differences(test: Scores | None, reference: Setting | None, *, seed: int) ->
     if not pairs:
         return {}
     luck = np.array([test.item_luck(k, r) for k, r in pairs])
-    found = st.compare(test.fit, pairs, luck, test.item_count, seed=seed)
+    found = st.compare(test.fit, pairs, luck, test.item_count, stopped=choice.stopped, seed=seed)
     return {test.settings[k].name: d for (k, r), d in zip(pairs, found, strict=True) if test.settings[r] is reference}
 
 
@@ -55,7 +60,7 @@ def conclude(choice: Choice, found: dict[str, st.Difference], test: Scores | Non
         return _conventional(choice, metric), "none"
     assert test is not None
     difference = found[chosen]
-    figures = _figures(difference, metric, len(found), test)
+    figures = _figures(difference, metric, len(found) + choice.stopped, test)
     if difference.p > 0.05:
         return f"No setting is shown to beat conventional tuning beyond noise: {chosen}, chosen on dev, differs by {figures}.", "none"
     claim = "better" if sign * difference.mean > 0 else "worse"

@@ -15,9 +15,19 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
-from holdfast.study.jobs import Job, Row
+from holdfast.config import StudyConfig
+from holdfast.study.jobs import Job, Pool, Row
 
 Started = Callable[[Job], None]
+
+
+def open_pool(config: StudyConfig, study: Path) -> Pool:
+    """The workers that ``--cluster`` asks for."""
+    if config.cluster == "ray":
+        from holdfast.study.cluster import RayPool
+
+        return RayPool(study, config.slots or 2)
+    return LocalPool(study, config.slots or default_slots())
 
 
 def default_slots() -> int:

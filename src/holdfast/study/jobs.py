@@ -1,17 +1,19 @@
 """What travels to a worker and what comes back. Plain data: it is pickled.
 
-    Job -> row of STUDY/rows.jsonl
+Job -> row of STUDY/rows.jsonl
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from holdfast.study.measures import Measure
-from holdfast.study.plan import Group, StudyPlan, Trial
+from holdfast.study.planning import Group, StudyPlan, Trial
 from holdfast.study.sources import Facts
 
 Row = dict[str, Any]
@@ -43,9 +45,14 @@ class Job:
     def file(self) -> str:
         """Where its row is kept, relative to the study directory."""
         if self.trial is None:
-            known = [[m.name, dict(m.options)] for m in self.measures], self.items
+            known = [m.pinned() for m in self.measures], self.items
             return f"base/{self.facts.key}-{hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:8]}.json"
         return f"trials/{self.trial.id}/{'row' if self.stop_at is None else f'rung-{self.rung}'}.json"
+
+    @property
+    def log(self) -> str:
+        """Where what it prints goes, relative to the study directory."""
+        return f"logs/{self.trial.id if self.trial else 'base'}.txt"
 
     def row(self, status: str, dev: dict[str, float | None], test: dict[str, float | None], *, steps: int, error: str | None = None) -> Row:
         """The row of this trial."""
@@ -67,8 +74,8 @@ class Job:
             "rung": self.rung,
             "steps": steps,
             "tokens": round(t.tokens * steps / t.steps),
-            "dev": dev,
-            "test": test,
+            "dev": finite(dev),
+            "test": finite(test),
             "items": None,
             "path": f"trials/{t.id}",
         }
@@ -85,10 +92,11 @@ def job_of(plan: StudyPlan, group: Group, trial: Trial | None, **halving: Any) -
     """The job of a trial, or of a group's base model."""
     facts = next(f for f in group.facts if trial is None or f.key == trial.source)
     spec = plan.spec
+    base = {"model": group.model, "data": facts.files["train"], "eval_data": facts.files["dev"]} | dict(spec.tune)
     return Job(
         group=group.name,
         trial=trial,
-        tune=trial.tune if trial else {"model": group.model, "data": facts.files["train"], "eval_data": facts.files["dev"]} | dict(spec.tune),
+        tune=trial.tune if trial else base,
         facts=facts,
         measures=spec.measures,
         items=spec.items,
@@ -96,6 +104,11 @@ def job_of(plan: StudyPlan, group: Group, trial: Trial | None, **halving: Any) -
         keep_model=spec.keep_models,
         **halving,
     )
+
+
+def finite(values: Mapping[str, float | None]) -> dict[str, float | None]:
+    """Values as JSON can hold them: a training that has diverged has none."""
+    return {name: value if value is not None and math.isfinite(value) else None for name, value in values.items()}
 
 
 class Pool(Protocol):

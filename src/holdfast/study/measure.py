@@ -19,11 +19,11 @@ import numpy.typing as npt
 
 from holdfast.chat import generation_prompt, template_name
 from holdfast.config import CrossTaskConfig, SensitivityConfig, TuneConfig
-from holdfast.errors import HoldfastError
 from holdfast.records import PROMPT_ROLES, RESPONSE_ROLES, Example, Tokens
 from holdfast.runs import write_text
 from holdfast.study.answers import ANSWER_METRICS
 from holdfast.study.measures import Measure, function_of
+from holdfast.study.posix import sets_file
 from holdfast.study.sources import Facts, load_tokens
 from holdfast.tune.data import load_examples
 from holdfast.tune.roles import turns
@@ -58,6 +58,7 @@ class Ruler:
         self.facts, self.config, self.measures, self.folder, self.items = facts, config, measures, folder, items
         self.tokens = {split: load_tokens(folder / f"{facts.key}.npz", split) for split in ("dev", "test")}
         self._examples: dict[str, list[Example]] = {}
+        self._benchmarks: dict[tuple[str, str], Sequence[float]] = {}
 
     def nll(self, lm: Any, split: str) -> Found:
         """Prompt and response NLL."""
@@ -87,7 +88,7 @@ class Ruler:
             elif m.name == "crosstask_accuracy":
                 _cross_task(m, lm, name, where / f"crosstask-{split}", split, made)
             elif m.name.startswith("lm_eval:"):
-                _benchmark(m, name, split, made)
+                made.add(m.name, self._benchmark(m, name)[0 if split == "dev" else 1 :: 2])
             elif ":" in m.name:
                 _own(m, lm, self.facts.files[split], made)
         return made
@@ -105,6 +106,17 @@ class Ruler:
                 if m.options.get("max_new_tokens", 32) == longest:
                     score, _ = ANSWER_METRICS[m.name]
                     made.add(m.name, [score(a, t) for a, t in zip(answers, targets, strict=True)])
+
+    def _benchmark(self, measure: Measure, model: str) -> Sequence[float]:
+        """Scores per item of a task of lm-evaluation-harness, run once for both splits: even items are dev, odd ones test."""
+        if (model, measure.name) not in self._benchmarks:
+            from holdfast.bench import harness_scores
+
+            task = measure.name.removeprefix("lm_eval:")
+            self._benchmarks = {(model, measure.name): harness_scores(model, [task], **measure.options)[task]["items"]} | {
+                key: items for key, items in self._benchmarks.items() if key[0] == model
+            }
+        return self._benchmarks[model, measure.name]
 
     def _of(self, split: str) -> list[Example]:
         if split not in self._examples:
@@ -152,47 +164,19 @@ def _prompt(example: Example, template: str, tokenizer: Any) -> str:
     return generation_prompt(turns(example, name)[:-1], name, tokenizer)
 
 
-def sets_file(measure: Measure, folder: Path, split: str) -> Path:
-    """Where the prompt sets of a split are."""
-    return folder / f"sets-{str(measure.options.get('sets') or measure.options[split]).replace('/', '-').replace(':', '-')}-{split}.jsonl"
-
-
-def split_sets(measure: Measure, folder: Path) -> None:
-    """Write the prompt sets of both splits: those named for each, or every other set of one source.
-
-    Raises:
-        HoldfastError: the source cannot be read, or has too few sets.
-    """
-    from holdfast.sensitivity.sets import load_sets, write_sets
-
-    options = measure.options
-    if "sets" in options:
-        every = load_sets(options["sets"])
-        if len(every) < 2:
-            raise HoldfastError(f"measure: posix: {options['sets']} has one set, so dev and test cannot both have one")
-        parts = {"dev": every[::2], "test": every[1::2]}
-    else:
-        parts = {split: load_sets(options[split]) for split in ("dev", "test")}
-        shared = {v.prompt for s in parts["dev"] for v in s.variants} & {v.prompt for s in parts["test"] for v in s.variants}
-        if shared:
-            raise HoldfastError(f"measure: posix: dev and test share {len(shared)} prompts; the first: {sorted(shared)[0][:60]!r}")
-    for split, sets in parts.items():
-        write_sets(sets_file(measure, folder, split), sets)
-
-
 def _posix(measure: Measure, model: str, output: Path, sets: Path, made: Found) -> None:
-    """POSIX over the sets; of several kinds of change their mean, and each under ``posix KIND``."""
+    """POSIX over all pairs of a set, or with ``pairs: kinds`` the mean over the kinds of change; several kinds each as ``posix KIND``."""
     from holdfast.sensitivity import measure as run
 
     options = {key: value for key, value in measure.options.items() if key not in ("sets", "dev", "test")}
     found = run(SensitivityConfig(**options, model=model, sets=str(sets), output=str(output), overwrite=True, json=True))["posix"]
-    if len(found) == 1:
-        view = next(iter(found))
+    kinds = {kind: float(value["mean"]) for kind, value in found.items() if kind != "all"}
+    made.values |= {f"posix {kind}": value for kind, value in kinds.items()} if len(kinds) > 1 else {}
+    if "all" in found:
         rows = [json.loads(line) for line in (output / "rows.jsonl").read_text(encoding="utf-8").splitlines()]
-        made.add("posix", [row["indices"][view]["psi"] for row in rows])
-        return
-    made.values |= {f"posix {kind}": float(value["mean"]) for kind, value in found.items()}
-    made.values["posix"] = float(np.mean([value["mean"] for value in found.values()]))
+        made.add("posix", [row["indices"]["all"]["psi"] for row in rows])
+    else:
+        made.values["posix"] = float(np.mean(list(kinds.values())))
 
 
 def _cross_task(measure: Measure, lm: Any, model: str, output: Path, split: str, made: Found) -> None:
@@ -205,15 +189,6 @@ def _cross_task(measure: Measure, lm: Any, model: str, output: Path, split: str,
         **options, model=model, sources=listed["sources"], target=listed[split], output=str(output), overwrite=True, json=True
     )
     made.values["crosstask_accuracy"] = transfer(config, lm)["grand"]["cross_task"] / 100
-
-
-def _benchmark(measure: Measure, model: str, split: str, made: Found) -> None:
-    """A task of lm-evaluation-harness: even items are dev, odd ones test, so that no item counts for both."""
-    from holdfast.bench import harness_scores
-
-    task = measure.name.removeprefix("lm_eval:")
-    found = harness_scores(model, [task], **measure.options)[task]
-    made.add(measure.name, found["items"][0 if split == "dev" else 1 :: 2])
 
 
 def _own(measure: Measure, lm: Any, source: str, made: Found) -> None:

@@ -20,6 +20,7 @@ from holdfast import config as configs
 from holdfast.config import check_value
 from holdfast.errors import HoldfastError, nearest
 from holdfast.study.answers import ANSWER_METRICS
+from holdfast.tune.data import source_digest
 
 ALWAYS = {"response_nll": False, "prompt_nll": False}
 """Metric -> whether more is better."""
@@ -40,6 +41,10 @@ class Measure:
     def needs_answers(self) -> bool:
         """Whether the splits must be labelled."""
         return self.name in _ANSWERS
+
+    def pinned(self) -> list[Any]:
+        """What its values depend on: files stand for their content."""
+        return [self.name, {key: source_digest(value) if isinstance(value, str) else value for key, value in self.options.items()}]
 
 
 def read_measures(value: Any, where: str) -> tuple[Measure, ...]:
@@ -78,15 +83,15 @@ def function_of(name: str) -> Any:
 
 
 def _measure(entry: Any, place: str) -> Measure:
-    if isinstance(entry, str):
-        name, options = entry, {}
-    elif isinstance(entry, dict) and len(entry) == 1:
-        name, options = next(iter(entry.items()))
-        options = options or {}
-        if not isinstance(options, dict):
-            raise HoldfastError(f"{place}.{name} is {options!r}; options are 'key: value' lines")
+    if isinstance(entry, dict) and len(entry) == 1:
+        name, given = next(iter(entry.items()))
+    elif isinstance(entry, str):
+        name, given = entry, None
     else:
         raise HoldfastError(f"{place}: {entry!r} is neither a name nor 'name: {{options}}'")
+    if given is not None and not isinstance(given, dict):
+        raise HoldfastError(f"{place}.{name} is {given!r}; options are 'key: value' lines")
+    options: dict[str, Any] = dict(given or {})
     better = options.pop("higher_is_better", None) if ":" in str(name) else None
     if str(name).startswith("lm_eval:"):
         _check_options(options, ("data_dir", "limit"), f"{place}.{name}")

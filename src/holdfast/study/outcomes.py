@@ -8,6 +8,8 @@ Axes: N trainings, K settings, S seeds, I items.
 
 from __future__ import annotations
 
+import contextlib
+import json
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -44,7 +46,7 @@ class Setting:
 class Scores:
     """What a split holds of one metric, one entry per training (equal seeds of one setting averaged), and the fit to it.
 
-    ``items`` are scores per item by (setting, seed), empty unless every training has them.
+    ``items`` are scores per item by (setting, seed), empty unless every training has them; ``spread`` is ``statistics.spread_within``.
     """
 
     settings: list[Setting]
@@ -52,6 +54,7 @@ class Scores:
     setting_N: list[int]
     seed_N: list[int]
     fit: st.Fit
+    spread: st.Spread
     items: dict[tuple[int, int], st.Array]
 
     @property
@@ -82,6 +85,17 @@ class Scores:
         return min((len(v) for v in self.items.values()), default=0)
 
 
+def read_rows(study: Path) -> list[Row]:
+    """The rows of a study directory. A last line cut off by a crash is none."""
+    file = study / "rows.jsonl"
+    lines = file.read_text(encoding="utf-8").split("\n") if file.is_file() else []
+    rows = []
+    for line in lines:
+        with contextlib.suppress(json.JSONDecodeError):
+            rows.append(json.loads(line))
+    return [row for row in rows if isinstance(row, dict)]
+
+
 def gather(rows: Iterable[Row], metric: str) -> tuple[list[Setting], list[str]]:
     """Settings in the order of their prompt share, and the trials left out because their dev score is not a number.
 
@@ -106,6 +120,12 @@ def gather(rows: Iterable[Row], metric: str) -> tuple[list[Setting], list[str]]:
     return sorted(settings, key=lambda s: (s.prompt_share, s.name)), left_out
 
 
+def count_stopped(rows: Iterable[Row], settings: list[Setting]) -> int:
+    """How many settings a search has stopped before the end."""
+    known = {_class(run) for s in settings for run in s.runs}
+    return len({_class(row) for row in rows if row.get("kind") == "trial" and row.get("status") == "stopped"} - known)
+
+
 def split_scores(settings: list[Setting], split: str, metric: str, root: str | Path | None = None) -> Scores | None:
     """The scores of a split, over the settings that have any that is a number; None if there is none.
 
@@ -120,7 +140,9 @@ def split_scores(settings: list[Setting], split: str, metric: str, root: str | P
     setting = [present.index(k) for k, _, _ in points]
     value_N, setting_N, seed_N = st.average_twins(np.array([v for _, _, v in points]), setting, [run["seed"] for _, run, _ in points])
     items = _items(setting, [run for _, run, _ in points], split, metric, Path(root)) if root is not None else {}
-    return Scores([settings[k] for k in present], value_N, setting_N, seed_N, st.fit(value_N, setting_N, seed_N), items)
+    fit = st.fit(value_N, setting_N, seed_N)
+    spread = st.spread_within(fit, value_N, setting_N)
+    return Scores([settings[k] for k in present], value_N, setting_N, seed_N, fit, spread, items)
 
 
 def _items(setting: list[int], runs: list[Row], split: str, metric: str, root: Path) -> dict[tuple[int, int], st.Array]:

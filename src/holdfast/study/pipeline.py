@@ -1,8 +1,8 @@
 """The whole of ``holdfast study run``, top to bottom: file -> plan -> trials -> rows -> selection -> study directory.
 
-    STUDY/config.json    the plan                 STUDY/trials/ID/    run directories of `holdfast tune`, addressed by content
-    STUDY/rows.jsonl     one row per trial        STUDY/data/         tokens, made once
-    STUDY/summary.json   the selection, and what it cost
+STUDY/config.json    the plan                 STUDY/trials/ID/    run directories of `holdfast tune`, addressed by content
+STUDY/rows.jsonl     one row per trial        STUDY/data/         tokens, made once
+STUDY/summary.json   the selection, and what it cost
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import os
 import shutil
 import sys
 import tempfile
@@ -22,11 +23,13 @@ import holdfast
 from holdfast.config import StudyConfig
 from holdfast.errors import HoldfastError
 from holdfast.runs import RunDir, read_json, write_json, write_text
+from holdfast.study.cluster import check_address
+from holdfast.study.execute import open_pool
 from holdfast.study.jobs import Job, Pool, Row
-from holdfast.study.measure import split_sets
-from holdfast.study.plan import StudyPlan, make_plan
+from holdfast.study.planning import StudyPlan, make_plan
+from holdfast.study.posix import split_sets
 from holdfast.study.preview import preview
-from holdfast.study.progress import Progress, clock
+from holdfast.study.progress import Progress
 from holdfast.study.search import check_search, search
 from holdfast.study.spec import Spec, load_spec
 
@@ -41,7 +44,8 @@ def plan(config: StudyConfig) -> dict[str, Any]:
     output = _output(config, spec)
     with tempfile.TemporaryDirectory() as folder:
         made = _planned(spec, [output / "data", Path(folder)])
-        _check_output(output, made, overwrite=config.overwrite)
+        if not config.overwrite:
+            _check_output(output, made)
         return preview(made, config, output, Path(folder))
 
 
@@ -49,7 +53,7 @@ def run(config: StudyConfig) -> dict[str, Any]:
     """Train what is missing, measure it, choose.
 
     Returns:
-        The summary: selection per group, cost, counts. A study that is complete is returned, not repeated.
+        The summary: selection per group, cost, counts. Of a study that is complete, nothing is trained again.
 
     Raises:
         HoldfastError: bad input (nothing has been trained then), or no trial that worked.
@@ -58,18 +62,210 @@ def run(config: StudyConfig) -> dict[str, Any]:
         return plan(config)
     spec = load_spec(config.study, limit=config.limit, seed=config.seed)
     output = _output(config, spec)
-    if config.overwrite:
-        _delete(output)
-    started = time.perf_counter()
-    with _locked(output):
+    if config.cluster == "ray":
+        check_address(os.environ.get("RAY_ADDRESS"))
+    with _locked(output, overwrite=config.overwrite):
         made = _planned(spec, [output / "data"])
-        _check_output(output, made, overwrite=False)
-        known = dataclasses.asdict(config) | {"study": config.study}
+        _check_output(output, made)
         resolved = made.resolved()
-        _write_config(output, known, resolved)
-        rows = _execute(config, made, output)
-        summary = _summary(made, rows, output, time.perf_counter() - started, _slots(config))
+        write_json(
+            output / "config.json",
+            {"command": "study run", "version": holdfast.__version__, "config": dataclasses.asdict(config), "resolved": resolved},
+        )
+        (output / "summary.json").unlink(missing_ok=True)  # of a smaller study, say
+        ledger = _Ledger(output)
+        rows = _execute(config, made, ledger)
+        summary = _summary(made, rows, ledger)
         write_json(output / "summary.json", summary)
     if not config.json:
         print(f"{summary['finding']}\n\n{summary['trials']['done']} trials in {output.resolve()}")
     return summary
+
+
+def _execute(config: StudyConfig, made: StudyPlan, ledger: _Ledger) -> list[Row]:
+    """Rows in the order of the plan. Jobs whose row is on disk are not done again; failed ones are."""
+    write_text(ledger.run.rows, "")
+    progress = Progress(made.spec.metric)
+    pool: list[Pool] = []
+
+    def do(jobs: list[Job]) -> Iterator[tuple[Job, Row]]:
+        progress.expect(len(jobs))
+        found = [(job, row) for job in jobs if (row := ledger.read(job)) is not None]
+        progress.found(len(found))
+        yield from found
+        todo = [job for job in jobs if not (ledger.path / job.file).is_file()]
+        if todo and not pool:
+            pool.append(open_pool(config, ledger.path))
+            progress.slots = ledger.slots = pool[0].slots
+        for job, row in pool[0].results(todo, progress.started) if todo else ():
+            ledger.spent(job, row)
+            progress.ended(job, row)
+            yield job, row
+
+    rows = []
+    try:
+        for row in search(made, do):
+            ledger.run.append(row)
+            rows.append(row)
+    finally:
+        progress.close()
+        for opened in pool:
+            opened.close()
+    place = {trial.id: i for i, trial in enumerate(made.trials)}
+    rows.sort(key=lambda row: place.get(row.get("trial", ""), -1))
+    write_text(ledger.run.rows, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    return rows
+
+
+class _Ledger:
+    """What is on disk, and what this run has spent."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.run = path, RunDir(path)
+        self.started = time.perf_counter()
+        self.slots = 1
+        self.seconds = {"train": 0.0, "measure": 0.0}
+        self._before: dict[str, Row] = {}
+
+    def read(self, job: Job) -> Row | None:
+        """The row of a job that has been done, named as the plan names it now."""
+        file = self.path / job.file
+        if not file.is_file():
+            return None
+        row: Row = read_json(file)
+        if job.trial is not None:
+            row = row | {k: v for k, v in job.row(row["status"], row["dev"], row["test"], steps=row["steps"]).items() if k != "items"}
+            self._before[job.trial.id] = row["seconds"]
+        return row
+
+    def spent(self, job: Job, row: Row) -> None:
+        """Count what a job has taken; the seconds of a trial's row include those of its earlier rungs."""
+        before = self._before.get(job.trial.id, {}) if job.trial else {}
+        for kind in self.seconds:
+            self.seconds[kind] += max(0.0, row["seconds"][kind] - before.get(kind, 0.0))
+        if job.trial:
+            self._before[job.trial.id] = row["seconds"]
+
+    def cost(self, rows: list[Row]) -> dict[str, Any]:
+        """Of this invocation: wall time, and the share of the slots' time that was neither training nor measuring. Of the whole study:
+        seconds in training and measuring, tokens, bytes on disk."""
+        wall = time.perf_counter() - self.started
+        busy = sum(self.seconds.values())
+        return {
+            "seconds": round(wall, 2),
+            "slots": self.slots,
+            "train": round(sum(row["seconds"]["train"] for row in rows), 2),
+            "measure": round(sum(row["seconds"]["measure"] for row in rows), 2),
+            "outside_share": round(1 - busy / (wall * self.slots), 4) if busy else None,
+            "tokens": sum(row.get("tokens", 0) for row in rows),
+            "disk_bytes": sum(file.stat().st_size for file in self.path.rglob("*") if file.is_file()),
+        }
+
+
+def _summary(made: StudyPlan, rows: list[Row], ledger: _Ledger) -> dict[str, Any]:
+    trials = [row for row in rows if row["kind"] == "trial"]
+    failed = [row for row in trials if row["status"] == "failed"]
+    if trials and len(failed) == len(trials):
+        raise HoldfastError(f"every trial failed; the first: {failed[0]['error']}", hint=f"logs are in {ledger.path}/logs")
+    for row in failed:
+        print(f"warning: {row['setting_name']} seed {row['seed']} failed: {row['error']}", file=sys.stderr)
+    selections = {group.name: _selection(made.spec, group.name, rows, ledger.path) for group in made.groups}
+    bases = {row["group"]: {split: row[split] for split in ("dev", "test")} for row in rows if row["kind"] == "base"}
+    findings = [f"{name}: {s['finding']}" if len(selections) > 1 else s["finding"] for name, s in selections.items()]
+    first = made.groups[0].name
+    return {
+        "command": "study run",
+        "name": made.spec.name,
+        "metric": made.spec.metric,
+        "higher_is_better": made.spec.higher_is_better,
+        "base": bases.get(first),
+        "selection": selections[first],
+        "groups": {name: {"base": bases.get(name), "selection": selection} for name, selection in selections.items()},
+        "finding": "\n".join(findings),
+        "trials": {
+            "planned": len(made.trials),
+            "done": sum(row["status"] == "done" for row in trials),
+            "stopped": sum(row["status"] == "stopped" for row in trials),
+            "failed": len(failed),
+            "merged_from": made.requested,
+        },
+        "cost": ledger.cost(rows),
+    }
+
+
+def _selection(spec: Spec, group: str, rows: list[Row], output: Path) -> dict[str, Any]:
+    from holdfast.study.select import select
+
+    own = [row for row in rows if row["group"] == group]
+    try:
+        return select(own, metric=spec.metric, higher_is_better=spec.higher_is_better, seed=spec.seeds[0], root=output)
+    except HoldfastError as error:  # of one group of several; the others have their say
+        return {"settings": [], "chosen": None, "finding": f"nothing can be chosen: {error.message}"}
+
+
+def _planned(spec: Spec, folders: list[Path]) -> StudyPlan:
+    folders[-1].mkdir(parents=True, exist_ok=True)
+    made = make_plan(spec, folders)
+    check_search(made)
+    for measure in spec.measures:
+        if measure.name == "posix":
+            split_sets(measure, folders[-1])
+    return made
+
+
+def _output(config: StudyConfig, spec: Spec) -> Path:
+    output = Path(config.output or f"studies/{spec.name}")
+    if output.is_file():
+        raise HoldfastError(f"--output {output} is a file, not a directory")
+    return output
+
+
+def _check_output(output: Path, made: StudyPlan) -> None:
+    """A study directory holds one study. It may grow by settings and seeds; base models, data and measures stay."""
+    if not (output / "config.json").is_file():
+        return
+    found = read_json(output / "config.json")
+    before = found.get("resolved", {}).get("identity") if found.get("command") == "study run" else None
+    now = json.loads(json.dumps(made.resolved()["identity"]))
+    changed = [key for key in now if before is None or before.get(key) != now[key]]
+    if changed:
+        raise HoldfastError(
+            f"--output {output} holds another {'study' if before else 'run'}" + (f" ({', '.join(changed)} differ)" if before else ""),
+            hint="choose another directory, or --overwrite to delete what is there",
+        )
+
+
+@contextlib.contextmanager
+def _locked(output: Path, *, overwrite: bool) -> Iterator[None]:
+    """One process at a time works on a study. A directory that was made for nothing, because the input is bad, goes again."""
+    fresh = not output.exists()
+    if not fresh and any(output.iterdir()) and not any((output / name).is_file() for name in ("config.json", ".lock")):
+        raise HoldfastError(f"--output {output} is not empty and holds no study", hint="choose another directory")
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        lock = (output / ".lock").open("w")
+    except OSError as error:
+        raise HoldfastError(f"cannot write to --output {output}: {error.strerror}") from error
+    with lock:
+        _lock(lock, output)
+        if overwrite:
+            for entry in output.iterdir():
+                if entry.name != ".lock":
+                    shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+        try:
+            yield
+        except HoldfastError:
+            if fresh and not (output / "config.json").exists():
+                shutil.rmtree(output, ignore_errors=True)
+            raise
+
+
+def _lock(file: Any, output: Path) -> None:
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        raise HoldfastError(f"another process is at work on {output}", hint="wait for it, or stop it first") from error

@@ -13,10 +13,10 @@ _SHOWN = 8
 
 
 class Progress:
-    """Counts, what runs, what came out last, and the time that is left. ``total`` may shrink when a search stops trials."""
+    """Counts, what runs, what came out last, and the time that is left."""
 
-    def __init__(self, total: int, slots: int, metric: str) -> None:
-        self.total, self.slots, self.metric = total, slots, metric
+    def __init__(self, metric: str) -> None:
+        self.metric, self.slots, self.total = metric, 1, 0
         self.done = self.failed = self.skipped = 0
         self.running: dict[str, float] = {}
         self.recent: deque[tuple[str, str, str]] = deque(maxlen=_SHOWN)
@@ -28,6 +28,10 @@ class Progress:
 
             self._live = Live(console=Console(stderr=True), get_renderable=self._table, refresh_per_second=2)
             self._live.start()
+
+    def expect(self, count: int) -> None:
+        """So many jobs more are known of."""
+        self.total += count
 
     def found(self, count: int) -> None:
         """So many trials were there already."""
@@ -69,17 +73,18 @@ class Progress:
         return f"; about {clock(sum(self._seconds) / len(self._seconds) * left / self.slots)} left"
 
     def _table(self) -> Any:
+        from rich.console import Group
         from rich.table import Table
 
-        title = f"{self.done + self.skipped}/{self.total} done, {len(self.running)} running, {self.failed} failed{self._left()}"
-        table = Table(title=title, title_justify="left", expand=False)
+        counts = f"{self.done + self.skipped}/{self.total} done, {len(self.running)} running, {self.failed} failed{self._left()}"
+        table = Table()
         for column in ("trial", "state", "result"):
             table.add_column(column)
         for name, state, outcome in self.recent:
             table.add_row(name, state, outcome, style="red" if state == "failed" else "")
         for name, began in self.running.items():
             table.add_row(name, "running", clock(time.monotonic() - began))
-        return table
+        return Group(counts, table)
 
 
 def clock(seconds: float) -> str:

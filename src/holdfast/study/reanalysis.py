@@ -116,7 +116,7 @@ def as_text(found: dict[str, Any]) -> str:
     lines = [
         f"{found['metric']}: {len(names)} settings, {found['cells']} pairs of weights, {found['classes']} distinct trainings",
         "",
-        f"{'setting':<{width}}  {'(0,1)':>8}  {'identical':>9}  {'best':>8}  {'at':<10}  {'gain %':>7}  {'noise sd':>8}  {'p':>7}",
+        f"{'setting':<{width}}  {'conv.':>8}  {'identical':>9}  {'best':>8}  {'at':<10}  {'gain %':>7}  {'noise sd':>8}  {'p':>7}",
     ]
     for name, s in zip(names, found["settings"], strict=True):
         noise = "-" if s["noise_sd"] is None else f"{s['noise_sd']:.2g}"
@@ -127,8 +127,8 @@ def as_text(found: dict[str, Any]) -> str:
     reruns = sum(s["rerun"] for s in found["settings"])
     lines += [
         "",
-        "Pairs of equal ratio are one training. identical: mean of all runs with prompt weight 0; noise sd: between runs of equal ratio;",
-        "p: does any ratio beat conventional tuning, corrected for all ratios and settings.",
+        "Pairs of equal ratio are one training. conv.: conventional tuning; identical: mean of all runs with prompt weight 0;",
+        "noise sd: between runs of equal ratio; p: does any ratio beat conventional tuning, corrected for all ratios and settings.",
         "",
         f"settings whose best cell is a re-run of conventional tuning: {reruns} of {len(names)}",
         f"best of {identical['runs']} identical runs (luck alone): {_percent(identical['gain'])}",

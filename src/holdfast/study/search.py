@@ -18,7 +18,7 @@ from typing import Any
 
 from holdfast.errors import HoldfastError
 from holdfast.study.jobs import Job, Row, job_of
-from holdfast.study.plan import Group, StudyPlan, Trial
+from holdfast.study.planning import Group, StudyPlan, Trial
 from holdfast.study.spec import Search
 
 Run = Callable[[list[Job]], Iterator[tuple[Job, Row]]]

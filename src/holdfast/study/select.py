@@ -20,14 +20,15 @@ import numpy as np
 
 from holdfast.study import statistics as st
 from holdfast.study.claim import Choice, conclude, differences
-from holdfast.study.outcomes import Row, Scores, Setting, gather, split_scores
+from holdfast.study.outcomes import Row, Scores, Setting, count_stopped, gather, split_scores
 
 
 def select(rows: Sequence[Row], *, metric: str, higher_is_better: bool, seed: int = 0, root: str | Path | None = None) -> dict[str, Any]:
     """Choose on dev, report on test.
 
     Args:
-        rows: rows of one model and data set of a study; only trials that are done count, and of a halving search those of the last rung.
+        rows: rows of one model and data set of a study; only trials that are done count, and of a halving search those of the last rung;
+            settings that it stopped earlier are counted among those that could have been chosen.
         metric: the name of a score of every trial's ``dev`` and ``test``.
         seed: of the simulations.
         root: the study directory, where the files of scores per item lie. Without it the luck of the test items is not counted.
@@ -42,10 +43,10 @@ def select(rows: Sequence[Row], *, metric: str, higher_is_better: bool, seed: in
     """
     settings, left_out = gather(rows, metric)
     sign = 1 if higher_is_better else -1
-    dev, test = split_scores(settings, "dev", metric), split_scores(settings, "test", metric, root)
+    dev, test = (split_scores(settings, split, metric, root) for split in ("dev", "test"))
     assert dev is not None  # gather has seen to it
-    choice = choose(dev, sign)
-    found = differences(test, choice.reference, seed=seed)
+    choice = choose(dev, sign, stopped=count_stopped(rows, settings))
+    found = differences(test, choice, seed=seed)
     finding, claim = conclude(choice, found, test, metric, sign)
     return {
         "settings": [
@@ -75,7 +76,7 @@ def select(rows: Sequence[Row], *, metric: str, higher_is_better: bool, seed: in
     }
 
 
-def choose(dev: Scores, sign: int) -> Choice:
+def choose(dev: Scores, sign: int, *, stopped: int = 0) -> Choice:
     """The one-standard-error rule.
 
     The standard error is that of the best setting's mean: the noise of a run, pooled over all settings after the luck of each seed
@@ -89,7 +90,7 @@ def choose(dev: Scores, sign: int) -> Choice:
     chosen = min(near, key=lambda k: (settings[k].prompt_share, -mean_K[k]))
     usual = [k for k, s in enumerate(settings) if s.conventional]
     reference = settings[max(usual, key=lambda k: mean_K[k])] if usual else None
-    return Choice(settings[best], settings[chosen], reference, error)
+    return Choice(settings[best], settings[chosen], reference, error, stopped)
 
 
 def _interval(scores: Scores | None, setting: Setting) -> dict[str, float | None] | None:
@@ -97,16 +98,15 @@ def _interval(scores: Scores | None, setting: Setting) -> dict[str, float | None
     if scores is None or setting not in scores.settings:
         return None
     k = scores.settings.index(setting)
-    own = scores.values(k)
-    variance, df = st.spread_within(scores.fit, scores.value_N, scores.setting_N)
-    interval = st.mean_interval(float(own.mean()), variance / len(own) + scores.item_luck(k), df)
-    return {**interval, "sd": float(own.std(ddof=1)) if len(own) > 1 else None}
+    own, luck = scores.values(k), scores.item_luck(k)
+    parts = [(scores.spread.variance / len(own), scores.spread.effective_df), *([(luck, scores.item_count - 1)] if luck else [])]
+    return {**st.mean_interval(float(own.mean()), parts), "sd": float(own.std(ddof=1)) if len(own) > 1 else None}
 
 
 def _noise(scores: Scores) -> dict[str, float | int | None]:
     """Standard deviation between runs of one setting, pooled over settings."""
-    plain = st.fit(scores.value_N, scores.setting_N, [0] * len(scores.setting_N))
-    return {"sd": math.sqrt(plain.variance) if plain.df else None, "df": plain.df}
+    spread = scores.spread
+    return {"sd": math.sqrt(spread.variance) if spread.df else None, "df": spread.df}
 
 
 def _naive(test: Scores, reference: Setting | None, sign: int, seed: int) -> dict[str, Any]:

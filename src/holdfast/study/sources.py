@@ -89,11 +89,15 @@ class Sources:
             HoldfastError: see ``prepare``.
         """
         weights = role_weights(config.prompt_weight, config.response_weight, config.preset, config.weights)
-        roles = (*PROMPT_ROLES, *RESPONSE_ROLES) if self.responses else PROMPT_ROLES
-        found = self._prepared(config, {role.label: float(role in roles) for role in (*PROMPT_ROLES, *RESPONSE_ROLES)})
+        found = self.whole(config)
         if found.suits(weights):
             return found
         return self._prepared(config, {role.label: float(weight > 0) for role, weight in weights.items() if role})
+
+    def whole(self, config: TuneConfig) -> Facts:
+        """The data with a weight on all roles, or on all prompts."""
+        roles = (*PROMPT_ROLES, *RESPONSE_ROLES) if self.responses else PROMPT_ROLES
+        return self._prepared(config, {role.label: float(role in roles) for role in (*PROMPT_ROLES, *RESPONSE_ROLES)})
 
     def _prepared(self, config: TuneConfig, weights: dict[str, float]) -> Facts:
         asked = json.dumps([[getattr(config, name) for name in _TOKEN_FIELDS], weights])

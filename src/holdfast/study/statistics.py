@@ -60,6 +60,15 @@ class Difference:
     p: float
 
 
+@dataclass(frozen=True)
+class Spread:
+    """Variance between runs of one setting, its degrees of freedom, and how many of them it is worth in an interval."""
+
+    variance: float
+    df: int
+    effective_df: float
+
+
 def average_twins(scores_N: Array, setting_N: Sequence[int], seed_N: Sequence[int]) -> tuple[Array, list[int], list[int]]:
     """One score per setting and seed. Runs that share both also share their data order: they are one draw of the noise, not two.
 
@@ -87,12 +96,14 @@ def fit(scores_N: Array, setting_N: Sequence[int], seed_N: Sequence[int]) -> Fit
     solve = np.linalg.pinv(design)
     settings = of_setting.shape[1]
     seeds = design[:, settings:].mean(0) if design.shape[1] > settings else np.zeros(0)
-    estimate_KN: Array = solve[:settings] + seeds @ solve[settings:]
+    estimate_KN = np.asarray(solve[:settings] + seeds @ solve[settings:], np.float64)
     leave_NN: Array = np.eye(len(scores_N)) - design @ solve
     return Fit(estimate_KN @ scores_N, estimate_KN, leave_NN @ scores_N, leave_NN, len(scores_N) - rank)
 
 
-def compare(found: Fit, pairs: Pairs, items_J: Array | None = None, item_count: int = 0, *, seed: int = 0) -> list[Difference]:
+def compare(
+    found: Fit, pairs: Pairs, items_J: Array | None = None, item_count: int = 0, *, stopped: int = 0, seed: int = 0
+) -> list[Difference]:
     """Differences of settings, with intervals that hold for all pairs at once.
 
     Args:
@@ -100,6 +111,7 @@ def compare(found: Fit, pairs: Pairs, items_J: Array | None = None, item_count: 
         pairs: (setting, reference) per comparison.
         items_J: variance that the choice of test items adds to each difference (``item_variance``); none if not given.
         item_count: number of items behind it.
+        stopped: settings that were in the running and left it before the end. They could have been lucky, so they are covered too.
         seed: of the simulation.
 
     Source: C. W. Dunnett, JASA 50 (1955); the studentised residual bootstrap of the maximum: Romano and Wolf, Econometrica 73 (2005).
@@ -112,7 +124,10 @@ def compare(found: Fit, pairs: Pairs, items_J: Array | None = None, item_count: 
     noises = [rng.normal(0, math.sqrt(found.variance), (DRAWS, len(found.residual_N)))]
     if found.df >= _FEWEST_FOR_BOOTSTRAP:
         noises.append(rng.choice(_standardised(found), noises[0].shape))
-    tops = [np.sort(_largest_t(noise, found, contrast_JN, items_J, item_count, rng)) for noise in noises]
+    tops = []
+    for noise_BN in noises:
+        others_B = _largest_stopped(noise_BN, found, pairs[0][1], stopped, rng)
+        tops.append(np.sort(np.maximum(_largest_t(noise_BN, found, contrast_JN, items_J, item_count, rng), others_B)))
     quantile = max(top[-math.ceil(0.05 * (DRAWS + 1))] for top in tops)
     return [
         Difference(float(d), float(d - quantile * e), float(d + quantile * e), max(_p_value(top, abs(d) / e) for top in tops))
@@ -142,27 +157,36 @@ def item_variance(values_SI: Array) -> float:
     return max(0.0, per_item - float((rest**2).sum()) / ((seeds - 1) * (items - 1)) / (seeds * items))
 
 
-def spread_within(found: Fit, scores_N: Array, setting_N: Sequence[int]) -> tuple[float, float]:
-    """Variance between runs of one setting, pooled over settings, and its degrees of freedom after Satterthwaite (1946).
+def spread_within(found: Fit, scores_N: Array, setting_N: Sequence[int]) -> Spread:
+    """Scatter between runs of one setting, pooled over settings.
 
     The luck of a seed moves all settings together, so it is seen only as often as there are seeds; the noise of single runs is seen in
-    every setting. (nan, 0) where no setting has two runs.
+    every setting. Hence the effective degrees of freedom, after Satterthwaite (1946).
     """
     plain = fit(scores_N, setting_N, [0] * len(scores_N))
     if not plain.df:
-        return math.nan, 0.0
+        return Spread(math.nan, 0, 0.0)
     noise, total = float(found.residual_N @ found.residual_N), float(plain.residual_N @ plain.residual_N)
     parts = ((noise, found.df), (total - noise, plain.df - found.df))
     bottom = sum((part / plain.df) ** 2 / df for part, df in parts if df > 0)
-    return total / plain.df, (total / plain.df) ** 2 / bottom if bottom else float(plain.df)
+    return Spread(total / plain.df, plain.df, (total / plain.df) ** 2 / bottom if bottom else float(plain.df))
 
 
-def mean_interval(mean: float, variance: float, df: float) -> dict[str, float | None]:
-    """95 % t interval of a mean, given the variance of the mean; without degrees of freedom the bounds are None."""
+def mean_interval(mean: float, parts: Sequence[tuple[float, float]]) -> dict[str, float | None]:
+    """95 % t interval of a mean.
+
+    Args:
+        parts: (variance, degrees of freedom) of everything that makes the mean uncertain; their sum gets degrees of freedom after
+            Satterthwaite. Without degrees of freedom in one of them the bounds are None.
+    """
     from scipy import stats
 
-    half = float(stats.t.ppf(0.975, df)) * math.sqrt(variance) if df > 0 else None
-    return {"mean": mean, "low": None if half is None else mean - half, "high": None if half is None else mean + half}
+    if any(df <= 0 for _, df in parts):
+        return {"mean": mean, "low": None, "high": None}
+    variance = sum(v for v, _ in parts)
+    df = variance**2 / sum(v**2 / df for v, df in parts) if variance else 1.0
+    half = float(stats.t.ppf(0.975, df)) * math.sqrt(variance)
+    return {"mean": mean, "low": mean - half, "high": mean + half}
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -198,6 +222,20 @@ def _largest_t(noise_BN: Array, found: Fit, contrast_JN: Array, items_J: Array, 
     with np.errstate(divide="ignore", invalid="ignore"):
         t_BJ: Array = np.nan_to_num(np.abs(difference_BJ) / np.sqrt(variance_BJ), nan=0.0, posinf=np.inf)
     top_B: Array = t_BJ.max(1)
+    return top_B
+
+
+def _largest_stopped(noise_BN: Array, found: Fit, reference: int, stopped: int, rng: np.random.Generator) -> Array:
+    """max of |T| over settings that are not in the fit, each with as many runs as the others have on average, of the same noise."""
+    if not stopped:
+        return np.zeros(len(noise_BN))
+    runs = max(1, round(noise_BN.shape[1] / len(found.mean_K)))
+    theirs_BU = rng.choice(noise_BN.ravel(), (len(noise_BN), stopped, runs)).mean(2)
+    difference_BU = theirs_BU - (noise_BN @ found.estimate_KN[reference])[:, None]
+    variance_B = ((noise_BN @ found.leave_NN) ** 2).sum(1) / found.df * (1 / runs + (found.estimate_KN[reference] ** 2).sum())
+    with np.errstate(divide="ignore", invalid="ignore"):
+        t_BU: Array = np.nan_to_num(np.abs(difference_BU) / np.sqrt(variance_B)[:, None], nan=0.0, posinf=np.inf)
+    top_B: Array = t_BU.max(1)
     return top_B
 
 

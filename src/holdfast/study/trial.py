@@ -1,14 +1,15 @@
 """One job of a study: train or go on training, measure, and leave a row. What workers do, on this machine or on a cluster.
 
-    trials/ID/            a run directory of `holdfast tune`: rows.jsonl with the learning curves, model/
-    trials/ID/row.json    written last: its presence means that the trial is done
-    trials/ID/rung-K.json the same for the end of rung K (halving)
-    trials/ID/items-dev.npz, items-test.npz      values per item, one array per metric
+trials/ID/            a run directory of `holdfast tune`: rows.jsonl with the learning curves, model/
+trials/ID/row.json    written last: its presence means that the trial is done
+trials/ID/rung-K.json the same for the end of rung K (halving)
+trials/ID/items-dev.npz, items-test.npz      values per item, one array per metric
 """
 
 from __future__ import annotations
 
 import copy
+import gc
 import math
 import shutil
 import time
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from holdfast import lm as models
@@ -26,9 +28,10 @@ from holdfast.errors import HoldfastError
 from holdfast.runs import check_output, read_json, write_json
 from holdfast.study.jobs import Job, Row
 from holdfast.study.measure import Found, Ruler
-from holdfast.study.plan import Trial
+from holdfast.study.planning import Trial
 from holdfast.study.sources import Facts, load_tokens, roles_counter
-from holdfast.tune.pipeline import Start, load_base, train
+from holdfast.tune.base import load_base
+from holdfast.tune.pipeline import Start, train
 from holdfast.tune.plan import Source, make_plan
 from holdfast.tune.roles import TokenReport
 from holdfast.tune.saving import whole_checkpoint
@@ -41,6 +44,8 @@ class Workbench:
 
     def __init__(self, study: Path) -> None:
         self.study = study
+        gc.collect()
+        gc.freeze()  # accelerate collects garbage after every training, which would go through all that the imports have made: 0.4 s
         self._kept: dict[str, tuple[str, Any]] = {}
 
     def base(self, config: TuneConfig) -> Any:
@@ -54,9 +59,7 @@ class Workbench:
 
     def ruler(self, job: Job, config: TuneConfig) -> Ruler:
         """For measuring on the job's data."""
-        found: Ruler = self._keep(
-            "ruler", job.facts.key, lambda: Ruler(job.facts, config, job.measures, self.study / "data", job.items)
-        )
+        found: Ruler = self._keep("ruler", job.facts.key, lambda: Ruler(job.facts, config, job.measures, self.study / "data", job.items))
         return found
 
     def before(self, job: Job, config: TuneConfig) -> dict[str, Any]:
@@ -122,6 +125,7 @@ def _train(job: Job, trial: Trial, bench: Workbench) -> Row:
     if job.stop_at is None or checkpoint is None or _step(checkpoint) < job.stop_at:
         plan = make_plan(config, bench.source(job.facts, config))
         summary = train(config, Start(plan, bench.base(config), before, [_Watch(job.stop_at)]))
+        _release()
         clock.lap("other", but=("train", summary["seconds"]))
     if job.stop_at is not None:
         return _finish_rung(job, folder, bench.ruler(job, config), clock, bench.study)
@@ -162,6 +166,13 @@ def _align(job: Job, trial: Trial, folder: Path) -> Path:
 
     align(AlignConfig(**job.then["align"], model=str(folder), output=str(folder / "aligned"), seed=trial.seed, json=True))
     return folder / "aligned"
+
+
+def _release() -> None:
+    """The trained model goes before it is loaded for measuring; its trainer holds it in a circle."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _clear_another(config: TuneConfig) -> None:

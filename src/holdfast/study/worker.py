@@ -1,7 +1,7 @@
 """The process of one slot: does jobs until the study that started it hangs up.
 
-In: the descriptor of a connection, the study directory, threads; then jobs. Out: a row per job. What a job prints goes to ``log.txt`` in
-its folder.
+In: the descriptor of a connection, the study directory, threads; then jobs. Out: a row per job. What a job prints goes to
+its log.
 """
 
 from __future__ import annotations
@@ -30,9 +30,7 @@ def serve(descriptor: int, study: Path, threads: int) -> None:
     with contextlib.suppress(EOFError, ConnectionError), Connection(descriptor) as connection:
         while True:
             job = connection.recv()
-            folder = (study / job.file).parent
-            folder.mkdir(parents=True, exist_ok=True)
-            with _log_to(folder / "log.txt"):
+            with log_to(study / job.log):
                 row = perform(job, bench)
             connection.send(row)
 
@@ -49,8 +47,9 @@ def _die_with(parent: int) -> None:
 
 
 @contextlib.contextmanager
-def _log_to(file: Path) -> Iterator[None]:
+def log_to(file: Path) -> Iterator[None]:
     """Send stdout and stderr, also those of libraries, to a file."""
+    file.parent.mkdir(exist_ok=True)
     kept = os.dup(1), os.dup(2)
     with file.open("a", encoding="utf-8") as log:
         sys.stdout.flush()

@@ -1,7 +1,7 @@
 """Attention that stays inside documents, and proof that a model's does.
 
 In: rows in which several documents stand behind one another. Position ids that begin anew at every document say where they begin.
-``keep_inside`` makes a model ready for such rows; ``leaks`` puts three documents through it, apart and in one row, and compares.
+``keep_inside`` makes a model ready for such rows; ``leaks`` puts three documents through it, apart and in common rows, and compares.
 
 A dense mask would cost the square of a row's tokens. ``document_attention`` costs the sum of the squares of its documents: a varlen kernel
 on GPUs, one call per document elsewhere. Its contract with transformers is that of flash attention: no mask; document bounds
@@ -15,8 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from importlib.util import find_spec
-from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -56,9 +55,10 @@ def document_attention(
     unknown = [name for name in ("softcap", "s_aux", "position_bias") if kwargs.get(name) is not None]
     if unknown or not getattr(module, "is_causal", True):
         raise NotImplementedError(f"document attention is causal and knows no {', '.join(unknown) or 'other kind'}")
-    attend = _varlen if _has_varlen_kernel(query_BHTD) else _one_by_one
-    flat = [x.transpose(1, 2).reshape(-1, x.shape[1], x.shape[3]) for x in (query_BHTD, key_BHTD, value_BHTD)]
-    out_NHD = attend(*flat, _documents(query_BHTD, kwargs))
+    documents = _documents(query_BHTD, kwargs)
+    attend = _varlen if _has_varlen_kernel(query_BHTD, documents.dropout) else _one_by_one
+    q, k, v = (x.transpose(1, 2).reshape(-1, x.shape[1], x.shape[3]) for x in (query_BHTD, key_BHTD, value_BHTD))
+    out_NHD = attend(q, k, v, documents)
     return out_NHD.view(query_BHTD.shape[0], -1, *out_NHD.shape[1:]), None
 
 
@@ -190,33 +190,35 @@ def _documents(query_BHTD: Tensor, kwargs: dict[str, Any]) -> _Documents:
     return _Documents(bounds, int(bounds.diff().max()), *rest)
 
 
-def _has_varlen_kernel(query: Tensor) -> bool:
-    """torch >= 2.10 brings one for half precision on CUDA."""
-    return query.is_cuda and query.dtype in (torch.bfloat16, torch.float16) and find_spec("torch.nn.attention.varlen") is not None
+def _has_varlen_kernel(query: Tensor, dropout: float) -> bool:
+    """torch >= 2.10 brings one for half precision on CUDA, without dropout."""
+    fits = query.is_cuda and query.dtype in (torch.bfloat16, torch.float16) and not dropout
+    return fits and find_spec("torch.nn.attention.varlen") is not None
 
 
 def _varlen(q_NHD: Tensor, k_NHD: Tensor, v_NHD: Tensor, documents: _Documents) -> Tensor:
     from torch.nn.attention.varlen import varlen_attn
 
-    if documents.dropout:
-        raise NotImplementedError("torch's varlen kernel has no dropout")
-    out: Tensor = varlen_attn(
+    out = varlen_attn(
         q_NHD, k_NHD, v_NHD, documents.bounds, documents.bounds, documents.longest, documents.longest,
         scale=documents.scale,
         window_size=(documents.window - 1 if documents.window else -1, 0),
         enable_gqa=q_NHD.shape[1] != k_NHD.shape[1],
     )  # fmt: skip
-    return out
+    return cast(Tensor, out)  # a pair only where auxiliary outputs are asked for
 
 
 def _one_by_one(q_NHD: Tensor, k_NHD: Tensor, v_NHD: Tensor, documents: _Documents) -> Tensor:
+    lengths = documents.bounds.diff().tolist()
+    # split, not slices: the gradient of a slice is as long as the whole
+    pieces = zip(*(torch.split(x.transpose(0, 1)[None], lengths, dim=2) for x in (q_NHD, k_NHD, v_NHD)))
     made = []
-    for start, end in pairwise(documents.bounds.tolist()):
-        q, k, v = (x[start:end].transpose(0, 1)[None] for x in (q_NHD, k_NHD, v_NHD))
-        mask = _band(end - start, documents.window, q.device) if documents.window and end - start > documents.window else None
+    for q, k, v in pieces:
+        tokens, window = q.shape[2], documents.window
+        mask = _band(tokens, window, q.device) if window and tokens > window else None
         out = scaled_dot_product_attention(
             q, k, v, attn_mask=mask, is_causal=mask is None, scale=documents.scale, dropout_p=documents.dropout,
-            enable_gqa=q_NHD.shape[1] != k_NHD.shape[1],
+            enable_gqa=q.shape[1] != k.shape[1],
         )  # fmt: skip
         made.append(out[0].transpose(0, 1))
     return torch.cat(made)

@@ -90,9 +90,12 @@ def regroup(batches: Sequence[dict[str, Tensor]], batching: str = "padded") -> l
 
 
 def layout_of(batch: dict[str, Any], batching: str) -> Layout | None:
-    """How a padded batch goes through the model: the layout that it has, or one of this kind, or None for as it is."""
-    if batching == "padded" or "layout" in batch:
-        return batch.get("layout")
+    """How a padded batch goes through the model: by the layout that it has, else by one of this kind; None: as it is."""
+    if batching == "padded":
+        return None
+    if "layout" in batch:
+        layout: Layout = batch["layout"]
+        return layout.to(batch["roles"].device)  # a trainer moves tensors only
     lengths = batch["attention_mask"].sum(1).tolist()
     return lay_out(lengths, LAYOUTS[batching](lengths), batch["roles"].shape[1], batch["roles"].device)
 

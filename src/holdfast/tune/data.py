@@ -1,6 +1,6 @@
 """Files -> examples. What a file is, is recognised by its columns; every error names file and row.
 
-| layout | columns |                                                     optional everywhere: ``weight`` (a number) on the row
+| layout | columns |          optional everywhere, on the row: ``weight`` (a number) and ``token_weights`` (of ``holdfast weigh``)
 |---|---|
 | chat | ``messages``: list of {role, content, weight?} |
 | alpaca | ``instruction``, ``output``, ``input``? |
@@ -21,6 +21,7 @@ from typing import Any
 
 from holdfast.errors import HoldfastError
 from holdfast.records import Example, Message, Role
+from holdfast.tune.charweights import with_char_weights
 from holdfast.tune.weights import check_weight
 
 Row = tuple[dict[str, Any], str]
@@ -245,13 +246,14 @@ def _example(row: dict[str, Any], where: str, layout: str, needs_response: bool)
         column = "completion" if row.get("completion") is not None else "response"
         if isinstance(row["prompt"], list) and isinstance(row[column], list):
             joined = {"messages": row["prompt"] + row[column]}
-            return Example(_conversation(joined, where, needs_response), "chat", where, weight)
+            conversation = _conversation(joined, where, needs_response)
+            return Example(with_char_weights(conversation, row, where), "chat", where, weight)
         messages = (Message(Role.USER, read_text(row, "prompt", where)), Message(Role.ASSISTANT, read_response(row, column, where)))
     elif layout == "text":
         messages = (Message(Role.ASSISTANT, read_response(row, "text", where)),)
     else:
         messages = (Message(Role.USER, read_response(row, "prompt", where)),)
-    return Example(tuple(messages), layout, where, weight)
+    return Example(with_char_weights(tuple(messages), row, where), layout, where, weight)
 
 
 def _conversation(row: dict[str, Any], where: str, needs_response: bool) -> tuple[Message, ...]:

@@ -1,19 +1,23 @@
 """From a model to its fused head: which model families transform their logits how, and proof that we do the same.
 
 ``attach`` gives a causal LM's ``forward`` one more keyword, ``loss_rows``: with it the model returns the weighted loss instead of logits.
-Going through ``forward`` keeps DDP, FSDP, DeepSpeed and PEFT wrappers at work. Before that, one short input is put through both paths;
+Going through ``forward`` keeps DDP, FSDP, DeepSpeed and PEFT wrappers at work; the head's own ``forward`` makes the loss, so that what
+gathers a sharded head (FSDP2, ZeRO-3) sees it called. Before that, one short input is put through both paths;
 a model whose head we do not understand fails this check and is sent to the plain path.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from types import MethodType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from holdfast.tune.adaptive import Adaptive
 from holdfast.tune.loss import weighted_linear_cross_entropy
 
 
@@ -24,6 +28,13 @@ class LossRows:
     ids_BT: Tensor
     weights_BT: Tensor
     divisor: Tensor | float
+    kept_M: Tensor | None = None
+    """Where, in the flattened weights without column 0, they are not zero: what a GPU would have to be waited for. None: look."""
+    adaptive: Adaptive | None = None
+    adapts_BT: Tensor | None = None
+    """Targets that ``adaptive`` applies to, bool; None: all."""
+    head: str = "auto"
+    """What works on the logits: auto, torch or triton."""
 
 
 def attach(model: Any) -> str | None:
@@ -37,11 +48,13 @@ def attach(model: Any) -> str | None:
         return None
     reason = _unsupported(causal)
     if reason is None:
-        causal.holdfast_forward = causal.forward
-        causal.forward = MethodType(_forward, causal)
+        patched = ((causal, _forward), (causal.get_output_embeddings(), _head_forward))
+        for module, forward in patched:
+            module.holdfast_forward, module.forward = module.forward, MethodType(forward, module)
         if not _agrees(causal):
-            causal.forward = causal.holdfast_forward
-            del causal.holdfast_forward
+            for module, _ in patched:
+                module.forward = module.holdfast_forward
+                del module.holdfast_forward
             reason = "its logits are not the product of hidden states and head that the fused path assumes"
     return reason
 
@@ -76,20 +89,30 @@ def _forward(self: Any, *args: Any, loss_rows: LossRows | None = None, **kwargs:
         return self.holdfast_forward(*args, **kwargs)
     kwargs |= {"use_cache": False, "return_dict": True}
     hidden_BTD = _decoder(self)(*args, **kwargs).last_hidden_state  # type: ignore[misc]
-    head = self.get_output_embeddings()
     scale, softcap = logit_transform(self.config)
-    loss, nll_N = weighted_linear_cross_entropy(
-        hidden_BTD[:, :-1].reshape(-1, hidden_BTD.shape[-1]),
-        head.weight,
-        loss_rows.ids_BT[:, 1:].reshape(-1),
-        loss_rows.weights_BT[:, 1:].reshape(-1),
+    adapts_BT = loss_rows.adapts_BT
+    loss_of = partial(
+        weighted_linear_cross_entropy,
+        targets_N=loss_rows.ids_BT[:, 1:].reshape(-1),
+        weights_N=loss_rows.weights_BT[:, 1:].reshape(-1),
         divisor=loss_rows.divisor,
-        bias_V=head.bias,
         softcap=softcap,
         logit_scale=scale,
+        adaptive=loss_rows.adaptive,
+        adapts_N=None if adapts_BT is None else adapts_BT[:, 1:].reshape(-1),
+        kept_M=loss_rows.kept_M,
+        head=loss_rows.head,
     )
+    loss, nll_N = self.get_output_embeddings()(hidden_BTD[:, :-1].reshape(-1, hidden_BTD.shape[-1]), loss_of=loss_of)
     nll_BT = nn.functional.pad(nll_N.view(len(hidden_BTD), -1), (1, 0))
     return {"loss": loss, "nll": nll_BT}
+
+
+def _head_forward(self: Any, hidden: Tensor, loss_of: Callable[..., Any] | None = None) -> Any:
+    if loss_of is None:
+        return self.holdfast_forward(hidden)
+    weight, bias = (x.full_tensor() if hasattr(x, "full_tensor") else x for x in (self.weight, self.bias))
+    return loss_of(hidden_ND=hidden, head_VD=weight, bias_V=bias)
 
 
 @torch.no_grad()

@@ -16,7 +16,7 @@ from __future__ import annotations
 import heapq
 from bisect import bisect_left, insort
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -39,6 +39,13 @@ class Layout:
     bounds: Tensor
     longest: int
     shape_NT: tuple[int, int]
+
+    def to(self, device: torch.device) -> Layout:
+        """The same layout on another device."""
+        if self.index_RW.device == device:
+            return self
+        moved = {name: getattr(self, name).to(device) for name in ("index_RW", "positions_RW", "bounds")}
+        return replace(self, **moved)
 
     def pack(self, values_NT: Tensor, fill: float = 0) -> Tensor:
         """[N, T] -> [R, W]."""

@@ -16,7 +16,9 @@ import accelerate
 from holdfast import lm as models
 from holdfast.config import AlignConfig, TuneConfig
 from holdfast.errors import HoldfastError
+from holdfast.records import PROMPT_ROLES, RESPONSE_ROLES
 from holdfast.runs import RunDir, check_output, open_run, read_json
+from holdfast.tune.adaptive import parse
 from holdfast.tune.arguments import training_arguments
 from holdfast.tune.base import adapted, load_base
 from holdfast.tune.batches import TokenDataset, collate
@@ -96,7 +98,7 @@ def continue_run(config: TuneConfig | AlignConfig, command: str, resolved: dict[
 def _fit(start: Start, model: Any, run: RunDir) -> dict[str, Any]:
     plan, config = start.plan, start.plan.config
     trainer = WeightedTrainer(
-        objective=Objective(plan.weights, config.normalizer, config.head),
+        objective=_objective(plan),
         run=run,
         batching=config.batching,
         model=model,
@@ -149,6 +151,12 @@ def _fit(start: Start, model: Any, run: RunDir) -> dict[str, Any]:
     if trainer.is_world_process_zero():
         run.finish(summary)
     return summary
+
+
+def _objective(plan: Plan) -> Objective:
+    config = plan.config
+    roles = RESPONSE_ROLES if config.adaptive_on == "response" else (*PROMPT_ROLES, *RESPONSE_ROLES)
+    return Objective(plan.weights, config.normalizer, config.head, parse(config.adaptive), roles)
 
 
 def _evaluate(trainer: Any, plan: Plan) -> dict[str, Any] | None:

@@ -15,6 +15,7 @@ from typing import Any
 from holdfast.config import AlignConfig, TuneConfig
 from holdfast.errors import HoldfastError
 from holdfast.records import RESPONSE_ROLES, Role, Tokens
+from holdfast.tune import adaptive
 from holdfast.tune.data import load_examples, source_digest
 from holdfast.tune.roles import TokenReport, tokenize
 from holdfast.tune.weights import RoleWeights, prompt_share, role_weights, scale_twin
@@ -104,6 +105,7 @@ def check_config(config: TuneConfig) -> RoleWeights:
     """
     check_numbers(config)
     check_trackers(config)
+    adaptive.parse(config.adaptive)
     return role_weights(config.prompt_weight, config.response_weight, config.preset, config.weights)
 
 

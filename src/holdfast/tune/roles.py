@@ -93,7 +93,7 @@ def tokenize(
         for example in examples[start : start + _BATCH]:
             try:
                 name = template_name(template, example.layout, tokenizer)
-                rendered.append(_render(example, name, tokenizer))
+                rendered.append(render_example(example, name, tokenizer))
                 batch.append(example)
                 report.templates[name] += 1
             except HoldfastError as error:
@@ -109,7 +109,7 @@ def tokenize(
 
 
 def assign_roles(rendered: Sequence[Sequence[Span]], tokenizer: Any) -> list[Tokens]:
-    """Tokenise each list of spans as one text; every token takes role and weight of its last character."""
+    """Tokenise each list of spans as one text; every token takes role and weights of its last character."""
     if not rendered:
         return []
     texts = ["".join(s.text for s in spans) for spans in rendered]
@@ -126,19 +126,44 @@ def _tokens(ids: npt.NDArray[np.int32], offsets: Sequence[tuple[int, int]], span
     span_of = np.searchsorted(ends, last, side="right")
     roles = np.asarray([s.role for s in spans], dtype=np.int8)[span_of]
     scale = np.asarray([s.weight for s in spans], dtype=np.float32)[span_of]
+    if any(s.message is not None and s.message.char_weights for s in spans):
+        scale *= _char_weights(spans)[last]
     return Tokens(ids, roles, None if (scale == 1).all() else scale)
+
+
+def _char_weights(spans: Sequence[Span]) -> npt.NDArray[np.float32]:
+    """Weight of every character of the rendered text."""
+    weights = np.ones(sum(len(s.text) for s in spans), dtype=np.float32)
+    begin = 0
+    for span in spans:
+        for start, end, weight in span.message.char_weights if span.message is not None else ():
+            inside = slice(max(start - span.start, 0), max(min(end - span.start, len(span.text)), 0))
+            weights[begin : begin + len(span.text)][inside] = weight
+        begin += len(span.text)
+    return weights
 
 
 def turns(example: Example, template: str) -> tuple[Message, ...]:
     """The messages of an example as a template takes them: in a chat, instruction and input are one turn."""
     messages = example.messages
     if template == "chat" and example.layout == "alpaca" and len(messages) > 1 and messages[1].role is Role.USER:
-        joined = replaced(messages[0], content=f"{messages[0].content}\n\n{messages[1].content}")
+        shift = len(messages[0].content) + 2
+        shifted = tuple((start + shift, end + shift, weight) for start, end, weight in messages[1].char_weights)
+        joined = replaced(
+            messages[0],
+            content=f"{messages[0].content}\n\n{messages[1].content}",
+            char_weights=messages[0].char_weights + shifted,
+        )
         return (joined, *messages[2:])
     return messages
 
 
-def _render(example: Example, template: str, tokenizer: Any) -> list[Span]:
+def render_example(example: Example, template: str, tokenizer: Any) -> list[Span]:
+    """The spans of an example, weighted by message and example.
+
+    Raises:
+        HoldfastError: see ``holdfast.chat.render``.
+    """
     spans = render(turns(example, template), template, tokenizer)
     if example.weight == 1:
         return spans

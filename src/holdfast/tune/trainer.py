@@ -26,10 +26,12 @@ from transformers.trainer_utils import EvalPrediction
 from holdfast.errors import HoldfastError
 from holdfast.records import PROMPT_ROLES, RESPONSE_ROLES, Role
 from holdfast.runs import RunDir
+from holdfast.tune.adaptive import Adaptive
 from holdfast.tune.attention import document_arguments, settle
 from holdfast.tune.batches import layout_of, regroup, scale_of
+from holdfast.tune.chunk import choose
 from holdfast.tune.head import LossRows, attach
-from holdfast.tune.loss import divide, token_nll
+from holdfast.tune.loss import adaptive_factor, divide, token_nll
 from holdfast.tune.weights import NORMALIZERS, RoleWeights, target_mask, token_weights
 
 _TRAIN_COLUMNS = ("tokens", "loss", "prompt_nll", "response_nll", "grad_norm", "learning_rate", "tokens_per_second", "epoch")
@@ -38,11 +40,14 @@ _EVAL_COLUMNS = ("loss", "prompt_nll", "response_nll", "response_perplexity", "p
 
 @dataclass(frozen=True)
 class Objective:
-    """What is minimised: a weight per role, a key of ``NORMALIZERS``, and how the head is computed (auto, torch or plain)."""
+    """What is minimised: a weight per role, a key of ``NORMALIZERS``, how the head is computed (auto, torch, triton or plain), and a
+    factor that looks at the token, for targets of ``adaptive_roles``."""
 
     weights: RoleWeights
     normalizer: str = "nonzero"
     head: str = "auto"
+    adaptive: Adaptive | None = None
+    adaptive_roles: tuple[Role, ...] = RESPONSE_ROLES
 
 
 class WeightedTrainer(Trainer):
@@ -58,8 +63,10 @@ class WeightedTrainer(Trainer):
         self.run = run
         self.batching, self.padded_reason = settle(self.model, batching, self.accelerator.autocast)
         self.plain_reason = "asked for" if objective.head == "plain" else attach(self.model)
-        if objective.head == "torch" and self.plain_reason:
-            raise HoldfastError(f"--head torch cannot be used with this model: {self.plain_reason}", hint="use --head auto")
+        if objective.head in ("torch", "triton") and self.plain_reason:
+            raise HoldfastError(f"--head {objective.head} cannot be used with this model: {self.plain_reason}", hint="use --head auto")
+        if objective.head == "triton":
+            choose("triton", self.args.device, torch.float32)  # raises where the kernel cannot run
         self._tally = torch.zeros(5, dtype=_sum_dtype(self.args.device), device=self.args.device)
         self._logged_at = time.perf_counter()
         self._tokens = 0
@@ -73,7 +80,13 @@ class WeightedTrainer(Trainer):
         """The micro-batches of one optimizer step, and the divisor of its loss over all of them and all ranks."""
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         batches = regroup(batches, self.batching)
-        parts = [NORMALIZERS[self.objective.normalizer](self._weights(b), b["roles"])[1].sum() for b in batches]
+        parts = []
+        for batch in batches:
+            weights_BT, parts_B = NORMALIZERS[self.objective.normalizer](self._weights(batch), batch["roles"])
+            parts.append(parts_B.sum())
+            layout = layout_of(batch, self.batching)
+            weights_BT = weights_BT if layout is None else layout.pack(weights_BT)
+            batch["kept"] = weights_BT[:, 1:].reshape(-1).nonzero().squeeze(-1)  # a GPU is waited for here, once, and not in the passes
         divisor = torch.stack(parts).sum().to(device) if parts else torch.zeros((), device=device)
         return batches, self.accelerator.reduce(divisor.double() if device.type != "mps" else divisor.float(), "sum")
 
@@ -87,7 +100,8 @@ class WeightedTrainer(Trainer):
         """sum(w * nll) / divisor. Without ``num_items_in_batch`` the divisor is that of this batch."""
         weights_BT, parts_B = NORMALIZERS[self.objective.normalizer](self._weights(inputs), inputs["roles"])
         divisor = parts_B.sum() if num_items_in_batch is None else num_items_in_batch
-        loss, nll_BT = self._loss(model, inputs, weights_BT, divisor)
+        adaptive = self.objective.adaptive if model.training else None
+        loss, nll_BT = self._loss(model, inputs, weights_BT, divisor, adaptive)
         if model.training:
             self._count(inputs, weights_BT, nll_BT)
             # DDP and FSDP average gradients over ranks, but the divisor spans them already
@@ -143,21 +157,29 @@ class WeightedTrainer(Trainer):
     def _weights(self, batch: dict[str, Tensor]) -> Tensor:
         return token_weights(batch["roles"], self.objective.weights, scale_of(batch))
 
-    def _loss(self, model: nn.Module, inputs: dict[str, Any], weights_BT: Tensor, divisor: Tensor | float) -> tuple[Tensor, Tensor]:
+    def _loss(
+        self, model: nn.Module, inputs: dict[str, Any], weights_BT: Tensor, divisor: Tensor | float, adaptive: Adaptive | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Loss and detached NLL [B, T] (fused: 0 where the weight is 0).
 
         No attention mask is passed: padding is on the right, where causal attention never looks, and the mask-free kernels are faster.
         """
         layout = layout_of(inputs, self.batching)
         given, ids = {"input_ids": inputs["input_ids"]}, inputs["input_ids"]
+        adapts = target_mask(inputs["roles"], self.objective.adaptive_roles) if adaptive else None
         if layout is not None:
             ids, weights_BT = layout.pack(ids), layout.pack(weights_BT)
+            adapts = None if adapts is None else layout.pack(adapts)
             given = {"input_ids": ids, **document_arguments(layout, self.model)}
         if self.plain_reason is None:
-            made = model(**given, loss_rows=LossRows(ids, weights_BT, divisor))
+            kept = inputs.get("kept") if model.training else None
+            made = model(**given, loss_rows=LossRows(ids, weights_BT, divisor, kept, adaptive, adapts, self.objective.head))
             loss, nll = made["loss"], made["nll"]
         else:
-            nll = token_nll(model(**given, use_cache=False).logits, ids)
+            logits = model(**given, use_cache=False).logits
+            nll = token_nll(logits, ids)
+            if adaptive is not None:
+                weights_BT = weights_BT * torch.where(adapts, adaptive_factor(adaptive, logits, nll), 1.0)
             loss = divide(torch.where(weights_BT != 0, weights_BT * nll, 0).sum(), divisor)
         return loss, (nll if layout is None else layout.unpack(nll)).detach()
 

@@ -85,14 +85,20 @@ class StudyPlan:
         """Of all groups, in the order in which they are run."""
         return tuple(t for g in self.groups for t in g.trials)
 
+    @property
+    def requested(self) -> int:
+        """Trainings asked for, before equal ones were merged."""
+        return sum(g.cells for g in self.groups) * len(self.spec.seeds) * (1 + self.spec.twins)
+
     def resolved(self) -> dict[str, Any]:
         """The plan as JSON values."""
         return {
             "name": self.spec.name,
             "identity": identity(self.spec, self.groups),
             "metric": self.spec.metric,
+            "higher_is_better": self.spec.higher_is_better,
             "search": dataclasses.asdict(self.spec.search),
-            "requested": sum(g.cells for g in self.groups) * len(self.spec.seeds) * (1 + self.spec.twins),
+            "requested": self.requested,
             "groups": [
                 {
                     "group": g.name,
@@ -122,6 +128,7 @@ def make_plan(spec: Spec, folders: list[Path]) -> StudyPlan:
         for data in spec.data:
             name = " · ".join(n for n, shown in ((model, many[0]), (data.name, many[1])) if shown) or spec.name
             groups.append(_group(spec, name, model, data, folders))
+    _check_different(groups)
     return StudyPlan(spec, tuple(groups))
 
 
@@ -131,7 +138,7 @@ def identity(spec: Spec, groups: tuple[Group, ...]) -> dict[str, Any]:
         "name": spec.name,
         "model": {g.model: g.first.model_digest for g in groups},
         "data": {g.data.name: g.first.digests for g in groups},
-        "measure": {m.name: dict(m.options) for m in spec.measures},
+        "measure": [m.pinned() for m in spec.measures],
         "items": spec.items,
         "then": dict(spec.then),
     }
@@ -147,7 +154,7 @@ def disk_bytes(plan: StudyPlan) -> int:
 def _group(spec: Spec, name: str, model: str, data: Data, folders: list[Path]) -> Group:
     base = TuneConfig(output="", model=model, data="", **spec.tune)
     sources = Sources(data, folders, responses=needs_responses(spec, base))
-    cells = st.settings(spec, sources.of(base).weighted())
+    cells = st.settings(spec, sources.whole(base).weighted())
     classes: dict[str, list[Cell]] = {}
     for fields in cells:
         cell = _cell(dataclasses.replace(base, **fields), fields, sources)
@@ -209,7 +216,7 @@ def _trial(spec: Spec, group: str, members: list[Cell], seed: int, twin: int) ->
     per_epoch = count_steps(dataclasses.replace(config, max_steps=-1, epochs=1.0), facts.examples["train"])
     address = [
         FORMAT, cell.key, config.learning_rate, seed, twin, facts.digests, facts.model_digest,
-        [[m.name, dict(m.options)] for m in spec.measures], spec.items, dict(spec.then),
+        [m.pinned() for m in spec.measures], spec.items, dict(spec.then),
     ]  # fmt: skip
     return Trial(
         id=hashlib.sha256(json.dumps(address, sort_keys=True).encode()).hexdigest()[:12],
@@ -248,6 +255,14 @@ def _kept_apart(classes: Mapping[str, list[Cell]]) -> tuple[tuple[str, tuple[str
         for cells in ratios.values()
         if len(cells) > 1 and (first := next(iter(cells.values()))).scale_matters
     )
+
+
+def _check_different(groups: list[Group]) -> None:
+    known: dict[str, str] = {}
+    for group in groups:
+        for trial in group.trials:
+            if known.setdefault(trial.id, group.name) != group.name:
+                raise HoldfastError(f"'{known[trial.id]}' and '{group.name}' are the same model on the same data", hint="name it once")
 
 
 def _check_measures(spec: Spec, sources: Sources) -> None:

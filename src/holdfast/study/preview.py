@@ -1,0 +1,116 @@
+"""``holdfast study plan``: what will be trained, what was merged and why, and what it costs."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+from holdfast.config import StudyConfig
+from holdfast.study.execute import LocalPool, default_slots
+from holdfast.study.jobs import job_of
+from holdfast.study.planning import Group, StudyPlan
+from holdfast.study.progress import clock
+from holdfast.study.search import expected_tokens
+
+_SHOWN = 40
+
+
+def preview(plan: StudyPlan, config: StudyConfig, output: Path, scratch: Path) -> dict[str, Any]:
+    """Print the plan on stdout (unless the summary is wanted as JSON) and return its figures.
+
+    Args:
+        output: the study directory, where some trials may be done already.
+        scratch: folder for the calibration.
+    """
+    slots = config.slots or default_slots()
+    speed = calibrate(plan, config.calibrate, [output / "data", scratch], scratch) if config.calibrate else None
+    halving = plan.spec.search.kind == "halving"
+    tokens = expected_tokens(plan) if halving else sum(t.tokens for t in plan.trials)
+    resolved = plan.resolved()
+    figures = {
+        "command": "study plan",
+        **resolved,
+        "distinct": len(plan.trials),
+        "done": sum((output / "trials" / t.id / "row.json").is_file() for t in plan.trials),
+        "tokens": tokens,
+        "tokens_per_second": speed,
+        "training_seconds": None if not speed else round(tokens / speed / slots, 1),
+        "slots": slots,
+    }
+    if not config.json:
+        print("\n".join(lines(plan, figures)))
+    return figures
+
+
+def lines(plan: StudyPlan, figures: dict[str, Any]) -> list[str]:
+    """The plan as text."""
+    spec = plan.spec
+    made = [f"study {spec.name}: {figures['requested']} trainings asked for, {figures['distinct']} distinct; {figures['done']} are done"]
+    for group in plan.groups:
+        made += ["", *_group(group, len(spec.seeds))]
+    better = "higher" if spec.higher_is_better else "lower"
+    made += [
+        "",
+        f"search {spec.search.kind}; seeds {', '.join(map(str, spec.seeds))}; {spec.twins} twins",
+        f"chosen on dev by {spec.metric} ({better} is better)",
+        f"measured: {', '.join(['response_nll', 'prompt_nll', *(m.name for m in spec.measures)])}",
+        f"about {figures['tokens']:,} training tokens"
+        + (" (expected of a halving search)" if spec.search.kind == "halving" else "")
+        + f", {figures['disk_bytes'] / 1e9:.2g} GB on disk",
+    ]
+    if figures["tokens_per_second"]:
+        made.append(
+            f"training takes about {clock(figures['training_seconds'])} on {figures['slots']} slots "
+            f"({figures['tokens_per_second']:,.0f} tokens/s each, from a short calibration); measuring comes on top"
+        )
+    return made
+
+
+def _group(group: Group, seeds: int) -> list[str]:
+    first = group.first
+    made = [
+        f"{group.model} on {first.files['train']} ({first.examples['train']:,} examples), dev {first.files['dev']} "
+        f"({first.examples['dev']:,}), test {first.files['test']} ({first.examples['test']:,})",
+        f"{group.cells} settings, {len({(t.setting_name, t.twin) for t in group.trials})} distinct trainings for each of {seeds} seeds",
+        f"  {'setting':<24}  {'prompt share':>12}  stands also for",
+    ]
+    shown = [t for t in group.trials if t.seed == group.trials[0].seed]
+    for trial in shown[:_SHOWN]:
+        others = [
+            f"({p:g}, {r:g})" for p, r in trial.members if (p, r) != (trial.setting["prompt_weight"], trial.setting["response_weight"])
+        ]
+        name = trial.setting_name + (f" twin {trial.twin}" if trial.twin else "")
+        made.append(f"  {name:<24}  {trial.prompt_share:>12.4f}  {' '.join(others)}".rstrip())
+    if len(shown) > _SHOWN:
+        made.append(f"  and {len(shown) - _SHOWN} more")
+    if first.seen:
+        made.append(f"warning: {first.seen} examples of dev or test are also in the training data")
+    for why, names in group.kept_apart:
+        made.append(f"kept apart, because {why}: {', '.join(names)}")
+    return made
+
+
+def calibrate(plan: StudyPlan, steps: int, folders: list[Path], scratch: Path) -> float | None:
+    """Training tokens per second of one slot, from a few real steps of the heaviest setting; None if they failed."""
+    group = plan.groups[0]
+    trial = max(group.trials, key=lambda t: t.prompt_share)
+    short = dataclasses.replace(trial, id="calibration", steps=steps, tune=trial.tune | {"max_steps": steps, "log_steps": 1})
+    job = dataclasses.replace(job_of(plan, group, short), measures=(), then={})
+    (scratch / "data").mkdir(exist_ok=True)
+    for folder in folders:
+        file = folder / f"{job.facts.key}.npz"
+        if file.is_file() and not (scratch / "data" / file.name).exists():
+            (scratch / "data" / file.name).symlink_to(file.resolve())
+    pool = LocalPool(scratch, 1)
+    try:
+        _, row = next(iter(pool.results([job], lambda _: None)))
+    finally:
+        pool.close()
+    if row["status"] == "failed":
+        return None
+    rows = [json.loads(line) for line in (scratch / "trials" / "calibration" / "rows.jsonl").read_text(encoding="utf-8").splitlines()]
+    speeds = [r["tokens_per_second"] for r in rows if r["kind"] == "train"]
+    return statistics.median(speeds[1:] or speeds) if speeds else None

@@ -1,0 +1,239 @@
+"""Data and one or two models -> the same data with a weight for every token of its responses, kept as runs of characters.
+
+    excess       nll of the model - nll of the reference     token cleaning (arXiv 2502.01968), Rho-1 (arXiv 2404.07965)
+    surprise     nll of the model                             what the model does not know yet
+    confidence   - nll of the model                           what it knows already: leaves out noise, and what is new
+
+The share of tokens with the highest score keeps weight 1, the others get --rest. Characters, not tokens, carry the weights, so a
+model with another tokenizer can be trained on them: there, too, a token takes the weight of its last character.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from holdfast import lm as models
+from holdfast.chat import template_name
+from holdfast.config import WeighConfig
+from holdfast.errors import HoldfastError
+from holdfast.records import Example, Message, Role, Span
+from holdfast.runs import RunDir, check_output, open_run, write_text
+from holdfast.tune.charweights import TOKEN_WEIGHTS
+from holdfast.tune.data import examples_of, read_rows, source_digest
+from holdfast.tune.roles import render_example
+from holdfast.tune.selection import Floats, char_runs, keep_highest
+from holdfast.tune.weights import check_weight
+
+
+@dataclass(frozen=True)
+class Response:
+    """Where the content of one assistant message lies in the tokens of its example: token [N], first and last character [N, 2]."""
+
+    message: int
+    token_N: npt.NDArray[np.int64]
+    chars_N2: npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """An example as the models see it. ``responses`` name the tokens that are scored."""
+
+    ids: list[int]
+    responses: list[Response]
+
+
+def weigh(config: WeighConfig) -> dict[str, Any]:
+    """Score a data set and write it again, with weights, to ``OUTPUT/data.jsonl``.
+
+    Args:
+        config: see ``holdfast.config.WeighConfig``.
+
+    Returns:
+        The summary: counts, mean NLLs, the lowest score that was kept, the file.
+
+    Raises:
+        HoldfastError: bad input; nothing has been written then.
+    """
+    done = check_output(config, "weigh")
+    digest = source_digest(config.data)
+    if done.summary is not None and not config.dry_run:
+        if done.summary["data_digest"] != digest:
+            raise HoldfastError(f"{config.output}: the data has changed since", hint="choose another --output, or --overwrite")
+        print(f"{config.output}: already complete; --overwrite weighs anew", file=sys.stderr)
+        return done.summary
+    by = _check(config)
+    rows = list(islice(read_rows(config.data), config.limit))
+    examples = examples_of(rows, config.data, layout=config.layout)
+    tokenizer = models.load_tokenizer(config.model, trust_remote_code=config.trust_remote_code)
+    if not tokenizer.is_fast:
+        raise HoldfastError(f"tokenizer {type(tokenizer).__name__} gives no character offsets", hint="load its fast version")
+    encoded = [encode(example, config.template, tokenizer) for example in examples]
+    _check_reference(config, tokenizer)
+    tokens = sum(len(response.token_N) for e in encoded for response in e.responses)
+    figures = {"command": "weigh", "by": by, "data_digest": digest, "examples": len(rows), "tokens": tokens}
+    if config.dry_run:
+        return _preview(config, figures, tokenizer, encoded)
+    nlls = _nlls(config, tokenizer, encoded)
+    run = open_run(config, "weigh", {"by": by})
+    return _write(config, run, [row for row, _ in rows], examples, encoded, nlls, figures)
+
+
+def encode(example: Example, template: str, tokenizer: Any) -> Encoded:
+    """Render and tokenise an example, and find the tokens of its responses. End-of-turn tokens are none: they keep weight 1.
+
+    Raises:
+        HoldfastError: the template refuses the example, which is named.
+    """
+    try:
+        spans = render_example(example, template_name(template, example.layout, tokenizer), tokenizer)
+    except HoldfastError as error:
+        raise HoldfastError(f"{example.where}: {error.message}", hint=error.hint) from error
+    made = tokenizer("".join(s.text for s in spans), add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    offsets = np.asarray(made["offset_mapping"], dtype=np.int64).reshape(-1, 2)
+    responses, begin = [], 0
+    for span in spans:
+        end = begin + len(span.text)
+        if span.role is Role.ASSISTANT and span.message is not None:
+            responses.append(_response(example, span, begin, offsets))
+        begin = end
+    return Encoded(list(made["input_ids"]), responses)
+
+
+def _response(example: Example, span: Span, begin: int, offsets: npt.NDArray[np.int64]) -> Response:
+    """A token is of the response if its last character is."""
+    last = offsets[:, 1] - 1
+    token_N = np.flatnonzero((last >= begin) & (last < begin + len(span.text)))
+    token_N = token_N[token_N > 0]  # the first token of all is no target
+    chars_N2 = np.stack([np.maximum(offsets[token_N, 0], begin), last[token_N]], axis=1) - begin + span.start
+    message = next(i for i, m in enumerate(example.messages) if m is span.message)
+    return Response(message, token_N, chars_N2)
+
+
+def token_nlls(model: models.LM, encoded: Sequence[Encoded], pad_id: int, batch_size: int) -> list[Floats]:
+    """NLL of every token given those before it, nats; the first token has none (0), nor has what is beyond the context (NaN)."""
+    import torch
+
+    from holdfast.tune.loss import token_nll
+
+    context = model.context
+    model.model.eval()
+    made = [np.full(len(e.ids), np.nan) for e in encoded]
+    order = sorted(range(len(encoded)), key=lambda i: len(encoded[i].ids))
+    with torch.no_grad():
+        for start in range(0, len(order), batch_size):
+            batch = order[start : start + batch_size]
+            width = min(max(len(encoded[i].ids) for i in batch), context)
+            ids_BT = torch.full((len(batch), width), pad_id)
+            for row, i in enumerate(batch):
+                ids = encoded[i].ids[:width]
+                ids_BT[row, : len(ids)] = torch.tensor(ids)
+            ids_BT = ids_BT.to(model.model.device)
+            nll_BT = token_nll(model.model(input_ids=ids_BT, use_cache=False).logits, ids_BT).double().cpu().numpy()
+            for row, i in enumerate(batch):
+                length = min(len(encoded[i].ids), width)
+                made[i][:length] = nll_BT[row, :length]
+    return made
+
+
+def _nlls(config: WeighConfig, tokenizer: Any, encoded: list[Encoded]) -> list[list[Floats]]:
+    """Of the model, and of the reference if there is one: NLLs of all tokens. One model after the other, so that one is in memory."""
+    nlls = []
+    for name in [config.model] + ([config.reference] if config.reference else []):
+        model = models.load(name, trust_remote_code=config.trust_remote_code)
+        nlls.append(token_nlls(model, encoded, models.pad_id(tokenizer), config.batch_size))
+        del model
+    return nlls
+
+
+def _write(
+    config: WeighConfig, run: RunDir, rows: list[Any], examples: list[Example], encoded: list[Encoded], nlls: list[list[Floats]],
+    figures: dict[str, Any],
+) -> dict[str, Any]:  # fmt: skip
+    places = [np.concatenate([np.empty(0, dtype=np.int64), *(r.token_N for r in e.responses)]) for e in encoded]
+    mine = [nll[at] for nll, at in zip(nlls[0], places, strict=True)]
+    scores = [{"surprise": 1, "confidence": -1, "excess": 1}[figures["by"]] * s for s in mine]
+    if figures["by"] == "excess":
+        scores = [s - nll[at] for s, nll, at in zip(scores, nlls[1], places, strict=True)]
+    kept = keep_highest(scores, config.keep, config.scope)
+    lines = []
+    for row, example, e, keep in zip(rows, examples, encoded, kept, strict=True):
+        lines.append(json.dumps(row | {TOKEN_WEIGHTS: _field(example.messages, e, keep, config.rest)}, ensure_ascii=False) + "\n")
+    data = run.path / "data.jsonl"
+    write_text(run.rows, "".join(_row(i, s, k) for i, (s, k) in enumerate(zip(scores, kept, strict=True), 1)))
+    write_text(data, "".join(lines))
+    scored = np.concatenate(scores)
+    known = ~np.isnan(scored)
+    chosen = scored[known & np.concatenate(kept)]
+    return run.finish(
+        figures
+        | {
+            "kept": len(chosen),
+            "beyond_context": int((~known).sum()),
+            "lowest_kept_score": float(chosen.min()) if len(chosen) else None,
+            "mean_nll": [float(np.nanmean(np.concatenate([n[at] for n, at in zip(nll, places, strict=True)]))) for nll in nlls],
+            "data_path": str(data),
+        }
+    )
+
+
+def _field(messages: Sequence[Message], encoded: Encoded, kept_N: npt.NDArray[np.bool_], rest: float) -> list[Any]:
+    """The column of a row: one entry for each message, None where all weights are 1."""
+    made: list[Any] = [None] * len(messages)
+    at = 0
+    for response in encoded.responses:
+        runs = char_runs(response.chars_N2, kept_N[at : at + len(response.token_N)], rest)
+        made[response.message] = [list(run) for run in runs] or None
+        at += len(response.token_N)
+    return made
+
+
+def _row(number: int, scores_N: Floats, kept_N: npt.NDArray[np.bool_]) -> str:
+    known = ~np.isnan(scores_N)
+    mean = float(scores_N[known].mean()) if known.any() else None
+    row = {"kind": "example", "row": number, "tokens": len(scores_N), "kept": int((kept_N & known).sum()), "mean_score": mean}
+    return json.dumps(row) + "\n"
+
+
+def _check(config: WeighConfig) -> str:
+    """What the score is; every number in its range."""
+    if not 0 < config.keep <= 1:
+        raise HoldfastError(f"--keep is {config.keep}; it must be greater than 0 and at most 1")
+    if config.batch_size < 1:
+        raise HoldfastError(f"--batch-size is {config.batch_size}; it must be at least 1")
+    check_weight(config.rest, "--rest")
+    by = config.by or ("excess" if config.reference else "surprise")
+    if (by == "excess") != bool(config.reference):
+        hint = "--reference names it" if by == "excess" else "leave --reference out"
+        raise HoldfastError(f"--by {by} takes {'two models' if by == 'excess' else 'one model'}", hint=hint)
+    return by
+
+
+def _check_reference(config: WeighConfig, tokenizer: Any) -> None:
+    """Scores are compared token by token, so both models must have one vocabulary."""
+    if config.reference is None:
+        return
+    other = models.load_tokenizer(config.reference, trust_remote_code=config.trust_remote_code)
+    if other.get_vocab() != tokenizer.get_vocab():
+        raise HoldfastError(
+            f"{config.model} and {config.reference} have different tokenizers, so their scores cannot be compared token by token",
+            hint="the reference is best the model itself, tuned on good data",
+        )
+
+
+def _preview(config: WeighConfig, figures: dict[str, Any], tokenizer: Any, encoded: list[Encoded]) -> dict[str, Any]:
+    if not config.json:
+        first = encoded[0]
+        scored = [tokenizer.decode([first.ids[i]]) for r in first.responses for i in r.token_N.tolist()]
+        print(f"first row, the tokens that are scored: {scored}")
+        passes = 2 if config.reference else 1
+        total = sum(len(e.ids) for e in encoded)
+        print(f"{figures['tokens']:,} response tokens of {len(encoded):,} rows by {figures['by']}; {passes} x {total:,} tokens forward")
+    return figures | {"dry_run": True}

@@ -1,0 +1,160 @@
+"""The report's other formats, its arguments, bad input, and how light and fast it is."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from holdfast.cli import main
+from holdfast.config import ReportConfig
+from holdfast.errors import HoldfastError
+from holdfast.report import report
+from report_page import page_of
+from report_runs import make_sensitivity, make_study
+
+
+def test_markdown_holds_every_table_and_escapes_its_own_marks(tmp_path: Path) -> None:
+    run = make_sensitivity(tmp_path / "p", ["a | b", "<b>*x*</b>", "`c`\n| d |"])
+    report(ReportConfig(directories=[str(run)], output=str(tmp_path / "r.html"), format="md", json=True))
+    text = (tmp_path / "r.md").read_text()
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    widths = {len(re.findall(r"(?<!\\)\|", line)) for line in rows[:6]}
+    assert len(widths) == 1
+    assert "a \\| b" in text
+    assert "&lt;b&gt;\\*x\\*&lt;/b&gt;" in text
+    assert "\\`c\\`↵\\| d \\|" in text
+    assert not (tmp_path / "r.html").exists()
+
+
+def test_csv_holds_full_precision_and_defuses_formulas(tmp_path: Path) -> None:
+    study = make_study(tmp_path / "s", seeds=2)
+    made = report(ReportConfig(directories=[str(study)], output=str(tmp_path / "r.html"), format="csv", json=True))
+    assert len(made["files"]) == made["figures"] + made["tables"]
+    path = next(f for f in made["files"] if f.endswith("-s-every-trial.csv"))
+    rows = list(csv.DictReader(Path(path).read_text().splitlines()))
+    trial = json.loads((study / "rows.jsonl").read_text().splitlines()[1])
+    assert len(rows) == 43
+    assert float(rows[0]["test exact_match"]) == trial["test"]["exact_match"]
+    assert "rung" not in rows[0]  # a column that is empty everywhere is left out
+    hostile = make_sensitivity(tmp_path / "p", ["=1+1", "@x", "-1", "fine"])
+    report(ReportConfig(directories=[str(hostile)], output=str(tmp_path / "h.html"), format="csv", json=True))
+    responses = next(tmp_path.glob("h-*-responses-*.csv")).read_text()
+    assert "'=1+1" in responses
+    assert not re.search(r"(^|,)[=@]", responses, re.MULTILINE)
+
+
+@pytest.mark.full
+def test_png_of_every_figure_and_links_to_them_in_markdown(tmp_path: Path) -> None:
+    pictures(tmp_path, make_study(tmp_path / "s", seeds=1))
+
+
+def test_png_of_a_figure(tmp_path: Path) -> None:
+    pictures(tmp_path, make_sensitivity(tmp_path / "p", ["yes", "no"], sets=2))
+
+
+def pictures(tmp_path: Path, run: Path) -> None:
+    import shutil
+
+    pytest.importorskip("kaleido", reason="kaleido (extra png) is not installed")
+    if not any(shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome", "chrome")):
+        pytest.skip("no Chrome or Chromium is installed")
+    made = report(ReportConfig(directories=[str(run)], output=str(tmp_path / "r.html"), format="png,md", json=True))
+    png = [Path(f) for f in made["files"] if f.endswith(".png")]
+    assert len(png) == made["figures"]
+    for path in png:
+        content = path.read_bytes()
+        assert content[:8] == b"\x89PNG\r\n\x1a\n"
+        assert int.from_bytes(content[16:20], "big") == 1640
+    text = (tmp_path / "r.md").read_text()
+    assert re.findall(r"\]\((.*?\.png)\)", text) == [path.name for path in png]
+
+
+def test_png_without_kaleido_names_the_way_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    monkeypatch.setitem(sys.modules, "kaleido", None)
+    with pytest.raises(HoldfastError, match=r"needs the package kaleido") as error:
+        page_of(tmp_path, make_study(tmp_path / "s", seeds=1), format="png")
+    assert 'pip install "holdfast[png]"' in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "no run directory given"),
+        (["nowhere"], "nowhere: no such directory"),
+        (["."], "not a run directory"),
+        (["s", "--format", "html,pdf"], "--format html,pdf: allowed are html, md, png, csv"),
+        (["s", "--format", ","], "allowed are html"),
+        (["s", "-o", "missing/r.html"], "the folder missing does not exist"),
+        (["s", "--limit", "-1"], "--limit -1: 0 or more sets can be shown"),
+        (["s", "-o", "s"], "--output s is a directory"),
+        (["s", "-o", "mine.html"], "--output mine.html exists and is no report"),
+    ],
+)
+def test_bad_input_is_refused_with_a_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_study(tmp_path / "s", seeds=1)
+    (tmp_path / "mine.html").write_text("<p>my own page</p>")
+    assert main(["report", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert (tmp_path / "mine.html").read_text() == "<p>my own page</p>"
+
+
+def test_a_folder_of_runs_is_refused_with_their_names(tmp_path: Path) -> None:
+    make_study(tmp_path / "runs" / "s", seeds=1)
+    with pytest.raises(HoldfastError, match=r"did you mean .*runs/s\?"):
+        page_of(tmp_path, tmp_path / "runs")
+
+
+def test_directories_may_stand_before_and_after_flags(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in "ab":
+        make_study(tmp_path / name, seeds=1)
+    assert main(["report", "a", "--json", "-o", "r.html", "b"]) == 0
+    made = json.loads(capsys.readouterr().out)
+    assert [run["directory"] for run in made["runs"]] == ["a", "b"]
+    assert made["path"] == str(tmp_path / "r.html")
+    assert main(["report", "--directories", "a", "b", "--dry-run", "-o", "other.html"]) == 0
+    assert "Study: b\n  figure  Weight plane: exact_match" in capsys.readouterr().out
+    assert not (tmp_path / "other.html").exists()
+
+
+def test_the_page_is_light_to_make(tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    study = make_study(tmp_path / "s", seeds=1)
+    code = (
+        "import sys; from holdfast.cli import main; "
+        f"assert main(['report', {str(study)!r}, '-o', {str(tmp_path / 'r.html')!r}]) == 0; "
+        "print(sorted({'torch', 'transformers', 'pandas', 'scipy', 'sklearn', 'kaleido'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == [str(tmp_path / "r.html"), "[]"]
+    code = (
+        "import sys; from holdfast.cli import main\n"
+        "try: main(['report', '--help'])\n"
+        "except SystemExit: print(sorted({'torch', 'numpy', 'plotly'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "--format STR" in done.stdout
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_two_hundred_runs_make_a_small_page_fast(tmp_path: Path) -> None:
+    """The short form of ``benchmarks/report.py`` (1,000 runs: under 20 s and 15 MB)."""
+    study = make_study(tmp_path / "s", seeds=10, curve=20)
+    made = report(ReportConfig(directories=[str(study)], output=str(tmp_path / "r.html"), json=True))
+    assert made["runs"][0]["rows"] == 212
+    assert made["seconds"] < 8
+    assert made["bytes"] < 7e6

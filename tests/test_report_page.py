@@ -1,0 +1,159 @@
+"""What is on the report's page, for studies in every state: finished, unfinished, begun, broken."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+from holdfast.report.palette import THEMES
+from report_page import page_of
+from report_runs import make_sensitivity, make_study, write_json, write_rows
+
+
+def test_a_study_page_says_what_was_found_and_shows_what_it_rests_on(tmp_path: Path) -> None:
+    page = page_of(tmp_path, make_study(tmp_path / "s"))
+    assert "(0.2, 0.8) is better than conventional tuning on this data." in page.text
+    assert re.search(
+        r"Warning\. The best on the test split is \(.*\): picked on the split it is reported on, from 21 settings\.", page.text
+    )
+    wanted = ["Weight plane: exact_match", "exact_match against the prompt share of the loss", "Difference to conventional tuning"]
+    wanted += ["Settings", "Fit against steadiness", "Learning curves: response NLL", "Learning curves: prompt NLL"]
+    assert [title for title in page.headings() if title in wanted] == wanted
+    assert page.headings()[-2:] == ["Cost of a trial", "Every trial"]
+    assert "out of memory" in page.text
+
+
+def test_cells_of_equal_ratio_have_one_value_and_a_line_through_them(tmp_path: Path) -> None:
+    plane = page_of(tmp_path, make_study(tmp_path / "s")).data["figures"][0]
+    z = plane["data"][0]["z"]
+    cells = [value for row in z for value in row if value is not None]
+    assert len(cells) == 35
+    assert len(set(cells)) == 21
+    lines = [trace for trace in plane["data"][1:] if trace["line"]["color"] == "@ink"]
+    assert len(lines) == 5  # rays with more than one cell: the two axes, 1:1, 1:2 and 2:1
+    for line in lines:
+        values = {z[round(y - 0.01)][round(x)] for x, y in zip(line["x"], line["y"])}
+        assert len(values) == 1
+    frames = plane["layout"]["shapes"]
+    assert [frame["line"]["dash"] for frame in frames] == ["dot"] * 5 + ["solid"]
+
+
+def test_every_figure_has_a_caption_with_its_n_and_its_interval_and_a_table_of_values(tmp_path: Path) -> None:
+    page = page_of(tmp_path, make_study(tmp_path / "s"), make_sensitivity(tmp_path / "p", ["yes", "no", "maybe"]))
+    captions = re.findall(r"<figcaption>(.*?)</figcaption>", page.source)
+    assert len(captions) == len(page.of("figure")) == len(page.data["figures"])
+    for caption in captions:
+        assert re.search(r"\d", caption), caption
+        assert re.search(r"interval|exact values|spread", caption), caption
+    assert page.source.count("<summary>Values</summary>") == len(captions)
+
+
+def test_every_figure_is_a_valid_one_in_both_themes(tmp_path: Path) -> None:
+    from plotly.graph_objects import Figure
+
+    from holdfast.report.palette import paint
+
+    page = page_of(tmp_path, make_study(tmp_path / "s"), make_sensitivity(tmp_path / "p", ["yes", "no", "maybe"]))
+    assert page.data["themes"].keys() == THEMES.keys()
+    for figure in page.data["figures"]:
+        for theme in THEMES.values():
+            Figure(paint(figure, theme))  # raises where a name or a value is not plotly's
+
+
+def test_a_study_of_two_models_shows_one_at_a_time_and_all_trials_together(tmp_path: Path) -> None:
+    study = make_study(tmp_path / "s", seeds=1)
+    base, *trials = [json.loads(line) for line in (study / "rows.jsonl").read_text().splitlines()]
+    rows = [row | {"group": name} for name in ("small", "large") for row in (base, *trials)]
+    write_rows(study / "rows.jsonl", rows)
+    summary = json.loads((study / "summary.json").read_text())
+    chosen = {
+        name: {"base": summary["base"], "selection": summary["selection"] | {"finding": f"{name} says so."}} for name in ("small", "large")
+    }
+    write_json(study / "summary.json", summary | {"groups": chosen, "finding": "small: yes.\nlarge: no."})
+    page = page_of(tmp_path, study)
+    assert re.findall(r'<option value="\d">(small|large)</option>', page.source) == ["small", "large"]
+    for said in ("small: yes.", "large: no.", "small says so.", "large says so.", "44 trials, as they finished."):
+        assert said in page.text
+    assert page.headings().count("Settings") == 2
+
+
+def test_an_unfinished_study_says_so_and_shows_its_rows(tmp_path: Path) -> None:
+    page = page_of(tmp_path, make_study(tmp_path / "s", seeds=1, complete=False))
+    assert "This run is not complete: it has no summary yet. Shown is what its 23 rows hold." in page.text
+    assert "Nothing has been selected yet" in page.text
+    assert "Weight plane: exact_match" in page.headings()
+    assert "to conventional" not in page.headings()
+
+
+def test_a_run_that_has_only_begun_is_no_error(tmp_path: Path) -> None:
+    for command in (
+        "study run",
+        "sensitivity run",
+        "crosstask run",
+        "crosstask label",
+        "crosstask analyse",
+        "tune",
+        "align",
+        "bench run",
+        "x",
+    ):
+        write_json(tmp_path / command.replace(" ", "-") / "config.json", {"command": command, "config": {"model": "m"}, "resolved": {}})
+    folders = sorted(p.parent for p in tmp_path.glob("*/config.json"))
+    page = page_of(tmp_path, *folders)
+    assert page.text.count("This run is not complete") == len(folders)
+    assert "Shown plainly" not in page.text
+
+
+def test_a_summary_that_no_command_wrote_is_shown_plainly(tmp_path: Path) -> None:
+    write_json(tmp_path / "s" / "config.json", {"command": "study run", "config": {}, "resolved": {}})
+    write_json(
+        tmp_path / "s" / "summary.json", {"selection": {"settings": ["oops"]}, "answer": {"value": 1.5, "low": 1.25, "high": 1.75, "n": 3}}
+    )
+    page = page_of(tmp_path, tmp_path / "s")
+    assert "Shown plainly, as its files are not those that `study run` writes" in page.text
+    assert "1.5000 [1.2500, 1.7500]" in page.text
+
+
+def test_broken_rows_are_skipped_and_counted(tmp_path: Path) -> None:
+    study = make_study(tmp_path / "s", seeds=1)
+    with (study / "rows.jsonl").open("a") as file:
+        file.write('[1, 2]\n{"kind": "trial", "tri')
+    assert "2 rows of rows.jsonl could not be read and were skipped." in page_of(tmp_path, study).text
+
+
+def test_the_last_of_two_rows_for_one_trial_counts(tmp_path: Path) -> None:
+    study = make_study(tmp_path / "s", seeds=1, complete=False)
+    rows = [json.loads(line) for line in (study / "rows.jsonl").read_text().splitlines()]
+    again = rows[1] | {"test": rows[1]["test"] | {"exact_match": 0.987}}
+    write_rows(study / "rows.jsonl", [*rows, again])
+    table = page_of(tmp_path, study).data["figures"][0]["data"][0]["z"]
+    assert 0.987 in [value for row in table for value in row]
+
+
+def test_shares_close_to_zero_get_a_logarithmic_axis_with_a_place_for_zero(tmp_path: Path) -> None:
+    study = make_study(tmp_path / "s", seeds=1, complete=False)
+    rows = [json.loads(line) for line in (study / "rows.jsonl").read_text().splitlines()]
+    write_rows(study / "rows.jsonl", [row | {"prompt_share": row["prompt_share"] ** 6} if row["kind"] == "trial" else row for row in rows])
+    page = page_of(tmp_path, study)
+    figure = next(f for f in page.data["figures"] if f["layout"]["xaxis"]["title"]["text"].startswith("prompt share"))
+    axis, places = figure["layout"]["xaxis"], [x for trace in figure["data"] for x in trace["x"]]
+    assert axis["ticktext"][0] == "0"
+    assert axis["ticktext"][-1] == "1"
+    assert axis["tickvals"][0] == min(places)
+    assert axis["tickvals"][-1] == max(places) == 0
+    assert all(axis["range"][0] <= x <= axis["range"][1] for x in places)
+    assert figure["data"][0]["customdata"][0][0] == "0.0000"  # a tooltip names the share, not its place
+
+
+def test_trials_that_diverged_and_weights_with_rounding_noise_do_no_harm(tmp_path: Path) -> None:
+    study = make_study(tmp_path / "s", seeds=2, complete=False)
+    rows = [json.loads(line) for line in (study / "rows.jsonl").read_text().splitlines()]
+    lost = float("nan")
+    rows[1] |= {"test": dict.fromkeys(rows[1]["test"], lost), "members": [[0.1 + 0.2, 1.0], [0.0, 0.2]]}
+    rows[3] |= {"members": [[0.3, 0.2]]}
+    write_rows(study / "rows.jsonl", rows)
+    plane = page_of(tmp_path, study).data["figures"][0]
+    assert plane["layout"]["xaxis"]["ticktext"].count("0.3") == 1
+    assert "NaN" not in json.dumps(plane)
+    assert all(value is None or 0.2 < value < 0.6 for row in plane["data"][0]["z"] for value in row)

@@ -1,0 +1,286 @@
+"""Studies that run: rows as agreed, trials as `holdfast tune` alone would train them, failures that stop nothing, nothing done twice."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from holdfast import lm
+from holdfast.config import StudyConfig, TuneConfig
+from holdfast.errors import HoldfastError
+from holdfast.study import run
+from holdfast.study.answers import empty_answers, exact_match, token_f1
+from holdfast.study.measure import nll_sums
+from holdfast.study.sources import load_tokens
+from holdfast.tune import train
+from study_case import comparable, make_case, other_model, planned, rows_of, run_study
+
+
+@pytest.fixture(scope="module")
+def case(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return make_case(tmp_path_factory.mktemp("case"))
+
+
+@pytest.fixture(scope="module")
+def done(case: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """A finished study and its summary."""
+    output = tmp_path_factory.mktemp("done") / "study"
+    return output, run_study(case, output, processes=True)
+
+
+def mean_answer_length(model: Any, source: str) -> list[float]:
+    """A measure of a user's own."""
+    rows = [json.loads(line) for line in Path(source).read_text().splitlines()]
+    return [float(len(row["messages"][-1]["content"])) + 0 * len(model.name) for row in rows]
+
+
+def test_rows_are_as_agreed(done: tuple[Path, dict[str, Any]]) -> None:
+    output, summary = done
+    rows = rows_of(output)
+    assert [row["kind"] for row in rows] == ["base"] + ["trial"] * 6
+    for row in rows[1:]:
+        assert row["status"] == "done"
+        assert row["steps"] == 3
+        assert set(row["dev"]) == set(row["test"]) == {"response_nll", "prompt_nll", "exact_match"}
+        assert set(row["seconds"]) == {"train", "measure", "other"}
+        assert (output / row["path"] / "model" / "model.safetensors").is_file()
+        kinds = [json.loads(line)["kind"] for line in (output / row["path"] / "rows.jsonl").read_text().splitlines()]
+        assert kinds == ["eval", "train", "train", "train", "eval"]
+    assert rows[1]["members"] == [[0.0, 1.0], [0.0, 0.4]]
+    assert summary["trials"] == {"planned": 6, "done": 6, "stopped": 0, "failed": 0, "merged_from": 8}
+    assert summary["base"] == {"dev": rows[0]["dev"], "test": rows[0]["test"]}
+    assert summary["selection"]["chosen"] in {row["setting_name"] for row in rows[1:]}
+    assert json.loads((output / "summary.json").read_text()) == summary
+
+
+def test_the_mean_of_the_items_is_the_value(done: tuple[Path, dict[str, Any]]) -> None:
+    output, _ = done
+    for row in rows_of(output):
+        for split in ("dev", "test"):
+            with np.load(output / row["items"][split]) as arrays:
+                assert {name: pytest.approx(arrays[name].mean(), abs=1e-12) for name in arrays} == row[split]
+                assert {len(arrays[name]) for name in arrays} == {6}
+
+
+def test_nlls_are_those_of_the_model_alone(done: tuple[Path, dict[str, Any]], case: dict[str, Any]) -> None:
+    """Against one example at a time, in float64, from logits."""
+    output, _ = done
+    row = rows_of(output)[-1]
+    model = lm.load(output / row["path"])
+    model.model.double()
+    tokens = load_tokens(next((output / "data").glob("*.npz")), "test")
+    total = {True: 0.0, False: 0.0}
+    count = {True: 0, False: 0}
+    for t in tokens:
+        ids = torch.from_numpy(t.ids.astype(np.int64))
+        with torch.no_grad():
+            logp = model.model(input_ids=ids[None]).logits[0].log_softmax(-1)
+        for i in range(1, len(ids)):
+            response = int(t.roles[i]) in (5, 6)
+            total[response] -= float(logp[i - 1, ids[i]])
+            count[response] += 1
+    assert row["test"]["response_nll"] == pytest.approx(total[True] / count[True], rel=1e-5)
+    assert row["test"]["prompt_nll"] == pytest.approx(total[False] / count[False], rel=1e-5)
+    sums = nll_sums(lm.load(output / row["path"]), tokens)
+    assert (sums[:, 1].sum(), sums[:, 3].sum()) == (count[False], count[True])
+
+
+def test_a_trial_is_what_tune_alone_would_train(done: tuple[Path, dict[str, Any]], case: dict[str, Any], tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    output, _ = done
+    trial = rows_of(output)[2]
+    alone = TuneConfig(
+        model=case["model"], data=case["data"]["train"], eval_data=case["data"]["dev"], output=str(tmp_path / "alone"),
+        prompt_weight=0.2, response_weight=0.8, **case["tune"],
+    )  # fmt: skip
+    summary = train(alone)
+    ours, theirs = (load_file(p / "model" / "model.safetensors") for p in (output / trial["path"], tmp_path / "alone"))
+    for name, value in theirs.items():
+        assert torch.allclose(ours[name], value, rtol=0, atol=1e-6), name
+    assert trial["dev"]["response_nll"] == pytest.approx(summary["after"]["response_nll"], rel=1e-5)
+
+
+def test_nothing_is_done_twice_and_a_study_can_grow(
+    done: tuple[Path, dict[str, Any]], case: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    output, summary = done
+    before = comparable(output)
+    stamps = {p: p.stat().st_mtime_ns for p in output.glob("trials/*/model/model.safetensors")}
+    again = run_study(case, output)
+    assert "7 of 7 are there already" in capsys.readouterr().err
+    assert comparable(output) == before
+    assert again["selection"] == summary["selection"]
+    run_study(case | {"vary": {"weights": [[1, 1], [0, 0.7], [0.4, 1.6], [1, 0]]}}, output)
+    assert "7 of 9 are there already" in capsys.readouterr().err
+    assert {p: p.stat().st_mtime_ns for p in stamps} == stamps
+    names = {row["setting_name"]: row["members"] for row in rows_of(output) if row["kind"] == "trial"}
+    assert names == {"(1, 1)": [[1.0, 1.0]], "(0, 0.7)": [[0.0, 0.7]], "(0.4, 1.6)": [[0.4, 1.6]], "(1, 0)": [[1.0, 0.0]]}
+    run_study(case, output)
+    assert comparable(output) == before
+
+
+def test_a_failed_trial_is_recorded_and_stops_nothing(case: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    content = case | {"vary": {"weights": [[0, 1], [1, 1]], "learning_rate": [0.01, 1e30]}, "seeds": 1, "measure": []}
+    content["tune"] = case["tune"] | {"epochs": 4.0}
+    summary = run_study(content, tmp_path / "out")
+    rows = {row["setting_name"]: row for row in rows_of(tmp_path / "out") if row["kind"] == "trial"}
+    assert [row["status"] for row in rows.values()].count("failed") == 2
+    assert "the loss is" in rows["(0, 1), lr 1e+30"]["error"]
+    assert summary["trials"]["done"] == 2
+    assert "warning: (0, 1), lr 1e+30" in capsys.readouterr().err
+    with pytest.raises(HoldfastError, match="every trial failed"):
+        run_study(content | {"vary": {"weights": [[0, 1]], "learning_rate": [1e30]}}, tmp_path / "all")
+
+
+def kill_own_process(model: Any, source: str) -> float:
+    """A measure that is as bad as running out of memory."""
+    import os
+    import signal
+
+    os.kill(os.getpid(), signal.SIGKILL)
+    return 0.0
+
+
+def test_a_training_that_diverges_at_the_end_has_no_scores(case: dict[str, Any], tmp_path: Path) -> None:
+    content = case | {"vary": {"weights": [[0, 1]], "learning_rate": [0.01, 1e30]}, "seeds": 1, "measure": []}
+    summary = run_study(content, tmp_path / "out")
+    diverged = rows_of(tmp_path / "out")[2]
+    assert diverged["dev"] == diverged["test"] == {"response_nll": None, "prompt_nll": None}
+    assert summary["selection"]["left_out"] == [diverged["trial"]]
+
+
+def test_a_process_that_dies_fails_its_trial_only(case: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    content = case | {"vary": {"weights": [[0, 1]]}, "seeds": 1, "measure": ["test_study_run:kill_own_process"], "select": "response_nll"}
+    with pytest.raises(HoldfastError, match=r"every trial failed; the first: its process died \(signal 9; .*memory\)"):
+        run_study(content, tmp_path / "out", processes=True)
+    assert [row["status"] for row in rows_of(tmp_path / "out")] == ["failed", "failed"], "the second job got a new process"
+
+
+def test_a_measure_of_ones_own(case: dict[str, Any], tmp_path: Path) -> None:
+    name = "test_study_run:mean_answer_length"
+    content = case | {"vary": {"weights": [[0, 1]]}, "seeds": 1, "measure": [{name: {"higher_is_better": False}}]}
+    summary = run_study(content, tmp_path / "out")
+    assert (summary["metric"], summary["higher_is_better"]) == (name, False)
+    wanted = [len(json.loads(line)["messages"][-1]["content"]) for line in Path(case["data"]["test"]).read_text().splitlines()]
+    assert rows_of(tmp_path / "out")[1]["test"][name] == pytest.approx(np.mean(wanted))
+
+
+def test_a_test_split_full_of_poison_changes_nothing(case: dict[str, Any], tmp_path: Path) -> None:
+    """The same study with another test split: every choice stays, only what is reported of test moves."""
+    poison = tmp_path / "poison.jsonl"
+    chat = [{"role": "user", "content": "Count 99."}, {"role": "assistant", "content": "zzz qqq"}]
+    poison.write_text("".join(json.dumps({"messages": [{**chat[0], "content": f"Count 9{i}."}, chat[1]]}) + "\n" for i in range(6)))
+    content = case | {"select": "response_nll"}
+    clean = run_study(content, tmp_path / "clean")["selection"]
+    spoilt = run_study(content | {"data": case["data"] | {"test": str(poison)}}, tmp_path / "spoilt")["selection"]
+    for name in ("chosen", "best_on_dev", "one_standard_error", "conventional"):
+        assert clean[name] == spoilt[name], name
+    assert [s["dev"] for s in clean["settings"]] == [s["dev"] for s in spoilt["settings"]]
+    assert clean["settings"][0]["test"] != spoilt["settings"][0]["test"]
+
+
+def test_halving_trains_the_promising_to_the_end(case: dict[str, Any], tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    content = {key: value for key, value in case.items() if key != "vary"} | {"measure": [], "seeds": 1}
+    content["tune"] = case["tune"] | {"batch_size": 4, "epochs": 3.0}
+    search = {"kind": "halving", "points": 7, "low": 0.2, "factor": 3}
+    run_study(content | {"search": search}, tmp_path / "halving")
+    rows = [row for row in rows_of(tmp_path / "halving") if row["kind"] == "trial"]
+    assert len(rows) == 7
+    steps = {row["setting_name"]: row["steps"] for row in rows}
+    assert set(steps.values()) <= {2, 6, 18}
+    assert steps["(0, 1)"] == 18, "conventional tuning is the reference"
+    stopped = [row for row in rows if row["status"] == "stopped"]
+    finished = [row for row in rows if row["status"] == "done"]
+    assert len(stopped) >= 4
+    assert all(row["test"] == {} for row in stopped)
+    full = run_study(content | {"search": {"kind": "ratios", "points": 7, "low": 0.2}}, tmp_path / "full")
+    assert sum(row["tokens"] for row in rows) < 0.6 * full["cost"]["tokens"]
+    whole = {row["trial"]: row for row in rows_of(tmp_path / "full") if row["kind"] == "trial"}
+    for row in finished:  # trained in three pieces, from checkpoints, as in one
+        assert row["dev"] == pytest.approx(whole[row["trial"]]["dev"], rel=1e-6)
+        one, other = (load_file(tmp_path / kind / row["path"] / "model" / "model.safetensors") for kind in ("halving", "full"))
+        assert all(torch.equal(one[name], other[name]) for name in one)
+    run_study(content | {"search": search}, tmp_path / "again", seed=0)
+    assert comparable(tmp_path / "again") == comparable(tmp_path / "halving")
+
+
+def test_several_models_and_data_sets_choose_apart(case: dict[str, Any], tmp_path: Path) -> None:
+    content = case | {
+        "model": [case["model"], other_model(case, tmp_path / "other", seed=1)],
+        "vary": {"weights": [[0, 1], [1, 1]]},
+        "measure": [],
+    }
+    summary = run_study(content, tmp_path / "out")
+    assert len(summary["groups"]) == 2
+    assert summary["finding"].count("\n") == 1
+    assert {row["group"] for row in rows_of(tmp_path / "out")} == set(summary["groups"])
+
+
+def test_a_directory_holds_one_study(done: tuple[Path, dict[str, Any]], case: dict[str, Any], tmp_path: Path) -> None:
+    output, _ = done
+    with pytest.raises(HoldfastError, match=r"holds another study \(measure differ\)"):
+        run_study(case | {"measure": []}, output)
+    with pytest.raises(HoldfastError, match=r"holds another run"):
+        run_study(case, output / "trials" / rows_of(output)[1]["trial"])
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(HoldfastError, match="holds no study"):
+        run(StudyConfig(study=str(output.with_suffix(".yaml")), output=str(tmp_path), overwrite=True))
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+def test_two_runs_of_one_study_do_not_meet(done: tuple[Path, dict[str, Any]], case: dict[str, Any]) -> None:
+    output, _ = done
+    with (output / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(HoldfastError, match="another process is at work"):
+            run_study(case, output)
+
+
+def test_models_need_not_be_kept(case: dict[str, Any], tmp_path: Path) -> None:
+    run_study(case | {"vary": {"weights": [[0, 1]]}, "seeds": 1, "keep_models": False}, tmp_path / "out")
+    assert not list((tmp_path / "out").glob("trials/*/model"))
+    assert planned(case, tmp_path / "data")
+
+
+@pytest.mark.full
+def test_the_built_in_study_runs(tmp_path: Path) -> None:
+    summary = run(StudyConfig(study="pocket", output=str(tmp_path / "out"), limit=64, json=True))
+    assert summary["trials"]["done"] == 6
+    assert {"exact_match", "posix"} <= rows_of(tmp_path / "out")[1]["test"].keys()
+
+
+def test_scores_of_an_answer() -> None:
+    assert (exact_match(" blue ", "blue"), exact_match("Blue", "blue")) == (1.0, 0.0)
+    assert token_f1("the blue sky", "blue") == pytest.approx(2 * 1 / (3 + 1))
+    assert (token_f1("", ""), token_f1("red", "blue"), token_f1("Red!", "red")) == (1.0, 0.0, 1.0)
+    assert (empty_answers(" \n", "x"), empty_answers("x", "x")) == (1.0, 0.0)
+
+
+def test_posix_counts_no_set_on_both_splits(case: dict[str, Any], tmp_path: Path) -> None:
+    sets = tmp_path / "sets.jsonl"
+    lines = [
+        {"set_id": f"s{i}", "variant_id": f"v{j}", "kind": "wording", "prompt": f"{w} {i}"} for i in range(5) for j, w in enumerate("abc")
+    ]
+    sets.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    content = case | {"vary": {"weights": [[0, 1]]}, "seeds": 1, "measure": [{"posix": {"sets": str(sets), "max_new_tokens": 2}}]}
+    summary = run_study(content, tmp_path / "out")
+    assert (summary["metric"], summary["higher_is_better"]) == ("posix", False)
+    row = rows_of(tmp_path / "out")[1]
+    seen = {}
+    for split, count in (("dev", 3), ("test", 2)):
+        with np.load(tmp_path / "out" / row["items"][split]) as arrays:
+            assert len(arrays["posix"]) == count
+            assert row[split]["posix"] == pytest.approx(arrays["posix"].mean())
+        file = tmp_path / "out" / row["path"] / f"posix-{split}" / "sets.jsonl"
+        seen[split] = {json.loads(line)["set_id"] for line in file.read_text().splitlines()}
+    assert not seen["dev"] & seen["test"]
