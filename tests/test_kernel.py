@@ -15,7 +15,7 @@ from torch import Tensor
 
 from holdfast.errors import HoldfastError
 from holdfast.tune.adaptive import Adaptive, parse
-from holdfast.tune.chunk import choose, no_kernel
+from holdfast.tune.chunk import choose, fusable_rows, no_kernel
 from holdfast.tune.loss import adaptive_factor, token_nll, weighted_linear_cross_entropy
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -213,6 +213,12 @@ def test_a_kernel_that_cannot_run_says_why() -> None:
     with pytest.raises(HoldfastError, match="head triton"):
         choose("triton", torch.device("cpu"), torch.float32)
     assert no_kernel("cpu") is not None
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
+def test_the_rows_for_compilers_are_exact(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("holdfast.tune.loss.choose", lambda *_: fusable_rows)
+    agree(case, "auto")
 
 
 def test_low_precision_without_a_compiler_is_still_right(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,7 @@
 """Benchmarks on a tuned model, or any other: config in, rows and scores with intervals out.
 
-    suites -> local data -> harness (lm-evaluation-harness) -> items -> scores
-              questions  -> answers -> judge (the user's)   -> items -> scores -> pipeline; compare
+suites -> local data -> harness (lm-evaluation-harness) -> items -> scores
+          questions  -> answers -> judge (the user's)   -> items -> scores -> pipeline; compare
 """
 
 from __future__ import annotations

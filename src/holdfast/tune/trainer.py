@@ -178,7 +178,7 @@ class WeightedTrainer(Trainer):
         else:
             logits = model(**given, use_cache=False).logits
             nll = token_nll(logits, ids)
-            if adaptive is not None:
+            if adaptive is not None and adapts is not None:
                 weights_BT = weights_BT * torch.where(adapts, adaptive_factor(adaptive, logits, nll), 1.0)
             loss = divide(torch.where(weights_BT != 0, weights_BT * nll, 0).sum(), divisor)
         return loss, (nll if layout is None else layout.unpack(nll)).detach()
