@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
-import os
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +33,10 @@ def stand_in(spec: Spec, folder: Path) -> Spec:
     models = []
     for name in spec.models:
         copy = folder / name.split("/")[-1]
-        if not copy.exists():
-            os.symlink(pocket.model_path(), copy)
+        if not copy.exists():  # a study refuses one model under two names, so the configs differ
+            shutil.copytree(pocket.model_path(), copy)
+            config = json.loads((copy / "config.json").read_text(encoding="utf-8"))
+            (copy / "config.json").write_text(json.dumps(config | {"stand_in_for": name}), encoding="utf-8")
         models.append(str(copy))
     files = {split: folder / f"{split}.jsonl" for split in ("train", "dev", "test")}
     for split, file in files.items():
