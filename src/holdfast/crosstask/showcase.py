@@ -87,5 +87,5 @@ def _line(made: dict[str, Any]) -> str:
     return (
         f"cross-task prompting, base model: zero-shot {shown(made['zero_shot'])}; "
         f"with one example of another task {shown(made['cross_task'])}; "
-        f"{d['difference']:+.1f} points [{d['low']:+.1f}, {d['high']:+.1f}]: {verdict}"
+        f"{round(d['difference'], 1) + 0.0:+.1f} points [{d['low']:+.1f}, {d['high']:+.1f}]: {verdict}"
     )
