@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -95,57 +96,19 @@ def test_a_bad_name_stops_the_run_before_anything_is_read(tmp_path: Path) -> Non
     assert not (tmp_path / "run").exists()
 
 
+def tuned(output: Path, **options: Any) -> dict[str, Any]:
+    shape = {"limit": 20, "max_steps": 2, "batch_size": 8, "eval_share": 0.2}
+    return train(TuneConfig(model="pocket", data="pocket:instructions", output=str(output), **(shape | options)))
+
+
 def test_evaluation_does_not_know_of_it_and_training_does(tmp_path: Path) -> None:
-    made = {
-        method: train(
-            TuneConfig(
-                model="pocket",
-                data="pocket:instructions",
-                output=str(tmp_path / method),
-                limit=20,
-                max_steps=2,
-                batch_size=8,
-                adaptive=method,
-                eval_share=0.2,
-            )
-        )
-        for method in ("none", "dft")
-    }
-    assert made["none"]["before"] == made["dft"]["before"]
-    assert made["none"]["after"]["response_nll"] != made["dft"]["after"]["response_nll"]
+    plain, dft = (tuned(tmp_path / method, adaptive=method) for method in ("none", "dft"))
+    assert plain["before"] == dft["before"]
+    assert plain["after"]["response_nll"] != dft["after"]["response_nll"]
 
 
 def test_prompt_tokens_are_left_alone_unless_asked(tmp_path: Path) -> None:
-    made = {
-        on: train(
-            TuneConfig(
-                model="pocket",
-                data="pocket:instructions",
-                output=str(tmp_path / on),
-                limit=20,
-                max_steps=2,
-                batch_size=8,
-                prompt_weight=1.0,
-                response_weight=0.0,
-                adaptive="dft",
-                adaptive_on=on,
-                eval_share=0.2,
-            )
-        )
-        for on in ("response", "all")
-    }
-    plain = train(
-        TuneConfig(
-            model="pocket",
-            data="pocket:instructions",
-            output=str(tmp_path / "plain"),
-            limit=20,
-            max_steps=2,
-            batch_size=8,
-            prompt_weight=1.0,
-            response_weight=0.0,
-            eval_share=0.2,
-        )
-    )
-    assert made["response"]["after"] == plain["after"]
-    assert made["all"]["after"] != plain["after"]
+    only_prompts = {"prompt_weight": 1.0, "response_weight": 0.0}
+    plain = tuned(tmp_path / "plain", **only_prompts)
+    assert tuned(tmp_path / "response", adaptive="dft", **only_prompts)["after"] == plain["after"]
+    assert tuned(tmp_path / "all", adaptive="dft", adaptive_on="all", **only_prompts)["after"] != plain["after"]
