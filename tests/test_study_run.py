@@ -17,7 +17,9 @@ from holdfast.errors import HoldfastError
 from holdfast.study import run
 from holdfast.study.answers import empty_answers, exact_match, token_f1
 from holdfast.study.measure import nll_sums
+from holdfast.study.search import rung_steps
 from holdfast.study.sources import load_tokens
+from holdfast.study.spec import Search
 from holdfast.tune import train
 from study_case import comparable, make_case, other_model, planned, rows_of, run_study
 
@@ -191,14 +193,14 @@ def test_halving_trains_the_promising_to_the_end(case: dict[str, Any], tmp_path:
     from safetensors.torch import load_file
 
     content = {key: value for key, value in case.items() if key != "vary"} | {"measure": [], "seeds": 1}
-    content["tune"] = case["tune"] | {"batch_size": 4, "epochs": 3.0}
+    content["tune"] = case["tune"] | {"batch_size": 4, "epochs": 12.0}
     search = {"kind": "halving", "points": 7, "low": 0.2, "factor": 3}
     run_study(content | {"search": search}, tmp_path / "halving")
     rows = [row for row in rows_of(tmp_path / "halving") if row["kind"] == "trial"]
     assert len(rows) == 7
     steps = {row["setting_name"]: row["steps"] for row in rows}
-    assert set(steps.values()) <= {2, 6, 18}
-    assert steps["(0, 1)"] == 18, "conventional tuning is the reference"
+    assert set(steps.values()) <= {8, 24, 72}
+    assert steps["(0, 1)"] == 72, "conventional tuning is the reference"
     stopped = [row for row in rows if row["status"] == "stopped"]
     finished = [row for row in rows if row["status"] == "done"]
     assert len(stopped) >= 4
@@ -212,6 +214,12 @@ def test_halving_trains_the_promising_to_the_end(case: dict[str, Any], tmp_path:
         assert all(torch.equal(one[name], other[name]) for name in one)
     run_study(content | {"search": search}, tmp_path / "again", seed=0)
     assert comparable(tmp_path / "again") == comparable(tmp_path / "halving")
+
+
+def test_no_rung_ends_before_anything_is_learnt() -> None:
+    assert rung_steps(72, Search("halving", rungs=4)) == [8, 24, 72]
+    assert rung_steps(32, Search("halving")) == [10, 32]
+    assert rung_steps(7, Search("halving")) == [7]
 
 
 def test_several_models_and_data_sets_choose_apart(case: dict[str, Any], tmp_path: Path) -> None:

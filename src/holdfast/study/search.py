@@ -21,6 +21,8 @@ from holdfast.study.jobs import Job, Row, job_of
 from holdfast.study.planning import Group, StudyPlan, Trial
 from holdfast.study.spec import Search
 
+_LEAST_STEPS = 8
+
 Run = Callable[[list[Job]], Iterator[tuple[Job, Row]]]
 """Does jobs, or finds that they are done; yields as they end."""
 
@@ -38,9 +40,10 @@ def search(plan: StudyPlan, run: Run) -> Iterator[Row]:
 
 
 def rung_steps(steps: int, search: Search) -> list[int]:
-    """Where the rungs end, the last being the end of the training. Rungs of less than one step are left out."""
+    """Where the rungs end, the last being the end of the training. Rungs of fewer than eight steps are left out: at the end of a warm-up
+    nothing has been learnt yet, and equal scores would stop trials by chance."""
     found = [steps // search.factor**k for k in range(search.rungs)]
-    return sorted({step for step in found if step >= 1})
+    return sorted({step for step in found if step >= _LEAST_STEPS or step == steps})
 
 
 def expected_tokens(plan: StudyPlan) -> int:
