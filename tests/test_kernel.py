@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -213,6 +214,32 @@ def test_a_kernel_that_cannot_run_says_why() -> None:
     with pytest.raises(HoldfastError, match="head triton"):
         choose("triton", torch.device("cpu"), torch.float32)
     assert no_kernel("cpu") is not None
+
+
+@pytest.mark.skipif(INTERPRETED, reason="interpreted functions are not compiled")
+@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason='the kernel needs Triton: pip install "holdfast[kernels]"')
+@pytest.mark.parametrize("full", [False, True], ids=["plain", "all options"])
+@pytest.mark.parametrize("logits", ["*bf16", "*fp32"])
+@pytest.mark.parametrize("capability", [80, 90])
+def test_the_kernel_compiles_for_gpus_that_are_not_here(
+    capability: int, logits: str, full: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Down to machine code of an A100 and an H100, in the longest block. Running it needs the GPU."""
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    from holdfast.tune.kernel import _LONGEST_BLOCK, _rows
+
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    fixed = dict.fromkeys(("HAS_BIAS", "HAS_CAP", "ADAPTIVE", "SOME", "HAS_ENTROPY"), full) | {"GRAD": True, "BLOCK": _LONGEST_BLOCK}
+    fixed |= {} if full else dict.fromkeys(("bias_ptr", "adapts_ptr", "entropy_ptr"))
+    types = {"x_ptr": logits, "bias_ptr": logits, "target_ptr": "*i64", "adapts_ptr": "*i1", "stride": "i32", "vocabulary": "i32"}
+    types |= dict.fromkeys(("weight_ptr", "entropy_ptr", "nll_ptr", "g_ptr"), "*fp32")
+    signature = {name: "constexpr" if name in fixed else types.get(name, "fp32") for name in _rows.arg_names}
+    source = ASTSource(_rows, signature, constexprs={(_rows.arg_names.index(name),): value for name, value in fixed.items()})
+    made = triton.compile(source, target=GPUTarget("cuda", capability, 32), options={"num_warps": 32})
+    assert made.asm["cubin"]
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
