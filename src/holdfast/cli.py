@@ -24,6 +24,8 @@ COMMANDS: dict[str, tuple[type, str]] = {
     "crosstask run": (configs.CrossTaskConfig, "holdfast.crosstask:transfer"),
     "crosstask label": (configs.LabelConfig, "holdfast.crosstask:label"),
     "crosstask analyse": (configs.AnalyseConfig, "holdfast.crosstask:analyse"),
+    "bench run": (configs.BenchConfig, "holdfast.bench:run"),
+    "bench compare": (configs.BenchCompareConfig, "holdfast.bench:compare"),
     "study plan": (configs.StudyConfig, "holdfast.study:plan"),
     "study run": (configs.StudyConfig, "holdfast.study:run"),
     "study best": (configs.BestConfig, "holdfast.study.best:best"),

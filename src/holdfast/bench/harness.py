@@ -1,0 +1,261 @@
+"""lm-evaluation-harness on one of our models: pins in, the harness's results and samples out.
+
+The harness builds prompts, filters answers and computes metrics. Ours: which task and how many shots, local data, templates, the cache of
+answers that lets a killed run go on, and the scorer behind log-likelihoods where many prompts share a prefix.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from holdfast.bench.local import write_tasks
+from holdfast.bench.shared import harness_model
+from holdfast.bench.suites import Pin, pins_of
+from holdfast.errors import HoldfastError, nearest
+from holdfast.lm import LM, load
+
+_FORM = "docs/bench.md has the form of the rows of --data-dir"
+EXTRA = 'pip install "holdfast[bench]"'
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to ask. ``template``: a name of ``holdfast.chat`` or ``none``; ``folder``: for the cache and the task files of local data."""
+
+    template: str
+    folder: Path
+    data_dir: str | None = None
+    limit: int | None = None
+    seed: int = 0
+    batch_size: int = 16
+    max_new_tokens: int | None = None
+    cache: str | None = None
+    sharing: bool = True
+
+
+def check_extra(pins: Sequence[Pin]) -> None:
+    """Everything that would fail later for want of an installation, before a model is loaded.
+
+    Raises:
+        HoldfastError: says what to install, or to download, with which command.
+    """
+    try:
+        with _quiet():
+            import lm_eval.tasks  # noqa: F401
+    except ImportError as error:
+        raise HoldfastError(f"lm-evaluation-harness is not installed, or not whole: {error}", hint=EXTRA) from error
+    if any("ifeval" in pin.task for pin in pins):
+        try:
+            import immutabledict  # noqa: F401
+            import langdetect  # noqa: F401
+            import nltk
+        except ImportError as error:
+            raise HoldfastError(f"IFEval needs a package that is missing: {error}", hint=EXTRA) from error
+        try:
+            nltk.data.find("tokenizers/punkt_tab")
+        except LookupError:
+            raise HoldfastError(
+                "IFEval splits answers into sentences with data of nltk that is not on this machine (punkt_tab, about 4 MB)",
+                hint="python -m nltk.downloader punkt_tab",
+            ) from None
+
+
+def find_tasks(pins: Sequence[Pin], settings: Settings) -> Any:
+    """The harness's tasks and groups of these pins, with their shots set: a dict of ``tasks``, ``groups`` and ``group_map``.
+
+    Raises:
+        HoldfastError: unknown name, rows that cannot be got, or an answer length that the model has no room for.
+    """
+    with _quiet():
+        manager = _manager([pin.task for pin in pins], settings)
+        made: dict[str, Any] = {"tasks": {}, "groups": {}, "group_map": {}}
+        for pin in pins:
+            loaded = _loaded(manager, pin.task, settings)
+            for task in loaded["tasks"].values():
+                if pin.shots is not None:
+                    task.set_config(key="num_fewshot", value=pin.shots)
+            for key, part in loaded.items():
+                made[key] |= part
+    return made
+
+
+def evaluate(lm: LM, loaded: dict[str, Any], settings: Settings) -> dict[str, Any]:
+    """The harness's whole result: ``results``, ``groups``, ``samples``, ``versions``, ``n-shot``, ``configs``, ...
+
+    Answers that are in ``settings.cache`` are not asked again; the rest are put there as they come.
+    """
+    import lm_eval
+
+    _fit_answers(loaded["tasks"], lm.context, settings.max_new_tokens)
+    with _quiet(), _explained(settings):
+        model = harness_model(lm, batch_size=settings.batch_size, template=settings.template, sharing=settings.sharing)
+        return dict(
+            lm_eval.simple_evaluate(
+                model=model,
+                tasks=list(loaded["tasks"]),
+                task_manager=_Loaded(loaded),
+                limit=settings.limit,
+                use_cache=settings.cache,
+                bootstrap_iters=100,  # for its own standard errors; our intervals are made from the items
+                apply_chat_template=settings.template != "none",
+                batch_size=settings.batch_size,
+                random_seed=settings.seed,
+                numpy_random_seed=settings.seed,
+                torch_random_seed=settings.seed,
+                fewshot_random_seed=settings.seed,
+            )
+            or {}
+        )
+
+
+def preview(pin: Pin, settings: Settings, tokenizer: Any) -> tuple[str, dict[str, int]]:
+    """The first prompt of a benchmark, and its number of tasks and items."""
+    from holdfast.bench.shared import chat_renderer
+
+    loaded = find_tasks([pin], settings)
+    sizes = [min(len(task.eval_docs), settings.limit or len(task.eval_docs)) for task in loaded["tasks"].values()]
+    task = next(iter(loaded["tasks"].values()))
+    task.set_fewshot_seed(seed=settings.seed)
+    chat = settings.template != "none"
+    with _quiet(), _explained(settings):
+        task.build_all_requests(
+            limit=1, rank=0, world_size=1, apply_chat_template=chat, fewshot_as_multiturn=True,
+            chat_template=chat_renderer(tokenizer, settings.template) if chat else None, tokenizer_name="preview",
+        )  # fmt: skip
+    return str(task.instances[0].args[0]), {"tasks": len(sizes), "items": sum(sizes)}
+
+
+def scores(model: str, tasks: list[str], *, data_dir: str | None, limit: int | None, seed: int) -> dict[str, dict[str, Any]]:
+    """See ``holdfast.bench.harness_scores``."""
+    from holdfast.bench.items import flat_scores
+    from holdfast.bench.template import template_for
+
+    pins = pins_of(tasks)
+    check_extra(pins)
+    with tempfile.TemporaryDirectory() as folder:
+        settings = Settings("none", Path(folder), data_dir, limit, seed)
+        loaded = find_tasks(pins, settings)
+        lm = load(model)
+        settings = Settings(template_for(model, "auto", lm.tokenizer), Path(folder), data_dir, limit, seed)
+        return flat_scores(evaluate(lm, loaded, settings), loaded, pins)
+
+
+class _Loaded:
+    """What ``simple_evaluate`` asks a task manager for, answered with tasks that are loaded already (their shots are set)."""
+
+    def __init__(self, loaded: dict[str, Any]) -> None:
+        self.loaded, self.all_tasks, self.task_index = loaded, list(loaded["tasks"]), dict[str, Any]()
+
+    def load(self, _: Any) -> dict[str, Any]:
+        return self.loaded
+
+
+def _manager(names: Sequence[str], settings: Settings) -> Any:
+    """A task manager that has read no more of the harness's 14 000 files than it must."""
+    import lm_eval.tasks
+    from lm_eval.tasks import TaskManager
+
+    home = Path(lm_eval.tasks.__file__).parent
+    own = [settings.data_dir] if settings.data_dir and any(Path(settings.data_dir).rglob("*.yaml")) else []
+    near = [str(folder) for folder in sorted({folder for name in names for folder in _folders(home, name)})] + own
+    whole = False
+    manager = TaskManager(include_path=near, include_defaults=False)
+    if any(name not in manager.all_tasks for name in names):
+        manager, whole = TaskManager(include_path=own or None, include_defaults=True), True
+    for name in names:
+        if name not in manager.all_tasks:
+            raise HoldfastError(f"no task '{name}' in this harness", hint=nearest(name, manager.all_tasks))
+    if settings.data_dir is None:
+        return manager
+    entries = [manager.task_index[leaf] for name in names for leaf in _leaves(manager, name)]
+    theirs = [(e.name, e.yaml_path, e.cfg or {}) for e in entries if e.yaml_path and home in e.yaml_path.parents]
+    if not theirs:
+        return manager
+    write_tasks(theirs, Path(settings.data_dir), settings.folder / "tasks")
+    return TaskManager(include_path=[*(own if whole else near), str(settings.folder / "tasks")], include_defaults=whole)
+
+
+def _folders(home: Path, name: str) -> list[Path]:
+    """The harness's folder that a task's name begins with, if there is one."""
+    parts = name.split("_")
+    return [path for n in range(1, len(parts) + 1) if (path := home / "_".join(parts[:n])).is_dir()][:1]
+
+
+def _leaves(manager: Any, name: str) -> list[str]:
+    entry = manager.task_index[name]
+    if entry.kind.name == "TAG":
+        return sorted(entry.tags)
+    if entry.kind.name != "GROUP":
+        return [name]
+    return [leaf for child in _children((entry.cfg or {})["task"]) for leaf in _leaves(manager, child)]
+
+
+def _children(members: Any) -> Iterator[str]:
+    for member in members if isinstance(members, list) else [members]:
+        if isinstance(member, str):
+            yield member
+        elif isinstance(member.get("task"), list):
+            yield from _children(member["task"])
+        else:
+            yield member.get("task") or member["group"]
+
+
+def _loaded(manager: Any, name: str, settings: Settings) -> dict[str, Any]:
+    try:
+        return dict(manager.load([name]))
+    except HoldfastError:
+        raise
+    except Exception as error:  # whatever the hub, the data library or a task's own code raises
+        raise HoldfastError(
+            f"task {name}: its data cannot be loaded ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''})",
+            hint=_FORM if settings.data_dir else "the hub is needed for it, or --data-dir with local files (docs/bench.md)",
+        ) from error
+
+
+def _fit_answers(tasks: dict[str, Any], context: int, most: int | None) -> None:
+    """Cap how long an answer may get: what was asked for, and never more than half of the context, which the prompt needs too."""
+    for task in tasks.values():
+        if task.get_config("output_type") != "generate_until":
+            continue
+        own = int((task.get_config("generation_kwargs") or {}).get("max_gen_toks", 256))
+        length = min(most or own, context // 2)
+        if length != own or most:
+            task.set_config(key="generation_kwargs", value={"max_gen_toks": length}, update=True)
+
+
+@contextlib.contextmanager
+def _explained(settings: Settings) -> Iterator[None]:
+    """Rows of another form than a task's prompts and filters expect fail anywhere inside the harness."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError) as error:
+        if settings.data_dir is None:
+            raise
+        raise HoldfastError(
+            f"the harness failed on the rows of --data-dir {settings.data_dir} ({type(error).__name__}: {error})",
+            hint=_FORM,
+        ) from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The harness's chatter: what it prints goes to stderr, bars are for terminals only, and its log begins at errors."""
+    logs = [logging.getLogger(name) for name in ("lm_eval", "transformers")]
+    levels = [log.level for log in logs]
+    for log in logs:
+        log.setLevel(logging.ERROR)
+    bars = contextlib.nullcontext() if sys.stderr.isatty() else contextlib.redirect_stderr(io.StringIO())
+    try:
+        with contextlib.redirect_stdout(sys.stderr), bars:
+            yield
+    finally:
+        for log, level in zip(logs, levels, strict=True):
+            log.setLevel(level)

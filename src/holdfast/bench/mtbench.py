@@ -1,0 +1,186 @@
+"""MT-Bench: our answers in FastChat's files, graded 1-10 by the user's judge with FastChat's published prompts, which --data-dir holds.
+
+OUTPUT/mt_bench/model_answer/MODEL.jsonl          choices[0].turns: what FastChat's llm_judge reads
+OUTPUT/mt_bench/model_judgment/JUDGE_single.jsonl one line per question and turn: what its show_result.py reads
+
+FastChat's own gen_judgment is not called: fschat 0.2.36 needs openai < 1 (AlpacaEval needs a later one), takes only judges that its code
+lists, waits for a key to be pressed, ships neither prompts nor reference answers, and writes an unreachable judge down as a grade of -1.
+Its rules are kept: temperature 0, 2048 tokens, the four single-answer prompts, references for math, reasoning and coding, a grade read
+from [[N]] and else [N], -1 for one that cannot be read (left out of means).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from holdfast.bench.local import read_rows
+from holdfast.bench.openended import Answers, Question, kept_rows
+from holdfast.config import BenchConfig
+from holdfast.errors import HoldfastError
+from holdfast.runs import write_text
+from holdfast.sensitivity.client import Client
+
+_WITH_REFERENCE = ("math", "reasoning", "coding")
+_SOURCE = "https://raw.githubusercontent.com/lm-sys/FastChat/main/fastchat/llm_judge/data"
+_GRADES = (re.compile(r"\[\[(\d+\.?\d*)\]\]"), re.compile(r"\[(\d+\.?\d*)\]"))
+Job = tuple[Question, int]
+
+
+def write_answers(questions: Sequence[Question], answers: Answers, folder: Path, generator: str) -> Path:
+    """``model_answer/MODEL.jsonl``."""
+    file = folder / "model_answer" / f"{_file_name(generator)}.jsonl"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    rows = [
+        {"question_id": _number(q.id), "model_id": generator, "choices": [{"index": 0, "turns": answers[q.id]}]}
+        for q in questions
+    ]  # fmt: skip
+    write_text(file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    return file
+
+
+def check(questions: Sequence[Question], config: BenchConfig) -> None:
+    """Prompts and reference answers are there, or an error that says where they come from."""
+    _prompts(config)
+    _references(config, questions)
+
+
+def verdicts(questions: Sequence[Question], answers: Answers, folder: Path, config: BenchConfig) -> dict[str, dict[str, Any]]:
+    """Question -> {"rating": its grades, "rating_turn_1", "rating_turn_2"}; grades that could not be read are absent.
+
+    Raises:
+        HoldfastError: the judge failed; grades so far are kept, and are not asked for again.
+    """
+    prompts, references = _prompts(config), _references(config, questions)
+    file = folder / "model_judgment" / f"{_file_name(str(config.judge_model))}_single.jsonl"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    known = {(str(row["question_id"]), row["turn"], row["user_prompt"]): row["score"] for row in kept_rows(file)}
+    asked: dict[Job, tuple[dict[str, Any], str]] = {}
+    for question in questions:
+        for turn in range(1, len(question.turns) + 1):
+            template = prompts[_prompt_name(question, turn)]
+            asked[question, turn] = template, _fill(template, question, answers[question.id], references.get(question.id), turn)
+    left = [job for job, (_, prompt) in asked.items() if (job[0].id, job[1], prompt) not in known]
+    known |= _ask(left, asked, file, config)
+    made: dict[str, dict[str, Any]] = {}
+    for (question, turn), (_, prompt) in asked.items():
+        grade = known[question.id, turn, prompt]
+        if grade != -1:
+            own = made.setdefault(question.id, {"rating": []})
+            own["rating"].append(float(grade))
+            own[f"rating_turn_{turn}"] = float(grade)
+    return made
+
+
+def _ask(
+    jobs: Sequence[Job], asked: dict[Job, tuple[dict[str, Any], str]], file: Path, config: BenchConfig
+) -> dict[tuple[str, int, str], float]:
+    client = Client(str(config.judge_url), timeout=config.judge_timeout, retries=config.judge_retries, key=os.environ.get("OPENAI_API_KEY"))
+    lock, failed = threading.Lock(), threading.Event()
+
+    def grade(job: Job) -> tuple[tuple[str, int, str], float] | None:
+        if failed.is_set():  # a judge that is down stays down: do not wait for it once per question
+            return None
+        (question, turn), (template, prompt) = job, asked[job]
+        try:
+            text = _judged(client, str(config.judge_model), template["system_prompt"], prompt)
+        except HoldfastError:
+            failed.set()
+            raise
+        score = read_grade(text)
+        row = {
+            "question_id": _number(question.id), "model": config.model, "judge": [config.judge_model, template["name"]],
+            "user_prompt": prompt, "judgment": text, "score": score, "turn": turn, "tstamp": time.time(),
+        }  # fmt: skip
+        with lock, file.open("a", encoding="utf-8") as opened:
+            opened.write(json.dumps(row, ensure_ascii=False) + "\n")
+        return (question.id, turn, prompt), score
+
+    with ThreadPoolExecutor(config.judge_concurrency) as pool:
+        futures = [pool.submit(grade, job) for job in jobs]
+    errors = [e for f in futures if (e := f.exception()) is not None]
+    if errors and not isinstance(errors[0], HoldfastError):
+        raise errors[0]
+    if errors:
+        done = sum(f.exception() is None and f.result() is not None for f in futures)
+        raise HoldfastError(
+            f"MT-Bench's judge failed after {len(asked) - len(jobs) + done} of {len(asked)} grades: {str(errors[0]).splitlines()[0]}",
+            hint=f"answers and grades so far are kept in {file.parent.parent}; the same command asks for the rest only",
+        )
+    return dict(r for f in futures if (r := f.result()) is not None)
+
+
+def read_grade(text: str) -> float:
+    """The grade in a judgment: [[N]], else [N], else -1."""
+    match = next((m for pattern in _GRADES if (m := pattern.search(text))), None)
+    return float(match.group(1)) if match else -1.0
+
+
+def _judged(client: Client, model: str, system: str, prompt: str) -> str:
+    messages = [{"role": "system", "content": system}, {"role": "user", "content": prompt}]
+    answer = client.post("/chat/completions", {"model": model, "messages": messages, "temperature": 0, "max_tokens": 2048})
+    try:
+        return str(answer["choices"][0]["message"]["content"] or "")
+    except (KeyError, IndexError, TypeError) as error:
+        raise HoldfastError(f"{client.base}/chat/completions: not a chat completion: {json.dumps(answer)[:200]}") from error
+
+
+def _prompt_name(question: Question, turn: int) -> str:
+    kind = "math-" if question.row.get("category") in _WITH_REFERENCE else ""
+    return f"single-{kind}v1" + ("-multi-turn" if turn > 1 else "")
+
+
+def _fill(template: dict[str, Any], question: Question, said: Sequence[str], reference: Sequence[str] | None, turn: int) -> str:
+    names: dict[str, str] = {}
+    for number, text in enumerate(reference or (), 1):
+        names[f"ref_answer_{number}"] = text
+    if turn == 1:
+        names |= {"question": question.turns[0], "answer": said[0]}
+    else:
+        names |= {f"question_{n}": text for n, text in enumerate(question.turns, 1)}
+        names |= {f"answer_{n}": text for n, text in enumerate(said, 1)}
+    return str(template["prompt_template"]).format(**names)
+
+
+def _prompts(config: BenchConfig) -> dict[str, dict[str, Any]]:
+    folder = Path(config.data_dir or "") / "mt_bench"
+    file = next((f for f in (folder / "judge_prompts.jsonl", folder.parent / "judge_prompts.jsonl") if f.is_file()), None)
+    if file is None:
+        raise HoldfastError(
+            f"MT-Bench's judge needs FastChat's prompts, and {folder} has no judge_prompts.jsonl",
+            hint=f"curl -o {folder}/judge_prompts.jsonl {_SOURCE}/judge_prompts.jsonl",
+        )
+    found = {str(row.get("name")): row for row in read_rows(file)}
+    missing = [f"single-{kind}v1{turn}" for kind in ("", "math-") for turn in ("", "-multi-turn") if f"single-{kind}v1{turn}" not in found]
+    if missing:
+        raise HoldfastError(f"{file}: no prompt named {', '.join(missing)}", hint=f"the file is at {_SOURCE}/judge_prompts.jsonl")
+    return found
+
+
+def _references(config: BenchConfig, questions: Sequence[Question]) -> dict[str, list[str]]:
+    wanted = [q for q in questions if q.row.get("category") in _WITH_REFERENCE]
+    folder = Path(config.data_dir or "") / "mt_bench" / "reference_answer"
+    files = sorted(folder.glob("*.jsonl"))
+    found = {str(row["question_id"]): row["choices"][0]["turns"] for row in (read_rows(files[0]) if files else [])}
+    lacking = [q.id for q in wanted if q.id not in found]
+    if lacking:
+        raise HoldfastError(
+            f"MT-Bench's math, reasoning and coding questions are graded against reference answers; none for {len(lacking)} in {folder}",
+            hint=f"curl --create-dirs -o {folder}/gpt-4.jsonl {_SOURCE}/mt_bench/reference_answer/gpt-4.jsonl",
+        )
+    return found
+
+
+def _number(text: str) -> int | str:
+    return int(text) if text.isdigit() else text
+
+
+def _file_name(model: str) -> str:
+    return re.sub(r"[^\w.-]+", "__", model).strip("_") or "model"

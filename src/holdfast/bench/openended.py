@@ -1,0 +1,194 @@
+"""Open-ended benchmarks: questions -> the model's greedy answers -> the user's judge -> rows.
+
+Answers are kept as they come, in the files that AlpacaEval and FastChat read, so that either package can be run on them by hand.
+Without a judge there is no score, and that is said.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from holdfast.bench.local import read_rows
+from holdfast.chat import generation_prompt
+from holdfast.config import BenchConfig
+from holdfast.errors import HoldfastError
+from holdfast.lm import LM
+from holdfast.records import Message, Role
+from holdfast.runs import RunDir
+
+Row = dict[str, Any]
+Answers = dict[str, list[str]]
+_MT_BENCH = "https://raw.githubusercontent.com/lm-sys/FastChat/main/fastchat/llm_judge/data"
+_ANSWER_TOKENS = 1024
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question of one or two turns. ``row`` is the line it came from."""
+
+    id: str
+    turns: tuple[str, ...]
+    row: Row = field(default_factory=dict, compare=False)
+
+    @property
+    def digest(self) -> str:
+        """Digest of what is asked."""
+        return hashlib.sha256(json.dumps(self.turns).encode()).hexdigest()
+
+
+def read(name: str, config: BenchConfig) -> list[Question]:
+    """The questions of ``alpaca_eval`` or ``mt_bench``, from --data-dir or (AlpacaEval) the hub.
+
+    Raises:
+        HoldfastError: not there, or rows of another form.
+    """
+    rows, place = _alpaca_rows(config) if name == "alpaca_eval" else _mt_rows(config)
+    made = []
+    for number, row in enumerate(rows[: config.limit], 1):
+        turns = (row.get("instruction"),) if name == "alpaca_eval" else tuple(row.get("turns") or ())
+        if not turns or not all(isinstance(turn, str) and turn for turn in turns):
+            wanted = "'instruction'" if name == "alpaca_eval" else "'turns'"
+            raise HoldfastError(f"{place}, row {number}: no {wanted}")
+        made.append(Question(str(row.get("question_id", number)), turns, row))
+    return made
+
+
+def check_judge(name: str, questions: Sequence[Question], config: BenchConfig) -> None:
+    """What the judge will need, before a model is loaded for it.
+
+    Raises:
+        HoldfastError: a package, a prompt file or reference answers are missing; says where they are.
+    """
+    if config.judge_url is not None:
+        _package(name).check(questions, config)
+
+
+def answer(name: str, questions: Sequence[Question], lm: LM, template: str, out: RunDir, config: BenchConfig, sha: str) -> Answers:
+    """Greedy answers to every turn; the second turn sees the first and its answer. Those in the file already are not asked again.
+
+    A prompt that leaves no room for an answer in the model's context gets an empty one.
+    """
+    file = out.path / name / f"answers-{sha[:12]}.jsonl"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    known: Answers = {row["id"]: row["turns"] for row in kept_rows(file)}
+    length = min(config.max_new_tokens or _ANSWER_TOKENS, lm.context // 2)
+    left = [q for q in questions if q.id not in known]
+    for start in range(0, len(left), config.batch_size):
+        batch = left[start : start + config.batch_size]
+        said: list[list[str]] = [[] for _ in batch]
+        for turn in range(max(len(q.turns) for q in batch)):
+            asked = [i for i, q in enumerate(batch) if turn < len(q.turns)]
+            prompts = [_prompt(batch[i], said[i], template, lm.tokenizer) for i in asked]
+            for i, text in zip(asked, _fitting(lm, prompts, length, config.batch_size), strict=True):
+                said[i].append(text)
+        with file.open("a", encoding="utf-8") as opened:
+            opened.writelines(json.dumps({"id": q.id, "turns": turns}, ensure_ascii=False) + "\n" for q, turns in zip(batch, said))
+        known |= {q.id: turns for q, turns in zip(batch, said)}
+    return {q.id: known[q.id] for q in questions}
+
+
+def judge(name: str, questions: Sequence[Question], answers: Answers, out: RunDir, config: BenchConfig) -> tuple[list[Row], list[str]]:
+    """Write the answers where the benchmark's package looks for them; have them judged if there is a judge.
+
+    Returns:
+        one row per question, with scores where there are any, and notes.
+    """
+    package = _package(name)
+    place = package.write_answers(questions, answers, out.path / name, config.model)
+    rows = [_row(name, q, answers[q.id]) for q in questions]
+    if config.judge_url is None:
+        return rows, [f"{name}: {len(rows)} answers in {place}; no --judge-url, so no score"]
+    verdicts = package.verdicts(questions, answers, out.path / name, config)
+    for row, question in zip(rows, questions, strict=True):
+        row["scores"] = verdicts.get(question.id, {})
+    lost = sum(_unread(row) for row in rows)
+    return rows, [f"{name}: {lost} of {len(rows)} questions have a verdict that could not be read; it is not counted"] if lost else []
+
+
+def first_prompt(questions: Sequence[Question], template: str, tokenizer: Any) -> str:
+    """What the model will see first."""
+    return _prompt(questions[0], [], template, tokenizer)
+
+
+def _package(name: str) -> Any:
+    from holdfast.bench import alpaca, mtbench
+
+    return alpaca if name == "alpaca_eval" else mtbench
+
+
+def _prompt(question: Question, said: Sequence[str], template: str, tokenizer: Any) -> str:
+    messages = []
+    for turn, text in enumerate(question.turns[: len(said) + 1]):
+        messages.append(Message(Role.USER, text))
+        if turn < len(said):
+            messages.append(Message(Role.ASSISTANT, said[turn]))
+    name = "dialogue" if template == "none" and len(messages) > 1 else "plain" if template == "none" else template
+    return generation_prompt(messages, name, tokenizer)
+
+
+def _fitting(lm: LM, prompts: Sequence[str], length: int, batch_size: int) -> list[str]:
+    sizes = [len(ids) for ids in lm.tokenizer(list(prompts), add_special_tokens=False)["input_ids"]]
+    fits = [i for i, size in enumerate(sizes) if size + length <= lm.context]
+    texts = lm.generate([prompts[i] for i in fits], max_new_tokens=length, batch_size=batch_size) if fits else []
+    found = dict(zip(fits, texts, strict=True))
+    return [found.get(i, "") for i in range(len(prompts))]
+
+
+def kept_rows(file: Path) -> list[Row]:
+    """Whole lines of a file that a killed run may have left with a broken last one."""
+    if not file.exists():
+        return []
+    lines = file.read_text(encoding="utf-8").split("\n")
+    if lines[-1]:  # cut off: forget it, in the file as well
+        file.write_text("".join(line + "\n" for line in lines[:-1]), encoding="utf-8")
+    return [json.loads(line) for line in lines[:-1]]
+
+
+def _row(name: str, question: Question, turns: Sequence[str]) -> Row:
+    about = {"kind": "item", "task": name, "item": question.id, "prompt": "\n".join(question.turns), "answer": "\n".join(turns)}
+    return about | {"turns": list(turns), "hash": question.digest, "version": "", "shots": 0, "scores": {}}
+
+
+def _alpaca_rows(config: BenchConfig) -> tuple[list[Row], Path]:
+    folder = Path(config.data_dir or "") / "alpaca_eval"
+    files = sorted([*folder.glob("*.json"), *folder.glob("*.jsonl")]) if config.data_dir else []
+    if config.data_dir and not files:
+        raise HoldfastError(
+            f"--data-dir {config.data_dir}: no alpaca_eval/*.json",
+            hint="alpaca_eval.json of the hub's tatsu-lab/alpaca_eval: rows of instruction, output, generator, dataset",
+        )
+    path = files[0] if files else _from_hub("tatsu-lab/alpaca_eval", "alpaca_eval.json")
+    return (read_rows(path) if path.suffix == ".jsonl" else json.loads(path.read_text(encoding="utf-8"))), path
+
+
+def _mt_rows(config: BenchConfig) -> tuple[list[Row], Path]:
+    folder = Path(config.data_dir or "") / "mt_bench"
+    named = [folder / name for name in ("question.jsonl", "mt_bench.jsonl")]
+    path = next((p for p in named if config.data_dir and p.is_file()), None)
+    if path is None:
+        raise HoldfastError(
+            "MT-Bench needs --data-dir with mt_bench/question.jsonl" + (f"; {folder} has none" if config.data_dir else ""),
+            hint=f"curl --create-dirs -o DATA/mt_bench/question.jsonl {_MT_BENCH}/mt_bench/question.jsonl",
+        )
+    return read_rows(path), path
+
+
+def _from_hub(repository: str, file: str) -> Path:
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return Path(hf_hub_download(repository, file, repo_type="dataset"))
+    except Exception as error:  # offline, refused, gone: the hub's own classes are many
+        raise HoldfastError(
+            f"{file} of {repository} cannot be fetched ({type(error).__name__})", hint=f"or --data-dir DATA with DATA/alpaca_eval/{file}"
+        ) from error
+
+
+def _unread(row: Row) -> bool:
+    """Whether a verdict is missing: all of AlpacaEval's, or a turn's of MT-Bench."""
+    return len(row["scores"].get("rating", ())) < len(row["turns"]) if row["task"] == "mt_bench" else not row["scores"]

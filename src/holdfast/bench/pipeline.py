@@ -1,0 +1,195 @@
+"""The whole of ``holdfast bench run``, top to bottom: config -> tasks -> answers -> judge -> rows, scores, run directory.
+
+OUTPUT/rows.jsonl     one row per item           OUTPUT/lm-eval/      results.json and samples_*.jsonl as the harness writes them
+OUTPUT/alpaca_eval/   answers, judge's verdicts  OUTPUT/mt_bench/     answers and grades, as FastChat lays them out
+OUTPUT/cache*.db      answers so far, so that a killed run continues
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from holdfast import lm as models
+from holdfast.bench import harness, openended
+from holdfast.bench.items import Row, item_rows, main_metric, members, task_scores
+from holdfast.bench.local import digest
+from holdfast.bench.suites import OPEN_ENDED, PAPER, Pin, chosen
+from holdfast.bench.template import template_for
+from holdfast.config import BenchConfig
+from holdfast.errors import HoldfastError
+from holdfast.runs import RunDir, check_output, open_run, write_text
+
+
+def run(config: BenchConfig) -> dict[str, Any]:
+    """Measure a model on benchmarks and write a run directory.
+
+    Returns:
+        The summary: the pinned score of every benchmark, all scores by task and metric with 95 % intervals, averages, what was pinned.
+        A run that is complete in ``config.output`` is returned if model and data are the same; items answered there are not asked again.
+
+    Raises:
+        HoldfastError: bad input (nothing has been written then), or a judge that failed (what was answered and judged is kept).
+    """
+    pins = chosen(config.suite, config.tasks)
+    _check(config)
+    done = check_output(config, "bench run")
+    closed, opened = [p for p in pins if p.task not in OPEN_ENDED], [p for p in pins if p.task in OPEN_ENDED]
+    if closed:
+        harness.check_extra(closed)
+    questions = {pin.task: openended.read(pin.task, config) for pin in opened}
+    for name, asked in questions.items():
+        openended.check_judge(name, asked, config)
+    tokenizer = models.load_tokenizer(config.model, trust_remote_code=config.trust_remote_code)
+    template = template_for(config.model, config.template, tokenizer)
+    settings = harness.Settings(
+        template, done.path, config.data_dir, config.limit, config.seed, config.batch_size, config.max_new_tokens
+    )  # fmt: skip
+    if config.dry_run:
+        return _preview(closed, questions, settings, tokenizer)
+    lm = models.load(config.model, trust_remote_code=config.trust_remote_code)
+    resolved = _resolved(config, closed, lm, template)
+    if done.summary is not None and done.summary["resolved"] == resolved:
+        print(f"{config.output}: already complete; --overwrite measures anew", file=sys.stderr)
+        return done.summary
+    out = open_run(config, "bench run", resolved)
+    (out.path / "summary.json").unlink(missing_ok=True)  # of the same run over other data, or another state of the model
+    started = time.perf_counter()
+    rows, benchmarks, notes = _closed(closed, lm, replace(settings, cache=str(out.path / f"cache-{resolved['model_sha'][:12]}")), out)
+    for name, asked in questions.items():
+        answers = openended.answer(name, asked, lm, template, out, config, resolved["model_sha"])
+        found, remark = openended.judge(name, asked, answers, out, config)
+        rows += found
+        benchmarks[name] = [row["task"] for row in found[:1]]
+        notes += remark
+    return _write(out, config, pins, rows, benchmarks, {"resolved": resolved, "notes": notes, "seconds": time.perf_counter() - started})
+
+
+def _check(config: BenchConfig) -> None:
+    if config.data_dir is not None and not Path(config.data_dir).is_dir():
+        raise HoldfastError(f"--data-dir {config.data_dir}: no such folder")
+    for name in ("limit", "batch_size", "max_new_tokens", "judge_concurrency"):
+        value = getattr(config, name)
+        if value is not None and value < 1:
+            raise HoldfastError(f"--{name.replace('_', '-')} {value}: at least 1")
+    if (config.judge_url is None) != (config.judge_model is None):
+        raise HoldfastError("a judge needs both --judge-url and --judge-model")
+    if config.judge_url is not None and not config.judge_url.startswith(("http://", "https://")):
+        raise HoldfastError(f"--judge-url {config.judge_url}: an address begins with http:// or https://")
+
+
+def _resolved(config: BenchConfig, closed: list[Pin], lm: models.LM, template: str) -> dict[str, Any]:
+    from importlib.metadata import version
+
+    from holdfast.sensitivity.identity import tokenizer_digest, weights_digest
+
+    return {
+        "harness": version("lm-eval") if closed else None,
+        "template": template,
+        "model_sha": hashlib.sha256((weights_digest(lm.model) + tokenizer_digest(lm.tokenizer)).encode()).hexdigest(),
+        "data_sha": digest(config.data_dir),
+    }
+
+
+def _closed(pins: list[Pin], lm: models.LM, settings: harness.Settings, out: RunDir) -> tuple[list[Row], dict[str, list[str]], list[str]]:
+    """Rows of the harness's tasks, which tasks each benchmark consists of, and what the reader should know."""
+    if not pins:
+        return [], {}, []
+    loaded = harness.find_tasks(pins, settings)
+    results = harness.evaluate(lm, loaded, settings)
+    _write_harness_files(out.path / "lm-eval", results)
+    rows = item_rows(results)
+    tasks = loaded["tasks"]
+    versions = {"version", "num_fewshot", "dataset_path", "dataset_name", "generation_kwargs"}
+    settled = {n: {k: v for k, v in t.dump_config().items() if k in versions} | {"version": t.VERSION} for n, t in tasks.items()}
+    write_text(out.path / "lm-eval" / "tasks.json", json.dumps(settled, indent=1, default=str) + "\n")
+    for row in rows:
+        row |= {"version": str(settled[row["task"]]["version"]), "shots": settled[row["task"]].get("num_fewshot") or 0}
+    return rows, {pin.task: members(loaded, pin.task) for pin in pins}, _cut(rows, lm)
+
+
+def _cut(rows: list[Row], lm: models.LM) -> list[str]:
+    """The harness cuts long prompts from the left without a word; we say how many."""
+    lengths = [len(ids) for ids in lm.tokenizer([row["prompt"] for row in rows], add_special_tokens=False, verbose=False)["input_ids"]]
+    long = sum(length >= lm.context for length in lengths)
+    return [f"{long} of {len(rows)} prompts are longer than the model's {lm.context} tokens and were cut from the left"] if long else []
+
+
+def _write_harness_files(folder: Path, results: dict[str, Any]) -> None:
+    from lm_eval.utils import handle_non_serializable
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for task, samples in results["samples"].items():
+        lines = (json.dumps(sample, default=handle_non_serializable, ensure_ascii=False) + "\n" for sample in samples)
+        write_text(folder / f"samples_{task}.jsonl", "".join(lines))
+    whole = {key: value for key, value in results.items() if key != "samples"}
+    write_text(folder / "results.json", json.dumps(whole, indent=1, default=handle_non_serializable, ensure_ascii=False) + "\n")
+
+
+def _write(
+    out: RunDir, config: BenchConfig, pins: list[Pin], rows: list[Row], benchmarks: dict[str, list[str]], about: dict[str, Any]
+) -> dict[str, Any]:
+    owner = {task: name for name, tasks in benchmarks.items() for task in tasks}
+    for row in rows:
+        row["benchmark"] = owner[row["task"]]
+    write_text(out.rows, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    scores: dict[str, dict[str, Any]] = {}
+    results: dict[str, Any] = {}
+    for pin in pins:
+        own = [row for row in rows if row["benchmark"] == pin.task]
+        scores[pin.task] = task_scores(own, config.seed)
+        if len(benchmarks[pin.task]) > 1:
+            scores |= {task: task_scores([row for row in own if row["task"] == task], config.seed) for task in benchmarks[pin.task]}
+        metric = main_metric(pin, own) if own and own[0]["scores"] else pin.metric
+        found = scores[pin.task].get(metric)
+        results[pin.task] = {"metric": metric, "choice": pin.choice} | (found or {"value": None, "n": 0})
+        _say(pin.task, metric, found)
+    for note in about["notes"]:
+        print(f"note: {note}", file=sys.stderr)
+    return out.finish({
+        "command": "bench run",
+        "model": config.model,
+        "benchmarks": results,
+        "averages": averages(results),
+        "items": len(rows),
+        "scores": {task: found for task, found in scores.items() if found},
+        **about,
+    })  # fmt: skip
+
+
+def averages(results: dict[str, Any]) -> dict[str, Any]:
+    """The plain mean of the benchmarks that have a score, in percent (a rating of 1-10 counts ten times); and, where all five of the paper
+    are there, its own average: their sum over four, which is 1.25 times their mean."""
+    percent = {task: float(r["value"]) * (10 if r["metric"] == "rating" else 100) for task, r in results.items() if r["value"] is not None}
+    made: dict[str, Any] = {"mean": sum(percent.values()) / len(percent) if percent else None, "of": list(percent)}
+    if all(pin.task in percent for pin in PAPER):
+        made["paper_average"] = sum(percent[pin.task] for pin in PAPER) / 4
+    return made
+
+
+def _say(task: str, metric: str, score: dict[str, Any] | None) -> None:
+    if score is None:
+        print(f"{task}: no score", file=sys.stderr)
+    else:
+        print(f"{task} {metric}: {score['value']:.4f} [{score['low']:.4f}, {score['high']:.4f}], n = {score['n']}", file=sys.stderr)
+
+
+def _preview(closed: list[Pin], questions: dict[str, Any], settings: harness.Settings, tokenizer: Any) -> dict[str, Any]:
+    """The first prompt of every benchmark as the model will see it, and how many items and requests there are."""
+    import tempfile
+
+    made: dict[str, Any] = {"command": "bench run", "template": settings.template, "benchmarks": {}}
+    with tempfile.TemporaryDirectory() as folder:
+        for pin in closed:
+            first, counts = harness.preview(pin, replace(settings, folder=Path(folder)), tokenizer)
+            print(f"--- {pin.task}\n{first}", file=sys.stderr)
+            made["benchmarks"][pin.task] = counts
+    for name, asked in questions.items():
+        print(f"--- {name}\n{openended.first_prompt(asked, settings.template, tokenizer)}", file=sys.stderr)
+        made["benchmarks"][name] = {"items": len(asked), "turns": sum(len(q.turns) for q in asked)}
+    return made
