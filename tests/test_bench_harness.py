@@ -296,3 +296,25 @@ def test_a_missing_harness_says_what_to_install(monkeypatch: pytest.MonkeyPatch,
     with pytest.raises(HoldfastError, match="not installed") as caught:
         run(BenchConfig(model="pocket", tasks="mmlu_anatomy", output=str(tmp_path / "run")))
     assert caught.value.hint == 'pip install "holdfast[bench]"'
+
+
+def test_the_example_is_a_configuration(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    example = Path(__file__).resolve().parents[1] / "examples" / "bench.yaml"
+    code = main(["bench", "run", "--config", str(example), "--suite", "", "--tasks", "nothing_like_it", "--output", str(tmp_path / "run")])
+    assert code == 2
+    assert "no task 'nothing_like_it'" in capsys.readouterr().err
+
+
+def test_a_model_is_asked_as_it_was_tuned(tmp_path: Path, tokenizer: Any) -> None:
+    from holdfast.bench.template import template_for
+
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}")
+    (tmp_path / "config.json").write_text(json.dumps({"resolved": {"templates": {"alpaca": 40}}}))
+    assert template_for(str(tmp_path), "auto", tokenizer) == "alpaca"
+    assert template_for(str(tmp_path / "model"), "auto", tokenizer) == "alpaca"
+    assert template_for(str(tmp_path), "none", tokenizer) == "none"
+    assert template_for("pocket", "auto", tokenizer) == "chat"
+    assert template_for("pocket", "auto", make_tokenizer(chat_template=None)) == "none"
+    with pytest.raises(HoldfastError, match="--template alpacca"):
+        template_for("pocket", "alpacca", tokenizer)

@@ -92,6 +92,17 @@ def test_a_judge_with_faults_is_asked_again(data: Path, tmp_path: Path) -> None:
     assert judge.requests == 10
 
 
+def test_a_judge_may_come_later_and_another_one_grades_anew(data: Path, tmp_path: Path) -> None:
+    run(config("mt_bench", data, tmp_path / "run"))
+    values = []
+    for grade in (3, 9):
+        with judging(lambda _, grade=grade: f"[[{grade}]]") as judge:
+            values.append(run(config("mt_bench", data, tmp_path / "run", judge, judge_model=f"judge {grade}"))["benchmarks"]["mt_bench"])
+            run(config("mt_bench", data, tmp_path / "run", judge, judge_model=f"judge {grade}"))
+            assert judge.requests == 5
+    assert [v["value"] for v in values] == [3, 9]
+
+
 def test_nonsense_is_counted_and_left_out(data: Path, tmp_path: Path) -> None:
     with judging(lambda prompt: "I like birds." if "bird" in prompt else "[[5]]") as judge:
         summary = run(config("mt_bench", data, tmp_path / "run", judge))

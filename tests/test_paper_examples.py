@@ -165,3 +165,14 @@ def test_estimates_are_the_arithmetic_that_is_stated() -> None:
     prompts = 5_000 * 61
     posix = 2 * parameters * prompts * (60 + 61 * 30) / speed
     assert f"| 315 of 525 | {63 * posix:,.0f} ({105 * posix:,.0f}) |" in text
+
+
+def test_the_benchmarks_are_the_five_of_the_paper() -> None:
+    from holdfast.bench.suites import SUITES, names
+    from holdfast.cli import _read_config
+    from holdfast.config import BenchConfig
+
+    given = _read_config(BenchConfig, str(PAPER / "bench.yaml"))
+    assert {pin.task for suite in names(given["suite"]) for pin in SUITES[suite]} == {
+        "mmlu_flan_n_shot_generative", "bbh_zeroshot", "ifeval", "alpaca_eval", "mt_bench",
+    }  # fmt: skip

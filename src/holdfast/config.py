@@ -490,6 +490,10 @@ class CheckConfig(RunConfig):
 class BenchConfig(RunConfig):
     """Measure a model on benchmarks: MMLU, BBH, IFEval by lm-evaluation-harness; AlpacaEval and MT-Bench with a judge of yours."""
 
+    continued_with: ClassVar[frozenset[str]] = frozenset(
+        {"batch_size", "judge_url", "judge_model", "judge_python", "judge_concurrency", "judge_timeout", "judge_retries"}
+    )
+    """What may differ when a run is continued: answers are kept, another judge grades them anew."""
     model: str
     """Hub name, local folder, a Holdfast run directory, or `pocket`."""
     suite: str = ""

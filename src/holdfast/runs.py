@@ -148,7 +148,8 @@ def _differences(found: Any, config: RunConfig, command: str) -> list[str]:
         return ["command"]
     given = json.loads(json.dumps(dataclasses.asdict(config)))
     old = found.get("config", {})
-    return sorted(key for key in given.keys() | old.keys() if key not in _IRRELEVANT and given.get(key) != old.get(key))
+    free = _IRRELEVANT | getattr(config, "continued_with", set())
+    return sorted(key for key in given.keys() | old.keys() if key not in free and given.get(key) != old.get(key))
 
 
 def _step(line: str) -> int:

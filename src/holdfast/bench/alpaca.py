@@ -2,7 +2,7 @@
 
 OUTPUT/alpaca_eval/outputs.json       instruction, output, generator, dataset: what `alpaca_eval --model_outputs` reads
 OUTPUT/alpaca_eval/reference.json     the same of text-davinci-003, from the question file
-OUTPUT/alpaca_eval/judge/             the package's own cache of verdicts, from which it goes on
+OUTPUT/alpaca_eval/judge-NAME/        the package's own cache of verdicts, from which it goes on
 
 The package runs in a process of its own, because it reads its settings from the environment when it is imported, and so that it may live in
 an environment of its own (--judge-python). Its prompt, parser and randomised order are used as they are (annotator ``alpaca_eval_gpt4``).
@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from holdfast.bench.openended import Answers, Question
+from holdfast.bench.openended import Answers, Question, file_name
 from holdfast.config import BenchConfig
 from holdfast.errors import HoldfastError
 from holdfast.runs import read_json, write_json
@@ -66,9 +66,11 @@ def verdicts(questions: Sequence[Question], answers: Answers, folder: Path, conf
     Raises:
         HoldfastError: the judge failed; what it judged is kept, in chunks of 16.
     """
-    (folder / "judge").mkdir(exist_ok=True)
+    judge = folder / f"judge-{file_name(str(config.judge_model))}"
+    judge.mkdir(exist_ok=True)
     order = {
-        "folder": str(folder.resolve()), "model": config.judge_model, "timeout": config.judge_timeout, "retries": config.judge_retries,
+        "folder": str(folder.resolve()), "judge": str(judge.resolve()), "model": config.judge_model,
+        "timeout": config.judge_timeout, "retries": config.judge_retries,
     }  # fmt: skip
     done = subprocess.run(
         [_python(config), str(_DRIVER)], input=json.dumps(order), text=True, capture_output=True, env=_environment(config), check=False
@@ -79,7 +81,7 @@ def verdicts(questions: Sequence[Question], answers: Answers, folder: Path, conf
     silent = done.stderr.count(_GAVE_UP)
     if silent:  # after ten refusals the package takes a judge for one that has said nothing
         raise HoldfastError(f"AlpacaEval's judge did not answer {silent} of {len(questions)} questions", hint=_kept(folder))
-    return _read(questions, read_json(folder / "judge" / "verdicts.json"))
+    return _read(questions, read_json(judge / "verdicts.json"))
 
 
 def _kept(folder: Path) -> str:

@@ -14,12 +14,12 @@ CHUNK = 16
 
 
 def main() -> None:
-    """Judge ``FOLDER/outputs.json`` against ``FOLDER/reference.json`` into ``FOLDER/judge``."""
+    """Judge ``FOLDER/outputs.json`` against ``FOLDER/reference.json`` into ``JUDGE/verdicts.json``."""
     order: dict[str, Any] = json.load(sys.stdin)
     import yaml
     from alpaca_eval import annotators, constants
 
-    folder = Path(order["folder"])
+    folder, judge = Path(order["folder"]), Path(order["judge"])
     home = Path(constants.EVALUATORS_CONFIG_DIR)
     annotator = yaml.safe_load((home / "alpaca_eval_gpt4" / "configs.yaml").read_text())["alpaca_eval_gpt4"]
     annotator["prompt_template"] = str(home / annotator["prompt_template"])
@@ -27,15 +27,15 @@ def main() -> None:
         "model_name": order["model"], "is_chat": True, "requires_chatml": True, "price_per_token": 0.0,
         "client_kwargs": {"timeout": order["timeout"], "max_retries": order["retries"]},
     }  # fmt: skip
-    config = folder / "judge" / "configs.yaml"
+    config = judge / "configs.yaml"
     config.write_text(yaml.safe_dump({"judge": annotator}))
-    forget_unread(folder / "judge")
+    forget_unread(judge)
     verdicts = annotators.PairwiseAnnotator(annotators_config=str(config)).annotate_head2head(
         outputs_1=json.loads((folder / "reference.json").read_text(encoding="utf-8")),
         outputs_2=json.loads((folder / "outputs.json").read_text(encoding="utf-8")),
         chunksize=CHUNK,
     )
-    (folder / "judge" / "verdicts.json").write_text(json.dumps(verdicts), encoding="utf-8")
+    (judge / "verdicts.json").write_text(json.dumps(verdicts), encoding="utf-8")
 
 
 def forget_unread(folder: Path) -> None:

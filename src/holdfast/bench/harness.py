@@ -11,6 +11,7 @@ import io
 import logging
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,8 @@ from holdfast.bench.suites import Pin, pins_of
 from holdfast.errors import HoldfastError, nearest
 from holdfast.lm import LM, load
 
+_IN_TURNS = ("chat", "dialogue")
+"""Templates in which few-shot examples are earlier turns; in others they stand in the one message."""
 _FORM = "docs/bench.md has the form of the rows of --data-dir"
 EXTRA = 'pip install "holdfast[bench]"'
 
@@ -80,8 +83,9 @@ def find_tasks(pins: Sequence[Pin], settings: Settings) -> Any:
         for pin in pins:
             loaded = _loaded(manager, pin.task, settings)
             for task in loaded["tasks"].values():
-                if pin.shots is not None:
-                    task.set_config(key="num_fewshot", value=pin.shots)
+                shots = task.get_config("num_fewshot") if pin.shots is None else pin.shots
+                task.set_config(key="num_fewshot", value=shots or 0)
+                task.set_fewshot_seed(seed=settings.seed)
             for key, part in loaded.items():
                 made[key] |= part
     return made
@@ -92,28 +96,25 @@ def evaluate(lm: LM, loaded: dict[str, Any], settings: Settings) -> dict[str, An
 
     Answers that are in ``settings.cache`` are not asked again; the rest are put there as they come.
     """
-    import lm_eval
+    from lm_eval.api.model import CachingLM
+    from lm_eval.evaluator import evaluate
+    from transformers import set_seed
 
+    set_seed(settings.seed)
     _fit_answers(loaded["tasks"], lm.context, settings.max_new_tokens)
     with _quiet(), _explained(settings):
         model = harness_model(lm, batch_size=settings.batch_size, template=settings.template, sharing=settings.sharing)
-        return dict(
-            lm_eval.simple_evaluate(
-                model=model,
-                tasks=list(loaded["tasks"]),
-                task_manager=_Loaded(loaded),
-                limit=settings.limit,
-                use_cache=settings.cache,
-                bootstrap_iters=100,  # for its own standard errors; our intervals are made from the items
-                apply_chat_template=settings.template != "none",
-                batch_size=settings.batch_size,
-                random_seed=settings.seed,
-                numpy_random_seed=settings.seed,
-                torch_random_seed=settings.seed,
-                fewshot_random_seed=settings.seed,
-            )
-            or {}
+        asked = CachingLM(model, f"{settings.cache}.db") if settings.cache else model
+        found = evaluate(
+            asked,
+            loaded,
+            limit=settings.limit,
+            bootstrap_iters=100,  # for its own standard errors; our intervals are made from the items
+            apply_chat_template=settings.template != "none",
+            fewshot_as_multiturn=settings.template in _IN_TURNS,
         )
+    about = {"model": lm.name, "model_args": {"template": settings.template}, "batch_size": settings.batch_size, "limit": settings.limit}
+    return dict(found or {}) | {"config": about | model.get_model_info() | {"fewshot_seed": settings.seed}, "date": time.time()}
 
 
 def preview(pin: Pin, settings: Settings, tokenizer: Any) -> tuple[str, dict[str, int]]:
@@ -123,11 +124,10 @@ def preview(pin: Pin, settings: Settings, tokenizer: Any) -> tuple[str, dict[str
     loaded = find_tasks([pin], settings)
     sizes = [min(len(task.eval_docs), settings.limit or len(task.eval_docs)) for task in loaded["tasks"].values()]
     task = next(iter(loaded["tasks"].values()))
-    task.set_fewshot_seed(seed=settings.seed)
     chat = settings.template != "none"
     with _quiet(), _explained(settings):
         task.build_all_requests(
-            limit=1, rank=0, world_size=1, apply_chat_template=chat, fewshot_as_multiturn=True,
+            limit=1, rank=0, world_size=1, apply_chat_template=chat, fewshot_as_multiturn=settings.template in _IN_TURNS,
             chat_template=chat_renderer(tokenizer, settings.template) if chat else None, tokenizer_name="preview",
         )  # fmt: skip
     return str(task.instances[0].args[0]), {"tasks": len(sizes), "items": sum(sizes)}
@@ -146,16 +146,6 @@ def scores(model: str, tasks: list[str], *, data_dir: str | None, limit: int | N
         lm = load(model)
         settings = Settings(template_for(model, "auto", lm.tokenizer), Path(folder), data_dir, limit, seed)
         return flat_scores(evaluate(lm, loaded, settings), loaded, pins)
-
-
-class _Loaded:
-    """What ``simple_evaluate`` asks a task manager for, answered with tasks that are loaded already (their shots are set)."""
-
-    def __init__(self, loaded: dict[str, Any]) -> None:
-        self.loaded, self.all_tasks, self.task_index = loaded, list(loaded["tasks"]), dict[str, Any]()
-
-    def load(self, _: Any) -> dict[str, Any]:
-        return self.loaded
 
 
 def _manager(names: Sequence[str], settings: Settings) -> Any:

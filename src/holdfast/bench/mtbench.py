@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from holdfast.bench.local import read_rows
-from holdfast.bench.openended import Answers, Question, kept_rows
+from holdfast.bench.openended import Answers, Question, file_name, kept_rows
 from holdfast.config import BenchConfig
 from holdfast.errors import HoldfastError
 from holdfast.runs import write_text
@@ -36,7 +36,7 @@ Job = tuple[Question, int]
 
 def write_answers(questions: Sequence[Question], answers: Answers, folder: Path, generator: str) -> Path:
     """``model_answer/MODEL.jsonl``."""
-    file = folder / "model_answer" / f"{_file_name(generator)}.jsonl"
+    file = folder / "model_answer" / f"{file_name(generator)}.jsonl"
     file.parent.mkdir(parents=True, exist_ok=True)
     rows = [
         {"question_id": _number(q.id), "model_id": generator, "choices": [{"index": 0, "turns": answers[q.id]}]}
@@ -59,7 +59,7 @@ def verdicts(questions: Sequence[Question], answers: Answers, folder: Path, conf
         HoldfastError: the judge failed; grades so far are kept, and are not asked for again.
     """
     prompts, references = _prompts(config), _references(config, questions)
-    file = folder / "model_judgment" / f"{_file_name(str(config.judge_model))}_single.jsonl"
+    file = folder / "model_judgment" / f"{file_name(str(config.judge_model))}_single.jsonl"
     file.parent.mkdir(parents=True, exist_ok=True)
     known = {(str(row["question_id"]), row["turn"], row["user_prompt"]): row["score"] for row in kept_rows(file)}
     asked: dict[Job, tuple[dict[str, Any], str]] = {}
@@ -180,7 +180,3 @@ def _references(config: BenchConfig, questions: Sequence[Question]) -> dict[str,
 
 def _number(text: str) -> int | str:
     return int(text) if text.isdigit() else text
-
-
-def _file_name(model: str) -> str:
-    return re.sub(r"[^\w.-]+", "__", model).strip("_") or "model"

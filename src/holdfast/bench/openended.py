@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -187,6 +188,11 @@ def _from_hub(repository: str, file: str) -> Path:
         raise HoldfastError(
             f"{file} of {repository} cannot be fetched ({type(error).__name__})", hint=f"or --data-dir DATA with DATA/alpaca_eval/{file}"
         ) from error
+
+
+def file_name(model: str) -> str:
+    """A model's name as part of a path."""
+    return re.sub(r"[^\w.-]+", "__", model).strip("_") or "model"
 
 
 def _unread(row: Row) -> bool:

@@ -93,6 +93,7 @@ def _resolved(config: BenchConfig, closed: list[Pin], lm: models.LM, template: s
         "template": template,
         "model_sha": hashlib.sha256((weights_digest(lm.model) + tokenizer_digest(lm.tokenizer)).encode()).hexdigest(),
         "data_sha": digest(config.data_dir),
+        "judge": config.judge_model,
     }
 
 

@@ -29,7 +29,8 @@ def template_for(model: str, requested: str, tokenizer: Any) -> str:
 
 
 def _tuned_with(model: str) -> str | None:
-    if runs.resolve(model) is None:
+    run = next((path for path in (Path(model), Path(model).parent) if runs.resolve(path) is not None), None)
+    if run is None:
         return None
-    templates = runs.read_json(Path(model) / "config.json").get("resolved", {}).get("templates", {})
+    templates = runs.read_json(run / "config.json").get("resolved", {}).get("templates", {})
     return next(iter(templates)) if len(templates) == 1 else None
