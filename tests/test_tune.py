@@ -123,10 +123,10 @@ def test_full_disk_on_save_keeps_the_previous_checkpoint(model_folder: Path, cha
         "import sys, holdfast.tune.saving as saving, resource, signal\n"
         "from holdfast.cli import main\n"
         "whole = saving.save_model\n"
-        "def limited(trainer, folder, summary):\n"
+        "def limited(*arguments):\n"
         "    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"
-        "    whole(trainer, folder, summary)\n"
+        "    whole(*arguments)\n"
         "import holdfast.tune.pipeline as pipeline\n"
         "pipeline.save_model = limited\n"
         "sys.exit(main(sys.argv[1:]))"
@@ -154,6 +154,30 @@ def test_lora_and_tuning_a_tuned_model(model_folder: Path, chat_file: Path, tmp_
     assert full["before"]["response_nll"] == pytest.approx(again["after"]["response_nll"], rel=1e-4)
 
 
+@pytest.mark.parametrize("lora_rank", [0, 4])
+def test_a_tuned_model_ends_where_its_template_does(model_folder: Path, chat_file: Path, tmp_path: Path, lora_rank: int) -> None:
+    """The template ends a response with <|im_end|>, which is not the tokenizer's EOS, so the base model does not stop at it."""
+    train(config(model_folder, chat_file, tmp_path / "run", lora_rank=lora_rank, max_steps=2))
+    base, tuned = lm.load(str(model_folder)), lm.load(str(tmp_path / "run"))
+    end = tuned.tokenizer.convert_tokens_to_ids("<|im_end|>")
+    assert lm.stop_ids(base.model, base.tokenizer) == {base.tokenizer.eos_token_id}
+    assert lm.stop_ids(tuned.model, tuned.tokenizer) == {base.tokenizer.eos_token_id, end}
+
+    def steps(model: lm.LM) -> int:
+        calls = []
+
+        def say_end(module: Any, arguments: Any, output: Any) -> None:
+            output[..., end] = 1e9
+            calls.append(1)
+
+        model.model.get_output_embeddings().register_forward_hook(say_end)
+        assert model.generate(["Count to 3."], max_new_tokens=5) == [""]
+        return len(calls)
+
+    assert steps(base) == 5
+    assert steps(tuned) == 1
+
+
 def test_prompt_only_on_unannotated_data(model_folder: Path, tmp_path: Path) -> None:
     data = write_jsonl(tmp_path / "p.jsonl", [{"prompt": f"Name {n} colours."} for n in range(30)])
     summary = train(config(model_folder, data, tmp_path / "run", preset="prompt-only"))
@@ -168,13 +192,13 @@ def test_training_keys_reach_the_trainer(model_folder: Path, chat_file: Path, tm
 
 
 def test_default_learning_rate_grows_for_small_models() -> None:
-    tiny = default_learning_rate(make_model().config)
-    assert tiny == 1e-3
     import transformers
 
+    assert default_learning_rate(lm.count_parameters(make_model().config)) == 1e-3
     shapes = {"hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16, "num_attention_heads": 32, "vocab_size": 128256}
-    assert default_learning_rate(transformers.LlamaConfig(**shapes)) == 2e-5
-    assert default_learning_rate(transformers.LlamaConfig(**shapes), lora=True) == 2e-4
+    billion = lm.count_parameters(transformers.LlamaConfig(**shapes))
+    assert default_learning_rate(billion) == 2e-5
+    assert default_learning_rate(billion, lora=True) == 2e-4
 
 
 def test_chat_rendering_of_alpaca_rows(model_folder: Path, tmp_path: Path) -> None:

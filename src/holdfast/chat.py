@@ -161,7 +161,7 @@ def _render_chat(messages: Sequence[Message], tokenizer: Any) -> list[Span]:
             "the chat template rewrites the messages, so that the place of each cannot be known",
             hint="use --template dialogue, or a chat template that prints the contents as they are",
         )
-    spans = _mark_end_of_turn(_give_back_space(spans, key, roles), tokenizer)
+    spans = _mark_end_of_turn(_give_back_space(spans, key, roles), _special_token(key))
     last = max((i for i, s in enumerate(spans) if s.role is Role.ASSISTANT), default=None)
     if last is not None and spans[last + 1].role is not Role.EOS:  # a template without an end of turn: the last response gets EOS
         spans.insert(last + 1, Span(_eos(tokenizer), Role.EOS, spans[last].weight))
@@ -169,11 +169,11 @@ def _render_chat(messages: Sequence[Message], tokenizer: Any) -> list[Span]:
 
 
 class _TokenizerKey:
-    """Hashable by identity of the tokenizer and text of its template, so that the cache of pieces is safe."""
+    """Hashable by identity of the tokenizer and what a user may change in it, so that what is cached of its template is safe."""
 
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
-        self.key = (id(tokenizer), tokenizer.chat_template)
+        self.key = (id(tokenizer), tokenizer.chat_template, len(tokenizer), tokenizer.eos_token)
 
     def __hash__(self) -> int:
         return hash(self.key)
@@ -249,14 +249,19 @@ def _give_back_space(spans: list[Span], key: _TokenizerKey, roles: tuple[Role, .
     return made
 
 
-def _mark_end_of_turn(spans: list[Span], tokenizer: Any) -> list[Span]:
+@lru_cache(maxsize=512)
+def _special_token(key: _TokenizerKey) -> re.Pattern[str] | None:
+    """Matches white space and a special token; None for a tokenizer without any."""
+    specials = sorted({*key.tokenizer.get_added_vocab(), *key.tokenizer.all_special_tokens}, key=len, reverse=True)
+    return re.compile(r"\s*(?:" + "|".join(map(re.escape, specials)) + ")") if specials else None
+
+
+def _mark_end_of_turn(spans: list[Span], special: re.Pattern[str] | None) -> list[Span]:
     """Split what follows an assistant's message: its leading special token is the end of the turn (role EOS), the rest is template."""
-    specials = sorted({str(t) for t in tokenizer.get_added_vocab()} | set(tokenizer.all_special_tokens), key=len, reverse=True)
-    pattern = re.compile(r"\s*(?:" + "|".join(map(re.escape, specials)) + ")") if specials else None
     marked: list[Span] = []
     for previous, span in zip([None, *spans], spans, strict=False):
         follows = span.role is Role.TEMPLATE and previous is not None and previous.role is Role.ASSISTANT
-        end = pattern.match(span.text) if pattern and follows else None
+        end = special.match(span.text) if special and follows else None
         if end is None or previous is None:
             marked.append(span)
         else:

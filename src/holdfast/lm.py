@@ -7,7 +7,7 @@ Only safetensors are loaded; code that comes with a model runs only where it is 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ class LM:
     def generate(
         self, prompts: Sequence[str], *, max_new_tokens: int = 32, batch_size: int = 64, stop: Callable[[str], bool] | None = None
     ) -> list[str]:
-        """Greedy answers to rendered prompts (special tokens included in the text), without the end-of-sequence token.
+        """Greedy answers to rendered prompts (special tokens included in the text), without the token that ends them (``stop_ids``).
 
         Args:
             prompts: see ``holdfast.chat.generation_prompt``.
@@ -67,7 +67,7 @@ class LM:
                 max_new_tokens=max_new_tokens,
                 do_sample=False,
                 pad_token_id=self.pad_id,
-                eos_token_id=self.tokenizer.eos_token_id,
+                eos_token_id=sorted(stop_ids(self.model, self.tokenizer)) or None,
                 stopping_criteria=[_stopper(self.tokenizer, width, stop)] if stop else None,
             )
             texts = self.tokenizer.batch_decode(made[:, width:], skip_special_tokens=True)
@@ -107,6 +107,8 @@ def load(
             import peft
 
             model = peft.AutoPeftModelForCausalLM.from_pretrained(folder, **options)
+            if (Path(folder) / "generation_config.json").is_file():  # of a run of ours: where the adapters learned to end
+                model.get_base_model().generation_config = transformers.GenerationConfig.from_pretrained(folder)
         else:
             model = transformers.AutoModelForCausalLM.from_pretrained(folder, **options)
     model = model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -170,11 +172,29 @@ def context_length(config: Any, tokenizer: Any) -> int:
     return min(known) if known else 4096
 
 
+def count_parameters(config: Any) -> int:
+    """Of a model of this config, which is not loaded."""
+    import transformers
+
+    with torch.device("meta"):
+        return int(transformers.AutoModelForCausalLM.from_config(config).num_parameters())
+
+
 def stop_ids(model: Any, tokenizer: Any) -> frozenset[int]:
     """All ids that end a response: those of the generation config (some models have several) and the tokenizer's EOS."""
     configured = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
     ids = {configured} if isinstance(configured, int) else set(configured or ())
     return frozenset(ids | ({tokenizer.eos_token_id} if tokenizer.eos_token_id is not None else set()))
+
+
+def teach_stops(model: Any, tokenizer: Any, ends: Iterable[int]) -> None:
+    """Make a model end its answers at these ids too, wherever it is run, as far as they are special tokens.
+
+    A base model knows the end of a document only; a chat template ends a response with a token of its own, which training teaches."""
+    special = {*tokenizer.all_special_ids, *tokenizer.get_added_vocab().values()}
+    ids = sorted(stop_ids(model, tokenizer) | (special & set(ends)))
+    if ids:
+        model.generation_config.eos_token_id = ids[0] if len(ids) == 1 else ids
 
 
 def pad_id(tokenizer: Any) -> int:

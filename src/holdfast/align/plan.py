@@ -16,7 +16,16 @@ from holdfast.align.pairs import load_pairs
 from holdfast.align.tokens import PairReport, PairTokens, tokenize_pairs
 from holdfast.config import AlignConfig
 from holdfast.errors import HoldfastError, nearest
-from holdfast.tune.plan import check_numbers, check_trackers, data_digest, default_learning_rate, split, split_batch
+from holdfast.tune.plan import (
+    check_length,
+    check_numbers,
+    check_trackers,
+    count_steps,
+    data_digest,
+    default_learning_rate,
+    split,
+    split_batch,
+)
 
 PAPER: dict[str, Any] = {"learning_rate": 5e-7, "batch_size": 32, "epochs": 2.0, "warmup_ratio": 0.1, "weight_decay": 0.0}
 """What arXiv 2507.07817 states of its DPO stage."""
@@ -69,10 +78,7 @@ def make_plan(config: AlignConfig) -> Plan:
     losses = _losses(config)
     tokenizer = models.load_tokenizer(config.model, trust_remote_code=config.trust_remote_code)
     model_config = models.load_config(config.model, trust_remote_code=config.trust_remote_code)
-    context = models.context_length(model_config, tokenizer)
-    if config.max_length is not None and not 2 <= config.max_length <= context:
-        raise HoldfastError(f"--max-length {config.max_length}: the model takes 2 to {context} tokens")
-    max_length = config.max_length or min(context, 4096)
+    max_length = check_length(config, model_config, tokenizer)
     bad_rows: list[str] | None = [] if config.skip_bad_rows else None
     encode = partial(
         tokenize_pairs, tokenizer=tokenizer, template=_template(config), max_length=max_length,
@@ -89,7 +95,6 @@ def make_plan(config: AlignConfig) -> Plan:
     if held_out:
         _check_left(config.eval_data or config.data, held_out_tokens, held_out_report, bad_rows or [], max_length)
     micro_batch, accumulation = split_batch(config)
-    per_epoch = math.ceil(math.ceil(len(train) * accumulation / config.batch_size) / accumulation)
     return Plan(
         config=config,
         losses=losses,
@@ -99,10 +104,10 @@ def make_plan(config: AlignConfig) -> Plan:
         report=report,
         bad_rows=bad_rows or [],
         max_length=max_length,
-        learning_rate=config.learning_rate or default_learning_rate(model_config, lora=config.lora_rank > 0) / 40,
+        learning_rate=config.learning_rate or default_learning_rate(models.count_parameters(model_config), lora=config.lora_rank > 0) / 40,
         micro_batch=micro_batch,
         accumulation=accumulation,
-        steps=config.max_steps if config.max_steps > 0 else math.ceil(per_epoch * (config.epochs or 1)),
+        steps=count_steps(config, len(train)),
     )
 
 

@@ -14,6 +14,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from holdfast.runs import read_json, write_json, write_text
 from holdfast.study.settings import Targets
 from holdfast.study.spec import Data
 from holdfast.tune.data import load_examples, load_rows, source_digest
+from holdfast.tune.plan import default_learning_rate, encode_source
 from holdfast.tune.weights import role_weights
 
 FORMAT = 1
@@ -157,12 +159,17 @@ def prepare(config: TuneConfig, data: Data, weights: Mapping[str, float], folder
 def _tokenise(
     config: TuneConfig, data: Data, key: str, files: dict[str, str], digests: dict[str, str], model_digest: str, folder: Path
 ) -> Facts:
-    from holdfast.tune.plan import default_learning_rate, read_source
-
-    examples = {name: _examples(config, files[name], config.limit if name == "train" else None) for name in SPLITS}
+    bad_rows: list[str] | None = [] if config.skip_bad_rows else None
+    of_test: list[str] | None = [] if config.skip_bad_rows else None
+    read = partial(load_examples, layout=config.layout, needs_response=any(config.weights[role.label] for role in RESPONSE_ROLES))
+    examples = {
+        "train": read(files["train"], limit=config.limit, bad_rows=bad_rows),
+        "dev": read(files["dev"], bad_rows=bad_rows),
+        "test": read(files["test"], bad_rows=of_test),
+    }
     _check_overlap(examples["dev"], examples["test"], files)
-    source = read_source(dataclasses.replace(config, data=files["train"], eval_data=files["dev"]))
-    test = read_source(dataclasses.replace(config, data=files["test"], eval_data=None, eval_share=0.0, limit=None))
+    source = encode_source(dataclasses.replace(config, data=files["train"]), examples["train"], examples["dev"], bad_rows)
+    test = encode_source(dataclasses.replace(config, data=files["test"]), examples["test"], [], of_test)
     tokens = {"train": source.train, "dev": source.held_out, "test": test.train}
     facts = Facts(
         key=key,
@@ -177,9 +184,9 @@ def _tokenise(
         role_masks=sorted({_role_mask(t) for t in source.train}),
         scaled=any(t.scale is not None for t in source.train),
         max_length=source.max_length,
-        parameters=count_parameters(source.model_config),
-        learning_rate=default_learning_rate(source.model_config),
-        learning_rate_lora=default_learning_rate(source.model_config, lora=True),
+        parameters=source.parameters,
+        learning_rate=default_learning_rate(source.parameters),
+        learning_rate_lora=default_learning_rate(source.parameters, lora=True),
         labelled=all(_labelled(e) for name in ("dev", "test") for e in examples[name]),
         seen=len({_content(e) for e in examples["train"]} & {_content(e) for e in (*examples["dev"], *examples["test"])}),
         report=_plain(source.report, source.bad_rows),
@@ -187,21 +194,6 @@ def _tokenise(
     save_tokens(folder / f"{key}.npz", tokens)
     write_json(folder / f"{key}.json", dataclasses.asdict(facts))
     return facts
-
-
-def count_parameters(model_config: Any) -> int:
-    """Of a model that is not loaded."""
-    import torch
-    import transformers
-
-    with torch.device("meta"):
-        return int(transformers.AutoModelForCausalLM.from_config(model_config).num_parameters())
-
-
-def _examples(config: TuneConfig, file: str, limit: int | None) -> list[Example]:
-    bad: list[str] | None = [] if config.skip_bad_rows else None
-    needs_response = any(config.weights[role.label] for role in RESPONSE_ROLES)
-    return load_examples(file, layout=config.layout, limit=limit, needs_response=needs_response, bad_rows=bad)
 
 
 def _content(example: Example) -> tuple[tuple[int, str], ...]:

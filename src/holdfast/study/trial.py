@@ -79,8 +79,7 @@ class Workbench:
         bad_rows = known.pop("bad_rows")
         report = TokenReport(**known | {name: roles_counter(known[name]) for name in ("targets", "weighted_targets")})
         tokenizer = models.load_tokenizer(config.model, trust_remote_code=config.trust_remote_code)
-        model_config = models.load_config(config.model, trust_remote_code=config.trust_remote_code)
-        return Source(tokenizer, model_config, tokens["train"], tokens["dev"], report, bad_rows, facts.max_length)
+        return Source(tokenizer, facts.parameters, tokens["train"], tokens["dev"], report, bad_rows, facts.max_length)
 
     def _evaluate(self, job: Job, config: TuneConfig) -> dict[str, Any]:
         found = self.ruler(job, config).nll(models.load(config.model, trust_remote_code=config.trust_remote_code), "dev").values

@@ -16,7 +16,7 @@ import accelerate
 from holdfast import lm as models
 from holdfast.config import AlignConfig, TuneConfig
 from holdfast.errors import HoldfastError
-from holdfast.records import PROMPT_ROLES, RESPONSE_ROLES
+from holdfast.records import PROMPT_ROLES, RESPONSE_ROLES, Role
 from holdfast.runs import RunDir, check_output, open_run, read_json
 from holdfast.tune.adaptive import parse
 from holdfast.tune.arguments import training_arguments
@@ -147,7 +147,8 @@ def _fit(start: Start, model: Any, run: RunDir) -> dict[str, Any]:
         "bad_rows": {"count": len(plan.bad_rows), "first": plan.bad_rows[:20]},
         "model_path": str(run.model),
     }
-    save_model(trainer, run.model, model_card(summary))
+    ends = {int(i) for t in plan.train for i in t.ids[t.roles == Role.EOS]}
+    save_model(trainer, run.model, model_card(summary), ends)
     if trainer.is_world_process_zero():
         run.finish(summary)
     return summary

@@ -14,7 +14,7 @@ from typing import Any
 
 from holdfast.config import AlignConfig, TuneConfig
 from holdfast.errors import HoldfastError
-from holdfast.records import RESPONSE_ROLES, Role, Tokens
+from holdfast.records import RESPONSE_ROLES, Example, Role, Tokens
 from holdfast.tune import adaptive
 from holdfast.tune.data import load_examples, source_digest
 from holdfast.tune.roles import TokenReport, tokenize
@@ -60,10 +60,10 @@ class Plan:
 
 @dataclass(frozen=True)
 class Source:
-    """Tokenizer, model config and tokenised data. Trainings that differ only in weights or optimisation can share one."""
+    """Tokenizer, size of the model and tokenised data. Trainings that differ only in weights or optimisation can share one."""
 
     tokenizer: Any
-    model_config: Any
+    parameters: int
     train: list[Tokens]
     held_out: list[Tokens]
     report: TokenReport
@@ -90,7 +90,7 @@ def make_plan(config: TuneConfig, source: Source | None = None) -> Plan:
         report=source.report,
         bad_rows=source.bad_rows,
         max_length=source.max_length,
-        learning_rate=config.learning_rate or default_learning_rate(source.model_config, lora=config.lora_rank > 0),
+        learning_rate=config.learning_rate or default_learning_rate(source.parameters, lora=config.lora_rank > 0),
         micro_batch=micro_batch,
         accumulation=accumulation,
         steps=count_steps(config, len(source.train)),
@@ -109,11 +109,11 @@ def check_config(config: TuneConfig) -> RoleWeights:
     return role_weights(config.prompt_weight, config.response_weight, config.preset, config.weights)
 
 
-def count_steps(config: TuneConfig, examples: int) -> int:
+def count_steps(config: TuneConfig | AlignConfig, examples: int) -> int:
     """Optimizer steps of a training on so many examples."""
     _, accumulation = split_batch(config)
     per_epoch = math.ceil(math.ceil(examples * accumulation / config.batch_size) / accumulation)
-    return config.max_steps if config.max_steps > 0 else math.ceil(per_epoch * config.epochs)
+    return config.max_steps if config.max_steps > 0 else math.ceil(per_epoch * (config.epochs or 1))
 
 
 def read_source(config: TuneConfig) -> Source:
@@ -122,36 +122,39 @@ def read_source(config: TuneConfig) -> Source:
     Raises:
         HoldfastError: bad input, with file and row.
     """
+    weights = role_weights(config.prompt_weight, config.response_weight, config.preset, config.weights)
+    bad_rows: list[str] | None = [] if config.skip_bad_rows else None
+    read = partial(load_examples, layout=config.layout, needs_response=any(weights[role] for role in RESPONSE_ROLES), bad_rows=bad_rows)
+    examples = read(config.data, limit=config.limit)
+    if config.eval_data is not None:
+        held_out = read(config.eval_data)
+    else:
+        examples, held_out = split(examples, config.eval_share, config.seed)
+    return encode_source(config, examples, held_out, bad_rows)
+
+
+def encode_source(config: TuneConfig, examples: list[Example], held_out: list[Example], bad_rows: list[str] | None) -> Source:
+    """The second half of ``read_source``: tokenise what has been read."""
     from holdfast import lm as models
 
     weights = role_weights(config.prompt_weight, config.response_weight, config.preset, config.weights)
-    needs_response = any(weights[role] for role in RESPONSE_ROLES)
     tokenizer = models.load_tokenizer(config.model, trust_remote_code=config.trust_remote_code)
     model_config = models.load_config(config.model, trust_remote_code=config.trust_remote_code)
-    if needs_response and tokenizer.eos_token_id is None:
+    if any(weights[role] for role in RESPONSE_ROLES) and tokenizer.eos_token_id is None:
         raise HoldfastError(
             f"{config.model}: the tokenizer has no EOS token, so the model could not learn to stop",
             hint="set eos_token in its tokenizer_config.json",
         )
-    context = models.context_length(model_config, tokenizer)
-    if config.max_length is not None and not 2 <= config.max_length <= context:
-        raise HoldfastError(f"--max-length {config.max_length}: the model takes 2 to {context} tokens")
-    max_length = config.max_length or min(context, 4096)
-    bad_rows: list[str] | None = [] if config.skip_bad_rows else None
-    read = partial(load_examples, needs_response=needs_response, bad_rows=bad_rows)
+    max_length = check_length(config, model_config, tokenizer)
     encode = partial(
         tokenize, tokenizer=tokenizer, weights=weights, max_length=max_length,
         template=config.template, truncation=config.truncation, bad_rows=bad_rows,
     )  # fmt: skip
-    examples = read(config.data, layout=config.layout, limit=config.limit)
-    if config.eval_data is not None:
-        held_out = read(config.eval_data, layout=config.layout)
-    else:
-        examples, held_out = split(examples, config.eval_share, config.seed)
     train_tokens, report = encode(examples)
     _check_left(config, train_tokens, report, bad_rows or [], max_length)
     held_out_tokens, _ = encode(held_out)
-    return Source(tokenizer, model_config, train_tokens, held_out_tokens, report, bad_rows or [], max_length)
+    parameters = models.count_parameters(model_config)
+    return Source(tokenizer, parameters, train_tokens, held_out_tokens, report, bad_rows or [], max_length)
 
 
 def data_digest(config: TuneConfig | AlignConfig) -> list[str | None]:
@@ -159,14 +162,23 @@ def data_digest(config: TuneConfig | AlignConfig) -> list[str | None]:
     return [source_digest(config.data), source_digest(config.eval_data)]
 
 
-def default_learning_rate(model_config: Any, *, lora: bool = False) -> float:
+def default_learning_rate(parameters: int, *, lora: bool = False) -> float:
     """2e-5 at 1 B parameters and more (the paper's), 2e-4 with LoRA; below 1 B times sqrt(1 B / parameters), at most 1e-3."""
-    import torch
-    import transformers
-
-    with torch.device("meta"):
-        parameters = transformers.AutoModelForCausalLM.from_config(model_config).num_parameters()
     return float(min(1e-3, (2e-4 if lora else 2e-5) * max(1.0, (1e9 / parameters) ** 0.5)))
+
+
+def check_length(config: TuneConfig | AlignConfig, model_config: Any, tokenizer: Any) -> int:
+    """Longest example in tokens.
+
+    Raises:
+        HoldfastError: --max-length is more than the model takes.
+    """
+    from holdfast.lm import context_length
+
+    context = context_length(model_config, tokenizer)
+    if config.max_length is not None and not 2 <= config.max_length <= context:
+        raise HoldfastError(f"--max-length {config.max_length}: the model takes 2 to {context} tokens")
+    return config.max_length or min(context, 4096)
 
 
 def split(examples: list[Any], share: float, seed: int) -> tuple[list[Any], list[Any]]:

@@ -98,13 +98,15 @@ def tokenize(
                 report.templates[name] += 1
             except HoldfastError as error:
                 _reject(error, example, bad_rows)
+        fitting = []
         for example, tokens in zip(batch, assign_roles(rendered, tokenizer), strict=True):
             if not _weighted(tokens, weights).any():
                 hint = "--skip-bad-rows leaves such rows out"
                 _reject(HoldfastError("the example has no token of non-zero weight to learn from", hint=hint), example, bad_rows)
             elif (kept := _fit(tokens, example, weights, max_length, truncation, tokenizer, report)) is not None:
-                _count(kept, tokenizer, weights, report)
-                done.append(kept)
+                fitting.append(kept)
+        _count(fitting, tokenizer, report)
+        done += fitting
     return done, report
 
 
@@ -204,16 +206,21 @@ def _weighted(tokens: Tokens, weights: RoleWeights) -> npt.NDArray[np.bool_]:
     return weighted
 
 
-def _count(tokens: Tokens, tokenizer: Any, weights: RoleWeights, report: TokenReport) -> None:
-    report.examples += 1
-    report.tokens += len(tokens)
-    scale = np.ones(len(tokens), dtype=np.float32) if tokens.scale is None else tokens.scale
-    for role in np.unique(tokens.roles[1:]):
-        here = tokens.roles[1:] == role
-        report.targets[Role(role)] += int(here.sum())
-        report.weighted_targets[Role(role)] += float(scale[1:][here].sum())  # type: ignore[assignment]
-    content = np.isin(tokens.roles, (Role.TEMPLATE, Role.EOS), invert=True)
-    report.special_in_content += int(np.isin(tokens.ids[content], tokenizer.all_special_ids).sum())
+def _count(kept: Sequence[Tokens], tokenizer: Any, report: TokenReport) -> None:
+    report.examples += len(kept)
+    report.tokens += sum(map(len, kept))
+    if not kept:
+        return
+    roles = np.concatenate([t.roles for t in kept])
+    scale = np.concatenate([np.ones(len(t)) if t.scale is None else t.scale for t in kept])
+    content = ~np.isin(roles, (Role.TEMPLATE, Role.EOS))
+    report.special_in_content += int(np.isin(np.concatenate([t.ids for t in kept])[content], tokenizer.all_special_ids).sum())
+    roles[np.cumsum([0, *map(len, kept[:-1])])] = Role.PAD  # the first token of an example is no target
+    counts, weighted = np.bincount(roles, minlength=len(Role)), np.bincount(roles, scale, minlength=len(Role))
+    for role in Role:
+        if role and counts[role]:
+            report.targets[role] += int(counts[role])
+            report.weighted_targets[role] += float(weighted[role])  # type: ignore[assignment]
 
 
 def _reject(error: HoldfastError, example: Example, bad_rows: list[str] | None) -> None:

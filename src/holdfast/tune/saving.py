@@ -5,19 +5,22 @@ from __future__ import annotations
 import errno
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import holdfast
 from holdfast.errors import HoldfastError
+from holdfast.lm import teach_stops
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-def save_model(trainer: Any, folder: Path, card: str) -> None:
-    """Write model, tokenizer and card beside ``folder``, then move them there in one step."""
+def save_model(trainer: Any, folder: Path, card: str, ends: Iterable[int]) -> None:
+    """Write model, tokenizer and card beside ``folder``, then move them there in one step. ``ends``: ids that ended its responses."""
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    teach_stops(model, trainer.processing_class, ends)
     partial = folder.with_name(folder.name + ".partial")
     if trainer.is_world_process_zero():
         shutil.rmtree(partial, ignore_errors=True)
@@ -26,6 +29,7 @@ def save_model(trainer: Any, folder: Path, card: str) -> None:
     trainer.accelerator.wait_for_everyone()
     if trainer.is_world_process_zero():
         (partial / "training_args.bin").unlink(missing_ok=True)  # a pickle; config.json says the same
+        model.generation_config.save_pretrained(partial)  # adapters are saved without one
         (partial / "README.md").write_text(card, encoding="utf-8")
         shutil.rmtree(folder, ignore_errors=True)
         partial.rename(folder)
