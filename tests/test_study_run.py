@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from holdfast.errors import HoldfastError
 from holdfast.study import run
 from holdfast.study.answers import empty_answers, exact_match, token_f1
 from holdfast.study.measure import nll_sums
-from holdfast.study.search import rung_steps
+from holdfast.study.search import promoted, rung_steps
 from holdfast.study.sources import load_tokens
 from holdfast.study.spec import Search
 from holdfast.tune import train
@@ -214,6 +215,17 @@ def test_halving_trains_the_promising_to_the_end(case: dict[str, Any], tmp_path:
         assert all(torch.equal(one[name], other[name]) for name in one)
     run_study(content | {"search": search}, tmp_path / "again", seed=0)
     assert comparable(tmp_path / "again") == comparable(tmp_path / "halving")
+
+
+def test_one_in_so_many_goes_on_whatever_the_order() -> None:
+    scores = {f"t{i}": float(value) for i, value in enumerate((5, 3, 11, 8, 1, 12, 9, 2, 10, 6, 4, 7))}
+    assert {scores[name] for name in promoted(scores, 3, higher_is_better=False)} == {1, 2, 3, 4}
+    assert {scores[name] for name in promoted(scores, 3, higher_is_better=True)} == {9, 10, 11, 12}
+    backwards = dict(reversed(scores.items()))
+    assert promoted(backwards, 3, higher_is_better=False) == promoted(scores, 3, higher_is_better=False)
+    assert promoted({"a": 2.0, "b": 1.0}, 3, higher_is_better=False) == {"b"}
+    assert promoted({"a": math.nan, "b": 1.0, "c": 2.0}, 3, higher_is_better=True) == {"c"}
+    assert promoted({"a": math.nan}, 3, higher_is_better=True) == set()
 
 
 def test_no_rung_ends_before_anything_is_learnt() -> None:

@@ -4,22 +4,21 @@
     halving           rungs at steps/f^2, steps/f, steps: at the end of each, the worse stop
 
 Successive halving (Jamieson and Talwalkar 2016, arXiv 1502.07943; asynchronous: Li et al. 2020, arXiv 1810.05934) is Optuna's: its
-``SuccessiveHalvingPruner`` says who goes on. Trials of a rung are trained side by side and then shown to it one after another in a fixed
-order, so what is decided depends neither on timing nor on a crash. Conventional tuning comes first, and the first is never stopped: the
-reference is always trained to the end. The best of a rung is never stopped either.
+``SuccessiveHalvingPruner`` says who goes on. Its rule is asynchronous: the first to reach the end of a rung go on, for lack of rivals. The
+trials of a rung are trained side by side here, so each is judged as if it came last, when the pruner has seen all the others. That stops
+more of them, and depends neither on timing nor on a crash. Conventional tuning is the reference and always trained to the end.
 """
 
 from __future__ import annotations
 
 import math
-import random
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from holdfast.errors import HoldfastError
 from holdfast.study.jobs import Job, Row, job_of
+from holdfast.study.measures import selectable
 from holdfast.study.planning import Group, StudyPlan, Trial
-from holdfast.study.spec import Search
+from holdfast.study.spec import Search, Spec
 
 _LEAST_STEPS = 8
 
@@ -47,14 +46,15 @@ def rung_steps(steps: int, search: Search) -> list[int]:
 
 
 def expected_tokens(plan: StudyPlan) -> int:
-    """Of a halving search, if as many go on as its factor says, and with the first seed's survivors trained at every seed."""
+    """Of a halving search, with conventional tuning beside the best of each rung, and the first seed's survivors trained at every seed."""
     total = 0.0
     for group in plan.groups:
         first = [t for t in group.trials if t.seed == plan.spec.seeds[0]]
-        alive = [float(len(first))]
+        usual = sum(t.conventional for t in first)
+        alive = [len(first)]
         ends = rung_steps(first[0].steps, plan.spec.search)
         for _ in ends[1:]:
-            alive.append(max(2.0, alive[-1] / plan.spec.search.factor))
+            alive.append(min(alive[-1], max(1, alive[-1] // plan.spec.search.factor) + usual))
         shares = [(end - start) / ends[-1] for start, end in zip([0, *ends[:-1]], ends, strict=True)]
         tokens = sum(t.tokens for t in first) / len(first)
         total += tokens * (sum(a * s for a, s in zip(alive, shares, strict=True)) + alive[-1] * (len(plan.spec.seeds) - 1))
@@ -94,16 +94,12 @@ def _halve(plan: StudyPlan, group: Group, run: Run) -> Iterator[Row]:
 
 def _rungs(plan: StudyPlan, group: Group, trials: Sequence[Trial], run: Run) -> Iterator[tuple[Row, Trial]]:
     """Final rows: of those that stop as they stop, of the survivors at the end."""
-    judge = _Judge(plan, _order(trials, plan.spec.seeds[0]))
-    alive = list(judge.order)
+    alive = list(trials)
     ends = len(rung_steps(trials[0].steps, plan.spec.search))
     for rung in range(ends):
         jobs = [_rung_job(plan, group, trial, rung) for trial in alive]
         rows = {job.trial.id: row for job, row in run(jobs) if job.trial}
-        if rung == ends - 1:
-            yield from ((rows[t.id], t) for t in alive)
-            return
-        goes_on = judge.promoted([(t, rows[t.id]) for t in alive], rung)
+        goes_on = _survivors(plan.spec, alive, rows) if rung < ends - 1 else set()
         yield from ((rows[t.id], t) for t in alive if t.id not in goes_on)
         alive = [t for t in alive if t.id in goes_on]
 
@@ -114,41 +110,30 @@ def _rung_job(plan: StudyPlan, group: Group, trial: Trial, rung: int) -> Job:
     return job_of(plan, group, trial, rung=rung, stop_at=stop_at, rung_metric=plan.spec.search.metric)
 
 
-def _order(trials: Sequence[Trial], seed: int) -> list[Trial]:
-    """Conventional first, the others shuffled: who comes early has it easier, which must not be a matter of the weights."""
-    usual = [t for t in trials if t.conventional]
-    others = [t for t in trials if not t.conventional]
-    random.Random(seed).shuffle(others)
-    return usual + others
+def _survivors(spec: Spec, trials: Sequence[Trial], rows: Mapping[str, Row]) -> set[str]:
+    working = [t for t in trials if rows[t.id]["status"] != "failed"]
+    found = {t.id: rows[t.id]["dev"].get(spec.search.metric) for t in working}
+    scores = {trial: math.nan if value is None else float(value) for trial, value in found.items()}
+    better = selectable(spec.measures)[spec.search.metric]
+    return promoted(scores, spec.search.factor, higher_is_better=better) | {t.id for t in working if t.conventional}
 
 
-class _Judge:
-    """Optuna's pruner, told of trials in a fixed order. It counts in rungs: one unit of resource is the first of them."""
+def promoted(scores: Mapping[str, float], factor: int, *, higher_is_better: bool) -> set[str]:
+    """Which of the trials with these scores at the end of a rung go on: the best of every ``factor``, at least one.
 
-    def __init__(self, plan: StudyPlan, order: list[Trial]) -> None:
-        import optuna
+    One whose score is not a number stops."""
+    import optuna
 
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        spec, self.order = plan.spec, order
-        better = dict(_directions(plan))[spec.search.metric]
-        pruner = optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=spec.search.factor)
-        study = optuna.create_study(direction="maximize" if better else "minimize", pruner=pruner)
-        self.metric, self.factor = spec.search.metric, spec.search.factor
-        self.known = {trial.id: study.ask() for trial in order}
-
-    def promoted(self, rows: list[tuple[Trial, Row]], rung: int) -> set[str]:
-        """The ids of those that go on."""
-        made = set()
-        for trial, row in rows:
-            value = row["dev"].get(self.metric) if row["status"] != "failed" else None
-            asked: Any = self.known[trial.id]
-            asked.report(math.nan if value is None else value, self.factor**rung)
-            if not asked.should_prune():
-                made.add(trial.id)
-        return made
-
-
-def _directions(plan: StudyPlan) -> dict[str, bool]:
-    from holdfast.study.measures import selectable
-
-    return selectable(plan.spec.measures)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    pruner = optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=factor)
+    made = set()
+    for last in scores:
+        study = optuna.create_study(direction="maximize" if higher_is_better else "minimize", pruner=pruner)
+        pruned = True
+        for name in (*(other for other in scores if other != last), last):
+            trial = study.ask()
+            trial.report(scores[name], step=1)
+            pruned = trial.should_prune()
+        if not pruned:
+            made.add(last)
+    return made
