@@ -5,6 +5,7 @@ A worker that dies fails its job only; another one takes its place.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -107,7 +108,8 @@ class _Worker:
             self.stop()
             self._start()
         self.job = job
-        self.connection.send(job)
+        with contextlib.suppress(ConnectionError):  # it has died since: ``take`` will say so
+            self.connection.send(job)
 
     def take(self) -> Row:
         """The row of the job, which may be that it has failed with its process."""
