@@ -462,7 +462,7 @@ class CompareConfig(RunConfig):
     run_a: str
     """The run to compare with."""
     run_b: str
-    """The run that may be steadier or not."""
+    """The run that may be better (steadier) or not."""
     output: str = ""
     """Folder for comparison.json. Default: only print."""
     bootstrap: int = 2000
@@ -527,18 +527,8 @@ class BenchConfig(RunConfig):
 
 
 @dataclass(kw_only=True)
-class BenchCompareConfig(RunConfig):
+class BenchCompareConfig(CompareConfig):
     """Compare two bench runs item by item: difference (B - A) with interval and p-value for every benchmark."""
-
-    positional: ClassVar[tuple[str, ...]] = ("run_a", "run_b")
-    run_a: str
-    """The run to compare with."""
-    run_b: str
-    """The run that may be better or not."""
-    output: str = ""
-    """Folder for comparison.json. Default: only print."""
-    bootstrap: int = 2000
-    """Draws of the bootstrap and of the permutation test."""
 
 
 @dataclass(kw_only=True)
