@@ -260,7 +260,7 @@ def test_dry_run_shows_the_prompt_and_loads_no_model(
         (["--tasks", "mmlu_anatomy"], "--data-dir with local files"),
         (["--suite", "chat", "--judge-url", "http://x"], "needs both"),
         (["--suite", "chat", "--judge-url", "x", "--judge-model", "m"], "http://"),
-        (["--tasks", "mmlu_anatomy", "--limit", "0"], "--limit 0"),
+        (["--tasks", "mmlu_anatomy", "--limit", "0"], "--limit is 0; it must be at least 1"),
     ],
 )
 def test_bad_input_is_explained(arguments: list[str], says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from conftest import make_model, make_tokenizer, write_jsonl
+from holdfast import runs
 from holdfast.cli import main
 
 
@@ -159,6 +160,12 @@ BAD: dict[str, tuple[Callable[[Path], dict[str, Any]], list[str]]] = {
     "output that is no run": (no_run, ["is not empty and holds no run", "hint:"]),
     "too long for the model": (options(max_length=4096), ["--max-length 4096: the model takes 2 to 128 tokens"]),
     "batch of nothing": (options(batch_size=0), ["--batch-size is 0; it must be greater than 0"]),
+    "seed below 0": (options(seed=-1), ["--seed is -1; it must be at least 0"]),
+    "seed too large": (options(seed=2**32), ["--seed is 4294967296; it must be less than 4294967296"]),
+    "limit of nothing": (options(limit=0), ["--limit is 0; it must be at least 1"]),
+    "NaN option": (options(weight_decay="nan"), ["--weight-decay is nan; it must be a finite number"]),
+    "steps of nothing": (options(max_steps=0), ["--max-steps is 0; it must be -1"]),
+    "half a character": (file_with('{"prompt": "a\\ud800", "response": "b"}'), ["row 1: 'prompt' holds half of a surrogate pair", "hint:"]),
     "unknown template": (options(template="vicuna"), ["unknown template 'vicuna'; known: auto, chat, plain"]),
     "missing config": (options(config="none.yaml"), ["--config none.yaml: No such file"]),
 }
@@ -182,6 +189,76 @@ def test_bad_input(name: str, model_folder: Path, tmp_path: Path, capsys: pytest
     assert after == before
 
 
+def test_overwrite_deletes_runs_and_nothing_that_is_read(
+    model_folder: Path, chat_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "run"
+
+    def again(**changes: Any) -> int:
+        given = {"model": model_folder, "data": chat_file, "output": output, "max_steps": 1} | changes
+        return run("tune", "--overwrite", *(f"--{key.replace('_', '-')}={value}" for key, value in given.items()))
+
+    assert again() == 0
+    inside = output / "more.jsonl"
+    inside.write_bytes(chat_file.read_bytes())
+    assert again(data=inside) == 2
+    assert f"--overwrite would delete --data {inside}" in capsys.readouterr().err
+    assert again(model=output) == 2
+    assert "would delete --model" in capsys.readouterr().err
+    monkeypatch.chdir(output)
+    assert again() == 2
+    assert "would delete the current directory" in capsys.readouterr().err
+    monkeypatch.chdir(tmp_path)
+    assert inside.exists()
+    assert again() == 0
+    assert not inside.exists()
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    (foreign / "config.json").write_text("{}")
+    assert again(output=foreign) == 2
+    assert "is not empty and holds no run" in capsys.readouterr().err
+    assert again(output=foreign.with_name("new")) == 0
+
+
+def test_one_process_at_a_time(model_folder: Path, chat_file: Path, tmp_path: Path) -> None:
+    arguments = ["tune", "--model", str(model_folder), "--data", str(chat_file), "--output", str(tmp_path / "run"), "--max-steps", "1"]
+    (tmp_path / "run").mkdir()
+    runs.lock(tmp_path / "run")
+    other = [sys.executable, "-m", "holdfast.cli", *arguments]
+    try:
+        made = subprocess.run(other, capture_output=True, text=True)
+    finally:
+        runs.unlock(tmp_path / "run")
+    assert made.returncode == 2
+    assert "another process is at work" in made.stderr
+    assert not (tmp_path / "run" / "config.json").exists()
+    assert subprocess.run(other, capture_output=True).returncode == 0
+
+
+def test_a_broken_model_is_not_a_success(chat_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = make_model()
+    model.model.norm.weight.data[0] = float("nan")
+    model.save_pretrained(tmp_path / "broken")
+    make_tokenizer().save_pretrained(tmp_path / "broken")
+    for command in ("tune", "weigh"):
+        assert run(command, "--model", tmp_path / "broken", "--data", chat_file, "--output", tmp_path / command) == 2
+        assert not (tmp_path / command / "summary.json").exists()
+    err = capsys.readouterr().err
+    assert "the loss is nan at step 0" in err
+    assert "logits hold NaN" in err or "not finite" in err
+
+
+def test_what_is_no_number_is_null_in_json(tmp_path: Path) -> None:
+    runs.write_json(tmp_path / "a.json", {"a": [float("nan"), {"b": float("inf")}, (1.5,)]})
+    assert json.loads((tmp_path / "a.json").read_text()) == {"a": [None, {"b": None}, [1.5]]}
+
+
+def test_help_into_a_pipe_that_closes() -> None:
+    made = subprocess.run(f"{sys.executable} -m holdfast.cli --help | head -1", shell=True, capture_output=True, text=True)
+    assert made.stdout.startswith("usage: holdfast")
+    assert made.stderr == ""
+
+
 def test_unknown_option_and_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("tune", "--model", "m", "--data", "d", "--output", "o", "--promt-weight", 1) == 2
     assert "--prompt-weight" in capsys.readouterr().err
@@ -197,6 +274,9 @@ def test_unknown_option_and_command(capsys: pytest.CaptureFixture[str]) -> None:
         ("weights: [1, 2]\n", "'weights' is [1, 2]"),
         ("- a\n", "not a list of"),
         ("a: [\n", "broken YAML"),
+        ("model: pocket\ndata: pocket:instructions\noutput: o\ntraining: {learning_rate: 1}\n", "use --learning-rate"),
+        ("model: pocket\ndata: pocket:instructions\noutput: o\ntraining: {lr_scheduler_type: linear}\n", "use --schedule"),
+        ("model: pocket\ndata: pocket:instructions\noutput: o\ntraining: {remove_unused_columns: true}\n", "cannot be changed"),
     ],
 )
 def test_bad_config_file(text: str, expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -232,7 +232,7 @@ def test_sets_that_cannot_be_measured_are_skipped_and_counted_or_refused(models:
         ({"sets": None, "prompts": "x.jsonl"}, "--prompts needs --variants"),
         ({"variants": "speling"}, "unknown kind"),
         ({"variants": "wording"}, "unknown kind"),
-        ({"max_new_tokens": 0}, "at least one token"),
+        ({"max_new_tokens": 0}, "--max-new-tokens is 0; it must be at least 1"),
         ({"max_new_tokens": 127}, r"set 'fr', prompt 0 has \d+ tokens; with 127 new ones"),
         ({"answers": "guess"}, "unknown answer rule"),
         ({"cluster": "ray", "backend": "openai", "endpoint": "http://x"}, "--cluster ray is for"),
@@ -281,6 +281,7 @@ def test_compare_and_check_over_the_command_line(models: list[str], sets: str, t
 
     assert main(["sensitivity", "check", str(a), "--baseline", str(tmp_path / "absent")]) == 2
     assert main(["sensitivity", "check", str(a), "--baseline", str(b), "--max-increase", "-1"]) == 2
+    assert main(["sensitivity", "check", str(a), "--baseline", str(b), "--max-increase", "nan"]) == 2
     measure(config(models[0], sets, tmp_path / "short", max_new_tokens=3))
     assert main(["sensitivity", "check", str(tmp_path / "short"), "--baseline", str(a)]) == 3
     assert "length of responses" in capsys.readouterr().err

@@ -29,7 +29,7 @@ def arguments(folder: Path, **changes: Any) -> SFTConfig:
     given = {
         "output_dir": str(folder), "use_cpu": True, "bf16": False, "report_to": [], "save_strategy": "no", "disable_tqdm": True,
         "per_device_train_batch_size": 4, "gradient_accumulation_steps": 2, "max_steps": 4, "logging_steps": 1, "max_length": 128,
-        "learning_rate": 5e-3, "lr_scheduler_type": "cosine", "warmup_steps": 0.01, "weight_decay": 0.1, "max_grad_norm": 1e30, "seed": 0,
+        "learning_rate": 5e-3, "lr_scheduler_type": "cosine", "warmup_steps": 0, "weight_decay": 0.1, "max_grad_norm": 1e30, "seed": 0,
     }  # fmt: skip
     return SFTConfig(**given | changes)
 

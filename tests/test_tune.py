@@ -21,6 +21,7 @@ from holdfast.config import TuneConfig
 from holdfast.errors import HoldfastError
 from holdfast.runs import resolve
 from holdfast.tune import train
+from holdfast.tune.arguments import training_arguments
 from holdfast.tune.plan import default_learning_rate, make_plan
 
 
@@ -189,6 +190,14 @@ def test_training_keys_reach_the_trainer(model_folder: Path, chat_file: Path, tm
     train(config(model_folder, chat_file, tmp_path / "a", training={"optim": "adafactor", "label_smoothing_factor": "0"}))
     with pytest.raises(HoldfastError, match="training arguments"):
         train(config(model_folder, chat_file, tmp_path / "b", training={"optimiser": "adam"}))
+
+
+@pytest.mark.parametrize(("steps", "first"), [(1, 1.0), (60, 1.0), (200, 0.0)])
+def test_a_warm_up_of_less_than_a_step_is_none(model_folder: Path, chat_file: Path, tmp_path: Path, steps: int, first: float) -> None:
+    """The first step of a warm-up has a learning rate of 0, so a short training would lose it, and one of a single step everything."""
+    plan = make_plan(config(model_folder, chat_file, tmp_path / "run", max_steps=steps, learning_rate=1.0))
+    arguments = training_arguments(plan, tmp_path / "checkpoints")
+    assert (arguments.get_warmup_steps(steps) == 0) == (first == 1.0)
 
 
 def test_default_learning_rate_grows_for_small_models() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-import json
 import os
 import sys
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import holdfast
 from holdfast import config as configs
 from holdfast.errors import HoldfastError, nearest
+from holdfast.runs import to_json
 
 COMMANDS: dict[str, tuple[type, str]] = {
     "tune": (configs.TuneConfig, "holdfast.tune:train"),
@@ -37,13 +37,13 @@ COMMANDS: dict[str, tuple[type, str]] = {
 def main(argv: list[str] | None = None) -> int:
     """Run a command. Returns the exit code: 0, or 2 for bad input (also what argument errors give)."""
     argv = sys.argv[1:] if argv is None else argv
-    if not argv or argv[0] in ("-h", "--help"):
-        print(_overview())
-        return 0
-    if argv[0] == "--version":
-        print(f"holdfast {holdfast.__version__}")
-        return 0
     try:
+        if not argv or argv[0] in ("-h", "--help"):
+            print(_overview(), flush=True)
+            return 0
+        if argv[0] == "--version":
+            print(f"holdfast {holdfast.__version__}")
+            return 0
         name, arguments = _split(argv)
         if not name:
             print(_overview(argv[0] + " "))
@@ -53,7 +53,7 @@ def main(argv: list[str] | None = None) -> int:
         module, _, function = target.partition(":")
         summary = getattr(importlib.import_module(module), function)(config)
         if config.json:
-            print(json.dumps(summary, indent=1, ensure_ascii=False))
+            print(to_json(summary, indent=1))
         return int(summary.get("exit_code", 0)) if isinstance(summary, dict) else 0
     except HoldfastError as error:
         print(f"error: {error}", file=sys.stderr)

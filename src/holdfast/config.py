@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -17,6 +18,7 @@ Truncation = Literal["keep-start", "keep-end", "drop"]
 class RunConfig:
     """What every command takes."""
 
+    least: ClassVar[dict[str, float]] = {"seed": 0, "limit": 1}
     output: str
     """Run directory to write: config.json, rows.jsonl, summary.json and what the command makes."""
     limit: int | None = None
@@ -29,6 +31,20 @@ class RunConfig:
     """Show the first item as the model will see it and what the run will cost; write nothing, load no weights."""
     json: bool = False
     """Print the summary as JSON on stdout."""
+
+    def __post_init__(self) -> None:
+        """Numbers are finite and not below what ``least`` of the class or of one that it derives from says; so is the seed in range."""
+        least: dict[str, float] = {}
+        for base in reversed(type(self).__mro__):
+            least |= vars(base).get("least", {})
+        for name, value in vars(self).items():
+            flag = f"--{name.replace('_', '-')}"
+            if isinstance(value, float) and not math.isfinite(value):
+                raise HoldfastError(f"{flag} is {value}; it must be a finite number")
+            if isinstance(value, int | float) and value < least.get(name, -math.inf):
+                raise HoldfastError(f"{flag} is {value}; it must be at least {least[name]}")
+        if self.seed is not None and isinstance(self.seed, int) and self.seed >= 2**32:
+            raise HoldfastError(f"--seed is {self.seed}; it must be less than {2**32}")
 
 
 @dataclass(kw_only=True)
@@ -80,7 +96,7 @@ class TuneConfig(RunConfig):
     schedule: str = "cosine"
     """Learning-rate schedule after the warm-up, by its transformers name."""
     warmup_ratio: float = 0.01
-    """Share of the steps spent warming up."""
+    """Share of the steps spent warming up; less than one step is none."""
     weight_decay: float = 0.1
     """Decoupled weight decay of AdamW."""
     max_grad_norm: float = 0.0
@@ -134,6 +150,7 @@ class TuneConfig(RunConfig):
 class WeighConfig(RunConfig):
     """Score a data set with one or two models and write it again with per-token weights, for `tune` on any tokenizer."""
 
+    least: ClassVar[dict[str, float]] = {"batch_size": 1}
     data: str
     """Training data, in any form that `tune` takes."""
     model: str
@@ -199,7 +216,7 @@ class AlignConfig(RunConfig):
     schedule: str = "linear"
     """Learning-rate schedule after the warm-up, by its transformers name."""
     warmup_ratio: float = 0.1
-    """Share of the steps spent warming up."""
+    """Share of the steps spent warming up; less than one step is none."""
     weight_decay: float = 0.0
     """Decoupled weight decay of AdamW."""
     max_grad_norm: float = 1.0
@@ -241,6 +258,7 @@ class AlignConfig(RunConfig):
 class PromptingConfig(RunConfig):
     """What `crosstask run` and `crosstask label` share: how prompts are made and how answers are read."""
 
+    least: ClassVar[dict[str, float]] = {"k": 0, "max_new_tokens": 1, "pool_limit": 1, "context": 1, "token_budget": 1}
     model: str
     """Hub name, local folder, a Holdfast run directory, or `pocket`. With --endpoint: the name that the server knows."""
     sources: str
@@ -299,6 +317,7 @@ class PromptingConfig(RunConfig):
 class CrossTaskConfig(PromptingConfig):
     """Label a task with labelled examples of other tasks only: which source helps which target, and by how much."""
 
+    least: ClassVar[dict[str, float]] = {"in_task_k": 1, "dev_items": 0, "workers": 1}
     limit: int | None = None
     """Use only the first N test items of each target."""
     mixed: list[str] = field(default_factory=list)
@@ -325,6 +344,7 @@ class CrossTaskConfig(PromptingConfig):
 class LabelConfig(PromptingConfig):
     """Pseudo-label the unlabelled inputs of a task: every source votes, confident labels are kept, the rest can be propagated."""
 
+    least: ClassVar[dict[str, float]] = {"rounds": 1, "neighbours": 1, "lm_items": 1}
     pool: str | None = None
     """JSONL of unlabelled inputs. Default: the target's train split (its answers are not looked at), or all its items."""
     limit: int | None = None
@@ -347,6 +367,7 @@ class LabelConfig(PromptingConfig):
 class AnalyseConfig(RunConfig):
     """Ask why some sources help: rank correlation of their accuracy with the similarity of hidden states, layer by layer."""
 
+    least: ClassVar[dict[str, float]] = {"permutations": 1}
     run: str
     """Run directory of `crosstask run --states`."""
     permutations: int = 5000
@@ -384,11 +405,14 @@ class VariantConfig(RunConfig):
 class VariantsConfig(VariantConfig):
     """Write a file of prompt variants that a person can read and edit: OUTPUT/sets.jsonl."""
 
+    least: ClassVar[dict[str, float]] = {"per_kind": 1}
+
 
 @dataclass(kw_only=True)
 class SensitivityConfig(VariantConfig):
     """Measure how far a model's answers move when only the wording of a prompt changes (POSIX)."""
 
+    least: ClassVar[dict[str, float]] = {"max_new_tokens": 1, "bootstrap": 1, "token_budget": 1, "workers": 1}
     model: str
     """Hub name, local folder, a Holdfast run directory, or `pocket`. For a server: the name that it serves the model under."""
     sets: str | None = None
@@ -458,6 +482,7 @@ class SensitivityConfig(VariantConfig):
 class CompareConfig(RunConfig):
     """Compare two sensitivity runs over the same sets: interval and p-value of the difference, by kind, sets that moved most."""
 
+    least: ClassVar[dict[str, float]] = {"bootstrap": 1}
     positional: ClassVar[tuple[str, ...]] = ("run_a", "run_b")
     run_a: str
     """The run to compare with."""
@@ -473,6 +498,7 @@ class CompareConfig(RunConfig):
 class CheckConfig(RunConfig):
     """Fail where sensitivity got worse: exit code 0 fine, 1 worse beyond tolerance and noise, 2 bad input, 3 not comparable."""
 
+    least: ClassVar[dict[str, float]] = {"max_increase": 0, "bootstrap": 1}
     positional: ClassVar[tuple[str, ...]] = ("run",)
     run: str
     """The run to check."""
@@ -490,6 +516,7 @@ class CheckConfig(RunConfig):
 class BenchConfig(RunConfig):
     """Measure a model on benchmarks: MMLU, BBH, IFEval by lm-evaluation-harness; AlpacaEval and MT-Bench with a judge of yours."""
 
+    least: ClassVar[dict[str, float]] = {"batch_size": 1, "max_new_tokens": 1, "judge_concurrency": 1}
     continued_with: ClassVar[frozenset[str]] = frozenset(
         {"batch_size", "judge_url", "judge_model", "judge_python", "judge_concurrency", "judge_timeout", "judge_retries"}
     )
@@ -535,6 +562,7 @@ class BenchCompareConfig(CompareConfig):
 class ReportConfig(RunConfig):
     """Make one offline HTML page of run directories of any kind: study, sensitivity, cross-task, tune, align, bench."""
 
+    least: ClassVar[dict[str, float]] = {"limit": 0}
     positional: ClassVar[tuple[str, ...]] = ("directories",)
     short: ClassVar[dict[str, str]] = {"-o": "--output"}
     directories: list[str] = field(default_factory=list)
@@ -557,6 +585,7 @@ class ReportConfig(RunConfig):
 class StudyConfig(RunConfig):
     """Find the weights that suit a model and its data: plan, train, measure, and choose on one split, report on another."""
 
+    least: ClassVar[dict[str, float]] = {"slots": 1, "calibrate": 0}
     positional: ClassVar[tuple[str, ...]] = ("study",)
     study: str
     """Study file (YAML, see docs/study.md), or `pocket` for the one that is built in."""

@@ -27,3 +27,14 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     """A hint that names the known name nearest to an unknown one, or None if there is none near."""
     near = difflib.get_close_matches(name, list(known), n=1)
     return f"did you mean '{near[0]}'?" if near else None
+
+
+def whole_text(text: str, where: str) -> str:
+    """Text that UTF-8 can hold, which is all that tokenizers take; a ``HoldfastError`` otherwise."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise HoldfastError(
+            f"{where} holds half of a surrogate pair (character {error.start + 1})", hint="save it as whole characters, UTF-8"
+        ) from None
+    return text

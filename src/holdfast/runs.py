@@ -5,17 +5,19 @@
     OUTPUT/summary.json   written last: its presence means that the run is complete
     OUTPUT/model/         a tuned model in Hugging Face layout
 
-JSON files appear whole or not at all. A directory holds one run: the same config continues or returns it, another one is refused.
+JSON files appear whole or not at all; what is not a finite number is null in them. A directory holds one run: the same config continues or
+returns it, another one is refused. One process at a time works on it.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import holdfast
 from holdfast.config import RunConfig
@@ -23,6 +25,9 @@ from holdfast.errors import HoldfastError
 
 # Fields that do not change the result, so they may differ when a run is continued.
 _IRRELEVANT = {"output", "overwrite", "dry_run", "json", "report_to"}
+_MADE = {"output", "cache", "embeddings"}  # fields that name what is written, not what is read
+_LOCK = ".lock"
+_locks: dict[Path, IO[str]] = {}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +50,7 @@ class RunDir:
     def append(self, row: dict[str, Any]) -> None:
         """Add one row, in one write."""
         with self.rows.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            file.write(to_json(row) + "\n")
 
     def keep_rows(self, last_step: int) -> None:
         """Forget rows after ``last_step``: they belong to work that a resumed run will do again."""
@@ -56,7 +61,12 @@ class RunDir:
     def finish(self, summary: dict[str, Any]) -> dict[str, Any]:
         """Write the summary, which completes the run."""
         write_json(self.path / "summary.json", summary)
+        self.release()
         return summary
+
+    def release(self) -> None:
+        """Let other processes work here."""
+        unlock(self.path)
 
 
 def check_output(config: RunConfig, command: str) -> RunDir:
@@ -66,17 +76,18 @@ def check_output(config: RunConfig, command: str) -> RunDir:
         the run directory, with its summary if this very run is already complete there.
 
     Raises:
-        HoldfastError: the directory holds another run, or something that is no run, and --overwrite was not given.
+        HoldfastError: the directory holds another run and --overwrite was not given; or something that is no run; or, with --overwrite,
+            what the command is to read.
     """
     path = Path(config.output)
     if path.exists() and not path.is_dir():
         raise HoldfastError(f"--output {path} is a file, not a directory")
-    if config.overwrite or not path.exists() or not any(path.iterdir()):
+    if not path.exists() or all(entry.name == _LOCK for entry in path.iterdir()):
         return RunDir(path)
-    try:
-        found = read_json(path / "config.json")
-    except HoldfastError:
-        raise HoldfastError(f"--output {path} is not empty and holds no run", hint="choose another directory, or --overwrite") from None
+    found = _read_config(path)
+    if config.overwrite:
+        _check_not_read(config, path)
+        return RunDir(path)
     changed = _differences(found, config, command)
     if changed:
         raise HoldfastError(
@@ -90,10 +101,11 @@ def check_output(config: RunConfig, command: str) -> RunDir:
 def open_run(config: RunConfig, command: str, resolved: dict[str, Any]) -> RunDir:
     """Create or continue the run directory, after everything that can be checked has been checked."""
     run = check_output(config, command)
-    if config.overwrite and run.path.exists():
-        shutil.rmtree(run.path)
     try:
         run.path.mkdir(parents=True, exist_ok=True)
+        lock(run.path)
+        if config.overwrite:
+            empty(run.path)
         write_json(
             run.path / "config.json",
             {"command": command, "version": holdfast.__version__, "config": dataclasses.asdict(config), "resolved": resolved},
@@ -101,6 +113,44 @@ def open_run(config: RunConfig, command: str, resolved: dict[str, Any]) -> RunDi
     except OSError as error:
         raise HoldfastError(f"cannot write to --output {run.path}: {error.strerror}") from error
     return run
+
+
+def lock(path: Path) -> None:
+    """Keep other processes out of a run directory until ``unlock``, or until this one ends.
+
+    Raises:
+        HoldfastError: another process is at work there.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return
+    place = path.resolve()
+    if place in _locks:
+        return
+    file = (place / _LOCK).open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.close()
+        raise HoldfastError(f"another process is at work on {path}", hint="wait for it, or stop it first") from error
+    except OSError:  # a file system without locks
+        pass
+    _locks[place] = file
+
+
+def unlock(path: Path) -> None:
+    """Let others in again, if this process held them out."""
+    held = _locks.pop(path.resolve(), None)
+    if held is not None:
+        held.close()
+
+
+def empty(path: Path) -> None:
+    """Delete everything in a run directory but its lock."""
+    for entry in path.iterdir():
+        if entry.name != _LOCK:
+            shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
 
 
 def resolve(name: str | os.PathLike[str]) -> Path | None:
@@ -125,7 +175,12 @@ def read_json(path: Path) -> Any:
 
 def write_json(path: Path, value: Any) -> None:
     """Write JSON so that the file is either the old one or the new one, never a part."""
-    write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+    write_text(path, to_json(value, indent=1) + "\n")
+
+
+def to_json(value: Any, indent: int | None = None) -> str:
+    """JSON that every reader takes: NaN and infinities become null."""
+    return json.dumps(_finite(value), indent=indent, ensure_ascii=False, allow_nan=False)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -138,13 +193,45 @@ def write_text(path: Path, text: str) -> None:
     partial.replace(path)
 
 
+def _read_config(path: Path) -> Any:
+    """config.json of a run directory; an error if it is none, whatever the flags: --overwrite deletes runs, nothing else."""
+    try:
+        found = read_json(path / "config.json")
+    except HoldfastError:
+        found = None
+    if not isinstance(found, dict) or "command" not in found:
+        raise HoldfastError(f"--output {path} is not empty and holds no run", hint="choose another directory")
+    return found
+
+
+def _check_not_read(config: RunConfig, path: Path) -> None:
+    """What --overwrite deletes must not hold what the command reads, or the current directory."""
+    place = path.resolve()
+    if Path.cwd().is_relative_to(place):
+        raise HoldfastError(f"--overwrite would delete the current directory, {place}", hint="choose another --output")
+    for name, value in vars(config).items():
+        for item in value if isinstance(value, list) else [value]:
+            read = name not in _MADE and isinstance(item, str) and os.path.exists(item)
+            if read and Path(item).resolve().is_relative_to(place):
+                flag = "--" + name.replace("_", "-")
+                raise HoldfastError(f"--overwrite would delete {flag} {item}, which is in --output {path}", hint="choose another --output")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def _adapter(path: Path) -> Path | None:
     folder = path / "model"
     return folder if (path / "config.json").is_file() and (folder / "adapter_config.json").is_file() else None
 
 
 def _differences(found: Any, config: RunConfig, command: str) -> list[str]:
-    if not isinstance(found, dict) or found.get("command") != command:
+    if found.get("command") != command:
         return ["command"]
     given = json.loads(json.dumps(dataclasses.asdict(config)))
     old = found.get("config", {})

@@ -70,7 +70,9 @@ def read_pair(row: dict[str, Any], where: str) -> Pair:
         raise HoldfastError(f"{where}: 'chosen' and 'rejected' must both be text or both be messages")
     pair = _of_messages(row, where) if isinstance(row["chosen"], list) else _of_text(row, where)
     if pair.chosen.content == pair.rejected.content:
-        raise HoldfastError(f"{where}: 'chosen' and 'rejected' are equal, so there is no preference", hint="leave such rows out")
+        raise HoldfastError(
+            f"{where}: 'chosen' and 'rejected' are equal, so there is no preference", hint="--skip-bad-rows leaves such rows out"
+        )
     return pair
 
 

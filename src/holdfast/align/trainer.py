@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from typing import Any
 
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from trl import DPOTrainer
 
-from holdfast.errors import HoldfastError
 from holdfast.runs import RunDir
-from holdfast.tune.trainer import Bar
+from holdfast.tune.trainer import Bar, check_loss
 
 _METRICS = ("loss", "rewards/chosen", "rewards/rejected", "rewards/margins", "rewards/accuracies", "logps/chosen", "logps/rejected")
 _TRAIN_COLUMNS = (*_METRICS, "grad_norm", "learning_rate", "num_tokens", "epoch")
@@ -40,8 +38,7 @@ class PreferenceTrainer(DPOTrainer):
         if self.is_world_process_zero():
             self.run.append(row)
             _say(row, self.state.max_steps)
-        if row["kind"] == "train" and not math.isfinite(row["loss"]):
-            raise HoldfastError(f"the loss is {row['loss']} at step {row['step']}", hint="lower --learning-rate or raise --beta")
+        check_loss(row, "lower --learning-rate or raise --beta")
 
 
 def _row(logs: dict[str, float], step: int) -> dict[str, Any] | None:

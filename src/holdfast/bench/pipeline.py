@@ -73,10 +73,6 @@ def run(config: BenchConfig) -> dict[str, Any]:
 def _check(config: BenchConfig) -> None:
     if config.data_dir is not None and not Path(config.data_dir).is_dir():
         raise HoldfastError(f"--data-dir {config.data_dir}: no such folder")
-    for name in ("limit", "batch_size", "max_new_tokens", "judge_concurrency"):
-        value = getattr(config, name)
-        if value is not None and value < 1:
-            raise HoldfastError(f"--{name.replace('_', '-')} {value}: at least 1")
     if (config.judge_url is None) != (config.judge_model is None):
         raise HoldfastError("a judge needs both --judge-url and --judge-model")
     if config.judge_url is not None and not config.judge_url.startswith(("http://", "https://")):

@@ -73,7 +73,7 @@ def load_grid(config: CrossTaskConfig, given: dict[str, Target] | None = None) -
     Raises:
         HoldfastError: names file and row.
     """
-    _check_numbers(config)
+    _check_options(config)
     library = load_library(config.sources)
     for name, task in library.items():
         if not task.pool:
@@ -242,27 +242,7 @@ def _check_apart(source: Task, written: dict[str, Item], target: Target) -> None
         )  # fmt: skip
 
 
-def _check_numbers(config: CrossTaskConfig) -> None:
-    least = {
-        "--k": (config.k, 0),
-        "--in-task-k": (config.in_task_k, 1),
-        "--max-new-tokens": (config.max_new_tokens, 1),
-        "--dev-items": (config.dev_items, 0),
-    }
-    least["--workers"] = (config.workers, 1)
-    least |= {
-        f"--{name}": (value, 1)
-        for name, value in (
-            ("limit", config.limit),
-            ("pool-limit", config.pool_limit),
-            ("context", config.context),
-            ("token-budget", config.token_budget),
-        )
-        if value is not None
-    }
-    for name, (value, low) in least.items():
-        if value < low:
-            raise HoldfastError(f"{name} is {value}; it must be at least {low}")
+def _check_options(config: CrossTaskConfig) -> None:
     if config.with_in_task and config.in_task is None:
         raise HoldfastError("--with-in-task needs --in-task", hint="--in-task pool takes examples of the target's own train split")
     if config.endpoint and (config.decode != "generate" or config.states):

@@ -226,15 +226,6 @@ def _grid(config: LabelConfig, task: Task, asked: tuple[Item, ...]) -> Grid:
 
 
 def _check_numbers(config: LabelConfig) -> None:
-    least = {
-        "--rounds": (config.rounds, 1),
-        "--neighbours": (config.neighbours, 1),
-        "--limit": (config.limit, 1),
-        "--lm-items": (config.lm_items, 1),
-    }
-    for name, (value, low) in least.items():
-        if value is not None and value < low:
-            raise HoldfastError(f"{name} is {value}; it must be at least {low}")
     for name, share_ in {"--least-margin": config.least_margin, "--alpha": config.alpha}.items():
         if not 0 <= share_ <= 1 or (name == "--alpha" and share_ in (0, 1)):
             raise HoldfastError(f"{name} is {share_}; it must lie between 0 and 1")

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from holdfast.errors import HoldfastError
+from holdfast.errors import HoldfastError, whole_text
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _SLOT = re.compile(r"\{(\w+)\}")
@@ -159,10 +159,10 @@ def _field(value: Any, name: str, where: str, end: str) -> str:
     if isinstance(value, list):
         if not 0 < len(value) <= len(LETTERS):
             raise HoldfastError(f"{where}: field '{name}' has {len(value)} options; 1 to {len(LETTERS)} are possible")
-        return f"{end}\n".join(f"{letter}. {option}" for letter, option in zip(LETTERS, value))
+        value = f"{end}\n".join(f"{letter}. {option}" for letter, option in zip(LETTERS, value))
     if not isinstance(value, str | int | float) or isinstance(value, bool):
         raise HoldfastError(f"{where}: field '{name}' is a {type(value).__name__}, not text, a number or a list of options")
-    return str(value)
+    return whole_text(str(value), f"{where}: field '{name}'")
 
 
 def _template(given: Mapping[str, Any], rows: Sequence[tuple[dict[str, Any], str]], where: str) -> str:

@@ -24,10 +24,8 @@ def check(config: CheckConfig) -> dict[str, Any]:
 
     Raises:
         NotComparableError: see ``comparison.compare``.
-        HoldfastError: no finished runs there, or a negative tolerance.
+        HoldfastError: no finished runs there.
     """
-    if config.max_increase < 0:
-        raise HoldfastError(f"--max-increase {config.max_increase}: a tolerance is 0 or more")
     if config.dry_run:
         raise HoldfastError("--dry-run: a check reads two runs and costs nothing; leave it out")
     baseline, run = open_finished(config.baseline), open_finished(config.run)

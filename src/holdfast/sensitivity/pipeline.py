@@ -112,8 +112,6 @@ def _sha(value: Any) -> str:
 
 
 def _check(config: SensitivityConfig) -> None:
-    if config.max_new_tokens < 1:
-        raise HoldfastError(f"--max-new-tokens {config.max_new_tokens}: at least one token is needed")
     answers.rule(config.answers)
     if config.exact and config.backend != "hf":
         raise HoldfastError("--exact is for --backend hf: a server computes in its own way")

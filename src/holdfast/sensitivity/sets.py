@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from holdfast import pocket
-from holdfast.errors import HoldfastError
+from holdfast.errors import HoldfastError, whole_text
 
 ORIGINAL = "original"
 
@@ -209,4 +209,4 @@ def _variants(row: Any, number: int, where: str) -> Iterator[tuple[str, Variant]
 def _prompt(value: Any, where: str) -> str:
     if not isinstance(value, str):
         raise HoldfastError(f"{where}: the prompt must be text, not {type(value).__name__}")
-    return value
+    return whole_text(value, f"{where}: the prompt")

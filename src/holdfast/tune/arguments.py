@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +11,50 @@ from typing import Any, Protocol
 
 from holdfast.config import AlignConfig, TuneConfig
 from holdfast.errors import HoldfastError
+
+_OPTIONS = {
+    "output_dir": "output",
+    "seed": "seed",
+    "per_device_train_batch_size": "micro_batch_size",
+    "gradient_accumulation_steps": "batch_size",
+    "num_train_epochs": "epochs",
+    "max_steps": "max_steps",
+    "learning_rate": "learning_rate",
+    "lr_scheduler_type": "schedule",
+    "warmup_steps": "warmup_ratio",
+    "warmup_ratio": "warmup_ratio",
+    "weight_decay": "weight_decay",
+    "max_grad_norm": "max_grad_norm",
+    "bf16": "precision",
+    "gradient_checkpointing": "gradient_checkpointing",
+    "logging_steps": "log_steps",
+    "eval_strategy": "eval_steps",
+    "eval_steps": "eval_steps",
+    "save_strategy": "save_steps",
+    "save_steps": "save_steps",
+    "save_total_limit": "keep_checkpoints",
+    "report_to": "report_to",
+    "beta": "beta",
+    "loss_type": "loss",
+    "max_length": "max_length",
+}
+"""Argument of a Trainer -> the option of ours that sets it."""
+_FIXED = {"remove_unused_columns", "average_tokens_across_devices", "logging_nan_inf_filter"}
+
+
+def check_training(config: TuneConfig | AlignConfig) -> None:
+    """What has an option of its own cannot be given under ``training`` as well: the plan would say one thing and the Trainer do another.
+
+    Raises:
+        HoldfastError: names the option.
+    """
+    fields = {field.name for field in dataclasses.fields(config)}
+    for key in config.training:
+        option = _OPTIONS.get(key)
+        if option in fields:
+            raise HoldfastError(f"training: '{key}' has an option of its own", hint=f"use --{str(option).replace('_', '-')}")
+        if key in _FIXED:
+            raise HoldfastError(f"training: '{key}' cannot be changed", hint="the weighted loss depends on it")
 
 
 class Schedule(Protocol):
@@ -30,13 +75,16 @@ class Schedule(Protocol):
     @property
     def accumulation(self) -> int: ...  # noqa: D102
 
+    @property
+    def steps(self) -> int: ...  # noqa: D102
+
 
 def training_arguments(plan: Schedule, folder: Path, kind: Any = None, **more: Any) -> Any:
     """The arguments of a Trainer whose checkpoints go to ``folder``.
 
     Args:
         kind: a class derived from ``transformers.TrainingArguments``, if not that itself.
-        more: arguments of that class. What the user gave under ``training`` wins over everything.
+        more: arguments of that class. What the user gave under ``training`` is added (see ``check_training``).
 
     Raises:
         HoldfastError: an argument that the class does not know or refuses.
@@ -57,7 +105,7 @@ def training_arguments(plan: Schedule, folder: Path, kind: Any = None, **more: A
         "max_steps": config.max_steps,
         "learning_rate": plan.learning_rate,
         "lr_scheduler_type": config.schedule,
-        "warmup_steps": config.warmup_ratio,
+        "warmup_steps": config.warmup_ratio if config.warmup_ratio * plan.steps >= 1 else 0,  # its first step has a rate of 0
         "weight_decay": config.weight_decay,
         "max_grad_norm": config.max_grad_norm or 1e30,  # 0 would also leave the norm unmeasured
         "bf16": config.precision == "bf16" or (config.precision == "auto" and bf16_gpu),

@@ -19,7 +19,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from holdfast.errors import HoldfastError
+from holdfast.errors import HoldfastError, whole_text
 from holdfast.records import Example, Message, Role
 from holdfast.tune.charweights import with_char_weights
 from holdfast.tune.weights import check_weight
@@ -293,7 +293,7 @@ def read_text(row: dict[str, Any], column: str, where: str) -> str:
         raise HoldfastError(f"{where}: no column '{column}'; the row has {', '.join(map(str, row)) or 'no columns'}")
     if not isinstance(row[column], str):
         raise HoldfastError(f"{where}: '{column}' is {_found(row[column])}, not text")
-    return str(row[column])
+    return whole_text(row[column], f"{where}: '{column}'")
 
 
 def read_response(row: dict[str, Any], column: str, where: str) -> str:

@@ -66,8 +66,11 @@ def train(config: TuneConfig, start: Start | None = None) -> dict[str, Any]:
     start = start or Start(plan, load_base(config))
     model = adapted(start.model, config)
     run = continue_run(config, "tune", plan.resolved())
-    with models.quiet(), explain_full_disk(run.path):
-        return _fit(start, model, run)
+    try:
+        with models.quiet(), explain_full_disk(run.path):
+            return _fit(start, model, run)
+    finally:
+        run.release()
 
 
 def check_data_unchanged(config: TuneConfig | AlignConfig, run: RunDir) -> None:

@@ -16,6 +16,7 @@ from holdfast.config import AlignConfig, TuneConfig
 from holdfast.errors import HoldfastError
 from holdfast.records import RESPONSE_ROLES, Example, Role, Tokens
 from holdfast.tune import adaptive
+from holdfast.tune.arguments import check_training
 from holdfast.tune.data import load_examples, source_digest
 from holdfast.tune.roles import TokenReport, tokenize
 from holdfast.tune.weights import RoleWeights, prompt_share, role_weights, scale_twin
@@ -221,10 +222,12 @@ def _check_left(config: TuneConfig, tokens: list[Tokens], report: TokenReport, b
 
 def check_numbers(config: TuneConfig | AlignConfig) -> None:
     """Every number is in its range, or it is a ``HoldfastError``."""
-    counts = ("batch_size", "micro_batch_size", "log_steps", "keep_checkpoints", "eval_steps", "save_steps", "limit")
-    _check_range(config, ("epochs", "learning_rate", *counts), "greater than 0", lambda value: 0 < value < math.inf)
+    counts = ("batch_size", "micro_batch_size", "log_steps", "keep_checkpoints", "eval_steps", "save_steps")
+    _check_range(config, ("epochs", "learning_rate", *counts), "greater than 0", lambda value: value > 0)
     _check_range(config, ("eval_share", "warmup_ratio", "lora_dropout"), "at least 0 and less than 1", lambda value: 0 <= value < 1)
-    _check_range(config, ("max_grad_norm", "weight_decay", "lora_rank", "lora_alpha"), "0 or more", lambda value: 0 <= value < math.inf)
+    _check_range(config, ("max_grad_norm", "weight_decay", "lora_rank", "lora_alpha"), "0 or more", lambda value: value >= 0)
+    _check_range(config, ("max_steps",), "-1 (as many as the epochs give) or greater than 0", lambda value: value == -1 or value > 0)
+    check_training(config)
 
 
 def _check_range(config: TuneConfig | AlignConfig, names: tuple[str, ...], allowed: str, fits: Callable[[float], bool]) -> None:

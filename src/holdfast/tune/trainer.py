@@ -149,10 +149,7 @@ class WeightedTrainer(Trainer):
             if self.run is not None:
                 self.run.append(row)
             _say(row, self.state.max_steps)
-        if training and not math.isfinite(logs["loss"]):
-            raise HoldfastError(
-                f"the loss is {logs['loss']} at step {self.state.global_step}", hint="lower --learning-rate, or clip with --max-grad-norm 1"
-            )
+        check_loss(row, "lower --learning-rate, or clip with --max-grad-norm 1")
 
     def _weights(self, batch: dict[str, Tensor]) -> Tensor:
         return token_weights(batch["roles"], self.objective.weights, scale_of(batch))
@@ -218,6 +215,18 @@ def evaluation_metrics(prediction: EvalPrediction) -> dict[str, Any]:
         "response_targets": int(n_response),
         "prompt_share": prompt_weight / (prompt_weight + response_weight) if prompt_weight + response_weight else None,
     }
+
+
+def check_loss(row: dict[str, Any] | None, hint: str) -> None:
+    """Stop where the loss is no number any more, or has never been one.
+
+    Raises:
+        HoldfastError: it is not.
+    """
+    loss = row["loss"] if row else None
+    if row and loss is not None and not math.isfinite(loss):
+        broken = row["kind"] == "eval" and row["step"] == 0
+        raise HoldfastError(f"the loss is {loss} at step {row['step']}", hint="the model that was given is broken" if broken else hint)
 
 
 def evaluation_of(logs: dict[str, Any]) -> dict[str, Any]:

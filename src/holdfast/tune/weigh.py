@@ -121,6 +121,7 @@ def token_nlls(model: models.LM, encoded: Sequence[Encoded], pad_id: int, batch_
     """NLL of every token given those before it, nats; the first token has none (0), nor has what is beyond the context (NaN)."""
     import torch
 
+    from holdfast.packing import check_finite
     from holdfast.tune.loss import token_nll
 
     context = model.context
@@ -136,10 +137,11 @@ def token_nlls(model: models.LM, encoded: Sequence[Encoded], pad_id: int, batch_
                 ids = encoded[i].ids[:width]
                 ids_BT[row, : len(ids)] = torch.tensor(ids)
             ids_BT = ids_BT.to(model.model.device)
-            nll_BT = token_nll(model.model(input_ids=ids_BT, use_cache=False).logits, ids_BT).double().cpu().numpy()
+            nll_BT = token_nll(model.model(input_ids=ids_BT, use_cache=False).logits, ids_BT).double().cpu()
+            check_finite(nll_BT)
             for row, i in enumerate(batch):
                 length = min(len(encoded[i].ids), width)
-                made[i][:length] = nll_BT[row, :length]
+                made[i][:length] = nll_BT[row, :length].numpy()
     return made
 
 
@@ -206,8 +208,6 @@ def _check(config: WeighConfig) -> str:
     """What the score is; every number in its range."""
     if not 0 < config.keep <= 1:
         raise HoldfastError(f"--keep is {config.keep}; it must be greater than 0 and at most 1")
-    if config.batch_size < 1:
-        raise HoldfastError(f"--batch-size is {config.batch_size}; it must be at least 1")
     check_weight(config.rest, "--rest")
     by = config.by or ("excess" if config.reference else "surprise")
     if (by == "excess") != bool(config.reference):

@@ -23,6 +23,7 @@ Accept = Callable[[str, str], bool]
 """(original prompt, variant) -> whether the meaning is kept."""
 
 _TRIES = 30
+_EXACT = 250_000
 
 
 @dataclass
@@ -141,7 +142,8 @@ def diff(a: str, b: str) -> str:
     """Word diff on one line: ``What [-colour-]{+color+} is it?``; equal stretches of more than six pieces are cut to ``...``."""
     left, right = re.findall(r"\s+|\w+|[^\w\s]", a), re.findall(r"\s+|\w+|[^\w\s]", b)
     made = ""
-    for tag, a0, a1, b0, b1 in difflib.SequenceMatcher(None, left, right, autojunk=False).get_opcodes():
+    long = len(left) * len(right) > _EXACT  # its time grows with the square where words repeat, so frequent ones are no anchors then
+    for tag, a0, a1, b0, b1 in difflib.SequenceMatcher(None, left, right, autojunk=long).get_opcodes():
         old, new = "".join(left[a0:a1]), "".join(right[b0:b1])
         if tag == "equal":
             made += old if a1 - a0 <= 6 else "".join(left[a0 : a0 + 3]) + "..." + "".join(left[a1 - 3 : a1])
