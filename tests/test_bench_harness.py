@@ -242,7 +242,7 @@ def test_dry_run_shows_the_prompt_and_loads_no_model(
     data = str(shared / "data")
     summary = run(BenchConfig(model="pocket", tasks="mmlu_anatomy", data_dir=data, output=str(tmp_path / "x"), dry_run=True))
     assert summary["benchmarks"]["mmlu_anatomy"] == {"tasks": 1, "items": 40}
-    assert "about anatomy" in capsys.readouterr().err
+    assert "about anatomy" in capsys.readouterr().out
     assert not (tmp_path / "x").exists()
 
 

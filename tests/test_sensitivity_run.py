@@ -252,8 +252,10 @@ def test_the_dry_run_shows_the_first_set_and_the_cost(
     models: list[str], sets: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     found = measure(config(models[0], sets, tmp_path / "out", dry_run=True))
+    shown = capsys.readouterr().out
+    assert "Name the capital of France." in shown
+    assert f"at most {found['token_forwards_at_most']:,} token-forwards" in shown
     run = measure(config(models[0], sets, tmp_path / "out"))
-    assert "Name the capital of France." in capsys.readouterr().err
     assert run["cost"]["tokens"] <= found["token_forwards_at_most"] < found["plain_token_forwards"]
 
 

@@ -13,7 +13,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from holdfast import lm as models
 from holdfast.bench import harness, openended
@@ -51,7 +51,7 @@ def run(config: BenchConfig) -> dict[str, Any]:
         template, done.path, config.data_dir, config.limit, config.seed, config.batch_size, config.max_new_tokens
     )  # fmt: skip
     if config.dry_run:
-        return _preview(closed, questions, settings, tokenizer)
+        return _preview(closed, questions, settings, tokenizer, sys.stderr if config.json else sys.stdout)
     lm = models.load(config.model, trust_remote_code=config.trust_remote_code)
     resolved = _resolved(config, closed, lm, template)
     if done.summary is not None and done.summary["resolved"] == resolved:
@@ -176,7 +176,7 @@ def _say(task: str, metric: str, score: dict[str, Any] | None) -> None:
         print(f"{task} {metric}: {score['value']:.4f} [{score['low']:.4f}, {score['high']:.4f}], n = {score['n']}", file=sys.stderr)
 
 
-def _preview(closed: list[Pin], questions: dict[str, Any], settings: harness.Settings, tokenizer: Any) -> dict[str, Any]:
+def _preview(closed: list[Pin], questions: dict[str, Any], settings: harness.Settings, tokenizer: Any, out: TextIO) -> dict[str, Any]:
     """The first prompt of every benchmark as the model will see it, and how many items and requests there are."""
     import tempfile
 
@@ -184,9 +184,9 @@ def _preview(closed: list[Pin], questions: dict[str, Any], settings: harness.Set
     with tempfile.TemporaryDirectory() as folder:
         for pin in closed:
             first, counts = harness.preview(pin, replace(settings, folder=Path(folder)), tokenizer)
-            print(f"--- {pin.task}\n{first}", file=sys.stderr)
+            print(f"--- {pin.task}\n{first}", file=out)
             made["benchmarks"][pin.task] = counts
     for name, asked in questions.items():
-        print(f"--- {name}\n{openended.first_prompt(asked, settings.template, tokenizer)}", file=sys.stderr)
+        print(f"--- {name}\n{openended.first_prompt(asked, settings.template, tokenizer)}", file=out)
         made["benchmarks"][name] = {"items": len(asked), "turns": sum(len(q.turns) for q in asked)}
     return made

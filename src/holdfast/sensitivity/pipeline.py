@@ -200,10 +200,8 @@ def _shower(tokenizer: Any) -> Callable[[int], str]:
 
 def _preview(plan: Plan, config: SensitivityConfig, tokenizer: Any) -> dict[str, Any]:
     """The first set as the model will see it, and the cost if every response has full length and is distinct."""
-    for v, text, ids in zip(plan.sets[0].variants, plan.texts[0], plan.ids[0], strict=True):
-        print(f"--- {plan.sets[0].set_id} / {v.variant_id} ({v.kind}), {len(ids)} tokens, target {v.target!r}\n{text}", file=sys.stderr)
     fast, plain = _expected_cost(plan, config.max_new_tokens)
-    return {
+    figures = {
         "command": "sensitivity run",
         "sets": len(plan.sets),
         "prompts": sum(len(s.variants) for s in plan.sets),
@@ -214,6 +212,12 @@ def _preview(plan: Plan, config: SensitivityConfig, tokenizer: Any) -> dict[str,
         "skipped": vars(plan.skipped),
         "variants": plan.report.as_dict(),
     }
+    if not config.json:
+        first = plan.sets[0]
+        for v, text, ids in zip(first.variants, plan.texts[0], plan.ids[0], strict=True):
+            print(f"--- {first.set_id} / {v.variant_id} ({v.kind}), {len(ids)} tokens, target {v.target!r}\n{text}")
+        print(f"\n{figures['prompts']:,} prompts in {figures['sets']:,} sets; at most {fast:,} token-forwards (plainly {plain:,})")
+    return figures
 
 
 def _expected_cost(plan: Plan, r: int) -> tuple[int, int]:
