@@ -20,6 +20,8 @@ FLAGS = [
     "--disable-sync",
     "--no-first-run",
 ]
+COMPLAINTS = ("error", "warning", "trace")
+"""Kinds of messages on the console; plotly warns by traces."""
 
 
 @contextlib.contextmanager
@@ -87,7 +89,7 @@ def visit(browser: Any, file: Path, **options: Any) -> Iterator[Visit]:
             request.abort()
 
     context.route("**/*", route)
-    made.page.on("console", lambda message: made.complaints.append(message.text) if message.type in ("error", "warning") else None)
+    made.page.on("console", lambda message: made.complaints.append(message.text) if message.type in COMPLAINTS else None)
     made.page.on("pageerror", lambda error: made.complaints.append(str(error)))
     made.page.on("dialog", lambda dialog: (made.complaints.append(f"dialog: {dialog.message}"), dialog.dismiss()))
     made.page.goto(address)

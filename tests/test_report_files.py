@@ -12,7 +12,7 @@ import pytest
 from holdfast.cli import main
 from holdfast.config import ReportConfig
 from holdfast.errors import HoldfastError
-from holdfast.report import report
+from holdfast.report import files, report
 from report_page import page_of
 from report_runs import make_sensitivity, make_study
 
@@ -62,15 +62,15 @@ def pictures(tmp_path: Path, run: Path) -> None:
     pytest.importorskip("kaleido", reason="kaleido (extra png) is not installed")
     if not any(shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome", "chrome")):
         pytest.skip("no Chrome or Chromium is installed")
-    made = report(ReportConfig(directories=[str(run)], output=str(tmp_path / "r.html"), format="png,md", json=True))
+    made = report(ReportConfig(directories=[str(run)], output=str(tmp_path / "a report (1).html"), format="png,md", json=True))
     png = [Path(f) for f in made["files"] if f.endswith(".png")]
     assert len(png) == made["figures"]
     for path in png:
         content = path.read_bytes()
         assert content[:8] == b"\x89PNG\r\n\x1a\n"
         assert int.from_bytes(content[16:20], "big") == 1640
-    text = (tmp_path / "r.md").read_text()
-    assert re.findall(r"\]\((.*?\.png)\)", text) == [path.name for path in png]
+    text = (tmp_path / "a report (1).md").read_text()
+    assert re.findall(r"\]\((.*?\.png)\)", text) == [path.name.replace("a report (1)", "a%20report%20%281%29") for path in png]
 
 
 def test_png_without_kaleido_names_the_way_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,9 +91,12 @@ def test_png_without_kaleido_names_the_way_out(tmp_path: Path, monkeypatch: pyte
         (["s", "--format", "html,pdf"], "--format html,pdf: allowed are html, md, png, csv"),
         (["s", "--format", ","], "allowed are html"),
         (["s", "-o", "missing/r.html"], "the folder missing does not exist"),
-        (["s", "--limit", "-1"], "--limit -1: 0 or more sets can be shown"),
+        (["s", "--limit", "-1"], "--limit is -1; it must be at least 0"),
         (["s", "-o", "s"], "--output s is a directory"),
-        (["s", "-o", "mine.html"], "--output mine.html exists and is no report"),
+        (["s", "-o", "mine.html"], "--output: mine.html exists and is no report's"),
+        (["s", "-o", "mine", "--format", "md"], "--output: mine.md exists and is no report's"),
+        (["s", "-o", "mine", "--format", "csv"], "--output: mine-07-s-settings.csv exists and is no report's"),
+        (["s", "-o", "folder"], "--output: folder.html is a directory"),
     ],
 )
 def test_bad_input_is_refused_with_a_reason(
@@ -101,11 +104,51 @@ def test_bad_input_is_refused_with_a_reason(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     make_study(tmp_path / "s", seeds=1)
-    (tmp_path / "mine.html").write_text("<p>my own page</p>")
+    mine = [tmp_path / name for name in ("mine.html", "mine.md", "mine-07-s-settings.csv")]
+    for path in mine:
+        path.write_text("my own, about the Holdfast report")
+    (tmp_path / "folder.html").mkdir()
     assert main(["report", *arguments]) == 2
     error = capsys.readouterr().err
     assert said in error
-    assert (tmp_path / "mine.html").read_text() == "<p>my own page</p>"
+    assert [path.read_text() for path in mine] == ["my own, about the Holdfast report"] * 3
+    assert len(list(tmp_path.iterdir())) == 5  # nothing was written
+
+
+def test_files_of_other_formats_are_not_in_the_way(tmp_path: Path) -> None:
+    (tmp_path / "notes.html").write_text("mine")
+    study = make_study(tmp_path / "s", seeds=1)
+    report(ReportConfig(directories=[str(study)], output=str(tmp_path / "notes.md"), format="md,csv", json=True))
+    assert (tmp_path / "notes.html").read_text() == "mine"
+
+
+def test_a_report_made_again_replaces_its_own_files_and_no_others(tmp_path: Path) -> None:
+    study, prompts = make_study(tmp_path / "s", seeds=1), make_sensitivity(tmp_path / "p", ["yes", "no"])
+
+    def made(run: Path, formats: str, **options: bool) -> set[Path]:
+        config = ReportConfig(directories=[str(run)], output=str(tmp_path / "r.html"), format=formats, json=True, **options)
+        return {Path(path) for path in report(config)["files"]}
+
+    first = made(study, "html,csv")
+    (tmp_path / "r-01-mine.csv").write_text("mine")
+    second = made(prompts, "html,md,csv")
+    assert not [path for path in first - second if path.exists()]
+    assert all(path.exists() for path in second)
+    made(study, "html")  # tables of the earlier report stay, and are still known as its own
+    (tmp_path / "r.md").unlink()
+    assert second <= made(prompts, "html,md,csv")
+    for page in ("r.html", "r.md"):
+        (tmp_path / page).unlink()
+    with pytest.raises(HoldfastError, match=r"\.csv exists and is no report's"):
+        made(prompts, "csv")
+    made(prompts, "csv", overwrite=True)
+    assert (tmp_path / "r-01-mine.csv").read_text() == "mine"
+
+
+def test_a_page_can_have_only_numbered_files_of_its_own_name_removed(tmp_path: Path) -> None:
+    (tmp_path / "mine.csv").write_text("mine")
+    (tmp_path / "r.html").write_text("<!-- Holdfast report 0.1.0: ../mine.csv /../mine.csv 01-../mine.csv -->")
+    assert files.earlier(tmp_path / "r") == []
 
 
 def test_a_folder_of_runs_is_refused_with_their_names(tmp_path: Path) -> None:

@@ -13,15 +13,16 @@ from holdfast.cli import main
 from holdfast.config import ReportConfig
 from holdfast.report import report
 from holdfast.report.pages import sections
-from holdfast.report.parts import Choice, Figure, Note, Passage, Section, Table
+from holdfast.report.parts import Choice, Figure, Note, Passage, Section, Table, without_empty
 from holdfast.report.reading import read_run
 from report_browser import chromium, visit
-from report_runs import write_json, write_rows
+from report_runs import make_sensitivity, write_json, write_rows
 from study_case import make_case, run_study
 
 SOURCES = ",".join(f"pocket:tasks/{name}" for name in ("who_has", "yes_no", "sentiment"))
 SENSITIVITY = ["--sets", "pocket:intents", "--limit", "3", "--chat", "--max-new-tokens", "4"]
 CROSSTASK = ["--model", "pocket", "--sources", SOURCES]
+TARGETS = ["--target", "pocket:tasks/who_has,pocket:tasks/colour_of", "--limit", "6"]
 COMMANDS = {
     "tuned": ["tune", "--model", "pocket", "--data", "pocket:instructions", "--limit", "64", "--log-steps", "1", "--prompt-weight", "0.2"],
     "before": ["sensitivity", "run", "--model", "pocket", *SENSITIVITY],
@@ -29,7 +30,7 @@ COMMANDS = {
     "change": ["sensitivity", "compare", "before", "after"],
     "gate": ["sensitivity", "check", "after", "--baseline", "before", "--max-increase", "9"],
     "variants": ["sensitivity", "variants", "--prompts", "prompts.jsonl", "--variants", "casing", "--per-kind", "2"],
-    "grid": ["crosstask", "run", *CROSSTASK, "--target", "pocket:tasks/colour_of", "--limit", "6", "--in-task", "pool", "--states"],
+    "grid": ["crosstask", "run", *CROSSTASK, *TARGETS, "--in-task", "pool", "--states"],
     "labels": ["crosstask", "label", *CROSSTASK, "--target", "pocket:tasks/colour_of", "--limit", "6"],
     "why": ["crosstask", "analyse", "--run", "grid"],
 }
@@ -130,19 +131,53 @@ def test_two_sensitivity_runs_are_laid_over_each_other(runs: Path) -> None:
     assert len(shown(runs, "before", "tuned")) == 2
 
 
+@pytest.mark.parametrize("no_number", [float("nan"), None])
+def test_sets_without_a_finite_psi_come_last_and_missing_ones_are_said(tmp_path: Path, no_number: float | None) -> None:
+    run = make_sensitivity(tmp_path / "p", ["yes", "no"], sets=4)
+    rows = [json.loads(line) for line in (run / "rows.jsonl").read_text().splitlines()]
+    rows[1]["indices"]["all"]["psi"] = no_number
+    rows[1]["attribution"]["all"]["tokens"][0]["tokens"][1][1] = no_number
+    write_rows(run / "rows.jsonl", rows[:3])
+    (section,) = sections([read_run(str(run))], limit=4)
+    assert not section.problems
+    (ranking,) = [part for part in section.parts if isinstance(part, Figure) and part.title == "Sets ranked by psi"]
+    psi = [row[2] for row in ranking.values.rows]
+    assert psi[0] > psi[1]
+    assert psi[2] != psi[2]
+    assert [row[3] for row in ranking.values.rows][2] == "set-1 yes, 2 prompts"
+    assert "of 2 carry half of the sum. 1 set without a finite psi at the end." in ranking.caption
+    warnings = [part.text for part in section.parts if isinstance(part, Note) and part.tone == "warning"]
+    assert warnings == ["The summary is over 4 sets, but the rows hold 3: the others cannot be shown."]
+
+
 def test_cross_task_shows_baselines_sources_and_votes_with_validity(runs: Path) -> None:
     (section,) = shown(runs, "grid")
-    assert titles(section, Figure) == ["Accuracy", "Validity", "Accuracy and validity: colour_of", "Label distribution: colour_of"]
+    by_target = ["Accuracy and validity: who_has", "Accuracy and validity: colour_of", "Label distribution: colour_of"]
+    assert titles(section, Figure) == ["Accuracy", "Validity", *by_target]
     accuracy = next(part for part in section.parts if isinstance(part, Figure))
-    names = [row[0] for row in accuracy.values.rows]
+    names = [row[0] for row in accuracy.values.rows]  # the first target is no source of its own, but stands where the other has it
     assert names == ["zero-shot", "in-task", "who_has", "yes_no", "sentiment", "vote"]
     summary = json.loads((runs / "grid" / "summary.json").read_text())
-    found = {row["condition"]: row["accuracy"]["value"] for row in summary["targets"]["colour_of"]["conditions"]}
-    assert {row[0]: row[1] for row in accuracy.values.rows} == found
+    found = {row["condition"]: row["accuracy"] for row in summary["targets"]["colour_of"]["conditions"]}
+    assert {row[0]: (row[2].value, row[2].low) for row in accuracy.values.rows} == {c: (a["value"], a["low"]) for c, a in found.items()}
     (why,) = shown(runs, "why")
     assert titles(why, Figure) == ["Rank correlation by layer: colour_of", "Similarity by layer: colour_of"]
+    (left_out,) = [part.text for part in why.parts if isinstance(part, Note)]
+    assert left_out.startswith("1 target had fewer than 3 sources")
+    assert left_out.endswith("is left out: who_has.")
     (labels,) = shown(runs, "labels")
     assert titles(labels, Table) == ["Where labels come from", "Labelled inputs"]
+
+
+def test_free_answers_are_counted_and_have_no_distribution_of_labels(runs: Path) -> None:
+    (section,) = shown(runs, "grid")
+    tables = {part.title: without_empty(part) for part in flat(section) if isinstance(part, Table)}
+    columns = {name: [column.title for column in tables[f"Conditions: {name}"].columns] for name in ("who_has", "colour_of")}
+    assert columns["who_has"][-1] == "distinct answers"
+    assert "distinct answers" not in columns["colour_of"]
+    summary = json.loads((runs / "grid" / "summary.json").read_text())
+    counts = [row["labels"]["distinct answers"] for row in summary["targets"]["who_has"]["conditions"]]
+    assert [row[-1] for row in tables["Conditions: who_has"].rows] == counts
 
 
 def test_aligned_and_benchmarked_runs(tmp_path: Path) -> None:

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from holdfast.report.reading import read_rows
 from holdfast.report.sets import word_diff
 from holdfast.report.text import duration, escape, label, number, slug, visible
 from report_page import page_of
-from report_runs import HOSTILE, make_sensitivity, make_study
+from report_runs import HOSTILE, make_sensitivity, make_study, write_json
 
 
 @pytest.mark.parametrize("text", HOSTILE)
@@ -107,10 +108,37 @@ def test_text_helpers() -> None:
         "∞",
     ]
     assert number(0.000547, None) == "0.000547"
+    assert number(10**400) == f"{10**400:,}"
+    assert [number(v) for v in ("text", ["a", 1], {"a": None}, True)] == ["text", "['a', 1]", "{'a': None}", "yes"]
     assert [number(-1.1e-17), number(2.2e-18, None)] == ["0.000", "0"]
     assert [duration(s) for s in (8.25, 200, 18423)] == ["8.25 s", "3 min 20 s", "5 h 07 min"]
     assert slug("Ünï / code: <x>") == "uni-code-x"
     assert slug("漢字") == "part"
+
+
+def test_what_stands_in_the_place_of_a_number_is_shown_and_does_nothing(tmp_path: Path) -> None:
+    run = make_sensitivity(tmp_path / "p", ["yes", "no"])
+    odd = {"model": ["<script>alert(1)</script>"], "max_new_tokens": {"tokens": "<b>"}, "shots": 10**400}
+    write_json(run / "config.json", {"command": "sensitivity run", "config": odd, "resolved": {}})
+    page = page_of(tmp_path, run, format="html,md")
+    assert all(text in page.text for text in ("['<script>alert(1)</script>']", "{'tokens': '<b>'}", f"{10**400:,}"))
+    assert len(page.of("script")) == 3
+    assert "\\['&lt;script&gt;alert(1)&lt;/script&gt;'\\]" in (tmp_path / "page.md").read_text()
+
+
+def test_a_row_with_a_number_of_thousands_of_digits_is_skipped_and_counted(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text(f'{{"step": 1}}\n{{"step": {"9" * 5000}}}\n')
+    rows, problems = read_rows(tmp_path / "rows.jsonl")
+    assert rows == [{"step": 1}]
+    assert problems == ["1 row of rows.jsonl could not be read and was skipped."]
+
+
+def test_very_long_text_is_shortened_on_the_page_and_whole_in_csv(tmp_path: Path) -> None:
+    word = "x" * 100_000
+    page = page_of(tmp_path, make_sensitivity(tmp_path / "p", [word, "y" * 100_000], sets=1), format="html,csv")
+    assert "[…96,000 characters left out…]" in page.text
+    assert max(len(text) for tag, text in page.texts if tag not in ("script", "style")) < 5000
+    assert word in next(tmp_path.glob("page-*-responses-*.csv")).read_text()
 
 
 def test_a_diff_names_what_went_and_what_came() -> None:
@@ -125,3 +153,5 @@ def test_a_diff_names_what_went_and_what_came() -> None:
     assert [(p.text, p.role) for p in pieces if p.role] == [("u", "removed")]
     assert "".join(p.text for p in pieces if p.role != "added") == shots + "What is the colour?"
     assert [p.role for p in word_diff("a " + shots, "b " + shots[::-1])] == ["removed", "added"]
+    assert [p.role for p in word_diff("ab" * 10_000, "ba" * 10_000)] == ["removed", "added"]  # letter by letter this takes half a minute
+    assert [p.role for p in word_diff("short", shots)] == ["removed", "added"]

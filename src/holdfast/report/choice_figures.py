@@ -8,7 +8,7 @@ from typing import Any
 
 from holdfast.report.figures import Axis, Series, level, level_name, points
 from holdfast.report.parts import Figure, Interval, Part
-from holdfast.report.settings import Setting, Study
+from holdfast.report.settings import Setting, Study, with_unit
 from holdfast.report.text import number
 
 
@@ -24,7 +24,9 @@ def share_figure(study: Study) -> Figure:
         if found
     ]
     dev = [s for s in known if s.dev.value is not None]
-    series.append(Series("dev split", [s.x for s in dev], [s.dev.value for s in dev], look="rings", colour="@faint", size=7))
+    series.append(
+        Series("dev split", [s.x for s in dev], [s.dev.value for s in dev], [s.about for s in dev], look="rings", colour="@faint", size=7)
+    )
     more, away = _untuned(study, [v for one in series for v in one.values if v is not None])
     interval = "bars are 95 % intervals" if any(s.test.low is not None for s in known) else "no intervals yet"
     caption = (
@@ -32,7 +34,7 @@ def share_figure(study: Study) -> Figure:
         f"A flat band means that the weights do not matter here.{away}"
     )
     title = f"{study.metric} against the prompt share of the loss"
-    return points(title, caption, series, _share_axis([s.x or 0.0 for s in known]), Axis(study.metric), height=420, **more)
+    return points(title, caption, series, _share_axis([s.x or 0.0 for s in known]), Axis(with_unit(study.metric)), height=420, **more)
 
 
 def differences(study: Study) -> list[Part]:
@@ -50,7 +52,7 @@ def differences(study: Study) -> list[Part]:
         f"Difference to the conventional setting on the test split over {study.seeds}, in order of prompt share, with 95 % intervals that "
         f"hold for all {len(known)} comparisons at once. {side} 0 is better; an interval that holds 0 shows no difference."
     )
-    axes = Axis("setting", names=names), Axis(f"difference in {study.metric}")
+    axes = Axis("setting", names=names), Axis(f"difference in {with_unit(study.metric)}")
     return [points("Difference to conventional tuning", caption, [dots], *axes, shapes=[level(0.0)])]
 
 
@@ -59,13 +61,12 @@ def trade_off(study: Study) -> list[Part]:
     known = [s for s in study.settings if s.all("response_nll") and s.all("posix")]
     if len(known) < 2:
         return []
-    notes = [f"{s.about}; sd {_sd(s.all('response_nll'))} and {_sd(s.all('posix'))}" for s in known]
-    series = [_place("settings", known, notes=notes, look="dots", size=11, shade=("prompt share", [s.x for s in known]))]
+    series = [_place("settings", known, look="dots", size=11, shade=("prompt share", [s.x for s in known]))]
     special = _special(known, study.named("chosen"), study.named("conventional"))
     series += [_place(name, found, look="rings", colour=colour, size=17) for name, found, colour, _ in special if found]
     caption = (
         f"Means of {len(known)} settings over {study.seeds} on the test split, shaded by prompt share; left fits better, down is steadier. "
-        "The spread over seeds is in the tooltips."
+        "The spread over seeds stands with the values."
     )
     axes = Axis("response NLL, nats per token"), Axis("POSIX, nats per token")
     legend = {"itemsizing": "constant"}
@@ -83,7 +84,8 @@ def _special(known: Sequence[Setting], chosen: Setting | None, conventional: Set
 
 
 def _place(name: str, settings: Sequence[Setting], **look: Any) -> Series:
-    return Series(name, [s.mean("response_nll") for s in settings], [s.mean("posix") for s in settings], **look)
+    notes = [f"{s.about}; sd {_sd(s.all('response_nll'))} and {_sd(s.all('posix'))}" for s in settings]
+    return Series(name, [s.mean("response_nll") for s in settings], [s.mean("posix") for s in settings], notes, **look)
 
 
 def _untuned(study: Study, shown: Sequence[float]) -> tuple[dict[str, Any], str]:

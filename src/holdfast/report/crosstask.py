@@ -9,7 +9,7 @@ from holdfast.report.figures import Axis, Look, Series, level, points
 from holdfast.report.heatmap import Matrix, heat_map
 from holdfast.report.parts import Cell, Choice, Column, Facts, Figure, Interval, Note, Part, Table
 from holdfast.report.reading import Run
-from holdfast.report.text import number
+from holdfast.report.text import counted, number
 
 _BASELINES = ("zero-shot", "in-task")
 _OTHERS = ("mixed", "vote")
@@ -20,9 +20,10 @@ def transferred(run: Run, limit: int) -> list[Part]:
     targets = run.summary.get("targets")
     if not targets:
         return [_facts(run), *unfinished(run)]
-    parts: list[Part] = [*_finding(run), _facts(run), _grid(targets, "accuracy"), _grid(targets, "validity")]
+    sources = list(run.summary.get("sources") or ())
+    parts: list[Part] = [*_finding(run), _facts(run), *(_grid(targets, sources, what) for what in ("accuracy", "validity"))]
     options: list[tuple[str, list[Part]]] = [
-        (name, [_accuracy(name, target), _labels(name, target), _conditions(name, target)]) for name, target in targets.items()
+        (name, [_accuracy(name, target), *_labels(name, target), _conditions(name, target)]) for name, target in targets.items()
     ]
     return [*parts, Choice("Target", options), _choices(targets)]
 
@@ -32,7 +33,17 @@ def analysed(run: Run, limit: int) -> list[Part]:
     targets = run.summary.get("targets") or {}
     if not targets:
         return [_facts(run), *unfinished(run)]
-    return [_facts(run), Choice("Target", [(name, _explained(name, found)) for name, found in targets.items()])]
+    known = {name: found for name, found in targets.items() if found}
+    options = [(name, _explained(name, found)) for name, found in known.items()]
+    return [_facts(run), *_left_out([name for name in targets if name not in known]), *([Choice("Target", options)] if options else [])]
+
+
+def _left_out(names: Sequence[str]) -> list[Part]:
+    """Targets without enough sources to correlate anything, such as those with free answers."""
+    if not names:
+        return []
+    said = f"{counted(len(names), 'target')} had fewer than 3 sources to compare (known answers and hidden states are needed)"
+    return [Note(f"{said} and {'is' if len(names) == 1 else 'are'} left out: {', '.join(names)}.")]
 
 
 def _explained(name: str, found: dict[str, Any]) -> list[Part]:
@@ -43,7 +54,7 @@ def _explained(name: str, found: dict[str, Any]) -> list[Part]:
             "Rank correlation by layer",
             "rho",
             "Spearman's rho",
-            f"Correlation over {n} sources of accuracy with similarity, p and q in tooltips",
+            f"Correlation over {n} sources of accuracy with similarity",
         ),
         ("Similarity by layer", "mean_similarity", "mean cosine", f"Mean similarity of the {n} sources with the target"),
     )
@@ -125,18 +136,19 @@ def unfinished(run: Run) -> list[Part]:
     return [Table("So far", [Column("target"), Column("condition"), Column("accuracy, %", 1), Column("items")], rows)]
 
 
-def _grid(targets: dict[str, Any], what: str) -> Figure:
+def _grid(targets: dict[str, Any], sources: Sequence[str], what: str) -> Figure:
     """Sources (rows) by targets (columns), with the baselines above and what combines sources below."""
     by = {name: {row["condition"]: row.get(what) or {} for row in target["conditions"]} for name, target in targets.items()}
-    conditions = _ordered([condition for rows in by.values() for condition in rows])
-    values = [[by[target].get(condition, {}).get("value") for target in by] for condition in conditions]
+    # A target is no source of its own: the order of the sources keeps what the first target lacks in its place, and the diagonal whole.
+    conditions = _ordered([*(s for s in sources if any(s in rows for rows in by.values())), *(c for rows in by.values() for c in rows)])
+    values = [[_share(by[target].get(condition)) for target in by] for condition in conditions]
     notes = [[_ends(by[target].get(condition)) for target in by] for condition in conditions]
     items = [target["items"] for target in targets.values()]
     n = f"{min(items)}" if min(items) == max(items) else f"{min(items)} to {max(items)}"
     said = {"accuracy": "Share of right answers", "validity": "Share of outputs that are a label at all"}[what]
     caption = (
         f"{said}, in percent, for every source (row) and target (column), {n} items per cell; baselines stand above the sources, what "
-        "combines sources below. 95 % intervals are in the tooltips."
+        "combines sources below. 95 % intervals stand with the values."
     )
     above = sum(condition in _BASELINES for condition in conditions)
     below = len(conditions) - sum(condition in _OTHERS for condition in conditions)
@@ -167,7 +179,10 @@ def _accuracy(name: str, target: dict[str, Any]) -> Figure:
     return points(f"Accuracy and validity: {name}", caption, series, *axes, height=400)
 
 
-def _labels(name: str, target: dict[str, Any]) -> Figure:
+def _labels(name: str, target: dict[str, Any]) -> list[Part]:
+    """How often each label is predicted; free answers have no labels."""
+    if target.get("free_answers"):
+        return []
     rows = {row["condition"]: row["labels"] for row in target["conditions"]}
     names = _ordered(list(rows))
     labels = list(dict.fromkeys(label for counts in rows.values() for label in counts))
@@ -177,7 +192,7 @@ def _labels(name: str, target: dict[str, Any]) -> Figure:
         "empties shows the bias of a source."
     )
     matrix = Matrix(values, names, labels, None, ("condition", "label", "share, %"), 0)
-    return heat_map(f"Label distribution: {name}", caption, matrix)
+    return [heat_map(f"Label distribution: {name}", caption, matrix)]
 
 
 def _conditions(name: str, target: dict[str, Any]) -> Table:
@@ -187,7 +202,8 @@ def _conditions(name: str, target: dict[str, Any]) -> Table:
         change = Interval(test["difference"], test.get("low"), test.get("high")) if test else None
         shares = [_share(row.get("accuracy")), _share(row.get("validity"))]
         batch = _share(row.get("accuracy_batch_calibrated"))
-        rows.append([row["condition"], *shares, change, test.get("p") if test else None, row.get("mass"), batch])
+        distinct = row["labels"].get("distinct answers") if target.get("free_answers") else None
+        rows.append([row["condition"], *shares, change, test.get("p") if test else None, row.get("mass"), batch, distinct])
     columns = [
         Column("condition", kind="code"),
         Column("accuracy, %", 1),
@@ -196,6 +212,7 @@ def _conditions(name: str, target: dict[str, Any]) -> Table:
         Column("p, one-tailed", 4),
         Column("label mass", 2),
         Column("batch-calibrated, %", 1),
+        Column("distinct answers"),
     ]
     return Table(f"Conditions: {name}", columns, rows, f"{target['items']} items; in brackets: 95 % intervals.")
 

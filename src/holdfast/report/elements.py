@@ -9,7 +9,7 @@ from holdfast.report.parts import Cell, Column, Facts, Interval, Note, Passage, 
 from holdfast.report.text import escape, number, slug
 
 _LONG_TABLE = 25
-_LONG_CODE = 30
+_LONG = 30
 
 
 def note(part: Note) -> str:
@@ -60,9 +60,9 @@ def _row(columns: Sequence[Column], row: Sequence[Cell], numeric: Sequence[bool]
     for place, (column, cell) in enumerate(zip(columns, row, strict=True)):
         value = cell.value if isinstance(cell, Interval) else cell
         key = f' data-v="{value!r}"' if isinstance(value, float) and math.isfinite(value) else ""
-        kind = "n" if numeric[place] else ("c long" if len(str(cell)) > _LONG_CODE else "c") if column.kind == "code" else ""
+        kind = "n" if numeric[place] else "c" * (column.kind == "code") + " long" * (len(str(cell)) > _LONG)
         tag, scope = ("th", ' scope="row"') if place == 0 else ("td", "")
-        cells.append(f"<{tag}{scope}{_class(kind)}{key}>{_shown(cell, column)}</{tag}>")
+        cells.append(f"<{tag}{scope}{_class(kind.strip())}{key}>{_shown(cell, column)}</{tag}>")
     return f"<tr>{''.join(cells)}</tr>"
 
 
@@ -70,9 +70,9 @@ def _shown(cell: Cell, column: Column) -> str:
     if isinstance(cell, str):
         return f"<bdi>{escape(cell)}</bdi>"
     if isinstance(cell, Interval):
-        ends = f" <small>[{number(cell.low, column.digits)}, {number(cell.high, column.digits)}]</small>" if cell.low is not None else ""
-        return number(cell.value, column.digits) + ends
-    return number(cell, column.digits)
+        ends = f"[{number(cell.low, column.digits)}, {number(cell.high, column.digits)}]" if cell.low is not None else ""
+        return escape(number(cell.value, column.digits)) + (f" <small>{escape(ends)}</small>" if ends else "")
+    return escape(number(cell, column.digits))
 
 
 def _is_numeric(rows: Sequence[Sequence[Cell]], place: int) -> bool:

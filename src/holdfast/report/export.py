@@ -5,14 +5,16 @@ from __future__ import annotations
 import csv
 import io
 import math
+import urllib.parse
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from holdfast.errors import HoldfastError
+from holdfast.report.files import numbered_path
 from holdfast.report.palette import THEMES, paint
 from holdfast.report.parts import Cell, Choice, Column, Facts, Figure, Interval, Note, Part, Passage, Section, Table, without_empty
-from holdfast.report.text import label, number, slug, visible
+from holdfast.report.text import clipped, label, number, slug, visible
 
 _SIZE = {"format": "png", "width": 820, "scale": 2}
 
@@ -26,6 +28,12 @@ def markdown(title: str, sections: Sequence[Section], pictures: dict[int, str]) 
         for part in section.parts:
             lines += _markdown(part, pictures)
     return "\n".join(lines).rstrip() + "\n"
+
+
+def names(sections: Sequence[Section], formats: Sequence[str]) -> list[str]:
+    """How the names of the tables and pictures of these formats end, in the order of the page."""
+    pictured = ((name, ending) for name, part in _named(sections) for ending in (("png", "csv") if isinstance(part, Figure) else ("csv",)))
+    return [f"{name}.{ending}" for name, ending in pictured if ending in formats]
 
 
 def tables(sections: Sequence[Section]) -> Iterator[tuple[str, str]]:
@@ -51,7 +59,7 @@ def pictures(sections: Sequence[Section], stem: Path) -> dict[int, Path]:
         HoldfastError: kaleido is missing, or finds no Chrome or Chromium, or that does not start.
     """
     found = {name: part for name, part in _named(sections) if isinstance(part, Figure)}
-    paths = {id(figure): stem.with_name(f"{stem.name}-{name}.png") for name, figure in found.items()}
+    paths = {id(figure): numbered_path(stem, f"{name}.png") for name, figure in found.items()}
     try:
         import kaleido
         from kaleido.errors import BrowserFailedError, ChromeNotFoundError, KaleidoError
@@ -94,7 +102,7 @@ def picture(figure: Figure) -> dict[str, Any]:
         "title": {"text": label(figure.title, 90), "x": 0.01, "xanchor": "left", "font": {"size": 16}},
         "font": {"family": "Helvetica, Arial, DejaVu Sans, sans-serif", "size": 12.5, "color": colours["@ink"]},
         "paper_bgcolor": "#ffffff", "plot_bgcolor": "#ffffff",
-        "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
+        "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"} | layout.get("legend", {}),
     }  # fmt: skip
     return {"data": paint(figure.data, colours), "layout": layout | axes | shown | {"margin": {"l": 60, "r": 20, "t": 80, "b": 55}}}
 
@@ -109,7 +117,7 @@ def _markdown(part: Part, pictures: dict[int, str]) -> list[str]:
         case Table():
             return [f"### {_plain(part.title)}", "", *([_plain(part.caption), ""] if part.caption else []), *_rows(part), ""]
         case Figure():
-            link = [f"![{_plain(part.title)}]({pictures[id(part)]})", ""] if id(part) in pictures else []
+            link = [f"![{_plain(part.title)}]({urllib.parse.quote(pictures[id(part)])})", ""] if id(part) in pictures else []
             return [f"### {_plain(part.title)}", "", *link, _plain(part.caption), ""]
         case Passage():
             lines = [
@@ -145,14 +153,15 @@ def _numbers(table: Table, place: int) -> bool:
 
 def _cell(cell: Cell, column: Column) -> str:
     if isinstance(cell, Interval):
-        ends = f" [{number(cell.low, column.digits)}, {number(cell.high, column.digits)}]" if cell.low is not None else ""
-        return number(cell.value, column.digits) + ends
-    return _plain(cell) if isinstance(cell, str) else number(cell, column.digits)
+        low, high = (_plain(number(end, column.digits)) for end in (cell.low, cell.high))
+        ends = f" [{low}, {high}]" if cell.low is not None else ""
+        return _plain(number(cell.value, column.digits)) + ends
+    return _plain(cell if isinstance(cell, str) else number(cell, column.digits))
 
 
 def _plain(text: str) -> str:
     """Text that Markdown shows as it is: its own marks and those of HTML are escaped, line breaks are made visible."""
-    made = visible(text).replace("\\", "\\\\").replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    made = visible(clipped(text)).replace("\\", "\\\\").replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     for mark in "|`*_[]#!":
         made = made.replace(mark, "\\" + mark)
     return made

@@ -21,7 +21,7 @@ _MODES = {"line": "lines", "dots": "markers", "rings": "markers", "both": "lines
 
 @dataclass(frozen=True)
 class Series:
-    """Points of one name; a ``y`` with an interval gets its bar. ``notes`` are lines for the tooltip of each point."""
+    """Points of one name; a ``y`` with an interval gets its bar. ``notes`` say what each point is, in tooltip and table."""
 
     name: str
     x: Sequence[Any]
@@ -41,7 +41,12 @@ class Series:
     @property
     def values(self) -> list[Value]:
         """The estimates without their intervals."""
-        return [y.value if isinstance(y, Interval) else y for y in self.y]
+        return [estimate(y) for y in self.y]
+
+
+def estimate(value: Value | Interval) -> Value:
+    """A value without its interval."""
+    return value.value if isinstance(value, Interval) else value
 
 
 @dataclass(frozen=True)
@@ -79,8 +84,12 @@ def points(title: str, caption: str, series: Sequence[Series], x: Axis, y: Axis,
     """Lines, dots, or both, with intervals as bars."""
     made = [_trace(one, one.colour or SERIES[place % len(SERIES)], x, y) for place, one in enumerate(series)]
     shown = {"xaxis": x.layout, "yaxis": y.layout, "showlegend": sum(one.legend for one in series) > 1} | layout
-    rows: list[list[Cell]] = [[one.name, at, value] for one in series for at, value in zip(one.x, one.y, strict=True)]
-    columns = [Column("series", kind="code"), Column(x.title, x.digits), Column(y.title, y.digits)]
+    rows: list[list[Cell]] = [
+        [one.name, at, value, note]
+        for one in series
+        for at, value, note in zip(one.x, one.y, one.notes if one.notes is not None else [""] * len(one.x), strict=True)
+    ]
+    columns = [Column("series", kind="code"), Column(x.title, x.digits), Column(y.title, y.digits), Column("about", kind="code")]
     return Figure(title, caption, made, shown, Table(title, columns, rows), height)
 
 
@@ -135,7 +144,7 @@ def name_ticks(names: Sequence[str]) -> dict[str, Any]:
     if len(names) > 40:
         return {"showticklabels": False, "zeroline": False}
     ticks = {"tickmode": "array", "tickvals": list(range(len(names))), "ticktext": [label(name, 28) for name in names]}
-    return ticks | {"zeroline": False}
+    return ticks | {"zeroline": False, "ticklabeloverflow": "allow"}
 
 
 def _trace(one: Series, colour: str, x: Axis, y: Axis) -> dict[str, Any]:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from holdfast.report.figures import Value, colour_bar, name_ticks
-from holdfast.report.parts import Cell, Column, Figure, Table
+from holdfast.report.figures import Value, colour_bar, estimate, name_ticks
+from holdfast.report.parts import Cell, Column, Figure, Interval, Table
 from holdfast.report.text import label
 
 _MOST_WRITTEN = (30, 16)
@@ -17,9 +17,9 @@ _MOST_WRITTEN = (30, 16)
 
 @dataclass(frozen=True)
 class Matrix:
-    """Values [rows, columns], None where there is none, and the names of everything."""
+    """Values [rows, columns], None where there is none, and the names of everything. Intervals are shown in the table of values."""
 
-    values: Sequence[Sequence[Value]]
+    values: Sequence[Sequence[Value | Interval]]
     rows: Sequence[str]
     columns: Sequence[str]
     notes: Sequence[Sequence[str]] | None
@@ -37,7 +37,7 @@ def heat_map(title: str, caption: str, matrix: Matrix, limits: tuple[float, floa
 
 def difference_map(title: str, caption: str, matrix: Matrix) -> Figure:
     """Colours that part at 0, equally far to both sides."""
-    found = [abs(v) for line in matrix.values for v in line if v is not None and math.isfinite(v)]
+    found = [abs(v) for line in matrix.values for v in map(estimate, line) if v is not None and math.isfinite(v)]
     reach = max(found, default=0.0) or 1.0
     return _figure(title, caption, matrix, {"colorscale": "@diverging", "zmin": -reach, "zmax": reach}, {})
 
@@ -56,7 +56,7 @@ def _figure(title: str, caption: str, matrix: Matrix, scale: dict[str, Any], lay
         "type": "heatmap",
         "x": list(range(len(matrix.columns))),
         "y": list(range(len(matrix.rows))),
-        "z": matrix.values,
+        "z": [list(map(estimate, line)) for line in matrix.values],
         "xgap": 2,
         "ygap": 2,
         "hoverongaps": False,

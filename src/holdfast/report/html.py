@@ -91,7 +91,7 @@ class _Body:
         rest = f"<p>{cut:,} more rows are in the CSV (--format csv).</p>" if cut > 0 else ""
         return (
             f'<figure class="part">{self._heading(figure.title, place)}<div class="plot" data-figure="{len(self.figures) - 1}" '
-            f'style="height:{figure.height}px" role="img" aria-label="{escape(figure.title)}. {escape(figure.caption)}">'
+            f'style="height:{figure.height}px" role="group" aria-label="{escape(figure.title)}. {escape(figure.caption)}">'
             "<noscript>The values of this figure are in the table below.</noscript></div>\n"
             f'<figcaption>{escape(figure.caption)}</figcaption>\n<details class="values"><summary>Values</summary>'
             f"{table(Table('', values.columns, values.rows[:_VALUES_SHOWN]))}{rest}</details></figure>\n"
@@ -102,7 +102,8 @@ class _Body:
         names = [escape(name) for name, _ in choice.options]
         options = "".join(f'<option value="{i}">{name}</option>' for i, name in enumerate(names))
         panels = "".join(
-            f'<div class="panel" data-panel="{i}"><p class="panel-name"><bdi>{names[i]}</bdi></p>\n{self.parts(parts, place)}</div>\n'
+            f'<div class="panel" data-panel="{i}"><p class="panel-name">{escape(choice.title)}, {i + 1} of {len(names)}: '
+            f"<bdi>{names[i]}</bdi></p>\n{self.parts(parts, place)}</div>\n"
             for i, (_, parts) in enumerate(choice.options)
         )
         return (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -76,7 +77,7 @@ def _estimates(group: Sequence[_Measured]) -> list[Part]:
 
 def _pairs(a: _Measured, b: _Measured, sets: Sequence[str]) -> Part:
     x, y = [a.psi[s] for s in sets], [b.psi[s] for s in sets]
-    top = 1.05 * max(*x, *y) or 1.0
+    top = 1.05 * max((v for v in (*x, *y) if math.isfinite(v)), default=0.0) or 1.0
     diagonal = {"type": "line", "x0": 0, "y0": 0, "x1": top, "y1": top, "line": {"color": "@faint", "width": 1.5}, "layer": "below"}
     lower = sum(v < u for u, v in zip(x, y))
     dots = Series("sets", x, y, notes=list(sets), look="dots", colour="@accent", size=9)

@@ -8,13 +8,13 @@
   const touch = matchMedia("(pointer: coarse)");
   const theme = () => root.dataset.theme || (system.matches ? "dark" : "light");
 
+  // As palette.paint: a name counts as a colour only where plotly wants a colour, since names from the data may look the same.
   const paint = (value, colours) => {
-    if (typeof value === "string") return value[0] === "@" && value in colours ? colours[value] : value;
     if (Array.isArray(value)) return value.map((item) => paint(item, colours));
-    if (value && typeof value === "object") {
-      return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, paint(item, colours)]));
-    }
-    return value;
+    if (!value || typeof value !== "object") return value;
+    return Object.fromEntries(Object.entries(value).map(([key, item]) => [
+      key, /color(scale)?$/.test(key) && Object.hasOwn(colours, item) ? colours[item] : paint(item, colours),
+    ]));
   };
 
   const axis = (given, colours) => ({
@@ -35,14 +35,17 @@
       margin: { l: 56, r: 16, t: 16, b: 48, ...layout.margin },
       legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom", font: { size: 12 }, ...layout.legend },
       hoverlabel: { bgcolor: colours["@paper"], bordercolor: colours["@faint"], font: { color: colours["@ink"], size: 13 }, align: "left" },
+      modebar: { bgcolor: colours["@paper"], color: colours["@muted"], activecolor: colours["@accent"] },
       dragmode: touch.matches ? false : "zoom",
       hovermode: layout.hovermode || "closest",
     };
   };
 
+  // Only these buttons, whatever plotly adds to its own: one of those uploads the figure.
   const settings = {
     responsive: true, displaylogo: false, displayModeBar: narrow.matches ? false : "hover", showTips: false,
-    modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d", "zoomIn2d", "zoomOut2d"],
+    modeBarButtons: [["toImage"], ["zoom2d", "pan2d", "resetScale2d"]],
+    plotlyServerURL: "", typesetMath: false,
   };
   const draw = (place, name = theme(), size = {}) => {
     const colours = themes[name];
@@ -60,7 +63,10 @@
   }, { rootMargin: "400px" });
   plots.forEach((place) => seen.observe(place));
   const redraw = (name) => plots.forEach((place) => {
-    if (place.dataset.drawn !== undefined && place.dataset.drawn !== name) draw(place, name, { autosize: true });
+    if (place.dataset.drawn === undefined || place.dataset.drawn === name) return;
+    if (place.offsetParent) return draw(place, name, { autosize: true });
+    Plotly.purge(place); // what is hidden has no size: it is drawn anew when it comes into view
+    delete place.dataset.drawn;
   });
 
   // Light and dark: the system's choice until the button is used.
@@ -76,23 +82,8 @@
   system.addEventListener("change", follow);
   follow();
 
-  // Paper is white and narrow: figures are drawn anew for it, also those that nobody has scrolled to.
-  let before;
-  addEventListener("beforeprint", () => {
-    before = root.dataset.theme;
-    root.dataset.theme = "light";
-    for (const place of plots.filter((place) => place.offsetParent)) {
-      draw(place, "light", { autosize: false, width: 680 });
-      place.dataset.drawn = "paper"; // no theme of the screen: is drawn again afterwards
-    }
-  });
-  addEventListener("afterprint", () => {
-    if (before === undefined) delete root.dataset.theme; else root.dataset.theme = before;
-    follow();
-  });
-
   // A choice shows one panel at a time.
-  for (const choice of document.querySelectorAll(".choice")) {
+  const choices = [...document.querySelectorAll(".choice")].map((choice) => {
     const select = choice.querySelector(":scope > .chooser select");
     const panels = [...choice.querySelectorAll(":scope > .panel")];
     const show = () => panels.forEach((panel) => { panel.hidden = panel.dataset.panel !== select.value; });
@@ -100,7 +91,25 @@
     select.closest(".chooser").hidden = false;
     select.addEventListener("change", show);
     show();
-  }
+    return { panels, show };
+  });
+
+  // Paper is white and narrow, and nobody can choose or scroll on it: all panels are shown, and all figures drawn, at its size.
+  let before;
+  addEventListener("beforeprint", () => {
+    before = root.dataset.theme;
+    root.dataset.theme = "light";
+    for (const { panels } of choices) panels.forEach((panel) => { panel.hidden = false; });
+    for (const place of plots) {
+      draw(place, "light", { autosize: false, width: 680, height: parseFloat(place.style.height) });
+      place.dataset.drawn = "paper"; // no theme of the screen: is drawn again afterwards
+    }
+  });
+  addEventListener("afterprint", () => {
+    if (before === undefined) delete root.dataset.theme; else root.dataset.theme = before;
+    for (const { show } of choices) show();
+    follow();
+  });
 
   // Sorting: numbers by value, text by its letters, empty cells last either way.
   const key = (cell) => {

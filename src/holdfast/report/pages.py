@@ -54,7 +54,7 @@ def _section(run: Run, title: str, kind: str, show: Callable[[Run, int], list[Pa
     """A run that does not hold what its command writes is shown plainly, and the page says so."""
     try:
         parts, problems = show(run, limit), run.problems
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         parts = anything(run, limit)
         problems = [
             *run.problems,

@@ -11,7 +11,7 @@ from typing import Any
 _LIGHT: dict[str, Any] = {
     "@ink": "#1d2524",
     "@muted": "#6a7674",
-    "@faint": "#b9c3c1",
+    "@faint": "#879391",
     "@grid": "#e7ebea",
     "@paper": "#ffffff",
     "@accent": "#0b6b60",
@@ -28,7 +28,7 @@ _LIGHT: dict[str, Any] = {
 _DARK: dict[str, Any] = {
     "@ink": "#e4eae8",
     "@muted": "#95a3a0",
-    "@faint": "#55625f",
+    "@faint": "#62706c",
     "@grid": "#2a3331",
     "@paper": "#151b1a",
     "@accent": "#58cbb7",
@@ -48,11 +48,12 @@ SERIES = ("@1", "@2", "@3", "@4", "@5", "@6")
 
 
 def paint(value: Any, theme: dict[str, Any]) -> Any:
-    """A figure (or a piece of one) with every colour name replaced."""
-    if isinstance(value, str):
-        return theme.get(value, value) if value.startswith("@") else value
+    """A figure (or a piece of one) with colours for their names, where plotly takes a colour: elsewhere, it may be a name from the data."""
     if isinstance(value, dict):
-        return {key: paint(item, theme) for key, item in value.items()}
+        return {
+            key: theme.get(item, item) if isinstance(item, str) and key.endswith(("color", "colorscale")) else paint(item, theme)
+            for key, item in value.items()
+        }
     if isinstance(value, list | tuple):
         return [paint(item, theme) for item in value]
     return value

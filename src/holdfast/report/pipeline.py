@@ -10,7 +10,7 @@ from typing import Any
 
 from holdfast.config import ReportConfig
 from holdfast.errors import HoldfastError
-from holdfast.report import export, html
+from holdfast.report import export, files, html
 from holdfast.report.pages import sections as make_sections
 from holdfast.report.pages import titles
 from holdfast.report.parts import Figure, Section, Table
@@ -31,11 +31,12 @@ def make(config: ReportConfig) -> dict[str, Any]:
         The summary: runs by directory and command, files written, seconds, size of the page in bytes, and ``path``, the file to open.
 
     Raises:
-        HoldfastError: no directory given, one that holds no run, an unknown format, a folder that does not exist, a file in the way.
+        HoldfastError: no directory given, one that holds no run, an unknown format, a folder that does not exist, a file in the way
+            that no report has written.
     """
     started = time.perf_counter()
     formats = _formats(config)
-    stem = _checked_stem(config)
+    stem = _stem(config)
     runs = [read_run(directory) for directory in dict.fromkeys(config.directories)]
     sections = make_sections(runs, _SETS_SHOWN if config.limit is None else config.limit)
     summary: dict[str, Any] = {
@@ -46,11 +47,12 @@ def make(config: ReportConfig) -> dict[str, Any]:
         "figures": sum(isinstance(part, Figure) for part in _parts(sections)),
         "tables": sum(isinstance(part, Table) for part in _parts(sections)),
     }
+    numbered = export.names(sections, formats)
+    files.check(stem, formats, numbered, config.overwrite)
     if config.dry_run:
         return _preview(config, summary, sections)
-    title = config.title or _title(titles(runs))
-    files = _write(formats, stem, title, sections)
-    summary |= {"files": [str(path) for path in files], "path": str(files[0].resolve()), "bytes": files[0].stat().st_size}
+    written = _write(formats, stem, config.title or _title(titles(runs)), sections, numbered)
+    summary |= {"files": [str(path) for path in written], "path": str(written[0].resolve()), "bytes": written[0].stat().st_size}
     summary["seconds"] = round(time.perf_counter() - started, 2)
     for problem in (problem for section in sections for problem in section.problems):
         print(f"note: {problem}", file=sys.stderr)
@@ -67,10 +69,8 @@ def _formats(config: ReportConfig) -> list[str]:
     return [name for name in FORMATS if name in wanted]
 
 
-def _checked_stem(config: ReportConfig) -> Path:
+def _stem(config: ReportConfig) -> Path:
     """The path of the page without its ending, with which all files of the report begin; the rest of the config is checked on the way."""
-    if config.limit is not None and config.limit < 0:
-        raise HoldfastError(f"--limit {config.limit}: 0 or more sets can be shown")
     if not config.directories:
         raise HoldfastError("no run directory given", hint="holdfast report DIR [DIR ...] --output report.html")
     path = Path(config.output)
@@ -78,11 +78,7 @@ def _checked_stem(config: ReportConfig) -> Path:
         raise HoldfastError(f"--output {path} is a directory", hint=f"name a file, such as {path / 'report.html'}")
     if not path.parent.is_dir():
         raise HoldfastError(f"--output {path}: the folder {path.parent} does not exist")
-    stem = path.with_suffix("") if path.suffix.removeprefix(".") in FORMATS else path
-    page = stem.with_name(stem.name + ".html")
-    if page.exists() and not config.overwrite and html.GENERATOR not in page.read_text(encoding="utf-8", errors="replace")[:4000]:
-        raise HoldfastError(f"--output {page} exists and is no report", hint="choose another name, or --overwrite")
-    return stem
+    return path.with_suffix("") if path.suffix.removeprefix(".") in FORMATS else path
 
 
 def _title(names: list[str]) -> str:
@@ -91,28 +87,33 @@ def _title(names: list[str]) -> str:
     return f"Report on {', '.join(names[:2])} and {len(names) - 2} more"
 
 
-def _write(formats: list[str], stem: Path, title: str, sections: list[Section]) -> list[Path]:
-    """The files in the order of the formats. Pictures come before the Markdown that links to them."""
-    drawn = export.pictures(sections, stem) if "png" in formats else {}
-    files: list[Path] = []
+def _write(formats: list[str], stem: Path, title: str, sections: list[Section], numbered: list[str]) -> list[Path]:
+    """The files in the order of the formats: pictures before the Markdown that links to them. What an earlier report of this name has left
+    in these formats goes."""
+    if not {"html", "md"} & set(formats) and not numbered:
+        raise HoldfastError(f"--format {','.join(formats)}: there is nothing to write, as these runs give no figure and no table")
+    old = [name for name in files.earlier(stem) if name not in numbered]
+    gone = [name for name in old if name.rpartition(".")[2] in formats]
+    mark = files.mark([*numbered, *(name for name in old if name not in gone)])
+    written: list[Path] = []
     try:
         if "html" in formats:
-            files.append(_put(stem, ".html", html.page(title, sections)))
+            written.append(_put(files.page_path(stem, "html"), html.page(title, sections) + mark))
+        drawn = export.pictures(sections, stem) if "png" in formats else {}
         if "md" in formats:
             links = {key: path.name for key, path in drawn.items()}
-            files.append(_put(stem, ".md", export.markdown(title, sections, links)))
-        files += drawn.values()
+            written.append(_put(files.page_path(stem, "md"), f"{export.markdown(title, sections, links)}\n{mark}"))
+        written += drawn.values()
         if "csv" in formats:
-            files += [_put(stem, f"-{name}", text) for name, text in export.tables(sections)]
+            written += [_put(files.numbered_path(stem, name), text) for name, text in export.tables(sections)]
+        for name in gone:
+            files.numbered_path(stem, name).unlink(missing_ok=True)
     except OSError as error:
         raise HoldfastError(f"cannot write to {stem.parent}: {error.strerror}") from error
-    if not files:
-        raise HoldfastError(f"--format {','.join(formats)}: there is nothing to write, as these runs give no figure and no table")
-    return files
+    return written
 
 
-def _put(stem: Path, ending: str, text: str) -> Path:
-    path = stem.with_name(stem.name + ending)
+def _put(path: Path, text: str) -> Path:
     write_text(path, text)
     return path
 

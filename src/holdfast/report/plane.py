@@ -10,9 +10,10 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from holdfast.report.figures import estimate
 from holdfast.report.heatmap import Matrix, frame, heat_map
-from holdfast.report.parts import Figure
-from holdfast.report.settings import Setting, Study
+from holdfast.report.parts import Figure, Interval
+from holdfast.report.settings import Setting, Study, with_unit
 from holdfast.report.text import label, number
 
 Places = Mapping[tuple[float, float], tuple[int, int]]
@@ -33,14 +34,14 @@ def _plane(study: Study, metric: str, others: str, settings: Sequence[Setting]) 
     if len(across) < 2 or len(up) < 2:
         return None
     places = {(p, r): (across.index(p), up.index(r)) for p, r in cells}
-    values: list[list[float | None]] = [[None] * len(across) for _ in up]
+    values: list[list[float | Interval | None]] = [[None] * len(across) for _ in up]
     notes = [[""] * len(across) for _ in up]
     for cell, s in cells.items():
         column, row = places[cell]
         values[row][column] = _value(study, metric, s)
         notes[row][column] = _note(study, metric, s)
     title = f"Weight plane: {metric}" + (f" ({others})" if len({s.others for s in study.settings}) > 1 else "")
-    axes = ("response weight", "prompt weight", metric)
+    axes = ("response weight", "prompt weight", with_unit(metric))
     matrix = Matrix(values, [f"{r:g}" for r in up], [f"{p:g}" for p in across], notes, axes, _digits(values))
     figure = heat_map(title, _caption(study, metric, settings), matrix, shapes=_frames(study, settings, places), showlegend=False)
     return dataclasses.replace(figure, data=[*figure.data, *_rays(settings, places)], height=max(300, 130 + 48 * len(up)))
@@ -55,20 +56,20 @@ def _caption(study: Study, metric: str, settings: Sequence[Setting]) -> str:
         said += "; lines join the cells of equal ratio, which are one and the same run"
     has_ends = metric == study.metric and any(s.test.low is not None for s in settings)
     return " ".join(
-        [f"{said}.", *_legend(study, settings), "95 % intervals are in the tooltips." if has_ends else "No intervals are shown."]
+        [f"{said}.", *_legend(study, settings), "95 % intervals stand with the values." if has_ends else "No intervals are shown."]
     )
 
 
 def _legend(study: Study, settings: Sequence[Setting]) -> list[str]:
     chosen, conventional = study.named("chosen"), study.named("conventional")
     if chosen is not None and chosen is conventional:
-        return ["Framed: the conventional setting, which is also the chosen one."]
+        return ["Framed: the conventional setting, which is also the chosen one."] if chosen in settings else []
     found = ((chosen, "Solid frame: chosen."), (conventional, "Dotted frame: conventional."))
     return [text for setting, text in found if setting in settings]
 
 
-def _value(study: Study, metric: str, setting: Setting) -> float | None:
-    return setting.test.value if metric == study.metric and setting.test.value is not None else setting.mean(metric)
+def _value(study: Study, metric: str, setting: Setting) -> float | Interval | None:
+    return setting.test if metric == study.metric and setting.test.value is not None else setting.mean(metric)
 
 
 def _note(study: Study, metric: str, setting: Setting) -> str:
@@ -112,8 +113,8 @@ def _frames(study: Study, settings: Sequence[Setting], places: Places) -> list[d
     return made
 
 
-def _digits(values: Sequence[Sequence[float | None]]) -> int:
+def _digits(values: Sequence[Sequence[float | Interval | None]]) -> int:
     """Enough digits to tell the cells apart."""
-    found = [v for line in values for v in line if v is not None]
+    found = [v for line in values for v in map(estimate, line) if v is not None]
     reach = max(found, default=1.0) - min(found, default=0.0)
     return 1 if reach > 20 else 2 if reach > 0.5 else 3

@@ -37,7 +37,13 @@ def learning(study: Study) -> list[Part]:
 def cost(run: Run) -> list[Part]:
     """Where the time of all trials went."""
     found = run.summary.get("cost") or {}
-    times = {name: duration(found[key]) for name, key in _TIMES.items() if isinstance(found.get(key), int | float)}
+    slots = found.get("slots")
+    over = f", over {slots} slots" if isinstance(slots, int) and slots > 1 else ""  # so their sum may be longer than the whole
+    times = {
+        name if key == "seconds" else name + over: duration(found[key])
+        for name, key in _TIMES.items()
+        if isinstance(found.get(key), int | float)
+    }
     outside, disk = found.get("outside_share"), found.get("disk_bytes")
     pairs: list[tuple[str, Cell]] = [
         *times.items(),
@@ -72,7 +78,7 @@ def _figure(study: Study, what: str, series: Sequence[Series]) -> Figure:
     cut = f" {len(series)} of {len(study.settings)} settings are drawn." if len(series) < len(study.settings) else ""
     caption = (
         f"{what} on held-out data while training, mean over {study.seeds} of each setting (no intervals). The chosen and the conventional "
-        f"setting stand out, tooltips name the others.{cut}"
+        f"setting stand out, the values name the others.{cut}"
     )
     title = f"Learning curves: {what[0].lower()}{what[1:]}"
     return points(title, caption, series, step_axis(series), Axis("nats per token"), height=340, showlegend=True)

@@ -72,7 +72,7 @@ def read_rows(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
         for line in file:
             try:
                 row = json.loads(line)
-            except (json.JSONDecodeError, RecursionError):
+            except (ValueError, RecursionError):  # no JSON, or a number of thousands of digits
                 broken += bool(line.strip())
                 continue
             if isinstance(row, dict):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
 from typing import Any
@@ -29,9 +30,10 @@ INDICES = {
 def measured(run: Run, limit: int) -> list[Part]:
     """What one measurement shows. ``limit``: sets shown in full."""
     ranked = ranked_sets(run)
+    parts: list[Part] = [*_finding(run), *_missing(run), _facts(run), *_by_kind(run)]
     if not ranked:
-        return [_facts(run), Note("There are no sets in the rows yet.")]
-    parts: list[Part] = [*_finding(run), _facts(run), *_by_kind(run), _ranking(ranked), _ranked_table(ranked)]
+        return [*parts, Note("There are no sets in the rows."), *_indices(run)]
+    parts += [_ranking(ranked), _ranked_table(ranked)]
     shown = ranked[:limit] if limit else []
     prompts = prompts_of(run)
     options = [
@@ -45,14 +47,17 @@ def measured(run: Run, limit: int) -> list[Part]:
 
 
 def psi(row: dict[str, Any]) -> float:
-    """Over all variants of a set; the mean over its kinds where only pairs within a kind were scored."""
+    """Over all variants of a set; the mean over its kinds where only pairs within a kind were scored; NaN where one has none."""
     views = row["indices"]
-    return float(views[ALL]["psi"]) if ALL in views else statistics.fmean(view["psi"] for view in views.values())
+    found = [views[ALL]["psi"]] if ALL in views else [view["psi"] for view in views.values()]
+    return math.nan if None in found else statistics.fmean(found)
 
 
 def ranked_sets(run: Run) -> list[dict[str, Any]]:
-    """Rows of sets, the one that moves most first."""
-    return sorted((row for row in run.rows if row.get("indices")), key=psi, reverse=True)
+    """Rows of sets, the one that moves most first; those without a finite psi last."""
+    return sorted(
+        (row for row in run.rows if row.get("indices")), key=lambda row: psi(row) if math.isfinite(psi(row)) else -math.inf, reverse=True
+    )
 
 
 def views_of(run: Run) -> list[str]:
@@ -72,9 +77,17 @@ def _finding(run: Run) -> list[Part]:
     said = [
         f"{number(posix[v]['mean'])} nats per token over {v if v != ALL else 'all'} variants "
         f"(95 % interval {number(posix[v]['low'])} to {number(posix[v]['high'])}, {counted(posix[v]['sets'], 'set')})"
-        for v in sorted(views, key=lambda v: -posix[v]["mean"])
+        for v in sorted(views, key=lambda v: -(posix[v]["mean"] or 0.0))
     ]
     return [Note(f"POSIX is {'; '.join(said[:3])}. 0 means that the wording does not matter.", "finding")]
+
+
+def _missing(run: Run) -> list[Part]:
+    """A warning where a summary was made over more sets than the rows hold."""
+    sets, rows = run.summary.get("sets"), len(run.rows)
+    if not isinstance(sets, int) or rows >= sets:
+        return []
+    return [Note(f"The summary is over {counted(sets, 'set')}, but the rows hold {rows:,}: the others cannot be shown.", "warning")]
 
 
 def _facts(run: Run) -> Facts:
@@ -115,11 +128,13 @@ def _ranking(ranked: Sequence[dict[str, Any]]) -> Figure:
     notes = [f"{row['set_id']}, {row.get('prompts', '?')} prompts" for row in ranked]
     size = 8 if len(values) < 80 else 5
     dots = Series("sets", list(range(1, len(values) + 1)), values, notes, "dots", "@accent", size=size)
-    total, count, mass = sum(values), 0, 0.0
+    finite = [value for value in values if math.isfinite(value)]
+    total, count, mass = sum(finite), 0, 0.0
     while mass < total / 2:
-        mass, count = mass + values[count], count + 1
-    carried = f"the first {count} of {len(values):,} carry half of the sum" if total else f"all {len(values):,} are 0"
-    caption = f"Sets in order of psi (one value per set, no interval): {carried}."
+        mass, count = mass + finite[count], count + 1
+    carried = f"the first {count} of {len(finite):,} carry half of the sum" if total else f"all {len(finite):,} are 0"
+    lacking = f" {counted(len(values) - len(finite), 'set')} without a finite psi at the end." if len(finite) < len(values) else ""
+    caption = f"Sets in order of psi (one value per set, no interval): {carried}.{lacking}"
     axes = Axis("rank", {"dtick": 1} if len(values) <= 15 else {}, 0), Axis("psi, nats per token", {"rangemode": "tozero"})
     return points("Sets ranked by psi", caption, [dots], *axes, height=300)
 

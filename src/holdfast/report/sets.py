@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,6 +19,8 @@ from holdfast.report.text import number
 _MOST_VARIANTS = 40
 _MOST_WORDS = 1000
 """Words, spaces and marks up to which two prompts are compared in full."""
+_MOST_PAIRS = 250_000
+"""Pairs of letters up to which a replaced stretch is compared letter by letter: comparing takes as long as there are pairs."""
 
 
 def prompts_of(run: Run) -> dict[tuple[str, str], str]:
@@ -36,11 +39,12 @@ def word_diff(original: str, variant: str) -> list[Piece]:
     """The variant as pieces that are equal, removed or added against the original: by words, and within replaced words by characters."""
     a, b = re.findall(r"\s+|\w+|[^\w\s]", original), re.findall(r"\s+|\w+|[^\w\s]", variant)
     start, end = _shared(a, b), _shared(a[::-1], b[::-1])
-    if (start or end) and len(a) > _MOST_WORDS:  # exemplars in front of a question, say; comparing all words with all would take long
+    many = max(len(a), len(b)) > _MOST_WORDS
+    if (start or end) and many:  # exemplars in front of a question, say; comparing all words with all would take long
         end = min(end, len(a) - start, len(b) - start)
         middle = word_diff("".join(a[start : len(a) - end]), "".join(b[start : len(b) - end]))
         return [piece for piece in (Piece("".join(a[:start])), *middle, Piece("".join(a[len(a) - end :]))) if piece.text]
-    if len(a) > _MOST_WORDS:
+    if many:
         return _pieces("replace", original, variant)
     pieces: list[Piece] = []
     for tag, a0, a1, b0, b1 in difflib.SequenceMatcher(None, a, b, autojunk=False).get_opcodes():
@@ -57,7 +61,7 @@ def _shared(a: Sequence[str], b: Sequence[str]) -> int:
 def _by_characters(old: str, new: str) -> list[Piece]:
     """Inside a replaced stretch letters are compared only if most of them stay; otherwise the whole stretch is shown as replaced."""
     matcher = difflib.SequenceMatcher(None, old, new, autojunk=False)
-    if matcher.ratio() < 0.6:
+    if len(old) * len(new) > _MOST_PAIRS or matcher.ratio() < 0.6:
         return _pieces("replace", old, new)
     return [piece for tag, a0, a1, b0, b1 in matcher.get_opcodes() for piece in _pieces(tag, old[a0:a1], new[b0:b1])]
 
@@ -117,9 +121,12 @@ def _wordings(row: Mapping[str, Any], prompts: Mapping[tuple[str, str], str]) ->
 def _tokens(row: Mapping[str, Any]) -> Passage | None:
     """The responses that moved most, each token shaded by its mean absolute shift."""
     found = _attribution(row).get("tokens") or []
-    largest = max((shift for one in found for _, shift in one["tokens"]), default=0.0) or 1.0
+    largest = max((_known(shift) for one in found for _, shift in one["tokens"]), default=0.0) or 1.0
     lines = [
-        (f"response of {one['response_of']}", [Piece(_readable(t), heat=s / largest, hint=f"{number(s)} nats") for t, s in one["tokens"]])
+        (
+            f"response of {one['response_of']}",
+            [Piece(_readable(t), heat=_known(s) / largest, hint=f"{number(s)} nats") for t, s in one["tokens"]],
+        )
         for one in found
     ]
     caption = (
@@ -127,6 +134,11 @@ def _tokens(row: Mapping[str, Any]) -> Passage | None:
         f"(darkest: {number(largest)} nats)."
     )
     return Passage(f"Which tokens move: {row['set_id']}", caption, lines) if lines else None
+
+
+def _known(shift: float | None) -> float:
+    """A shift to shade by; one that could not be computed is left unshaded."""
+    return shift if shift is not None and math.isfinite(shift) else 0.0
 
 
 def _attribution(row: Mapping[str, Any]) -> dict[str, Any]:

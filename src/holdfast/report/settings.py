@@ -20,7 +20,18 @@ from holdfast.report.text import counted, number
 Trial = dict[str, Any]
 
 LOWER_IS_BETTER = frozenset({"response_nll", "prompt_nll", "posix"})
+UNITS = {
+    **dict.fromkeys(("response_nll", "prompt_nll", "posix"), "nats per token"),
+    **dict.fromkeys(("exact_match", "empty_answers", "crosstask_accuracy"), "share of items"),
+    "token_f1": "mean over items, 0 to 1",
+}
+"""Metric -> what its values are in; a study may name others, whose unit nobody has said."""
 PREFERRED = ("exact_match", "crosstask_accuracy", "response_nll", "posix", "prompt_nll")
+
+
+def with_unit(metric: str) -> str:
+    """A metric as an axis names it."""
+    return f"{metric}, {UNITS[metric]}" if metric in UNITS else metric
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +71,7 @@ class Setting:
 
     @property
     def about(self) -> str:
-        """One line for a tooltip."""
+        """One line about a point."""
         return f"{self.name}, {self.seeds}, prompt share {number(self.x)}"
 
     @property
@@ -106,11 +117,13 @@ def open_studies(run: Run) -> list[tuple[str, Study]]:
     if len(names) < 2:
         return [("", open_study(run))]
     chosen = run.summary.get("groups") or {}
+    planned = run.resolved.get("trials") or []
     made = []
     for name in names:
-        summary = run.summary | {"finding": None, "selection": {}} | chosen.get(name, {}) if run.summary else {}
+        summary = run.summary | {"finding": None, "selection": {}, "trials": {}} | chosen.get(name, {}) if run.summary else {}
         rows = [row for row in run.rows if str(row.get("group")) == name]
-        made.append((name, open_study(dataclasses.replace(run, rows=rows, summary=summary))))
+        resolved = run.resolved | {"trials": [trial for trial in planned if str(trial.get("group")) == name]}
+        made.append((name, open_study(dataclasses.replace(run, rows=rows, summary=summary, resolved=resolved))))
     return made
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
+
 from holdfast.report.choice_figures import differences, share_figure, trade_off
-from holdfast.report.parts import Cell, Choice, Column, Facts, Interval, Note, Part, Table
+from holdfast.report.parts import Cell, Choice, Column, Facts, Figure, Interval, Note, Part, Table
 from holdfast.report.plane import planes
 from holdfast.report.progress import cost, cost_of_trials, learning
 from holdfast.report.reading import Run
@@ -16,9 +19,21 @@ def studied(run: Run, limit: int) -> list[Part]:
     studies = open_studies(run)
     if len(studies) == 1:
         return [*_finding(studies[0][1]), *_parts(studies[0][1]), *cost(run), *_trials(run)]
-    options = [(name, [*_finding(study), *_parts(study)]) for name, study in studies]
+    options = [(name, [*_finding(study), *_titled(_parts(study), name)]) for name, study in studies]
     findings = [Note(line, "finding") for line in str(run.summary.get("finding") or "").splitlines()]
     return [*findings, Choice("Model and data", options), *cost(run), *_trials(run)]
+
+
+def _titled(parts: Sequence[Part], name: str) -> list[Part]:
+    """The parts with the model and the data in their titles, so that files and pictures say whose they are."""
+    made: list[Part] = []
+    for part in parts:
+        if isinstance(part, Choice):
+            options = [(option, _titled(inner, name)) for option, inner in part.options]
+            made.append(Choice(part.title, options))
+        else:
+            made.append(dataclasses.replace(part, title=f"{part.title}: {name}") if isinstance(part, Figure | Table) else part)
+    return made
 
 
 def _parts(study: Study) -> list[Part]:
@@ -38,9 +53,12 @@ def _finding(study: Study) -> list[Part]:
         text = "Nothing has been selected yet: the study is not complete, and means of single settings prove nothing."
         made.append(Note(text, "warning"))
     naive = study.selection.get("naive") or {}
-    if naive.get("warning"):
+    best = naive.get("setting_name")
+    if best is not None and best == study.selection.get("conventional"):
+        made.append(Note(f"The best on the test split is the conventional setting itself, {best} ({number(naive.get('test'))})."))
+    elif naive.get("warning"):
         gain = f", {number(naive['gain'])} ahead of conventional" if isinstance(naive.get("gain"), float | int) else ""
-        text = f"The best on the test split is {naive.get('setting_name')} ({number(naive.get('test'))}{gain}): {naive['warning']}"
+        text = f"The best on the test split is {best} ({number(naive.get('test'))}{gain}): {naive['warning']}"
         made.append(Note(f"{text.rstrip('.')}.", "warning"))
     return made
 
@@ -49,7 +67,7 @@ def _facts(study: Study) -> Facts:
     summary, selection = study.run.summary, study.selection
     counts, noise, naive = (found or {} for found in (summary.get("trials"), selection.get("noise"), selection.get("naive")))
     planned = study.run.resolved.get("trials")
-    failed = sum(row.get("status") == "failed" for row in study.run.of_kind("trial"))
+    failed, stopped = (sum(row.get("status") == status for row in study.run.of_kind("trial")) for status in ("failed", "stopped"))
     chosen, conventional = study.named("chosen"), study.named("conventional")
     pairs: list[tuple[str, Cell]] = [
         ("metric", f"{study.metric} ({study.better(study.metric)} is better)" if study.metric else None),
@@ -67,7 +85,7 @@ def _facts(study: Study) -> Facts:
         ("trials planned", counts.get("planned", len(planned) if isinstance(planned, list) else None)),
         ("trials done", counts.get("done", len(study.trials))),
         ("trials failed", counts.get("failed", failed)),
-        ("trials stopped early", counts.get("stopped") or None),
+        ("trials stopped early", counts.get("stopped", stopped) or None),
         ("runs asked for", counts.get("merged_from")),
     ]
     return Facts([(name, value) for name, value in pairs if value is not None])

@@ -8,8 +8,11 @@ from __future__ import annotations
 import html
 import math
 import unicodedata
+from typing import Any
 
 MINUS = "\N{MINUS SIGN}"
+_LONGEST = 4000
+"""Characters of one text that a page shows."""
 _ROUNDING = 1e-12
 """What is smaller than this is the rounding of a zero."""
 
@@ -28,13 +31,20 @@ def visible(text: object, *, lines: bool = False) -> str:
 
 
 def escape(text: object, *, lines: bool = False) -> str:
-    """``visible`` text for HTML, inside elements and quoted attributes."""
-    return html.escape(visible(text, lines=lines), quote=True)
+    """``visible`` text for HTML, inside elements and quoted attributes; very long text is ``clipped``."""
+    return html.escape(visible(clipped(str(text)), lines=lines), quote=True)
 
 
 def label(text: object, longest: int = 60) -> str:
-    """``visible`` text for a figure, shortened in its middle. plotly.js reads a little markup in labels, so that is escaped, too."""
-    return html.escape(shorten(visible(text), longest), quote=False)
+    """``visible`` text for a figure, shortened in its middle. plotly.js reads some markup and ``%{...}`` in labels: both are escaped."""
+    return html.escape(shorten(visible(shorten(str(text), longest)), longest), quote=False).replace("%{", "%&#123;")
+
+
+def clipped(text: str) -> str:
+    """Text that a page can carry: of more than 4,000 characters the middle is left out, and it says how much."""
+    if len(text) <= _LONGEST:
+        return text
+    return f"{text[: _LONGEST // 2]} […{len(text) - _LONGEST:,} characters left out…] {text[-_LONGEST // 2 :]}"
 
 
 def shorten(text: str, longest: int) -> str:
@@ -45,17 +55,24 @@ def shorten(text: str, longest: int) -> str:
     return f"{text[:head]}…{text[len(text) - (longest - 1 - head) :]}"
 
 
-def number(value: float | int | None, digits: int | None = 3) -> str:
-    """A number for people: ``digits`` after the point, more where too few would be left to see; None: three significant ones."""
+def number(value: Any, digits: int | None = 3) -> str:
+    """A number for people: ``digits`` after the point, more where too few would be left to see; None: three significant ones.
+
+    Files may hold anything in a number's place; what is none is given as text, which still has to be escaped.
+    """
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "\N{EN DASH}"
+    if not isinstance(value, float | int):
+        return str(value)
     if isinstance(value, float) and math.isinf(value):
         return "∞" if value > 0 else f"{MINUS}∞"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if abs(value) < _ROUNDING:
         value = type(value)(0)
-    if isinstance(value, int) or abs(value) >= 10_000:
+    if isinstance(value, int):
+        shown = f"{value:,}"
+    elif abs(value) >= 10_000:
         shown = f"{value:,.0f}"
     elif digits is None:
         shown = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
