@@ -138,7 +138,7 @@ def test_the_wide_form_with_seeds(tmp_path: Path) -> None:
     assert found["settings"][0]["base"] == 10
     assert found["fixed"]["name"] == "(0.3, 0.3)"
     assert found["settings"][0]["gain"] == pytest.approx(100 * (58.55 - 50.5) / 50.5)
-    assert "accuracy: 2 settings" in as_text(found)
+    assert "accuracy (higher is better): 2 settings" in as_text(found)
 
 
 def test_a_single_setting_without_repeats_supports_nothing(tmp_path: Path) -> None:
@@ -147,6 +147,78 @@ def test_a_single_setting_without_repeats_supports_nothing(tmp_path: Path) -> No
     assert found["finding"].startswith("Nothing is supported: no cell was run twice")
     assert found["left_out"] == found["ratios"] == []
     assert "p" in as_text(found)
+
+
+def said(path: Path, text: str, **options: Any) -> str:
+    path.write_text(text, encoding="utf-8")
+    return as_text(analyse(read_table(path, **options), higher_is_better=True))
+
+
+def test_runs_that_scored_exactly_alike_say_nothing(tmp_path: Path) -> None:
+    value = 6.160732982384342
+    lines = [f"{p},{r},{seed},{value}" for p, r in ((0, 1), (0, 0.4), (0.2, 0.8), (1, 1)) for seed in (0, 1, 2)]
+    text = said(tmp_path / "c.csv", "\n".join(["prompt_weight,response_weight,seed,acc", *lines]))
+    assert "Nothing can be said: all runs of a setting scored exactly alike." in text
+    assert "  0        -" in text, "no noise, no p-value"
+    spread = said(tmp_path / "d.csv", "prompt_weight,response_weight,seed,acc\n0,1,0,5\n0,1,1,5\n1,1,0,6\n1,1,1,6")
+    assert "Nothing is supported: runs of one ratio scored exactly alike, so the noise is unknown" in spread
+
+
+def test_a_table_without_a_comparison_does_not_speak_of_one(tmp_path: Path) -> None:
+    head = "prompt_weight,response_weight,seed,acc\n"
+    assert "identical runs" not in said(tmp_path / "one.csv", head + "0,1,0,50\n0.2,0.8,0,60\n")
+    assert "no other training than conventional tuning" in said(tmp_path / "usual.csv", head + "0,1,0,50\n0,1,1,51\n0,0.4,0,50\n")
+    text = said(tmp_path / "other.csv", head + "0,0.4,0,50\n0,0.4,1,52\n0.2,0.8,0,40\n0.2,0.8,1,41\n")
+    assert "conv. is (0, 0.4), as there is no (0, 1)" in text
+    assert "the size of the best cells' gain" not in text, "there is none"
+
+
+@pytest.mark.parametrize(
+    ("metric", "higher"),
+    [
+        ("glossary_accuracy", True),
+        ("word_error_rate", False),
+        ("evalLoss", False),
+        ("WER", False),
+        ("ppl", False),
+        ("power", True),
+        ("empty_answers", False),
+        ("posix wording", False),
+        ("acceptance", True),
+    ],
+)
+def test_the_direction_of_a_score_is_told_by_whole_words_and_shown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], metric: str, higher: bool
+) -> None:
+    path = write(tmp_path / "t.csv", f"prompt_weight,response_weight,{metric}\n0,1,5\n1,1,6\n")
+    shown = {True: f"{metric} (higher is better)", False: f"{metric} (lower is better)"}
+    assert cli.main(["study", "best", str(path)]) == 0
+    assert shown[higher] in capsys.readouterr().out
+    for flag, told in (("--higher-is-better", True), ("--lower-is-better", False)):
+        assert cli.main(["study", "best", str(path), flag]) == 0
+        assert shown[told] in capsys.readouterr().out
+    assert cli.main(["study", "best", str(path), "--lower-is-better", "--higher-is-better"]) == 2
+
+
+def test_a_study_knows_the_direction_of_its_metrics(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    study = make_study(tmp_path / "study", {(0, 1): [0.5, 0.51], (1, 1): [0.8, 0.82]})
+    text = (study / "rows.jsonl").read_text()
+    (study / "rows.jsonl").write_text(text.replace('"score"', '"mm:words"'))
+    plan = {"metric": "score", "higher_is_better": True, "measured": {"score": True, "mm:words": False}}
+    (study / "config.json").write_text(json.dumps({"command": "study run", "config": {}, "resolved": plan}))
+    for flags in ([], ["--lower-is-better"]):
+        assert cli.main(["study", "best", str(study), "--metric", "mm:words", "--json", *flags]) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert (found["higher_is_better"], found["chosen"]) == (False, "(0, 1)")
+    assert cli.main(["study", "best", str(study), "--metric", "mm:words", "--higher-is-better"]) == 2
+    assert "of mm:words lower is better, says the study" in capsys.readouterr().err
+
+
+def test_options_of_tune_are_settings_even_as_numbers(tmp_path: Path) -> None:
+    lines = [f"{p},{1 - p},{lr},{seed},{50 + 5 * p + seed}" for p in (0, 0.2) for lr in (1e-4, 1e-3) for seed in (0, 1)]
+    table = read_table(write(tmp_path / "lr.csv", "\n".join(["prompt_weight,response_weight,learning_rate,seed,acc", *lines])))
+    assert (table.columns, table.metric) == (("learning_rate",), "acc")
+    assert len(analyse(table, higher_is_better=True)["settings"]) == 2
 
 
 GOOD = "model,prompt_weight,response_weight,score\na,0,1,50\na,1,1,60\n"
@@ -159,6 +231,9 @@ GOOD = "model,prompt_weight,response_weight,score\na,0,1,50\na,1,1,60\n"
         (GOOD.replace("1,1,60", "one,1,60"), {}, r"line 3: prompt_weight is 'one', not a finite number"),
         (GOOD.replace("1,1,60", "-1,1,60"), {}, r"line 3: prompt_weight is -1\.0; a weight is a finite number"),
         (GOOD.replace("60", "nan"), {}, r"line 3: score is 'nan'"),
+        (GOOD.replace("50", "NA"), {}, r"line 2: score is 'NA', not a finite number"),
+        (GOOD.replace("50", ""), {}, r"line 2: score is '', not a finite number"),
+        ("x,prompt_weight,response_weight,seed,f1\na,0,1,0,5\na,0,1,0,6", {}, r"stand on line 2 already(.|\n)*a column of its own"),
         (GOOD.replace("60", "60,7"), {}, r"line 3: 5 values for 4 columns"),
         (GOOD + "a,1,1,61\n", {}, r"line 4: weights \(1, 1\) of this setting stand on line 3 already(.|\n)*column 'seed'"),
         (GOOD.replace("score", "model"), {}, r"column 'model' appears twice"),

@@ -7,6 +7,7 @@ import json
 import math
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -142,6 +143,57 @@ def test_a_failed_trial_is_recorded_and_stops_nothing(case: dict[str, Any], tmp_
         run_study(content | {"vary": {"weights": [[0, 1]], "learning_rate": [1e30]}}, tmp_path / "all")
 
 
+def test_what_is_damaged_on_disk_is_done_again(case: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = tmp_path / "out"
+    small = case | {"vary": {"weights": [[0, 1], [1, 1]]}, "seeds": 2, "measure": [], "keep_models": False}
+    run_study(small, output)
+    before = comparable(output)
+    paths = [output / row["path"] for row in rows_of(output)[1:]]
+    (paths[0] / "row.json").write_text("{")
+    (paths[1] / "items-test.npz").unlink()
+    content = bytearray((paths[2] / "items-dev.npz").read_bytes())
+    content[len(content) // 2] ^= 255
+    (paths[2] / "items-dev.npz").write_bytes(content)
+    summary = run_study(small, output)
+    shown = capsys.readouterr().err
+    assert "2 of 5 are there already" in shown
+    assert [part in shown for part in ("broken JSON", "items-test.npz: cannot be read", "items-dev.npz: cannot be read")] == [True] * 3
+    assert comparable(output) == before
+    assert summary["selection"]["chosen"] is not None
+
+
+def test_what_is_known_stays_until_there_is_something_new(case: dict[str, Any], tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    run_study(case | {"vary": {"weights": [[0, 1]]}, "measure": []}, output)
+    before = [(output / name).read_text() for name in ("rows.jsonl", "summary.json")]
+    with mock.patch("holdfast.study.jobs.read_json", side_effect=KeyboardInterrupt), pytest.raises(KeyboardInterrupt):
+        run_study(case | {"vary": {"weights": [[0, 1]]}, "measure": []}, output)
+    assert [(output / name).read_text() for name in ("rows.jsonl", "summary.json")] == before
+
+
+def test_a_study_without_a_choice_fails(case: dict[str, Any], tmp_path: Path) -> None:
+    summary = run_scored(case, tmp_path / "out", [math.nan] * 6)
+    assert summary["selection"]["finding"].startswith("nothing can be chosen")
+    assert summary["exit_code"] == 2
+
+
+def text(model: Any, source: str) -> str:
+    return "abc"
+
+
+def division_by_zero(model: Any, source: str) -> float:
+    return 1 / 0
+
+
+@pytest.mark.parametrize(
+    ("name", "message"), [("text", r"returned 'abc'; it must return a number"), ("division_by_zero", "failed: ZeroDivisionError")]
+)
+def test_a_measure_that_fails_on_the_base_model_stops_the_study(case: dict[str, Any], tmp_path: Path, name: str, message: str) -> None:
+    with pytest.raises(HoldfastError, match=f"measure test_study_run:{name} {message}"):
+        run_study(case | {"measure": [f"test_study_run:{name}"]}, tmp_path / "out")
+    assert not (tmp_path / "out" / "trials").exists(), "nothing has been trained"
+
+
 def kill_own_process(model: Any, source: str) -> float:
     """A measure that is as bad as running out of memory."""
     import os
@@ -151,12 +203,20 @@ def kill_own_process(model: Any, source: str) -> float:
     return 0.0
 
 
-def test_a_training_that_diverges_at_the_end_has_no_scores(case: dict[str, Any], tmp_path: Path) -> None:
-    content = case | {"vary": {"weights": [[0, 1]], "learning_rate": [0.01, 1e30]}, "seeds": 1, "measure": []}
-    summary = run_study(content, tmp_path / "out")
-    diverged = rows_of(tmp_path / "out")[2]
-    assert diverged["dev"] == diverged["test"] == {"response_nll": None, "prompt_nll": None}
-    assert summary["selection"]["left_out"] == [diverged["trial"]]
+def run_scored(case: dict[str, Any], output: Path, scores: list[float]) -> dict[str, Any]:
+    """A study of two settings chosen by a measure that gives these scores: dev and test of the base model, then of each trial."""
+    content = case | {"vary": {"weights": [[0, 1], [1, 1]]}, "seeds": 1, "measure": ["test_study_run:mean_answer_length"]}
+    with mock.patch("holdfast.study.measure.function_of", return_value=mock.Mock(side_effect=scores)):
+        return run_study(content, output)
+
+
+def test_a_trial_whose_score_is_no_number_is_left_out(case: dict[str, Any], tmp_path: Path) -> None:
+    summary = run_scored(case, tmp_path / "out", [0.1, 0.1, 0.5, 0.5, math.nan, math.nan])
+    left_out = rows_of(tmp_path / "out")[2]
+    assert left_out["status"] == "done"
+    assert left_out["dev"]["test_study_run:mean_answer_length"] is None
+    assert summary["selection"]["left_out"] == [left_out["trial"]]
+    assert "exit_code" not in summary
 
 
 def test_a_process_that_dies_fails_its_trial_only(case: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,8 +273,11 @@ def test_halving_trains_the_promising_to_the_end(case: dict[str, Any], tmp_path:
         assert row["dev"] == pytest.approx(whole[row["trial"]]["dev"], rel=1e-6)
         one, other = (load_file(tmp_path / kind / row["path"] / "model" / "model.safetensors") for kind in ("halving", "full"))
         assert all(torch.equal(one[name], other[name]) for name in one)
-    run_study(content | {"search": search}, tmp_path / "again", seed=0)
-    assert comparable(tmp_path / "again") == comparable(tmp_path / "halving")
+    before = comparable(tmp_path / "halving")
+    for row, rung in ((finished[0], 0), (finished[-1], 1), (stopped[0], 0)):
+        (tmp_path / "halving" / row["path"] / f"rung-{rung}.json").write_text("")
+    run_study(content | {"search": search}, tmp_path / "halving")
+    assert comparable(tmp_path / "halving") == before, "a damaged row of a rung is made again"
 
 
 def test_one_in_so_many_goes_on_whatever_the_order() -> None:
@@ -250,12 +313,41 @@ def test_a_directory_holds_one_study(done: tuple[Path, dict[str, Any]], case: di
     output, _ = done
     with pytest.raises(HoldfastError, match=r"holds another study \(measure differ\)"):
         run_study(case | {"measure": []}, output)
-    with pytest.raises(HoldfastError, match=r"holds another run"):
-        run_study(case, output / "trials" / rows_of(output)[1]["trial"])
-    (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(HoldfastError, match="holds no study"):
-        run(StudyConfig(study=str(output.with_suffix(".yaml")), output=str(tmp_path), overwrite=True))
-    assert (tmp_path / "notes.txt").read_text() == "mine"
+    for overwrite in (False, True):
+        with pytest.raises(HoldfastError, match=r"holds no study"):
+            run_study(case, output / "trials" / rows_of(output)[1]["trial"], overwrite=overwrite)
+
+
+@pytest.mark.parametrize("mine", ["notes.txt", "config.json", ".lock"])
+def test_overwrite_deletes_studies_and_nothing_else(case: dict[str, Any], tmp_path: Path, mine: str) -> None:
+    """A model of Hugging Face has a config.json too."""
+    folder = tmp_path / "out"
+    folder.mkdir()
+    kept = {mine: "{}", "model.safetensors": "weights"}
+    for name, text in kept.items():
+        (folder / name).write_text(text)
+    for overwrite in (False, True):
+        with pytest.raises(HoldfastError, match="holds no study"):
+            run_study(case, folder, overwrite=overwrite)
+    assert {file.name: file.read_text() for file in folder.iterdir()} == kept
+
+
+def test_overwrite_keeps_the_old_study_until_the_new_one_is_possible(case: dict[str, Any], tmp_path: Path) -> None:
+    small = case | {"vary": {"weights": [[0, 1]]}, "seeds": 1, "measure": []}
+    run_study(small, tmp_path / "out")
+    before = {file: file.read_bytes() for file in (tmp_path / "out").rglob("*") if file.is_file() and file.name != ".lock"}
+    bad = [
+        ({"data": case["data"] | {"test": str(tmp_path / "gone.jsonl")}}, "no such file"),
+        ({"data": case["data"] | {"test": case["data"]["dev"]}}, "share 6 examples"),
+        ({"model": str(tmp_path / "out" / rows_of(tmp_path / "out")[1]["path"])}, "--overwrite would delete"),
+    ]
+    for change, message in bad:
+        with pytest.raises(HoldfastError, match=message):
+            run_study(small | change, tmp_path / "out", overwrite=True)
+        assert {file: file.read_bytes() for file in before} == before
+    run_study(small | {"seeds": [5]}, tmp_path / "out", overwrite=True)
+    assert [row.get("seed") for row in rows_of(tmp_path / "out")] == [None, 5]
+    assert len(list((tmp_path / "out" / "trials").iterdir())) == 1
 
 
 def test_two_runs_of_one_study_do_not_meet(done: tuple[Path, dict[str, Any]], case: dict[str, Any]) -> None:

@@ -140,6 +140,18 @@ def test_runs_that_score_exactly_alike_show_no_noise() -> None:
     assert "exactly alike" in selection["finding"]
 
 
+@pytest.mark.parametrize("seeds", [1, 2, 3])
+def test_where_all_runs_score_exactly_alike_nothing_is_said_of_any_setting(seeds: int) -> None:
+    """Rounding is no noise: no interval is wider than that."""
+    value = 6.160732982384342
+    selection = chosen(rows([[value] * seeds] * 3))
+    assert selection["finding"].startswith("All runs scored exactly alike on dev, so nothing can be said of any setting")
+    assert (selection["claim"], selection["chosen"]) == ("none", "conventional")
+    if seeds > 1:
+        assert selection["noise"]["sd"] == 0
+        assert {(s[split]["low"], s[split]["high"]) for s in selection["settings"] for split in ("dev", "test")} == {(value, value)}
+
+
 def test_only_finished_trials_of_the_last_rung_count() -> None:
     final = [row | {"rung": 2} for row in rows([[0.5, 0.52], [0.6, 0.61]])]
     early = [row | {"rung": 0, "trial": f"early {row['trial']}"} for row in rows([[0.9, 0.92], [0.1, 0.1], [0.99, 0.99]])]

@@ -615,7 +615,10 @@ class BestConfig(RunConfig):
     where: str = ""
     """Use only these lines of a table: column=value, comma separated. Of a study with several models or data sets: group=NAME."""
     lower_is_better: bool = False
-    """Smaller scores of the table are better. Known without being told for names with nll, loss, perplexity or posix in them."""
+    """Smaller scores are better. Known without being told of a study's own metrics and of names with a word such as nll, loss, error,
+    wer, perplexity or posix."""
+    higher_is_better: bool = False
+    """Larger scores are better, whatever the name says."""
     output: str = ""
     """Folder for best.json, and best.yaml from a study. Default: only print."""
 

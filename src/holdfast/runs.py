@@ -16,6 +16,7 @@ import json
 import math
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -86,7 +87,7 @@ def check_output(config: RunConfig, command: str) -> RunDir:
         return RunDir(path)
     found = _read_config(path)
     if config.overwrite:
-        _check_not_read(config, path)
+        check_not_read(path, {"--" + name.replace("_", "-"): value for name, value in vars(config).items() if name not in _MADE})
         return RunDir(path)
     changed = _differences(found, config, command)
     if changed:
@@ -153,6 +154,22 @@ def empty(path: Path) -> None:
             shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
 
 
+def check_not_read(path: Path, read: Mapping[str, Any]) -> None:
+    """What --overwrite deletes must not hold what the command reads (name -> path or paths; what is no path is left alone), or the
+    current directory.
+
+    Raises:
+        HoldfastError: names it.
+    """
+    place = path.resolve()
+    if Path.cwd().is_relative_to(place):
+        raise HoldfastError(f"--overwrite would delete the current directory, {place}", hint="choose another --output")
+    for name, value in read.items():
+        for item in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(item, str) and os.path.exists(item) and Path(item).resolve().is_relative_to(place):
+                raise HoldfastError(f"--overwrite would delete {name} {item}, which is in --output {path}", hint="choose another --output")
+
+
 def resolve(name: str | os.PathLike[str]) -> Path | None:
     """The model folder of a run directory, or None if ``name`` is no run directory."""
     path = Path(name)
@@ -202,19 +219,6 @@ def _read_config(path: Path) -> Any:
     if not isinstance(found, dict) or "command" not in found:
         raise HoldfastError(f"--output {path} is not empty and holds no run", hint="choose another directory")
     return found
-
-
-def _check_not_read(config: RunConfig, path: Path) -> None:
-    """What --overwrite deletes must not hold what the command reads, or the current directory."""
-    place = path.resolve()
-    if Path.cwd().is_relative_to(place):
-        raise HoldfastError(f"--overwrite would delete the current directory, {place}", hint="choose another --output")
-    for name, value in vars(config).items():
-        for item in value if isinstance(value, list) else [value]:
-            read = name not in _MADE and isinstance(item, str) and os.path.exists(item)
-            if read and Path(item).resolve().is_relative_to(place):
-                flag = "--" + name.replace("_", "-")
-                raise HoldfastError(f"--overwrite would delete {flag} {item}, which is in --output {path}", hint="choose another --output")
 
 
 def _finite(value: Any) -> Any:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from holdfast.config import BenchCompareConfig, BenchConfig
 
-__all__ = ["compare", "harness_scores", "run"]
+__all__ = ["check_tasks", "compare", "harness_scores", "run"]
 
 
 def run(config: BenchConfig) -> dict[str, Any]:
@@ -26,6 +26,17 @@ def compare(config: BenchCompareConfig) -> dict[str, Any]:
     from holdfast.bench.comparison import compare
 
     return compare(config)
+
+
+def check_tasks(tasks: list[str], *, data_dir: str | None = None) -> None:
+    """Everything about tasks that ``harness_scores`` could fail at, but for the model.
+
+    Raises:
+        HoldfastError: unknown task, missing extra or data.
+    """
+    from holdfast.bench.harness import check_tasks
+
+    check_tasks(tasks, data_dir=data_dir)
 
 
 def harness_scores(

@@ -133,6 +133,14 @@ def preview(pin: Pin, settings: Settings, tokenizer: Any) -> tuple[str, dict[str
     return str(task.instances[0].args[0]), {"tasks": len(sizes), "items": sum(sizes)}
 
 
+def check_tasks(tasks: list[str], *, data_dir: str | None) -> None:
+    """See ``holdfast.bench.check_tasks``."""
+    pins = pins_of(tasks)
+    check_extra(pins)
+    with tempfile.TemporaryDirectory() as folder:
+        find_tasks(pins, Settings("none", Path(folder), data_dir))
+
+
 def scores(model: str, tasks: list[str], *, data_dir: str | None, limit: int | None, seed: int) -> dict[str, dict[str, Any]]:
     """See ``holdfast.bench.harness_scores``."""
     from holdfast.bench.items import flat_scores

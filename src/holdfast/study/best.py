@@ -7,6 +7,7 @@ Out: from a study the chosen TuneConfig as YAML on stdout and the finding on std
 from __future__ import annotations
 
 import dataclasses
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,31 @@ from typing import Any
 from holdfast.config import BestConfig, RunConfig, TuneConfig
 from holdfast.errors import HoldfastError
 from holdfast.runs import read_json, write_json, write_text
+from holdfast.study.measures import direction
 from holdfast.study.outcomes import read_rows
 
-_LOWER = ("nll", "loss", "perplexity", "posix", "empty_answers")  # in the name of a metric: smaller is better
+_LOWER = frozenset(
+    (
+        "nll",
+        "loss",
+        "perplexity",
+        "ppl",
+        "posix",
+        "psi",
+        "empty",
+        "error",
+        "errors",
+        "err",
+        "wer",
+        "cer",
+        "ter",
+        "mse",
+        "rmse",
+        "mae",
+        "bpb",
+    )
+)
+"""Words in the name of a metric which say that smaller is better."""
 
 
 def best(config: BestConfig) -> dict[str, Any]:
@@ -37,8 +60,22 @@ def best(config: BestConfig) -> dict[str, Any]:
 
 
 def lower_is_better(metric: str) -> bool:
-    """Whether the name of a metric says that smaller is better."""
-    return any(part in metric.lower() for part in _LOWER)
+    """Whether the name of a metric says, in a word of its own, that smaller is better."""
+    words = re.findall(r"[A-Z]?[a-z]+|[A-Z]+", metric)
+    return any(word.lower() in _LOWER for word in words)
+
+
+def _higher_is_better(metric: str, config: BestConfig, declared: bool | None = None) -> bool:
+    """The direction of a metric: declared by the study, else told by a flag, else by its name."""
+    if config.lower_is_better and config.higher_is_better:
+        raise HoldfastError("--lower-is-better and --higher-is-better contradict each other", hint="leave one of them out")
+    told = config.higher_is_better if config.lower_is_better or config.higher_is_better else None
+    if declared is None:
+        return not lower_is_better(metric) if told is None else told
+    if told not in (None, declared):
+        flag, better = ("higher", "lower") if told else ("lower", "higher")
+        raise HoldfastError(f"--{flag}-is-better: of {metric} {better} is better, says the study", hint="leave the flag out")
+    return declared
 
 
 def _of_table(config: BestConfig, path: Path) -> dict[str, Any]:
@@ -46,8 +83,8 @@ def _of_table(config: BestConfig, path: Path) -> dict[str, Any]:
     from holdfast.study.table import read_table
 
     table = read_table(path, config.metric, config.where)
-    lower = config.lower_is_better or lower_is_better(table.metric)
-    found = {"command": "study best", "source": str(path)} | analyse(table, higher_is_better=not lower, seed=config.seed)
+    higher = _higher_is_better(table.metric, config)
+    found = {"command": "study best", "source": str(path)} | analyse(table, higher_is_better=higher, seed=config.seed)
     _keep(config, found)
     if not config.json:
         print(as_text(found))
@@ -60,7 +97,7 @@ def _of_study(config: BestConfig, path: Path) -> dict[str, Any]:
     rows, metric, higher = _open_study(path, config)
     selection = select(rows, metric=metric, higher_is_better=higher, seed=config.seed, root=path)
     tune = _tune_config(path, next(r for r in rows if r["setting_name"] == selection["chosen"] and r["status"] == "done"))
-    yaml = as_yaml(tune, f"Chosen from {path} by {metric} on its dev split.\n{selection['finding']}")
+    yaml = as_yaml(tune, f"Chosen from {path} by {metric} ({direction(higher)}) on its dev split.\n{selection['finding']}")
     found = {"command": "study best", "source": str(path), "metric": metric, "higher_is_better": higher, **selection, "tune": tune}
     _keep(config, found, yaml)
     if not config.json:
@@ -85,8 +122,8 @@ def _open_study(path: Path, config: BestConfig) -> tuple[list[dict[str, Any]], s
     rows = sorted(_group(rows, config.where, path), key=lambda row: row.get("twin", 0))
     plan = read_json(path / "config.json").get("resolved", {})
     metric = config.metric or plan.get("metric", "response_nll")
-    lower = config.lower_is_better or lower_is_better(metric)
-    return rows, metric, plan.get("higher_is_better", not lower) if metric == plan.get("metric") else not lower
+    declared = {plan.get("metric"): plan.get("higher_is_better")} | plan.get("measured", {})  # older studies lack it
+    return rows, metric, _higher_is_better(metric, config, declared.get(metric))
 
 
 def _group(rows: list[dict[str, Any]], where: str, path: Path) -> list[dict[str, Any]]:

@@ -16,7 +16,8 @@ from holdfast.study.outcomes import Scores, Setting
 
 @dataclass(frozen=True)
 class Choice:
-    """What the dev split says. ``standard_error`` is None without any noise estimate; then the best is chosen.
+    """What the dev split says. ``standard_error`` is None without any noise estimate; then the best is chosen. ``alike``: all runs scored
+    the same there.
 
     ``stopped`` counts the settings that a search has stopped before the end: they too could have been chosen.
     """
@@ -26,6 +27,7 @@ class Choice:
     reference: Setting | None
     standard_error: float | None
     stopped: int = 0
+    alike: bool = False
 
 
 def differences(test: Scores | None, choice: Choice, *, seed: int) -> dict[str, st.Difference]:
@@ -70,6 +72,8 @@ def conclude(choice: Choice, found: dict[str, st.Difference], test: Scores | Non
 
 def _nothing_to_say(choice: Choice, found: dict[str, st.Difference], test: Scores | None) -> str | None:
     chosen = choice.chosen.name
+    if choice.alike:
+        return f"All runs scored exactly alike on dev, so nothing can be said of any setting; the simplest is taken: {chosen}."
     if choice.reference is None:
         return f"No setting has prompt weight 0, so nothing is compared with conventional tuning; chosen on dev: {chosen}."
     if choice.standard_error is None:

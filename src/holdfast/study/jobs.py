@@ -8,10 +8,14 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
+from holdfast.errors import HoldfastError
+from holdfast.runs import read_json
 from holdfast.study.measures import Measure
 from holdfast.study.planning import Group, StudyPlan, Trial
 from holdfast.study.sources import Facts
@@ -104,6 +108,26 @@ def job_of(plan: StudyPlan, group: Group, trial: Trial | None, **halving: Any) -
         keep_model=spec.keep_models,
         **halving,
     )
+
+
+def read_row(file: Path, study: Path) -> Row:
+    """The row that a job has left behind.
+
+    Raises:
+        HoldfastError: it cannot be read, or the scores per item that it names cannot.
+    """
+    row = read_json(file)
+    if not isinstance(row, dict) or not {"status", "dev", "test", "seconds"} <= row.keys():
+        raise HoldfastError(f"{file}: not the row of a trial")
+    for name in (row.get("items") or {}).values():
+        try:
+            with zipfile.ZipFile(study / name) as arrays:
+                broken = arrays.testzip()
+        except (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile) as error:
+            raise HoldfastError(f"{study / name}: cannot be read ({error})") from error
+        if broken:
+            raise HoldfastError(f"{study / name}: cannot be read ({broken} is damaged)")
+    return row
 
 
 def finite(values: Mapping[str, float | None]) -> dict[str, float | None]:

@@ -19,11 +19,12 @@ import numpy.typing as npt
 
 from holdfast.chat import generation_prompt, template_name
 from holdfast.config import CrossTaskConfig, SensitivityConfig, TuneConfig
+from holdfast.errors import HoldfastError
 from holdfast.records import PROMPT_ROLES, RESPONSE_ROLES, Example, Tokens
 from holdfast.runs import write_text
 from holdfast.study.answers import ANSWER_METRICS
 from holdfast.study.measures import Measure, function_of
-from holdfast.study.posix import sets_file
+from holdfast.study.posix import sets_file, split_sets
 from holdfast.study.sources import Facts, load_tokens
 from holdfast.tune.data import load_examples
 from holdfast.tune.roles import turns
@@ -89,7 +90,7 @@ class Ruler:
                 _cross_task(m, lm, name, where / f"crosstask-{split}", split, made)
             elif m.name.startswith("lm_eval:"):
                 made.add(m.name, self._benchmark(m, name)[0 if split == "dev" else 1 :: 2])
-            elif ":" in m.name:
+            elif m.is_own:
                 _own(m, lm, self.facts.files[split], made)
         return made
 
@@ -123,6 +124,23 @@ class Ruler:
             bad: list[str] | None = [] if self.config.skip_bad_rows else None
             self._examples[split] = load_examples(self.facts.files[split], layout=self.config.layout, limit=self.items, bad_rows=bad)
         return self._examples[split]
+
+
+def check_measures(measures: Sequence[Measure], folder: Path) -> None:
+    """Try what measuring could fail at once models are trained, and put the prompt sets of POSIX into the folder.
+
+    Raises:
+        HoldfastError: a task or file that is not there, or items that are on dev and on test.
+    """
+    for m in measures:
+        if m.name == "posix":
+            split_sets(m, folder)
+        elif m.name == "crosstask_accuracy":
+            _check_cross_task(m)
+        elif m.name.startswith("lm_eval:"):
+            from holdfast.bench import check_tasks
+
+            check_tasks([m.name.removeprefix("lm_eval:")], data_dir=m.options.get("data_dir"))
 
 
 def nll_sums(lm: Any, tokens: Sequence[Tokens]) -> npt.NDArray[np.float64]:
@@ -183,17 +201,45 @@ def _cross_task(measure: Measure, lm: Any, model: str, output: Path, split: str,
     """Accuracy on the split's target tasks with an example of another task, mean over sources and targets."""
     from holdfast.crosstask import transfer
 
+    made.values["crosstask_accuracy"] = transfer(_cross_task_config(measure, model, output, split), lm)["grand"]["cross_task"] / 100
+
+
+def _cross_task_config(measure: Measure, model: str, output: Path, split: str) -> CrossTaskConfig:
     options = {key: value for key, value in measure.options.items() if key not in ("dev", "test", "sources")}
     listed = {name: ",".join(value) if isinstance(value, list) else value for name, value in measure.options.items()}
-    config = CrossTaskConfig(
+    return CrossTaskConfig(
         **options, model=model, sources=listed["sources"], target=listed[split], output=str(output), overwrite=True, json=True
     )
-    made.values["crosstask_accuracy"] = transfer(config, lm)["grand"]["cross_task"] / 100
+
+
+def _check_cross_task(measure: Measure) -> None:
+    from holdfast.crosstask.grid import load_grid
+
+    dev, test = (load_grid(_cross_task_config(measure, "", Path(), split)).targets.values() for split in ("dev", "test"))
+    seen = {target.task.content(item) for target in dev for item in target.items}
+    shared = [item for target in test for item in target.items if target.task.content(item) in seen]
+    if shared:
+        raise HoldfastError(
+            f"measure: crosstask_accuracy: dev and test share {len(shared)} items; the first: {shared[0].where}",
+            hint="name other target tasks for one of them",
+        )
 
 
 def _own(measure: Measure, lm: Any, source: str, made: Found) -> None:
-    found = function_of(measure.name)(lm, source)
-    if isinstance(found, int | float):
-        made.values[measure.name] = float(found)
+    try:
+        found = function_of(measure.name)(lm, source)
+    except Exception as error:  # whatever a user's function raises
+        raise HoldfastError(f"measure {measure.name} failed: {type(error).__name__}: {error}") from error
+    many = np.iterable(found)
+    try:
+        if isinstance(found, str | bytes | dict):
+            raise TypeError
+        values = [float(value) for value in (found if many else [found])]
+    except (TypeError, ValueError):
+        values = []
+    if not values:
+        raise HoldfastError(f"measure {measure.name} returned {repr(found)[:60]}; it must return a number, or a number per item")
+    if many:
+        made.add(measure.name, values)
     else:
-        made.add(measure.name, list(found))
+        made.values[measure.name] = values[0]

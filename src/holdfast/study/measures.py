@@ -11,9 +11,11 @@ module:function                                function(lm, source) -> one numbe
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from holdfast import config as configs
@@ -42,9 +44,15 @@ class Measure:
         """Whether the splits must be labelled."""
         return self.name in _ANSWERS
 
+    @property
+    def is_own(self) -> bool:
+        """Whether it is a function of the user's."""
+        return ":" in self.name and not self.name.startswith("lm_eval:")
+
     def pinned(self) -> list[Any]:
-        """What its values depend on: files stand for their content."""
-        return [self.name, {key: source_digest(value) if isinstance(value, str) else value for key, value in self.options.items()}]
+        """What its values depend on: files stand for their content, that of the module of an own function included."""
+        options = {key: source_digest(value) if isinstance(value, str) else value for key, value in self.options.items()}
+        return [self.name, options, _digest_of_module(self.name)] if self.is_own else [self.name, options]
 
 
 def read_measures(value: Any, where: str) -> tuple[Measure, ...]:
@@ -66,6 +74,11 @@ def selectable(measures: tuple[Measure, ...]) -> dict[str, bool]:
     return ALWAYS | {m.name: m.higher_is_better for m in measures}
 
 
+def direction(higher_is_better: bool) -> str:
+    """As people are told it."""
+    return f"{'higher' if higher_is_better else 'lower'} is better"
+
+
 def function_of(name: str) -> Any:
     """The function of ``module:function``.
 
@@ -80,6 +93,11 @@ def function_of(name: str) -> Any:
     if not callable(found):
         raise HoldfastError(f"measure: {name} is no function")
     return found
+
+
+def _digest_of_module(name: str) -> str:
+    file = getattr(importlib.import_module(name.partition(":")[0]), "__file__", None)
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else ""
 
 
 def _measure(entry: Any, place: str) -> Measure:

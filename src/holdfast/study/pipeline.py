@@ -22,12 +22,12 @@ from typing import Any
 import holdfast
 from holdfast.config import StudyConfig
 from holdfast.errors import HoldfastError
-from holdfast.runs import RunDir, read_json, write_json, write_text
+from holdfast.runs import RunDir, check_not_read, empty, lock, read_json, unlock, write_json, write_text
 from holdfast.study.cluster import check_address
 from holdfast.study.execute import open_pool
-from holdfast.study.jobs import Job, Pool, Row
+from holdfast.study.jobs import Job, Pool, Row, read_row
+from holdfast.study.measure import check_measures
 from holdfast.study.planning import StudyPlan, make_plan
-from holdfast.study.posix import split_sets
 from holdfast.study.preview import preview
 from holdfast.study.progress import Progress
 from holdfast.study.search import check_search, search
@@ -64,15 +64,14 @@ def run(config: StudyConfig) -> dict[str, Any]:
     output = _output(config, spec)
     if config.cluster == "ray":
         check_address(os.environ.get("RAY_ADDRESS"))
-    with _locked(output, overwrite=config.overwrite):
-        made = _planned(spec, [output / "data"])
+    with _locked(output):
+        made = _plan_anew(config, spec, output) if config.overwrite else _planned(spec, [output / "data"])
         _check_output(output, made)
         resolved = made.resolved()
         write_json(
             output / "config.json",
             {"command": "study run", "version": holdfast.__version__, "config": dataclasses.asdict(config), "resolved": resolved},
         )
-        (output / "summary.json").unlink(missing_ok=True)  # of a smaller study, say
         ledger = _Ledger(output)
         rows = _execute(config, made, ledger)
         summary = _summary(made, rows, ledger)
@@ -84,27 +83,30 @@ def run(config: StudyConfig) -> dict[str, Any]:
 
 def _execute(config: StudyConfig, made: StudyPlan, ledger: _Ledger) -> list[Row]:
     """Rows in the order of the plan. Jobs whose row is on disk are not done again; failed ones are."""
-    write_text(ledger.run.rows, "")
     progress = Progress(made.spec.metric)
     pool: list[Pool] = []
 
     def do(jobs: list[Job]) -> Iterator[tuple[Job, Row]]:
         progress.expect(len(jobs))
-        found = [(job, row) for job in jobs if (row := ledger.read(job)) is not None]
+        known = [(job, ledger.read(job)) for job in jobs]
+        found = [(job, row) for job, row in known if row is not None]
         progress.found(len(found))
         yield from found
-        todo = [job for job in jobs if not (ledger.path / job.file).is_file()]
+        todo = [job for job, row in known if row is None]
         if todo and not pool:
             pool.append(open_pool(config, ledger.path))
             progress.slots = ledger.slots = pool[0].slots
         for job, row in pool[0].results(todo, progress.started) if todo else ():
             ledger.spent(job, row)
             progress.ended(job, row)
+            _check_own_measures(made.spec, row)
             yield job, row
 
-    rows = []
+    rows: list[Row] = []
     try:
         for row in search(made, do):
+            if not rows:
+                ledger.begin()
             ledger.run.append(row)
             rows.append(row)
     finally:
@@ -117,6 +119,13 @@ def _execute(config: StudyConfig, made: StudyPlan, ledger: _Ledger) -> list[Row]
     return rows
 
 
+def _check_own_measures(spec: Spec, row: Row) -> None:
+    """The base model is measured first. An own function that fails on it would fail every trial after its training."""
+    error = str(row.get("error"))
+    if row["kind"] == "base" and any(error.startswith(f"measure {m.name} ") for m in spec.measures if m.is_own):
+        raise HoldfastError(f"{error} (on the base model, so nothing more is trained)")
+
+
 class _Ledger:
     """What is on disk, and what this run has spent."""
 
@@ -127,12 +136,22 @@ class _Ledger:
         self.seconds = {"train": 0.0, "measure": 0.0}
         self._before: dict[str, Row] = {}
 
+    def begin(self) -> None:
+        """What an earlier run has said of the whole study goes once there is a row to say instead."""
+        write_text(self.run.rows, "")
+        (self.path / "summary.json").unlink(missing_ok=True)
+
     def read(self, job: Job) -> Row | None:
-        """The row of a job that has been done, named as the plan names it now."""
+        """The row of a job that has been done, named as the plan names it now. One that cannot be read, or whose scores per item cannot,
+        is as good as not done."""
         file = self.path / job.file
         if not file.is_file():
             return None
-        row: Row = read_json(file)
+        try:
+            row = read_row(file, self.path)
+        except HoldfastError as error:
+            print(f"warning: {error}; {job.name} is done again", file=sys.stderr)
+            return None
         if job.trial is not None:
             row = row | {k: v for k, v in job.row(row["status"], row["dev"], row["test"], steps=row["steps"]).items() if k != "items"}
             self._before[job.trial.id] = row["seconds"]
@@ -171,6 +190,7 @@ def _summary(made: StudyPlan, rows: list[Row], ledger: _Ledger) -> dict[str, Any
         print(f"warning: {row['setting_name']} seed {row['seed']} failed: {row['error']}", file=sys.stderr)
     selections = {group.name: _selection(made.spec, group.name, rows, ledger.path) for group in made.groups}
     bases = {row["group"]: {split: row[split] for split in ("dev", "test")} for row in rows if row["kind"] == "base"}
+    undecided = all(s["chosen"] is None for s in selections.values())
     findings = [f"{name}: {s['finding']}" if len(selections) > 1 else s["finding"] for name, s in selections.items()]
     first = made.groups[0].name
     return {
@@ -190,7 +210,7 @@ def _summary(made: StudyPlan, rows: list[Row], ledger: _Ledger) -> dict[str, Any
             "merged_from": made.requested,
         },
         "cost": ledger.cost(rows),
-    }
+    } | ({"exit_code": 2} if undecided else {})
 
 
 def _selection(spec: Spec, group: str, rows: list[Row], output: Path) -> dict[str, Any]:
@@ -204,68 +224,72 @@ def _selection(spec: Spec, group: str, rows: list[Row], output: Path) -> dict[st
 
 
 def _planned(spec: Spec, folders: list[Path]) -> StudyPlan:
+    """The plan, after everything that could fail later has been tried. Tokens and prompt sets go into the last folder."""
     folders[-1].mkdir(parents=True, exist_ok=True)
     made = make_plan(spec, folders)
     check_search(made)
-    for measure in spec.measures:
-        if measure.name == "posix":
-            split_sets(measure, folders[-1])
+    check_measures(spec.measures, folders[-1])
     return made
+
+
+def _plan_anew(config: StudyConfig, spec: Spec, output: Path) -> StudyPlan:
+    """``--overwrite``: the old study goes when all that can be checked of the new one has been. Data is tokenised once."""
+    with tempfile.TemporaryDirectory() as folder:
+        _planned(spec, [Path(folder)])
+        measures = {m.name: [v for v in m.options.values() if isinstance(v, str)] for m in spec.measures}
+        data = {split: [getattr(d, split) for d in spec.data] for split in ("train", "dev", "test")}
+        check_not_read(output, {"study": config.study, "model": spec.models, **data, **spec.then.get("align", {}), **measures})
+        empty(output)
+        shutil.copytree(folder, output / "data")
+    return make_plan(spec, [output / "data"])
 
 
 def _output(config: StudyConfig, spec: Spec) -> Path:
     output = Path(config.output or f"studies/{spec.name}")
     if output.is_file():
         raise HoldfastError(f"--output {output} is a file, not a directory")
+    if output.exists() and not _is_study(output):
+        raise HoldfastError(f"--output {output} is not empty and holds no study", hint="choose another directory")
     return output
+
+
+def _is_study(output: Path) -> bool:
+    """Whether a directory is a study's, or as good as empty: of one that ended before its plan there are tokens at most."""
+    try:
+        found = read_json(output / "config.json")
+    except HoldfastError:
+        return {entry.name for entry in output.iterdir()} <= {".lock", "data"} and not (output / "config.json").exists()
+    return isinstance(found, dict) and found.get("command") == "study run"
 
 
 def _check_output(output: Path, made: StudyPlan) -> None:
     """A study directory holds one study. It may grow by settings and seeds; base models, data and measures stay."""
     if not (output / "config.json").is_file():
         return
-    found = read_json(output / "config.json")
-    before = found.get("resolved", {}).get("identity") if found.get("command") == "study run" else None
+    before = read_json(output / "config.json").get("resolved", {}).get("identity")
     now = json.loads(json.dumps(made.resolved()["identity"]))
     changed = [key for key in now if before is None or before.get(key) != now[key]]
     if changed:
         raise HoldfastError(
-            f"--output {output} holds another {'study' if before else 'run'}" + (f" ({', '.join(changed)} differ)" if before else ""),
+            f"--output {output} holds another study" + (f" ({', '.join(changed)} differ)" if before else ""),
             hint="choose another directory, or --overwrite to delete what is there",
         )
 
 
 @contextlib.contextmanager
-def _locked(output: Path, *, overwrite: bool) -> Iterator[None]:
+def _locked(output: Path) -> Iterator[None]:
     """One process at a time works on a study. A directory that was made for nothing, because the input is bad, goes again."""
     fresh = not output.exists()
-    if not fresh and any(output.iterdir()) and not any((output / name).is_file() for name in ("config.json", ".lock")):
-        raise HoldfastError(f"--output {output} is not empty and holds no study", hint="choose another directory")
     try:
         output.mkdir(parents=True, exist_ok=True)
-        lock = (output / ".lock").open("w")
+        lock(output)
     except OSError as error:
         raise HoldfastError(f"cannot write to --output {output}: {error.strerror}") from error
-    with lock:
-        _lock(lock, output)
-        if overwrite:
-            for entry in output.iterdir():
-                if entry.name != ".lock":
-                    shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
-        try:
-            yield
-        except HoldfastError:
-            if fresh and not (output / "config.json").exists():
-                shutil.rmtree(output, ignore_errors=True)
-            raise
-
-
-def _lock(file: Any, output: Path) -> None:
     try:
-        import fcntl
-    except ImportError:  # Windows
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        raise HoldfastError(f"another process is at work on {output}", hint="wait for it, or stop it first") from error
+        yield
+    except HoldfastError:
+        if fresh and not (output / "config.json").exists():
+            shutil.rmtree(output, ignore_errors=True)
+        raise
+    finally:
+        unlock(output)

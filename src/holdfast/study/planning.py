@@ -19,6 +19,7 @@ from holdfast.config import TuneConfig
 from holdfast.errors import HoldfastError
 from holdfast.records import RESPONSE_ROLES
 from holdfast.study import settings as st
+from holdfast.study.measures import selectable
 from holdfast.study.sources import Facts, Sources
 from holdfast.study.spec import Data, Spec
 from holdfast.tune.plan import check_config, count_steps
@@ -97,6 +98,7 @@ class StudyPlan:
             "identity": identity(self.spec, self.groups),
             "metric": self.spec.metric,
             "higher_is_better": self.spec.higher_is_better,
+            "measured": selectable(self.spec.measures),
             "search": dataclasses.asdict(self.spec.search),
             "requested": self.requested,
             "groups": [

@@ -11,9 +11,11 @@ from typing import Any
 from holdfast.config import StudyConfig
 from holdfast.study.execute import LocalPool, default_slots
 from holdfast.study.jobs import job_of
+from holdfast.study.measures import direction
 from holdfast.study.planning import Group, StudyPlan
 from holdfast.study.progress import clock
 from holdfast.study.search import expected_tokens
+from holdfast.study.spec import Data
 
 _SHOWN = 40
 
@@ -50,12 +52,12 @@ def lines(plan: StudyPlan, figures: dict[str, Any]) -> list[str]:
     spec = plan.spec
     made = [f"study {spec.name}: {figures['requested']} trainings asked for, {figures['distinct']} distinct; {figures['done']} are done"]
     for group in plan.groups:
-        made += ["", *_group(group, len(spec.seeds))]
-    better = "higher" if spec.higher_is_better else "lower"
+        data = next(d for d in spec.data if d.name == group.first.data)
+        made += ["", *_group(group, data, len(spec.seeds))]
     made += [
         "",
         f"search {spec.search.kind}; seeds {', '.join(map(str, spec.seeds))}; {spec.twins} twins",
-        f"chosen on dev by {spec.metric} ({better} is better)",
+        f"chosen on dev by {spec.metric} ({direction(spec.higher_is_better)})",
         f"measured: {', '.join(['response_nll', 'prompt_nll', *(m.name for m in spec.measures)])}",
         f"about {figures['tokens']:,} training tokens"
         + (" (expected of a halving search)" if spec.search.kind == "halving" else "")
@@ -69,11 +71,11 @@ def lines(plan: StudyPlan, figures: dict[str, Any]) -> list[str]:
     return made
 
 
-def _group(group: Group, seeds: int) -> list[str]:
+def _group(group: Group, data: Data, seeds: int) -> list[str]:
     first = group.first
+    held_out = [f"{split} {getattr(data, split) or 'cut off it'} ({first.examples[split]:,})" for split in ("dev", "test")]
     made = [
-        f"{group.model} on {first.files['train']} ({first.examples['train']:,} examples), dev {first.files['dev']} "
-        f"({first.examples['dev']:,}), test {first.files['test']} ({first.examples['test']:,})",
+        f"{group.model} on {data.train} ({first.examples['train']:,} examples), {', '.join(held_out)}",
         f"{group.cells} settings, {len({(t.setting_name, t.twin) for t in group.trials})} distinct trainings for each of {seeds} seeds",
         f"  {'setting':<24}  {'prompt share':>12}  stands also for",
     ]

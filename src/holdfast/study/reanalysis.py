@@ -21,6 +21,7 @@ import numpy as np
 
 from holdfast.errors import HoldfastError
 from holdfast.study import statistics as st
+from holdfast.study.measures import direction
 from holdfast.study.table import Run, Table
 from holdfast.tune.weights import share
 
@@ -74,6 +75,7 @@ def analyse(table: Table, *, higher_is_better: bool, seed: int = 0) -> dict[str,
         "identical": _identical(grids, sign),
         "left_out": _left_out(table.columns, grids, {c: [sign * g.steady_gain(g.score[c]) for g in grids] for c in cells}),
         "ratios": _across(grids, sign, seed),
+        "alike": all(st.alike(np.array([r.value for r in g.runs])) for g in grids),
     }
     return {**found, "finding": conclude(found)}
 
@@ -85,8 +87,13 @@ def conclude(found: dict[str, Any]) -> str:
     ratios = [r for r in found["ratios"] if r["low"] > 0]
     best = _percent(statistics.fmean(s["gain"] for s in settings))
     yes, no = [], []
-    if all(s["noise_df"] == 0 for s in settings):
-        return f"Nothing is supported: no cell was run twice, so the noise is unknown (best cells gain {best} on average)."
+    if found["classes"] == 1:
+        return "Nothing is compared: the table has no other training than conventional tuning."
+    if found["alike"]:
+        return "Nothing can be said: all runs of a setting scored exactly alike."
+    if not any(s["noise_sd"] for s in settings):
+        why = "runs of one ratio scored exactly alike" if any(s["noise_df"] for s in settings) else "no cell was run twice"
+        return f"Nothing is supported: {why}, so the noise is unknown (best cells gain {best} on average)."
     if clear:
         yes.append(f"in {len(clear)} of {len(settings)} settings a weighting beats conventional tuning beyond the noise of identical runs")
     else:
@@ -100,7 +107,7 @@ def conclude(found: dict[str, Any]) -> str:
             no.append(
                 f"{claim} ({fixed['name']} {_percent(fixed['gain'])} in hindsight, {_percent(outside)} when chosen on other settings)"
             )
-    if identical["runs"] > 1:
+    if identical["runs"] > 1 and any(s["gain"] > 0 for s in settings):
         no.append(
             f"the size of the best cells' gain ({best}; the best of {identical['runs']} identical runs gains {_percent(identical['gain'])})"
         )
@@ -114,7 +121,8 @@ def as_text(found: dict[str, Any]) -> str:
     names = [s["setting"] or "all" for s in found["settings"]]
     width = max(7, *map(len, names))
     lines = [
-        f"{found['metric']}: {len(names)} settings, {found['cells']} pairs of weights, {found['classes']} distinct trainings",
+        f"{found['metric']} ({direction(found['higher_is_better'])}): {len(names)} settings, {found['cells']} pairs of weights, "
+        f"{found['classes']} distinct trainings",
         "",
         f"{'setting':<{width}}  {'conv.':>8}  {'identical':>9}  {'best':>8}  {'at':<10}  {'gain %':>7}  {'noise sd':>8}  {'p':>7}",
     ]
@@ -122,6 +130,7 @@ def as_text(found: dict[str, Any]) -> str:
         noise = "-" if s["noise_sd"] is None else f"{s['noise_sd']:.2g}"
         p = "-" if s["p"] is None else f"{s['p']:.4f}"
         note = "  re-run of conventional tuning" if s["rerun"] else ""
+        note += "" if s["conventional_name"] == "(0, 1)" else f"  conv. is {s['conventional_name']}, as there is no (0, 1)"
         scores = f"{s['conventional']:8.4g}  {s['identical_mean']:9.4g}  {s['best']:8.4g}  {s['best_name']:<10}"
         lines.append(f"{name:<{width}}  {scores}  {s['gain']:+7.2f}  {noise:>8}  {p:>7}{note}")
     reruns = sum(s["rerun"] for s in found["settings"])
@@ -131,7 +140,7 @@ def as_text(found: dict[str, Any]) -> str:
         "noise sd: between runs of equal ratio; p: does any ratio beat conventional tuning, corrected for all ratios and settings.",
         "",
         f"settings whose best cell is a re-run of conventional tuning: {reruns} of {len(names)}",
-        f"best of {identical['runs']} identical runs (luck alone): {_percent(identical['gain'])}",
+        *([f"best of {identical['runs']} identical runs (luck alone): {_percent(identical['gain'])}"] if identical["runs"] > 1 else []),
         f"best fixed cell, in hindsight: {fixed['name']} {_percent(fixed['gain'])} over {len(names)} settings",
         *(
             f"best fixed cell chosen without the {left['left_out']} it is tested on, against all identical runs: {_percent(left['gain'])} "
@@ -173,6 +182,7 @@ def _one(grid: Grid, sign: float, seed: int) -> dict[str, Any]:
         "setting": " ".join(grid.name),
         "base": grid.base,
         "conventional": grid.score[grid.usual],
+        "conventional_name": _cell_name(grid.usual),
         "identical_mean": grid.of_ratio(0.0),
         "best": grid.score[best],
         "best_name": _cell_name(best),

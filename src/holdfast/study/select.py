@@ -86,11 +86,12 @@ def choose(dev: Scores, sign: int, *, stopped: int = 0) -> Choice:
     settings, mean_K = dev.settings, sign * dev.fit.mean_K
     best = int(mean_K.argmax())
     error = math.sqrt(dev.fit.variance * float((dev.fit.estimate_KN[best] ** 2).sum())) if dev.fit.df else None
-    near = [k for k in range(len(settings)) if mean_K[k] >= mean_K[best] - (error or 0.0)]
+    margin = max(error or 0.0, 1e-9 * abs(mean_K[best]))  # rounding decides nothing
+    near = [k for k in range(len(settings)) if mean_K[k] >= mean_K[best] - margin]
     chosen = min(near, key=lambda k: (settings[k].prompt_share, -mean_K[k]))
     usual = [k for k, s in enumerate(settings) if s.conventional]
     reference = settings[max(usual, key=lambda k: mean_K[k])] if usual else None
-    return Choice(settings[best], settings[chosen], reference, error, stopped)
+    return Choice(settings[best], settings[chosen], reference, error, stopped, st.alike(dev.value_N))
 
 
 def _interval(scores: Scores | None, setting: Setting) -> dict[str, float | None] | None:

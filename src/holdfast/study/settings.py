@@ -111,12 +111,11 @@ def scale_matters(config: TuneConfig) -> str | None:
     """Why a loss scaled by a constant would be another training under this config; None where it is the same."""
     training = config.training
     optimizer = training.get("optim", "adamw_torch")
-    clipping = training.get("max_grad_norm", config.max_grad_norm)
     epsilon = training.get("adam_epsilon", "1e-8")
     if not str(optimizer).removeprefix("paged_").startswith("adamw"):
         return f"optimizer {optimizer} follows the size of the gradient"
-    if float(clipping) > 0:
-        return f"gradients are clipped at {float(clipping):g}"
+    if config.max_grad_norm > 0:
+        return f"gradients are clipped at {config.max_grad_norm:g}"
     if float(epsilon) > _LARGEST_EPSILON:
         return f"adam_epsilon {epsilon} is not small against the gradients"
     return None

@@ -11,7 +11,9 @@ select: exact_match               what the choice is made by
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -147,6 +149,10 @@ def _read(path: Path) -> dict[str, Any]:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise HoldfastError(f"{path}: {error.strerror}", hint="a study is a YAML file, or 'pocket' for the one that is built in") from error
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise HoldfastError(f"{path}{place}: broken YAML: {error.problem or error.context}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise HoldfastError(f"{path}: broken YAML: {str(error).splitlines()[0]}") from error
     return _mapping(content, str(path))
@@ -180,9 +186,10 @@ def _count(value: Any, place: str, *, least: int) -> int:
 def _seeds(value: Any, where: str) -> tuple[int, ...]:
     if not isinstance(value, list):
         return tuple(range(_count(value, f"{where}: seeds", least=1)))
-    if not value or len(set(value)) < len(value):
+    seeds = tuple(_count(seed, f"{where}: seeds", least=0) for seed in value)
+    if not seeds or len(set(seeds)) < len(seeds):
         raise HoldfastError(f"{where}: seeds is {value}; it must be a number of seeds or a list of different ones")
-    return tuple(_count(seed, f"{where}: seeds", least=0) for seed in value)
+    return seeds
 
 
 def _all_data(value: Any, where: str) -> tuple[Data, ...]:
@@ -215,16 +222,25 @@ def _split_vary(vary: dict[str, Any], where: str) -> tuple[Any, dict[str, tuple[
 
 
 def _weights(value: Any, where: str) -> Any:
-    """The form is checked here; the values where the cells are made."""
+    """Weights and shares as numbers that can be."""
     place = f"{where}: vary.weights"
     if value is None or value == "paper":
         return value
     if isinstance(value, list) and value and all(isinstance(pair, list) and len(pair) == 2 for pair in value):
-        return [[_number(w, place) for w in pair] for pair in value]
+        pairs = [[_weight(w, place) for w in pair] for pair in value]
+        if [0, 0] in pairs:
+            raise HoldfastError(f"{place}: [0, 0]: all weights are zero, so nothing is trained on", hint="leave this pair out")
+        return pairs
     if isinstance(value, dict):
         _only(value, _WEIGHT_KEYS, place)
         if set(value) in ({"prompt", "response"}, {"ratio"}, {"share"}):
-            return {key: [_number(w, f"{place}.{key}") for w in _listed(item)] for key, item in value.items()}
+            made = {key: [_weight(w, f"{place}.{key}") for w in _listed(item)] for key, item in value.items()}
+            for key, weights in made.items():
+                if not weights:
+                    raise HoldfastError(f"{place}.{key} has no values")
+            if "prompt" in made and not any(map(any, made.values())):
+                raise HoldfastError(f"{place}: all weights are zero")
+            return made
     raise HoldfastError(
         f"{place} is {value!r}",
         hint="[[0, 1], [0.2, 0.8]] (pairs of prompt and response weight), {prompt: [..], response: [..]} (their grid), "
@@ -232,10 +248,17 @@ def _weights(value: Any, where: str) -> Any:
     )
 
 
-def _number(value: Any, place: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
+def _weight(value: Any, place: str) -> float:
+    """A weight, ratio or share. YAML reads 1e-2 as text."""
+    number = math.nan
+    if isinstance(value, str | int | float) and not isinstance(value, bool):
+        with contextlib.suppress(ValueError, OverflowError):
+            number = float(value)
+    if isinstance(value, bool | str | None) and math.isnan(number):
         raise HoldfastError(f"{place}: {value!r} is not a number")
-    return float(value)
+    if not (math.isfinite(number) and number >= 0):
+        raise HoldfastError(f"{place}: {value!r} is not a finite number >= 0")
+    return number
 
 
 def _field(key: str, where: str) -> str:

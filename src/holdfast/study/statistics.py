@@ -98,7 +98,19 @@ def fit(scores_N: Array, setting_N: Sequence[int], seed_N: Sequence[int]) -> Fit
     seeds = design[:, settings:].mean(0) if design.shape[1] > settings else np.zeros(0)
     estimate_KN = np.asarray(solve[:settings] + seeds @ solve[settings:], np.float64)
     leave_NN: Array = np.eye(len(scores_N)) - design @ solve
-    return Fit(estimate_KN @ scores_N, estimate_KN, leave_NN @ scores_N, leave_NN, len(scores_N) - rank)
+    residual_N = leave_NN @ scores_N
+    if _rounding(residual_N, scores_N):
+        residual_N = np.zeros(len(scores_N))
+    return Fit(estimate_KN @ scores_N, estimate_KN, residual_N, leave_NN, len(scores_N) - rank)
+
+
+def alike(scores_N: Array) -> bool:
+    """Whether scores are equal but for rounding."""
+    return _rounding(scores_N - scores_N[0], scores_N)
+
+
+def _rounding(deviation_N: Array, scores_N: Array) -> bool:
+    return bool(np.abs(deviation_N).max() <= 1e-9 * np.abs(scores_N).max())
 
 
 def compare(
@@ -167,9 +179,8 @@ def spread_within(found: Fit, scores_N: Array, setting_N: Sequence[int]) -> Spre
     if not plain.df:
         return Spread(math.nan, 0, 0.0)
     noise, total = float(found.residual_N @ found.residual_N), float(plain.residual_N @ plain.residual_N)
-    parts = ((noise, found.df), (total - noise, plain.df - found.df))
-    bottom = sum((part / plain.df) ** 2 / df for part, df in parts if df > 0)
-    return Spread(total / plain.df, plain.df, (total / plain.df) ** 2 / bottom if bottom else float(plain.df))
+    parts = ((noise, found.df), (max(0.0, total - noise), plain.df - found.df))
+    return Spread(total / plain.df, plain.df, _satterthwaite([(part, df) for part, df in parts if df > 0]) or float(plain.df))
 
 
 def mean_interval(mean: float, parts: Sequence[tuple[float, float]]) -> dict[str, float | None]:
@@ -184,9 +195,14 @@ def mean_interval(mean: float, parts: Sequence[tuple[float, float]]) -> dict[str
     if any(df <= 0 for _, df in parts):
         return {"mean": mean, "low": None, "high": None}
     variance = sum(v for v, _ in parts)
-    df = variance**2 / sum(v**2 / df for v, df in parts) if variance else 1.0
-    half = float(stats.t.ppf(0.975, df)) * math.sqrt(variance)
+    half = float(stats.t.ppf(0.975, _satterthwaite(parts))) * math.sqrt(variance) if variance else 0.0
     return {"mean": mean, "low": mean - half, "high": mean + half}
+
+
+def _satterthwaite(parts: Sequence[tuple[float, float]]) -> float:
+    """Degrees of freedom of a sum of (variance, degrees of freedom), 0 where the sum is 0. Not below the fewest of a part."""
+    total = sum(v for v, _ in parts)
+    return 1 / sum((v / total) ** 2 / df for v, df in parts) if total else 0.0
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

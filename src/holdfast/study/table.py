@@ -5,23 +5,28 @@ In: a CSV file with a header, one run per line. Out: the scores of one metric, c
     model,data,prompt_weight,response_weight,seed,exact_match,posix        wide: one column per score
     model,data,prompt_weight,response_weight,seed,metric,value             long: one line per score
 
-``prompt_weight`` and ``response_weight`` must be there, ``seed`` may. In the wide form columns of numbers are scores and columns of text
-say which setting (model, data, ...) a run belongs to; in the long form every other column does. Weights (0, 0) are the untuned model.
+``prompt_weight`` and ``response_weight`` must be there, ``seed`` may. In the wide form columns with numbers are scores; columns of text,
+and those named as an option of ``holdfast tune`` (learning_rate, ...), say which setting (model, data, ...) a run belongs to. In the long
+form every other column does. Weights (0, 0) are the untuned model.
 """
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
+from holdfast.config import TuneConfig
 from holdfast.errors import HoldfastError, nearest
 from holdfast.tune.weights import check_weight
 
 WEIGHTS = ("prompt_weight", "response_weight")
 SEED = "seed"
 LONG = ("metric", "value")
+SETTINGS = {f.name for f in fields(TuneConfig)} | {"base", "base_model", "dataset", "group", "setting", "stage", "twin", "lr", "size"}
+"""Columns that are no scores, even if they hold numbers."""
 
 Record = tuple[int, dict[str, str]]  # line number, column -> text
 
@@ -63,7 +68,8 @@ def read_table(path: Path, metric: str = "", where: str = "") -> Table:
     long = all(name in header for name in LONG)
     records = _filtered(records, where, header, path)
     others = [name for name in header if name not in (*WEIGHTS, SEED, *(LONG if long else ()))]
-    scores = sorted({record["metric"] for _, record in records}) if long else [n for n in others if _numeric(n, records)]
+    numeric = [] if long else [name for name in others if name not in SETTINGS and _numeric(name, records)]
+    scores = sorted({record["metric"] for _, record in records}) if long else numeric
     metric = _metric(metric, scores, path)
     kept = [(line, record) for line, record in records if not long or record["metric"] == metric]
     columns = tuple(n for n in others if (long or n not in scores) and len({record[n] for _, record in kept}) > 1)
@@ -113,7 +119,7 @@ def _filtered(records: list[Record], where: str, header: list[str], path: Path) 
 
 def _metric(metric: str, scores: list[str], path: Path) -> str:
     if not scores:
-        raise HoldfastError(f"{path}: no column of scores", hint="a score column holds a number on every line")
+        raise HoldfastError(f"{path}: no column of scores", hint="a score is a column of numbers that is no option of `holdfast tune`")
     if metric and metric not in scores:
         raise HoldfastError(f"{path}: no scores '{metric}'; there are {', '.join(scores)}", hint=nearest(metric, scores))
     if not metric and len(scores) > 1:
@@ -132,7 +138,9 @@ def _runs(records: list[Record], columns: tuple[str, ...], value: str, path: Pat
         if first != line:
             raise HoldfastError(
                 f"{place}: weights ({weights[0]:g}, {weights[1]:g}) of this setting stand on line {first} already",
-                hint="runs of one setting that differ in their seed need a column 'seed'",
+                hint="what tells the two apart needs a column of its own"
+                if SEED in record
+                else "runs of one setting that differ in their seed need a column 'seed'",
             )
         runs.append(run)
     return runs
@@ -144,14 +152,14 @@ def _number(record: dict[str, str], name: str, place: str) -> float:
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise HoldfastError(f"{place}: {name} is '{record[name]}', not a finite number")
+        raise HoldfastError(f"{place}: {name} is '{record[name]}', not a finite number", hint="leave out the line of a run without a score")
     return value
 
 
 def _numeric(name: str, records: list[Record]) -> bool:
-    """Whether a column is meant as numbers: its first value is one. A later one that is not is an error, not a setting."""
-    try:
-        float(records[0][1][name])
-    except ValueError:
-        return False
-    return True
+    """Whether a column is meant as numbers: one of its values is. Another that is not is an error, not a setting."""
+    for _, record in records:
+        with contextlib.suppress(ValueError):
+            float(record[name])
+            return True
+    return False

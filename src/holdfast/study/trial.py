@@ -8,6 +8,7 @@ trials/ID/items-dev.npz, items-test.npz      values per item, one array per metr
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import gc
 import math
@@ -25,7 +26,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from holdfast import lm as models
 from holdfast.config import TuneConfig
 from holdfast.errors import HoldfastError
-from holdfast.runs import check_output, read_json, write_json
+from holdfast.runs import check_output, read_json, resolve, write_json
 from holdfast.study.jobs import Job, Row
 from holdfast.study.measure import Found, Ruler
 from holdfast.study.planning import Trial
@@ -117,7 +118,7 @@ def _train(job: Job, trial: Trial, bench: Workbench) -> Row:
     folder = bench.study / "trials" / trial.id
     clock = _Clock(_spent(folder))
     config = TuneConfig(**trial.tune, output=str(folder))
-    _clear_another(config)
+    _clear_unusable(config, job)
     before = bench.before(job, config)
     clock.lap("measure")
     checkpoint = whole_checkpoint(folder / "checkpoints")
@@ -174,27 +175,38 @@ def _release() -> None:
         torch.cuda.empty_cache()
 
 
-def _clear_another(config: TuneConfig) -> None:
-    """What an interrupted run left under this address with other weights of equal ratio, say, cannot be continued."""
+def _clear_unusable(config: TuneConfig, job: Job) -> None:
+    """Some of what lies under this address cannot be continued: what a run with other weights of equal ratio left, a complete run whose
+    model was not kept, or one that has gone past the rung whose row is wanted again."""
+    folder = Path(config.output)
     try:
-        check_output(config, "tune")
+        complete = check_output(config, "tune").summary is not None
     except HoldfastError:
-        shutil.rmtree(config.output)
+        shutil.rmtree(folder)
+        return
+    checkpoint = whole_checkpoint(folder / "checkpoints")
+    past = job.stop_at is not None and (complete or (checkpoint is not None and _step(checkpoint) > job.stop_at))
+    if past or (complete and resolve(folder) is None):
+        shutil.rmtree(folder)
 
 
 def _write_items(folder: Path, found: Mapping[str, Found], study: Path) -> dict[str, str]:
     made = {}
     for split, f in found.items():
         file = folder / f"items-{split}.npz"
-        np.savez(file, **f.items)  # type: ignore[arg-type]
+        partial = file.with_suffix(".partial.npz")
+        np.savez(partial, **f.items)  # type: ignore[arg-type]
+        partial.replace(file)
         made[split] = str(file.relative_to(study))
     return made
 
 
 def _spent(folder: Path) -> dict[str, float]:
     """Seconds of the rungs before, which the row of a trial includes: those of the last one."""
-    rungs = sorted(folder.glob("rung-*.json"), key=lambda p: int(p.stem.split("-")[1]))
-    return dict(read_json(rungs[-1])["seconds"]) if rungs else {}
+    for rung in sorted(folder.glob("rung-*.json"), key=lambda p: -int(p.stem.split("-")[1])):
+        with contextlib.suppress(HoldfastError):  # a broken one
+            return dict(read_json(rung)["seconds"])
+    return {}
 
 
 def _step(checkpoint: Path) -> int:

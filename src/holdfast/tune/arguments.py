@@ -137,10 +137,12 @@ def training_arguments(plan: Schedule, folder: Path, kind: Any = None, **more: A
     return arguments
 
 
-def _scalar(text: str) -> Any:
-    """Text as YAML would read it, with 1e-8 as the number that it is."""
+def _scalar(text: Any) -> Any:
+    """Text as YAML would read it, with 1e-8 as the number that it is; what is no text as it is."""
     import yaml
 
+    if not isinstance(text, str):
+        return text
     with contextlib.suppress(ValueError):
         return float(text) if not text.lstrip("-").isdigit() else int(text)
     return yaml.safe_load(text)
