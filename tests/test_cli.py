@@ -274,6 +274,8 @@ def test_unknown_option_and_command(capsys: pytest.CaptureFixture[str]) -> None:
         ("weights: [1, 2]\n", "'weights' is [1, 2]"),
         ("- a\n", "not a list of"),
         ("a: [\n", "broken YAML"),
+        ("model: 2020-13-45\n", "broken YAML: month must be in 1..12"),
+        ("[" * 3000, "broken YAML: maximum recursion depth"),
         ("model: pocket\ndata: pocket:instructions\noutput: o\ntraining: {learning_rate: 1}\n", "use --learning-rate"),
         ("model: pocket\ndata: pocket:instructions\noutput: o\ntraining: {lr_scheduler_type: linear}\n", "use --schedule"),
         ("model: pocket\ndata: pocket:instructions\noutput: o\ntraining: {remove_unused_columns: true}\n", "cannot be changed"),

@@ -86,6 +86,9 @@ def test_ambiguous_columns_and_the_way_out(tmp_path: Path) -> None:
 
 BAD = {
     "broken JSON": ('{"text": "a"}\n{"text": \n', r"row 2: broken JSON"),
+    "nested too deep": ("[" * 100_000, r"row 1: broken JSON, maximum recursion depth"),
+    "endless number": ('{"text": "a", "weight": ' + "9" * 5000 + "}", r"row 1: broken JSON, Exceeds the limit"),
+    "null column": ('{"prompt": null, "response": "b"}', r"no reading fits; columns are response; (.|\n)*null in every row: prompt"),
     "not an object": ('{"text": "a"}\n[1]\n', r"row 2: a list, not an object"),
     "missing column": ('{"prompt": "a", "response": "b"}\n{"prompt": "a"}\n', r"row 2: no column 'response'; the row has prompt"),
     "empty response": ('{"prompt": "a", "response": "  "}\n', r"row 1: 'response' is empty"),
@@ -117,6 +120,12 @@ def test_bad_rows_can_be_skipped_and_listed(tmp_path: Path) -> None:
     bad: list[str] = []
     assert contents(tmp_path / "a.jsonl", bad_rows=bad) == [[(Role.ASSISTANT, "a")], [(Role.ASSISTANT, "b")]]
     assert [line.split(": ")[0].rsplit(", ", 1)[1] for line in bad] == ["row 2", "row 3", "row 4"]
+
+
+def test_a_broken_parquet_file(tmp_path: Path) -> None:
+    (tmp_path / "a.parquet").write_bytes(b"xx")
+    with pytest.raises(HoldfastError, match=r"a\.parquet: not a Parquet file that can be read"):
+        load_examples(str(tmp_path / "a.parquet"))
 
 
 def test_not_utf8(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from conftest import make_model, make_tokenizer, write_jsonl
 from holdfast.config import VariantsConfig
 from holdfast.errors import HoldfastError
 from holdfast.sensitivity import make_variants
-from holdfast.sensitivity.sets import load_sets
+from holdfast.sensitivity.sets import digest, load_sets
 from holdfast.sensitivity.variants import GENERATORS, Item, generator, load_items, make
 from holdfast.sensitivity.variants.items import BARE, CHOICE_LAYOUT, QUESTION_LAYOUT, without_options
 from holdfast.sensitivity.variants.make import diff, edit_distance
@@ -225,6 +225,12 @@ def test_broken_files(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"set_id": "a"\n')
     with pytest.raises(HoldfastError, match=r"a\.jsonl, row 1: broken JSON"):
         load_sets(str(tmp_path / "a.jsonl"))
+    (tmp_path / "a.jsonl").write_text("[" * 100_000)
+    with pytest.raises(HoldfastError, match=r"a\.jsonl, row 1: broken JSON"):
+        load_sets(str(tmp_path / "a.jsonl"))
+    (tmp_path / "a.jsonl").write_text('{"prompt": "a \\ud83d b"}')
+    with pytest.raises(HoldfastError, match="row 1: the prompt holds half of a surrogate pair"):
+        load_items(str(tmp_path / "a.jsonl"))
     (tmp_path / "b.jsonl").write_bytes(b"\xff\xfe")
     with pytest.raises(HoldfastError, match="cannot be read"):
         load_sets(str(tmp_path / "b.jsonl"))
@@ -244,6 +250,7 @@ def test_the_command_writes_a_file_to_edit(tmp_path: Path) -> None:
     config = VariantsConfig(prompts=str(prompts), variants="spelling,options,contractions", per_kind=4, output=str(tmp_path / "out"))
     summary = make_variants(config)
     (made,) = load_sets(str(tmp_path / "out" / "sets.jsonl"))
+    assert digest(load_sets(str(tmp_path / "out"))) == digest([made]), "the folder will do"
     assert made.kinds == ("spelling", "options", "contractions")
     assert summary["variants"] == len(made.variants) == 1 + 4 + 1 + 1
     assert summary["kinds"]["short"] == {"options": 1, "contractions": 1}

@@ -170,8 +170,8 @@ def _read_config(config_class: type, path: str) -> dict[str, Any]:
             content = yaml.safe_load(file) or {}
     except OSError as error:
         raise HoldfastError(f"--config {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise HoldfastError(f"--config {path}: broken YAML: {str(error).splitlines()[0]}") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise HoldfastError(f"--config {path}: broken YAML: {str(error).partition(chr(10))[0]}") from error
     if not isinstance(content, dict):
         raise HoldfastError(f"--config {path}: not a list of 'option: value' lines")
     known = {f.name for f in dataclasses.fields(config_class)}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Iterable
+from typing import Any
 
 
 class HoldfastError(Exception):
@@ -27,6 +29,16 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     """A hint that names the known name nearest to an unknown one, or None if there is none near."""
     near = difflib.get_close_matches(name, list(known), n=1)
     return f"did you mean '{near[0]}'?" if near else None
+
+
+def from_json(text: str) -> Any:
+    """``json.loads`` with one kind of error, ``json.JSONDecodeError``: also for nesting too deep and numbers of thousands of digits."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise json.JSONDecodeError(str(error).partition(";")[0], text, 0) from error
 
 
 def whole_text(text: str, where: str) -> str:

@@ -231,7 +231,8 @@ class _explained:
         reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
         raise HoldfastError(
             f"{self.name}: could not be loaded as a causal language model ({reason})",
-            hint="a model is a folder with config.json and safetensors, a hub name (needs the network once), or 'pocket'",
+            hint="a model is a folder with config.json and safetensors, a hub name (needs the network once; with HF_HUB_OFFLINE=1 only "
+            "what is cached can be had), or 'pocket'",
         ) from error
 
 

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from holdfast.errors import HoldfastError
+from holdfast.errors import HoldfastError, from_json
 
 Rows = list[dict[str, Any]]
 _FORMS = {
@@ -72,7 +72,7 @@ def read_rows(path: Path) -> Rows:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = from_json(line)
         except json.JSONDecodeError as error:
             raise HoldfastError(f"{path}, row {number}: broken JSON ({error})") from error
         if not isinstance(row, dict):

@@ -13,7 +13,7 @@ from typing import Any
 
 from holdfast.crosstask.library import read_rows
 from holdfast.crosstask.tasks import Task, make_task
-from holdfast.errors import HoldfastError
+from holdfast.errors import HoldfastError, from_json
 
 _SPLITS = {"training_split": "train", "validation_split": "dev", "test_split": "test"}
 
@@ -110,7 +110,7 @@ def _json_rows(path: Path) -> list[tuple[dict[str, Any], str]]:
     if path.suffix != ".json" or not path.is_file() or not path.read_text(encoding="utf-8").lstrip().startswith("["):
         return read_rows(path)
     try:
-        return [(row, f"{path}, row {number}") for number, row in enumerate(json.loads(path.read_text(encoding="utf-8")), 1)]
+        return [(row, f"{path}, row {number}") for number, row in enumerate(from_json(path.read_text(encoding="utf-8")), 1)]
     except json.JSONDecodeError as error:
         raise HoldfastError(f"{path}: broken JSON, {error.msg} at line {error.lineno}") from error
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from holdfast.crosstask.tasks import Item, Task, make_items, make_task
-from holdfast.errors import HoldfastError
+from holdfast.errors import HoldfastError, from_json
 
 
 def load_library(source: str) -> dict[str, Task]:
@@ -96,7 +96,7 @@ def read_rows(path: Path) -> list[tuple[dict[str, Any], str]]:
         where = f"{path}, row {number}"
         try:
             text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
-            row = json.loads(text) if text else None
+            row = from_json(text) if text else None
         except UnicodeDecodeError as error:
             raise HoldfastError(f"{where}: not UTF-8 (byte {error.start})", hint="save the file as UTF-8") from error
         except json.JSONDecodeError as error:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from holdfast import pocket
-from holdfast.errors import HoldfastError, whole_text
+from holdfast.errors import HoldfastError, from_json, whole_text
 
 ORIGINAL = "original"
 
@@ -145,6 +145,8 @@ def read_rows(source: str) -> list[Any]:
     if source.startswith("pocket:"):
         return list(pocket.rows(source))
     path = Path(source)
+    if (path / "sets.jsonl").is_file():  # what `holdfast sensitivity variants` has left
+        path = path / "sets.jsonl"
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError as error:
@@ -157,7 +159,7 @@ def read_rows(source: str) -> list[Any]:
     for number, line in enumerate(text.split("\n"), 1):  # not splitlines: JSON strings may hold other line separators
         if line.strip():
             try:
-                rows.append(json.loads(line))
+                rows.append(from_json(line))
             except json.JSONDecodeError as error:
                 raise HoldfastError(
                     f"{source}, row {number}: broken JSON ({error.msg})", hint="JSONL has one JSON value per line"
@@ -167,7 +169,7 @@ def read_rows(source: str) -> list[Any]:
 
 def _read_json(source: str, text: str) -> list[Any]:
     try:
-        rows = json.loads(text)
+        rows = from_json(text)
     except json.JSONDecodeError as error:
         raise HoldfastError(f"{source}: broken JSON (line {error.lineno}: {error.msg})") from error
     if not isinstance(rows, list):

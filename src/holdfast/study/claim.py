@@ -19,7 +19,8 @@ class Choice:
     """What the dev split says. ``standard_error`` is None without any noise estimate; then the best is chosen. ``alike``: all runs scored
     the same there.
 
-    ``stopped`` counts the settings that a search has stopped before the end: they too could have been chosen.
+    ``stopped`` counts the settings that a search has stopped before the end: they too could have been chosen. ``lost``: conventional tuning
+    was tried and has no score.
     """
 
     best: Setting
@@ -28,6 +29,7 @@ class Choice:
     standard_error: float | None
     stopped: int = 0
     alike: bool = False
+    lost: bool = False
 
 
 def differences(test: Scores | None, choice: Choice, *, seed: int) -> dict[str, st.Difference]:
@@ -74,14 +76,16 @@ def _nothing_to_say(choice: Choice, found: dict[str, st.Difference], test: Score
     chosen = choice.chosen.name
     if choice.alike:
         return f"All runs scored exactly alike on dev, so nothing can be said of any setting; the simplest is taken: {chosen}."
+    if choice.reference is None and choice.lost:
+        return f"Conventional tuning failed, so nothing is compared with it; chosen on dev: {chosen}."
     if choice.reference is None:
         return f"No setting has prompt weight 0, so nothing is compared with conventional tuning; chosen on dev: {chosen}."
     if choice.standard_error is None:
-        return f"One run per setting shows no noise, so nothing is claimed; best on dev: {chosen}. Two seeds or more would tell."
+        return f"One seed shows no noise, so nothing is claimed; best on dev: {chosen}. Two seeds or more would tell."
     if choice.chosen.conventional or chosen in found:
         return None
-    alike = test is not None and {choice.chosen.name, choice.reference.name} <= {s.name for s in test.settings}
-    why = "runs of one setting scored exactly alike on test" if alike else "the test split does not have both scores"
+    both = test is not None and {choice.chosen.name, choice.reference.name} <= {s.name for s in test.settings}
+    why = "every seed shows the same differences on test, so no noise is seen" if both else "the test split does not have both scores"
     return f"Nothing is claimed, because {why}; chosen on dev: {chosen}."
 
 
@@ -94,7 +98,6 @@ def _conventional(choice: Choice, metric: str) -> str:
 
 def _figures(found: st.Difference, metric: str, count: int, test: Scores) -> str:
     digits = max(0, 2 - math.ceil(math.log10(max(found.high - found.low, 1e-9))))
-    seeds = len(set(test.seed_N))
-    noise = f"{seeds} seeds" if seeds > 1 else "one seed; the noise is that of its twins, other seeds may differ more"
     many = f", all {count} comparisons covered" if count > 1 else ""
-    return f"{found.mean:+.{digits}f} {metric} (95 % interval {found.low:+.{digits}f} to {found.high:+.{digits}f}{many}; {noise})"
+    interval = f"95 % interval {found.low:+.{digits}f} to {found.high:+.{digits}f}"
+    return f"{found.mean:+.{digits}f} {metric} ({interval}{many}; {len(set(test.seed_N))} seeds)"

@@ -92,8 +92,8 @@ def conclude(found: dict[str, Any]) -> str:
     if found["alike"]:
         return "Nothing can be said: all runs of a setting scored exactly alike."
     if not any(s["noise_sd"] for s in settings):
-        why = "runs of one ratio scored exactly alike" if any(s["noise_df"] for s in settings) else "no cell was run twice"
-        return f"Nothing is supported: {why}, so the noise is unknown (best cells gain {best} on average)."
+        why = "no noise is seen between runs of one ratio" if any(s["noise_df"] for s in settings) else "no cell was run twice"
+        return f"Nothing is supported: {why}, so how much of it is luck is unknown (best cells gain {best} on average)."
     if clear:
         yes.append(f"in {len(clear)} of {len(settings)} settings a weighting beats conventional tuning beyond the noise of identical runs")
     else:
@@ -199,8 +199,9 @@ def _ratios_fit(grid: Grid) -> st.Fit:
     """Scores fitted to classes of equal ratio, in the order of the ratio, and seeds where the table has them."""
     ratios = sorted({share(*r.cell) for r in grid.runs})
     seeds = sorted({r.seed for r in grid.runs})
-    values = np.array([r.value for r in grid.runs])
-    return st.fit(*st.average_twins(values, [ratios.index(share(*r.cell)) for r in grid.runs], [seeds.index(r.seed) for r in grid.runs]))
+    values, ratio_N = np.array([r.value for r in grid.runs]), [ratios.index(share(*r.cell)) for r in grid.runs]
+    seed_N = [seeds.index(r.seed) for r in grid.runs]
+    return st.fit(*(st.average_twins(values, ratio_N, seed_N) if len(seeds) > 1 else (values, ratio_N, seed_N)))
 
 
 def _with_holm(settings: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -248,17 +249,11 @@ def _across(grids: list[Grid], sign: float, seed: int) -> list[dict[str, Any]]:
     ratios = [r for r in sorted({share(*r.cell) for r in grids[0].runs}) if all(r in {share(*c) for c in g.score} for g in grids)]
     if len(grids) < 2 or len(ratios) < 2:
         return []
-    values, ratio_N, setting_N = [], [], []
-    for i, grid in enumerate(grids):
-        for k, ratio in enumerate(ratios):
-            values.append(sign * grid.steady_gain(grid.of_ratio(ratio)))
-            ratio_N.append(k)
-            setting_N.append(i)
-    fit = st.fit(np.array(values), ratio_N, setting_N)
-    if not fit.df or not fit.variance:
-        return []
-    compared = st.compare(fit, [(k, 0) for k in range(1, len(ratios))], seed=seed)
-    return [{"name": _ratio_name(grids[0], ratios[k + 1]), "ratio": ratios[k + 1], **vars(d)} for k, d in enumerate(compared)]
+    gain_SJ = np.array([[sign * grid.steady_gain(grid.of_ratio(ratio)) for ratio in ratios[1:]] for grid in grids])
+    return [
+        {"name": _ratio_name(grids[0], r), "ratio": r, **vars(d)}
+        for r, d in zip(ratios[1:], st.compare_means(gain_SJ, seed=seed), strict=True)
+    ]
 
 
 def _top(ratios: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -45,7 +45,8 @@ def select(rows: Sequence[Row], *, metric: str, higher_is_better: bool, seed: in
     sign = 1 if higher_is_better else -1
     dev, test = (split_scores(settings, split, metric, root) for split in ("dev", "test"))
     assert dev is not None  # gather has seen to it
-    choice = choose(dev, sign, stopped=count_stopped(rows, settings))
+    lost = any(row.get("kind") == "trial" and row["ratio"] == 0 for row in rows)
+    choice = choose(dev, sign, stopped=count_stopped(rows, settings), lost=lost)
     found = differences(test, choice, seed=seed)
     finding, claim = conclude(choice, found, test, metric, sign)
     return {
@@ -76,7 +77,7 @@ def select(rows: Sequence[Row], *, metric: str, higher_is_better: bool, seed: in
     }
 
 
-def choose(dev: Scores, sign: int, *, stopped: int = 0) -> Choice:
+def choose(dev: Scores, sign: int, *, stopped: int = 0, lost: bool = False) -> Choice:
     """The one-standard-error rule.
 
     The standard error is that of the best setting's mean: the noise of a run, pooled over all settings after the luck of each seed
@@ -86,12 +87,12 @@ def choose(dev: Scores, sign: int, *, stopped: int = 0) -> Choice:
     settings, mean_K = dev.settings, sign * dev.fit.mean_K
     best = int(mean_K.argmax())
     error = math.sqrt(dev.fit.variance * float((dev.fit.estimate_KN[best] ** 2).sum())) if dev.fit.df else None
-    margin = max(error or 0.0, 1e-9 * abs(mean_K[best]))  # rounding decides nothing
+    margin = max(error or 0.0, st.ROUNDING * abs(mean_K[best]))  # rounding decides nothing
     near = [k for k in range(len(settings)) if mean_K[k] >= mean_K[best] - margin]
     chosen = min(near, key=lambda k: (settings[k].prompt_share, -mean_K[k]))
     usual = [k for k, s in enumerate(settings) if s.conventional]
     reference = settings[max(usual, key=lambda k: mean_K[k])] if usual else None
-    return Choice(settings[best], settings[chosen], reference, error, stopped, st.alike(dev.value_N))
+    return Choice(settings[best], settings[chosen], reference, error, stopped, st.alike(dev.value_N), lost and reference is None)
 
 
 def _interval(scores: Scores | None, setting: Setting) -> dict[str, float | None] | None:

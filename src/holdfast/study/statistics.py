@@ -5,11 +5,15 @@ the differences to a reference setting, all of them at once.
 
     score[k, s] = mean[k] + luck of seed[s] + noise[k, s]             runs of one seed see the data in one order
     T_k = (mean[k] - mean[ref]) / sqrt(a_k sigma^2 + W_k)             sigma^2 pooled over all settings; W_k the luck of the test items
-    interval_k = (mean[k] - mean[ref]) ± c sqrt(a_k sigma^2 + W_k)    c: 95 % quantile of max_k |T_k| were all settings equal
+    interval_k = (mean[k] - mean[ref]) ± c sqrt(V_k + W_k)            c: 95 % quantile of max_k |T_k| were all settings equal
+    V_k = max(a_k sigma^2, variance of the difference over its own seeds)
 
+Runs of one seed and of neighbouring weights go much the same way (on pocket their noise correlates 0.7 to 0.99). So the pooled variance
+is too small for settings that move together against the reference, hence V_k; and the study has seen fewer draws of the noise than runs.
 The setting looked at is picked by the luck of the very runs that are compared, so c covers all comparisons at once (many to one,
-Dunnett 1955). The distribution of the maximum is simulated twice, with normal noise and with the residuals of the study (residual
-bootstrap): runs fail in ways that are not normal, and the larger quantile counts.
+Dunnett 1955). The distribution of the maximum is simulated three times, and the largest quantile counts: with normal noise; with the
+residuals of the study (residual bootstrap), because runs fail in ways that are not normal; and with noise that goes together over settings
+as the seeds of the study do (multiplier bootstrap).
 
 Axes: N runs, K settings, J comparisons, B draws, S seeds, I items.
 """
@@ -28,6 +32,8 @@ Array = npt.NDArray[np.float64]
 Pairs = Sequence[tuple[int, int]]
 
 DRAWS = 4999
+ROUNDING = 1e-5  # of a score: trainings in float32 that are one and the same but for the order of sums differ by a tenth of it
+_TOGETHER = 0.85  # share of the variance that goes together as seen; the whole would leave two seeds without any power
 _FEWEST_FOR_BOOTSTRAP = 4  # degrees of freedom; fewer residuals tell nothing about tails, and the t quantile is wide enough
 
 
@@ -43,6 +49,8 @@ class Fit:
     leave_NN: Array
     """The residual maker: ``residual_N = leave_NN @ scores_N``."""
     df: int
+    run_of: dict[tuple[int, int], int]
+    """(setting, seed) -> run, where seeds are part of the fit; else empty."""
 
     @property
     def variance(self) -> float:
@@ -70,12 +78,7 @@ class Spread:
 
 
 def average_twins(scores_N: Array, setting_N: Sequence[int], seed_N: Sequence[int]) -> tuple[Array, list[int], list[int]]:
-    """One score per setting and seed. Runs that share both also share their data order: they are one draw of the noise, not two.
-
-    With a single seed nothing is averaged: there the scatter of such runs is the only noise to be seen.
-    """
-    if len(set(seed_N)) == 1:
-        return scores_N, list(setting_N), list(seed_N)
+    """One score per setting and seed. Runs that share both also share their data order: they are one draw of the noise, not two."""
     cells: dict[tuple[int, int], list[float]] = {}
     for score, cell in zip(scores_N, zip(setting_N, seed_N, strict=True), strict=True):
         cells.setdefault(cell, []).append(float(score))
@@ -95,22 +98,24 @@ def fit(scores_N: Array, setting_N: Sequence[int], seed_N: Sequence[int]) -> Fit
         design, rank = of_setting, of_setting.shape[1]
     solve = np.linalg.pinv(design)
     settings = of_setting.shape[1]
-    seeds = design[:, settings:].mean(0) if design.shape[1] > settings else np.zeros(0)
+    paired = design.shape[1] > settings
+    seeds = design[:, settings:].mean(0) if paired else np.zeros(0)
     estimate_KN = np.asarray(solve[:settings] + seeds @ solve[settings:], np.float64)
     leave_NN: Array = np.eye(len(scores_N)) - design @ solve
     residual_N = leave_NN @ scores_N
     if _rounding(residual_N, scores_N):
         residual_N = np.zeros(len(scores_N))
-    return Fit(estimate_KN @ scores_N, estimate_KN, residual_N, leave_NN, len(scores_N) - rank)
+    run_of = {cell: n for n, cell in enumerate(zip(setting_N, seed_N, strict=True))} if paired else {}
+    return Fit(estimate_KN @ scores_N, estimate_KN, residual_N, leave_NN, len(scores_N) - rank, run_of)
 
 
 def alike(scores_N: Array) -> bool:
-    """Whether scores are equal but for rounding."""
-    return _rounding(scores_N - scores_N[0], scores_N)
+    """Whether there are several scores, equal but for rounding."""
+    return len(scores_N) > 1 and _rounding(scores_N - scores_N[0], scores_N)
 
 
 def _rounding(deviation_N: Array, scores_N: Array) -> bool:
-    return bool(np.abs(deviation_N).max() <= 1e-9 * np.abs(scores_N).max())
+    return bool(np.abs(deviation_N).max() <= ROUNDING * np.abs(scores_N).max())
 
 
 def compare(
@@ -131,11 +136,13 @@ def compare(
     contrast_JN = np.array([found.estimate_KN[k] - found.estimate_KN[r] for k, r in pairs])
     difference_J = np.array([found.mean_K[k] - found.mean_K[r] for k, r in pairs])
     items_J = np.zeros(len(pairs)) if items_J is None else items_J
-    error_J = np.sqrt(found.variance * (contrast_JN**2).sum(1) + items_J)
+    error_J = np.sqrt(np.maximum(found.variance * (contrast_JN**2).sum(1), _own_variance(found, pairs)) + items_J)
     rng = np.random.default_rng(seed)
     noises = [rng.normal(0, math.sqrt(found.variance), (DRAWS, len(found.residual_N)))]
     if found.df >= _FEWEST_FOR_BOOTSTRAP:
         noises.append(rng.choice(_standardised(found), noises[0].shape))
+    if found.run_of:
+        noises.append(math.sqrt(_TOGETHER) * _noise_of_seeds(found, rng) + math.sqrt(1 - _TOGETHER) * rng.permutation(noises[0]))
     tops = []
     for noise_BN in noises:
         others_B = _largest_stopped(noise_BN, found, pairs[0][1], stopped, rng)
@@ -145,6 +152,26 @@ def compare(
         Difference(float(d), float(d - quantile * e), float(d + quantile * e), max(_p_value(top, abs(d) / e) for top in tops))
         for d, e in zip(difference_J, error_J, strict=True)
     ]
+
+
+def compare_means(values_SJ: Array, *, seed: int = 0) -> list[Difference]:
+    """Means over rows against 0, with intervals that hold for all columns at once. Rows are independent draws; the columns of a row may go
+    together in any way.
+
+        T_j = mean_j / (sd_j / sqrt(S))      quantile of max_j |T_j| from normal rows of the covariance that is seen
+
+    Source: multiplier bootstrap of the maximum: Chernozhukov, Chetverikov and Kato, Annals of Statistics 41 (2013).
+    """
+    rows = len(values_SJ)
+    mean_J, error_J = values_SJ.mean(0), values_SJ.std(0, ddof=1) / math.sqrt(rows)
+    _, size_R, direction_RJ = np.linalg.svd((values_SJ - mean_J) / math.sqrt(rows - 1), full_matrices=False)
+    drawn_BSJ = np.random.default_rng(seed).standard_normal((DRAWS, rows, len(size_R))) @ (size_R[:, None] * direction_RJ)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        t_BJ = np.abs(drawn_BSJ.mean(1)) / (drawn_BSJ.std(1, ddof=1) / math.sqrt(rows))
+        t_J = np.nan_to_num(np.abs(mean_J) / error_J, posinf=np.inf)
+    top_B = np.sort(np.nan_to_num(t_BJ, nan=0.0, posinf=np.inf).max(1))
+    half_J = top_B[-math.ceil(0.05 * (DRAWS + 1))] * error_J
+    return [Difference(float(m), float(m - h), float(m + h), _p_value(top_B, t)) for m, h, t in zip(mean_J, half_J, t_J, strict=True)]
 
 
 def luck_of_the_best(found: Fit, reference: int, *, seed: int = 0) -> float:
@@ -213,6 +240,30 @@ def holm(p_values: Sequence[float]) -> list[float]:
         largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
         adjusted[index] = largest
     return adjusted
+
+
+def _noise_of_seeds(found: Fit, rng: np.random.Generator) -> Array:
+    """Noise [B, N] whose covariance over settings is that of the residuals: every seed of a draw mixes the seeds of the study."""
+    seeds = sorted({seed for _, seed in found.run_of})
+    residual_SK = np.zeros((len(seeds), len(found.mean_K)))
+    for (k, seed), n in found.run_of.items():
+        residual_SK[seeds.index(seed), k] = found.residual_N[n]
+    drawn_BSK = rng.standard_normal((DRAWS, len(seeds), len(seeds))) @ residual_SK / math.sqrt(len(seeds) - 1)
+    noise_BN: Array = np.empty((DRAWS, len(found.residual_N)))
+    for (k, seed), n in found.run_of.items():
+        noise_BN[:, n] = drawn_BSK[:, seeds.index(seed), k]
+    return noise_BN
+
+
+def _own_variance(found: Fit, pairs: Pairs) -> Array:
+    """Variance of every difference as its own scatter over the seeds that both settings have shows it; 0 where there are not two."""
+    variance_J = np.zeros(len(pairs))
+    for j, (k, r) in enumerate(pairs):
+        shared = [s for setting, s in found.run_of if setting == k and (r, s) in found.run_of]
+        if len(shared) > 1:
+            difference_S = np.array([found.residual_N[found.run_of[k, s]] - found.residual_N[found.run_of[r, s]] for s in shared])
+            variance_J[j] = difference_S.var(ddof=1) / len(shared)
+    return variance_J
 
 
 def _dummies(labels: Sequence[int]) -> Array:

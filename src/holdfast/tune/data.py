@@ -19,7 +19,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from holdfast.errors import HoldfastError, whole_text
+from holdfast.errors import HoldfastError, from_json, whole_text
 from holdfast.records import Example, Message, Role
 from holdfast.tune.charweights import with_char_weights
 from holdfast.tune.weights import check_weight
@@ -107,7 +107,10 @@ def _file_rows(path: Path, bad_rows: list[str] | None) -> Iterator[Row]:
     if path.suffix == ".parquet":
         import datasets
 
-        return _dataset_rows(datasets.Dataset.from_parquet(str(path)), path.name)
+        try:
+            return _dataset_rows(datasets.Dataset.from_parquet(str(path)), path.name)
+        except Exception as error:  # of pyarrow or of datasets, by version
+            raise HoldfastError(f"{path}: not a Parquet file that can be read ({str(error).partition(chr(10))[0]})") from error
     if path.suffix in (".jsonl", ".ndjson"):
         return _json_lines(path, bad_rows)
     if path.suffix == ".json":
@@ -123,7 +126,7 @@ def _json_lines(path: Path, bad_rows: list[str] | None) -> Iterator[Row]:
         try:
             line = raw.decode("utf-8-sig" if number == 1 else "utf-8").strip()
             if line:
-                row = json.loads(line)
+                row = from_json(line)
                 if not isinstance(row, dict):
                     raise HoldfastError(f"{where}: a {type(row).__name__}, not an object", hint='each line is one object {"column": value}')
                 yield row, where
@@ -141,7 +144,7 @@ def _json_lines(path: Path, bad_rows: list[str] | None) -> Iterator[Row]:
 
 def _json_rows(path: Path) -> Iterator[Row]:
     try:
-        content = json.loads(path.read_bytes().decode("utf-8-sig") or "[]")
+        content = from_json(path.read_bytes().decode("utf-8-sig") or "[]")
     except UnicodeDecodeError as error:
         raise HoldfastError(f"{path}: not UTF-8 (byte {error.start})", hint="save the file as UTF-8") from error
     except json.JSONDecodeError as error:
@@ -223,10 +226,13 @@ def _recognise(source: str, rows: list[Row], layout: str, needs_response: bool) 
     if len(found) == 1:
         return found[0]
     hint = None
+    empty = sorted({column for row, _ in rows for column in row if column} - columns)
     if not found and "prompt" in columns:
         hint = "prompts alone can be trained on with --preset prompt-only (response weight 0)"
     elif found:
         hint = f"choose with --layout {' or '.join(found)}"
+    elif empty:
+        hint = f"null in every row: {', '.join(empty)}"
     kind = "several readings are possible" if found else "no reading fits"
     raise HoldfastError(f"{source}: {kind}; columns are {', '.join(sorted(columns))}; accepted: {_ACCEPTED}", hint=hint)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from holdfast.errors import HoldfastError
+from holdfast.errors import HoldfastError, whole_text
 from holdfast.sensitivity.sets import read_rows
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -72,6 +72,7 @@ def load_items(source: str, limit: int | None = None) -> list[Item]:
         item = _item(row, number, f"{source}, row {number}")
         if item.item_id in items:
             raise HoldfastError(f"{item.where}: id '{item.item_id}' is there twice (first in {items[item.item_id].where})")
+        whole_text(item.prompt(), f"{item.where}: the prompt")
         items[item.item_id] = item
     if not items:
         raise HoldfastError(f"{source}: no prompts in it")
