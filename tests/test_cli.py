@@ -128,6 +128,7 @@ def no_run(folder: Path) -> dict[str, Any]:
 
 BAD: dict[str, tuple[Callable[[Path], dict[str, Any]], list[str]]] = {
     "missing file": (options(data="nowhere.jsonl"), ["nowhere.jsonl: no such file", "hint:"]),
+    "no output": (options(output=""), ["--output is empty"]),
     "empty file": (file_with(""), ["d.jsonl: no rows", "hint:"]),
     "broken JSON": (file_with(json.dumps(GOOD) + '\n{"prompt": '), ["d.jsonl, row 2: broken JSON", "hint:"]),
     "not UTF-8": (file_with(b'{"prompt": "a", "response": "\xe9"}'), ["d.jsonl, row 1: not UTF-8", "hint:"]),

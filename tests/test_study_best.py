@@ -161,7 +161,7 @@ def test_runs_that_scored_exactly_alike_say_nothing(tmp_path: Path) -> None:
     assert "Nothing can be said: all runs of a setting scored exactly alike." in text
     assert "  0        -" in text, "no noise, no p-value"
     spread = said(tmp_path / "d.csv", "prompt_weight,response_weight,seed,acc\n0,1,0,5\n0,1,1,5\n1,1,0,6\n1,1,1,6")
-    assert "Nothing is supported: runs of one ratio scored exactly alike, so the noise is unknown" in spread
+    assert "Nothing is supported: no noise is seen between runs of one ratio" in spread
 
 
 def test_a_table_without_a_comparison_does_not_speak_of_one(tmp_path: Path) -> None:
@@ -185,6 +185,13 @@ def test_a_table_without_a_comparison_does_not_speak_of_one(tmp_path: Path) -> N
         ("empty_answers", False),
         ("posix wording", False),
         ("acceptance", True),
+        ("valloss", False),
+        ("evalloss", False),
+        ("logloss", False),
+        ("testnll", False),
+        ("valppl", False),
+        ("word_perplexity", False),
+        ("gloss_bleu", True),
     ],
 )
 def test_the_direction_of_a_score_is_told_by_whole_words_and_shown(
@@ -340,7 +347,7 @@ def test_the_config_is_that_of_the_setting_and_not_of_its_scaled_twin(tmp_path: 
     assert cli.main(["study", "best", str(study)]) == 0
     out, err = capsys.readouterr()
     assert yaml.safe_load(out)["response_weight"] == 0.8
-    assert "the noise is that of its twins" in err
+    assert "One seed shows no noise" in err
 
 
 def test_the_selection_of_a_study_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -351,3 +358,16 @@ def test_the_selection_of_a_study_as_json(tmp_path: Path, capsys: pytest.Capture
     assert found["tune"]["response_weight"] == 1
     assert cli.main(["study", "best", str(study), "--metric", "scores"]) == 2
     assert "did you mean 'score'" in capsys.readouterr().err
+
+
+def test_a_choice_after_alignment_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    study = make_study(tmp_path / "study", {(0, 1): [0.5, 0.51], (1, 1): [0.8, 0.82]})
+    then = {"align": {"data": "pocket:preferences", "beta": 0.3}}
+    plan = {"metric": "score", "higher_is_better": True, "identity": {"then": then}}
+    (study / "config.json").write_text(json.dumps({"command": "study run", "config": {}, "resolved": plan}))
+    assert cli.main(["study", "best", str(study)]) == 0
+    out = capsys.readouterr().out
+    assert "# Measured after `holdfast align` of the tuned model, with data: pocket:preferences, beta: 0.3." in out
+    assert yaml.safe_load(out)["prompt_weight"] == 1
+    assert cli.main(["study", "best", str(study), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["then"] == then

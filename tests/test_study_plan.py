@@ -290,6 +290,26 @@ def bad(case: dict[str, Any]) -> dict[str, tuple[dict[str, Any], str]]:
         "no data": ({"data": None}, "'data' is missing"),
         "no such file": ({"data": {"train": "./nothing.jsonl"}}, "no such file"),
         "dev in test": ({"data": overlap}, "share 6 examples"),
+        "direction that is no bool": ({"measure": [{"json:dumps": {"higher_is_better": 0}}]}, "higher_is_better is 0; it must be true or"),
+        "direction as text": ({"measure": [{"lm_eval:x": {"higher_is_better": "nope"}}]}, "higher_is_better is 'nope'; it must be true"),
+        "limit as text": ({"measure": [{"lm_eval:x": {"limit": "many"}}]}, "'limit' is 'many'"),
+        "no module": ({"measure": [":f"]}, ":f could not be loaded"),
+        "relative module": ({"measure": [".:f"]}, ".:f could not be loaded"),
+        "list of prompt sets": (
+            {"measure": [{"posix": {"sets": ["pocket:intents"]}}]},
+            "posix.sets is ['pocket:intents']; it must be a file",
+        ),
+        "prompt sets as number": ({"measure": [{"posix": {"sets": 3}}]}, "posix.sets is 3; it must be a file"),
+        "no response": ({"measure": [{"posix": {"sets": "pocket:intents", "max_new_tokens": 0}}]}, "measure.posix: --max-new-tokens is 0"),
+        "tasks as numbers": ({"measure": [{"crosstask_accuracy": {"sources": 3, "dev": 4, "test": 5}}]}, "crosstask_accuracy.sources is 3"),
+        "no source tasks": ({"measure": [{"crosstask_accuracy": {"dev": "a", "test": "b"}}]}, "'sources', and 'dev' and 'test'"),
+        "model twice": ({"model": ["pocket", "pocket"]}, "model: 'pocket' is there twice"),
+        "no pairs": ({"then": {"align": {}}}, "then.align: 'data' is missing"),
+        "second stage below 0": ({"then": {"align": {"data": "pocket:preferences", "limit": 0}}}, "then.align: --limit is 0"),
+        "epsilon as text": ({"tune": {"training": {"adam_epsilon": "abc"}}}, "adam_epsilon is 'abc'; it must be a number"),
+        "unknown argument": ({"tune": {"training": {"foo": 1}}}, "unexpected keyword argument 'foo'"),
+        "unknown optimizer": ({"vary": {"training": [{}, {"optim": "nope"}]}}, "nope is not a valid OptimizerNames"),
+        "unknown schedule": ({"tune": {"schedule": "nope"}}, "nope is not a valid SchedulerType"),
         "learning rate below 0": ({"tune": {"learning_rate": -1.0}}, "must be greater than 0"),
     }
 
@@ -314,6 +334,24 @@ def test_broken_yaml_is_named_by_line_and_column(tmp_path: Path) -> None:
     (tmp_path / "s.yaml").write_text("model: pocket\n\tdata: x\n")
     with pytest.raises(HoldfastError, match=r"s\.yaml, line 2, column 1: broken YAML: found character '\\t'"):
         load_spec(str(tmp_path / "s.yaml"))
+
+
+def test_a_key_is_given_once(tmp_path: Path) -> None:
+    """YAML would take the last one."""
+    (tmp_path / "s.yaml").write_text("model: pocket\ndata: &d {train: a, dev: b}\nseeds: 2\ntune: {epochs: 1}\nseeds: 3\n")
+    with pytest.raises(HoldfastError, match=r"s\.yaml, line 5, column 1: .*'seeds' is there twice"):
+        load_spec(str(tmp_path / "s.yaml"))
+    (tmp_path / "merged.yaml").write_text("model: pocket\ndata:\n- &d {train: a, dev: b}\n- {<<: *d, name: other, train: c}\n")
+    assert [(d.train, d.dev) for d in load_spec(str(tmp_path / "merged.yaml")).data] == [("a", "b"), ("c", "b")]
+
+
+def test_functions_are_found_in_the_current_directory(case: dict[str, Any], tmp_path: Path) -> None:
+    """As the installed command is started: without it on the path."""
+    (tmp_path / "beside_the_study.py").write_text("def score(lm, source):\n    return 1.0\n")
+    write_study(tmp_path / "s.yaml", case | {"measure": ["beside_the_study:score"]})
+    command = [sys.executable, "-P", "-m", "holdfast.cli", "study", "plan", "s.yaml", "--calibrate", "0"]
+    shown = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert "measured: response_nll, prompt_nll, beside_the_study:score" in shown.stdout, shown.stderr
 
 
 def test_an_edited_function_is_another_measure(case: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -383,3 +421,35 @@ def test_a_second_stage_is_read(case: dict[str, Any]) -> None:
     assert spec.then == {"align": {"data": "pocket:preferences", "limit": 8}}
     with pytest.raises(HoldfastError, match="did you mean 'data'"):
         make_spec(case | {"then": {"align": {"dta": "pocket:preferences"}}})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"data": "./nope.jsonl"}, "no such file"),
+        ({"loss": "nope"}, "--loss nope"),
+        ({"training": {"foo": 1}}, "unexpected keyword argument 'foo'"),
+    ],
+)
+def test_a_second_stage_is_tried_before_anything_is_trained(
+    case: dict[str, Any], tmp_path: Path, options: dict[str, Any], message: str
+) -> None:
+    pytest.importorskip("trl")
+    with pytest.raises(HoldfastError, match=rf"then\.align: .*{message}"):
+        run_study(case | {"then": {"align": {"data": "pocket:preferences", **options}}}, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_second_stage_is_tried_with_the_template_of_the_first(case: dict[str, Any], tmp_path: Path) -> None:
+    """Pairs that are conversations do not fit the template that the models will have been trained with."""
+    pytest.importorskip("trl")
+    chat = [{"role": "user", "content": "Count."}, {"role": "assistant", "content": "1"}, {"role": "user", "content": "Go on."}]
+    answers = {name: [{"role": "assistant", "content": text}] for name, text in (("chosen", "2"), ("rejected", "3"))}
+    pairs = str(write_jsonl(tmp_path / "pairs.jsonl", [{"prompt": chat, **answers}]))
+    plain = {
+        name: str(write_jsonl(tmp_path / f"{name}.jsonl", [{"prompt": f"Count {i}{name}.", "response": "1 2"} for i in range(4)]))
+        for name in ("train", "dev", "test")
+    }
+    content = case | {"data": plain, "tune": case["tune"] | {"template": "alpaca"}, "then": {"align": {"data": pairs, "eval_share": 0.0}}}
+    with pytest.raises(HoldfastError, match=r"then\.align: .*alpaca"):
+        run_study(content, tmp_path / "out")

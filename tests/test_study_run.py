@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -16,6 +17,7 @@ import torch
 from holdfast import lm
 from holdfast.config import StudyConfig, TuneConfig
 from holdfast.errors import HoldfastError
+from holdfast.runs import empty
 from holdfast.study import run
 from holdfast.study.answers import empty_answers, exact_match, token_f1
 from holdfast.study.measure import nll_sums
@@ -194,12 +196,20 @@ def test_a_measure_that_fails_on_the_base_model_stops_the_study(case: dict[str, 
     assert not (tmp_path / "out" / "trials").exists(), "nothing has been trained"
 
 
+def test_whatever_fails_on_the_base_model_stops_the_study(case: dict[str, Any], tmp_path: Path) -> None:
+    failing = mock.patch("holdfast.study.measure.Ruler._answers", side_effect=ValueError("no room"))
+    with failing, pytest.raises(HoldfastError, match="the base model cannot be measured, so nothing more is trained: ValueError: no room"):
+        run_study(case, tmp_path / "out")
+    assert not (tmp_path / "out" / "trials").exists()
+
+
 def kill_own_process(model: Any, source: str) -> float:
-    """A measure that is as bad as running out of memory."""
+    """A measure that is as bad as running out of memory, on tuned models."""
     import os
     import signal
 
-    os.kill(os.getpid(), signal.SIGKILL)
+    if "trials" in str(model.name):
+        os.kill(os.getpid(), signal.SIGKILL)
     return 0.0
 
 
@@ -221,10 +231,10 @@ def test_a_trial_whose_score_is_no_number_is_left_out(case: dict[str, Any], tmp_
 
 def test_a_process_that_dies_fails_its_trial_only(case: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
-    content = case | {"vary": {"weights": [[0, 1]]}, "seeds": 1, "measure": ["test_study_run:kill_own_process"], "select": "response_nll"}
+    content = case | {"vary": {"weights": [[0, 1]]}, "seeds": 2, "measure": ["test_study_run:kill_own_process"], "select": "response_nll"}
     with pytest.raises(HoldfastError, match=r"every trial failed; the first: its process died \(signal 9; .*memory\)"):
         run_study(content, tmp_path / "out", processes=True)
-    assert [row["status"] for row in rows_of(tmp_path / "out")] == ["failed", "failed"], "the second job got a new process"
+    assert [row["status"] for row in rows_of(tmp_path / "out")] == ["done", "failed", "failed"], "the last job got a new process"
 
 
 def test_a_measure_of_ones_own(case: dict[str, Any], tmp_path: Path) -> None:
@@ -278,6 +288,8 @@ def test_halving_trains_the_promising_to_the_end(case: dict[str, Any], tmp_path:
         (tmp_path / "halving" / row["path"] / f"rung-{rung}.json").write_text("")
     run_study(content | {"search": search}, tmp_path / "halving")
     assert comparable(tmp_path / "halving") == before, "a damaged row of a rung is made again"
+    run_study(content | {"search": search | {"rungs": 2}}, tmp_path / "halving")
+    assert {row["steps"] for row in rows_of(tmp_path / "halving")[1:]} == {24, 72}, "rows of other rungs do not count"
 
 
 def test_one_in_so_many_goes_on_whatever_the_order() -> None:
@@ -348,6 +360,78 @@ def test_overwrite_keeps_the_old_study_until_the_new_one_is_possible(case: dict[
     run_study(small | {"seeds": [5]}, tmp_path / "out", overwrite=True)
     assert [row.get("seed") for row in rows_of(tmp_path / "out")] == [None, 5]
     assert len(list((tmp_path / "out" / "trials").iterdir())) == 1
+
+
+def test_overwrite_spares_what_measures_read(case: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    output = tmp_path / "out"
+    small = case | {"vary": {"weights": [[0, 1]]}, "seeds": 1, "measure": []}
+    run_study(small, output)
+    (output / "tasks").mkdir()
+    for name in ("one.yaml", "two.yaml"):
+        (output / "tasks" / name).write_text("")
+    (output / "own_in_output.py").write_text("def score(lm, source):\n    return 1.0\n")
+    monkeypatch.syspath_prepend(str(output))
+    targets = {"dev": "pocket:tasks/topic", "test": "pocket:tasks/sentiment"}
+    for measure, name in (
+        ({"crosstask_accuracy": targets | {"sources": [f"{output}/tasks/one.yaml"]}}, "one.yaml"),
+        ({"crosstask_accuracy": targets | {"sources": f"pocket:tasks, {output}/tasks/two.yaml"}}, "two.yaml"),
+        ("own_in_output:score", "own_in_output.py"),
+    ):
+        for dry in (False, True):
+            with pytest.raises(HoldfastError, match=f"--overwrite would delete .*{name}"):
+                run_study(small | {"measure": [measure]}, output, overwrite=True, dry_run=dry, calibrate=0)
+    assert (output / "trials").is_dir()
+
+
+def test_a_plan_with_overwrite_counts_nothing_as_done(done: tuple[Path, dict[str, Any]], case: dict[str, Any]) -> None:
+    output, _ = done
+    assert [run_study(case, output, overwrite=o, dry_run=True, calibrate=0)["done"] for o in (False, True)] == [6, 0]
+
+
+@pytest.mark.parametrize(
+    ("suffix", "damage"), [("npz", lambda b: b[: len(b) // 2]), ("json", lambda b: b[: len(b) // 2]), ("json", lambda _: b"{}")]
+)
+def test_damaged_data_is_made_again(
+    case: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str], suffix: str, damage: Callable[[bytes], bytes]
+) -> None:
+    output = tmp_path / "out"
+    small = case | {"vary": {"weights": [[0, 1]]}, "seeds": 1, "measure": []}
+    run_study(small, output)
+    before = comparable(output)
+    file = next((output / "data").glob(f"*.{suffix}"))
+    whole = file.read_bytes()
+    file.write_bytes(damage(whole))
+    (output / before[1]["path"] / "row.json").unlink()
+    run_study(small, output)
+    assert f"warning: {file}" in capsys.readouterr().err
+    assert comparable(output) == before
+    assert suffix == "npz" or file.read_bytes() == whole
+
+
+@pytest.mark.parametrize("config", [None, "{", "{}", '{"command": "study run", "resolved": null}'])
+def test_a_study_whose_config_is_damaged(case: dict[str, Any], tmp_path: Path, config: str | None) -> None:
+    output = tmp_path / "out"
+    small = case | {"vary": {"weights": [[0, 1]]}, "seeds": 1, "measure": []}
+    run_study(small, output)
+    (output / "config.json").unlink() if config is None else (output / "config.json").write_text(config)
+    if config is not None:
+        with pytest.raises(HoldfastError, match=r"config\.json is damaged"):
+            run_study(small, output)
+    run_study(small, output, overwrite=True)
+    assert json.loads((output / "config.json").read_text())["resolved"]["identity"]
+
+
+def test_a_crash_while_a_run_is_deleted_leaves_an_unfinished_run(tmp_path: Path) -> None:
+    for name in ("config.json", "a.jsonl", "summary.json", "rows.jsonl", ".lock"):
+        (tmp_path / name).touch()
+    (tmp_path / "trials").mkdir()
+    gone: list[str] = []
+    with mock.patch.object(Path, "unlink", lambda file: gone.append(file.name)):
+        empty(tmp_path)
+    assert gone[0] == "summary.json"
+    assert gone[-1] == "config.json"
+    assert set(gone) == {"summary.json", "rows.jsonl", "a.jsonl", "config.json"}
+    assert not (tmp_path / "trials").exists()
 
 
 def test_two_runs_of_one_study_do_not_meet(done: tuple[Path, dict[str, Any]], case: dict[str, Any]) -> None:

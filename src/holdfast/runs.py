@@ -16,7 +16,9 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Mapping
+import zipfile
+import zlib
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -81,6 +83,10 @@ def check_output(config: RunConfig, command: str) -> RunDir:
             what the command is to read.
     """
     path = Path(config.output)
+    if not config.output:
+        raise HoldfastError("--output is empty; it names a directory")
+    if path.is_symlink() and not path.exists():
+        raise HoldfastError(f"--output {path} is a link to a place that does not exist ({os.readlink(path)})")
     if path.exists() and not path.is_dir():
         raise HoldfastError(f"--output {path} is a file, not a directory")
     if not path.exists() or all(entry.name == _LOCK for entry in path.iterdir()):
@@ -148,8 +154,10 @@ def unlock(path: Path) -> None:
 
 
 def empty(path: Path) -> None:
-    """Delete everything in a run directory but its lock."""
-    for entry in path.iterdir():
+    """Delete everything in a run directory but its lock. What says that a run is complete goes first, and last what says that it is one:
+    after a crash in between it is an unfinished run."""
+    order = {"summary.json": 0, "config.json": 2}
+    for entry in sorted(path.iterdir(), key=lambda entry: order.get(entry.name, 1)):
         if entry.name != _LOCK:
             shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
 
@@ -188,6 +196,22 @@ def read_json(path: Path) -> Any:
         raise HoldfastError(f"{path}: no such file") from error
     except ValueError as error:  # also of text that is not UTF-8, and of numbers with thousands of digits
         raise HoldfastError(f"{path}: broken JSON ({error})") from error
+
+
+def check_arrays(path: Path, names: Collection[str] = ()) -> None:
+    """Read an npz file through, as checksums can tell what was cut short or has changed.
+
+    Raises:
+        HoldfastError: it is damaged, or lacks one of the arrays ``names``.
+    """
+    try:
+        with zipfile.ZipFile(path) as arrays:
+            damaged = arrays.testzip()
+            missing = {f"{name}.npy" for name in names} - set(arrays.namelist())
+    except (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+        raise HoldfastError(f"{path}: cannot be read ({error})") from error
+    if damaged or missing:
+        raise HoldfastError(f"{path}: cannot be read ({damaged or min(missing)} is {'damaged' if damaged else 'missing'})")
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -40,6 +40,8 @@ _LOWER = frozenset(
     )
 )
 """Words in the name of a metric which say that smaller is better."""
+_LOWER_ENDINGS = ("loss", "nll", "perplexity", "ppl")
+"""Ends of such words, as in ``valloss``."""
 
 
 def best(config: BestConfig) -> dict[str, Any]:
@@ -60,9 +62,9 @@ def best(config: BestConfig) -> dict[str, Any]:
 
 
 def lower_is_better(metric: str) -> bool:
-    """Whether the name of a metric says, in a word of its own, that smaller is better."""
-    words = re.findall(r"[A-Z]?[a-z]+|[A-Z]+", metric)
-    return any(word.lower() in _LOWER for word in words)
+    """Whether the name of a metric says, in a word of its own or at the end of one, that smaller is better."""
+    words = [word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+", metric)]
+    return any(word in _LOWER or (word.endswith(_LOWER_ENDINGS) and word != "gloss") for word in words)
 
 
 def _higher_is_better(metric: str, config: BestConfig, declared: bool | None = None) -> bool:
@@ -97,8 +99,14 @@ def _of_study(config: BestConfig, path: Path) -> dict[str, Any]:
     rows, metric, higher = _open_study(path, config)
     selection = select(rows, metric=metric, higher_is_better=higher, seed=config.seed, root=path)
     tune = _tune_config(path, next(r for r in rows if r["setting_name"] == selection["chosen"] and r["status"] == "done"))
-    yaml = as_yaml(tune, f"Chosen from {path} by {metric} ({direction(higher)}) on its dev split.\n{selection['finding']}")
-    found = {"command": "study best", "source": str(path), "metric": metric, "higher_is_better": higher, **selection, "tune": tune}
+    then = read_json(path / "config.json").get("resolved", {}).get("identity", {}).get("then", {})
+    comment = f"Chosen from {path} by {metric} ({direction(higher)}) on its dev split.\n{selection['finding']}"
+    if "align" in then:
+        options = ", ".join(f"{name}: {value}" for name, value in then["align"].items())
+        comment += f"\nMeasured after `holdfast align` of the tuned model, with {options}. This file is the tuning alone."
+    found = {"command": "study best", "source": str(path), "metric": metric, "higher_is_better": higher, **selection}
+    found |= {"tune": tune, "then": then}
+    yaml = as_yaml(tune, comment)
     _keep(config, found, yaml)
     if not config.json:
         print(yaml, end="")

@@ -8,14 +8,13 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from holdfast.errors import HoldfastError
-from holdfast.runs import read_json
+from holdfast.runs import check_arrays, read_json
 from holdfast.study.measures import Measure
 from holdfast.study.planning import Group, StudyPlan, Trial
 from holdfast.study.sources import Facts
@@ -120,13 +119,7 @@ def read_row(file: Path, study: Path) -> Row:
     if not isinstance(row, dict) or not {"status", "dev", "test", "seconds"} <= row.keys():
         raise HoldfastError(f"{file}: not the row of a trial")
     for name in (row.get("items") or {}).values():
-        try:
-            with zipfile.ZipFile(study / name) as arrays:
-                broken = arrays.testzip()
-        except (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile) as error:
-            raise HoldfastError(f"{study / name}: cannot be read ({error})") from error
-        if broken:
-            raise HoldfastError(f"{study / name}: cannot be read ({broken} is damaged)")
+        check_arrays(study / name)
     return row
 
 

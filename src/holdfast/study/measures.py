@@ -6,6 +6,8 @@ posix: {sets: ..}                              wording sensitivity on named sets
 crosstask_accuracy: {sources: .., dev: .., test: ..}
 lm_eval:<task>                                 even items are dev, odd ones are test
 module:function                                function(lm, source) -> one number per item, or one number
+
+A module is looked for in the current directory, too.
 """
 
 from __future__ import annotations
@@ -13,9 +15,12 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import importlib
+import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from holdfast import config as configs
@@ -54,6 +59,12 @@ class Measure:
         options = {key: source_digest(value) if isinstance(value, str) else value for key, value in self.options.items()}
         return [self.name, options, _digest_of_module(self.name)] if self.is_own else [self.name, options]
 
+    def reads(self) -> list[str]:
+        """What may be files that it reads: the texts among its options, also those of lists and between commas, and an own module."""
+        values = [item for value in self.options.values() for item in (value if isinstance(value, list) else [value])]
+        texts = [part.strip() for value in values if isinstance(value, str) for part in (value, *value.split(","))]
+        return [*texts, _module(self.name).__file__ or ""] if self.is_own else texts
+
 
 def read_measures(value: Any, where: str) -> tuple[Measure, ...]:
     """The ``measure`` list of a study file.
@@ -79,24 +90,39 @@ def direction(higher_is_better: bool) -> str:
     return f"{'higher' if higher_is_better else 'lower'} is better"
 
 
+def check_bool(value: Any, place: str) -> bool:
+    """True or false, and nothing that only looks like it."""
+    if not isinstance(value, bool):
+        raise HoldfastError(f"{place} is {value!r}; it must be true or false")
+    return value
+
+
 def function_of(name: str) -> Any:
     """The function of ``module:function``.
 
     Raises:
         HoldfastError: the module or the function does not exist.
     """
-    module, _, function = name.partition(":")
     try:
-        found = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError) as error:
-        raise HoldfastError(f"measure: {name} could not be loaded ({error})", hint="module:function, importable from here") from error
+        found = getattr(_module(name), name.partition(":")[2])
+    except Exception as error:  # whatever importing a user's module raises
+        raise HoldfastError(
+            f"measure: {name} could not be loaded ({type(error).__name__}: {error})", hint="module:function, importable from here"
+        ) from error
     if not callable(found):
         raise HoldfastError(f"measure: {name} is no function")
     return found
 
 
+def _module(name: str) -> ModuleType:
+    """That of ``module:function``. Workers look in the current directory, as `python -m` starts them; the installed command would not."""
+    if not {"", os.getcwd()} & set(sys.path):
+        sys.path.insert(0, os.getcwd())
+    return importlib.import_module(name.partition(":")[0])
+
+
 def _digest_of_module(name: str) -> str:
-    file = getattr(importlib.import_module(name.partition(":")[0]), "__file__", None)
+    file = _module(name).__file__
     return hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else ""
 
 
@@ -109,17 +135,18 @@ def _measure(entry: Any, place: str) -> Measure:
         raise HoldfastError(f"{place}: {entry!r} is neither a name nor 'name: {{options}}'")
     if given is not None and not isinstance(given, dict):
         raise HoldfastError(f"{place}.{name} is {given!r}; options are 'key: value' lines")
-    options: dict[str, Any] = dict(given or {})
-    better = options.pop("higher_is_better", None) if ":" in str(name) else None
-    if str(name).startswith("lm_eval:"):
-        _check_options(options, ("data_dir", "limit"), f"{place}.{name}")
-        return Measure(name, options, better is not False)
-    if ":" in str(name):
-        _check_options(options, (), f"{place}.{name}")
-        function_of(name)
-        return Measure(name, options, better is not False)
+    name, options = str(name), dict(given or {})
+    if ":" in name:
+        better = check_bool(options.pop("higher_is_better", True), f"{place}.{name}: higher_is_better")
+        if name.startswith("lm_eval:"):
+            _check_options(options, ("data_dir", "limit"), f"{place}.{name}")
+            options = check_fields(configs.BenchConfig, options, f"{place}.{name}")
+        else:
+            _check_options(options, (), f"{place}.{name}")
+            function_of(name)
+        return Measure(name, options, better)
     if name not in KNOWN:
-        hint = nearest(str(name), KNOWN) or "lm_eval:<task> asks for a benchmark, module:function for a measure of your own"
+        hint = nearest(name, KNOWN) or "lm_eval:<task> asks for a benchmark, module:function for a measure of your own"
         raise HoldfastError(f"{place}: unknown metric '{name}'; known: {', '.join(KNOWN)}", hint=hint)
     return Measure(name, _options(name, options, f"{place}.{name}"), KNOWN[name])
 
@@ -143,12 +170,29 @@ def _config_options(config_class: Any, options: dict[str, Any], own: tuple[str, 
     taken = {"model", "output", "overwrite", "dry_run", "json", "seed", "target", "cluster", "workers"}
     fields = [f.name for f in dataclasses.fields(config_class) if f.name not in taken]
     _check_options(options, (*own, *fields), place)
-    if not {"sets", "sources"} & options.keys() and not {"dev", "test"} <= options.keys():
-        raise HoldfastError(f"{place}: nothing to measure on is named", hint=f"{own[0]}: ...")
-    if "sources" in own and not {"dev", "test"} <= options.keys():
-        raise HoldfastError(f"{place}: 'dev' and 'test' name the target tasks of the two splits; both are needed")
-    passed = {k: check_value(config_class, k, v, place) for k, v in options.items() if k in fields and k not in ("sets", "sources")}
-    return options | passed
+    if "sets" in own and "sets" not in options and not {"dev", "test"} <= options.keys():
+        raise HoldfastError(f"{place}: nothing to measure on is named", hint="sets: ...")
+    if "sources" in own and not set(own) <= options.keys():
+        raise HoldfastError(f"{place}: 'sources', and 'dev' and 'test', the target tasks of the two splits, are all needed")
+    for key in own:
+        _check_source(options.get(key, ""), f"{place}.{key}", several="sources" in own)
+    return options | check_fields(config_class, {key: value for key, value in options.items() if key in fields and key not in own}, place)
+
+
+def check_fields(config_class: Any, given: Mapping[str, Any], place: str) -> dict[str, Any]:
+    """Fields of a command's config, given in a study file: of their types, and in the range that the config itself checks."""
+    made = {key: check_value(config_class, key, value, place) for key, value in given.items()}
+    needed = [f.name for f in dataclasses.fields(config_class) if f.default is f.default_factory is dataclasses.MISSING]
+    try:
+        config_class(**dict.fromkeys(needed, "") | made)
+    except HoldfastError as error:
+        raise HoldfastError(f"{place}: {error.message}", hint=error.hint) from error
+    return made
+
+
+def _check_source(value: Any, place: str, *, several: bool) -> None:
+    if not isinstance(value, str) and not (several and isinstance(value, list) and value and all(isinstance(v, str) for v in value)):
+        raise HoldfastError(f"{place} is {value!r}; it must be a file, or another source by its name" + (", or a list of these" * several))
 
 
 def _check_options(options: Mapping[str, Any], known: Any, place: str) -> None:

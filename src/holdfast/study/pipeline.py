@@ -23,6 +23,7 @@ import holdfast
 from holdfast.config import StudyConfig
 from holdfast.errors import HoldfastError
 from holdfast.runs import RunDir, check_not_read, empty, lock, read_json, unlock, write_json, write_text
+from holdfast.study.checks import check_second_stage, check_trainings
 from holdfast.study.cluster import check_address
 from holdfast.study.execute import open_pool
 from holdfast.study.jobs import Job, Pool, Row, read_row
@@ -33,6 +34,8 @@ from holdfast.study.progress import Progress
 from holdfast.study.search import check_search, search
 from holdfast.study.spec import Spec, load_spec
 
+_FILES = {".lock", "config.json", "rows.jsonl", "summary.json", "data", "trials", "base", "logs"}
+
 
 def plan(config: StudyConfig) -> dict[str, Any]:
     """Say what a study will train and what that costs. Writes nothing.
@@ -42,11 +45,14 @@ def plan(config: StudyConfig) -> dict[str, Any]:
     """
     spec = load_spec(config.study, limit=config.limit, seed=config.seed)
     output = _output(config, spec)
-    with tempfile.TemporaryDirectory() as folder:
-        made = _planned(spec, [output / "data", Path(folder)])
-        if not config.overwrite:
-            _check_output(output, made)
-        return preview(made, config, output, Path(folder))
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        if config.overwrite:  # nothing that is there will be used
+            _check_not_read(config, spec, output)
+            return preview(_planned(spec, [folder]), config, folder, folder)
+        made = _planned(spec, [output / "data", folder])
+        _check_output(output, made)
+        return preview(made, config, output, folder)
 
 
 def run(config: StudyConfig) -> dict[str, Any]:
@@ -99,7 +105,7 @@ def _execute(config: StudyConfig, made: StudyPlan, ledger: _Ledger) -> list[Row]
         for job, row in pool[0].results(todo, progress.started) if todo else ():
             ledger.spent(job, row)
             progress.ended(job, row)
-            _check_own_measures(made.spec, row)
+            _check_base(row)
             yield job, row
 
     rows: list[Row] = []
@@ -109,6 +115,8 @@ def _execute(config: StudyConfig, made: StudyPlan, ledger: _Ledger) -> list[Row]
                 ledger.begin()
             ledger.run.append(row)
             rows.append(row)
+            if row["status"] == "stopped" and not made.spec.keep_models:
+                shutil.rmtree(ledger.path / row["path"] / "checkpoints", ignore_errors=True)
     finally:
         progress.close()
         for opened in pool:
@@ -119,11 +127,10 @@ def _execute(config: StudyConfig, made: StudyPlan, ledger: _Ledger) -> list[Row]
     return rows
 
 
-def _check_own_measures(spec: Spec, row: Row) -> None:
-    """The base model is measured first. An own function that fails on it would fail every trial after its training."""
-    error = str(row.get("error"))
-    if row["kind"] == "base" and any(error.startswith(f"measure {m.name} ") for m in spec.measures if m.is_own):
-        raise HoldfastError(f"{error} (on the base model, so nothing more is trained)")
+def _check_base(row: Row) -> None:
+    """The base model is measured first. What fails on it would fail every trial after its training."""
+    if row["kind"] == "base" and row["status"] == "failed":
+        raise HoldfastError(f"the base model cannot be measured, so nothing more is trained: {row['error']}")
 
 
 class _Ledger:
@@ -152,6 +159,8 @@ class _Ledger:
         except HoldfastError as error:
             print(f"warning: {error}; {job.name} is done again", file=sys.stderr)
             return None
+        if job.stop_at is not None and (row["steps"] != job.stop_at or job.rung_metric not in row["dev"]):
+            return None  # of a search with other rungs, or by another metric
         if job.trial is not None:
             row = row | {k: v for k, v in job.row(row["status"], row["dev"], row["test"], steps=row["steps"]).items() if k != "items"}
             self._before[job.trial.id] = row["seconds"]
@@ -229,19 +238,25 @@ def _planned(spec: Spec, folders: list[Path]) -> StudyPlan:
     made = make_plan(spec, folders)
     check_search(made)
     check_measures(spec.measures, folders[-1])
+    check_trainings(made)
+    check_second_stage(made)
     return made
 
 
 def _plan_anew(config: StudyConfig, spec: Spec, output: Path) -> StudyPlan:
     """``--overwrite``: the old study goes when all that can be checked of the new one has been. Data is tokenised once."""
+    _check_not_read(config, spec, output)
     with tempfile.TemporaryDirectory() as folder:
         _planned(spec, [Path(folder)])
-        measures = {m.name: [v for v in m.options.values() if isinstance(v, str)] for m in spec.measures}
-        data = {split: [getattr(d, split) for d in spec.data] for split in ("train", "dev", "test")}
-        check_not_read(output, {"study": config.study, "model": spec.models, **data, **spec.then.get("align", {}), **measures})
         empty(output)
         shutil.copytree(folder, output / "data")
     return make_plan(spec, [output / "data"])
+
+
+def _check_not_read(config: StudyConfig, spec: Spec, output: Path) -> None:
+    data = {split: [getattr(d, split) for d in spec.data] for split in ("train", "dev", "test")}
+    measures = {m.name: m.reads() for m in spec.measures}
+    check_not_read(output, {"study": config.study, "model": spec.models, **data, **spec.then.get("align", {}), **measures})
 
 
 def _output(config: StudyConfig, spec: Spec) -> Path:
@@ -254,24 +269,32 @@ def _output(config: StudyConfig, spec: Spec) -> Path:
 
 
 def _is_study(output: Path) -> bool:
-    """Whether a directory is a study's, or as good as empty: of one that ended before its plan there are tokens at most."""
-    try:
+    """Whether a directory is a study's, or empty. Where the config is damaged, or not there yet, a lock and no files of others say so."""
+    with contextlib.suppress(HoldfastError):
         found = read_json(output / "config.json")
-    except HoldfastError:
-        return {entry.name for entry in output.iterdir()} <= {".lock", "data"} and not (output / "config.json").exists()
-    return isinstance(found, dict) and found.get("command") == "study run"
+        if isinstance(found, dict) and "command" in found:
+            return bool(found["command"] == "study run")
+    names = {entry.name.removesuffix(".partial") for entry in output.iterdir()}
+    return names <= _FILES and (".lock" in names or not names)
 
 
 def _check_output(output: Path, made: StudyPlan) -> None:
     """A study directory holds one study. It may grow by settings and seeds; base models, data and measures stay."""
-    if not (output / "config.json").is_file():
+    file = output / "config.json"
+    if not file.is_file():
         return
-    before = read_json(output / "config.json").get("resolved", {}).get("identity")
+    try:
+        before = dict(read_json(file)["resolved"]["identity"])
+    except (HoldfastError, KeyError, TypeError, ValueError) as error:
+        raise HoldfastError(
+            f"{file} is damaged: it does not say which study this is",
+            hint="delete that file to go on with the trials that are there, or --overwrite to delete them",
+        ) from error
     now = json.loads(json.dumps(made.resolved()["identity"]))
-    changed = [key for key in now if before is None or before.get(key) != now[key]]
+    changed = [key for key in now if before.get(key) != now[key]]
     if changed:
         raise HoldfastError(
-            f"--output {output} holds another study" + (f" ({', '.join(changed)} differ)" if before else ""),
+            f"--output {output} holds another study ({', '.join(changed)} differ)",
             hint="choose another directory, or --overwrite to delete what is there",
         )
 

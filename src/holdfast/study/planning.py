@@ -114,7 +114,6 @@ class StudyPlan:
             ],
             "trials": [dataclasses.asdict(t) for t in self.trials],
             "tokens": sum(t.tokens for t in self.trials),
-            "disk_bytes": disk_bytes(self),
         }
 
 
@@ -146,11 +145,20 @@ def identity(spec: Spec, groups: tuple[Group, ...]) -> dict[str, Any]:
     }
 
 
-def disk_bytes(plan: StudyPlan) -> int:
-    """Models that stay on disk, and one checkpoint (weights and two moments) at work."""
-    sizes = [_BYTES_PER_PARAMETER * g.first.parameters for g in plan.groups]
-    kept = sum(size * len(g.trials) for size, g in zip(sizes, plan.groups, strict=True)) if plan.spec.keep_models else 0
-    return kept * (2 if plan.spec.then else 1) + 3 * max(sizes)
+def disk_bytes(plan: StudyPlan, slots: int) -> int:
+    """At the peak: what stays of the groups, and what is there while the largest is at work. A checkpoint is weights and two moments. In a
+    halving search every trial of the first seed has one at the end of its first rung, after which about one in ``factor`` goes on."""
+    spec, stay, work = plan.spec, [], []
+    for group in plan.groups:
+        model = _BYTES_PER_PARAMETER * group.first.parameters
+        done, stopped, at_work = len(group.trials), 0, min(slots, len(group.trials))
+        if spec.search.kind == "halving":
+            first = [t for t in group.trials if t.seed == spec.seeds[0]]
+            at_work = min(len(first), max(1, len(first) // spec.search.factor) + sum(t.conventional for t in first))
+            done, stopped = at_work * len(spec.seeds), len(first) - at_work
+        stay.append(model * done * (2 if spec.then else 1) + 3 * model * stopped if spec.keep_models else 0)
+        work.append(3 * model * (at_work if spec.keep_models else at_work + stopped))
+    return sum(stay) + max(work)
 
 
 def _group(spec: Spec, name: str, model: str, data: Data, folders: list[Path]) -> Group:

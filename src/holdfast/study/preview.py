@@ -12,7 +12,7 @@ from holdfast.config import StudyConfig
 from holdfast.study.execute import LocalPool, default_slots
 from holdfast.study.jobs import job_of
 from holdfast.study.measures import direction
-from holdfast.study.planning import Group, StudyPlan
+from holdfast.study.planning import Group, StudyPlan, disk_bytes
 from holdfast.study.progress import clock
 from holdfast.study.search import expected_tokens
 from holdfast.study.spec import Data
@@ -41,6 +41,7 @@ def preview(plan: StudyPlan, config: StudyConfig, output: Path, scratch: Path) -
         "tokens_per_second": speed,
         "training_seconds": None if not speed else round(tokens / speed / slots, 1),
         "slots": slots,
+        "disk_bytes": disk_bytes(plan, slots),
     }
     if not config.json:
         print("\n".join(lines(plan, figures)))
@@ -61,7 +62,7 @@ def lines(plan: StudyPlan, figures: dict[str, Any]) -> list[str]:
         f"measured: {', '.join(['response_nll', 'prompt_nll', *(m.name for m in spec.measures)])}",
         f"about {figures['tokens']:,} training tokens"
         + (" (expected of a halving search)" if spec.search.kind == "halving" else "")
-        + f", {figures['disk_bytes'] / 1e9:.2g} GB on disk",
+        + f", {figures['disk_bytes'] / 1e9:.2g} GB on disk at the peak",
     ]
     if figures["tokens_per_second"]:
         made.append(

@@ -108,16 +108,23 @@ def pair_of(weights: RoleWeights) -> tuple[float, float]:
 
 
 def scale_matters(config: TuneConfig) -> str | None:
-    """Why a loss scaled by a constant would be another training under this config; None where it is the same."""
+    """Why a loss scaled by a constant would be another training under this config; None where it is the same.
+
+    Raises:
+        HoldfastError: an epsilon that is no number.
+    """
     training = config.training
     optimizer = training.get("optim", "adamw_torch")
-    epsilon = training.get("adam_epsilon", "1e-8")
+    try:
+        epsilon = float(training.get("adam_epsilon", "1e-8"))
+    except ValueError as error:
+        raise HoldfastError(f"training: adam_epsilon is {training['adam_epsilon']!r}; it must be a number") from error
     if not str(optimizer).removeprefix("paged_").startswith("adamw"):
         return f"optimizer {optimizer} follows the size of the gradient"
     if config.max_grad_norm > 0:
         return f"gradients are clipped at {config.max_grad_norm:g}"
-    if float(epsilon) > _LARGEST_EPSILON:
-        return f"adam_epsilon {epsilon} is not small against the gradients"
+    if epsilon > _LARGEST_EPSILON:
+        return f"adam_epsilon {epsilon:g} is not small against the gradients"
     return None
 
 

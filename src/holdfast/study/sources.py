@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,7 +24,7 @@ import numpy as np
 from holdfast.config import TuneConfig
 from holdfast.errors import HoldfastError
 from holdfast.records import PROMPT_ROLES, RESPONSE_ROLES, Example, Role, Tokens
-from holdfast.runs import read_json, write_json, write_text
+from holdfast.runs import check_arrays, read_json, write_json, write_text
 from holdfast.study.settings import Targets
 from holdfast.study.spec import Data
 from holdfast.tune.data import load_examples, load_rows, source_digest
@@ -150,10 +151,25 @@ def prepare(config: TuneConfig, data: Data, weights: Mapping[str, float], folder
     fields = {name: getattr(config, name) for name in _TOKEN_FIELDS}
     key = _sha([FORMAT, fields, digests, model_digest, sorted(weights.items())])[:12]
     for place in (*known, folder):
-        if (place / f"{key}.json").is_file() and (place / f"{key}.npz").is_file():
-            return Facts(**read_json(place / f"{key}.json") | {"files": files, "data": data.name})
+        found = _found(place / f"{key}.json")
+        if found is not None:
+            return dataclasses.replace(found, files=files, data=data.name)
     reading = dataclasses.replace(config, preset=None, prompt_weight=None, response_weight=None, weights=dict(weights))
     return _tokenise(reading, data, key, files, digests, model_digest, folder)
+
+
+def _found(file: Path) -> Facts | None:
+    """What has been made before, if facts and tokens are there and whole."""
+    tokens = file.with_suffix(".npz")
+    if not (file.is_file() and tokens.is_file()):
+        return None
+    try:
+        check_arrays(tokens, [f"{split}_{kind}" for split in SPLITS for kind in ("lengths", "ids", "roles")])
+        return Facts(**read_json(file))
+    except (HoldfastError, TypeError) as error:  # TypeError: facts are missing
+        shown = error.message if isinstance(error, HoldfastError) else f"{file}: {error}"
+        print(f"warning: {shown}; the data is tokenised again", file=sys.stderr)
+        return None
 
 
 def _tokenise(

@@ -19,10 +19,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from holdfast import config as configs
 from holdfast.config import TuneConfig, check_value
 from holdfast.errors import HoldfastError, nearest
-from holdfast.study.measures import Measure, read_measures, selectable
+from holdfast.study.measures import Measure, check_bool, check_fields, read_measures, selectable
 
 KEYS = ("name", "model", "data", "vary", "seeds", "twins", "tune", "measure", "items", "select", "search", "then", "keep_models")
 _DATA_KEYS = ("name", "train", "dev", "test")
@@ -118,7 +120,7 @@ def make_spec(content: Mapping[str, Any], *, where: str = "study", name: str = "
         raise HoldfastError(f"{where}: search.metric: '{search.metric}' is not measured; measured are {', '.join(known)}")
     return Spec(
         name=str(content.get("name") or name),
-        models=tuple(str(m) for m in _listed(content["model"])),
+        models=_models(content["model"], where),
         data=_all_data(content["data"], where),
         weights=weights,
         vary=fields,
@@ -135,26 +137,30 @@ def make_spec(content: Mapping[str, Any], *, where: str = "study", name: str = "
     )
 
 
-def check_bool(value: Any, place: str) -> bool:
-    """True or false, and nothing that only looks like it."""
-    if not isinstance(value, bool):
-        raise HoldfastError(f"{place} is {value!r}; it must be true or false")
-    return value
+class _Loader(yaml.SafeLoader):
+    """YAML in which no key is given twice; the last would win without a word."""
+
+    def compose_mapping_node(self, anchor: Any) -> Any:
+        node = super().compose_mapping_node(anchor)
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                raise yaml.composer.ComposerError(None, None, f"'{key.value}' is there twice", key.start_mark)
+            seen.add(key.value if isinstance(key, yaml.ScalarNode) else None)
+        return node
 
 
 def _read(path: Path) -> dict[str, Any]:
-    import yaml
-
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except OSError as error:
         raise HoldfastError(f"{path}: {error.strerror}", hint="a study is a YAML file, or 'pocket' for the one that is built in") from error
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         raise HoldfastError(f"{path}{place}: broken YAML: {error.problem or error.context}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise HoldfastError(f"{path}: broken YAML: {str(error).splitlines()[0]}") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise HoldfastError(f"{path}: broken YAML: {str(error).partition(chr(10))[0]}") from error
     return _mapping(content, str(path))
 
 
@@ -190,6 +196,13 @@ def _seeds(value: Any, where: str) -> tuple[int, ...]:
     if not seeds or len(set(seeds)) < len(seeds):
         raise HoldfastError(f"{where}: seeds is {value}; it must be a number of seeds or a list of different ones")
     return seeds
+
+
+def _models(value: Any, where: str) -> tuple[str, ...]:
+    models = [str(m) for m in _listed(value)]
+    if len(set(models)) < len(models):
+        raise HoldfastError(f"{where}: model: '{next(m for m in models if models.count(m) > 1)}' is there twice", hint="name it once")
+    return tuple(models)
 
 
 def _all_data(value: Any, where: str) -> tuple[Data, ...]:
@@ -315,4 +328,6 @@ def _then(value: Any, where: str) -> dict[str, Any]:
     fields = [f.name for f in dataclasses.fields(config_class) if f.name not in {"model", "output", "overwrite", "dry_run", "json", "seed"}]
     options = _mapping(given["align"], f"{where}: then.align")
     _only(options, fields, f"{where}: then.align")
-    return {"align": {key: check_value(config_class, key, item, f"{where}: then.align") for key, item in options.items()}}
+    if not options.get("data"):
+        raise HoldfastError(f"{where}: then.align: 'data' is missing", hint="preference pairs, as `holdfast align` takes them")
+    return {"align": check_fields(config_class, options, f"{where}: then.align")}

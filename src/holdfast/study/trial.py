@@ -21,10 +21,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError, safe_open
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from holdfast import lm as models
-from holdfast.config import TuneConfig
+from holdfast.config import AlignConfig, TuneConfig
 from holdfast.errors import HoldfastError
 from holdfast.runs import check_output, read_json, resolve, write_json
 from holdfast.study.jobs import Job, Row
@@ -118,7 +119,7 @@ def _train(job: Job, trial: Trial, bench: Workbench) -> Row:
     folder = bench.study / "trials" / trial.id
     clock = _Clock(_spent(folder))
     config = TuneConfig(**trial.tune, output=str(folder))
-    _clear_unusable(config, job)
+    _clear_unusable(config, "tune", job.stop_at)
     before = bench.before(job, config)
     clock.lap("measure")
     checkpoint = whole_checkpoint(folder / "checkpoints")
@@ -138,8 +139,9 @@ def _train(job: Job, trial: Trial, bench: Workbench) -> Row:
     clock.lap("measure")
     row = job.row("done", found["dev"].values, found["test"].values, steps=trial.steps)
     row |= {"items": _write_items(folder, found, bench.study), "seconds": clock.seconds}
-    if not job.keep_model:
-        shutil.rmtree(folder / "model", ignore_errors=True)
+    shutil.rmtree(folder / "aligned" / "checkpoints", ignore_errors=True)
+    for run in () if job.keep_model else (folder, folder / "aligned"):
+        shutil.rmtree(run / "model", ignore_errors=True)
     write_json(bench.study / job.file, row)
     return row
 
@@ -162,9 +164,10 @@ def _align(job: Job, trial: Trial, folder: Path) -> Path:
     if "align" not in job.then:
         return folder
     from holdfast.align import align
-    from holdfast.config import AlignConfig
 
-    align(AlignConfig(**job.then["align"], model=str(folder), output=str(folder / "aligned"), seed=trial.seed, json=True))
+    config = AlignConfig(**job.then["align"], model=str(folder), output=str(folder / "aligned"), seed=trial.seed, json=True)
+    _clear_unusable(config, "align")
+    align(config)
     return folder / "aligned"
 
 
@@ -175,19 +178,36 @@ def _release() -> None:
         torch.cuda.empty_cache()
 
 
-def _clear_unusable(config: TuneConfig, job: Job) -> None:
-    """Some of what lies under this address cannot be continued: what a run with other weights of equal ratio left, a complete run whose
-    model was not kept, or one that has gone past the rung whose row is wanted again."""
+def _clear_unusable(config: TuneConfig | AlignConfig, command: str, stop_at: int | None = None) -> None:
+    """Some of what lies in the output cannot be continued: what a run with other weights of equal ratio left, a checkpoint that is damaged,
+    a complete run whose model was not kept or is damaged, or one that has gone past the rung whose row is wanted again."""
     folder = Path(config.output)
+    while (checkpoint := whole_checkpoint(folder / "checkpoints")) is not None and not _opens(checkpoint):
+        shutil.rmtree(checkpoint)
     try:
-        complete = check_output(config, "tune").summary is not None
+        complete = check_output(config, command).summary is not None
     except HoldfastError:
         shutil.rmtree(folder)
         return
-    checkpoint = whole_checkpoint(folder / "checkpoints")
-    past = job.stop_at is not None and (complete or (checkpoint is not None and _step(checkpoint) > job.stop_at))
-    if past or (complete and resolve(folder) is None):
+    past = stop_at is not None and (complete or (checkpoint is not None and _step(checkpoint) > stop_at))
+    model = resolve(folder)
+    if past or (complete and (model is None or not _opens(model))):
         shutil.rmtree(folder)
+
+
+def _opens(folder: Path) -> bool:
+    """Whether a model is there and whole, as far as its JSON files and the headers and sizes of its weights say: nothing is loaded."""
+    names = {file.name for file in folder.glob("*.safetensors")}
+    try:
+        for file in folder.glob("*.json"):
+            content = read_json(file)
+            names |= set(content["weight_map"].values()) if file.name.endswith(".index.json") else set()
+        for name in names:
+            with safe_open(folder / name, "pt"):
+                pass
+    except (HoldfastError, OSError, SafetensorError):
+        return False
+    return bool(names)
 
 
 def _write_items(folder: Path, found: Mapping[str, Found], study: Path) -> dict[str, str]:
