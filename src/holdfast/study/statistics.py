@@ -33,7 +33,6 @@ Pairs = Sequence[tuple[int, int]]
 
 DRAWS = 4999
 ROUNDING = 1e-5  # of a score: trainings in float32 that are one and the same but for the order of sums differ by a tenth of it
-_TOGETHER = 0.85  # share of the variance that goes together as seen; the whole would leave two seeds without any power
 _FEWEST_FOR_BOOTSTRAP = 4  # degrees of freedom; fewer residuals tell nothing about tails, and the t quantile is wide enough
 
 
@@ -142,7 +141,8 @@ def compare(
     if found.df >= _FEWEST_FOR_BOOTSTRAP:
         noises.append(rng.choice(_standardised(found), noises[0].shape))
     if found.run_of:
-        noises.append(math.sqrt(_TOGETHER) * _noise_of_seeds(found, rng) + math.sqrt(1 - _TOGETHER) * rng.permutation(noises[0]))
+        whole = _share_of_seeds(found)
+        noises.append(math.sqrt(whole) * _noise_of_seeds(found, rng) + math.sqrt(1 - whole) * rng.permutation(noises[0]))
     tops = []
     for noise_BN in noises:
         others_B = _largest_stopped(noise_BN, found, pairs[0][1], stopped, rng)
@@ -240,6 +240,11 @@ def holm(p_values: Sequence[float]) -> list[float]:
         largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
         adjusted[index] = largest
     return adjusted
+
+
+def _share_of_seeds(found: Fit) -> float:
+    """Share of the noise that is drawn as whole seeds: the less, the more of them V_k sees. All of it would leave two seeds no power."""
+    return min(0.85, 1 / (len({seed for _, seed in found.run_of}) - 1))
 
 
 def _noise_of_seeds(found: Fit, rng: np.random.Generator) -> Array:
