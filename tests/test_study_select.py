@@ -332,6 +332,8 @@ NULLS: dict[str, dict[str, Any]] = {
     "seeds that suit prompt weights more or less": {"settings": 8, "seeds": 3, "kind": "slope"},
 }
 LARGE_NULLS: dict[str, dict[str, Any]] = {
+    "two seeds that suit prompt weights more or less": {"settings": 8, "seeds": 2, "kind": "slope"},
+    "21 settings, seeds that suit prompt weights more or less": {"settings": 21, "seeds": 3, "kind": "slope"},
     "21 settings": {"settings": 21, "seeds": 3},
     "21 settings, two seeds": {"settings": 21, "seeds": 2},
     "21 settings, five seeds, heavy tails": {"settings": 21, "seeds": 5, "kind": "t3"},
