@@ -63,7 +63,7 @@ class Measure:
         """What may be files that it reads: the texts among its options, also those of lists and between commas, and an own module."""
         values = [item for value in self.options.values() for item in (value if isinstance(value, list) else [value])]
         texts = [part.strip() for value in values if isinstance(value, str) for part in (value, *value.split(","))]
-        return [*texts, _module(self.name).__file__ or ""] if self.is_own else texts
+        return [*texts, _file_of(self.name)] if self.is_own else texts
 
 
 def read_measures(value: Any, where: str) -> tuple[Measure, ...]:
@@ -121,8 +121,13 @@ def _module(name: str) -> ModuleType:
     return importlib.import_module(name.partition(":")[0])
 
 
+def _file_of(name: str) -> str:
+    """The file of an own function's module; empty for one that is built in."""
+    return getattr(_module(name), "__file__", None) or ""
+
+
 def _digest_of_module(name: str) -> str:
-    file = _module(name).__file__
+    file = _file_of(name)
     return hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else ""
 
 
