@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -237,9 +240,8 @@ GOOD = "model,prompt_weight,response_weight,score\na,0,1,50\na,1,1,60\n"
         ("model,prompt_weigth,response_weight,score\na,0,1,5", {}, r"no column 'prompt_weight'(.|\n)*did you mean 'prompt_weigth'"),
         (GOOD.replace("1,1,60", "one,1,60"), {}, r"line 3: prompt_weight is 'one', not a finite number"),
         (GOOD.replace("1,1,60", "-1,1,60"), {}, r"line 3: prompt_weight is -1\.0; a weight is a finite number"),
-        (GOOD.replace("60", "nan"), {}, r"line 3: score is 'nan'"),
-        (GOOD.replace("50", "NA"), {}, r"line 2: score is 'NA', not a finite number"),
-        (GOOD.replace("50", ""), {}, r"line 2: score is '', not a finite number"),
+        (GOOD.replace("60", "6O"), {}, r"line 3: score is '6O', not a finite number"),
+        (GOOD.replace("50", "NA"), {}, r"no setting has a run with prompt weight 0 and a score"),
         ("x,prompt_weight,response_weight,seed,f1\na,0,1,0,5\na,0,1,0,6", {}, r"stand on line 2 already(.|\n)*a column of its own"),
         (GOOD.replace("60", "60,7"), {}, r"line 3: 5 values for 4 columns"),
         (GOOD + "a,1,1,61\n", {}, r"line 4: weights \(1, 1\) of this setting stand on line 3 already(.|\n)*column 'seed'"),
@@ -269,6 +271,154 @@ def test_files_that_are_no_tables(tmp_path: Path, capsys: pytest.CaptureFixture[
     for name, message in (("binary.csv", "not a CSV file in UTF-8"), ("absent.csv", "no such file or directory"), (".", "not a study")):
         assert cli.main(["study", "best", str(tmp_path / name)]) == 2
         assert message in capsys.readouterr().err
+
+
+# what is read as a setting, what as a score, and which runs are left out
+
+
+def shown(path: Path, text: str, *flags: str) -> list[str]:
+    """The lines that the command prints about a table."""
+    path.write_text(text.replace(" ", ""), encoding="utf-8")
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        assert cli.main(["study", "best", str(path), *flags]) == 0
+    return out.getvalue().splitlines()
+
+
+def grid(name: str, values: Sequence[object]) -> str:
+    """A table of two weightings and two seeds at every value of a column."""
+    lines = [f"prompt_weight,response_weight,{name},seed,acc"]
+    for i, value in enumerate(values):
+        lines += [f"{p},{1 - p},{value},{2 * i + s},{50 + 5 * p + 20 * i + s + p * s}" for p in (0, 0.2) for s in (0, 1)]
+    return "\n".join(lines) + "\n"
+
+
+@pytest.mark.parametrize("name", ["rank", "beta", "alpha", "lora_rank", "lr", "Learning Rate", "epochs", "batch-size", "warmup", "dropout"])
+def test_a_known_hyperparameter_is_a_setting_and_unlike_runs_are_not_pooled(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text(grid(name, (8, 64)), encoding="utf-8")
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        assert cli.main(["study", "best", str(path)]) == 0
+    lines = out.getvalue().splitlines()
+    assert lines[0] == f"settings: {name}; scores: acc; runs of one setting differ in seed"
+    assert "2 settings, 2 pairs of weights" in lines[1]
+
+
+def test_lines_of_one_cell_that_differ_in_another_number_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text(grid("gamma", (8, 64)), encoding="utf-8")
+    assert cli.main(["study", "best", str(path), "--metric", "acc"]) == 2
+    err = capsys.readouterr().err
+    assert "line 6: 'gamma' is '64', but '8' on line 2" in err
+    assert "--settings gamma" in err
+    lines = shown(path, grid("gamma", (8, 64)), "--settings", "gamma")
+    assert lines[0].startswith("settings: gamma; scores: acc;")
+    assert "2 settings" in lines[1]
+    lines = shown(path, grid("gamma", (8, 64)), "--settings", "none", "--metric", "acc")
+    assert lines[0].startswith("settings: none; scores: gamma, acc;")
+    assert "1 settings" in lines[1]
+
+
+def test_two_scores_of_one_run_need_no_telling(tmp_path: Path) -> None:
+    text = "prompt_weight,response_weight,seed,accuracy,rougeL,val_loss\n" + "".join(
+        f"{p},1,{s},{50 + s + 5 * p},{20 + 3 * s},{2 - s}\n" for p in (0, 1) for s in (0, 1)
+    )
+    assert shown(tmp_path / "t.csv", text, "--metric", "accuracy")[0].startswith("settings: none; scores: accuracy, rougeL, val_loss;")
+
+
+def test_columns_are_what_the_user_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "t.csv"
+    named = grid("alpha", (8, 64)).replace("acc", "note")
+    lines = shown(path, named, "--metric", "alpha", "--settings", "none")
+    assert lines[0].startswith("settings: none; scores: alpha, note;"), "a hyperparameter is a score where it is named as one"
+    text = grid("gamma", (8, 64))
+    for settings, message in (
+        ("gama", "did you mean 'gamma'"),
+        ("gamma,seed", "seed"),
+        ("prompt_weight", "prompt_weight"),
+        ("acc,gamma", "acc"),
+    ):
+        path.write_text(text, encoding="utf-8")
+        assert cli.main(["study", "best", str(path), "--metric", "acc", "--settings", settings]) == 2
+        assert message in capsys.readouterr().err
+    study = make_study(tmp_path / "study", {(0, 1): [0.5, 0.51], (1, 1): [0.8, 0.82]})
+    assert cli.main(["study", "best", str(study), "--settings", "gamma"]) == 2
+    assert "--settings" in capsys.readouterr().err
+
+
+def test_the_columns_of_the_long_form_and_of_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["study", "best", str(PUBLISHED), "--metric", "average", "--where", "stage=sft"]) == 0
+    first = capsys.readouterr().out.splitlines()[0]
+    scores = "AlpacaEval, BBH, IFEval, MMLU, MT-Bench, average, posix"
+    assert first == f"settings: stage, data, model; scores (in column metric): {scores}; no column tells runs of one setting apart"
+    assert cli.main(["study", "best", str(PUBLISHED), "--metric", "average", "--where", "stage=sft", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["columns"] == {"settings": ["stage", "data", "model"], "scores": scores.split(", "), "seeds": False}
+
+
+def test_a_number_is_one_setting_however_it_is_written(tmp_path: Path) -> None:
+    text = "prompt_weight,response_weight,lr,seed,acc\n0,1,1e-4,0,50\n0,1,0.0001,1,51\n1,1,1e-4,0,60\n1,1,0.00010,1,62\n"
+    assert "1 settings" in shown(tmp_path / "t.csv", text)[1]
+
+
+@pytest.mark.parametrize("gap", ["", "nan", "NaN", "NA", "N/A", "-", "inf", "-inf", "None", "null"])
+def test_a_run_without_a_score_is_left_out_counted_and_named(tmp_path: Path, capsys: pytest.CaptureFixture[str], gap: str) -> None:
+    lines = ["model,prompt_weight,response_weight,seed,acc"]
+    lines += [f"{m},{p},1,{s},{50 + 5 * p + s + p * s}" for m in "ab" for p in (0, 1, 3) for s in (0, 1, 2)]
+    whole, torn = "\n".join(lines), "\n".join([*lines[:5], f"a,1,1,1,{gap}", *lines[6:]])
+    path = tmp_path / "t.csv"
+    path.write_text(torn + "\n", encoding="utf-8")
+    assert cli.main(["study", "best", str(path)]) == 0
+    out = capsys.readouterr().out
+    assert f"left out: 1 run without a score: line 6 (a (1, 1) seed 1: '{gap}')" in out
+    assert cli.main(["study", "best", str(path), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [(run["line"], run["value"]) for run in found["without_score"]] == [(6, gap)]
+    path.write_text("\n".join(line for line in torn.splitlines() if line != f"a,1,1,1,{gap}") + "\n", encoding="utf-8")
+    assert cli.main(["study", "best", str(path), "--json"]) == 0
+    alone = json.loads(capsys.readouterr().out)
+    assert (found["settings"], found["finding"]) == (alone["settings"], alone["finding"]), "as if the line were not there"
+    path.write_text(whole + "\n", encoding="utf-8")
+    assert cli.main(["study", "best", str(path)]) == 0
+    assert "left out" not in capsys.readouterr().out
+
+
+def test_a_setting_whose_conventional_runs_have_no_score_is_left_out_and_named(tmp_path: Path) -> None:
+    text = "model,prompt_weight,response_weight,seed,acc\n" + "".join(
+        f"{m},{p},1,{s},{'nan' if m == 'b' and p == 0 else 50 + 5 * p + s + p * s}\n" for m in "abc" for p in (0, 1) for s in (0, 1)
+    )
+    lines = shown(tmp_path / "t.csv", text)
+    assert "2 settings, 2 pairs of weights" in lines[1]
+    assert any("left out: 2 runs without a score" in line for line in lines)
+    assert any(line.startswith("left out: b, ") and "conventional" in line for line in lines)
+
+
+def test_a_table_without_any_score_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(HoldfastError, match=r"no line has a score in 'acc'"):
+        said(tmp_path / "t.csv", "prompt_weight,response_weight,acc\n0,1,nan\n1,1,\n", metric="acc")
+    with pytest.raises(HoldfastError, match=r"line 3: acc is '5O', not a finite number"):
+        said(tmp_path / "t.csv", "prompt_weight,response_weight,acc\n0,1,50\n1,1,5O\n")
+
+
+def test_an_unclosed_quote_names_its_row_and_long_fields_are_read(tmp_path: Path) -> None:
+    head = "model,prompt_weight,response_weight,acc\n"
+    for text in (head + 'a,0,1,50\n"a,1,1,60\na,0.5,1,55\n', head + 'a,0,1,50\n"a,1,1,60\na,0.5,"1,55\n'):
+        with pytest.raises(HoldfastError, match=r"t\.csv, line 3: .*quote"):
+            said(tmp_path / "t.csv", text)
+    long = "x" * 200_000
+    assert "1 settings" in said(tmp_path / "t.csv", f'note,{head}"{long}",a,0,1,50\n"{long}",a,1,1,60\n')
+
+
+def test_noise_that_rounding_hides_is_not_said_to_be_absent(tmp_path: Path) -> None:
+    """Whole numbers: runs of one ratio differ by a point, at every ratio by the same one."""
+    text = said(tmp_path / "t.csv", "prompt_weight,response_weight,seed,acc\n0,1,0,50\n0,1,1,51\n1,1,0,60\n1,1,1,61")
+    assert "no noise is seen between runs of one ratio" not in text
+    assert "Nothing is supported: runs of one ratio differ" in text
+    assert "rounding" in text
+    spread = said(tmp_path / "t.csv", "prompt_weight,response_weight,seed,acc\n0,1,0,5\n0,1,1,5\n1,1,0,6\n1,1,1,6")
+    assert "no noise is seen between runs of one ratio" in spread
+    mixed = "model,prompt_weight,response_weight,seed,acc\na,0,1,0,50\na,0,1,1,51\na,1,1,0,60\na,1,1,1,61\n"
+    mixed += "b,0,1,0,50\nb,0,1,1,51\nb,1,1,0,60\nb,1,1,1,60.5\n"
+    assert "none is tested: in 1 of 2 settings no noise can be seen" in said(tmp_path / "t.csv", mixed)
 
 
 # a study directory

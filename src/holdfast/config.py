@@ -614,6 +614,9 @@ class BestConfig(RunConfig):
     """Which score. Default: the one the study was made for, or the only one of the table."""
     where: str = ""
     """Use only these lines of a table: column=value, comma separated. Of a study with several models or data sets: group=NAME."""
+    settings: str = ""
+    """Columns of a table that say which setting a run belongs to though they hold numbers, comma separated, or none; every other column of
+    numbers is a score then. Text, and known hyperparameters such as rank or learning_rate, need not be named."""
     lower_is_better: bool = False
     """Smaller scores are better. Known without being told of a study's own metrics and of names with a word such as nll, loss, error,
     wer, perplexity or posix."""

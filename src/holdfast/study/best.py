@@ -7,7 +7,6 @@ Out: from a study the chosen TuneConfig as YAML on stdout and the finding on std
 from __future__ import annotations
 
 import dataclasses
-import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,33 +14,9 @@ from typing import Any
 from holdfast.config import BestConfig, RunConfig, TuneConfig
 from holdfast.errors import HoldfastError
 from holdfast.runs import read_json, write_json, write_text
+from holdfast.study.columns import lower_is_better
 from holdfast.study.measures import direction
 from holdfast.study.outcomes import read_rows
-
-_LOWER = frozenset(
-    (
-        "nll",
-        "loss",
-        "perplexity",
-        "ppl",
-        "posix",
-        "psi",
-        "empty",
-        "error",
-        "errors",
-        "err",
-        "wer",
-        "cer",
-        "ter",
-        "mse",
-        "rmse",
-        "mae",
-        "bpb",
-    )
-)
-"""Words in the name of a metric which say that smaller is better."""
-_LOWER_ENDINGS = ("loss", "nll", "perplexity", "ppl")
-"""Ends of such words, as in ``valloss``."""
 
 
 def best(config: BestConfig) -> dict[str, Any]:
@@ -61,12 +36,6 @@ def best(config: BestConfig) -> dict[str, Any]:
     return _of_study(config, source) if source.is_dir() else _of_table(config, source)
 
 
-def lower_is_better(metric: str) -> bool:
-    """Whether the name of a metric says, in a word of its own or at the end of one, that smaller is better."""
-    words = [word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+", metric)]
-    return any(word in _LOWER or (word.endswith(_LOWER_ENDINGS) and word != "gloss") for word in words)
-
-
 def _higher_is_better(metric: str, config: BestConfig, declared: bool | None = None) -> bool:
     """The direction of a metric: declared by the study, else told by a flag, else by its name."""
     if config.lower_is_better and config.higher_is_better:
@@ -84,7 +53,7 @@ def _of_table(config: BestConfig, path: Path) -> dict[str, Any]:
     from holdfast.study.reanalysis import analyse, as_text
     from holdfast.study.table import read_table
 
-    table = read_table(path, config.metric, config.where)
+    table = read_table(path, config.metric, config.where, config.settings)
     higher = _higher_is_better(table.metric, config)
     found = {"command": "study best", "source": str(path)} | analyse(table, higher_is_better=higher, seed=config.seed)
     _keep(config, found)
@@ -96,6 +65,8 @@ def _of_table(config: BestConfig, path: Path) -> dict[str, Any]:
 def _of_study(config: BestConfig, path: Path) -> dict[str, Any]:
     from holdfast.study.select import select
 
+    if config.settings:
+        raise HoldfastError("--settings names columns of a table; a study knows its settings", hint="leave it out")
     rows, metric, higher = _open_study(path, config)
     selection = select(rows, metric=metric, higher_is_better=higher, seed=config.seed, root=path)
     tune = _tune_config(path, next(r for r in rows if r["setting_name"] == selection["chosen"] and r["status"] == "done"))

@@ -59,7 +59,14 @@ def analyse(table: Table, *, higher_is_better: bool, seed: int = 0) -> dict[str,
         HoldfastError: a setting without a conventional run, or one that scores 0 (relative gains do not exist).
     """
     sign = 1.0 if higher_is_better else -1.0
-    grids = [_grid(name, [r for r in table.runs if r.setting == name], table) for name in dict.fromkeys(r.setting for r in table.runs)]
+    names = list(dict.fromkeys(r.setting for r in table.runs))
+    lost = [name for name in names if _lost_reference(name, table)]
+    if len(lost) == len(names):
+        raise HoldfastError(
+            "no setting has a run with prompt weight 0 and a score, so there is no conventional tuning to compare with",
+            hint=f"the scores on lines {', '.join(str(run['line']) for run in table.without_score[:10])} are missing",
+        )
+    grids = [_grid(name, [r for r in table.runs if r.setting == name], table) for name in names if name not in lost]
     cells = [c for c in grids[0].score if all(c in g.score for g in grids)]
     if not cells:
         raise HoldfastError("no pair of weights was run in every setting, so settings cannot be compared", hint="narrow down with --where")
@@ -68,6 +75,10 @@ def analyse(table: Table, *, higher_is_better: bool, seed: int = 0) -> dict[str,
         "metric": table.metric,
         "higher_is_better": higher_is_better,
         "setting_columns": list(table.columns),
+        "columns": {"settings": list(table.settings), "scores": list(table.scores), "seeds": table.seeds},
+        "about": table.about,
+        "without_score": table.without_score,
+        "without_reference": [" ".join(name) for name in lost],
         "cells": len({r.cell for g in grids for r in g.runs}),
         "classes": len({share(*r.cell) for g in grids for r in g.runs}),
         "settings": _with_holm([_one(g, sign, seed) for g in grids]),
@@ -92,7 +103,7 @@ def conclude(found: dict[str, Any]) -> str:
     if found["alike"]:
         return "Nothing can be said: all runs of a setting scored exactly alike."
     if not any(s["noise_sd"] for s in settings):
-        why = "no noise is seen between runs of one ratio" if any(s["noise_df"] for s in settings) else "no cell was run twice"
+        why = _no_noise(settings)
         return f"Nothing is supported: {why}, so how much of it is luck is unknown (best cells gain {best} on average)."
     if clear:
         yes.append(f"in {len(clear)} of {len(settings)} settings a weighting beats conventional tuning beyond the noise of identical runs")
@@ -111,23 +122,40 @@ def conclude(found: dict[str, Any]) -> str:
         no.append(
             f"the size of the best cells' gain ({best}; the best of {identical['runs']} identical runs gains {_percent(identical['gain'])})"
         )
+    silent = sum(not s["noise_sd"] for s in settings)
+    if silent:
+        no.append(f"anything of single settings where none is tested: in {silent} of {len(settings)} settings no noise can be seen")
     parts = [f"Supported: {'; '.join(yes)}." if yes else "", f"Not supported: {'; '.join(no)}." if no else ""]
     return " ".join(filter(None, parts))
 
 
+def _no_noise(settings: list[dict[str, Any]]) -> str:
+    """Why there is no noise to be seen in any setting."""
+    if any(s["shifted"] for s in settings):
+        return (
+            "runs of one ratio differ, but from seed to seed by the same at every ratio, to the last digit given: noise beyond the luck "
+            "of a seed is hidden by rounding or absent"
+        )
+    if any(s["noise_df"] for s in settings):
+        return "no noise is seen between runs of one ratio, which agree to the last digit given"
+    return "no cell was run twice"
+
+
 def as_text(found: dict[str, Any]) -> str:
-    """The figures for people."""
+    """The figures for people. The first line says what was read as what."""
     identical, fixed = found["identical"], found["fixed"]
     names = [s["setting"] or "all" for s in found["settings"]]
     width = max(7, *map(len, names))
     lines = [
+        found["about"],
         f"{found['metric']} ({direction(found['higher_is_better'])}): {len(names)} settings, {found['cells']} pairs of weights, "
         f"{found['classes']} distinct trainings",
+        *_left_without(found),
         "",
         f"{'setting':<{width}}  {'conv.':>8}  {'identical':>9}  {'best':>8}  {'at':<10}  {'gain %':>7}  {'noise sd':>8}  {'p':>7}",
     ]
     for name, s in zip(names, found["settings"], strict=True):
-        noise = "-" if s["noise_sd"] is None else f"{s['noise_sd']:.2g}"
+        noise = "-" if s["noise_sd"] is None or s["shifted"] else f"{s['noise_sd']:.2g}"
         p = "-" if s["p"] is None else f"{s['p']:.4f}"
         note = "  re-run of conventional tuning" if s["rerun"] else ""
         note += "" if s["conventional_name"] == "(0, 1)" else f"  conv. is {s['conventional_name']}, as there is no (0, 1)"
@@ -157,6 +185,26 @@ def as_text(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _left_without(found: dict[str, Any]) -> list[str]:
+    """Lines that name what has been left out."""
+    lost, lines = found["without_score"], []
+    if lost:
+        named = [
+            f"line {run['line']} ({' '.join(filter(None, (run['setting'], run['weights'], run['seed'] and 'seed ' + run['seed'])))}"
+            f": '{run['value']}')"
+            for run in lost
+        ]
+        lines.append(f"left out: {len(lost)} run{'s' * (len(lost) > 1)} without a score: {', '.join(named)}")
+    return lines + [f"left out: {name}, as no conventional run of it has a score" for name in found["without_reference"]]
+
+
+def _lost_reference(name: tuple[str, ...], table: Table) -> bool:
+    """Whether a setting has no conventional run with a score, but one without."""
+    if any(share(*r.cell) == 0 for r in table.runs if r.setting == name and any(r.cell)):
+        return False
+    return any(run["conventional"] and run["setting"] == " ".join(name) for run in table.without_score)
+
+
 def _grid(name: tuple[str, ...], runs: list[Run], table: Table) -> Grid:
     tuned = [r for r in runs if any(r.cell)]
     untuned = [r.value for r in runs if not any(r.cell)]
@@ -164,7 +212,11 @@ def _grid(name: tuple[str, ...], runs: list[Run], table: Table) -> Grid:
     where = " ".join(name) or "the table"
     usual = max((c for c in score if share(*c) == 0), key=lambda c: (c[1] == 1, c[1]), default=None)
     if usual is None:
-        raise HoldfastError(f"{where} has no run with prompt weight 0, so there is no conventional tuning to compare with")
+        read = ", ".join(table.columns)
+        raise HoldfastError(
+            f"{where} has no run with prompt weight 0, so there is no conventional tuning to compare with",
+            hint=f"'{where}' is a setting because these columns are read as settings: {read}" if read else None,
+        )
     if score[usual] == 0:
         raise HoldfastError(f"{where}: conventional tuning scores 0 in {table.metric}, so relative gains do not exist")
     return Grid(name, tuned, score, usual, statistics.fmean(untuned) if untuned else None)
@@ -191,8 +243,19 @@ def _one(grid: Grid, sign: float, seed: int) -> dict[str, Any]:
         "gain": sign * grid.gain(grid.score[best]) + 0.0,  # no -0.00
         "noise_sd": math.sqrt(fit.variance) if fit.df else None,
         "noise_df": fit.df,
+        "shifted": _shifted(grid, fit),
         "p": p,
     }
+
+
+def _shifted(grid: Grid, fit: st.Fit) -> bool:
+    """Whether runs of one ratio differ and yet leave no noise, as every seed moves all ratios by the same."""
+    if not fit.df or fit.variance > 0:
+        return False
+    values: dict[float, list[float]] = {}
+    for run in grid.runs:
+        values.setdefault(share(*run.cell), []).append(run.value)
+    return any(len(own) > 1 and not st.alike(np.array(own)) for own in values.values())
 
 
 def _ratios_fit(grid: Grid) -> st.Fit:

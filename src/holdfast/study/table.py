@@ -5,9 +5,12 @@ In: a CSV file with a header, one run per line. Out: the scores of one metric, c
     model,data,prompt_weight,response_weight,seed,exact_match,posix        wide: one column per score
     model,data,prompt_weight,response_weight,seed,metric,value             long: one line per score
 
-``prompt_weight`` and ``response_weight`` must be there, ``seed`` may. In the wide form columns with numbers are scores; columns of text,
-and those named as an option of ``holdfast tune`` (learning_rate, ...), say which setting (model, data, ...) a run belongs to. In the long
-form every other column does. Weights (0, 0) are the untuned model.
+``prompt_weight`` and ``response_weight`` must be there, ``seed`` may. In the wide form columns of text, known hyperparameters
+(``columns.is_setting``) and those that the user names say which setting (model, data, rank, ...) a run belongs to; other columns of numbers
+are scores. In the long form every other column is a setting. Weights (0, 0) are the untuned model.
+
+A number that might be either is a score only where nothing hangs on it: where runs of one setting and pair of weights differ in it, and its
+name does not say that it is measured, the user has to say what it is. A run without a score is left out and kept on record.
 """
 
 from __future__ import annotations
@@ -15,18 +18,21 @@ from __future__ import annotations
 import contextlib
 import csv
 import math
-from dataclasses import dataclass, fields
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from holdfast.config import TuneConfig
 from holdfast.errors import HoldfastError, nearest
+from holdfast.study.columns import is_score, is_setting
 from holdfast.tune.weights import check_weight
 
 WEIGHTS = ("prompt_weight", "response_weight")
 SEED = "seed"
 LONG = ("metric", "value")
-SETTINGS = {f.name for f in fields(TuneConfig)} | {"base", "base_model", "dataset", "group", "setting", "stage", "twin", "lr", "size"}
-"""Columns that are no scores, even if they hold numbers."""
+_NO_SCORE = frozenset(("", "na", "n/a", "#n/a", "-", "--", "none", "null"))
+"""Beside what reads as a number that is not finite: what tables hold where a run has no score."""
+_LONGEST = 2**31 - 1
 
 Record = tuple[int, dict[str, str]]  # line number, column -> text
 
@@ -49,17 +55,36 @@ class Table:
     """The setting columns that tell lines apart."""
     metric: str
     runs: list[Run]
+    settings: tuple[str, ...]
+    """All columns that are read as settings."""
+    scores: tuple[str, ...]
+    """All columns of scores, in the long form all metrics."""
+    long: bool
+    seeds: bool
+    """Whether there is a column of seeds."""
+    without_score: list[dict[str, Any]]
+    """The runs that are left out: ``line``, ``setting`` (values of ``columns``), ``weights``, whether they are
+    ``conventional``, ``seed``, and ``value``: what stands there."""
+
+    @property
+    def about(self) -> str:
+        """What the columns are read as, one line."""
+        scores = "scores (in column metric)" if self.long else "scores"
+        seeds = "runs of one setting differ in seed" if self.seeds else "no column tells runs of one setting apart"
+        return f"settings: {', '.join(self.settings) or 'none'}; {scores}: {', '.join(self.scores)}; {seeds}"
 
 
-def read_table(path: Path, metric: str = "", where: str = "") -> Table:
+def read_table(path: Path, metric: str = "", where: str = "", settings: str = "") -> Table:
     """Read the scores of one metric.
 
     Args:
         metric: which score; may be left out where there is only one.
         where: ``column=value,...``: only these lines.
+        settings: ``column,...``: these are settings, and all other numbers scores; ``none``: there are no further settings.
 
     Raises:
-        HoldfastError: no such file, a missing column, a value that is no number, two lines for one run, an unknown metric or filter.
+        HoldfastError: no such file, a missing column, a value that is no number, two lines for one run, runs of one setting that differ
+            in a number which may be a setting, an unknown metric, filter or column.
     """
     header, records = _read(path)
     for name in WEIGHTS:
@@ -68,35 +93,81 @@ def read_table(path: Path, metric: str = "", where: str = "") -> Table:
     long = all(name in header for name in LONG)
     records = _filtered(records, where, header, path)
     others = [name for name in header if name not in (*WEIGHTS, SEED, *(LONG if long else ()))]
-    numeric = [] if long else [name for name in others if name not in SETTINGS and _numeric(name, records)]
+    told = _told(settings, others, path)
+    numeric = [] if long else [n for n in others if n not in told and _scored(n, metric, records)]
     scores = sorted({record["metric"] for _, record in records}) if long else numeric
-    metric = _metric(metric, scores, path)
+    metric = _metric(metric, scores, path, told)
     kept = [(line, record) for line, record in records if not long or record["metric"] == metric]
-    columns = tuple(n for n in others if (long or n not in scores) and len({record[n] for _, record in kept}) > 1)
-    return Table(columns, metric, _runs(kept, columns, "value" if long else metric, path))
+    column = "value" if long else metric
+    named = tuple(name for name in others if long or name not in scores)
+    kept = _one_spelling(kept, (*named, SEED))
+    varied = tuple(name for name in named if len({record[name] for _, record in kept}) > 1)
+    scored = [(line, record) for line, record in kept if not _missing(record[column])]
+    if not scored:
+        raise HoldfastError(f"{path}: no line has a score in '{metric}'", hint="a score is a finite number")
+    runs = _runs(scored, varied, column, path, () if long or settings else tuple(n for n in scores if n != metric and not is_score(n)))
+    lost = [_lost(line, record, varied, column) for line, record in kept if _missing(record[column])]
+    return Table(varied, metric, runs, named, tuple(scores), long, SEED in header, lost)
+
+
+def _told(settings: str, others: list[str], path: Path) -> set[str]:
+    """The columns that the user has named as settings."""
+    names = [name.strip() for name in settings.split(",") if name.strip()]
+    if names == ["none"] and "none" not in others:
+        return set()
+    for name in names:
+        if name in (*WEIGHTS, SEED):
+            raise HoldfastError(f"--settings {settings}: {name} has a meaning of its own", hint="name columns that tell settings apart")
+        if name not in others:
+            columns = ", ".join(others) or "none"
+            raise HoldfastError(
+                f"--settings {settings}: {path} has no column '{name}' to be one; there are {columns}", hint=nearest(name, others)
+            )
+    return set(names)
 
 
 def _read(path: Path) -> tuple[list[str], list[Record]]:
+    limit = csv.field_size_limit(_LONGEST)  # a prompt or an answer may stand beside a score
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file)
-            header = [name.strip() for name in next(reader, [])]
+            lines = _lines(csv.reader(file, strict=True), path)
+            header = [name.strip() for name in next(lines, (0, []))[1]]
             records = []
-            for fields in reader:
-                if not fields:
+            for line, values in lines:
+                if not values:
                     continue
-                if len(fields) != len(header):
-                    raise HoldfastError(f"{path}, line {reader.line_num}: {len(fields)} values for {len(header)} columns")
-                records.append((reader.line_num, dict(zip(header, (f.strip() for f in fields), strict=True))))
+                if len(values) != len(header):
+                    raise HoldfastError(f"{path}, line {line}: {len(values)} values for {len(header)} columns")
+                records.append((line, dict(zip(header, (v.strip() for v in values), strict=True))))
     except OSError as error:
         raise HoldfastError(f"{path}: {error.strerror}") from error
     except (UnicodeDecodeError, csv.Error) as error:
         raise HoldfastError(f"{path}: not a CSV file in UTF-8 ({error})") from error
+    finally:
+        csv.field_size_limit(limit)
     if not records:
         raise HoldfastError(f"{path}: no data", hint="the first line names the columns, every other line is a run")
     if len(set(header)) < len(header):
         raise HoldfastError(f"{path}: column '{next(n for n in header if header.count(n) > 1)}' appears twice")
     return header, records
+
+
+def _lines(reader: Any, path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Records with the number of the line on which each begins. A quote that is not closed would swallow all lines after it."""
+    while True:
+        line = reader.line_num + 1
+        try:
+            values = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            if "unexpected end" not in str(error) and "expected after" not in str(error):
+                raise
+            raise HoldfastError(
+                f"{path}, line {line}: a quote opens a value and does not close it where the value ends",
+                hint='a value with quotes in it is written "like ""this"""',
+            ) from error
+        yield line, values
 
 
 def _filtered(records: list[Record], where: str, header: list[str], path: Path) -> list[Record]:
@@ -117,49 +188,110 @@ def _filtered(records: list[Record], where: str, header: list[str], path: Path) 
     return records
 
 
-def _metric(metric: str, scores: list[str], path: Path) -> str:
+def _metric(metric: str, scores: list[str], path: Path, told: set[str]) -> str:
+    if metric in told:
+        raise HoldfastError(f"--metric {metric}: --settings says that it is a setting", hint="leave it out of one of the two")
     if not scores:
-        raise HoldfastError(f"{path}: no column of scores", hint="a score is a column of numbers that is no option of `holdfast tune`")
+        raise HoldfastError(
+            f"{path}: no column of scores", hint="a score is a column of numbers that is no known hyperparameter, or that --metric names"
+        )
     if metric and metric not in scores:
         raise HoldfastError(f"{path}: no scores '{metric}'; there are {', '.join(scores)}", hint=nearest(metric, scores))
     if not metric and len(scores) > 1:
-        raise HoldfastError(f"{path} holds several scores: {', '.join(scores)}", hint="choose one with --metric")
+        raise HoldfastError(
+            f"{path} holds several scores: {', '.join(scores)}", hint="choose one with --metric; --settings names those that are none"
+        )
     return metric or scores[0]
 
 
-def _runs(records: list[Record], columns: tuple[str, ...], value: str, path: Path) -> list[Run]:
-    seen: dict[tuple[object, ...], int] = {}
+def _runs(records: list[Record], columns: tuple[str, ...], value: str, path: Path, unclear: tuple[str, ...]) -> list[Run]:
+    first_of: dict[tuple[object, ...], int] = {}
     runs = []
     for line, record in records:
         place = f"{path}, line {line}"
         weights = [check_weight(_number(record, name, place), name, place) for name in WEIGHTS]
         run = Run(tuple(record[c] for c in columns), (weights[0], weights[1]), record.get(SEED, ""), _number(record, value, place))
-        first = seen.setdefault((run.setting, run.cell, run.seed), line)
+        runs.append(run)
+    _check_alike(records, runs, unclear, path)
+    for (line, record), run in zip(records, runs, strict=True):
+        first = first_of.setdefault((run.setting, run.cell, run.seed), line)
         if first != line:
             raise HoldfastError(
-                f"{place}: weights ({weights[0]:g}, {weights[1]:g}) of this setting stand on line {first} already",
+                f"{path}, line {line}: weights ({run.cell[0]:g}, {run.cell[1]:g}) of this setting stand on line {first} already",
                 hint="what tells the two apart needs a column of its own"
                 if SEED in record
                 else "runs of one setting that differ in their seed need a column 'seed'",
             )
-        runs.append(run)
     return runs
 
 
+def _check_alike(records: list[Record], runs: list[Run], unclear: tuple[str, ...], path: Path) -> None:
+    """Runs that would be pooled do not differ in a number that may be a setting."""
+    for name in unclear:
+        first_of: dict[tuple[object, ...], tuple[int, str]] = {}
+        for (line, record), run in zip(records, runs, strict=True):
+            first, value = first_of.setdefault((run.setting, run.cell), (line, record[name]))
+            if _spelling(value) != _spelling(record[name]):
+                raise HoldfastError(
+                    f"{path}, line {line}: '{name}' is '{record[name]}', but '{value}' on line {first}, which has the same weights and "
+                    "setting: a setting or a score?",
+                    hint=f"--settings {name} if such runs are unlike; if it is a score, --settings with the numbers that are none, or "
+                    "--settings none",
+                )
+
+
+def _lost(line: int, record: dict[str, str], columns: tuple[str, ...], value: str) -> dict[str, Any]:
+    prompt, response = (_spelling(record[name]) for name in WEIGHTS)
+    pair = ", ".join(f"{w:g}" if isinstance(w, float) else w for w in (prompt, response))
+    return {
+        "line": line,
+        "setting": " ".join(record[c] for c in columns),
+        "weights": f"({pair})",
+        "conventional": prompt == 0 and response != 0,
+        "seed": record.get(SEED, ""),
+        "value": record[value],
+    }
+
+
 def _number(record: dict[str, str], name: str, place: str) -> float:
-    try:
-        value = float(record[name])
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise HoldfastError(f"{place}: {name} is '{record[name]}', not a finite number", hint="leave out the line of a run without a score")
+    value = _spelling(record[name])
+    if not isinstance(value, float):
+        raise HoldfastError(
+            f"{place}: {name} is '{record[name]}', not a finite number", hint="where a run has no score, leave its cell empty or write nan"
+        )
     return value
 
 
-def _numeric(name: str, records: list[Record]) -> bool:
-    """Whether a column is meant as numbers: one of its values is. Another that is not is an error, not a setting."""
-    for _, record in records:
-        with contextlib.suppress(ValueError):
-            float(record[name])
-            return True
+def _missing(text: str) -> bool:
+    """Whether this is how a table says that there is no score."""
+    if text.lower() in _NO_SCORE:
+        return True
+    with contextlib.suppress(ValueError):
+        return not math.isfinite(float(text))
     return False
+
+
+def _spelling(text: str) -> float | str:
+    """A finite number as such, so that 1e-4 is 0.0001; else the text."""
+    with contextlib.suppress(ValueError):
+        if math.isfinite(value := float(text)):
+            return value
+    return text
+
+
+def _one_spelling(records: list[Record], names: tuple[str, ...]) -> list[Record]:
+    """The records with every number of a setting written as it is first."""
+    first: dict[tuple[str, float | str], str] = {}
+    return [
+        (line, record | {n: first.setdefault((n, _spelling(record[n])), record[n]) for n in names if n in record})
+        for line, record in records
+    ]
+
+
+def _scored(name: str, metric: str, records: list[Record]) -> bool:
+    """Whether a column is meant as scores: one of its values is a number, and it is no known hyperparameter or is the metric that is asked
+    for. Another value that is neither a number nor missing is an error, not a setting."""
+    values = [record[name] for _, record in records]
+    if name == metric and all(map(_missing, values)):
+        return True
+    return (name == metric or not is_setting(name)) and any(isinstance(_spelling(value), float) for value in values)
