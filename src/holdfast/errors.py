@@ -25,6 +25,10 @@ class HoldfastError(Exception):
         return f"{self.message}\n  hint: {self.hint}" if self.hint else self.message
 
 
+class DivergedError(HoldfastError):
+    """A training whose loss is no number any more: it would end so again, and most likely with other seeds, too."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """A hint that names the known name nearest to an unknown one, or None if there is none near."""
     near = difflib.get_close_matches(name, list(known), n=1)

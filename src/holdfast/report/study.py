@@ -67,7 +67,9 @@ def _facts(study: Study) -> Facts:
     summary, selection = study.run.summary, study.selection
     counts, noise, naive = (found or {} for found in (summary.get("trials"), selection.get("noise"), selection.get("naive")))
     planned = study.run.resolved.get("trials")
-    failed, stopped = (sum(row.get("status") == status for row in study.run.of_kind("trial")) for status in ("failed", "stopped"))
+    done, stopped, failed = _ended(study)
+    planned = counts.get("planned", len(planned) if isinstance(planned, list) else None)
+    rest = max(0, planned - done - stopped - failed) if planned else 0
     chosen, conventional = study.named("chosen"), study.named("conventional")
     pairs: list[tuple[str, Cell]] = [
         ("metric", f"{study.metric} ({study.better(study.metric)} is better)" if study.metric else None),
@@ -82,13 +84,22 @@ def _facts(study: Study) -> Facts:
         ("naive best of all on test", naive.get("setting_name")),
         ("untuned model", (study.base.get("test") or {}).get(study.metric)),
         ("distinct trainings", len(study.settings)),
-        ("trials planned", counts.get("planned", len(planned) if isinstance(planned, list) else None)),
-        ("trials done", counts.get("done", len(study.trials))),
-        ("trials failed", counts.get("failed", failed)),
-        ("trials stopped early", counts.get("stopped", stopped) or None),
+        ("trials planned", planned),
+        ("trials done", done),
+        ("trials failed", failed),
+        ("trials stopped early", stopped or None),
+        ("trials not started" if summary else "trials not started or still at work", rest or None),
         ("runs asked for", counts.get("merged_from")),
     ]
     return Facts([(name, value) for name, value in pairs if value is not None])
+
+
+def _ended(study: Study) -> tuple[int, int, int]:
+    """How many trials are done, stopped early and failed, as the summary says it, else by their rows."""
+    counts = study.run.summary.get("trials") or {}
+    status = {str(row.get("trial")): row.get("status") for row in study.run.of_kind("trial")}
+    done, stopped, failed = (counts.get(name, sum(s == name for s in status.values())) for name in ("done", "stopped", "failed"))
+    return done, stopped, failed
 
 
 def _planes(study: Study) -> list[Part]:

@@ -16,7 +16,7 @@ from holdfast.errors import HoldfastError
 from holdfast.runs import read_json, write_json, write_text
 from holdfast.study.columns import lower_is_better
 from holdfast.study.measures import direction
-from holdfast.study.outcomes import read_rows
+from holdfast.study.outcomes import count_trials, in_words, read_rows
 
 
 def best(config: BestConfig) -> dict[str, Any]:
@@ -76,13 +76,26 @@ def _of_study(config: BestConfig, path: Path) -> dict[str, Any]:
         options = ", ".join(f"{name}: {value}" for name, value in then["align"].items())
         comment += f"\nMeasured after `holdfast align` of the tuned model, with {options}. This file is the tuning alone."
     found = {"command": "study best", "source": str(path), "metric": metric, "higher_is_better": higher, **selection}
-    found |= {"tune": tune, "then": then}
+    trials = _trials(path, rows)
+    found |= {"tune": tune, "then": then} | ({"trials": trials} if trials else {})
     yaml = as_yaml(tune, comment)
     _keep(config, found, yaml)
     if not config.json:
         print(yaml, end="")
         print(selection["finding"], file=sys.stderr)
+        for trial in selection["left_out"]:
+            row = next(r for r in rows if r["trial"] == trial)
+            print(f"left out: {row['setting_name']} seed {row['seed']}: its {metric} on dev is not a number", file=sys.stderr)
+        if trials:
+            print(in_words(trials, complete=(path / "summary.json").is_file()), file=sys.stderr)
     return found
+
+
+def _trials(path: Path, rows: list[dict[str, Any]]) -> dict[str, int]:
+    """How the trials of the plan have ended that belong to the group of these rows; empty where no plan says how many there are."""
+    plan = read_json(path / "config.json").get("resolved", {}).get("trials") or []
+    groups = {row.get("group", "") for row in rows}
+    return count_trials(rows, sum(trial.get("group", "") in groups for trial in plan)) if plan else {}
 
 
 def as_yaml(tune: dict[str, Any], comment: str) -> str:

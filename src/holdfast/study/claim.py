@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -17,19 +18,22 @@ from holdfast.study.outcomes import Scores, Setting
 @dataclass(frozen=True)
 class Choice:
     """What the dev split says. ``standard_error`` is None without any noise estimate; then the best is chosen. ``alike``: all runs scored
-    the same there.
+    the same there; ``seeds``: how many it has; ``alone``: no setting has a score there but conventional tuning.
 
-    ``stopped`` counts the settings that a search has stopped before the end: they too could have been chosen. ``lost``: conventional tuning
-    was tried and has no score.
+    ``stopped`` are the settings that a search has stopped before the end (``outcomes.stopped_settings``): they too could have been chosen.
+    ``unscored``: settings of which no run has a score, and why. ``lost``: conventional tuning was tried and has no score.
     """
 
     best: Setting
     chosen: Setting
     reference: Setting | None
     standard_error: float | None
-    stopped: int = 0
+    stopped: tuple[dict[str, Any], ...] = ()
+    unscored: tuple[str, ...] = ()
     alike: bool = False
     lost: bool = False
+    seeds: int = 1
+    alone: bool = False
 
 
 def differences(test: Scores | None, choice: Choice, *, seed: int) -> dict[str, st.Difference]:
@@ -46,30 +50,56 @@ def differences(test: Scores | None, choice: Choice, *, seed: int) -> dict[str, 
     if not pairs:
         return {}
     luck = np.array([test.item_luck(k, r) for k, r in pairs])
-    found = st.compare(test.fit, pairs, luck, test.item_count, stopped=choice.stopped, seed=seed)
+    found = st.compare(test.fit, pairs, luck, test.item_count, stopped=len(choice.stopped), seed=seed)
     return {test.settings[k].name: d for (k, r), d in zip(pairs, found, strict=True) if test.settings[r] is reference}
 
 
 def conclude(choice: Choice, found: dict[str, st.Difference], test: Scores | None, metric: str, sign: int) -> tuple[str, str]:
-    """The sentence, and what it claims of the chosen setting against conventional tuning: better, worse or none.
+    """What can be said, and what it claims of the chosen setting against conventional tuning: better, worse or none. Settings that were not
+    compared are named, and so are those that are better on test and were not chosen.
 
     Args:
         sign: 1 where more is better, -1 where less is.
     """
+    passed_over = [] if test is None else _passed_over(choice, found, test, sign)
+    said, claim = _of_the_chosen(choice, found, test, metric, sign, bool(passed_over))
+    if passed_over and test is not None:
+        figures = [f"{name} beats it by {_figures(found[name], name, choice, metric, len(found), test)}" for name in passed_over]
+        said += f" On test {'; '.join(figures)}; the choice, which looks at dev alone, is another."
+    if choice.stopped and claim != "better":
+        said += f" Stopped early: {'; '.join(map(_place, choice.stopped))}."
+    if choice.unscored:
+        said += f" Not compared: {', '.join(choice.unscored)}."
+    return said, claim
+
+
+def _of_the_chosen(
+    choice: Choice, found: dict[str, st.Difference], test: Scores | None, metric: str, sign: int, passed_over: bool
+) -> tuple[str, str]:
     chosen = choice.chosen.name
     nothing = _nothing_to_say(choice, found, test)
     if nothing:
         return nothing, "none"
     if choice.chosen.conventional:
-        return _conventional(choice, metric), "none"
+        return _conventional(choice, found, test, metric, passed_over), "none"
     assert test is not None
     difference = found[chosen]
-    figures = _figures(difference, metric, len(found) + choice.stopped, test)
+    figures = _figures(difference, chosen, choice, metric, len(found), test)
+    if difference.p > 0.05 and passed_over:
+        return f"{chosen}, chosen on dev, is not shown to beat conventional tuning beyond noise: it differs by {figures}.", "none"
     if difference.p > 0.05:
-        return f"No setting is shown to beat conventional tuning beyond noise: {chosen}, chosen on dev, differs by {figures}.", "none"
+        who = _whoever(choice)
+        return f"{who} is shown to beat conventional tuning beyond noise: {chosen}, chosen on dev, differs by {figures}.", "none"
     claim = "better" if sign * difference.mean > 0 else "worse"
     verb = "beats" if claim == "better" else "was chosen on dev but is worse than"
     return f"{chosen} {verb} conventional tuning on the test split by {figures}; this model and this data only.", claim
+
+
+def _passed_over(choice: Choice, found: dict[str, st.Difference], test: Scores, sign: int) -> list[str]:
+    """Settings that beat conventional tuning on test beyond noise and were not chosen, unless the chosen one does, too."""
+    better = [s.name for s in test.settings if s.name in found and found[s.name].p <= 0.05 and sign * found[s.name].mean > 0]
+    tuned = {s.name for s in test.settings if not s.conventional}
+    return [] if choice.chosen.name in better else [name for name in better if name in tuned]
 
 
 def _nothing_to_say(choice: Choice, found: dict[str, st.Difference], test: Scores | None) -> str | None:
@@ -79,25 +109,80 @@ def _nothing_to_say(choice: Choice, found: dict[str, st.Difference], test: Score
     if choice.reference is None and choice.lost:
         return f"Conventional tuning failed, so nothing is compared with it; chosen on dev: {chosen}."
     if choice.reference is None:
-        return f"No setting has prompt weight 0, so nothing is compared with conventional tuning; chosen on dev: {chosen}."
+        return f"No setting that was trained has prompt weight 0, so nothing is compared with conventional tuning; chosen on dev: {chosen}."
+    if choice.alone and choice.stopped:
+        return f"Only conventional tuning was trained to the end, so nothing is compared with it there; chosen: {chosen}."
+    if choice.alone and (choice.unscored or choice.seeds > 1):
+        return f"Nothing is compared: conventional tuning is the only weighting with a score on dev; chosen there: {chosen}."
+    if choice.standard_error is None and choice.seeds > 1:
+        return f"No setting has two runs with a score on dev, so no noise is seen and nothing is claimed; best on dev: {chosen}."
     if choice.standard_error is None:
         return f"One seed shows no noise, so nothing is claimed; best on dev: {chosen}. Two seeds or more would tell."
     if choice.chosen.conventional or chosen in found:
         return None
-    both = test is not None and {choice.chosen.name, choice.reference.name} <= {s.name for s in test.settings}
-    why = "every seed shows the same differences on test, so no noise is seen" if both else "the test split does not have both scores"
-    return f"Nothing is claimed, because {why}; chosen on dev: {chosen}."
+    return f"Nothing is claimed, because {_why_not(choice, test)}; chosen on dev: {chosen}."
 
 
-def _conventional(choice: Choice, metric: str) -> str:
+def _why_not(choice: Choice, test: Scores | None) -> str:
+    """Why there are no differences to conventional tuning on test."""
+    known = {s.name for s in test.settings} if test is not None else set()
+    if test is None or choice.reference is None or not {choice.chosen.name, choice.reference.name} <= known:
+        return "conventional tuning has no score on test" if choice.chosen.conventional else "the test split does not have both scores"
+    if len(known) == 1:
+        return "no other setting has a score on test"
+    if not test.fit.df:
+        return "no setting has two runs with a score on test"
+    return "every seed shows the same differences on test, so no noise is seen"
+
+
+def _conventional(choice: Choice, found: dict[str, st.Difference], test: Scores | None, metric: str, passed_over: bool) -> str:
     where = "the best"
+    if not choice.standard_error:
+        why = "every seed shows the same differences on dev, so no noise is seen there"
+        return f"Nothing is claimed, because {why}; chosen on dev: {choice.chosen.name}."
     if choice.chosen is not choice.best:
         where = f"within one standard error ({choice.standard_error:.2g} {metric}) of the best, {choice.best.name}"
-    return f"No setting beats conventional tuning beyond noise: on dev {choice.chosen.name} is {where}."
+    if passed_over:
+        return f"On dev conventional tuning is not beaten beyond noise: {choice.chosen.name} is {where}."
+    if not found:
+        who, why = _whoever(choice), _why_not(choice, test)
+        at = f"{choice.chosen.name} is {where}; nothing is claimed of test, because {why}"
+        return f"On dev {who[0].lower()}{who[1:]} beats conventional tuning beyond noise: {at}."
+    return f"{_whoever(choice)} beats conventional tuning beyond noise: on dev {choice.chosen.name} is {where}."
 
 
-def _figures(found: st.Difference, metric: str, count: int, test: Scores) -> str:
+def _whoever(choice: Choice) -> str:
+    if choice.stopped:
+        return "No setting that was trained to the end"
+    return "No setting that has a score" if choice.unscored else "No setting"
+
+
+def _place(stopped: dict[str, Any]) -> str:
+    """Where a search stopped a setting, and its gap."""
+    behind = stopped["behind"]
+    at = f"{stopped['setting_name']} after {stopped['step']}"
+    at += f" of {stopped['steps']} steps" if stopped["steps"] else " steps"
+    if stopped["metric"] and stopped["score"] is None:
+        return f"{at}, without a score in {stopped['metric']} on dev"
+    if behind is None:
+        return at
+    side = "behind" if behind > 0 else "ahead of" if behind < 0 else "from"
+    return f"{at}, {abs(behind):.2g} {side} conventional tuning in {stopped['metric']} on dev"
+
+
+def _figures(found: st.Difference, name: str, choice: Choice, metric: str, differences: int, test: Scores) -> str:
     digits = max(0, 2 - math.ceil(math.log10(max(found.high - found.low, 1e-9))))
+    count = differences + len(choice.stopped)
     many = f", all {count} comparisons covered" if count > 1 else ""
     interval = f"95 % interval {found.low:+.{digits}f} to {found.high:+.{digits}f}"
-    return f"{found.mean:+.{digits}f} {metric} ({interval}{many}; {len(set(test.seed_N))} seeds)"
+    return f"{found.mean:+.{digits}f} {metric} ({interval}{many}; {_seeds(name, choice, test)} seeds)"
+
+
+def _seeds(name: str, choice: Choice, test: Scores) -> str:
+    """How many seeds a setting and the reference share, and of how many."""
+    own: dict[str, set[int]] = {}
+    for k, seed in zip(test.setting_N, test.seed_N, strict=True):
+        own.setdefault(test.settings[k].name, set()).add(seed)
+    every = len(set(test.seed_N))
+    shared = len(own[name] & own[choice.reference.name]) if choice.reference else every
+    return str(every) if shared == every else f"{shared} of {every}"

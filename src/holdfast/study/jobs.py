@@ -83,12 +83,24 @@ class Job:
             "path": f"trials/{t.id}",
         }
 
-    def failed(self, error: str) -> Row:
-        """The row of a job that could not be done."""
+    def failed(self, error: str, *, diverged: bool = False) -> Row:
+        """The row of a job that could not be done; ``diverged``: because its loss is no number any more."""
         seconds = {"train": 0.0, "measure": 0.0, "other": 0.0}
         if self.trial is None:
             return {"kind": "base", "group": self.group, "status": "failed", "error": error, "dev": {}, "test": {}, "seconds": seconds}
-        return self.row("failed", {}, {}, steps=0, error=error) | {"seconds": seconds}
+        mark = {"diverged": True} if diverged else {}
+        return self.row("failed", {}, {}, steps=0, error=error) | mark | {"seconds": seconds}
+
+
+def diverged(row: Row, base: Mapping[str, float | None]) -> bool:
+    """Whether a trial's training has gone astray: its loss became no number, or its model has no NLL on dev where the base model has one.
+
+    Args:
+        base: dev scores of the untuned model.
+    """
+    if row["status"] == "failed":
+        return bool(row.get("diverged"))
+    return any(base.get(name) is not None and row["dev"].get(name) is None for name in ("response_nll", "prompt_nll"))
 
 
 def job_of(plan: StudyPlan, group: Group, trial: Trial | None, **halving: Any) -> Job:

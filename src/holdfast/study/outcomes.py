@@ -120,10 +120,45 @@ def gather(rows: Iterable[Row], metric: str) -> tuple[list[Setting], list[str]]:
     return sorted(settings, key=lambda s: (s.prompt_share, s.name)), left_out
 
 
-def count_stopped(rows: Iterable[Row], settings: list[Setting]) -> int:
-    """How many settings a search has stopped before the end."""
+def stopped_settings(rows: Iterable[Row], settings: list[Setting]) -> list[dict[str, Any]]:
+    """The settings that a search has stopped before the end: ``setting_name``, ``step`` of ``steps``, and by the ``metric`` that it
+    looks at their ``score`` and how far they were ``behind`` conventional tuning (positive: worse) at that step. None is what an old
+    row lacks."""
     known = {_class(run) for s in settings for run in s.runs}
-    return len({_class(row) for row in rows if row.get("kind") == "trial" and row.get("status") == "stopped"} - known)
+    blank = dict.fromkeys(("step", "steps", "metric", "score", "behind"))
+    first: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        if row.get("kind") == "trial" and row.get("status") == "stopped" and _class(row) not in known:
+            at = blank | {"step": row.get("steps")} | (row.get("stopped_at") or {})
+            first.setdefault(_class(row), {"setting_name": row["setting_name"], **at})
+    return list(first.values())
+
+
+def unscored_settings(rows: Iterable[Row], settings: list[Setting], left_out: list[str]) -> list[str]:
+    """The settings of which no run has a score though one was tried to the end, each with the reason."""
+    known = {_class(run) for s in settings for run in s.runs}
+    why: dict[str, tuple[str, str]] = {}
+    for row in rows:
+        failed = row.get("kind") == "trial" and row.get("status") == "failed"
+        if (failed or row.get("trial") in left_out) and _class(row) not in known:
+            reason = "diverged" if row.get("diverged") else "failed" if failed else "no score on dev"
+            if reason == "diverged" or _class(row) not in why:
+                why[_class(row)] = (row["setting_name"], reason)
+    return [f"{name} ({reason})" for name, reason in why.values()]
+
+
+def count_trials(rows: Iterable[Row], planned: int) -> dict[str, int]:
+    """How the trials of a plan have ended; what has no row was not started, or is still at work. They add up."""
+    status = {row["trial"]: row.get("status") for row in rows if row.get("kind") == "trial"}
+    ended = {name: sum(value == name for value in status.values()) for name in ("done", "stopped", "failed")}
+    return {"planned": planned, **ended, "not_started": max(0, planned - sum(ended.values()))}
+
+
+def in_words(counts: dict[str, int], *, complete: bool = True) -> str:
+    """The counts of ``count_trials`` as one line."""
+    rest = "not started" if complete else "not started or still at work"
+    ended = f"{counts['done']} done, {counts['stopped']} stopped early, {counts['failed']} failed"
+    return f"{counts['planned']} trials planned: {ended}, {counts['not_started']} {rest}"
 
 
 def split_scores(settings: list[Setting], split: str, metric: str, root: str | Path | None = None) -> Scores | None:

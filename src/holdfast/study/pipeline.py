@@ -26,8 +26,9 @@ from holdfast.runs import RunDir, check_not_read, empty, lock, read_json, unlock
 from holdfast.study.checks import check_second_stage, check_trainings
 from holdfast.study.cluster import check_address
 from holdfast.study.execute import open_pool
-from holdfast.study.jobs import Job, Pool, Row, read_row
+from holdfast.study.jobs import Job, Pool, Row, diverged, read_row
 from holdfast.study.measure import check_measures
+from holdfast.study.outcomes import count_trials, in_words
 from holdfast.study.planning import StudyPlan, make_plan
 from holdfast.study.preview import preview
 from holdfast.study.progress import Progress
@@ -83,30 +84,40 @@ def run(config: StudyConfig) -> dict[str, Any]:
         summary = _summary(made, rows, ledger)
         write_json(output / "summary.json", summary)
     if not config.json:
-        print(f"{summary['finding']}\n\n{summary['trials']['done']} trials in {output.resolve()}")
+        print(f"{summary['finding']}\n\n{in_words(summary['trials'])}; in {output.resolve()}")
     return summary
 
 
 def _execute(config: StudyConfig, made: StudyPlan, ledger: _Ledger) -> list[Row]:
-    """Rows in the order of the plan. Jobs whose row is on disk are not done again; failed ones are."""
+    """Rows in the order of the plan. Jobs whose row is on disk are not done again; failed ones are. Of a setting whose first seed has
+    diverged no other is begun: so the first seeds go first, and what is trained depends on no timing."""
     progress = Progress(made.spec.metric)
     pool: list[Pool] = []
+    astray = _Astray(made.spec.seeds[0])
 
     def do(jobs: list[Job]) -> Iterator[tuple[Job, Row]]:
         progress.expect(len(jobs))
         known = [(job, ledger.read(job)) for job in jobs]
         found = [(job, row) for job, row in known if row is not None]
         progress.found(len(found))
-        yield from found
-        todo = [job for job, row in known if row is None]
-        if todo and not pool:
-            pool.append(open_pool(config, ledger.path))
-            progress.slots = ledger.slots = pool[0].slots
-        for job, row in pool[0].results(todo, progress.started) if todo else ():
-            ledger.spent(job, row)
-            progress.ended(job, row)
-            _check_base(row)
+        for job, row in found:
+            astray.note(job, row)
             yield job, row
+        missing = [job for job, row in known if row is None]
+        for first in (True, False):
+            wave = [job for job in missing if astray.is_first(job) is first]
+            todo = [job for job in wave if not astray.without_hope(job)]
+            for job in filter(astray.without_hope, wave):
+                progress.not_started(job, "as its first seed has diverged")
+            if todo and not pool:
+                pool.append(open_pool(config, ledger.path))
+                progress.slots = ledger.slots = pool[0].slots
+            for job, row in pool[0].results(todo, progress.started) if todo else ():
+                ledger.spent(job, row)
+                progress.ended(job, row)
+                _check_base(row)
+                astray.note(job, row)
+                yield job, row
 
     rows: list[Row] = []
     try:
@@ -125,6 +136,35 @@ def _execute(config: StudyConfig, made: StudyPlan, ledger: _Ledger) -> list[Row]
     rows.sort(key=lambda row: place.get(row.get("trial", ""), -1))
     write_text(ledger.run.rows, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     return rows
+
+
+class _Astray:
+    """The settings whose training with the first seed has diverged, for each base model and data set."""
+
+    def __init__(self, first_seed: int) -> None:
+        self.first_seed = first_seed
+        self._settings: set[tuple[str, str, int]] = set()
+        self._base: dict[str, dict[str, Any]] = {}
+
+    def is_first(self, job: Job) -> bool:
+        """Whether a job waits for no other: a base model, or a trial of the first seed."""
+        return job.trial is None or job.trial.seed == self.first_seed
+
+    def without_hope(self, job: Job) -> bool:
+        """Whether a job is of another seed of such a setting."""
+        return not self.is_first(job) and self._setting(job) in self._settings
+
+    def note(self, job: Job, row: Row) -> None:
+        """Look at what has come out."""
+        if job.trial is None:
+            self._base[job.group] = row["dev"]
+        elif self.is_first(job) and diverged(row, self._base.get(job.group, {})):
+            self._settings.add(self._setting(job))
+
+    @staticmethod
+    def _setting(job: Job) -> tuple[str, str, int]:
+        assert job.trial is not None
+        return job.group, job.trial.setting_name, job.trial.twin
 
 
 def _check_base(row: Row) -> None:
@@ -193,13 +233,15 @@ class _Ledger:
 def _summary(made: StudyPlan, rows: list[Row], ledger: _Ledger) -> dict[str, Any]:
     trials = [row for row in rows if row["kind"] == "trial"]
     failed = [row for row in trials if row["status"] == "failed"]
+    counts = count_trials(rows, len(made.trials))
     if trials and len(failed) == len(trials):
-        raise HoldfastError(f"every trial failed; the first: {failed[0]['error']}", hint=f"logs are in {ledger.path}/logs")
+        others = f"; {counts['not_started']} others were not started" if counts["not_started"] else ""
+        raise HoldfastError(f"every trial failed; the first: {failed[0]['error']}{others}", hint=f"logs are in {ledger.path}/logs")
     for row in failed:
         print(f"warning: {row['setting_name']} seed {row['seed']} failed: {row['error']}", file=sys.stderr)
     selections = {group.name: _selection(made.spec, group.name, rows, ledger.path) for group in made.groups}
+    _say_left_out(trials, selections, made.spec.metric)
     bases = {row["group"]: {split: row[split] for split in ("dev", "test")} for row in rows if row["kind"] == "base"}
-    undecided = all(s["chosen"] is None for s in selections.values())
     findings = [f"{name}: {s['finding']}" if len(selections) > 1 else s["finding"] for name, s in selections.items()]
     first = made.groups[0].name
     return {
@@ -211,15 +253,18 @@ def _summary(made: StudyPlan, rows: list[Row], ledger: _Ledger) -> dict[str, Any
         "selection": selections[first],
         "groups": {name: {"base": bases.get(name), "selection": selection} for name, selection in selections.items()},
         "finding": "\n".join(findings),
-        "trials": {
-            "planned": len(made.trials),
-            "done": sum(row["status"] == "done" for row in trials),
-            "stopped": sum(row["status"] == "stopped" for row in trials),
-            "failed": len(failed),
-            "merged_from": made.requested,
-        },
+        "trials": {**counts, "merged_from": made.requested},
+        "diverged": list(dict.fromkeys(row["setting_name"] for row in trials if diverged(row, bases.get(row["group"], {}).get("dev", {})))),
         "cost": ledger.cost(rows),
-    } | ({"exit_code": 2} if undecided else {})
+    }
+
+
+def _say_left_out(trials: list[Row], selections: dict[str, dict[str, Any]], metric: str) -> None:
+    left_out = {name for selection in selections.values() for name in selection.get("left_out", ())}
+    for row in trials:
+        if row["trial"] in left_out:
+            name = f"{row['setting_name']} seed {row['seed']}"
+            print(f"warning: {name} is left out: its {metric} on dev is not a number", file=sys.stderr)
 
 
 def _selection(spec: Spec, group: str, rows: list[Row], output: Path) -> dict[str, Any]:

@@ -56,6 +56,13 @@ class Progress:
             ended = self.done + self.failed + self.skipped
             print(f"{ended}/{self.total} {job.name}: {outcome}{self._left()}", file=sys.stderr)
 
+    def not_started(self, job: Job, why: str) -> None:
+        """A job will not be done."""
+        self.total -= 1
+        self.recent.append((job.name, "not started", why))
+        if self._live is None:
+            print(f"not started: {job.name}, {why}", file=sys.stderr)
+
     def close(self) -> None:
         """Leave the last state of the table on the screen."""
         if self._live is not None:

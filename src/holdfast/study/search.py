@@ -100,8 +100,22 @@ def _rungs(plan: StudyPlan, group: Group, trials: Sequence[Trial], run: Run) -> 
         jobs = [_rung_job(plan, group, trial, rung) for trial in alive]
         rows = {job.trial.id: row for job, row in run(jobs) if job.trial}
         goes_on = _survivors(plan.spec, alive, rows) if rung < ends - 1 else set()
+        if rung < ends - 1:
+            rows = {t.id: _with_gap(plan.spec, t, alive, rows) for t in alive}
         yield from ((rows[t.id], t) for t in alive if t.id not in goes_on)
         alive = [t for t in alive if t.id in goes_on]
+
+
+def _with_gap(spec: Spec, trial: Trial, trials: Sequence[Trial], rows: Mapping[str, Row]) -> Row:
+    """The row of a trial that may stop here, with where that is and how far it is behind conventional tuning at the same step."""
+    row, metric = rows[trial.id], spec.search.metric
+    if row["status"] != "stopped":
+        return row
+    sign = 1 if selectable(spec.measures)[metric] else -1
+    usual = [sign * score for t in trials if t.conventional and (score := rows[t.id]["dev"].get(metric)) is not None]
+    score = row["dev"].get(metric)
+    behind = max(usual) - sign * score if usual and score is not None else None
+    return row | {"stopped_at": {"step": row["steps"], "steps": trial.steps, "metric": metric, "score": score, "behind": behind}}
 
 
 def _rung_job(plan: StudyPlan, group: Group, trial: Trial, rung: int) -> Job:

@@ -20,7 +20,7 @@ import numpy as np
 
 from holdfast.study import statistics as st
 from holdfast.study.claim import Choice, conclude, differences
-from holdfast.study.outcomes import Row, Scores, Setting, count_stopped, gather, split_scores
+from holdfast.study.outcomes import Row, Scores, Setting, gather, split_scores, stopped_settings, unscored_settings
 
 
 def select(rows: Sequence[Row], *, metric: str, higher_is_better: bool, seed: int = 0, root: str | Path | None = None) -> dict[str, Any]:
@@ -36,7 +36,8 @@ def select(rows: Sequence[Row], *, metric: str, higher_is_better: bool, seed: in
     Returns:
         ``settings`` (mean, sd and 95 % interval per split, ``difference`` to conventional on test with simultaneous 95 % interval and
         adjusted p), ``chosen``, ``best_on_dev``, ``one_standard_error`` (None: no noise to be seen), ``conventional``, ``noise``,
-        ``naive`` (best on test, which nobody should report), ``finding``, ``claim`` (better, worse or none), ``left_out`` (trial ids).
+        ``naive`` (best on test, which nobody should report), ``finding``, ``claim`` (better, worse or none), ``left_out`` (trial ids),
+        ``stopped`` (where a search stopped which setting, and its gap to conventional tuning).
 
     Raises:
         HoldfastError: no finished trial, or a trial without the metric.
@@ -46,7 +47,8 @@ def select(rows: Sequence[Row], *, metric: str, higher_is_better: bool, seed: in
     dev, test = (split_scores(settings, split, metric, root) for split in ("dev", "test"))
     assert dev is not None  # gather has seen to it
     lost = any(row.get("kind") == "trial" and row["ratio"] == 0 for row in rows)
-    choice = choose(dev, sign, stopped=count_stopped(rows, settings), lost=lost)
+    stopped, unscored = stopped_settings(rows, settings), unscored_settings(rows, settings, left_out)
+    choice = choose(dev, sign, stopped=stopped, unscored=unscored, lost=lost)
     found = differences(test, choice, seed=seed)
     finding, claim = conclude(choice, found, test, metric, sign)
     return {
@@ -74,10 +76,11 @@ def select(rows: Sequence[Row], *, metric: str, higher_is_better: bool, seed: in
         "finding": finding,
         "claim": claim,
         "left_out": left_out,
+        "stopped": stopped,
     }
 
 
-def choose(dev: Scores, sign: int, *, stopped: int = 0, lost: bool = False) -> Choice:
+def choose(dev: Scores, sign: int, *, stopped: Sequence[dict[str, Any]] = (), unscored: Sequence[str] = (), lost: bool = False) -> Choice:
     """The one-standard-error rule.
 
     The standard error is that of the best setting's mean: the noise of a run, pooled over all settings after the luck of each seed
@@ -92,7 +95,18 @@ def choose(dev: Scores, sign: int, *, stopped: int = 0, lost: bool = False) -> C
     chosen = min(near, key=lambda k: (settings[k].prompt_share, -mean_K[k]))
     usual = [k for k, s in enumerate(settings) if s.conventional]
     reference = settings[max(usual, key=lambda k: mean_K[k])] if usual else None
-    return Choice(settings[best], settings[chosen], reference, error, stopped, st.alike(dev.value_N), lost and reference is None)
+    return Choice(
+        best=settings[best],
+        chosen=settings[chosen],
+        reference=reference,
+        standard_error=error,
+        stopped=tuple(stopped),
+        unscored=tuple(unscored),
+        alike=st.alike(dev.value_N),
+        lost=lost and reference is None,
+        seeds=len(set(dev.seed_N)),
+        alone=all(s.conventional for s in settings),
+    )
 
 
 def _interval(scores: Scores | None, setting: Setting) -> dict[str, float | None] | None:

@@ -26,7 +26,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from holdfast import lm as models
 from holdfast.config import AlignConfig, TuneConfig
-from holdfast.errors import HoldfastError
+from holdfast.errors import DivergedError, HoldfastError
 from holdfast.runs import check_output, read_json, resolve, write_json
 from holdfast.study.jobs import Job, Row
 from holdfast.study.measure import Found, Ruler
@@ -94,7 +94,7 @@ def perform(job: Job, bench: Workbench) -> Row:
     try:
         return _measure_base(job, bench) if job.trial is None else _train(job, job.trial, bench)
     except HoldfastError as error:
-        return job.failed(str(error))
+        return job.failed(str(error), diverged=isinstance(error, DivergedError))
     except Exception as error:  # a worker outlives any trial
         traceback.print_exc()
         return job.failed(f"{type(error).__name__}: {error}")

@@ -23,7 +23,7 @@ from transformers import Trainer
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import EvalPrediction
 
-from holdfast.errors import HoldfastError
+from holdfast.errors import DivergedError, HoldfastError
 from holdfast.records import PROMPT_ROLES, RESPONSE_ROLES, Role
 from holdfast.runs import RunDir
 from holdfast.tune.adaptive import Adaptive
@@ -226,7 +226,8 @@ def check_loss(row: dict[str, Any] | None, hint: str) -> None:
     loss = row["loss"] if row else None
     if row and loss is not None and not math.isfinite(loss):
         broken = row["kind"] == "eval" and row["step"] == 0
-        raise HoldfastError(f"the loss is {loss} at step {row['step']}", hint="the model that was given is broken" if broken else hint)
+        at = f"the loss is {loss} at step {row['step']}"
+        raise HoldfastError(at, hint="the model that was given is broken") if broken else DivergedError(at, hint=hint)
 
 
 def evaluation_of(logs: dict[str, Any]) -> dict[str, Any]:
