@@ -237,3 +237,43 @@ def test_pad_equal_to_eos_changes_nothing() -> None:
     other, _ = encode(make_tokenizer(), "hello", "hi", max_length=128)
     assert same[0].roles.tolist() == other[0].roles.tolist()
     assert same[0].roles[-1] == Role.EOS
+
+
+@pytest.mark.parametrize("template", ["plain", "dialogue"])
+def test_a_response_that_begins_with_white_space_gets_no_space_before_it(tokenizer: Any, template: str) -> None:
+    asked, answer = [Message(U, "The sky is")], Message(A, " blue.")
+    whole = "".join(s.text for s in render([*asked, answer], template, tokenizer))
+    assert whole == generation_prompt(asked, template, tokenizer) + " blue.<|end|>"  # what is trained is what is asked for
+
+
+def test_every_token_of_a_turns_end_up_to_eos_is_eos() -> None:
+    """Command R7B ends a turn with two tokens, of which the second is the tokenizer's EOS."""
+    turn = "{{ '<|im_start|>' + m['role'] + '\n' + m['content'] }}"
+    two = "{% for m in messages %}" + turn + "{{ '<|im_end|><|end|>' if m['role'] == 'assistant' else '<|end|>' }}{% endfor %}"
+    messages = [Message(U, "a"), Message(A, "b", 0.5), Message(U, "c"), Message(A, "d")]
+    spans = render(messages, "chat", make_tokenizer(chat_template=two))
+    assert marked(spans)[3:6] == [("b", "assistant"), ("<|im_end|><|end|>", "eos"), ("<|im_start|>user\nc"[:-1], "template")]
+    assert marked(spans)[-1] == ("<|im_end|><|end|>", "eos")
+    assert [s.weight for s in spans if s.role is Role.EOS] == [0.5, 1.0]
+
+
+def test_text_before_the_eos_of_a_turn_is_the_models_to_write() -> None:
+    end = "{% for m in messages %}[{{ m['role'] }}] {{ m['content'] }}{% if m['role'] == 'assistant' %} END<|end|>{% endif %}{% endfor %}"
+    spans = render([Message(U, "a"), Message(A, "b"), Message(U, "c"), Message(A, "d")], "chat", make_tokenizer(chat_template=end))
+    assert [text for text, label in marked(spans) if label == "eos"] == [" END<|end|>"] * 2
+    assert "".join(s.text for s in spans) == "[user] a[assistant] b END<|end|>[user] c[assistant] d END<|end|>"
+
+
+def test_an_eos_behind_the_whole_conversation_leaves_middle_turns_alone() -> None:
+    """As in Phi-3: turns end with one token, the conversation with another one behind it."""
+    tokenizer = make_tokenizer(chat_template=CHATML + "{% if not add_generation_prompt %}{{ eos_token }}{% endif %}")
+    spans = render([Message(U, "a"), Message(A, "b"), Message(U, "c"), Message(A, "d")], "chat", tokenizer)
+    assert [text for text, label in marked(spans) if label == "eos"] == ["<|im_end|>", "<|im_end|>\n<|end|>"]
+
+
+def test_where_the_next_header_stops_a_turn_it_alone_is_eos() -> None:
+    """As in GLM: `<|im_end|>` opens the user's turn here, and nothing follows the last response."""
+    glm = "{% for m in messages %}{{ '<|im_end|>' if m['role'] == 'user' else '<|im_start|>' }}\n{{ m['content'] }}{% endfor %}"
+    spans = render([Message(U, "a"), Message(A, "b"), Message(U, "c"), Message(A, "d")], "chat", make_tokenizer(chat_template=glm))
+    assert [text for text, label in marked(spans) if label == "eos"] == ["<|im_end|>", "<|end|>"]
+    assert marked(spans)[5] == ("\n", "template")

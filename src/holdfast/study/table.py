@@ -13,13 +13,13 @@ form every other column does. Weights (0, 0) are the untuned model.
 from __future__ import annotations
 
 import contextlib
-import csv
 import math
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 from holdfast.config import TuneConfig
 from holdfast.errors import HoldfastError, nearest
+from holdfast.tune.csvrows import csv_records
 from holdfast.tune.weights import check_weight
 
 WEIGHTS = ("prompt_weight", "response_weight")
@@ -77,21 +77,13 @@ def read_table(path: Path, metric: str = "", where: str = "") -> Table:
 
 
 def _read(path: Path) -> tuple[list[str], list[Record]]:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file)
-            header = [name.strip() for name in next(reader, [])]
-            records = []
-            for fields in reader:
-                if not fields:
-                    continue
-                if len(fields) != len(header):
-                    raise HoldfastError(f"{path}, line {reader.line_num}: {len(fields)} values for {len(header)} columns")
-                records.append((reader.line_num, dict(zip(header, (f.strip() for f in fields), strict=True))))
-    except OSError as error:
-        raise HoldfastError(f"{path}: {error.strerror}") from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise HoldfastError(f"{path}: not a CSV file in UTF-8 ({error})") from error
+    lines = csv_records(path)
+    header = [name.strip() for name in lines[0].fields] if lines else []
+    records = []
+    for _, line, values in lines[1:]:
+        if len(values) != len(header):
+            raise HoldfastError(f"{path}, line {line}: {len(values)} values for {len(header)} columns")
+        records.append((line, dict(zip(header, (value.strip() for value in values), strict=True))))
     if not records:
         raise HoldfastError(f"{path}: no data", hint="the first line names the columns, every other line is a run")
     if len(set(header)) < len(header):
