@@ -277,3 +277,26 @@ def test_where_the_next_header_stops_a_turn_it_alone_is_eos() -> None:
     spans = render([Message(U, "a"), Message(A, "b"), Message(U, "c"), Message(A, "d")], "chat", make_tokenizer(chat_template=glm))
     assert [text for text, label in marked(spans) if label == "eos"] == ["<|im_end|>", "<|end|>"]
     assert marked(spans)[5] == ("\n", "template")
+
+
+def test_command_r7b_as_trl_marks_it() -> None:
+    """TRL's training variant of the template says what the model writes; its original must give the same roles."""
+    trl = pytest.importorskip("trl")
+    from pathlib import Path
+
+    folder = Path(trl.__file__).parent / "chat_templates"
+    if not (folder / "cohere2_training.jinja").is_file():
+        pytest.skip("this TRL has no template of Command R7B")
+    tokenizer = make_tokenizer(bos=True, chat_template=(folder / "cohere2.jinja").read_text())
+    names = ("START_OF_TURN_TOKEN", "END_OF_TURN_TOKEN", "SYSTEM_TOKEN", "USER_TOKEN", "CHATBOT_TOKEN", "START_RESPONSE", "END_RESPONSE")
+    tokenizer.add_special_tokens({"additional_special_tokens": [f"<|{name}|>" for name in names]})
+    tokenizer.eos_token = "<|END_OF_TURN_TOKEN|>"
+    messages = [Message(U, "hello"), Message(A, "hi"), Message(U, "world"), Message(A, "Fine, thank you!")]
+    (tokens,) = assign_roles([render(messages, "chat", tokenizer)], tokenizer)
+    marked_by_trl = tokenizer.apply_chat_template(
+        [{"role": m.role.label, "content": m.content} for m in messages],
+        chat_template=(folder / "cohere2_training.jinja").read_text(), return_dict=True, return_assistant_tokens_mask=True,
+    )  # fmt: skip
+    assert tokens.ids.tolist() == marked_by_trl["input_ids"]
+    assert [int(role in (A, Role.EOS)) for role in tokens.roles] == marked_by_trl["assistant_masks"]
+    assert tokenizer.decode(tokens.ids[tokens.roles == Role.EOS]) == "<|END_RESPONSE|><|END_OF_TURN_TOKEN|>" * 2

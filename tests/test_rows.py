@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -60,9 +61,9 @@ REFUSED = {
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_may_change_the_learning_is_refused_by_name(tmp_path: Path, name: str) -> None:
-    file = write_jsonl(tmp_path / "a.jsonl", [{k: v for k, v in REFUSED[name].items() if k in PAIR | CHAT | ALPACA | {"text": 0}}])
-    if name.strip() in REFUSED[name] and name != "prompt":
-        load_examples(str(file))  # without the column the row is fine
+    without = {key: value for key, value in REFUSED[name].items() if key != name.strip()}
+    if without != REFUSED[name]:
+        load_examples(str(write_jsonl(tmp_path / "a.jsonl", [without])))  # without the column the row is fine
     file = write_jsonl(tmp_path / "a.jsonl", [REFUSED[name]])
     with pytest.raises(HoldfastError, match=rf"a\.jsonl, row 1.*'{name.strip()}' is not used") as error:
         load_examples(str(file))
@@ -175,8 +176,8 @@ def test_align_and_weigh_list_unused_columns(model_folder: Path, tmp_path: Path,
     assert summary["columns_not_used"] == ["created", "id"]
     assert capsys.readouterr().err.count("columns not used: created, id\n") == 1
     assert json.loads((tmp_path / "b" / "data.jsonl").read_text().splitlines()[0])["created"] == "2024-01-01"
+    data = write_jsonl(tmp_path / "c.jsonl", [PAIR | {"system": "s"}])
     with pytest.raises(HoldfastError, match="column 'system' is not used"):
-        data = write_jsonl(tmp_path / "c.jsonl", [PAIR | {"system": "s"}])
         weigh(WeighConfig(model=str(model_folder), data=str(data), output=str(tmp_path / "c")))
 
 
@@ -238,18 +239,12 @@ def test_a_missing_prompt_is_skipped_and_counted_by_the_command(
 
 def test_an_unclosed_quote_is_an_error_that_names_its_row(tmp_path: Path) -> None:
     lines = ["prompt,response", "a,b", 'c,"d', "e,f", "g,h", "i,j"]
-    glued = {
-        "never": [*lines],
-        "before a later quote": [*lines[:4], 'g,"h"', lines[5]],
-        "before a later field that is quoted": [*lines[:4], '"g",h', lines[5]],
-    }
-    for name, rows in glued.items():
-        for ending in ("\n", "\r\n"):
-            (tmp_path / "a.csv").write_bytes((ending.join(rows) + ending).encode())
-            for bad_rows in (None, []):
-                with pytest.raises(HoldfastError, match=r"a\.csv, row 2 \(line 3\): a quoted field begins there"):
-                    load_examples(str(tmp_path / "a.csv"), bad_rows=bad_rows)
-                    pytest.fail(name)
+    later = 'g,"h"', '"g",h'  # a later quote closes the field, before more text
+    glued = [lines, *([*lines[:4], row, lines[5]] for row in later)]
+    for rows, ending, bad_rows in itertools.product(glued, ("\n", "\r\n"), (None, [])):
+        (tmp_path / "a.csv").write_bytes((ending.join(rows) + ending).encode())
+        with pytest.raises(HoldfastError, match=r"a\.csv, row 2 \(line 3\): a quoted field begins there"):
+            load_examples(str(tmp_path / "a.csv"), bad_rows=bad_rows)
     (tmp_path / "a.tsv").write_text('prompt\tresponse\na\t"b\nc\td\n')
     with pytest.raises(HoldfastError, match=r"a\.tsv, row 1 \(line 2\)"):
         load_examples(str(tmp_path / "a.tsv"))
@@ -326,3 +321,23 @@ def test_no_space_is_added_where_either_side_has_one(tmp_path: Path, joint: tupl
         pairs = load_pairs(str(write_jsonl(tmp_path / "b.jsonl", [{"prompt": prompt, "chosen": answer, "rejected": answer + "!"}])))
         (pair,), _ = tokenize_pairs(pairs, tokenizer, max_length=64)
         assert pair.prompt + pair.chosen == whole
+
+
+def test_answers_behind_a_cue_that_ends_in_white_space_get_no_space(tmp_path: Path) -> None:
+    from holdfast.crosstask.prompts import demonstration
+    from holdfast.crosstask.tasks import make_task
+    from holdfast.sensitivity.prompts import Renderer
+    from holdfast.sensitivity.sets import Variant
+
+    for template, answer in (("Say: {text}\nTopic: ", "food"), ("Say: {text}\nTopic:", "food"), ("Say: {text}\nTopic:", " food")):
+        task = make_task({"name": "t", "definition": "d", "template": template}, [({"text": "Tea", "answer": answer}, "row 1")], "t.yaml")
+        assert demonstration(task, task.items[0]).text == "Say: Tea\nTopic: food\n"
+    given = make_task(
+        {"definition": "d", "template": "{text} ", "answer_prefix": "\n"}, [({"text": "Tea", "answer": "food"}, "row 1")], "t.yaml"
+    )
+    assert demonstration(given, given.items[0]).text == "Tea \nfood\n"  # a prefix that is given is kept to
+
+    for target in ("blue", " blue"):
+        file = write_jsonl(tmp_path / "shots.jsonl", [{"prompt": "Sky?", "target": target}])
+        made = Renderer(make_tokenizer(), chat_template=False, system=None, shots=1, shots_data=str(file), layout="fixed")
+        assert made.render(Variant("v", "original", "Sea?")) == "Sky? blue\n\nSea?"

@@ -65,10 +65,11 @@ def unused_columns(
         HoldfastError: a column or a key of a message that is not read may change what is to be learned; it is named.
     """
     known = {*used, *(("weight", "token_weights") if weighted else ())}
-    texts, values = list(_texts(row, used)), [row[column] for column in used if column in row]
+    others = {name: value for name, value in row.items() if not (name in known or _empty(value) or (name == "weight" and value == 1))}
+    texts, values = list(_texts(row, used) if others else ()), [row[column] for column in used if column in row]
     names = []
-    for name, value in row.items():
-        if name in known or _empty(value) or (name == "weight" and value == 1) or _repeats(value, texts, values):
+    for name, value in others.items():
+        if _repeats(value, texts, values):
             continue
         if name not in listed and not _is_metadata(str(name), value):
             raise _refusal(where, "column", str(name), f"del(.{name})", f'Dataset.remove_columns("{name}")')
