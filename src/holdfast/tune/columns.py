@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import datetime
 import numbers
+import os
 import re
 import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -72,7 +73,7 @@ def unused_columns(
         if _repeats(value, texts, values):
             continue
         if name not in listed and not _is_metadata(str(name), value):
-            raise _refusal(where, "column", str(name), f"del(.{name})", f'Dataset.remove_columns("{name}")')
+            raise _refusal(where, "column", str(name), f"jq -c 'del(.{name})' rows.jsonl, or Dataset.remove_columns(\"{name}\")")
         names.append(str(name))
     return tuple(names) + tuple(dict.fromkeys(_of_messages(row, used, where, weighted)))
 
@@ -84,7 +85,7 @@ def all_unused(items: Iterable[Any]) -> list[str]:
 
 def tell(source: str, names: Collection[str]) -> None:
     """Say on stderr, in one line, which columns of a data source are not used."""
-    if names:
+    if names and os.environ.get("RANK", "0") == "0":  # once, not once per device
         print(f"{source}: columns not used: {', '.join(name or repr(name) for name in names)}", file=sys.stderr)
 
 
@@ -97,12 +98,11 @@ def _of_messages(row: Mapping[str, Any], used: Collection[str], where: str, weig
                 if key in ("role", "content") or _empty(value) or (key == "weight" and (weighted or value == 1)):
                     continue
                 if _snake(str(key)) not in _PLAIN_IN_MESSAGES:
-                    raise _refusal(place, "key", str(key), f"del(.{column}[].{key})", "Dataset.map")
+                    raise _refusal(place, "key", str(key), f"jq -c 'del(.{column}[].{key})' rows.jsonl")
                 yield f"{column}.{key}"
 
 
-def _refusal(place: str, what: str, name: str, jq: str, method: str) -> HoldfastError:
-    drop = f"jq -c '{jq}' rows.jsonl, or {method}"
+def _refusal(place: str, what: str, name: str, drop: str) -> HoldfastError:
     if _words(name) & _STEERING and name != "weight":
         hint = f"a 'weight' of 0, on a row or a message, leaves out what is not to be learned; or drop it: {drop}"
     else:

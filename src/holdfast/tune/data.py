@@ -176,12 +176,12 @@ def _json_rows(path: Path) -> Iterator[Row]:
 
 
 def _csv_rows(path: Path, bad_rows: list[str] | None) -> Iterator[Row]:
-    header, *records = csv_records(path, "\t" if path.suffix == ".tsv" else ",") or [None]
-    names = [] if header is None else header.fields
+    records = csv_records(path, "\t" if path.suffix == ".tsv" else ",")
+    names = records[0].fields if records else []
     for name in names:
         if name and names.count(name) > 1:
             raise HoldfastError(f"{path}: column '{name}' appears twice")
-    for record in records:
+    for record in records[1:]:
         where = f"{path}, row {record.row}"
         try:
             yield _csv_row(names, record.fields, where), where

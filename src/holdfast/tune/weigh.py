@@ -81,7 +81,7 @@ def weigh(config: WeighConfig) -> dict[str, Any]:
     encoded = [encode(example, config.template, tokenizer) for example in examples]
     _check_reference(config, tokenizer)
     tokens = sum(len(response.token_N) for e in encoded for response in e.responses)
-    figures = {"command": "weigh", "by": by, "data_digest": digest, "examples": len(rows), "tokens": tokens}
+    figures: dict[str, Any] = {"command": "weigh", "by": by, "data_digest": digest, "examples": len(rows), "tokens": tokens}
     figures["columns_not_used"] = unused
     if config.dry_run:
         return _preview(config, figures, tokenizer, encoded)
