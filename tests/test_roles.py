@@ -237,3 +237,66 @@ def test_pad_equal_to_eos_changes_nothing() -> None:
     other, _ = encode(make_tokenizer(), "hello", "hi", max_length=128)
     assert same[0].roles.tolist() == other[0].roles.tolist()
     assert same[0].roles[-1] == Role.EOS
+
+
+@pytest.mark.parametrize("template", ["plain", "dialogue"])
+def test_a_response_that_begins_with_white_space_gets_no_space_before_it(tokenizer: Any, template: str) -> None:
+    asked, answer = [Message(U, "The sky is")], Message(A, " blue.")
+    whole = "".join(s.text for s in render([*asked, answer], template, tokenizer))
+    assert whole == generation_prompt(asked, template, tokenizer) + " blue.<|end|>"  # what is trained is what is asked for
+
+
+def test_every_token_of_a_turns_end_up_to_eos_is_eos() -> None:
+    """Command R7B ends a turn with two tokens, of which the second is the tokenizer's EOS."""
+    turn = "{{ '<|im_start|>' + m['role'] + '\n' + m['content'] }}"
+    two = "{% for m in messages %}" + turn + "{{ '<|im_end|><|end|>' if m['role'] == 'assistant' else '<|end|>' }}{% endfor %}"
+    messages = [Message(U, "a"), Message(A, "b", 0.5), Message(U, "c"), Message(A, "d")]
+    spans = render(messages, "chat", make_tokenizer(chat_template=two))
+    assert marked(spans)[3:6] == [("b", "assistant"), ("<|im_end|><|end|>", "eos"), ("<|im_start|>user\nc"[:-1], "template")]
+    assert marked(spans)[-1] == ("<|im_end|><|end|>", "eos")
+    assert [s.weight for s in spans if s.role is Role.EOS] == [0.5, 1.0]
+
+
+def test_text_before_the_eos_of_a_turn_is_the_models_to_write() -> None:
+    end = "{% for m in messages %}[{{ m['role'] }}] {{ m['content'] }}{% if m['role'] == 'assistant' %} END<|end|>{% endif %}{% endfor %}"
+    spans = render([Message(U, "a"), Message(A, "b"), Message(U, "c"), Message(A, "d")], "chat", make_tokenizer(chat_template=end))
+    assert [text for text, label in marked(spans) if label == "eos"] == [" END<|end|>"] * 2
+    assert "".join(s.text for s in spans) == "[user] a[assistant] b END<|end|>[user] c[assistant] d END<|end|>"
+
+
+def test_an_eos_behind_the_whole_conversation_leaves_middle_turns_alone() -> None:
+    """As in Phi-3: turns end with one token, the conversation with another one behind it."""
+    tokenizer = make_tokenizer(chat_template=CHATML + "{% if not add_generation_prompt %}{{ eos_token }}{% endif %}")
+    spans = render([Message(U, "a"), Message(A, "b"), Message(U, "c"), Message(A, "d")], "chat", tokenizer)
+    assert [text for text, label in marked(spans) if label == "eos"] == ["<|im_end|>", "<|im_end|>\n<|end|>"]
+
+
+def test_where_the_next_header_stops_a_turn_it_alone_is_eos() -> None:
+    """As in GLM: `<|im_end|>` opens the user's turn here, and nothing follows the last response."""
+    glm = "{% for m in messages %}{{ '<|im_end|>' if m['role'] == 'user' else '<|im_start|>' }}\n{{ m['content'] }}{% endfor %}"
+    spans = render([Message(U, "a"), Message(A, "b"), Message(U, "c"), Message(A, "d")], "chat", make_tokenizer(chat_template=glm))
+    assert [text for text, label in marked(spans) if label == "eos"] == ["<|im_end|>", "<|end|>"]
+    assert marked(spans)[5] == ("\n", "template")
+
+
+def test_command_r7b_as_trl_marks_it() -> None:
+    """TRL's training variant of the template says what the model writes; its original must give the same roles."""
+    trl = pytest.importorskip("trl")
+    from pathlib import Path
+
+    folder = Path(trl.__file__).parent / "chat_templates"
+    if not (folder / "cohere2_training.jinja").is_file():
+        pytest.skip("this TRL has no template of Command R7B")
+    tokenizer = make_tokenizer(bos=True, chat_template=(folder / "cohere2.jinja").read_text())
+    names = ("START_OF_TURN_TOKEN", "END_OF_TURN_TOKEN", "SYSTEM_TOKEN", "USER_TOKEN", "CHATBOT_TOKEN", "START_RESPONSE", "END_RESPONSE")
+    tokenizer.add_special_tokens({"additional_special_tokens": [f"<|{name}|>" for name in names]})
+    tokenizer.eos_token = "<|END_OF_TURN_TOKEN|>"
+    messages = [Message(U, "hello"), Message(A, "hi"), Message(U, "world"), Message(A, "Fine, thank you!")]
+    (tokens,) = assign_roles([render(messages, "chat", tokenizer)], tokenizer)
+    marked_by_trl = tokenizer.apply_chat_template(
+        [{"role": m.role.label, "content": m.content} for m in messages],
+        chat_template=(folder / "cohere2_training.jinja").read_text(), return_dict=True, return_assistant_tokens_mask=True,
+    )  # fmt: skip
+    assert tokens.ids.tolist() == marked_by_trl["input_ids"]
+    assert [int(role in (A, Role.EOS)) for role in tokens.roles] == marked_by_trl["assistant_masks"]
+    assert tokenizer.decode(tokens.ids[tokens.roles == Role.EOS]) == "<|END_RESPONSE|><|END_OF_TURN_TOKEN|>" * 2

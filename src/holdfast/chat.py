@@ -27,11 +27,11 @@ _AND_INPUT = ", paired with an input that provides further context"
 
 
 def plain(messages: Sequence[Message]) -> list[Span]:
-    """Prompt, one space, response. As in the WIT code, but a prompt that ends in white space keeps it and gets no further space."""
+    """Prompt, one space, response. As in the WIT code, but where either side of the joint has white space, it gets no further space."""
     spans: list[Span] = []
     for message in messages:
-        if spans and message.content and not spans[-1].text[-1:].isspace():
-            spans.append(_separator(message))
+        if any(s.text for s in spans) and message.content and not spans[-1].text[-1:].isspace():
+            spans += _separator(message)
         spans += _turn(message)
     return spans
 
@@ -53,7 +53,7 @@ def dialogue(messages: Sequence[Message]) -> list[Span]:
     spans: list[Span] = []
     for message in messages:
         head = f"{message.role.label.capitalize()}:"
-        spans += [Span(head if not spans else "\n" + head, Role.TEMPLATE), _separator(message), *_turn(message)]
+        spans += [Span(head if not spans else "\n" + head, Role.TEMPLATE), *_separator(message), *_turn(message)]
     if messages and messages[-1].role is not Role.ASSISTANT:
         spans.append(Span("\nAssistant:", Role.TEMPLATE))
     return spans
@@ -109,9 +109,13 @@ def _content(message: Message) -> Span:
     return Span(message.content, message.role, message.weight, message)
 
 
-def _separator(message: Message) -> Span:
-    """A space before a message. Before a response it is response: generation starts before it, so the model has to write it."""
-    return Span(" ", Role.ASSISTANT, message.weight) if message.role is Role.ASSISTANT else Span(" ", Role.TEMPLATE)
+def _separator(message: Message) -> list[Span]:
+    """A space before a message, none before one that begins with white space.
+
+    Before a response it is response: generation starts before it, so the model has to write it."""
+    if message.content[:1].isspace():
+        return []
+    return [Span(" ", Role.ASSISTANT, message.weight) if message.role is Role.ASSISTANT else Span(" ", Role.TEMPLATE)]
 
 
 def _with_specials(spans: list[Span], tokenizer: Any) -> list[Span]:
@@ -161,7 +165,7 @@ def _render_chat(messages: Sequence[Message], tokenizer: Any) -> list[Span]:
             "the chat template rewrites the messages, so that the place of each cannot be known",
             hint="use --template dialogue, or a chat template that prints the contents as they are",
         )
-    spans = _mark_end_of_turn(_give_back_space(spans, key, roles), _special_token(key))
+    spans = _mark_end_of_turn(_give_back_space(spans, key, roles), key, roles)
     last = max((i for i, s in enumerate(spans) if s.role is Role.ASSISTANT), default=None)
     if last is not None and spans[last + 1].role is not Role.EOS:  # a template without an end of turn: the last response gets EOS
         spans.insert(last + 1, Span(_eos(tokenizer), Role.EOS, spans[last].weight))
@@ -256,14 +260,38 @@ def _special_token(key: _TokenizerKey) -> re.Pattern[str] | None:
     return re.compile(r"\s*(?:" + "|".join(map(re.escape, specials)) + ")") if specials else None
 
 
-def _mark_end_of_turn(spans: list[Span], special: re.Pattern[str] | None) -> list[Span]:
-    """Split what follows an assistant's message: its leading special token is the end of the turn (role EOS), the rest is template."""
+@lru_cache(maxsize=512)
+def _turn_end(key: _TokenizerKey, roles: tuple[Role, ...]) -> str:
+    """What the template prints after a response up to the tokenizer's EOS, where a conversation of these roles ends with it; or nothing.
+
+    Here no header of a next turn can stand before the EOS, so all of it is the turn's end and the model's to write."""
+    eos = key.tokenizer.eos_token
+    try:
+        tail = _template_pieces(key, roles)[-1]
+    except Exception:  # a template may refuse a conversation that stops here: what follows is looked at alone
+        return ""
+    return tail[: tail.index(eos) + len(eos)] if eos and eos in tail else ""
+
+
+def _mark_end_of_turn(spans: list[Span], key: _TokenizerKey, roles: tuple[Role, ...]) -> list[Span]:
+    """Split what follows an assistant's message: the end of the turn has role EOS, the rest is template.
+
+    The end is everything up to the tokenizer's EOS. Where the template ends a turn with another token (or with the header of the next
+    turn, as GLM's does), it is the special token with which the text begins.
+    """
+    special = _special_token(key)
     marked: list[Span] = []
+    turn = -1
     for previous, span in zip([None, *spans], spans, strict=False):
-        follows = span.role is Role.TEMPLATE and previous is not None and previous.role is Role.ASSISTANT
-        end = special.match(span.text) if special and follows else None
-        if end is None or previous is None:
+        turn += span.message is not None
+        if span.role is not Role.TEMPLATE or previous is None or previous.role is not Role.ASSISTANT:
             marked.append(span)
-        else:
-            marked += [Span(end.group(), Role.EOS, previous.weight), Span(span.text[end.end() :], Role.TEMPLATE)]
+            continue
+        end = _turn_end(key, roles[: turn + 1])
+        if not (end and span.text.startswith(end)):
+            match = special.match(span.text) if special else None
+            end = match.group() if match else ""
+        if end:
+            marked.append(Span(end, Role.EOS, previous.weight))
+        marked.append(replace(span, text=span.text[len(end) :]))
     return marked

@@ -55,13 +55,14 @@ class Example:
     """One training or evaluation example.
 
     ``layout`` says which columns it came from and so which template suits it: ``chat``, ``alpaca``, ``pair``, ``text`` or ``prompt``.
-    ``where`` is the place to name in an error, such as ``data.jsonl, row 3``.
+    ``where`` is the place to name in an error, such as ``data.jsonl, row 3``. ``unused`` names the columns of metadata.
     """
 
     messages: tuple[Message, ...]
     layout: str
     where: str
     weight: float = 1.0
+    unused: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -9,26 +9,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
 from holdfast.errors import HoldfastError
 from holdfast.records import Message, Role
-from holdfast.tune.data import Row, read_messages, read_response, read_rows, read_text
+from holdfast.tune.columns import unused_columns
+from holdfast.tune.data import Row, no_row_left, read_messages, read_response, read_rows, read_text
 
 _ACCEPTED = "prompt + chosen + rejected (text or messages) | chosen + rejected (whole conversations)"
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A conversation up to the answer, and two answers to it. ``layout`` and ``where`` are those of ``records.Example``."""
+    """A conversation up to the answer, and two answers to it. ``layout``, ``where`` and ``unused`` are those of ``records.Example``."""
 
     prompt: tuple[Message, ...]
     chosen: Message
     rejected: Message
     layout: str
     where: str
+    unused: tuple[str, ...] = ()
 
 
 def load_pairs(source: str, *, limit: int | None = None, bad_rows: list[str] | None = None) -> list[Pair]:
@@ -45,7 +47,7 @@ def load_pairs(source: str, *, limit: int | None = None, bad_rows: list[str] | N
     rows: list[Row] = list(islice(read_rows(source, bad_rows), limit))
     if not rows:
         raise HoldfastError(f"{source}: no rows", hint="the file is empty or every row was bad")
-    pairs = []
+    pairs, first = [], None
     for row, where in rows:
         try:
             pairs.append(read_pair(row, where))
@@ -53,6 +55,9 @@ def load_pairs(source: str, *, limit: int | None = None, bad_rows: list[str] | N
             if bad_rows is None:
                 raise
             bad_rows.append(error.message)
+            first = first or error
+    if first is not None and not pairs:
+        raise no_row_left(source, len(rows), first)
     return pairs
 
 
@@ -68,12 +73,13 @@ def read_pair(row: dict[str, Any], where: str) -> Pair:
             raise HoldfastError(f"{where}: no column '{column}'; the row has {found}", hint=f"accepted: {_ACCEPTED}")
     if isinstance(row["chosen"], list) != isinstance(row["rejected"], list):
         raise HoldfastError(f"{where}: 'chosen' and 'rejected' must both be text or both be messages")
+    unused = unused_columns(row, ("prompt", "chosen", "rejected"), where, weighted=False)
     pair = _of_messages(row, where) if isinstance(row["chosen"], list) else _of_text(row, where)
     if pair.chosen.content == pair.rejected.content:
         raise HoldfastError(
             f"{where}: 'chosen' and 'rejected' are equal, so there is no preference", hint="--skip-bad-rows leaves such rows out"
         )
-    return pair
+    return replace(pair, unused=unused)
 
 
 def _of_text(row: dict[str, Any], where: str) -> Pair:

@@ -87,7 +87,7 @@ def _fit(plan: Plan, model: Any, run: RunDir) -> dict[str, Any]:
         trainer.evaluate()
     after_N2 = pair_logprobs(trainer.model, plan.held_out, pad_id)
     summary = _summary(plan, run, before_N2, after_N2) | {"seconds": round(seconds, 2)}
-    save_model(trainer, run.model, _card(summary), {pair.chosen[-1] for pair in plan.train})
+    save_model(trainer, run.model, _card(summary), {end for pair in plan.train for end in pair.ends})
     if trainer.is_world_process_zero():
         _write_pairs(run, plan.held_out, before_N2, after_N2)
         run.finish(summary)

@@ -16,6 +16,7 @@ from holdfast.align.pairs import load_pairs
 from holdfast.align.tokens import PairReport, PairTokens, tokenize_pairs
 from holdfast.config import AlignConfig
 from holdfast.errors import HoldfastError, nearest
+from holdfast.tune.columns import all_unused
 from holdfast.tune.plan import (
     check_length,
     check_numbers,
@@ -25,6 +26,7 @@ from holdfast.tune.plan import (
     default_learning_rate,
     split,
     split_batch,
+    tell_rows,
 )
 
 PAPER: dict[str, Any] = {"learning_rate": 5e-7, "batch_size": 32, "epochs": 2.0, "warmup_ratio": 0.1, "weight_decay": 0.0}
@@ -89,7 +91,9 @@ def make_plan(config: AlignConfig) -> Plan:
         held_out = load_pairs(config.eval_data, bad_rows=bad_rows)
     else:
         pairs, held_out = split(pairs, config.eval_share, config.seed)
+    tell_rows(config.data, [*pairs, *held_out], bad_rows)
     train, report = encode(pairs)
+    report.columns_not_used = all_unused([*pairs, *held_out])
     _check_left(config.data, train, report, bad_rows or [], max_length)
     held_out_tokens, held_out_report = encode(held_out)
     if held_out:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -26,12 +26,13 @@ _BATCH = 256
 
 @dataclass(frozen=True)
 class PairTokens:
-    """A tokenised pair: ids of the prompt, and of the two answers that follow it."""
+    """A tokenised pair: ids of the prompt, and of the two answers that follow it. ``ends`` are those with which its turns end."""
 
     prompt: list[int]
     chosen: list[int]
     rejected: list[int]
     where: str
+    ends: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.prompt) + max(len(self.chosen), len(self.rejected))
@@ -53,6 +54,7 @@ class PairReport:
     left_out: list[str] = field(default_factory=list)
     longest: int = 0
     templates: Counter[str] = field(default_factory=Counter)
+    columns_not_used: list[str] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -64,6 +66,7 @@ class PairReport:
             "nothing_left_to_compare": len(self.left_out),
             "longest": self.longest,
             "templates": dict(self.templates),
+            "columns_not_used": self.columns_not_used,
         }
 
 
@@ -138,7 +141,7 @@ def _split(chosen: Tokens, rejected: Tokens, where: str) -> PairTokens:
     differ = np.flatnonzero(chosen.ids[:begin] != rejected.ids[:begin])
     begin = int(differ[0]) if len(differ) else begin
     a, b = chosen.ids.tolist(), rejected.ids.tolist()
-    return PairTokens(a[:begin], a[begin:end_a], b[begin:end_b], where)
+    return PairTokens(a[:begin], a[begin:end_a], b[begin:end_b], where, tuple(chosen.ids[chosen.roles == Role.EOS].tolist()))
 
 
 def _answer(tokens: Tokens) -> tuple[int, int]:
@@ -157,7 +160,7 @@ def _fit(pair: PairTokens, max_length: int, truncation: str, report: PairReport)
         report.dropped += 1
         return None
     room = max(max_length - len(pair.prompt), 0)
-    kept = PairTokens(pair.prompt, pair.chosen[:room], pair.rejected[:room], pair.where)
+    kept = replace(pair, chosen=pair.chosen[:room], rejected=pair.rejected[:room])
     if kept.chosen == kept.rejected:
         report.left_out.append(f"{pair.where}: the prompt has {len(pair.prompt)} tokens; of the answers {room} remain, and they are equal")
         return None

@@ -110,9 +110,13 @@ def _json_rows(path: Path) -> list[tuple[dict[str, Any], str]]:
     if path.suffix != ".json" or not path.is_file() or not path.read_text(encoding="utf-8").lstrip().startswith("["):
         return read_rows(path)
     try:
-        return [(row, f"{path}, row {number}") for number, row in enumerate(from_json(path.read_text(encoding="utf-8")), 1)]
+        rows = from_json(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise HoldfastError(f"{path}: broken JSON, {error.msg} at line {error.lineno}") from error
+    for number, row in enumerate(rows, 1):
+        if not isinstance(row, dict):
+            raise HoldfastError(f"{path}, row {number}: a {type(row).__name__}, not an object")
+    return [(row, f"{path}, row {number}") for number, row in enumerate(rows, 1)]
 
 
 def _choices(given: Any, doc: dict[str, Any], place: str) -> list[str] | None:

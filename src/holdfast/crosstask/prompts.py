@@ -80,7 +80,7 @@ def demonstration(task: Task, item: Item, kind: Kind = "demonstration", cut: int
     """
     if item.answer is None:
         raise HoldfastError(f"{item.where}: no answer, so it cannot be a demonstration")
-    shown = task.render(item)[cut:] + task.answer_prefix + item.answer
+    shown = task.render(item)[cut:] + task.behind(item.answer)
     return Piece(kind, shown + "\n", task.name, item.id, len(shown))
 
 

@@ -40,8 +40,9 @@ class Item:
 class Task:
     """A task: what it asks for, how an input is written down, and its items.
 
-    ``template`` ends with the cue. An answer follows it after ``answer_prefix`` (one space). ``labels`` is the closed set of answers,
-    or None for free answers. ``embed_fields`` are the fields that retrieval looks at, in that order.
+    ``template`` ends with the cue. An answer follows it after ``answer_prefix`` (one space; none where the template ends in white
+    space). ``labels`` is the closed set of answers, or None for free answers. ``embed_fields`` are the fields that retrieval looks
+    at, in that order.
     """
 
     name: str
@@ -61,6 +62,10 @@ class Task:
     def render(self, item: Item) -> str:
         """The input with its field names and the cue at the end; without definition, without answer."""
         return _SLOT.sub(lambda match: item.fields[match[1]], self.template)
+
+    def behind(self, answer: str) -> str:
+        """An answer as it stands behind the cue: after the prefix, unless both are white space."""
+        return answer if self.answer_prefix.isspace() and answer[:1].isspace() else self.answer_prefix + answer
 
     def content(self, item: Item) -> str:
         """A hash of the written input, case and white space aside: two items of one content are the same item."""
@@ -103,7 +108,8 @@ def make_task(given: Mapping[str, Any], rows: Sequence[tuple[dict[str, Any], str
     template = str(given["template"]) if "template" in given else _template(given, rows, where)
     task = Task(
         str(given.get("name") or Path(where).stem), definition, template, labels, (),
-        definition_prefix=str(given.get("definition_prefix", "Definition: ")), answer_prefix=str(given.get("answer_prefix", " ")),
+        definition_prefix=str(given.get("definition_prefix", "Definition: ")),
+        answer_prefix=str(given.get("answer_prefix", "" if template[-1:].isspace() else " ")),
         embed_fields=tuple(given.get("embed_fields", ())), where=where,
     )  # fmt: skip
     if not task.slots:

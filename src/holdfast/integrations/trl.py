@@ -23,6 +23,7 @@ from holdfast import lm
 from holdfast.errors import HoldfastError
 from holdfast.records import RESPONSE_ROLES, Tokens
 from holdfast.tune.batches import collate
+from holdfast.tune.columns import all_unused, tell
 from holdfast.tune.data import examples_of
 from holdfast.tune.roles import tokenize
 from holdfast.tune.trainer import Objective, WeightedTrainer
@@ -130,10 +131,14 @@ def _token_rows(rows: Any, name: str, *, tokenizer: Any, weights: RoleWeights, t
         raise HoldfastError(f"{name} is a streaming data set, which WITSFTTrainer does not take", hint="load it without streaming=True")
     given = list(rows)
     if not all(isinstance(row, Tokens) for row in given):
+        for i, row in enumerate(given, 1):
+            if not isinstance(row, Mapping):
+                raise HoldfastError(f"{name}, row {i}: a {type(row).__name__}, not an object with columns")
         numbered = [(dict(row), f"{name}, row {i}") for i, row in enumerate(given, 1)]
         if any({"image", "images"} & row.keys() for row, _ in numbered):
             raise HoldfastError(f"{name} holds images, which WITSFTTrainer does not take")
         examples = examples_of(numbered, name, needs_response=any(weights[r] for r in RESPONSE_ROLES))
+        tell(name, all_unused(examples))
         given, report = tokenize(examples, tokenizer, weights, template=template, max_length=longest or 2**31, truncation=truncation)
         if not given:
             raise HoldfastError(f"{name}: no example is left: the longest has {report.longest} tokens, max_length is {longest}")

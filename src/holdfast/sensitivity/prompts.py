@@ -45,7 +45,7 @@ class Renderer:
             return self._chat(variant, examples)
         header = examples[0].header if examples else ""
         parts = [self._shown(item, variant).removeprefix(header) for item in examples]
-        answered = [part + _gap(part) + str(item.expected) for part, item in zip(parts, examples, strict=True)]
+        answered = [part + _gap(part, str(item.expected)) + str(item.expected) for part, item in zip(parts, examples, strict=True)]
         return header + "".join(part + "\n\n" for part in answered) + variant.prompt.removeprefix(header)
 
     def _chat(self, variant: Variant, examples: Sequence[Item]) -> str:
@@ -84,5 +84,5 @@ def _pool(shots: int, source: str | None) -> list[Item]:
     return pool
 
 
-def _gap(part: str) -> str:
-    return "" if part[-1:].isspace() else " "
+def _gap(part: str, answer: str) -> str:
+    return "" if part[-1:].isspace() or answer[:1].isspace() else " "

@@ -191,7 +191,9 @@ def _variants(row: Any, number: int, where: str) -> Iterator[tuple[str, Variant]
     meta, target = row.get("meta") or {}, row.get("target")
     if not isinstance(meta, dict):
         raise HoldfastError(f"{where}: 'meta' must be an object, not {type(meta).__name__}")
-    options = meta.get("options")
+    options, seed = meta.get("options"), row.get("seed") or 0
+    if not isinstance(seed, int):
+        raise HoldfastError(f"{where}: 'seed' is {seed!r}, not a whole number")
     if target is not None and isinstance(options, dict) and str(target) not in options:
         raise HoldfastError(f"{where}: the target {target!r} is none of the options {', '.join(options)}")
     yield (
@@ -200,7 +202,7 @@ def _variants(row: Any, number: int, where: str) -> Iterator[tuple[str, Variant]
             str(row.get("variant_id", number)),
             str(row.get("kind", "given")),
             _prompt(row["prompt"], where),
-            int(row.get("seed", 0)),
+            seed,
             None if target is None else str(target),
             meta,
             where,

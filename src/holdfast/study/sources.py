@@ -28,10 +28,10 @@ from holdfast.runs import check_arrays, read_json, write_json, write_text
 from holdfast.study.settings import Targets
 from holdfast.study.spec import Data
 from holdfast.tune.data import load_examples, load_rows, source_digest
-from holdfast.tune.plan import default_learning_rate, encode_source
+from holdfast.tune.plan import default_learning_rate, encode_source, tell_rows
 from holdfast.tune.weights import role_weights
 
-FORMAT = 1
+FORMAT = 2
 _TOKEN_FIELDS = ("model", "layout", "template", "max_length", "truncation", "skip_bad_rows", "limit", "trust_remote_code")
 _HELD_OUT = 0.1
 SPLITS = ("train", "dev", "test")
@@ -183,6 +183,7 @@ def _tokenise(
         "dev": read(files["dev"], bad_rows=bad_rows),
         "test": read(files["test"], bad_rows=of_test),
     }
+    tell_rows(data.train, [example for items in examples.values() for example in items], [*(bad_rows or []), *(of_test or [])])
     _check_overlap(examples["dev"], examples["test"], files)
     source = encode_source(dataclasses.replace(config, data=files["train"]), examples["train"], examples["dev"], bad_rows)
     test = encode_source(dataclasses.replace(config, data=files["test"]), examples["test"], [], of_test)

@@ -16,15 +16,14 @@ name does not say that it is measured, the user has to say what it is. A run wit
 from __future__ import annotations
 
 import contextlib
-import csv
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from holdfast.errors import HoldfastError, nearest
 from holdfast.study.columns import is_score, is_setting
+from holdfast.tune.csvrows import csv_records
 from holdfast.tune.weights import check_weight
 
 WEIGHTS = ("prompt_weight", "response_weight")
@@ -32,7 +31,6 @@ SEED = "seed"
 LONG = ("metric", "value")
 _NO_SCORE = frozenset(("", "na", "n/a", "#n/a", "-", "--", "none", "null"))
 """Beside what reads as a number that is not finite: what tables hold where a run has no score."""
-_LONGEST = 2**31 - 1
 
 Record = tuple[int, dict[str, str]]  # line number, column -> text
 
@@ -127,47 +125,18 @@ def _told(settings: str, others: list[str], path: Path) -> set[str]:
 
 
 def _read(path: Path) -> tuple[list[str], list[Record]]:
-    limit = csv.field_size_limit(_LONGEST)  # a prompt or an answer may stand beside a score
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            lines = _lines(csv.reader(file, strict=True), path)
-            header = [name.strip() for name in next(lines, (0, []))[1]]
-            records = []
-            for line, values in lines:
-                if not values:
-                    continue
-                if len(values) != len(header):
-                    raise HoldfastError(f"{path}, line {line}: {len(values)} values for {len(header)} columns")
-                records.append((line, dict(zip(header, (v.strip() for v in values), strict=True))))
-    except OSError as error:
-        raise HoldfastError(f"{path}: {error.strerror}") from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise HoldfastError(f"{path}: not a CSV file in UTF-8 ({error})") from error
-    finally:
-        csv.field_size_limit(limit)
+    lines = csv_records(path)
+    header = [name.strip() for name in lines[0].fields] if lines else []
+    records = []
+    for _, line, values in lines[1:]:
+        if len(values) != len(header):
+            raise HoldfastError(f"{path}, line {line}: {len(values)} values for {len(header)} columns")
+        records.append((line, dict(zip(header, (value.strip() for value in values), strict=True))))
     if not records:
         raise HoldfastError(f"{path}: no data", hint="the first line names the columns, every other line is a run")
     if len(set(header)) < len(header):
         raise HoldfastError(f"{path}: column '{next(n for n in header if header.count(n) > 1)}' appears twice")
     return header, records
-
-
-def _lines(reader: Any, path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Records with the number of the line on which each begins. A quote that is not closed would swallow all lines after it."""
-    while True:
-        line = reader.line_num + 1
-        try:
-            values = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            if "unexpected end" not in str(error) and "expected after" not in str(error):
-                raise
-            raise HoldfastError(
-                f"{path}, line {line}: a quote opens a value and does not close it where the value ends",
-                hint='a value with quotes in it is written "like ""this"""',
-            ) from error
-        yield line, values
 
 
 def _filtered(records: list[Record], where: str, header: list[str], path: Path) -> list[Record]:

@@ -11,10 +11,10 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -22,12 +22,22 @@ from typing import Any
 from holdfast.errors import HoldfastError, from_json, whole_text
 from holdfast.records import Example, Message, Role
 from holdfast.tune.charweights import with_char_weights
+from holdfast.tune.columns import unused_columns
+from holdfast.tune.csvrows import csv_records
 from holdfast.tune.weights import check_weight
 
 Row = tuple[dict[str, Any], str]
 """Columns of a row and its place, such as ``data.jsonl, row 3``."""
 
 _ACCEPTED = "messages | instruction + output | prompt + response (or completion) | text | prompt (with response weight 0)"
+_COLUMNS = {
+    "chat": ("messages",),
+    "alpaca": ("instruction", "input", "output"),
+    "pair": ("prompt", "response", "completion"),
+    "text": ("text",),
+    "prompt": ("prompt",),
+}
+_READINGS = {column for columns in _COLUMNS.values() for column in columns}
 _ROLES = {"system": Role.SYSTEM, "developer": Role.SYSTEM, "user": Role.USER, "assistant": Role.ASSISTANT, "tool": Role.TOOL}
 _SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 
@@ -58,16 +68,26 @@ def examples_of(
     """Rows that are in memory already, as ``load_examples`` reads them; ``source`` is their name in errors."""
     if not rows:
         raise HoldfastError(f"{source}: no rows", hint="the file is empty or every row was bad")
+    others = () if layout == "auto" else _READINGS  # who names a layout leaves the columns of the others out on purpose
     layout = _recognise(source, rows, layout, needs_response)
-    examples = []
+    examples, first = [], None
     for row, where in rows:
         try:
-            examples.append(_example(row, where, layout, needs_response))
+            unused = unused_columns(row, _COLUMNS[layout], where, listed=others)
+            examples.append(replace(_example(row, where, layout, needs_response), unused=unused))
         except HoldfastError as error:
             if bad_rows is None:
                 raise
             bad_rows.append(error.message)
+            first = first or error
+    if first is not None and not examples:
+        raise no_row_left(source, len(rows), first)
     return examples
+
+
+def no_row_left(source: str, count: int, first: HoldfastError) -> HoldfastError:
+    """What to raise where every row is bad: what is the same in all of them is no matter of bad rows."""
+    return HoldfastError(f"{source}: every row is refused ({count} in all); the first: {first.message}", hint=first.hint)
 
 
 def load_rows(source: str) -> list[dict[str, Any]]:
@@ -116,7 +136,7 @@ def _file_rows(path: Path, bad_rows: list[str] | None) -> Iterator[Row]:
     if path.suffix == ".json":
         return _json_rows(path)
     if path.suffix in (".csv", ".tsv"):
-        return _csv_rows(path)
+        return _csv_rows(path, bad_rows)
     raise HoldfastError(f"{path}: unknown kind of file '{path.suffix}'; known: {', '.join(_SUFFIXES)}")
 
 
@@ -155,22 +175,32 @@ def _json_rows(path: Path) -> Iterator[Row]:
     return ((row, f"{path}, row {i}") for i, row in enumerate(content, 1))
 
 
-def _csv_rows(path: Path) -> Iterator[Row]:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ","))
-    except UnicodeDecodeError as error:
-        raise HoldfastError(f"{path}: not UTF-8 (byte {error.start})", hint="save the file as UTF-8") from error
-    for i, row in enumerate(rows, 1):
-        if None in row:
-            raise HoldfastError(f"{path}, row {i}: more fields than the header has", hint="quote fields that hold a comma")
-        columns: dict[str, Any] = {k: v for k, v in row.items() if v is not None}
-        if columns.get("weight") is not None:
-            try:
-                columns["weight"] = float(columns["weight"])
-            except ValueError:
-                raise HoldfastError(f"{path}, row {i}: weight is '{columns['weight']}', not a number") from None
-        yield columns, f"{path}, row {i}"
+def _csv_rows(path: Path, bad_rows: list[str] | None) -> Iterator[Row]:
+    records = csv_records(path, "\t" if path.suffix == ".tsv" else ",")
+    names = records[0].fields if records else []
+    for name in names:
+        if name and names.count(name) > 1:
+            raise HoldfastError(f"{path}: column '{name}' appears twice")
+    for record in records[1:]:
+        where = f"{path}, row {record.row}"
+        try:
+            yield _csv_row(names, record.fields, where), where
+        except HoldfastError as error:
+            if bad_rows is None:
+                raise
+            bad_rows.append(error.message)
+
+
+def _csv_row(names: list[str], values: list[str], where: str) -> dict[str, Any]:
+    if len(values) > len(names):
+        raise HoldfastError(f"{where}: more fields than the header has", hint="quote fields that hold a comma")
+    columns: dict[str, Any] = dict(zip(names, values, strict=False))
+    if "weight" in columns:
+        try:
+            columns["weight"] = float(columns["weight"])
+        except ValueError:
+            raise HoldfastError(f"{where}: weight is '{columns['weight']}', not a number") from None
+    return columns
 
 
 def _from_disk(path: Path) -> Any:
@@ -250,6 +280,8 @@ def _example(row: dict[str, Any], where: str, layout: str, needs_response: bool)
         if row.get("response") is not None and row.get("completion") is not None:
             raise HoldfastError(f"{where}: both 'response' and 'completion' are given", hint="keep one of the two columns")
         column = "completion" if row.get("completion") is not None else "response"
+        for name in ("prompt", column):
+            _check_there(row, name, where)
         if isinstance(row["prompt"], list) and isinstance(row[column], list):
             joined = {"messages": row["prompt"] + row[column]}
             conversation = _conversation(joined, where, needs_response)
@@ -295,11 +327,18 @@ def read_messages(row: dict[str, Any], column: str, where: str) -> tuple[Message
 
 def read_text(row: dict[str, Any], column: str, where: str) -> str:
     """A column that holds text; a ``HoldfastError`` otherwise."""
-    if row.get(column) is None:
-        raise HoldfastError(f"{where}: no column '{column}'; the row has {', '.join(map(str, row)) or 'no columns'}")
+    _check_there(row, column, where)
     if not isinstance(row[column], str):
         raise HoldfastError(f"{where}: '{column}' is {_found(row[column])}, not text")
     return whole_text(row[column], f"{where}: '{column}'")
+
+
+def _check_there(row: dict[str, Any], column: str, where: str) -> None:
+    if row.get(column) is None:
+        raise HoldfastError(
+            f"{where}: no column '{column}'; the row has {', '.join(map(str, row)) or 'no columns'}",
+            hint="every row needs it; --skip-bad-rows leaves rows without it out and lists them",
+        )
 
 
 def read_response(row: dict[str, Any], column: str, where: str) -> str:

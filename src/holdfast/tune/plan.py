@@ -17,6 +17,7 @@ from holdfast.errors import HoldfastError
 from holdfast.records import RESPONSE_ROLES, Example, Role, Tokens
 from holdfast.tune import adaptive
 from holdfast.tune.arguments import check_training
+from holdfast.tune.columns import all_unused, tell
 from holdfast.tune.data import load_examples, source_digest
 from holdfast.tune.roles import TokenReport, tokenize
 from holdfast.tune.weights import RoleWeights, prompt_share, role_weights, scale_twin
@@ -131,6 +132,7 @@ def read_source(config: TuneConfig) -> Source:
         held_out = read(config.eval_data)
     else:
         examples, held_out = split(examples, config.eval_share, config.seed)
+    tell_rows(config.data, [*examples, *held_out], bad_rows)
     return encode_source(config, examples, held_out, bad_rows)
 
 
@@ -152,10 +154,18 @@ def encode_source(config: TuneConfig, examples: list[Example], held_out: list[Ex
         template=config.template, truncation=config.truncation, bad_rows=bad_rows,
     )  # fmt: skip
     train_tokens, report = encode(examples)
+    report.columns_not_used = all_unused([*examples, *held_out])
     _check_left(config, train_tokens, report, bad_rows or [], max_length)
     held_out_tokens, _ = encode(held_out)
     parameters = models.count_parameters(model_config)
     return Source(tokenizer, parameters, train_tokens, held_out_tokens, report, bad_rows or [], max_length)
+
+
+def tell_rows(source: str, items: list[Any], bad_rows: list[str] | None) -> None:
+    """Say on stderr what of the rows is not used: columns, and bad rows."""
+    tell(source, all_unused(items))
+    if bad_rows:
+        print(f"warning: {len(bad_rows)} bad rows left out; the first: {bad_rows[0]}", file=sys.stderr)
 
 
 def data_digest(config: TuneConfig | AlignConfig) -> list[str | None]:

@@ -40,6 +40,7 @@ class TokenReport:
     special_in_content: int = 0
     longest: int = 0
     templates: Counter[str] = field(default_factory=Counter)
+    columns_not_used: list[str] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON values, roles by name."""
@@ -56,6 +57,7 @@ class TokenReport:
             "special_tokens_inside_content": self.special_in_content,
             "longest": self.longest,
             "templates": dict(self.templates),
+            "columns_not_used": self.columns_not_used,
         }
 
 

@@ -27,6 +27,7 @@ from holdfast.errors import HoldfastError
 from holdfast.records import Example, Message, Role, Span
 from holdfast.runs import RunDir, check_output, open_run, write_text
 from holdfast.tune.charweights import TOKEN_WEIGHTS
+from holdfast.tune.columns import all_unused, tell
 from holdfast.tune.data import examples_of, read_rows, source_digest
 from holdfast.tune.roles import render_example
 from holdfast.tune.selection import Floats, char_runs, keep_highest
@@ -72,13 +73,16 @@ def weigh(config: WeighConfig) -> dict[str, Any]:
     by = _check(config)
     rows = list(islice(read_rows(config.data), config.limit))
     examples = examples_of(rows, config.data, layout=config.layout)
+    unused = all_unused(examples)
+    tell(config.data, unused)
     tokenizer = models.load_tokenizer(config.model, trust_remote_code=config.trust_remote_code)
     if not tokenizer.is_fast:
         raise HoldfastError(f"tokenizer {type(tokenizer).__name__} gives no character offsets", hint="load its fast version")
     encoded = [encode(example, config.template, tokenizer) for example in examples]
     _check_reference(config, tokenizer)
     tokens = sum(len(response.token_N) for e in encoded for response in e.responses)
-    figures = {"command": "weigh", "by": by, "data_digest": digest, "examples": len(rows), "tokens": tokens}
+    figures: dict[str, Any] = {"command": "weigh", "by": by, "data_digest": digest, "examples": len(rows), "tokens": tokens}
+    figures["columns_not_used"] = unused
     if config.dry_run:
         return _preview(config, figures, tokenizer, encoded)
     nlls = _nlls(config, tokenizer, encoded)
@@ -167,7 +171,8 @@ def _write(
     kept = keep_highest(scores, config.keep, config.scope)
     lines = []
     for row, example, e, keep in zip(rows, examples, encoded, kept, strict=True):
-        lines.append(json.dumps(row | {TOKEN_WEIGHTS: _field(example.messages, e, keep, config.rest)}, ensure_ascii=False) + "\n")
+        weighted = row | {TOKEN_WEIGHTS: _field(example.messages, e, keep, config.rest)}
+        lines.append(json.dumps(weighted, ensure_ascii=False, default=str) + "\n")  # str: Parquet files hold times, JSON has none
     data = run.path / "data.jsonl"
     write_text(run.rows, "".join(_row(i, s, k) for i, (s, k) in enumerate(zip(scores, kept, strict=True), 1)))
     write_text(data, "".join(lines))
