@@ -3,6 +3,7 @@
     python scripts/build_pocket.py --work /tmp/pocket [--documents 128000] [--threads 1]
 
 About one hour on one core. A killed build continues from its last checkpoint. The result is copied to src/holdfast/pocket/model.
+The text is made by the package beside this file, `pocket`; `make_pocket_rows.py` writes the rows that are shipped.
 """
 
 from __future__ import annotations
@@ -142,7 +143,7 @@ tags: [holdfast]
 
 The embedded base model of Holdfast: a Llama of 1.3 M parameters (hidden size 128, 6 layers, 4 heads, context 512), byte-level BPE of 1,024
 tokens with digits apart, pre-trained from random initialisation by `holdfast tune` at weights (1, 1) on text that
-`holdfast.pocket.corpus` generates. It knows a small made-up English world and is for trying things without a network, and for tests.
+`scripts/pocket/corpus.py` generates. It knows a small made-up English world and is for trying things without a network, and for tests.
 It knows nothing else.
 
 | | |
@@ -175,7 +176,7 @@ def main() -> None:
     import torch
 
     torch.set_num_threads(args.threads)
-    from holdfast.pocket.corpus import corpus
+    from pocket.corpus import corpus
 
     args.work.mkdir(parents=True, exist_ok=True)
     start, data, run = args.work / "random", args.work / "corpus.jsonl", args.work / "run"

@@ -1,4 +1,7 @@
-"""The small world of `pocket`: its splits never meet, its answers are right, its rows are the same on every machine."""
+"""The world that `pocket` was made from: its splits never meet, its answers are right, it is the same everywhere.
+
+The rows that the package ships are in `test_pocket_rows.py`.
+"""
 
 from __future__ import annotations
 
@@ -8,17 +11,15 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from itertools import islice
 from random import Random
 
 import pytest
 
-from holdfast import pocket
-from holdfast.errors import HoldfastError
-from holdfast.pocket import splits, world
-from holdfast.pocket.corpus import MIXTURE, corpus
-from holdfast.pocket.tasks import BY_NAME, SPLITS, TASKS, Item, PocketTask, Split, ask, draw, show, split_of
+from pocket import splits, world
+from pocket.corpus import MIXTURE, corpus
+from pocket.tasks import BY_NAME, SPLITS, TASKS, Item, PocketTask, Split, ask, draw, split_of
+from pocket_oracles import ORACLES, fields_in
 
 each_task = pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
 each_split = pytest.mark.parametrize("split", SPLITS)
@@ -63,48 +64,6 @@ def test_answers_are_short_and_in_the_label_space(task: PocketTask) -> None:
         assert {item.answer for item in items(task)} == set(task.labels)
 
 
-def numbers_of(item: Item) -> list[int]:
-    return [int(n) for n in item.fields["numbers"].split(", ")]
-
-
-def words_of(item: Item) -> list[str]:
-    return item.fields["words"].split(", ")
-
-
-def odd_word(item: Item) -> str:
-    """The word whose category no other word of the list has."""
-    kinds = [next(kind for kind, nouns in world.CATEGORIES.items() if word in nouns) for word in words_of(item)]
-    [odd] = [word for word, kind in zip(words_of(item), kinds, strict=True) if kinds.count(kind) == 1]
-    return odd
-
-
-def said_of(item: Item, asked: str) -> str:
-    """The one sentence of the passage that names what is asked for."""
-    [sentence] = [s for s in item.fields["passage"].rstrip(".").split(". ") if re.search(rf"\b{asked}\b", s)]
-    return sentence
-
-
-def told_yes_or_no(item: Item) -> str:
-    statement = re.sub(r"^Is (\w+) in the (\w+)\?$", r"\1 is in the \2.", item.fields["question"])
-    return "yes" if statement in item.fields["passage"] else "no"
-
-
-COLOURS = ["red", "blue", "green", "yellow", "black", "white", "brown", "pink"]
-ORACLES: dict[str, Callable[[Item], str]] = {
-    "add": lambda item: str(int(item.fields["a"]) + int(item.fields["b"])),
-    "largest": lambda item: str(max(numbers_of(item))),
-    "sort_numbers": lambda item: ", ".join(map(str, sorted(numbers_of(item)))),
-    "reverse": lambda item: ", ".join(reversed(words_of(item))),
-    "drop_first": lambda item: item.fields["words"].split(", ", 1)[1],
-    "count": lambda item: str(item.fields["words"].count(",") + 1),
-    "odd_one_out": odd_word,
-    "who_has": lambda item: said_of(item, item.fields["thing"]).split()[0],
-    "where_is": lambda item: said_of(item, item.fields["person"]).split()[-1],
-    "colour_of": lambda item: next(w for w in said_of(item, item.fields["thing"]).split() if w in COLOURS),
-    "yes_no": told_yes_or_no,
-}
-
-
 @pytest.mark.parametrize("name", ORACLES)
 def test_answers_agree_with_an_independent_solution(name: str) -> None:
     assert all(item.answer == ORACLES[name](item) for item in items(BY_NAME[name]))
@@ -118,27 +77,6 @@ def test_word_tables_are_consistent() -> None:
 
 
 # --- splits --------------------------------------------------------------------------------------------------------
-
-
-# What a field may look like, so that a prompt can be taken apart again.
-FIELD_PATTERNS = {
-    "passage": r".+\.",
-    "question": r"Is [^?]+\?",
-    "text": r".+[.!]",
-    "a": r"\d+",
-    "b": r"\d+",
-} | dict.fromkeys(("thing", "person", "word", "words", "numbers"), r"\w+(?:, \w+)*")
-
-
-def fields_in(task: str, wording: int, prompt: str) -> dict[str, str]:
-    """The fields of the item that `prompt` asks about, read back from the prompt."""
-    for prefix in splits._POLITE_PREFIXES:
-        prompt = prompt.removeprefix(prefix)
-    places = re.split(r"{(\w+)}", BY_NAME[task].all_wordings[wording])
-    pattern = "".join(f"(?P<{p}>{FIELD_PATTERNS[p]})" if i % 2 else re.escape(p) for i, p in enumerate(places))
-    found = re.fullmatch(pattern, prompt)
-    assert found, (pattern, prompt)
-    return found.groupdict()
 
 
 def test_an_item_is_in_the_same_split_for_good() -> None:
@@ -233,45 +171,8 @@ def test_instructions_are_balanced_chats_with_right_answers(split: Split) -> Non
         user, answer = row["messages"][-2]["content"], row["messages"][-1]["content"]
         openings += roles[0] == "system" or user.startswith(splits._POLITE_PREFIXES)
         fields = fields_in(row["task"], row["wording"], user)
-        if row["task"] in ORACLES:
-            assert answer == ORACLES[row["task"]](Item(fields, answer))
+        assert answer == ORACLES[row["task"]](Item(fields, answer))
     assert 10 <= openings <= 60
-
-
-def test_default_sizes() -> None:
-    assert len(splits.instructions("dev")) == 600
-    assert len(splits.instructions("test")) == 900
-    assert len(splits.instructions("train")) == 8000
-
-
-def test_intents_ask_one_item_in_different_wordings() -> None:
-    rows = splits.intents()
-    sets: dict[str, list[splits.Row]] = {}
-    asked: set[tuple[str, ...]] = set()
-    for row in rows:
-        sets.setdefault(row["set_id"], []).append(row)
-    assert len(sets) == 120
-    assert len(rows) == 960
-    for variants in sets.values():
-        assert [v["variant_id"] for v in variants] == list(range(8))
-        assert [v["kind"] for v in variants] == ["original"] + ["wording"] * 7
-        assert not variants[0]["meta"]["held_out_wording"]
-        assert sum(v["meta"]["held_out_wording"] for v in variants) == 4
-        assert len({v["prompt"] for v in variants}) == 8
-        assert len({v["target"] for v in variants}) == 1
-        found = {str(sorted(fields_in(v["meta"]["task"], v["meta"]["wording"], v["prompt"]).items())) for v in variants}
-        assert len(found) == 1
-        asked.add((variants[0]["meta"]["task"], *found))
-    assert len(asked) == 120
-
-
-def test_tasks_list_distinct_items_of_every_split() -> None:
-    for task in splits.tasks():
-        inputs = [row["input"] for row in task["rows"]]
-        assert len(inputs) == len(set(inputs)) >= (48 if task["name"] in ("opposite", "plural", "category") else 200)
-        assert {row["split"] for row in task["rows"]} == set(SPLITS)
-        assert all(row["split"] == split_of(task["name"], row["fields"]) for row in task["rows"])
-        assert all(row["input"] == show(Item(row["fields"], row["answer"])) for row in task["rows"])
 
 
 @each_split
@@ -294,7 +195,7 @@ def test_corpus_documents_have_the_promised_length_and_no_chat_markers(documents
     assert sum(weight for _, weight in MIXTURE.values()) == pytest.approx(1.0)
 
 
-# --- randomness and the door ---------------------------------------------------------------------------------------
+# --- randomness ----------------------------------------------------------------------------------------------------
 
 
 def test_corpus_is_a_stream_whose_start_does_not_depend_on_its_length() -> None:
@@ -304,8 +205,8 @@ def test_corpus_is_a_stream_whose_start_does_not_depend_on_its_length() -> None:
 
 DIGEST = """
 import hashlib, json
-from holdfast.pocket import splits
-from holdfast.pocket.corpus import corpus
+from pocket import splits
+from pocket.corpus import corpus
 rows = [list(corpus(50)), splits.instructions("test", 64), splits.intents(n_sets=16), splits.preferences("dev", 64)]
 print(hashlib.sha256(json.dumps(rows).encode()).hexdigest())
 """
@@ -319,26 +220,6 @@ def test_rows_are_the_same_in_every_process() -> None:
         digests.add(run.stdout.strip())
     rows = [list(corpus(50)), splits.instructions("test", 64), splits.intents(n_sets=16), splits.preferences("dev", 64)]
     assert digests == {hashlib.sha256(json.dumps(rows).encode()).hexdigest()}
-
-
-@pytest.mark.parametrize("name", [name for name in pocket.NAMES if name != "pocket:corpus"])
-def test_every_name_gives_rows(name: str) -> None:
-    rows = pocket.rows(name)
-    assert rows
-    assert all(isinstance(row, dict) for row in rows)
-    json.dumps(rows)
-
-
-def test_corpus_rows_are_texts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pocket, "CORPUS_DOCUMENTS", 7)
-    assert [list(row) for row in pocket.rows("pocket:corpus")] == [["text"]] * 7
-
-
-def test_unknown_name_lists_the_known_ones() -> None:
-    with pytest.raises(HoldfastError) as caught:
-        pocket.rows("pocket:nothing")
-    assert "pocket:nothing" in str(caught.value)
-    assert "pocket:instructions/test" in str(caught.value)
 
 
 def test_draw_stays_in_its_split() -> None:

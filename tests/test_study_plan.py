@@ -8,6 +8,7 @@ import math
 import re
 import subprocess
 import sys
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -381,6 +382,17 @@ def test_a_plan_names_the_data_and_not_what_is_cut_off_it(case: dict[str, Any], 
     assert main(["study", "plan", str(study), "--output", str(tmp_path / "out"), "--calibrate", "0"]) == 0
     shown = capsys.readouterr().out
     assert re.search(rf" on {re.escape(str(file))} \(\d+ examples\), dev cut off it \(\d+\), test cut off it \(\d+\)\n", shown)
+
+
+def test_facts_move_no_row_of_pocket_to_another_split(case: dict[str, Any], tmp_path: Path) -> None:
+    """Of commit 33c6712: other parts would make a study that was begun then train everything anew."""
+    planned(case | {"data": "pocket:instructions/test"}, tmp_path / "data")
+    files = {file.stem.rpartition("-")[2]: file for file in (tmp_path / "data").glob("*.jsonl")}
+    assert {split: sha256(file.read_bytes()).hexdigest() for split, file in files.items()} == {
+        "train": "31e0fb140dfe200cd2dcfa677481e30f9cb9bfafd5a8b7252dbf266371028814",
+        "dev": "30e0bf95c0764e1ba12e167a38dfa30229f98fdb77cef8200cc4b10fa523e0ee",
+        "test": "54a5d547a01ef5323a3ad9fdccec8e30612962a1e2537240e501dd88d21ce7d3",
+    }
 
 
 def test_tasks_are_tried_before_anything_is_trained(case: dict[str, Any], tmp_path: Path) -> None:

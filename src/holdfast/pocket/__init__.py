@@ -1,17 +1,54 @@
-"""`pocket`: an embedded base model and its small world, for everything that must run with no network.
+"""`pocket`: an embedded base model and the rows of its small world, for everything that must run with no network.
 
 In: a name such as `pocket:instructions/test`. Out: rows; or the folder of the model.
+
+| name | rows | columns |
+|---|---|---|
+| `pocket:corpus` | 20,000 | `text` |
+| `pocket:instructions` (`/train`, `/dev`, `/test`) | 8,000, 600, 900 | `messages`, `task`, `wording`, `held_out_wording`, `meta` |
+| `pocket:preferences` (`/train`, `/dev`, `/test`) | 2,000, 200, 400 | `prompt`, `chosen`, `rejected`, `task`, `fault`, `meta` |
+| `pocket:intents` | 120 x 8 | `set_id`, `variant_id`, `kind`, `seed`, `prompt`, `target`, `meta` |
+| `pocket:tasks` | 16 | `name`, `definition`, `labels`, `cue`, `rows` of `fields`, `input`, `answer`, `split` |
+
+`meta` holds the facts of its row, which is not for training:
+
+- `task`, `wording` (its number), `held_out_wording`, `split`; `fields` (the item without its wording), `answer` (the
+  right one), `labels` (the closed set of answers, or null).
+- `alternatives` (test splits and intents): must-move edits. Three items of the task that differ from this one in one
+  field and have *another* right answer: `edit` (its kind), `split` (of the edited item), `fields`, `prompt` (in this
+  row's wording), `answer`.
+- `wordings` (test splits, and the original of each intent): the same item, with the same answer, in every other wording
+  (of an intent: in those that are in no row of the set): `wording`, `held_out_wording`, `prompt`.
+
+A `prompt` there is the whole user message. `scripts/make_pocket_rows.py` of the repository wrote the rows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import gzip
+import json
+import zlib
 from pathlib import Path
 from typing import Any
 
 from holdfast.errors import HoldfastError
 
-CORPUS_DOCUMENTS = 20_000
+_FILES = {
+    "pocket:corpus": "corpus",
+    "pocket:instructions": "instructions-train",
+    "pocket:instructions/train": "instructions-train",
+    "pocket:instructions/dev": "instructions-dev",
+    "pocket:instructions/test": "instructions-test",
+    "pocket:intents": "intents",
+    "pocket:tasks": "tasks",
+    "pocket:preferences": "preferences-train",
+    "pocket:preferences/train": "preferences-train",
+    "pocket:preferences/dev": "preferences-dev",
+    "pocket:preferences/test": "preferences-test",
+}
+NAMES: tuple[str, ...] = tuple(_FILES)
+META = "meta"
+"""The column that holds the facts of a row."""
 
 
 def model_path() -> Path:
@@ -19,66 +56,26 @@ def model_path() -> Path:
     return Path(__file__).parent / "model"
 
 
-def rows(name: str) -> list[dict[str, Any]]:
-    """The rows of a named data set; `NAMES` are the names.
+def rows_path(name: str) -> Path:
+    """The file of a named data set (gzipped JSON lines); `NAMES` are the names.
 
     Raises `HoldfastError` for a name that is not one of them.
     """
-    if name not in _MAKERS:
-        raise HoldfastError(f"no data set is called {name!r}", hint="use one of " + ", ".join(_MAKERS))
-    return _MAKERS[name]()
+    if name not in _FILES:
+        raise HoldfastError(f"no data set is called {name!r}", hint="use one of " + ", ".join(_FILES))
+    return Path(__file__).parent / "rows" / f"{_FILES[name]}.jsonl.gz"
 
 
-# The generators are imported inside the functions, so that `import holdfast.pocket` stays instant.
+def rows(name: str) -> list[dict[str, Any]]:
+    """The rows of a named data set; `NAMES` are the names.
 
-
-def _corpus() -> list[dict[str, Any]]:
-    from holdfast.pocket.corpus import corpus
-
-    return [{"text": text} for text in corpus(CORPUS_DOCUMENTS)]
-
-
-def _instructions(split: Any) -> Callable[[], list[dict[str, Any]]]:
-    def make() -> list[dict[str, Any]]:
-        from holdfast.pocket.splits import instructions
-
-        return instructions(split)
-
-    return make
-
-
-def _intents() -> list[dict[str, Any]]:
-    from holdfast.pocket.splits import intents
-
-    return intents()
-
-
-def _tasks() -> list[dict[str, Any]]:
-    from holdfast.pocket.splits import tasks
-
-    return tasks()
-
-
-def _preferences(split: Any) -> Callable[[], list[dict[str, Any]]]:
-    def make() -> list[dict[str, Any]]:
-        from holdfast.pocket.splits import preferences
-
-        return preferences(split)
-
-    return make
-
-
-_MAKERS: dict[str, Callable[[], list[dict[str, Any]]]] = {
-    "pocket:corpus": _corpus,
-    "pocket:instructions": _instructions("train"),
-    "pocket:instructions/train": _instructions("train"),
-    "pocket:instructions/dev": _instructions("dev"),
-    "pocket:instructions/test": _instructions("test"),
-    "pocket:intents": _intents,
-    "pocket:tasks": _tasks,
-    "pocket:preferences": _preferences("train"),
-    "pocket:preferences/train": _preferences("train"),
-    "pocket:preferences/dev": _preferences("dev"),
-    "pocket:preferences/test": _preferences("test"),
-}
-NAMES: tuple[str, ...] = tuple(_MAKERS)
+    Raises `HoldfastError` for a name that is not one of them, and where the installed file is missing or damaged.
+    """
+    path = rows_path(name)
+    try:
+        with gzip.open(path, "rt", encoding="utf-8") as file:
+            return [json.loads(line) for line in file]
+    except (OSError, EOFError, zlib.error, ValueError) as error:
+        raise HoldfastError(
+            f"{path}: the rows of {name} cannot be read ({error})", hint="the file came with holdfast; install it anew"
+        ) from error

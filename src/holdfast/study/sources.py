@@ -23,6 +23,7 @@ import numpy as np
 
 from holdfast.config import TuneConfig
 from holdfast.errors import HoldfastError
+from holdfast.pocket import META
 from holdfast.records import PROMPT_ROLES, RESPONSE_ROLES, Example, Role, Tokens
 from holdfast.runs import check_arrays, read_json, write_json, write_text
 from holdfast.study.settings import Targets
@@ -121,6 +122,8 @@ def splits(data: Data, folder: Path) -> dict[str, str]:
         return given
     parts: dict[str, list[str]] = {name: [] for name in ("train", *missing)}
     for row in load_rows(data.train):
+        if data.train.startswith("pocket:"):
+            row = {column: value for column, value in row.items() if column != META}  # facts about a row move it nowhere
         text = json.dumps(row, ensure_ascii=False, sort_keys=True)
         place = int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") / 2**32 / _HELD_OUT
         parts[missing[int(place)] if place < len(missing) else "train"].append(text + "\n")

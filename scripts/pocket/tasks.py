@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from random import Random
 from typing import Literal
 
-from holdfast.pocket import world
-from holdfast.pocket.held_out_wordings import HELD_OUT_WORDINGS
-from holdfast.pocket.wordings import WORDINGS
+from pocket import world
+from pocket.held_out_wordings import HELD_OUT_WORDINGS
+from pocket.wordings import WORDINGS
 
 Split = Literal["train", "dev", "test"]
 SPLITS: tuple[Split, ...] = ("train", "dev", "test")

@@ -13,8 +13,9 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
-from holdfast.pocket import world
-from holdfast.pocket.tasks import TASKS, Item, PocketTask, Split, ask, draw, show, split_of
+from pocket import world
+from pocket.alternatives import further_wordings, meta, must_move
+from pocket.tasks import TASKS, Item, PocketTask, Split, ask, draw, show, split_of
 
 Row = dict[str, Any]
 
@@ -28,7 +29,7 @@ _TRIES = 30  # draws to look for a prompt not yet used; small tables run out, an
 
 
 def instructions(split: Split, n: int | None = None, seed: int = 0) -> list[Row]:
-    """Chat rows `{"messages", "task", "wording", "held_out_wording"}`, balanced over tasks and shuffled.
+    """Chat rows `{"messages", "task", "wording", "held_out_wording", "meta"}`, balanced over tasks and shuffled.
 
     About one row in ten has a short system message or a polite prefix. In the test split every second row of a task is
     asked in a held-out wording.
@@ -39,11 +40,13 @@ def instructions(split: Split, n: int | None = None, seed: int = 0) -> list[Row]
         task = TASKS[i % len(TASKS)]
         held_out = split == "test" and i // len(TASKS) % 2 == 1
         wording, item = _fresh(task, split, held_out, rng, seen)
+        opening = _opening(rng, ask(task, wording, item))
         rows.append({
-            "messages": [*_opening(rng, ask(task, wording, item)), {"role": "assistant", "content": item.answer}],
+            "messages": [*opening, {"role": "assistant", "content": item.answer}],
             "task": task.name,
             "wording": wording,
             "held_out_wording": held_out,
+            "meta": _meta(task, wording, item, split, opening),
         })  # fmt: skip
     rng.shuffle(rows)
     return rows
@@ -53,15 +56,19 @@ def intents(split: Split = "test", n_sets: int = 120, n_variants: int = 8, seed:
     """Sets of prompts of one intent: one item per set, asked in `n_variants` different wordings.
 
     Variant 0 (`kind` "original") uses a wording in use; the others (`kind` "wording") take held-out wordings and
-    wordings in use in turn. Rows: `{"set_id", "variant_id", "kind", "seed", "prompt", "target", "meta"}`.
+    wordings in use in turn. Rows: `{"set_id", "variant_id", "kind", "seed", "prompt", "target", "meta"}`. Every variant
+    has its must-move edits; variant 0 alone has the wordings that are in no variant of the set.
     """
     rng = Random(f"pocket:intents:{split}:{seed}")
     rows, seen = [], set[str]()
     for i in range(n_sets):
         task = TASKS[i % len(TASKS)]
         item = _fresh_item(task, split, rng, seen)
-        for variant, wording in enumerate(_wording_order(task, rng)[:n_variants]):
-            held_out = wording >= len(task.wordings)
+        wordings = _wording_order(task, rng)[:n_variants]
+        for variant, wording in enumerate(wordings):
+            facts = meta(task, wording, item, split) | {"alternatives": must_move(task, wording, item)}
+            if variant == 0:
+                facts["wordings"] = further_wordings(task, set(wordings), item)
             rows.append({
                 "set_id": f"{task.name}-{i // len(TASKS)}",
                 "variant_id": variant,
@@ -69,7 +76,7 @@ def intents(split: Split = "test", n_sets: int = 120, n_variants: int = 8, seed:
                 "seed": seed,
                 "prompt": ask(task, wording, item),
                 "target": item.answer,
-                "meta": {"task": task.name, "wording": wording, "held_out_wording": held_out, "split": split},
+                "meta": facts,
             })  # fmt: skip
     return rows
 
@@ -93,7 +100,7 @@ def tasks(seed: int = 0) -> list[Row]:
 
 
 def preferences(split: Split, n: int | None = None, seed: int = 0) -> list[Row]:
-    """Pairs `{"prompt", "chosen", "rejected"}`, each a list of messages, with `task` and the `fault` rejected.
+    """Pairs `{"prompt", "chosen", "rejected"}`, each a list of messages, with `task`, the `fault` rejected, and `meta`.
 
     The rejected answer is wrong (another label, another item's answer) or right but badly formed (wrapped, doubled).
     """
@@ -103,15 +110,27 @@ def preferences(split: Split, n: int | None = None, seed: int = 0) -> list[Row]:
         task = TASKS[i % len(TASKS)]
         wording, item = _fresh(task, split, False, rng, seen)
         fault = rng.choices(tuple(FAULTS), (0.6, 0.25, 0.15))[0]
+        opening = _opening(rng, ask(task, wording, item))
         rows.append({
-            "prompt": _opening(rng, ask(task, wording, item)),
+            "prompt": opening,
             "chosen": [{"role": "assistant", "content": item.answer}],
             "rejected": [{"role": "assistant", "content": FAULTS[fault](task, item, rng)}],
             "task": task.name,
             "fault": fault,
+            "meta": _meta(task, wording, item, split, opening),
         })  # fmt: skip
     rng.shuffle(rows)
     return rows
+
+
+def _meta(task: PocketTask, wording: int, item: Item, split: Split, opening: list[dict[str, str]]) -> Row:
+    """The facts of a row; in the test split with its must-move edits and all further wordings, under the same polite prefix."""
+    facts = meta(task, wording, item, split)
+    if split == "test":
+        prefix = opening[-1]["content"].removesuffix(ask(task, wording, item))
+        facts["alternatives"] = must_move(task, wording, item, prefix)
+        facts["wordings"] = further_wordings(task, {wording}, item, prefix)
+    return facts
 
 
 def _wrong(task: PocketTask, item: Item, rng: Random) -> str:

@@ -13,8 +13,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from random import Random
 
-from holdfast.pocket import world
-from holdfast.pocket.tasks import TASKS, Item, PocketTask, ask, draw, show
+from pocket import world
+from pocket.tasks import TASKS, Item, PocketTask, ask, draw, show
 
 _SHORTEST, _LONGEST = 400, 850  # characters; the last piece may run over
 
