@@ -16,9 +16,8 @@ from holdfast.config import CrossTaskConfig
 from holdfast.crosstask import blocks
 from holdfast.crosstask.blocks import Block, Runner
 from holdfast.crosstask.grid import Grid, load_grid
-from holdfast.crosstask.stats import finite
 from holdfast.crosstask.tables import rows, summarise
-from holdfast.runs import RunDir, check_output, open_run, write_text
+from holdfast.runs import RunDir, check_output, finite, open_run, write_text
 
 
 def transfer(config: CrossTaskConfig, lm: Any = None) -> dict[str, Any]:
