@@ -17,7 +17,7 @@ GROUPS = [
     {"errors"},
     {"records", "config", "stats"},
     {"runs", "chat", "pocket"},
-    {"trie"},
+    {"trie", "cluster"},
     {"lm"},
     {"packing"},
     {"prefix"},
