@@ -144,7 +144,7 @@ def test_batched_log_probs_equal_one_by_one(model_folder: Path) -> None:
     model = lm.load(model_folder, device="cpu").model.double()
     pairs = [PairTokens([5, 6, 7], [8, 9], [10], "a"), PairTokens([11], [12, 13, 14, 15], [16, 17], "b")]
     oracle = [[logprob(model, p.prompt, p.chosen), logprob(model, p.prompt, p.rejected)] for p in pairs]
-    assert pair_logprobs(model, pairs, pad_id=2, batch_size=2) == pytest.approx(np.asarray(oracle), abs=1e-10)
+    assert pair_logprobs(model, pairs, pad_id=2) == pytest.approx(np.asarray(oracle), abs=1e-10)
 
 
 def test_share_has_wilsons_interval() -> None:

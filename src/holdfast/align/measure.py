@@ -13,36 +13,17 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from holdfast.align.tokens import PairTokens
+from holdfast.lm.batched import Floats, sequence_nlls
 from holdfast.stats import normal_mean, proportion, sign_test
-from holdfast.tune.loss import token_nll
-
-Floats = npt.NDArray[np.float64]
 
 
-@torch.no_grad()
-def pair_logprobs(model: Any, pairs: Sequence[PairTokens], pad_id: int, batch_size: int = 8) -> Floats:
+def pair_logprobs(model: Any, pairs: Sequence[PairTokens], pad_id: int) -> Floats:
     """Log-probs of the answers, chosen and rejected, in nats [N, 2]."""
-    was_training = model.training
-    model.eval()
-    sequences = [(pair.prompt, answer) for pair in pairs for answer in (pair.chosen, pair.rejected)]
-    order = sorted(range(len(sequences)), key=lambda i: len(sequences[i][0]) + len(sequences[i][1]))
-    logprobs = np.empty(len(sequences))
-    for start in range(0, len(order), 2 * batch_size):
-        batch = order[start : start + 2 * batch_size]
-        ids_BT = torch.full((len(batch), max(len(sequences[i][0]) + len(sequences[i][1]) for i in batch)), pad_id)
-        answer_BT = torch.zeros_like(ids_BT, dtype=torch.bool)
-        for row, i in enumerate(batch):
-            prompt, answer = sequences[i]
-            ids_BT[row, : len(prompt) + len(answer)] = torch.tensor(prompt + answer)
-            answer_BT[row, len(prompt) : len(prompt) + len(answer)] = True
-        ids_BT, answer_BT = ids_BT.to(model.device), answer_BT.to(model.device)
-        nll_BT = token_nll(model(input_ids=ids_BT, use_cache=False).logits, ids_BT)  # padding is on the right: no mask needed
-        logprobs[batch] = -torch.where(answer_BT, nll_BT, 0).double().sum(1).cpu().numpy()
-    model.train(was_training)
-    return logprobs.reshape(-1, 2)
+    answers = [(pair.prompt, answer) for pair in pairs for answer in (pair.chosen, pair.rejected)]
+    nlls = sequence_nlls(model, [prompt + answer for prompt, answer in answers], pad_id)
+    return -np.array([nll[len(prompt) :].sum() for (prompt, _), nll in zip(answers, nlls)]).reshape(-1, 2)
 
 
 def evaluation(logprobs_N2: Floats, start_N2: Floats, pairs: Sequence[PairTokens], beta: float) -> dict[str, Any]:
