@@ -113,8 +113,8 @@ def oracle(tokens: list[Any], cell: Cell) -> Any:
     """The gradient by the plain formula in float64, one example at a time, flat."""
     import torch
 
+    from holdfast.lm.batched import token_nll
     from holdfast.tune.batches import collate, scale_of
-    from holdfast.tune.loss import token_nll
     from holdfast.tune.weights import NORMALIZERS as RULES
     from holdfast.tune.weights import role_weights, token_weights
 

@@ -20,13 +20,14 @@ pytest.importorskip("trl", reason="the extra align (trl) is not installed")
 from conftest import make_tokenizer, write_jsonl
 from holdfast import lm, pocket
 from holdfast.align import align
-from holdfast.align.measure import pair_logprobs, share
+from holdfast.align.measure import pair_logprobs
 from holdfast.align.pairs import load_pairs, read_pair
 from holdfast.align.plan import make_plan, trl_losses
 from holdfast.align.tokens import PairTokens, tokenize_pairs
 from holdfast.cli import main
 from holdfast.config import AlignConfig, TuneConfig
 from holdfast.errors import HoldfastError
+from holdfast.stats import proportion
 from holdfast.tune import train
 
 LEARNABLE = {"category", "reverse", "drop_first", "largest", "sort_numbers", "colour_of"}
@@ -143,11 +144,11 @@ def test_batched_log_probs_equal_one_by_one(model_folder: Path) -> None:
     model = lm.load(model_folder, device="cpu").model.double()
     pairs = [PairTokens([5, 6, 7], [8, 9], [10], "a"), PairTokens([11], [12, 13, 14, 15], [16, 17], "b")]
     oracle = [[logprob(model, p.prompt, p.chosen), logprob(model, p.prompt, p.rejected)] for p in pairs]
-    assert pair_logprobs(model, pairs, pad_id=2, batch_size=2) == pytest.approx(np.asarray(oracle), abs=1e-10)
+    assert pair_logprobs(model, pairs, pad_id=2) == pytest.approx(np.asarray(oracle), abs=1e-10)
 
 
 def test_share_has_wilsons_interval() -> None:
-    made = share(np.asarray([True] * 9 + [False]))
+    made = proportion(9, 10)
     assert (made["value"], round(made["low"], 4), round(made["high"], 4)) == (0.9, 0.5958, 0.9821)
 
 

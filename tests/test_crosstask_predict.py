@@ -17,9 +17,9 @@ from holdfast.crosstask.predict import (
     parse_label,
     same_answer,
 )  # fmt: skip
-from holdfast.crosstask.stats import benjamini_hochberg, mean_of_ratios, paired_t, ratio_of_means, share, spearman
 from holdfast.crosstask.vote import majority, majority_raw
 from holdfast.errors import HoldfastError
+from holdfast.stats import benjamini_hochberg, mean_of_ratios, paired_t, percentage, ratio_of_means, spearman
 
 LETTERS, MOODS = ("A", "B", "C", "D"), ("positive", "negative", "neutral")
 
@@ -143,11 +143,11 @@ def test_the_headline_figure_is_a_ratio_of_means() -> None:
 
 
 def test_wilson_interval() -> None:
-    found = share(172, 501)
+    found = percentage(172, 501)
     assert found["value"] == pytest.approx(34.3313, abs=1e-4)
     assert (found["low"], found["high"]) == (pytest.approx(30.31, abs=0.01), pytest.approx(38.60, abs=0.01))
-    assert share(0, 10)["low"] == 0
-    assert math.isnan(share(0, 0)["value"])
+    assert percentage(0, 10)["low"] == 0
+    assert math.isnan(percentage(0, 0)["value"])
 
 
 def test_spearman_against_scipy_and_its_exact_permutation_p() -> None:

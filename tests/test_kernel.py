@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from holdfast.errors import HoldfastError
+from holdfast.lm.batched import token_nll
 from holdfast.tune.adaptive import Adaptive, parse
 from holdfast.tune.chunk import choose, fusable_rows, no_kernel
-from holdfast.tune.loss import adaptive_factor, token_nll, weighted_linear_cross_entropy
+from holdfast.tune.loss import adaptive_factor, weighted_linear_cross_entropy
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 needs_interpreter = pytest.mark.skipif(not INTERPRETED, reason="run by test_the_kernel_through_the_interpreter in a process of its own")

@@ -10,8 +10,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from holdfast.lm.batched import token_nll
 from holdfast.records import Role
-from holdfast.tune.loss import token_nll, weighted_linear_cross_entropy, weighted_nll
+from holdfast.tune.loss import weighted_linear_cross_entropy, weighted_nll
 from holdfast.tune.weights import NORMALIZERS, role_weights, token_weights
 
 LN2 = math.log(2)

@@ -11,8 +11,7 @@ import pytest
 from conftest import make_model, make_tokenizer, write_jsonl
 from holdfast.config import SensitivityConfig
 from holdfast.errors import HoldfastError
-from holdfast.sensitivity import cluster as clusters
-from holdfast.sensitivity import measure
+from holdfast.sensitivity import backends, measure
 from holdfast.sensitivity import pipeline as pipelines
 
 pytestmark = pytest.mark.full
@@ -27,7 +26,7 @@ def ray() -> Iterator[object]:
 
 
 def test_rows_are_those_of_one_process(ray: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (pipelines, clusters):
+    for module in (pipelines, backends):
         monkeypatch.setattr(module, "SETS_PER_BATCH", 2)
     make_model().save_pretrained(tmp_path / "model")
     make_tokenizer(bos=True).save_pretrained(tmp_path / "model")

@@ -23,7 +23,7 @@ from holdfast.sensitivity.index import (
     unique_responses,
     variation_ratio,
 )
-from holdfast.sensitivity.statistics import bootstrap_mean, paired_difference
+from holdfast.stats import bootstrap_mean, paired_difference
 
 T1 = np.array([[-1.0, -6.0, -4.0], [-3.0, -2.0, -9.0], [-0.4, -8.0, -2.5]])
 L1 = np.array([2, 4, 5])

@@ -402,7 +402,7 @@ def test_a_table_without_any_score_is_refused(tmp_path: Path) -> None:
 def test_an_unclosed_quote_names_its_row_and_long_fields_are_read(tmp_path: Path) -> None:
     head = "model,prompt_weight,response_weight,acc\n"
     for text in (head + 'a,0,1,50\n"a,1,1,60\na,0.5,1,55\n', head + 'a,0,1,50\n"a,1,1,60\na,0.5,"1,55\n'):
-        with pytest.raises(HoldfastError, match=r"t\.csv, line 3: .*quote"):
+        with pytest.raises(HoldfastError, match=r"t\.csv, row 2 \(line 3\): .*quote"):
             said(tmp_path / "t.csv", text)
     long = "x" * 200_000
     assert "1 settings" in said(tmp_path / "t.csv", f'note,{head}"{long}",a,0,1,50\n"{long}",a,1,1,60\n')

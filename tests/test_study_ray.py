@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from holdfast.cluster import check_address
 from holdfast.errors import HoldfastError
-from holdfast.study.cluster import Actor, check_address
+from holdfast.study.execute import Trainer, cores
 from holdfast.study.jobs import job_of
 from study_case import comparable, make_case, planned, run_study
 
@@ -23,9 +24,9 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 def test_an_actor_makes_the_rows_of_a_local_run(case: dict[str, Any], tmp_path: Path) -> None:
     """The short form: what runs inside an actor, without a cluster around it."""
     run_study(case, tmp_path / "local")
-    plan = planned(case, tmp_path / "ray" / "data") if (tmp_path / "ray").mkdir() is None else None
-    assert plan is not None
-    actor = Actor(str(tmp_path / "ray"), threads=1)
+    (tmp_path / "ray").mkdir()
+    plan = planned(case, tmp_path / "ray" / "data")
+    actor = Trainer(str(tmp_path / "ray"))
     jobs = [job_of(plan, plan.groups[0], trial) for trial in (None, *plan.trials)]
     rows = [{k: v for k, v in actor.perform(job).items() if k != "seconds"} for job in jobs]
     assert rows == [row | {"group": rows[0]["group"]} for row in comparable(tmp_path / "local")]
@@ -35,7 +36,7 @@ def test_an_actor_makes_the_rows_of_a_local_run(case: dict[str, Any], tmp_path: 
 def test_rows_from_ray_equal_local_rows(case: dict[str, Any], tmp_path: Path) -> None:
     ray = pytest.importorskip("ray")
     run_study(case, tmp_path / "local", processes=True)
-    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
+    ray.init(num_cpus=cores(), include_dashboard=False, log_to_driver=False)  # as many threads as a local slot has
     try:
         run_study(case, tmp_path / "ray", processes=True, cluster="ray")
     finally:

@@ -12,10 +12,10 @@ import torch
 import transformers
 
 from conftest import make_model
+from holdfast.lm.batched import token_nll
 from holdfast.records import Role, Tokens
 from holdfast.tune.batches import TokenDataset, collate, regroup, scale_of
 from holdfast.tune.head import LossRows, attach, logit_transform
-from holdfast.tune.loss import token_nll
 from holdfast.tune.trainer import Objective, WeightedTrainer
 from holdfast.tune.weights import NORMALIZERS, role_weights, token_weights
 

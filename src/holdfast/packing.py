@@ -19,8 +19,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from holdfast.errors import HoldfastError
 from holdfast.lm import LM
+from holdfast.lm.batched import check_finite
 from holdfast.trie import Ids, Node, Pass, flatten
 
 States = npt.NDArray[np.float32]
@@ -296,23 +296,3 @@ def ids_of(request: Request, index: int) -> Ids:
 def blank(requests: Sequence[Request]) -> list[Scores]:
     """Answers to be filled in."""
     return [Scores([np.zeros(len(c)) for c in request.continuations]) for request in requests]
-
-
-def check_finite(values: Tensor) -> None:
-    """Refuse NaN and infinities.
-
-    Raises:
-        NotFiniteError: a value is not finite.
-    """
-    if not bool(values.isfinite().all()):
-        raise NotFiniteError
-
-
-class NotFiniteError(HoldfastError):
-    """The model's logits hold NaN or infinities."""
-
-    def __init__(self, where: str = "") -> None:
-        super().__init__(
-            f"the model's logits are not finite{where and ': ' + where}",
-            hint="the weights hold NaN, or overflow in this precision; try float32",
-        )

@@ -19,7 +19,8 @@ import torch
 
 from holdfast.errors import HoldfastError
 from holdfast.lm import LM
-from holdfast.packing import Cost, OnStates, Request, Run, Scores, blank, check_finite, ids_of
+from holdfast.lm.batched import check_finite
+from holdfast.packing import Cost, OnStates, Request, Run, Scores, blank, ids_of
 from holdfast.trie import build, plan
 
 __all__ = ["Cost", "OnStates", "Request", "Scores", "packs", "score", "score_plain"]

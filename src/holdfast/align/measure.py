@@ -13,35 +13,17 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from holdfast.align.tokens import PairTokens
-from holdfast.tune.loss import token_nll
+from holdfast.lm.batched import Floats, sequence_nlls
+from holdfast.stats import normal_mean, proportion, sign_test
 
-Floats = npt.NDArray[np.float64]
 
-
-@torch.no_grad()
-def pair_logprobs(model: Any, pairs: Sequence[PairTokens], pad_id: int, batch_size: int = 8) -> Floats:
+def pair_logprobs(model: Any, pairs: Sequence[PairTokens], pad_id: int) -> Floats:
     """Log-probs of the answers, chosen and rejected, in nats [N, 2]."""
-    was_training = model.training
-    model.eval()
-    sequences = [(pair.prompt, answer) for pair in pairs for answer in (pair.chosen, pair.rejected)]
-    order = sorted(range(len(sequences)), key=lambda i: len(sequences[i][0]) + len(sequences[i][1]))
-    logprobs = np.empty(len(sequences))
-    for start in range(0, len(order), 2 * batch_size):
-        batch = order[start : start + 2 * batch_size]
-        ids_BT = torch.full((len(batch), max(len(sequences[i][0]) + len(sequences[i][1]) for i in batch)), pad_id)
-        answer_BT = torch.zeros_like(ids_BT, dtype=torch.bool)
-        for row, i in enumerate(batch):
-            prompt, answer = sequences[i]
-            ids_BT[row, : len(prompt) + len(answer)] = torch.tensor(prompt + answer)
-            answer_BT[row, len(prompt) : len(prompt) + len(answer)] = True
-        ids_BT, answer_BT = ids_BT.to(model.device), answer_BT.to(model.device)
-        nll_BT = token_nll(model(input_ids=ids_BT, use_cache=False).logits, ids_BT)  # padding is on the right: no mask needed
-        logprobs[batch] = -torch.where(answer_BT, nll_BT, 0).double().sum(1).cpu().numpy()
-    model.train(was_training)
-    return logprobs.reshape(-1, 2)
+    answers = [(pair.prompt, answer) for pair in pairs for answer in (pair.chosen, pair.rejected)]
+    nlls = sequence_nlls(model, [prompt + answer for prompt, answer in answers], pad_id)
+    return -np.array([nll[len(prompt) :].sum() for (prompt, _), nll in zip(answers, nlls)]).reshape(-1, 2)
 
 
 def evaluation(logprobs_N2: Floats, start_N2: Floats, pairs: Sequence[PairTokens], beta: float) -> dict[str, Any]:
@@ -51,10 +33,10 @@ def evaluation(logprobs_N2: Floats, start_N2: Floats, pairs: Sequence[PairTokens
     moved = bool(np.any(logprobs_N2 != start_N2))
     return {
         "pairs": len(pairs),
-        "preference_accuracy": share(_preferred(logprobs_N2)),
-        "preference_accuracy_per_token": share(_preferred(logprobs_N2 / lengths_N2)),
-        "reward_accuracy": share(margins_N > 0) if moved else None,
-        "reward_margin": mean(margins_N) if moved else None,
+        "preference_accuracy": _share(_preferred(logprobs_N2)),
+        "preference_accuracy_per_token": _share(_preferred(logprobs_N2 / lengths_N2)),
+        "reward_accuracy": _share(margins_N > 0) if moved else None,
+        "reward_margin": normal_mean(margins_N) if moved else None,
         "logps/chosen": float(logprobs_N2[:, 0].mean()),
         "logps/rejected": float(logprobs_N2[:, 1].mean()),
     }
@@ -62,28 +44,12 @@ def evaluation(logprobs_N2: Floats, start_N2: Floats, pairs: Sequence[PairTokens
 
 def gain(before_N2: Floats, after_N2: Floats) -> dict[str, float | None]:
     """Difference of the preference accuracies, paired by item: value, 95 % interval, and p of the exact sign test."""
-    from scipy.stats import binomtest
-
     change_N = _preferred(after_N2).astype(float) - _preferred(before_N2)
-    won, lost = int((change_N > 0).sum()), int((change_N < 0).sum())
-    return mean(change_N) | {"p": float(binomtest(won, won + lost).pvalue) if won + lost else 1.0}
+    return normal_mean(change_N) | {"p": sign_test(int((change_N > 0).sum()), int((change_N < 0).sum()))}
 
 
-def share(hits_N: npt.NDArray[np.bool_]) -> dict[str, float]:
-    """A proportion with Wilson's 95 % interval."""
-    from scipy.stats import binomtest
-
-    interval = binomtest(int(hits_N.sum()), len(hits_N)).proportion_ci(0.95, method="wilson")
-    return {"value": float(hits_N.mean()), "low": float(interval.low), "high": float(interval.high)}
-
-
-def mean(values_N: Floats) -> dict[str, float | None]:
-    """A mean with its normal 95 % interval, which one value alone does not have."""
-    value = float(values_N.mean())
-    if len(values_N) < 2:
-        return {"value": value, "low": None, "high": None}
-    half = 1.96 * float(values_N.std(ddof=1)) / len(values_N) ** 0.5
-    return {"value": value, "low": value - half, "high": value + half}
+def _share(hits_N: npt.NDArray[np.bool_]) -> dict[str, float]:
+    return proportion(int(hits_N.sum()), len(hits_N))
 
 
 def _preferred(scores_N2: Floats) -> npt.NDArray[np.bool_]:

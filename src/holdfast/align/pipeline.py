@@ -19,12 +19,13 @@ from typing import Any
 import holdfast
 from holdfast import lm as models
 from holdfast.align.lineage import lineage, stage
-from holdfast.align.measure import Floats, evaluation, gain, pair_logprobs
+from holdfast.align.measure import evaluation, gain, pair_logprobs
 from holdfast.align.plan import Plan, make_plan
 from holdfast.align.preview import preview
 from holdfast.align.tokens import PairTokens
 from holdfast.config import AlignConfig
 from holdfast.errors import HoldfastError
+from holdfast.lm.batched import Floats
 from holdfast.runs import RunDir, check_output, write_text
 from holdfast.tune.arguments import training_arguments
 from holdfast.tune.base import adapted, load_base

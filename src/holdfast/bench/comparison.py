@@ -76,7 +76,7 @@ def _same(name: str, a: list[Row], b: list[Row]) -> None:
 
 
 def _compared(name: str, metric: str, a: list[Row], b: list[Row], config: BenchCompareConfig) -> dict[str, Any]:
-    from holdfast.sensitivity.statistics import paired_difference
+    from holdfast.stats import paired_difference
 
     metric = main_metric(Pin(name, metric, None, ""), a) if a and a[0]["scores"] else metric
     both = [(x["scores"], y["scores"]) for x, y in zip(a, b, strict=True)]

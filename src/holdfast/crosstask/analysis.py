@@ -16,9 +16,9 @@ from typing import Any
 
 from holdfast.config import AnalyseConfig
 from holdfast.crosstask.blocks import Block, unpack
-from holdfast.crosstask.stats import benjamini_hochberg, finite, spearman
 from holdfast.errors import HoldfastError
-from holdfast.runs import check_output, open_run, read_json, write_text
+from holdfast.runs import check_output, finite, open_run, read_json, write_text
+from holdfast.stats import benjamini_hochberg, spearman
 
 
 def analyse(config: AnalyseConfig) -> dict[str, Any]:

@@ -19,8 +19,8 @@ import numpy as np
 from holdfast.crosstask.encoders import Encoder
 from holdfast.crosstask.grid import Target
 from holdfast.crosstask.outcomes import Outcome
-from holdfast.crosstask.stats import share
 from holdfast.crosstask.tasks import Task
+from holdfast.stats import percentage
 
 Chooser = Callable[[Outcome, Target], float]
 """How promising a source looks from its outcome on a target; nan where this cannot be said."""
@@ -68,6 +68,6 @@ def choices(outcomes: Mapping[str, Outcome], target: Target, definitions: Mappin
         if known:
             best = max(known, key=lambda name: round(known[name], 9))
             correct = outcomes[best].correct
-            accuracy = None if correct is None else share(int(correct[: target.test].sum()), target.test)
+            accuracy = None if correct is None else percentage(int(correct[: target.test].sum()), target.test)
             made[way] = {"source": best, "accuracy": accuracy, "uses_test_labels": way == "oracle", "scores": known}
     return made

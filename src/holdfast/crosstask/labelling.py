@@ -28,11 +28,11 @@ from holdfast.crosstask.predict import same_answer
 from holdfast.crosstask.prompts import build
 from holdfast.crosstask.propagate import PROPAGATORS, Problem
 from holdfast.crosstask.retrieve import embed_texts
-from holdfast.crosstask.stats import share
 from holdfast.crosstask.tasks import Item, Task
 from holdfast.errors import HoldfastError
 from holdfast.prefix import Cost
 from holdfast.runs import RunDir, check_output, open_run, write_text
+from holdfast.stats import percentage
 
 
 @dataclass(frozen=True)
@@ -207,7 +207,7 @@ def _agreement(labelled: Sequence[Labelled], rule: str) -> dict[str, Any]:
     for method in dict.fromkeys(found.method for found in labelled):
         known = [found for found in labelled if found.method == method and found.item.answer is not None]
         if known:
-            made[method] = share(sum(same_answer(f.label, f.item.answer or "", rule) for f in known), len(known))
+            made[method] = percentage(sum(same_answer(f.label, f.item.answer or "", rule) for f in known), len(known))
     return made
 
 

@@ -18,8 +18,8 @@ from holdfast.config import CrossTaskConfig
 from holdfast.crosstask.blocks import Result
 from holdfast.crosstask.grid import Target
 from holdfast.crosstask.predict import calibrate_batch, calibrate_contextual, choose, label_scores, normalise, parse_label, same_answer
-from holdfast.crosstask.stats import paired_t, share
 from holdfast.crosstask.vote import Vote, majority
+from holdfast.stats import paired_t, percentage
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -106,8 +106,8 @@ def row(found: Outcome, target: Target, baseline: Outcome | None) -> dict[str, A
     counted = Counter(found.predictions[:n])
     made: dict[str, Any] = {
         "condition": found.condition,
-        "accuracy": None if found.correct is None else share(int(found.correct[:n].sum()), n),
-        "validity": share(int(found.valid[:n].sum()), n),
+        "accuracy": None if found.correct is None else percentage(int(found.correct[:n].sum()), n),
+        "validity": percentage(int(found.valid[:n].sum()), n),
         "labels": {str(label): counted[label] for label in (target.task.labels or ())}
         | ({"(none)": counted[None]} if counted[None] else {}),
     }
@@ -116,7 +116,7 @@ def row(found: Outcome, target: Target, baseline: Outcome | None) -> dict[str, A
     if found.mass is not None and found.confidence is not None:
         made |= {"mass": float(found.mass[:n].mean()), "confidence": float(found.confidence[:n].mean())}
     if found.calibrated is not None and found.correct is not None:
-        made["accuracy_batch_calibrated"] = share(int(right(found.calibrated, target, "normalised")[:n].sum()), n)  # type: ignore[index]
+        made["accuracy_batch_calibrated"] = percentage(int(right(found.calibrated, target, "normalised")[:n].sum()), n)  # type: ignore[index]
     if baseline is not None and found.correct is not None and baseline.correct is not None:
         made["against_zero_shot"] = paired_t(found.correct[:n], baseline.correct[:n])
     return made

@@ -12,13 +12,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+from holdfast.cluster import Workers, whole
 from holdfast.config import CrossTaskConfig
 from holdfast.crosstask import blocks
 from holdfast.crosstask.blocks import Block, Runner
 from holdfast.crosstask.grid import Grid, load_grid
-from holdfast.crosstask.stats import finite
 from holdfast.crosstask.tables import rows, summarise
-from holdfast.runs import RunDir, check_output, open_run, write_text
+from holdfast.runs import RunDir, check_output, finite, open_run, write_text
 
 
 def transfer(config: CrossTaskConfig, lm: Any = None) -> dict[str, Any]:
@@ -64,12 +64,23 @@ def _run_blocks(grid: Grid, runner: Runner, run: RunDir) -> list[Block]:
     files = {block: blocks.block_file(run.path, grid, block) for block in grid.blocks}
     todo = [block for block, file in files.items() if not file.is_file()]
     if grid.config.cluster == "ray" and todo:
-        from holdfast.crosstask.shards import run_on_ray
-
-        run_on_ray(grid.config, todo, files)
+        with Workers(_Worker, (grid.config,), min(grid.config.workers, len(todo))) as workers:
+            for left, (number, block) in enumerate(workers.results("run", [(block,) for block in todo]), 1):
+                blocks.write(files[todo[number]], whole(block))  # by this process alone: a killed run goes on from whole blocks
+                print(f"{left}/{len(todo)} {blocks.block_title(todo[number])}: done", file=sys.stderr)
     else:
         for number, block in enumerate(todo, 1):
             started = time.perf_counter()
             blocks.write(files[block], blocks.pack(runner.run(block)))
             print(f"{number}/{len(todo)} {blocks.block_title(block)}: {time.perf_counter() - started:.1f} s", file=sys.stderr)
     return [blocks.unpack(Path(file).read_bytes()) for file in files.values()]
+
+
+class _Worker:
+    """Holds the model. Reads the tasks itself, so that nothing but names and bytes travels."""
+
+    def __init__(self, config: CrossTaskConfig) -> None:
+        self.runner = Runner(load_grid(config))
+
+    def run(self, block: str) -> bytes:
+        return blocks.pack(self.runner.run(block))

@@ -11,8 +11,8 @@ import numpy.typing as npt
 from holdfast.config import CrossTaskConfig
 from holdfast.crosstask.blocks import Runner
 from holdfast.crosstask.grid import ZERO, load_grid
-from holdfast.crosstask.stats import paired_t
 from holdfast.crosstask.tables import all_outcomes
+from holdfast.stats import paired_t
 
 TARGETS = ("colour_of", "yes_no", "category", "count")
 SOURCES = ("who_has", "where_is", "sentiment", "topic", "odd_one_out", "largest")

@@ -13,8 +13,8 @@ from holdfast.crosstask.choose import choices, definition_similarity
 from holdfast.crosstask.encoders import encoder
 from holdfast.crosstask.grid import IN_TASK, MIXED, ZERO, Grid
 from holdfast.crosstask.outcomes import Outcome, outcome, row, vote
-from holdfast.crosstask.stats import mean_of_ratios, paired_t, ratio_of_means
 from holdfast.prefix import Cost
+from holdfast.stats import mean_of_ratios, paired_t, ratio_of_means
 
 Outcomes = dict[str, dict[str, Outcome]]
 """By target, then by condition."""

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from holdfast.lm import LM
-from holdfast.packing import NotFiniteError
+from holdfast.lm.batched import NotFiniteError
 from holdfast.sensitivity import plain
 from holdfast.sensitivity.engine import Engine
 

@@ -13,7 +13,7 @@ from typing import Any
 from holdfast.config import CompareConfig
 from holdfast.errors import HoldfastError
 from holdfast.runs import read_json, write_json
-from holdfast.sensitivity.statistics import paired_difference
+from holdfast.stats import paired_difference
 
 _LISTED = 10
 MEASURED = {

@@ -20,7 +20,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from holdfast.packing import additive, check_finite, only_rows
+from holdfast.lm.batched import check_finite
+from holdfast.packing import additive, only_rows
 from holdfast.sensitivity.caches import Decoding, Warm, cache_of, joined_rows
 from holdfast.sensitivity.responses import Ids
 from holdfast.sensitivity.tree import Tree, parts

@@ -14,7 +14,7 @@ from holdfast.sensitivity.attribution import attribution
 from holdfast.sensitivity.planning import Views
 from holdfast.sensitivity.responses import Ids, Scores
 from holdfast.sensitivity.sets import ORIGINAL, PromptSet
-from holdfast.sensitivity.statistics import bootstrap_mean
+from holdfast.stats import bootstrap_mean
 
 MEASURES = ("psi", "psi_signed", "unique_responses", "response_entropy", "logp_spread", "variation_ratio", "consistency_rate", "answered")
 _MANY_CLASSES = 50

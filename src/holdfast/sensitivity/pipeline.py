@@ -51,7 +51,11 @@ def measure(config: SensitivityConfig) -> dict[str, Any]:
     plan = make_plan(config, tokenizer)
     if config.dry_run:
         return _preview(plan, config, tokenizer)
-    backend = open_backend(config, tokenizer)
+    with open_backend(config, tokenizer) as backend:
+        return _measure(config, plan, backend, tokenizer, done)
+
+
+def _measure(config: SensitivityConfig, plan: Plan, backend: Backend, tokenizer: Any, done: RunDir) -> dict[str, Any]:
     tasks = [Task.of(s.set_id, ids, list(views.values())) for s, ids, views in zip(plan.sets, plan.ids, plan.views, strict=True)]
     backend.check(tasks)
     resolved = {"sets_digest": plan.digest, **surroundings(config, tokenizer), **backend.identity()}

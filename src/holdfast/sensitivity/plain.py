@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from holdfast.packing import check_finite
+from holdfast.lm.batched import check_finite
 from holdfast.sensitivity.responses import Ids
 
 

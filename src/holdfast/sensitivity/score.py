@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from holdfast.lm import LM, stop_ids
-from holdfast.packing import NotFiniteError
+from holdfast.lm.batched import NotFiniteError
 from holdfast.sensitivity import plain
 from holdfast.sensitivity.agreement import agrees
 from holdfast.sensitivity.engine import Engine

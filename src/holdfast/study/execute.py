@@ -1,6 +1,8 @@
-"""Jobs -> rows, on this machine: one process per slot, each with a GPU of its own or a share of the cores.
+"""Jobs -> rows: on this machine one process per slot, each with a GPU of its own or a share of the cores; or one Ray worker per slot,
+each with the base model loaded once.
 
-A worker that dies fails its job only; another one takes its place.
+A worker that dies fails its job only; another one takes its place. The study directory of a Ray cluster must be one that every node sees (a
+shared file system): models, checkpoints and rows are written there by the workers.
 """
 
 from __future__ import annotations
@@ -10,13 +12,16 @@ import os
 import subprocess
 import sys
 import tempfile
+import uuid
 from collections.abc import Callable, Iterator
 from multiprocessing import Pipe
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
+from holdfast.cluster import Lost, Workers
 from holdfast.config import StudyConfig
+from holdfast.errors import HoldfastError
 from holdfast.study.jobs import Job, Pool, Row
 
 Started = Callable[[Job], None]
@@ -25,8 +30,6 @@ Started = Callable[[Job], None]
 def open_pool(config: StudyConfig, study: Path) -> Pool:
     """The workers that ``--cluster`` asks for."""
     if config.cluster == "ray":
-        from holdfast.study.cluster import RayPool
-
         return RayPool(study, config.slots or 2)
     return LocalPool(study, config.slots or default_slots())
 
@@ -135,3 +138,56 @@ class _Worker:
         why = f"signal {-code}" if code < 0 else f"exit code {code}"
         hint = "; the machine may have run out of memory" if code == -9 else ""
         return f"its process died ({why}{hint})" + (f": {said[-1]}" if said else "")
+
+
+class RayPool:
+    """Ray workers. See ``jobs.Pool``."""
+
+    def __init__(self, study: Path, slots: int) -> None:
+        self.slots = slots
+        self._workers = Workers(Trainer, (str(study.resolve()),), slots)
+        self._check_storage(study.resolve())
+
+    def results(self, jobs: list[Job], started: Started) -> Iterator[tuple[Job, Row]]:
+        """See ``jobs.Pool``."""
+        for number, value in self._workers.results("perform", [(job,) for job in jobs], lambda number: started(jobs[number])):
+            job = jobs[number]
+            yield job, job.failed(f"its Ray worker died: {value.reason}") if isinstance(value, Lost) else value
+
+    def close(self) -> None:
+        """See ``jobs.Pool``."""
+        self._workers.close()
+
+    def _check_storage(self, study: Path) -> None:
+        mark = study / f".seen-{uuid.uuid4().hex}"
+        mark.touch()
+        try:
+            seen = self._workers.ask_all("sees", mark.name)
+        finally:
+            mark.unlink()
+        if not all(seen):
+            raise HoldfastError(
+                f"{seen.count(False)} of {self.slots} Ray workers do not see {study}",
+                hint="--output must lie on storage that all nodes share",
+            )
+
+
+class Trainer:
+    """What a Ray worker holds."""
+
+    def __init__(self, study: str) -> None:
+        from holdfast.study.trial import Workbench
+
+        self.bench = Workbench(Path(study))
+
+    def sees(self, name: str) -> bool:
+        """Whether a file that the driver has just written is here too."""
+        return (self.bench.study / name).is_file()
+
+    def perform(self, job: Job) -> Row:
+        """See ``trial.perform``."""
+        from holdfast.study.trial import perform
+        from holdfast.study.worker import log_to
+
+        with log_to(self.bench.study / job.log):
+            return perform(job, self.bench)

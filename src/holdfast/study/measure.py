@@ -9,7 +9,7 @@ Axes: B batch, T tokens, N items.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,6 @@ from holdfast.tune.data import load_examples
 from holdfast.tune.roles import turns
 
 Items = npt.NDArray[np.float64]
-_TOKENS_PER_BATCH = 4096
 _CPU_BATCH = 32
 
 
@@ -145,36 +144,15 @@ def check_measures(measures: Sequence[Measure], folder: Path) -> None:
 
 def nll_sums(lm: Any, tokens: Sequence[Tokens]) -> npt.NDArray[np.float64]:
     """Per example [N, 4]: sum of prompt NLLs, prompt targets, sum of response NLLs, response targets. Plain logits, float32."""
-    import torch
+    from holdfast.lm.batched import sequence_nlls
 
-    from holdfast.tune.batches import collate
-    from holdfast.tune.loss import token_nll
-    from holdfast.tune.weights import target_mask
-
-    made = np.zeros((len(tokens), 4))
-    lm.model.eval()
-    for batch in _batches(tokens):
-        inputs = collate([tokens[i] for i in batch], pad_id=lm.pad_id)
-        ids_BT, roles_BT = inputs["input_ids"].to(lm.model.device), inputs["roles"]
-        with torch.no_grad():  # no attention mask: padding is on the right, where causal attention never looks
-            nll_BT = token_nll(lm.model(input_ids=ids_BT, use_cache=False).logits, ids_BT).double().cpu()
+    sums = np.zeros((len(tokens), 4))
+    for row, (example, nll) in enumerate(zip(tokens, sequence_nlls(lm.model, [t.ids.tolist() for t in tokens], lm.pad_id))):
         for column, roles in ((0, PROMPT_ROLES), (2, RESPONSE_ROLES)):
-            mask_BT = target_mask(roles_BT, roles)
-            made[batch, column] = torch.where(mask_BT, nll_BT, 0).sum(1).numpy()
-            made[batch, column + 1] = mask_BT.sum(1).numpy()
-    return made
-
-
-def _batches(tokens: Sequence[Tokens]) -> Iterable[list[int]]:
-    """Examples of similar length together, within a number of tokens."""
-    batch: list[int] = []
-    for i in sorted(range(len(tokens)), key=lambda i: len(tokens[i])):
-        if batch and (len(batch) + 1) * len(tokens[i]) > _TOKENS_PER_BATCH:
-            yield batch
-            batch = []
-        batch.append(i)
-    if batch:
-        yield batch
+            mask = np.isin(example.roles, roles)
+            mask[0] = False  # the first token is no target
+            sums[row, column], sums[row, column + 1] = nll[mask].sum(), mask.sum()
+    return sums
 
 
 def _prompt(example: Example, template: str, tokenizer: Any) -> str:

@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import Any
 
 import holdfast
+from holdfast.cluster import check_address
 from holdfast.config import StudyConfig
 from holdfast.errors import HoldfastError
 from holdfast.runs import RunDir, check_not_read, empty, lock, read_json, unlock, write_json, write_text
 from holdfast.study.checks import check_second_stage, check_trainings
-from holdfast.study.cluster import check_address
 from holdfast.study.execute import open_pool
 from holdfast.study.jobs import Job, Pool, Row, diverged, read_row
 from holdfast.study.measure import check_measures

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from holdfast.errors import HoldfastError
+from holdfast.stats import holm
 from holdfast.study import statistics as st
 from holdfast.study.measures import direction
 from holdfast.study.table import Run, Table
@@ -269,7 +270,7 @@ def _ratios_fit(grid: Grid) -> st.Fit:
 
 def _with_holm(settings: list[dict[str, Any]]) -> list[dict[str, Any]]:
     known = [s for s in settings if s["p"] is not None]
-    for s, p in zip(known, st.holm([s["p"] for s in known]), strict=True):
+    for s, p in zip(known, holm([s["p"] for s in known]), strict=True):
         s["p"] = p
     return settings
 

@@ -232,16 +232,6 @@ def _satterthwaite(parts: Sequence[tuple[float, float]]) -> float:
     return 1 / sum((v / total) ** 2 / df for v, df in parts) if total else 0.0
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values adjusted for the family-wise error over tests of any dependence (Holm 1979)."""
-    order = sorted(range(len(p_values)), key=p_values.__getitem__)
-    adjusted, largest = [0.0] * len(p_values), 0.0
-    for rank, index in enumerate(order):
-        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
-        adjusted[index] = largest
-    return adjusted
-
-
 def _share_of_seeds(found: Fit) -> float:
     """Share of the noise that is drawn as whole seeds: the less, the more of them V_k sees. All of it would leave two seeds no power."""
     return min(0.85, 1 / (len({seed for _, seed in found.run_of}) - 1))

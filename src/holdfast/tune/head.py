@@ -118,7 +118,7 @@ def _head_forward(self: Any, hidden: Tensor, loss_of: Callable[..., Any] | None 
 @torch.no_grad()
 def _agrees(model: Any) -> bool:
     """Whether both paths give the same NLL on one short input, up to the rounding of the model's type."""
-    from holdfast.tune.loss import token_nll
+    from holdfast.lm.batched import token_nll
 
     device, dtype = model.get_output_embeddings().weight.device, model.get_output_embeddings().weight.dtype
     vocabulary = model.get_output_embeddings().weight.shape[0]

@@ -20,6 +20,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from holdfast.lm.batched import token_nll
 from holdfast.tune.adaptive import Adaptive
 from holdfast.tune.chunk import RowOp, WeightedHead, choose, default_chunk_rows
 
@@ -29,17 +30,6 @@ class WeightedNLL(NamedTuple):
 
     total: Tensor
     count: Tensor  # type: ignore[assignment]
-
-
-def token_nll(logits_BTV: Tensor, ids_BT: Tensor) -> Tensor:
-    """Negative log-likelihood of each token given those before it, nats, [B, T]; column 0 is 0, as the first token is no target.
-
-    Low-precision logits are raised to float32; float64 stays float64.
-    """
-    logits = logits_BTV[:, :-1]
-    logp_BTV = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
-    nll_BT = -logp_BTV.gather(-1, ids_BT[:, 1:, None]).squeeze(-1)
-    return torch.nn.functional.pad(nll_BT, (1, 0))
 
 
 def weighted_nll(logits_BTV: Tensor, ids_BT: Tensor, weights_BT: Tensor) -> WeightedNLL:

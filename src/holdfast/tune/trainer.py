@@ -24,6 +24,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import EvalPrediction
 
 from holdfast.errors import DivergedError, HoldfastError
+from holdfast.lm.batched import token_nll
 from holdfast.records import PROMPT_ROLES, RESPONSE_ROLES, Role
 from holdfast.runs import RunDir
 from holdfast.tune.adaptive import Adaptive
@@ -31,7 +32,7 @@ from holdfast.tune.attention import document_arguments, settle
 from holdfast.tune.batches import layout_of, regroup, scale_of
 from holdfast.tune.chunk import choose
 from holdfast.tune.head import LossRows, attach
-from holdfast.tune.loss import adaptive_factor, divide, token_nll
+from holdfast.tune.loss import adaptive_factor, divide
 from holdfast.tune.weights import NORMALIZERS, RoleWeights, target_mask, token_weights
 
 _TRAIN_COLUMNS = ("tokens", "loss", "prompt_nll", "response_nll", "grad_norm", "learning_rate", "tokens_per_second", "epoch")

@@ -24,6 +24,7 @@ from holdfast import lm as models
 from holdfast.chat import template_name
 from holdfast.config import WeighConfig
 from holdfast.errors import HoldfastError
+from holdfast.lm.batched import sequence_nlls
 from holdfast.records import Example, Message, Role, Span
 from holdfast.runs import RunDir, check_output, open_run, write_text
 from holdfast.tune.charweights import TOKEN_WEIGHTS
@@ -121,40 +122,14 @@ def _response(example: Example, span: Span, begin: int, offsets: npt.NDArray[np.
     return Response(message, token_N, chars_N2)
 
 
-def token_nlls(model: models.LM, encoded: Sequence[Encoded], pad_id: int, batch_size: int) -> list[Floats]:
-    """NLL of every token given those before it, nats; the first token has none (0), nor has what is beyond the context (NaN)."""
-    import torch
-
-    from holdfast.packing import check_finite
-    from holdfast.tune.loss import token_nll
-
-    context = model.context
-    model.model.eval()
-    made = [np.full(len(e.ids), np.nan) for e in encoded]
-    order = sorted(range(len(encoded)), key=lambda i: len(encoded[i].ids))
-    with torch.no_grad():
-        for start in range(0, len(order), batch_size):
-            batch = order[start : start + batch_size]
-            width = min(max(len(encoded[i].ids) for i in batch), context)
-            ids_BT = torch.full((len(batch), width), pad_id)
-            for row, i in enumerate(batch):
-                ids = encoded[i].ids[:width]
-                ids_BT[row, : len(ids)] = torch.tensor(ids)
-            ids_BT = ids_BT.to(model.model.device)
-            nll_BT = token_nll(model.model(input_ids=ids_BT, use_cache=False).logits, ids_BT).double().cpu()
-            check_finite(nll_BT)
-            for row, i in enumerate(batch):
-                length = min(len(encoded[i].ids), width)
-                made[i][:length] = nll_BT[row, :length].numpy()
-    return made
-
-
 def _nlls(config: WeighConfig, tokenizer: Any, encoded: list[Encoded]) -> list[list[Floats]]:
-    """Of the model, and of the reference if there is one: NLLs of all tokens. One model after the other, so that one is in memory."""
+    """Of the model, and of the reference if there is one: NLLs of all tokens, NaN beyond the context. One model after the other, so that
+    one is in memory."""
     nlls = []
     for name in [config.model] + ([config.reference] if config.reference else []):
         model = models.load(name, trust_remote_code=config.trust_remote_code)
-        nlls.append(token_nlls(model, encoded, models.pad_id(tokenizer), config.batch_size))
+        ids = [e.ids for e in encoded]
+        nlls.append(sequence_nlls(model.model, ids, models.pad_id(tokenizer), batch_size=config.batch_size, context=model.context))
         del model
     return nlls
 
