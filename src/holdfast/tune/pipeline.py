@@ -93,9 +93,17 @@ def continue_run(config: TuneConfig | AlignConfig, command: str, resolved: dict[
     if state.is_main_process:
         run = open_run(config, command, resolved)
         checkpoint = whole_checkpoint(run.path / "checkpoints")
-        run.keep_rows(int(checkpoint.name.split("-")[1]) if checkpoint else -1)
+        run.keep_rows(*_covered(checkpoint) if checkpoint else (-1,))
     state.wait_for_everyone()
     return RunDir(Path(config.output))
+
+
+def _covered(checkpoint: Path) -> tuple[int, set[str]]:
+    """Up to which step a checkpoint covers the rows, and which kinds of rows of that step: those written before it."""
+    step = int(checkpoint.name.split("-")[1])
+    logs = [row for row in read_json(checkpoint / "trainer_state.json").get("log_history", []) if row.get("step") == step]
+    kinds = {"loss": "train", "eval_loss": "eval"}
+    return step, {kind for column, kind in kinds.items() if any(column in row for row in logs)}
 
 
 def _fit(start: Start, model: Any, run: RunDir) -> dict[str, Any]:

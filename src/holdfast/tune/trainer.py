@@ -19,7 +19,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import Trainer
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import EvalPrediction
 
@@ -30,6 +29,7 @@ from holdfast.tune.adaptive import Adaptive
 from holdfast.tune.attention import document_arguments, settle
 from holdfast.tune.batches import layout_of, regroup, scale_of
 from holdfast.tune.chunk import choose
+from holdfast.tune.continuing import ContinuingTrainer
 from holdfast.tune.head import LossRows, attach
 from holdfast.tune.loss import adaptive_factor, divide, token_nll
 from holdfast.tune.weights import NORMALIZERS, RoleWeights, target_mask, token_weights
@@ -50,7 +50,7 @@ class Objective:
     adaptive_roles: tuple[Role, ...] = RESPONSE_ROLES
 
 
-class WeightedTrainer(Trainer):
+class WeightedTrainer(ContinuingTrainer):
     """A Trainer that minimises ``Objective`` over batches made by ``holdfast.tune.batches.collate``."""
 
     loss_is_scaled_for_ga = True
@@ -150,6 +150,19 @@ class WeightedTrainer(Trainer):
                 self.run.append(row)
             _say(row, self.state.max_steps)
         check_loss(row, "lower --learning-rate, or clip with --max-grad-norm 1")
+
+    def memory(self) -> dict[str, Any]:
+        """See ``ContinuingTrainer``."""
+        tally = self.accelerator.reduce(self._tally.clone(), "sum").tolist()
+        return super().memory() | {"tally": tally, "tokens": self._tokens, "seconds": time.perf_counter() - self._logged_at}
+
+    def remember(self, memory: dict[str, Any]) -> None:
+        """See ``ContinuingTrainer``."""
+        super().remember(memory)
+        tally = memory.get("tally", [0.0] * len(self._tally)) if self.is_world_process_zero() else [0.0] * len(self._tally)
+        self._tally.copy_(torch.tensor(tally, dtype=self._tally.dtype))
+        self._tokens = memory.get("tokens", 0)
+        self._logged_at = time.perf_counter() - memory.get("seconds", 0.0)
 
     def _weights(self, batch: dict[str, Tensor]) -> Tensor:
         return token_weights(batch["roles"], self.objective.weights, scale_of(batch))
