@@ -24,12 +24,26 @@ class Killed(BaseException):
 
 
 def tune_config(model: Path, data: Path, output: Path, **changes: Any) -> TuneConfig:
-    settings: dict[str, Any] = {"learning_rate": 5e-3, "batch_size": 4, "micro_batch_size": 2, "max_steps": 8, "save_steps": 2, "log_steps": 3}
+    settings: dict[str, Any] = {
+        "learning_rate": 5e-3,
+        "batch_size": 4,
+        "micro_batch_size": 2,
+        "max_steps": 8,
+        "save_steps": 2,
+        "log_steps": 3,
+    }
     return TuneConfig(model=str(model), data=str(data), output=str(output), **settings | changes)
 
 
 def align_config(model: Path, data: Path, output: Path, **changes: Any) -> AlignConfig:
-    settings: dict[str, Any] = {"learning_rate": 1e-3, "batch_size": 4, "micro_batch_size": 2, "max_steps": 8, "save_steps": 2, "log_steps": 3}
+    settings: dict[str, Any] = {
+        "learning_rate": 1e-3,
+        "batch_size": 4,
+        "micro_batch_size": 2,
+        "max_steps": 8,
+        "save_steps": 2,
+        "log_steps": 3,
+    }
     return AlignConfig(model=str(model), data=str(data), output=str(output), **settings | changes)
 
 
@@ -89,7 +103,12 @@ def killed_at(owner: Any, name: str) -> Iterator[None]:
 @pytest.fixture(scope="module")
 def chats(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows = [
-        {"messages": [{"role": "user", "content": f"Add {n} and {n % 7}."}, {"role": "assistant", "content": " ".join(["so"] * (n % 5) + [str(n)])}]}
+        {
+            "messages": [
+                {"role": "user", "content": f"Add {n} and {n % 7}."},
+                {"role": "assistant", "content": " ".join(["so"] * (n % 5) + [str(n)])},
+            ]
+        }
         for n in range(200)
     ]
     return write_jsonl(tmp_path_factory.mktemp("chats") / "chats.jsonl", rows)
@@ -105,7 +124,10 @@ def few_chats(chats: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    rows = [{"prompt": f"Count {n}.", "chosen": " ".join("123456"[: n % 5 + 2]), "rejected": " ".join("654321"[: n % 4 + 2])} for n in range(200)]
+    rows = [
+        {"prompt": f"Count {n}.", "chosen": " ".join("123456"[: n % 5 + 2]), "rejected": " ".join("654321"[: n % 4 + 2])}
+        for n in range(200)
+    ]
     return write_jsonl(tmp_path_factory.mktemp("pairs") / "pairs.jsonl", rows)
 
 
@@ -192,7 +214,11 @@ def test_tokens_are_counted_on(model_folder: Path, pairs: Path, tmp_path: Path) 
     """TRL's ``num_tokens`` and the ``tokens`` of ``tune`` never fall."""
     for run, make, column in ((train, tune_config, "tokens"), (run_align, align_config, "num_tokens")):
         output = tmp_path / column
-        data = pairs if make is align_config else write_jsonl(tmp_path / "p.jsonl", [{"prompt": f"Say {n}.", "response": "a b"} for n in range(40)])
+        data = (
+            pairs
+            if make is align_config
+            else write_jsonl(tmp_path / "p.jsonl", [{"prompt": f"Say {n}.", "response": "a b"} for n in range(40)])
+        )
         with killed_at_row(5), pytest.raises(Killed):
             run(make(model_folder, data, output, log_steps=1))
         run(make(model_folder, data, output, log_steps=1))

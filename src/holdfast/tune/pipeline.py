@@ -22,6 +22,7 @@ from holdfast.tune.adaptive import parse
 from holdfast.tune.arguments import training_arguments
 from holdfast.tune.base import adapted, load_base
 from holdfast.tune.batches import TokenDataset, collate
+from holdfast.tune.continuing import saved_step
 from holdfast.tune.plan import Plan, data_digest, make_plan
 from holdfast.tune.preview import example
 from holdfast.tune.saving import explain_full_disk, model_card, save_model, whole_checkpoint
@@ -139,7 +140,7 @@ def _fit(start: Start, model: Any, run: RunDir) -> dict[str, Any]:
     seconds = time.perf_counter() - started
     if trainer.state.global_step < trainer.state.max_steps:
         return {"command": "tune", "stopped_at": trainer.state.global_step, "seconds": round(seconds, 2)}
-    last = _last_evaluation(trainer) or _evaluate(trainer, plan)
+    last = _evaluation_of_saved(trainer, plan)
     summary = {
         "command": "tune",
         "model": config.model,
@@ -150,6 +151,7 @@ def _fit(start: Start, model: Any, run: RunDir) -> dict[str, Any]:
         "after": last,
         "train_examples": len(plan.train),
         "eval_examples": len(plan.held_out),
+        **({"best_step": saved_step(trainer)} if trainer.args.load_best_model_at_end else {}),
         "seconds": round(seconds, 2),
         "head": "plain" if trainer.plain_reason else "fused",
         "batching": trainer.batching,
@@ -173,6 +175,13 @@ def _objective(plan: Plan) -> Objective:
 
 def _evaluate(trainer: Any, plan: Plan) -> dict[str, Any] | None:
     return evaluation_of(trainer.evaluate()) if plan.held_out else None
+
+
+def _evaluation_of_saved(trainer: Any, plan: Plan) -> dict[str, Any] | None:
+    """Of the weights that the model has now, which are not those of the last step if the best ones were loaded."""
+    if saved_step(trainer) == trainer.state.global_step:
+        return _last_evaluation(trainer) or _evaluate(trainer, plan)
+    return evaluation_of(trainer.evaluate(metric_key_prefix="saved"), "saved")  # under a name of its own, so that it is no row of a step
 
 
 def _last_evaluation(trainer: Any) -> dict[str, Any] | None:

@@ -242,9 +242,9 @@ def check_loss(row: dict[str, Any] | None, hint: str) -> None:
         raise HoldfastError(f"the loss is {loss} at step {row['step']}", hint="the model that was given is broken" if broken else hint)
 
 
-def evaluation_of(logs: dict[str, Any]) -> dict[str, Any]:
-    """The metrics of ``evaluation_metrics`` out of the Trainer's logs, which prefix them with ``eval_``."""
-    return {name: logs.get(f"eval_{name}") for name in _EVAL_COLUMNS}
+def evaluation_of(logs: dict[str, Any], prefix: str = "eval") -> dict[str, Any]:
+    """The metrics of ``evaluation_metrics`` out of the Trainer's logs, which prefix them."""
+    return {name: logs.get(f"{prefix}_{name}") for name in _EVAL_COLUMNS}
 
 
 class Bar(ProgressCallback):
