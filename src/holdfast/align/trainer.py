@@ -57,7 +57,8 @@ class PreferenceTrainer(ContinuingTrainer, DPOTrainer):  # type: ignore[misc]
 def _row(logs: dict[str, float], step: int) -> dict[str, Any] | None:
     """The row of a log event, or None for the Trainer's closing statistics."""
     if "loss" in logs:
-        return {"kind": "train", "step": step} | {name: logs.get(name) for name in _TRAIN_COLUMNS}
+        routed = {"router_loss": logs["aux_loss"]} if "aux_loss" in logs else {}  # TRL's name for it
+        return {"kind": "train", "step": step} | {name: logs.get(name) for name in _TRAIN_COLUMNS} | routed
     if "eval_loss" in logs:
         return {"kind": "eval", "step": step} | {name: logs.get(f"eval_{name}") for name in _METRICS}
     return None
