@@ -55,10 +55,12 @@ class RunDir:
         with self.rows.open("a", encoding="utf-8") as file:
             file.write(to_json(row) + "\n")
 
-    def keep_rows(self, last_step: int) -> None:
-        """Forget rows after ``last_step``: they belong to work that a resumed run will do again."""
+    def keep_rows(self, last_step: int, kinds: Collection[str] | None = None) -> None:
+        """Forget rows after ``last_step``, and those of that step that are of none of ``kinds`` (None: any kind is kept): they belong to
+        work that a resumed run will do again."""
         if self.rows.exists():
-            kept = [line for line in self.rows.read_text(encoding="utf-8").splitlines() if _step(line) <= last_step]
+            lines = [line for line in self.rows.read_text(encoding="utf-8").splitlines() if _step(line) <= last_step]
+            kept = [line for line in lines if kinds is None or _step(line) < last_step or json.loads(line).get("kind") in kinds]
             write_text(self.rows, "".join(line + "\n" for line in kept))
 
     def finish(self, summary: dict[str, Any]) -> dict[str, Any]:

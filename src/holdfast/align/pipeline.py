@@ -29,8 +29,9 @@ from holdfast.lm.batched import Floats
 from holdfast.runs import RunDir, check_output, write_text
 from holdfast.tune.arguments import training_arguments
 from holdfast.tune.base import adapted, load_base
+from holdfast.tune.continuing import has_evaluation, saved_step
 from holdfast.tune.pipeline import check_data_unchanged, continue_run
-from holdfast.tune.saving import explain_full_disk, save_model, whole_checkpoint
+from holdfast.tune.saving import explain_full_disk, save_model, weights_line, whole_checkpoint
 
 
 def align(config: AlignConfig) -> dict[str, Any]:
@@ -84,10 +85,12 @@ def _fit(plan: Plan, model: Any, run: RunDir) -> dict[str, Any]:
     started = time.perf_counter()
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     seconds = time.perf_counter() - started
-    if plan.held_out and not _just_evaluated(trainer):
+    if plan.held_out and not has_evaluation(trainer.state) and saved_step(trainer) == trainer.state.global_step:
         trainer.evaluate()
     after_N2 = pair_logprobs(trainer.model, plan.held_out, pad_id)
     summary = _summary(plan, run, before_N2, after_N2) | {"seconds": round(seconds, 2)}
+    if trainer.args.load_best_model_at_end:
+        summary["best_step"] = saved_step(trainer)
     save_model(trainer, run.model, _card(summary), {end for pair in plan.train for end in pair.ends})
     if trainer.is_world_process_zero():
         _write_pairs(run, plan.held_out, before_N2, after_N2)
@@ -164,10 +167,6 @@ def _write_pairs(run: RunDir, pairs: list[PairTokens], before_N2: Floats, after_
     write_text(run.path / "pairs.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
 
 
-def _just_evaluated(trainer: Any) -> bool:
-    return any("eval_loss" in logs and logs["step"] == trainer.state.global_step for logs in trainer.state.log_history[-2:])
-
-
 @contextmanager
 def _silent() -> Iterator[None]:
     """No progress bars of data sets, none of TRL's pass over the reference unless on a terminal, no talk among libraries."""
@@ -201,6 +200,7 @@ def _card(summary: dict[str, Any]) -> str:
         f"Start point and reference `{summary['model']}`, pairs `{summary['data']}` ({summary['train_examples']}), TRL's loss "
         f"`{'+'.join(summary['losses'])}`, beta {summary['beta']:g}, {summary['steps']} steps, peak learning rate "
         f"{summary['learning_rate']:.2g}.",
+        *weights_line(summary),
     ]
     if summary["after"]:
         lines += ["", "| held-out pairs | before | after |", "|---|---|---|"]

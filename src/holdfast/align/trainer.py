@@ -9,13 +9,14 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from trl import DPOTrainer
 
 from holdfast.runs import RunDir
+from holdfast.tune.continuing import ContinuingTrainer
 from holdfast.tune.trainer import Bar, check_loss
 
 _METRICS = ("loss", "rewards/chosen", "rewards/rejected", "rewards/margins", "rewards/accuracies", "logps/chosen", "logps/rejected")
 _TRAIN_COLUMNS = (*_METRICS, "grad_norm", "learning_rate", "num_tokens", "epoch")
 
 
-class PreferenceTrainer(DPOTrainer):
+class PreferenceTrainer(ContinuingTrainer, DPOTrainer):  # type: ignore[misc]
     """A DPOTrainer over rows of ``prompt_ids``, ``chosen_ids`` and ``rejected_ids``."""
 
     def __init__(self, *, run: RunDir, **kwargs: Any) -> None:
@@ -28,6 +29,18 @@ class PreferenceTrainer(DPOTrainer):
     def _prepare_dataset(self, dataset: Any, *_: Any, **__: Any) -> Any:
         """Nothing: the ids come from the templates of ``tune``."""
         return dataset
+
+    def memory(self) -> dict[str, Any]:
+        """See ``ContinuingTrainer``."""
+        metrics = {name: list(values) for name, values in self._metrics["train"].items()}
+        return super().memory() | {"metrics": metrics, "num_tokens": self._total_train_tokens}
+
+    def remember(self, memory: dict[str, Any]) -> None:
+        """See ``ContinuingTrainer``."""
+        super().remember(memory)
+        self._metrics["train"].clear()
+        self._metrics["train"].update({name: list(values) for name, values in memory.get("metrics", {}).items()})
+        self._total_train_tokens = memory.get("num_tokens", 0)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Write a row."""
@@ -44,7 +57,8 @@ class PreferenceTrainer(DPOTrainer):
 def _row(logs: dict[str, float], step: int) -> dict[str, Any] | None:
     """The row of a log event, or None for the Trainer's closing statistics."""
     if "loss" in logs:
-        return {"kind": "train", "step": step} | {name: logs.get(name) for name in _TRAIN_COLUMNS}
+        routed = {"router_loss": logs["aux_loss"]} if "aux_loss" in logs else {}  # TRL's name for it
+        return {"kind": "train", "step": step} | {name: logs.get(name) for name in _TRAIN_COLUMNS} | routed
     if "eval_loss" in logs:
         return {"kind": "eval", "step": step} | {name: logs.get(f"eval_{name}") for name in _METRICS}
     return None

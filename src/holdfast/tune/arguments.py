@@ -39,6 +39,14 @@ _OPTIONS = {
     "max_length": "max_length",
 }
 """Argument of a Trainer -> the option of ours that sets it."""
+_LOWER_IS_BETTER = {
+    TuneConfig: {"loss": True, "prompt_nll": True, "response_nll": True, "response_perplexity": True},
+    AlignConfig: {
+        "loss": True, "rewards/chosen": False, "rewards/rejected": True, "rewards/margins": False, "rewards/accuracies": False,
+        "logps/chosen": False, "logps/rejected": True,
+    },
+}  # fmt: skip
+"""Metrics of an evaluation, and whether less of one is better; the Trainer would take an NLL for one of which more is better."""
 _FIXED = {"remove_unused_columns", "average_tokens_across_devices", "logging_nan_inf_filter"}
 
 
@@ -55,6 +63,33 @@ def check_training(config: TuneConfig | AlignConfig) -> None:
             raise HoldfastError(f"training: '{key}' has an option of its own", hint=f"use --{str(option).replace('_', '-')}")
         if key in _FIXED:
             raise HoldfastError(f"training: '{key}' cannot be changed", hint="the weighted loss depends on it")
+    _check_best_model(config)
+
+
+def _check_best_model(config: TuneConfig | AlignConfig) -> None:
+    """What ``load_best_model_at_end`` needs is there, and the metric is one that an evaluation has.
+
+    Raises:
+        HoldfastError: names what is missing.
+    """
+    known = _LOWER_IS_BETTER[type(config)]
+    metric = str(config.training.get("metric_for_best_model", "loss")).removeprefix("eval_")
+    if metric not in known:
+        raise HoldfastError(f"training: metric_for_best_model: '{metric}' is no metric of an evaluation", hint=f"one of {', '.join(known)}")
+    if not _scalar(config.training.get("load_best_model_at_end", False)):
+        return
+    what = "training: load_best_model_at_end needs"
+    if config.eval_data is None and not config.eval_share:
+        raise HoldfastError(f"{what} held-out data to know the best model by", hint="give --eval-data or --eval-share")
+    for option in ("save_steps", "eval_steps"):
+        if not getattr(config, option):
+            flag = "--" + option.replace("_", "-")
+            raise HoldfastError(f"{what} {flag}", hint="--save-steps 100 --eval-steps 100 evaluates and saves every 100 steps")
+    if int(config.save_steps or 0) % int(config.eval_steps or 1):
+        raise HoldfastError(
+            f"{what} --save-steps to be a multiple of --eval-steps; they are {config.save_steps} and {config.eval_steps}",
+            hint=f"--save-steps {config.eval_steps}",
+        )
 
 
 class Schedule(Protocol):
@@ -126,6 +161,10 @@ def training_arguments(plan: Schedule, folder: Path, kind: Any = None, **more: A
     }
     if config.gradient_checkpointing:
         given["gradient_checkpointing"] = True
+    if extra.get("load_best_model_at_end"):
+        given["save_total_limit"] = max(config.keep_checkpoints, 2)  # the best and the last: a run continues from the last
+    if "metric_for_best_model" in extra:
+        given["greater_is_better"] = not _LOWER_IS_BETTER[type(config)][str(extra["metric_for_best_model"]).removeprefix("eval_")]
     try:
         arguments = kind(**{**given, **more, **extra})
     except (TypeError, ValueError) as error:

@@ -88,7 +88,8 @@ def _forward(self: Any, *args: Any, loss_rows: LossRows | None = None, **kwargs:
     if loss_rows is None:
         return self.holdfast_forward(*args, **kwargs)
     kwargs |= {"use_cache": False, "return_dict": True}
-    hidden_BTD = _decoder(self)(*args, **kwargs).last_hidden_state  # type: ignore[misc]
+    out = _decoder(self)(*args, **kwargs)  # type: ignore[misc]
+    hidden_BTD = out.last_hidden_state
     scale, softcap = logit_transform(self.config)
     adapts_BT = loss_rows.adapts_BT
     loss_of = partial(
@@ -105,7 +106,8 @@ def _forward(self: Any, *args: Any, loss_rows: LossRows | None = None, **kwargs:
     )
     loss, nll_N = self.get_output_embeddings()(hidden_BTD[:, :-1].reshape(-1, hidden_BTD.shape[-1]), loss_of=loss_of)
     nll_BT = nn.functional.pad(nll_N.view(len(hidden_BTD), -1), (1, 0))
-    return {"loss": loss, "nll": nll_BT}
+    made = {"loss": loss, "nll": nll_BT}
+    return made | {"router_logits": out.router_logits} if kwargs.get("output_router_logits") else made
 
 
 def _head_forward(self: Any, hidden: Tensor, loss_of: Callable[..., Any] | None = None) -> Any:

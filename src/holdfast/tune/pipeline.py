@@ -22,6 +22,7 @@ from holdfast.tune.adaptive import parse
 from holdfast.tune.arguments import training_arguments
 from holdfast.tune.base import adapted, load_base
 from holdfast.tune.batches import TokenDataset, collate
+from holdfast.tune.continuing import saved_step
 from holdfast.tune.plan import Plan, data_digest, make_plan
 from holdfast.tune.preview import example
 from holdfast.tune.saving import explain_full_disk, model_card, save_model, whole_checkpoint
@@ -93,9 +94,17 @@ def continue_run(config: TuneConfig | AlignConfig, command: str, resolved: dict[
     if state.is_main_process:
         run = open_run(config, command, resolved)
         checkpoint = whole_checkpoint(run.path / "checkpoints")
-        run.keep_rows(int(checkpoint.name.split("-")[1]) if checkpoint else -1)
+        run.keep_rows(*_covered(checkpoint) if checkpoint else (-1,))
     state.wait_for_everyone()
     return RunDir(Path(config.output))
+
+
+def _covered(checkpoint: Path) -> tuple[int, set[str]]:
+    """Up to which step a checkpoint covers the rows, and which kinds of rows of that step: those written before it."""
+    step = int(checkpoint.name.split("-")[1])
+    logs = [row for row in read_json(checkpoint / "trainer_state.json").get("log_history", []) if row.get("step") == step]
+    kinds = {"loss": "train", "eval_loss": "eval"}
+    return step, {kind for column, kind in kinds.items() if any(column in row for row in logs)}
 
 
 def _fit(start: Start, model: Any, run: RunDir) -> dict[str, Any]:
@@ -131,7 +140,7 @@ def _fit(start: Start, model: Any, run: RunDir) -> dict[str, Any]:
     seconds = time.perf_counter() - started
     if trainer.state.global_step < trainer.state.max_steps:
         return {"command": "tune", "stopped_at": trainer.state.global_step, "seconds": round(seconds, 2)}
-    last = _last_evaluation(trainer) or _evaluate(trainer, plan)
+    last = _evaluation_of_saved(trainer, plan)
     summary = {
         "command": "tune",
         "model": config.model,
@@ -142,6 +151,7 @@ def _fit(start: Start, model: Any, run: RunDir) -> dict[str, Any]:
         "after": last,
         "train_examples": len(plan.train),
         "eval_examples": len(plan.held_out),
+        **({"best_step": saved_step(trainer)} if trainer.args.load_best_model_at_end else {}),
         "seconds": round(seconds, 2),
         "head": "plain" if trainer.plain_reason else "fused",
         "batching": trainer.batching,
@@ -165,6 +175,13 @@ def _objective(plan: Plan) -> Objective:
 
 def _evaluate(trainer: Any, plan: Plan) -> dict[str, Any] | None:
     return evaluation_of(trainer.evaluate()) if plan.held_out else None
+
+
+def _evaluation_of_saved(trainer: Any, plan: Plan) -> dict[str, Any] | None:
+    """Of the weights that the model has now, which are not those of the last step if the best ones were loaded."""
+    if saved_step(trainer) == trainer.state.global_step:
+        return _last_evaluation(trainer) or _evaluate(trainer, plan)
+    return evaluation_of(trainer.evaluate(metric_key_prefix="saved"), "saved")  # under a name of its own, so that it is no row of a step
 
 
 def _last_evaluation(trainer: Any) -> dict[str, Any] | None:

@@ -35,6 +35,13 @@ def save_model(trainer: Any, folder: Path, card: str, ends: Iterable[int]) -> No
         partial.rename(folder)
 
 
+def weights_line(summary: dict[str, Any]) -> list[str]:
+    """For a card: which step the weights are of, where that is not the last one as a matter of course."""
+    if "best_step" not in summary:
+        return []
+    return ["", f"These are the weights of step {summary['best_step']}, the best on held-out data (`load_best_model_at_end`)."]
+
+
 def model_card(summary: dict[str, Any]) -> str:
     """Markdown in the hub's form: what was trained on what, with which weights, and the held-out NLLs before and after."""
     weights = summary["weights"]
@@ -53,6 +60,7 @@ def model_card(summary: dict[str, Any]) -> str:
         "| weight | " + " | ".join(f"{w:g}" for w in weights.values()) + " |",
         "",
         f"Effective prompt share of the weighted targets: {summary['prompt_share']:.4f}.",
+        *weights_line(summary),
     ]
     if summary["before"] and summary["after"]:
         lines += ["", "| held-out, nats per token | before | after |", "|---|---|---|"]

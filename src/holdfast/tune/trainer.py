@@ -1,7 +1,7 @@
 """``transformers.Trainer`` with the weighted loss. Only public methods are overridden, so what users know keeps working.
 
     get_batch_samples   counts the divisor once over all micro-batches and ranks of an optimizer step
-    compute_loss        sum of w * nll over that divisor
+    compute_loss        sum of w * nll over that divisor, and the router loss of a mixture of experts whose config asks for it
     prediction_step     per-example sums; ``evaluation_metrics`` adds them up: token-exact whatever the batch size
     log                 one row per log step in the run directory
 
@@ -19,7 +19,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import Trainer
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import EvalPrediction
 
@@ -31,8 +30,10 @@ from holdfast.tune.adaptive import Adaptive
 from holdfast.tune.attention import document_arguments, settle
 from holdfast.tune.batches import layout_of, regroup, scale_of
 from holdfast.tune.chunk import choose
+from holdfast.tune.continuing import ContinuingTrainer
 from holdfast.tune.head import LossRows, attach
 from holdfast.tune.loss import adaptive_factor, divide
+from holdfast.tune.router import router_loss
 from holdfast.tune.weights import NORMALIZERS, RoleWeights, target_mask, token_weights
 
 _TRAIN_COLUMNS = ("tokens", "loss", "prompt_nll", "response_nll", "grad_norm", "learning_rate", "tokens_per_second", "epoch")
@@ -51,7 +52,7 @@ class Objective:
     adaptive_roles: tuple[Role, ...] = RESPONSE_ROLES
 
 
-class WeightedTrainer(Trainer):
+class WeightedTrainer(ContinuingTrainer):
     """A Trainer that minimises ``Objective`` over batches made by ``holdfast.tune.batches.collate``."""
 
     loss_is_scaled_for_ga = True
@@ -68,6 +69,9 @@ class WeightedTrainer(Trainer):
             raise HoldfastError(f"--head {objective.head} cannot be used with this model: {self.plain_reason}", hint="use --head auto")
         if objective.head == "triton":
             choose("triton", self.args.device, torch.float32)  # raises where the kernel cannot run
+        self.router = router_loss(self.model)
+        self._micro_batches = 1
+        self._routed = torch.zeros(2, dtype=_sum_dtype(self.args.device), device=self.args.device)  # sum and number of router losses
         self._tally = torch.zeros(5, dtype=_sum_dtype(self.args.device), device=self.args.device)
         self._logged_at = time.perf_counter()
         self._tokens = 0
@@ -81,6 +85,7 @@ class WeightedTrainer(Trainer):
         """The micro-batches of one optimizer step, and the divisor of its loss over all of them and all ranks."""
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         batches = regroup(batches, self.batching)
+        self._micro_batches = max(1, len(batches))
         parts = []
         for batch in batches:
             weights_BT, parts_B = NORMALIZERS[self.objective.normalizer](self._weights(batch), batch["roles"])
@@ -98,16 +103,27 @@ class WeightedTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        """sum(w * nll) / divisor. Without ``num_items_in_batch`` the divisor is that of this batch."""
+        """sum(w * nll) / divisor. Without ``num_items_in_batch`` the divisor is that of this batch.
+
+        The router loss, where there is one, is the mean over micro-batches and ranks: it is a product of means over the tokens of a
+        micro-batch, so unlike the rest it depends on how a step is split.
+        """
         weights_BT, parts_B = NORMALIZERS[self.objective.normalizer](self._weights(inputs), inputs["roles"])
         divisor = parts_B.sum() if num_items_in_batch is None else num_items_in_batch
         adaptive = self.objective.adaptive if model.training else None
-        loss, nll_BT = self._loss(model, inputs, weights_BT, divisor, adaptive)
+        loss, nll_BT, routed = self._loss(model, inputs, weights_BT, divisor, adaptive, routes=self.router is not None)
         if model.training:
             self._count(inputs, weights_BT, nll_BT)
             # DDP and FSDP average gradients over ranks, but the divisor spans them already
             loss = loss * self.accelerator.num_processes
-        return (loss, {"nll": nll_BT}) if return_outputs else loss
+        outputs = {"nll": nll_BT}
+        if self.router is not None and routed is not None:
+            outputs["router_loss"] = routed.detach()
+            micro_batches = 1 if num_items_in_batch is None else self._micro_batches
+            loss = loss + self.router.coefficient * routed.to(loss.device, loss.dtype) / micro_batches
+            if model.training:
+                self._routed += torch.stack([routed.detach(), torch.ones_like(routed)]).to(self._routed)
+        return (loss, outputs) if return_outputs else loss
 
     def prediction_step(
         self,
@@ -125,7 +141,7 @@ class WeightedTrainer(Trainer):
         weights_BT = self._weights(inputs)
         entering_BT, parts_B = NORMALIZERS[self.objective.normalizer](weights_BT, roles_BT)
         with torch.no_grad(), self.compute_loss_context_manager():
-            _, nll_BT = self._loss(model, inputs, targets_BT.float(), 1.0)
+            _, nll_BT, _ = self._loss(model, inputs, targets_BT.float(), 1.0)
         columns = [
             nll_BT * prompt_BT,
             prompt_BT,
@@ -152,34 +168,61 @@ class WeightedTrainer(Trainer):
             _say(row, self.state.max_steps)
         check_loss(row, "lower --learning-rate, or clip with --max-grad-norm 1")
 
+    def memory(self) -> dict[str, Any]:
+        """See ``ContinuingTrainer``."""
+        tally = self.accelerator.reduce(self._tally.clone(), "sum").tolist()
+        routed = self.accelerator.reduce(self._routed.clone(), "sum").tolist()
+        memory = {"tally": tally, "routed": routed, "tokens": self._tokens, "seconds": time.perf_counter() - self._logged_at}
+        return super().memory() | memory
+
+    def remember(self, memory: dict[str, Any]) -> None:
+        """See ``ContinuingTrainer``."""
+        super().remember(memory)
+        for name, sums in (("tally", self._tally), ("routed", self._routed)):
+            sums.zero_()
+            if name in memory and self.is_world_process_zero():  # sums over all ranks, which must count once
+                sums += torch.tensor(memory[name], dtype=sums.dtype, device=sums.device)
+        self._tokens = memory.get("tokens", 0)
+        self._logged_at = time.perf_counter() - memory.get("seconds", 0.0)
+
     def _weights(self, batch: dict[str, Tensor]) -> Tensor:
         return token_weights(batch["roles"], self.objective.weights, scale_of(batch))
 
     def _loss(
-        self, model: nn.Module, inputs: dict[str, Any], weights_BT: Tensor, divisor: Tensor | float, adaptive: Adaptive | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Loss and detached NLL [B, T] (fused: 0 where the weight is 0).
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        weights_BT: Tensor,
+        divisor: Tensor | float,
+        adaptive: Adaptive | None = None,
+        routes: bool = False,
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Loss, detached NLL [B, T] (fused: 0 where the weight is 0), and the router loss if ``routes``; padding does not enter it.
 
         No attention mask is passed: padding is on the right, where causal attention never looks, and the mask-free kernels are faster.
         """
         layout = layout_of(inputs, self.batching)
-        given, ids = {"input_ids": inputs["input_ids"]}, inputs["input_ids"]
+        given: dict[str, Any] = {"input_ids": inputs["input_ids"]}
+        ids, real_BT = inputs["input_ids"], (inputs["roles"] != Role.PAD).long()
         adapts = target_mask(inputs["roles"], self.objective.adaptive_roles) if adaptive else None
         if layout is not None:
-            ids, weights_BT = layout.pack(ids), layout.pack(weights_BT)
+            ids, weights_BT, real_BT = layout.pack(ids), layout.pack(weights_BT), layout.pack(real_BT)
             adapts = None if adapts is None else layout.pack(adapts)
             given = {"input_ids": ids, **document_arguments(layout, self.model)}
+        given |= {"output_router_logits": True} if routes else {}
         if self.plain_reason is None:
             kept = inputs.get("kept") if model.training else None
             made = model(**given, loss_rows=LossRows(ids, weights_BT, divisor, kept, adaptive, adapts, self.objective.head))
             loss, nll = made["loss"], made["nll"]
         else:
-            logits = model(**given, use_cache=False).logits
+            made = model(**given, use_cache=False)
+            logits = made["logits"]
             nll = token_nll(logits, ids)
             if adaptive is not None and adapts is not None:
                 weights_BT = weights_BT * torch.where(adapts, adaptive_factor(adaptive, logits, nll), 1.0)
             loss = divide(torch.where(weights_BT != 0, weights_BT * nll, 0).sum(), divisor)
-        return loss, (nll if layout is None else layout.unpack(nll)).detach()
+        routed = self.router(made["router_logits"], real_BT) if routes and self.router is not None else None
+        return loss, (nll if layout is None else layout.unpack(nll)).detach(), routed
 
     def _count(self, inputs: dict[str, Any], weights_BT: Tensor, nll_BT: Tensor) -> None:
         prompt_BT = target_mask(inputs["roles"], PROMPT_ROLES) & (weights_BT != 0)
@@ -194,12 +237,15 @@ class WeightedTrainer(Trainer):
         now = time.perf_counter()
         seconds, self._logged_at = now - self._logged_at, now
         self._tokens += int(tokens)
-        return {
+        routed, n_routed = self.accelerator.reduce(self._routed, "sum").tolist()
+        self._routed.zero_()
+        logs = {
             "prompt_nll": prompt / n_prompt if n_prompt else None,
             "response_nll": response / n_response if n_response else None,
             "tokens": self._tokens,
             "tokens_per_second": tokens / seconds,
         }
+        return logs | {"router_loss": routed / n_routed} if self.router is not None and n_routed else logs
 
 
 def evaluation_metrics(prediction: EvalPrediction) -> dict[str, Any]:
@@ -231,9 +277,9 @@ def check_loss(row: dict[str, Any] | None, hint: str) -> None:
         raise HoldfastError(at, hint="the model that was given is broken") if broken else DivergedError(at, hint=hint)
 
 
-def evaluation_of(logs: dict[str, Any]) -> dict[str, Any]:
-    """The metrics of ``evaluation_metrics`` out of the Trainer's logs, which prefix them with ``eval_``."""
-    return {name: logs.get(f"eval_{name}") for name in _EVAL_COLUMNS}
+def evaluation_of(logs: dict[str, Any], prefix: str = "eval") -> dict[str, Any]:
+    """The metrics of ``evaluation_metrics`` out of the Trainer's logs, which prefix them."""
+    return {name: logs.get(f"{prefix}_{name}") for name in _EVAL_COLUMNS}
 
 
 class Bar(ProgressCallback):
@@ -250,7 +296,8 @@ def _sum_dtype(device: torch.device) -> torch.dtype:
 def _row(logs: dict[str, Any], step: int) -> dict[str, Any] | None:
     """The row of a log event, or None for the Trainer's closing statistics."""
     if "loss" in logs:
-        return {"kind": "train", "step": step} | {name: logs.get(name) for name in _TRAIN_COLUMNS}
+        routed = {"router_loss": logs["router_loss"]} if "router_loss" in logs else {}
+        return {"kind": "train", "step": step} | {name: logs.get(name) for name in _TRAIN_COLUMNS} | routed
     if "eval_loss" in logs:
         return {"kind": "eval", "step": step} | evaluation_of(logs)
     return None
@@ -262,6 +309,8 @@ def _say(row: dict[str, Any], steps: int) -> None:
 
     head = f"step {row['step']}/{steps}" if row["kind"] == "train" else f"eval at {row['step']}"
     line = f"{head}  loss {number('loss')}  prompt NLL {number('prompt_nll')}  response NLL {number('response_nll')}"
+    if "router_loss" in row:
+        line += f"  router loss {row['router_loss']:.4f}"
     if row["kind"] == "train":
         line += f"  lr {row['learning_rate']:.1e}  {row['tokens_per_second']:,.0f} tokens/s"
     print(line, file=sys.stderr)

@@ -1,0 +1,139 @@
+"""A Trainer that, killed at any moment and given the same command, ends as if it had been left alone.
+
+transformers continues from a checkpoint, but not exactly. What is missing is added here, by public methods and one callback:
+
+    a step too many     a run whose last checkpoint is its last step takes no batch more
+    rows                what has been summed since the last row is part of the checkpoint, so the next row is the mean that it would be
+    order               rows of a step are written before its checkpoint: whatever a checkpoint has passed is on file
+    random numbers      an evaluation leaves them as they were, as a run that continues does not repeat it
+    the best model      it is among the checkpoints, wherever the run directory has been moved to
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_callback import ExportableState
+
+from holdfast.errors import HoldfastError
+
+
+class ContinuingTrainer(Trainer):
+    """A Trainer whose checkpoints hold all that rows and weights depend on."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.since_last_row: dict[str, Any] = {}
+        self._loss_sum = torch.zeros((), device=self.args.device)
+        self._logged_step = 0
+        self.add_callback(RunMemory(self))
+
+    def memory(self) -> dict[str, Any]:
+        """What has been summed since the last row, over all ranks, for JSON. Every rank must ask."""
+        loss = self.accelerator.reduce(self._loss_sum.clone(), "mean").item()
+        return {"loss_sum": loss, "logged_step": self._logged_step}
+
+    def remember(self, memory: dict[str, Any]) -> None:
+        """Go on summing from ``memory``; empty: from nothing."""
+        self._loss_sum.fill_(memory.get("loss_sum", 0.0))
+        self._logged_step = memory.get("logged_step", self.state.global_step)
+
+    def get_batch_samples(  # type: ignore[override]
+        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
+    ) -> tuple[list[Any], Tensor | int | None]:
+        """The micro-batches of one optimizer step; none after the last step, where a run may have been continued."""
+        if 0 < self.state.max_steps <= self.state.global_step:
+            self.control.should_training_stop = True
+            return [], None
+        return super().get_batch_samples(epoch_iterator, num_batches, device)
+
+    def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
+        """See ``transformers.Trainer``; the loss is summed up for the next row."""
+        loss = super().training_step(*args, **kwargs)
+        self._loss_sum += loss
+        return loss
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """See ``transformers.Trainer``; the random numbers are left as they were."""
+        state = torch.get_rng_state()
+        try:
+            return super().evaluate(*args, **kwargs)
+        finally:
+            torch.set_rng_state(state)
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """See ``transformers.Trainer``; all ranks come here when a checkpoint is written."""
+        if _internal_call:
+            self.since_last_row = self.memory()
+        super().save_model(output_dir, _internal_call)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """See ``transformers.Trainer``; the loss is the mean since the last row, whichever process wrote that."""
+        steps = self.state.global_step - self._logged_step
+        if "loss" in logs and steps:
+            logs["loss"] = self.accelerator.reduce(self._loss_sum.clone(), "mean").item() / steps
+            self._loss_sum.zero_()
+            self._logged_step = self.state.global_step
+        super().log(logs, start_time)
+
+
+class RunMemory(TrainerCallback, ExportableState):  # type: ignore[misc]
+    """Carries a trainer's memory through its checkpoints, and puts what is due at the end of an epoch before that step's checkpoint."""
+
+    def __init__(self, trainer: ContinuingTrainer) -> None:
+        self.trainer = trainer
+
+    def state(self) -> dict[str, Any]:
+        """See ``transformers.trainer_callback.ExportableState``."""
+        return {"args": {}, "attributes": self.trainer.since_last_row}
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Remember what the checkpoint says; one of an earlier version says nothing."""
+        saved = state.stateful_callbacks.setdefault(type(self).__name__, {"args": {}, "attributes": {}})
+        self.trainer.remember(saved["attributes"] if state.global_step else {})
+        best = Path(args.output_dir) / f"checkpoint-{state.best_global_step}"
+        if state.best_global_step and best.is_dir():
+            state.best_model_checkpoint = str(best)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """What the Trainer does at the end of an epoch it does after the checkpoint: a kill in between would lose it."""
+        if float(state.epoch or 0).is_integer() or state.global_step >= state.max_steps:
+            control.should_log |= args.logging_strategy == "epoch"
+            control.should_evaluate |= args.eval_strategy == "epoch" and args.eval_delay <= (state.epoch or 0)
+
+    def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Not again what ``on_step_end`` has had done."""
+        control.should_evaluate &= not has_evaluation(state)
+
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Save what is the best so far, so that it can be loaded at the end."""
+        name = str(args.metric_for_best_model or "loss").removeprefix("eval_")
+        if not args.load_best_model_at_end or f"eval_{name}" not in kwargs["metrics"]:
+            return
+        value = kwargs["metrics"][f"eval_{name}"]
+        if value is None or math.isnan(value):
+            raise HoldfastError(
+                f"training: metric_for_best_model '{name}' is undefined on the held-out data", hint="choose another metric, such as 'loss'"
+            )
+        best = state.best_metric
+        better = best is None or (value > best if args.greater_is_better else value < best)
+        control.should_save |= better and state.global_step > 0
+
+
+def has_evaluation(state: TrainerState) -> bool:
+    """Whether the held-out data were evaluated at the step where training stands."""
+    return any("eval_loss" in logs and logs["step"] == state.global_step for logs in state.log_history)
+
+
+def saved_step(trainer: Trainer) -> int:
+    """The step whose weights the trained model has: the last one, or with ``load_best_model_at_end`` the best one."""
+    state = trainer.state
+    if trainer.args.load_best_model_at_end and state.best_model_checkpoint:
+        return int(Path(state.best_model_checkpoint).name.split("-")[1])
+    return int(state.global_step)

@@ -1,0 +1,103 @@
+"""The load-balancing loss of a mixture of experts: added to the loss where a model's config asks for it, as its own ``forward`` would.
+
+    config: output_router_logits: true, router_aux_loss_coef: C      loss = weighted NLL + C x router loss       (Switch, arXiv 2101.03961)
+
+Every family of transformers computes it by a function of one name from what its routers said; that function is called here, with a mask
+of what is no padding, whatever the layout of the batch. A probe shows that it gives what the model's ``forward`` gives.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from holdfast.errors import HoldfastError
+
+
+@dataclass(frozen=True)
+class RouterLoss:
+    """The router loss of one model, and how much of it enters the loss."""
+
+    model: Any
+    coefficient: float
+
+    def __call__(self, router_logits: Any, mask_BT: Tensor) -> Tensor:
+        """From the logits of all routers and which tokens count: about the number of experts per token where all experts get the same."""
+        function = _function(self.model)
+        values = {
+            "gate_logits": router_logits,
+            "router_logits": router_logits,
+            "num_experts": self.model.num_experts,
+            "num_keys": math.isqrt(self.model.num_experts),  # Doge
+            "top_k": self.model.num_experts_per_tok,
+            "attention_mask": mask_BT,
+        }
+        wanted = inspect.signature(function).parameters
+        made: Tensor = function(**{name: value for name, value in values.items() if name in wanted})
+        return made
+
+
+def router_loss(model: Any) -> RouterLoss | None:
+    """The router loss of a causal LM (which may be wrapped by PEFT), or None where its config asks for none.
+
+    Raises:
+        HoldfastError: the config asks for one that cannot be computed here as the model computes it.
+    """
+    causal = model.get_base_model() if hasattr(model, "get_base_model") else model
+    config = causal.config.get_text_config()
+    coefficient = _coefficient(causal, config)
+    if not getattr(config, "output_router_logits", False) or not coefficient:
+        return None
+    made = RouterLoss(causal, coefficient)
+    own, reason = _probe(made)
+    if own is None and reason is None:
+        return None  # a dense model of such a family
+    if reason is not None:
+        raise HoldfastError(
+            f"the model's config asks for a router loss (output_router_logits), and {reason}",
+            hint="set output_router_logits to false in its config.json to train without one",
+        )
+    return made
+
+
+def _coefficient(causal: Any, config: Any) -> float:
+    for owner, name in ((config, "router_aux_loss_coef"), (causal, "router_aux_loss_coef"), (causal, "aux_loss_coef")):
+        value = getattr(owner, name, None)
+        if value is not None:
+            return float(value)
+    return 0.0
+
+
+def _function(causal: Any) -> Any:
+    """The function by which the model's family computes its router loss."""
+    modules = (sys.modules[kind.__module__] for kind in type(causal).__mro__)
+    return next((f for module in modules if (f := getattr(module, "load_balancing_loss_func", None)) is not None), None)
+
+
+@torch.no_grad()
+def _probe(made: RouterLoss) -> tuple[float | None, str | None]:
+    """The model's own router loss on two short inputs, one of them padded, if it has one; and why ours is not the same, if so."""
+    embeddings = made.model.get_input_embeddings()
+    ids_BT = (torch.arange(12, device=embeddings.weight.device).view(2, 6) * 7919 + 11) % embeddings.num_embeddings
+    mask_BT = torch.ones_like(ids_BT)
+    mask_BT[1, 4:] = 0
+    was_training = made.model.training
+    made.model.eval()
+    own = None
+    try:
+        out = made.model(input_ids=ids_BT, attention_mask=mask_BT, output_router_logits=True, use_cache=False)
+        if getattr(out, "aux_loss", None) is None:
+            return None, None
+        own = float(out.aux_loss)
+        ours = float(made(out.router_logits, mask_BT))
+    except Exception as error:  # a model may fail in any way on arguments that it does not know
+        return own, f"it cannot be computed for this model ({type(error).__name__}: {str(error)[:120]})"
+    finally:
+        made.model.train(was_training)
+    return own, None if math.isclose(ours, own, rel_tol=1e-3) else f"ours is {ours:.4g} where the model's is {own:.4g}"
