@@ -16,7 +16,7 @@ HOUSE = Path(holdfast.__file__).parent
 GROUPS = [
     {"errors"},
     {"records", "config"},
-    {"runs", "chat", "pocket"},
+    {"runs", "servers", "chat", "pocket"},
     {"trie"},
     {"lm"},
     {"packing"},

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import os
+import http.client
 import time
 import urllib.error
-import urllib.request
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from holdfast.errors import HoldfastError
+from holdfast import servers
+from holdfast.errors import HoldfastError, from_json
 
 if TYPE_CHECKING:
     from holdfast.lm import LM
@@ -69,24 +68,18 @@ class Endpoint:
                 answer = self._post(asked)
                 return str(answer["choices"][0]["text"])
             except urllib.error.HTTPError as error:
-                problem = f"HTTP {error.code}: {error.read(200).decode('utf-8', 'replace').strip()}"
+                problem = f"HTTP {error.code}: {servers.body_of(error, 200)}"
                 if error.code not in _PATIENCE:
                     break
                 time.sleep(_seconds(error.headers.get("Retry-After")))
-            except (OSError, TimeoutError) as error:
+            except (OSError, http.client.HTTPException) as error:
                 problem = f"{type(error).__name__}: {error}"
-            except (json.JSONDecodeError, KeyError, IndexError, TypeError) as error:
+            except (ValueError, KeyError, IndexError, TypeError) as error:
                 problem = f"the answer is no completion ({type(error).__name__})"
         raise HoldfastError(f"--endpoint {self.url}: {problem}", hint="it must serve POST /completions as OpenAI, vLLM and llama.cpp do")
 
     def _post(self, content: dict[str, Any]) -> Any:
-        headers = {"Content-Type": "application/json"}
-        key = os.environ.get("HOLDFAST_API_KEY") or os.environ.get("OPENAI_API_KEY")
-        if key:
-            headers["Authorization"] = f"Bearer {key}"
-        request = urllib.request.Request(f"{self.url.rstrip('/')}/completions", json.dumps(content).encode(), headers)
-        with urllib.request.urlopen(request, timeout=self.timeout) as response:
-            return json.loads(response.read())
+        return from_json(servers.post(self.url, "/completions", content, key=servers.api_key(), timeout=self.timeout))
 
 
 def _seconds(given: str | None) -> float:
