@@ -90,6 +90,12 @@ def check_output(config: RunConfig, command: str) -> RunDir:
     path = Path(config.output)
     if not config.output:
         raise HoldfastError("--output is empty; it names a directory")
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError as error:  # a name too long, a folder that is closed to us, a circle of links
+        raise HoldfastError(f"--output {path} cannot be used: {error.strerror}") from error
     if path.is_symlink() and not path.exists():
         raise HoldfastError(f"--output {path} is a link to a place that does not exist ({os.readlink(path)})")
     if path.exists() and not path.is_dir():

@@ -9,16 +9,31 @@ import base64
 import http.client
 import json
 import os
+import re
+import sys
+import threading
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from holdfast.errors import KEY_VARIABLES, HoldfastError, redacted, without_keys
 
+NEUTRAL = {"top_p": 1, "top_k": -1, "min_p": 0, "repetition_penalty": 1, "frequency_penalty": 0, "presence_penalty": 0}
+"""With these, temperature 0 is greedy, whatever a server's own defaults are (vLLM takes penalties from generation_config.json). A server
+that does not take one of them is asked without it."""
+_READ = 2000
+_LOCK = threading.Lock()
+_left_out: set[tuple[str, str]] = set()
 
-class Redirected(HoldfastError):
-    """A server answers that what was asked lies elsewhere."""
+
+class StatusError(Exception):
+    """A status that is no success. ``text``: the beginning of what the server says, without keys; ``wait``: its Retry-After."""
+
+    def __init__(self, code: int, text: str, wait: str | None) -> None:
+        super().__init__(f"HTTP {code} {text[:200]}".rstrip())
+        self.code, self.text, self.wait = code, text, wait
 
 
 class _Stay(urllib.request.HTTPRedirectHandler):
@@ -50,7 +65,7 @@ def api_key(*names: str) -> str | None:
     return None
 
 
-def check_address(address: str, option: str) -> None:
+def check_address(address: str, option: str = "--endpoint") -> None:
     """Whether something can be asked there.
 
     Raises:
@@ -70,11 +85,12 @@ def post(base: str, path: str, body: dict[str, Any], *, key: str | None, timeout
     is sent as such, in place of the key.
 
     Raises:
-        Redirected: the server points elsewhere.
-        urllib.error.HTTPError: any other status that is no success; ``body_of`` reads it.
+        HoldfastError: no address, or the server points elsewhere.
+        StatusError: any other status that is no success.
         OSError, http.client.HTTPException: no answer.
         UnicodeDecodeError: an answer that is no text.
     """
+    check_address(base)
     parts = urllib.parse.urlsplit(base)
     user, _, host = parts.netloc.rpartition("@")
     url = urllib.parse.urlunsplit((parts.scheme, host, parts.path.rstrip("/") + path, parts.query, ""))
@@ -89,18 +105,32 @@ def post(base: str, path: str, body: dict[str, Any], *, key: str | None, timeout
             return without_keys(data.decode(json.detect_encoding(data)))
     except urllib.error.HTTPError as error:
         if not 300 <= error.code < 400:
-            raise
-        raise Redirected(
+            raise StatusError(error.code, _said(error), error.headers.get("Retry-After")) from None
+        raise HoldfastError(
             f"{url}: the server answers HTTP {error.code} and points to {error.headers.get('Location') or 'no address'}; "
             "a request is not sent on, because its key would travel along",
             hint="if you trust that address, give it yourself",
         ) from None
 
 
-def body_of(error: urllib.error.HTTPError, size: int = 2000) -> str:
-    """The beginning of what a server said with its refusal, without keys; less where the connection broke."""
+def refused_fields(code: int, text: str, fields: Iterable[str]) -> list[str]:
+    """Those of the fields that a server's refusal names."""
+    return [name for name in fields if re.search(rf"\b{name}\b", text)] if code in (400, 422) else []
+
+
+def without_fields(fields: dict[str, Any], refused: Sequence[str], base: str) -> dict[str, Any]:
+    """The other fields. What is left out is said, once per server."""
+    with _LOCK:
+        new = [name for name in refused if (base, name) not in _left_out]
+        _left_out.update((base, name) for name in new)
+    if new:
+        print(f"note: {redacted(base)} does not take {', '.join(new)}: it is asked without", file=sys.stderr)
+    return {name: value for name, value in fields.items() if name not in refused}
+
+
+def _said(error: urllib.error.HTTPError) -> str:
     try:
-        text = error.read(size + 4096).decode("utf-8", "replace")  # a key that is cut in two would not be seen for one
+        text = error.read(_READ + 4096).decode("utf-8", "replace")  # a key that is cut in two would not be seen for one
     except (OSError, http.client.HTTPException):
         return ""
-    return redacted(text).strip()[:size]
+    return redacted(text).strip()[:_READ]

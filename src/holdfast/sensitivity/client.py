@@ -6,7 +6,6 @@ import http.client
 import math
 import threading
 import time
-import urllib.error
 from typing import Any
 
 from holdfast import servers
@@ -35,7 +34,7 @@ class Client:
     """
 
     def __init__(self, base: str, *, timeout: float, retries: int, key: str | None = None) -> None:
-        servers.check_address(base, "--endpoint")
+        servers.check_address(base)
         self.base, self.timeout, self.retries, self.key = base.rstrip("/"), timeout, retries, key
         self.requests = self.retried = 0
         self._lock = threading.Lock()
@@ -55,14 +54,13 @@ class Client:
             wait = _FIRST_PAUSE * 2**attempt
             try:
                 return self._send(path, body)
-            except urllib.error.HTTPError as error:
-                text = servers.body_of(error)
-                problem = f"HTTP {error.code} {text[:200]}"
+            except servers.StatusError as error:
+                problem = str(error)
                 if error.code not in _RETRIED:
                     message = f"{self.base}{path}: {problem}"
-                    raise RefusedError(message, hint=_hint(error.code), code=error.code, text=text) from error
-                wait = _told(error.headers.get("Retry-After"), wait)
-            except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError) as error:
+                    raise RefusedError(message, hint=_hint(error.code), code=error.code, text=error.text) from error
+                wait = _told(error.wait, wait)
+            except (http.client.HTTPException, OSError, ValueError) as error:  # also URLError, which is an OSError
                 problem = str(getattr(error, "reason", error)) or type(error).__name__
             if attempt < self.retries:
                 time.sleep(wait)

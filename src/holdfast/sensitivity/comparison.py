@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,8 @@ def difference(a: Finished, b: Finished, seed: int, draws: int) -> dict[str, Any
         pairs = [(psi_a[set_id], psi_b[set_id]) for set_id in psi_a]
         left, right = [p for p, _ in pairs], [q for _, q in pairs]
         test = paired_difference(left, right, seed, draws)
+        if not all(is_number(test[key]) for key in ("difference", "low", "high")):
+            raise HoldfastError(f"'{view}': the values of psi in {a.path} and {b.path} are too large to be compared; the rows are damaged")
         by_kind[view] = {"a": sum(left) / len(left), "b": sum(right) / len(right), **test}
         moved += [{"set_id": s, "kind": view, "a": psi_a[s], "b": psi_b[s], "difference": psi_b[s] - psi_a[s]} for s in psi_a]
     moved = sorted((row for row in moved if row["difference"]), key=lambda row: -abs(row["difference"]))
@@ -92,23 +95,15 @@ def open_finished(path: str) -> Finished:
         HoldfastError: it is no sensitivity run, not finished, or damaged: a file was cut, or does not hold what such a run writes.
     """
     folder = Path(path)
-    config = read_json(folder / "config.json") if is_file(folder / "config.json") else None
+    config = read_json(folder / "config.json") if os.path.isfile(folder / "config.json") else None
     if not isinstance(config, dict) or config.get("command") != "sensitivity run":
         raise HoldfastError(f"{path}: not a sensitivity run", hint="give the --output of holdfast sensitivity run")
-    if not is_file(folder / "summary.json"):
+    if not os.path.isfile(folder / "summary.json"):
         raise HoldfastError(f"{path}: this run is not finished", hint="the same command continues it")
     summary, rows = read_json(folder / "summary.json"), read_lines(folder / "rows.jsonl")
     _check_summary(folder / "summary.json", summary)
     _check_rows(folder / "rows.jsonl", rows, summary)
     return Finished(path, summary, rows)
-
-
-def is_file(path: Path) -> bool:
-    """Whether a file is there; a name that no file can have is none."""
-    try:
-        return path.is_file()
-    except (OSError, ValueError):
-        return False
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

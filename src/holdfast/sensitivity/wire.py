@@ -1,15 +1,12 @@
 """Two ways to ask a server: for a greedy response, and for the log-probs of given response tokens after given prompt tokens.
 
-Both send token ids, never text, and check in every answer that the log-probs are those of the ids that were sent; a response says how far
-its tokens were below the most likely ones. Servers have defaults of their own (vLLM takes a penalty from generation_config.json): what would
-bend a greedy response is sent as neutral.
+Both send token ids, never text, and check in every answer that the log-probs are those of the ids that were sent; a response says how
+far its tokens were below the most likely ones. What would bend a greedy response is sent as neutral (``servers.NEUTRAL``).
 """
 
 from __future__ import annotations
 
 import math
-import re
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -17,9 +14,7 @@ from typing import Any, Protocol
 from holdfast.errors import HoldfastError
 from holdfast.sensitivity.client import Client, RefusedError
 from holdfast.sensitivity.responses import Ids
-
-NEUTRAL = {"top_p": 1, "top_k": -1, "min_p": 0, "repetition_penalty": 1, "frequency_penalty": 0, "presence_penalty": 0}
-"""With these, temperature 0 is greedy. A server that does not know one of them is asked without it."""
+from holdfast.servers import NEUTRAL, refused_fields, without_fields
 
 
 @dataclass(frozen=True)
@@ -185,12 +180,10 @@ class Optional:
             try:
                 return self.client.post(path, request(fields))
             except RefusedError as error:
-                named = [name for name in fields if re.search(rf"\b{name}\b", error.text)]
-                if error.code not in (400, 422) or not named:
+                named = refused_fields(error.code, error.text, fields)
+                if not named:
                     raise
-                if any(name in self.fields for name in named):  # else another thread was first
-                    print(f"note: {self.client.base} does not take {', '.join(named)}: asked without", file=sys.stderr)
-                    self.fields = {name: value for name, value in self.fields.items() if name not in named}
+                self.fields = without_fields(self.fields, named, self.client.base)
 
 
 class Misaligned(HoldfastError):
