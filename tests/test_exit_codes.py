@@ -321,6 +321,9 @@ def test_a_reader_that_goes_away_is_no_verdict(finished: Path) -> None:
     for arguments in (["sensitivity", "check", str(finished), "--baseline", str(finished)], ["--help"]):
         made = subprocess.run([sys.executable, "-m", "holdfast.cli", *arguments], stdout=writing, stderr=subprocess.PIPE, text=True)
         assert (made.returncode, made.stderr) == (141, "")
+    arguments = ["sensitivity", "check", str(finished), "--baseline", "absent"]
+    made = subprocess.run([sys.executable, "-m", "holdfast.cli", *arguments], stderr=writing)
+    assert made.returncode == 2
     os.close(writing)
     with open("/dev/full", "w") as full:
         made = subprocess.run([sys.executable, "-m", "holdfast.cli", "--help"], stdout=full, stderr=subprocess.PIPE, text=True)

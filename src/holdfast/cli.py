@@ -70,24 +70,30 @@ def main(argv: list[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except HoldfastError as error:
-        print(f"error: {error}", file=sys.stderr)
+        _say(f"error: {error}")
         return int(getattr(error, "exit_code", 2))
     except KeyboardInterrupt:
-        print("interrupted; the same command continues from the last checkpoint", file=sys.stderr)
+        _say("interrupted; the same command continues from the last checkpoint")
         return 130
     except _Terminated:
-        print("terminated; the same command continues from the last checkpoint", file=sys.stderr)
+        _say("terminated; the same command continues from the last checkpoint")
         return 143
     except Exception as error:
         if isinstance(error, BrokenPipeError) and _nobody_reads():  # the reader of our output has gone, as `| head` does
             _drop_output()
             return 141
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            print(f"error: {error.strerror}{f': {error.filename}' if error.filename else ''}", file=sys.stderr)
+            _say(f"error: {error.strerror}{f': {error.filename}' if error.filename else ''}")
             _drop_output()
             return 2
-        print(_fault(error, argv, str(getattr(parsed[0], "output", "")) if parsed else ""), file=sys.stderr)
+        _say(_fault(error, argv, str(getattr(parsed[0], "output", "")) if parsed else ""))
         return FAULT
+
+
+def _say(line: str) -> None:
+    """On stderr; where nobody reads that, the exit code must do."""
+    with contextlib.suppress(OSError, ValueError):
+        print(line, file=sys.stderr, flush=True)
 
 
 def _run(argv: list[str], parsed: list[Any]) -> int:
@@ -142,7 +148,8 @@ def _nobody_reads() -> bool:
     """Whether what we print goes into a pipe that is closed at the other end."""
     try:
         poll = select.poll()
-        poll.register(sys.stdout.fileno(), 0)
+        for stream in (sys.stdout, sys.stderr):
+            poll.register(stream.fileno(), 0)
         return any(events & select.POLLERR for _, events in poll.poll(0))
     except (AttributeError, OSError, ValueError):  # no poll on this system, no file behind stdout
         return True
