@@ -1,7 +1,9 @@
 """A small model behind real HTTP, in the two wire formats that the back ends speak, with faults to order.
 
 Faults: ``no-echo``, ``shifted`` (log-probs moved by one), ``second-bos``, ``order`` (depends on the request before), ``dropped`` (every
-third connection), ``429``, ``slow`` (one answer), ``truncated`` (half a body now and then), ``nan``, ``text`` (tokens as text), ``no-eos``.
+third connection), ``429``, ``slow`` (one answer), ``truncated`` (half a body now and then), ``nan``, ``text`` (tokens as text), ``no-eos``,
+``penalty`` (on repeated tokens, unless the request says none), ``stubborn`` (whatever it says), ``strict`` (refuses fields that OpenAI does
+not know), ``strict-penalty`` (both).
 """
 
 from __future__ import annotations
@@ -31,6 +33,17 @@ class Model:
         with self.lock:
             return list(plain.respond(self.lm.model, tuple(ids), new, self.stops)[0]) if new else []
 
+    def respond_with_penalty(self, ids: list[int], new: int, penalty: float) -> list[int]:
+        """Greedy after a repetition penalty, as vLLM and transformers compute it."""
+        made: list[int] = []
+        while len(made) < new and not (made and made[-1] in self.stops):
+            with self.lock, torch.inference_mode():
+                logits_V = self.lm.model(input_ids=torch.tensor([ids + made])).logits[0, -1].float()
+                seen = torch.tensor(sorted({*ids, *made}))
+                logits_V[seen] = torch.where(logits_V[seen] > 0, logits_V[seen] / penalty, logits_V[seen] * penalty)
+            made.append(int(logits_V.argmax()))
+        return made
+
     def logp(self, ids: list[int]) -> list[tuple[float | None, dict[int, float]]]:
         """Per token: log-prob given those before it (None for the first), and the two most probable tokens there."""
         with self.lock, torch.inference_mode():
@@ -52,8 +65,14 @@ class Handler(BaseHTTPRequestHandler):
             state.count += 1
             count = state.count
         fault = state.fault
-        state.paths.append(self.path)
-        if self.path.endswith("/chat/completions"):
+        path = self.path.partition("?")[0]
+        state.paths.append(path)
+        asked = body | body.get("sampling_params", {})
+        unknown = sorted(asked.keys() & {"top_k", "min_p", "repetition_penalty", "return_tokens_as_token_ids"})
+        if fault in ("strict", "strict-penalty") and unknown:
+            self._send(400, {"error": {"message": f"Unrecognized request argument supplied: {unknown[0]}"}})
+            return
+        if path.endswith("/chat/completions"):
             self._send(200, {"choices": []})
             return
         if fault == "dropped" and count % 3 == 0:
@@ -65,7 +84,7 @@ class Handler(BaseHTTPRequestHandler):
             return
         if fault == "slow" and count == 4:
             time.sleep(1.5)
-        answer = completions(state, body, count) if self.path.endswith("/completions") else sglang(state, body, count)
+        answer = completions(state, body, count) if path.endswith("/completions") else sglang(state, body, count)
         self._send(200, answer, cut=fault == "truncated" and count % 3 == 0)
 
     def _send(self, code: int, value: Any, headers: dict[str, str] | None = None, cut: bool = False) -> None:
@@ -87,14 +106,15 @@ def completions(state: Any, body: dict[str, Any], count: int) -> dict[str, Any]:
     prompt = list(body["prompt"])
     if state.fault == "second-bos":
         prompt = [prompt[0], *prompt]
-    made = state.model.respond(prompt, body["max_tokens"])
+    made = response(state, prompt, body["max_tokens"], body)
     stopped = bool(made) and made[-1] in state.model.stops
     if state.fault == "no-eos" and stopped:
         made = made[:-1]
     ids = prompt + made
     found = faulty(state, state.model.logp(ids), count, scoring=bool(body["echo"]))
     first = 0 if body["echo"] and state.fault != "no-echo" else len(prompt)
-    show = (lambda i: state.model.lm.tokenizer.decode([i])) if state.fault == "text" else (lambda i: f"token_id:{i}")
+    as_text = state.fault in ("text", "strict", "strict-penalty")
+    show = (lambda i: state.model.lm.tokenizer.decode([i])) if as_text else (lambda i: f"token_id:{i}")
     return {
         "choices": [
             {
@@ -110,9 +130,15 @@ def completions(state: Any, body: dict[str, Any], count: int) -> dict[str, Any]:
     }
 
 
+def response(state: Any, prompt: list[int], new: int, asked: dict[str, Any]) -> list[int]:
+    own = state.fault in ("penalty", "strict-penalty") and "repetition_penalty" not in asked
+    penalty = 1.5 if own or state.fault == "stubborn" else asked.get("repetition_penalty", 1)
+    return state.model.respond(prompt, new) if penalty == 1 else state.model.respond_with_penalty(prompt, new, penalty)
+
+
 def sglang(state: Any, body: dict[str, Any], count: int) -> dict[str, Any]:
     prompt, start = list(body["input_ids"]), body["logprob_start_len"]
-    made = state.model.respond(prompt, body["sampling_params"]["max_new_tokens"])
+    made = response(state, prompt, body["sampling_params"]["max_new_tokens"], body["sampling_params"])
     found = faulty(state, state.model.logp(prompt + made), count, scoring=not made)
     entries = [[None if i == start else logp, token, None] for i, (token, (logp, _)) in enumerate(zip(prompt + made, found, strict=True))]
     if state.fault == "no-echo":

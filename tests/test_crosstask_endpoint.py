@@ -24,6 +24,7 @@ class Server:
 
     def __init__(self, lm: LM) -> None:
         self.lm, self.faults, self.asked = lm, list[Any](), list[dict[str, Any]]()
+        self.refused: set[str] = set()
         self.lock = threading.Lock()
         outer = self
 
@@ -38,8 +39,13 @@ class Server:
                     return
                 if fault == "slow":
                     time.sleep(0.6)
-                status = fault if isinstance(fault, int) else 200
-                text = json.dumps({"error": "no"} if status != 200 or fault == "junk" else {"choices": [{"text": outer.answer(asked)}]})
+                strange = sorted(asked.keys() & outer.refused)
+                status = fault if isinstance(fault, int) else 400 if strange else 200
+                text = json.dumps(
+                    {"error": f"no {' '.join(strange)}"}
+                    if status != 200 or fault == "junk"
+                    else {"choices": [{"text": outer.answer(asked)}]}
+                )
                 self.send_response(status)
                 if status == 429:
                     self.send_header("Retry-After", "0.05")
@@ -126,3 +132,14 @@ def test_a_run_over_an_endpoint(lm: LM, server: Server, tmp_path: Path) -> None:
     here = transfer(CrossTaskConfig(**given, output=str(tmp_path / "here")), lm)
     assert there["targets"]["yes_no"]["conditions"] == here["targets"]["yes_no"]["conditions"]
     assert there["cost"]["tokens"] == 0
+
+
+def test_neutral_penalties_are_sent_as_far_as_the_server_takes_them(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    wanted = endpoint(server).generate(PROMPTS)
+    neutral = {"top_p": 1, "top_k": -1, "min_p": 0, "repetition_penalty": 1, "frequency_penalty": 0, "presence_penalty": 0}
+    assert all(neutral.items() <= asked.items() for asked in server.asked)
+    server.refused = {"top_k", "repetition_penalty"}
+    assert endpoint(server).generate(PROMPTS) == wanted
+    assert "repetition_penalty" not in server.asked[-1]
+    assert server.asked[-1]["presence_penalty"] == 0
+    assert capsys.readouterr().err.count("does not take") == 1

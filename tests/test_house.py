@@ -16,7 +16,7 @@ HOUSE = Path(holdfast.__file__).parent
 GROUPS = [
     {"errors"},
     {"records", "config", "stats"},
-    {"runs", "chat", "pocket"},
+    {"runs", "servers", "chat", "pocket"},
     {"trie", "cluster"},
     {"lm"},
     {"packing"},

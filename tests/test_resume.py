@@ -1,4 +1,4 @@
-"""A run that is killed ends, by the same command, as the one that was left alone: weights bit for bit, rows and summary apart from times."""
+"""A run that is killed ends, by the same command, as the one that was left alone: weights bit for bit, rows and summary but for times."""
 
 from __future__ import annotations
 

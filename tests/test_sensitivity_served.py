@@ -127,3 +127,45 @@ def test_paraphrases_asked_from_a_loaded_model_and_refusals(pocket: models.LM) -
         asker(server.address + "/v1#pocket")("x")
     with pytest.raises(HoldfastError, match="begins with http"):
         Client("ftp://x", timeout=1, retries=0)
+
+
+@pytest.mark.parametrize("backend", ["openai", "sglang"])
+def test_the_tokenizer_of_another_model_is_refused(
+    backend: str, pocket: models.LM, model_folder: Path, config: dict[str, Any], tmp_path: Path
+) -> None:
+    """Its ids are within the served vocabulary, so that nothing else tells: the server's own words for them do."""
+    config |= {"tokenizer": str(model_folder), "output": str(tmp_path / "out"), "context": 128}
+    with serve(pocket) as server, pytest.raises(HoldfastError, match="is not the server's") as caught:
+        measure(SensitivityConfig(**config, **served(server, backend)))
+    assert "--tokenizer" in str(caught.value.hint)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("backend", ["openai", "sglang"])
+def test_a_penalty_that_is_the_servers_default_is_switched_off(
+    backend: str, pocket: models.LM, config: dict[str, Any], tmp_path: Path
+) -> None:
+    here = measure(SensitivityConfig(**config, output=str(tmp_path / "here")))
+    with serve(pocket, "penalty") as server:
+        there = measure(SensitivityConfig(**config, **served(server, backend), output=str(tmp_path / "there")))
+    assert there["posix"]["all"]["mean"] == pytest.approx(here["posix"]["all"]["mean"], abs=1e-4)
+
+
+@pytest.mark.parametrize(("backend", "fault"), [("openai", "stubborn"), ("sglang", "stubborn"), ("openai", "strict-penalty")])
+def test_responses_that_are_not_greedy_are_refused(
+    backend: str, fault: str, pocket: models.LM, config: dict[str, Any], tmp_path: Path
+) -> None:
+    with serve(pocket, fault) as server, pytest.raises(HoldfastError, match="not the most likely one") as caught:
+        measure(SensitivityConfig(**config, **served(server, backend), output=str(tmp_path / "out")))
+    assert "generation_config.json" in str(caught.value.hint)
+
+
+def test_fields_that_a_server_refuses_are_left_out_and_said(
+    pocket: models.LM, config: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    here = measure(SensitivityConfig(**config, output=str(tmp_path / "here")))
+    with serve(pocket, "strict") as server:
+        there = measure(SensitivityConfig(**config, **served(server, "openai"), output=str(tmp_path / "there")))
+    assert there["posix"]["all"]["mean"] == pytest.approx(here["posix"]["all"]["mean"], abs=1e-4)
+    err = capsys.readouterr().err
+    assert [err.count(f"does not take {name}") for name in ("top_k", "repetition_penalty")] == [1, 1]

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import errno
 import importlib
 import os
+import select
+import shlex
+import signal
 import sys
+import tempfile
+import threading
+import traceback
+from pathlib import Path
 from typing import Any
 
 import holdfast
 from holdfast import config as configs
-from holdfast.errors import HoldfastError, nearest
-from holdfast.runs import to_json
+from holdfast.errors import HoldfastError, nearest, redacted, redacted_values
+from holdfast.runs import FAULT_FILE, is_own, to_json, write_text
+
+_GRACE = 10.0
+"""Seconds that a terminated command may take to clean up."""
 
 COMMANDS: dict[str, tuple[type, str]] = {
     "tune": (configs.TuneConfig, "holdfast.tune:train"),
@@ -34,36 +46,133 @@ COMMANDS: dict[str, tuple[type, str]] = {
 }
 
 
+FAULT = 70
+"""Exit code for what nobody foresaw: our fault, and no command's verdict."""
+
+
+class _Terminated(BaseException):
+    """SIGTERM has come."""
+
+
 def main(argv: list[str] | None = None) -> int:
-    """Run a command. Returns the exit code: 0, or 2 for bad input (also what argument errors give)."""
+    """Run a command.
+
+    Returns:
+        The exit code: 0; what the command judged (``sensitivity check``: 1 for worse); 2 for bad input, also what argument errors give;
+        70 for a fault of ours, 130 and 143 for an interruption, 141 where nobody reads our output any more.
+    """
+    if argv is None:
+        _end_by_sigterm()
     argv = sys.argv[1:] if argv is None else argv
+    parsed: list[Any] = []
     try:
-        if not argv or argv[0] in ("-h", "--help"):
-            print(_overview(), flush=True)
-            return 0
-        if argv[0] == "--version":
-            print(f"holdfast {holdfast.__version__}")
-            return 0
-        name, arguments = _split(argv)
-        if not name:
-            print(_overview(argv[0] + " "))
-            return 0
-        config_class, target = _command(name)
-        config = _parse(config_class, name, arguments)
-        module, _, function = target.partition(":")
-        summary = getattr(importlib.import_module(module), function)(config)
-        if config.json:
-            print(to_json(summary, indent=1))
-        return int(summary.get("exit_code", 0)) if isinstance(summary, dict) else 0
+        code = _run(argv, parsed)
+        sys.stdout.flush()
+        return code
     except HoldfastError as error:
-        print(f"error: {error}", file=sys.stderr)
+        _say(f"error: {error}")
         return int(getattr(error, "exit_code", 2))
-    except BrokenPipeError:  # the reader of our output has gone, as `| head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except KeyboardInterrupt:
-        print("interrupted; the same command continues from the last checkpoint", file=sys.stderr)
+        _say("interrupted; the same command continues from the last checkpoint")
         return 130
+    except _Terminated:
+        _say("terminated; the same command continues from the last checkpoint")
+        return 143
+    except Exception as error:
+        if isinstance(error, BrokenPipeError) and _nobody_reads():  # the reader of our output has gone, as `| head` does
+            _drop_output()
+            return 141
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            _say(f"error: {error.strerror}{f': {error.filename}' if error.filename else ''}")
+            _drop_output()
+            return 2
+        _say(_fault(error, argv, str(getattr(parsed[0], "output", "")) if parsed else ""))
+        return FAULT
+
+
+def _say(line: str) -> None:
+    """On stderr; where nobody reads that, the exit code must do."""
+    with contextlib.suppress(OSError, ValueError):
+        print(line, file=sys.stderr, flush=True)
+
+
+def _run(argv: list[str], parsed: list[Any]) -> int:
+    """Do what the arguments say. The config goes into ``parsed`` as soon as there is one."""
+    if not argv or argv[0] in ("-h", "--help"):
+        print(_overview())
+        return 0
+    if argv[0] == "--version":
+        print(f"holdfast {holdfast.__version__}")
+        return 0
+    name, arguments = _split(argv)
+    if not name:
+        print(_overview(argv[0] + " "))
+        return 0
+    config_class, target = _command(name)
+    config = _parse(config_class, name, arguments)
+    parsed.append(config)
+    module, _, function = target.partition(":")
+    summary = getattr(importlib.import_module(module), function)(config)
+    if config.json:
+        print(to_json(redacted_values(summary), indent=1))
+    return int(summary.get("exit_code", 0)) if isinstance(summary, dict) else 0
+
+
+def _fault(error: Exception, argv: list[str], output: str) -> str:
+    """The line about an error that nobody foresaw. The traceback goes into a file; with HOLDFAST_DEBUG it is shown as well."""
+    trace = redacted("".join(traceback.format_exception(error)))
+    about = f"holdfast {holdfast.__version__}, Python {sys.version.split()[0]}, {sys.platform}"
+    called = redacted(" ".join(map(shlex.quote, ["holdfast", *argv])))
+    place = _write_fault(f"{about}\n{called}\n\n{trace}", output)
+    what = redacted(f"{type(error).__name__}: {error}".replace("\n", " "))[:200].rstrip(" :")
+    shown = f"{trace}\n" if os.environ.get("HOLDFAST_DEBUG") else ""
+    return f"{shown}error: a fault of Holdfast, not of yours ({what}); please report it with {place}"
+
+
+def _write_fault(text: str, output: str) -> str:
+    """Write a traceback into the run directory, else into a temporary file, and say where it is."""
+    try:
+        if output and is_own(Path(output)):
+            file = Path(output) / FAULT_FILE
+            write_text(file, text)
+            return str(file)
+        handle, name = tempfile.mkstemp(prefix="holdfast-", suffix="-" + FAULT_FILE)
+        with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as opened:
+            opened.write(text)
+        return name
+    except (OSError, ValueError) as error:
+        return f"its traceback, which HOLDFAST_DEBUG=1 shows (no file could be written: {getattr(error, 'strerror', None) or error})"
+
+
+def _nobody_reads() -> bool:
+    """Whether what we print goes into a pipe that is closed at the other end."""
+    try:
+        poll = select.poll()
+        for stream in (sys.stdout, sys.stderr):
+            poll.register(stream.fileno(), 0)
+        return any(events & select.POLLERR for _, events in poll.poll(0))
+    except (AttributeError, OSError, ValueError):  # no poll on this system, no file behind stdout
+        return True
+
+
+def _drop_output() -> None:
+    """What is still to be printed would fail again when Python ends."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _end_by_sigterm() -> None:
+    """SIGTERM unwinds, so that children and temporary files go as well; but not for longer than ten seconds."""
+
+    def end(*_: Any) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        late = threading.Timer(_GRACE, os._exit, [143])
+        late.daemon = True
+        late.start()
+        raise _Terminated
+
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, end)
 
 
 def _overview(group: str = "") -> str:
@@ -99,14 +208,16 @@ def _parse(config_class: type, name: str, arguments: list[str]) -> Any:
     if given:
         fields = {f.name for f in dataclasses.fields(config_class) if _required(f)}
         default = config_class(**dict.fromkeys(fields - given.keys(), tyro.MISSING), **given)
-    return tyro.cli(
-        config_class,
-        prog=f"holdfast {name}",
-        args=arguments,
-        default=default,
-        description=_description(config_class),
-        config=(tyro.conf.FlagCreatePairsOff,),
-    )
+    settings: dict[str, Any] = {
+        "prog": f"holdfast {name}",
+        "default": default,
+        "description": _description(config_class),
+        "config": (tyro.conf.FlagCreatePairsOff,),
+    }
+    spoken = [redacted(argument) for argument in arguments]
+    if spoken != arguments:  # an error about arguments repeats them: it is to come now, when they hold no key
+        tyro.cli(config_class, args=spoken, **settings)
+    return tyro.cli(config_class, args=arguments, **settings)
 
 
 def _named(config_class: type, arguments: list[str]) -> list[str]:

@@ -1,11 +1,28 @@
-"""The one family of errors that a user can cause. The command prints them without a traceback and exits with code 2."""
+"""The one family of errors that a user can cause. The command prints them without a traceback and exits with code 2.
+
+And what no message and no file may hold: ``redacted`` takes keys out of text, ``redacted_values`` out of what becomes JSON.
+"""
 
 from __future__ import annotations
 
 import difflib
 import json
+import os
+import re
 from collections.abc import Iterable
 from typing import Any
+from urllib.parse import quote
+
+REDACTED = "***"
+KEY_VARIABLES = ("HOLDFAST_API_KEY", "OPENAI_API_KEY")
+"""Where the keys are that we send ourselves."""
+_OTHER_KEYS = re.compile(r"(_API_KEY|_TOKEN|_SECRET|_SECRET_ACCESS_KEY|_PASSWORD)$")
+_NO_KEYS = {"none", "null", "empty", "dummy"}  # what people put where a server wants no key
+_USER = re.compile(r"(?<=://)(?:[^\s/?#]+|[^\s/?#:@]+:(?!\d+(?:[/?#]|$))[^\s@]+)@")
+_WORD = r"key|apikey|accesskey|token|accesstoken|secret|sig|signature|password|passwd|pwd|auth|authorization|credentials?|jwt"
+_QUERY = re.compile(rf"([?&;#](?:[\w.~%-]*[_.~%-])?(?:{_WORD})=)[^&#\s\"'<>]*?(?=[:;,.)]*(?:[&#\s\"'<>]|$))", re.IGNORECASE)
+_BEARER = re.compile(r"(\b(?:Bearer|Basic)\s+)(?=[^\s\"',]*[\d=_-])[^\s\"',]+")
+_FIELDS = {"hub_token", "push_to_hub_token", "api_key", "access_token", "auth_token", "password", "secret"}
 
 
 class HoldfastError(Exception):
@@ -17,9 +34,9 @@ class HoldfastError(Exception):
     """
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+        self.message = redacted(message)
+        self.hint = None if hint is None else redacted(hint)
+        super().__init__(self.message)
 
     def __str__(self) -> str:
         return f"{self.message}\n  hint: {self.hint}" if self.hint else self.message
@@ -53,4 +70,48 @@ def whole_text(text: str, where: str) -> str:
         raise HoldfastError(
             f"{where} holds half of a surrogate pair (character {error.start + 1})", hint="save it as whole characters, UTF-8"
         ) from None
+    return text
+
+
+def redacted(text: str) -> str:
+    """A message without keys: those of the environment, ``user:password@`` and key-like query values of addresses, bearer tokens."""
+    text = _USER.sub(f"{REDACTED}@", text)
+    text = _BEARER.sub(rf"\g<1>{REDACTED}", _QUERY.sub(rf"\g<1>{REDACTED}", text))
+    return _without(text, _keys())
+
+
+def without_keys(text: str) -> str:
+    """Data without the keys of the environment; nothing else is touched, nor a key that may be an ordinary word."""
+    return _without(text, [key for key in _keys() if _is_distinctive(key)])
+
+
+def redacted_values(value: Any) -> Any:
+    """What becomes JSON, with every text in it as ``redacted`` leaves it. A key that may be an ordinary word stays."""
+    if isinstance(value, dict):
+        return {name: REDACTED if name in _FIELDS and item else redacted_values(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        items = [redacted_values(item) for item in value]
+        return tuple(items) if isinstance(value, tuple) else items
+    if not isinstance(value, str):
+        return value
+    return without_keys(_QUERY.sub(rf"\g<1>{REDACTED}", _USER.sub(f"{REDACTED}@", value)))
+
+
+def _keys() -> list[str]:
+    """The keys in the environment, the longest first. Those of others count only where they cannot be anything else."""
+    own = [os.environ.get(name, "").strip() for name in KEY_VARIABLES]
+    others = [value.strip() for name, value in os.environ.items() if _OTHER_KEYS.search(name) and name not in KEY_VARIABLES]
+    found = {key for key in own if key and key.lower() not in _NO_KEYS} | {k for k in others if len(k) >= 12 and _is_distinctive(k)}
+    return sorted(found, key=len, reverse=True)
+
+
+def _is_distinctive(key: str) -> bool:
+    return len(key) >= 12 or (len(key) >= 4 and any(c.isalpha() for c in key) and not key.isalpha())
+
+
+def _without(text: str, keys: Iterable[str]) -> str:
+    for key in keys:
+        for form in {key, quote(key, safe=""), json.dumps(key)[1:-1], repr(key)[1:-1]}:
+            if form in text:
+                text = re.sub(rf"(?<!\w){re.escape(form)}(?!\w)" if len(form) < 8 else re.escape(form), REDACTED, text)
     return text

@@ -5,7 +5,8 @@
     OUTPUT/summary.json   written last: its presence means that the run is complete
     OUTPUT/model/         a tuned model in Hugging Face layout
 
-JSON files appear whole or not at all; what is not a finite number is null in them. A directory holds one run: the same config continues or
+JSON files appear whole or not at all; what is not a finite number is null in them, and keys are not in them at all (``errors.redacted``):
+a key that has changed does not make another run. A directory holds one run: the same config continues or
 returns it, another one is refused. One process at a time works on it.
 """
 
@@ -15,6 +16,7 @@ import dataclasses
 import json
 import math
 import os
+import re
 import shutil
 import zipfile
 import zlib
@@ -24,12 +26,14 @@ from typing import IO, Any
 
 import holdfast
 from holdfast.config import RunConfig
-from holdfast.errors import HoldfastError
+from holdfast.errors import REDACTED, HoldfastError, from_json, redacted_values, without_keys
 
 # Fields that do not change the result, so they may differ when a run is continued.
 _IRRELEVANT = {"output", "overwrite", "dry_run", "json", "report_to"}
 _MADE = {"output", "cache", "embeddings"}  # fields that name what is written, not what is read
 _LOCK = ".lock"
+FAULT_FILE = "fault.txt"
+"""The traceback of a fault of ours."""
 _locks: dict[Path, IO[str]] = {}
 
 
@@ -53,7 +57,7 @@ class RunDir:
     def append(self, row: dict[str, Any]) -> None:
         """Add one row, in one write."""
         with self.rows.open("a", encoding="utf-8") as file:
-            file.write(to_json(row) + "\n")
+            file.write(without_keys(to_json(row)) + "\n")
 
     def keep_rows(self, last_step: int, kinds: Collection[str] | None = None) -> None:
         """Forget rows after ``last_step``, and those of that step that are of none of ``kinds`` (None: any kind is kept): they belong to
@@ -64,7 +68,8 @@ class RunDir:
             write_text(self.rows, "".join(line + "\n" for line in kept))
 
     def finish(self, summary: dict[str, Any]) -> dict[str, Any]:
-        """Write the summary, which completes the run."""
+        """Write the summary, which completes the run. Returns it as written."""
+        summary = redacted_values(summary)
         write_json(self.path / "summary.json", summary)
         self.release()
         return summary
@@ -87,11 +92,17 @@ def check_output(config: RunConfig, command: str) -> RunDir:
     path = Path(config.output)
     if not config.output:
         raise HoldfastError("--output is empty; it names a directory")
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError as error:  # a name too long, a folder that is closed to us, a circle of links
+        raise HoldfastError(f"--output {path} cannot be used: {error.strerror}") from error
     if path.is_symlink() and not path.exists():
         raise HoldfastError(f"--output {path} is a link to a place that does not exist ({os.readlink(path)})")
     if path.exists() and not path.is_dir():
         raise HoldfastError(f"--output {path} is a file, not a directory")
-    if not path.exists() or all(entry.name == _LOCK for entry in path.iterdir()):
+    if not path.exists() or _is_empty(path):
         return RunDir(path)
     found = _read_config(path)
     if config.overwrite:
@@ -107,6 +118,16 @@ def check_output(config: RunConfig, command: str) -> RunDir:
     return RunDir(path, read_json(summary) if summary.exists() else None)
 
 
+def is_own(path: Path) -> bool:
+    """Whether a directory is there that holds a run, or nothing yet."""
+    if not path.is_dir():
+        return False
+    try:
+        return _is_empty(path) or bool(_read_config(path))
+    except HoldfastError:
+        return False
+
+
 def open_run(config: RunConfig, command: str, resolved: dict[str, Any]) -> RunDir:
     """Create or continue the run directory, after everything that can be checked has been checked."""
     run = check_output(config, command)
@@ -115,9 +136,12 @@ def open_run(config: RunConfig, command: str, resolved: dict[str, Any]) -> RunDi
         lock(run.path)
         if config.overwrite:
             empty(run.path)
+        (run.path / FAULT_FILE).unlink(missing_ok=True)  # of an earlier attempt
         write_json(
             run.path / "config.json",
-            {"command": command, "version": holdfast.__version__, "config": dataclasses.asdict(config), "resolved": resolved},
+            redacted_values(
+                {"command": command, "version": holdfast.__version__, "config": dataclasses.asdict(config), "resolved": resolved}
+            ),
         )
     except OSError as error:
         raise HoldfastError(f"cannot write to --output {run.path}: {error.strerror}") from error
@@ -193,10 +217,12 @@ def read_json(path: Path) -> Any:
         HoldfastError: missing or broken.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return from_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise HoldfastError(f"{path}: no such file") from error
-    except ValueError as error:  # also of text that is not UTF-8, and of numbers with thousands of digits
+    except OSError as error:
+        raise HoldfastError(f"{path}: cannot be read ({error.strerror})") from error
+    except ValueError as error:  # also of text that is not UTF-8, of numbers with thousands of digits, and of nesting too deep
         raise HoldfastError(f"{path}: broken JSON ({error})") from error
 
 
@@ -230,10 +256,14 @@ def write_text(path: Path, text: str) -> None:
     """As ``write_json``, for text."""
     partial = path.with_name(path.name + ".partial")
     with partial.open("w", encoding="utf-8") as file:
-        file.write(text)
+        file.write(without_keys(text))
         file.flush()
         os.fsync(file.fileno())
     partial.replace(path)
+
+
+def _is_empty(path: Path) -> bool:
+    return all(entry.name in (_LOCK, FAULT_FILE) for entry in path.iterdir())
 
 
 def _read_config(path: Path) -> Any:
@@ -264,10 +294,17 @@ def _adapter(path: Path) -> Path | None:
 def _differences(found: Any, config: RunConfig, command: str) -> list[str]:
     if found.get("command") != command:
         return ["command"]
-    given = json.loads(json.dumps(dataclasses.asdict(config)))
-    old = found.get("config", {})
+    given = json.loads(json.dumps(redacted_values(dataclasses.asdict(config))))
+    old = redacted_values(found.get("config", {}))
     free = _IRRELEVANT | getattr(config, "continued_with", set())
-    return sorted(key for key in given.keys() | old.keys() if key not in free and given.get(key) != old.get(key))
+    return sorted(key for key in given.keys() | old.keys() if key not in free and not _same(given.get(key), old.get(key)))
+
+
+def _same(given: Any, old: Any) -> bool:
+    """Whether two values of a config are equal, where a key that was taken out of the old one may stand for anything."""
+    if isinstance(given, str) and isinstance(old, str) and REDACTED in old:
+        return re.fullmatch(".+".join(map(re.escape, old.split(REDACTED))), given) is not None
+    return bool(given == old)
 
 
 def _step(line: str) -> int:

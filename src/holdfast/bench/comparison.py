@@ -6,7 +6,7 @@ holds several instructions: x_i is the change of their sum times n / (instructio
 
 from __future__ import annotations
 
-import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from holdfast.bench.suites import Pin
 from holdfast.config import BenchCompareConfig
 from holdfast.errors import HoldfastError
 from holdfast.runs import check_output, open_run, read_json
+from holdfast.sensitivity.comparison import is_number, read_lines
 
 Row = dict[str, Any]
 
@@ -50,12 +51,47 @@ def compare(config: BenchCompareConfig) -> dict[str, Any]:
 
 
 def _read(path: Path) -> tuple[dict[str, Any], list[Row]]:
-    if not path.is_dir():
+    if not os.path.isdir(path):
         raise HoldfastError(f"{path}: no such run directory")
     summary = read_json(path / "summary.json") if (path / "summary.json").exists() else {}
-    if summary.get("command") != "bench run":
+    if not isinstance(summary, dict) or summary.get("command") != "bench run":
         raise HoldfastError(f"{path}: not a finished bench run", hint="holdfast bench run --output makes one")
-    return summary, [json.loads(line) for line in (path / "rows.jsonl").read_text(encoding="utf-8").split("\n") if line]
+    rows = read_lines(path / "rows.jsonl")
+    _check(path, summary, rows)
+    return summary, rows
+
+
+def _check(path: Path, summary: dict[str, Any], rows: list[Row]) -> None:
+    """What is compared is there, whole, and of its type.
+
+    Raises:
+        HoldfastError: names the file, and the row.
+    """
+    benchmarks = summary.get("benchmarks")
+    if not isinstance(benchmarks, dict) or not benchmarks or not all(_is_benchmark(b) for b in benchmarks.values()):
+        raise HoldfastError(f"{path / 'summary.json'}: no benchmarks with their metrics; the file is damaged")
+    file = path / "rows.jsonl"
+    if summary.get("items", len(rows)) != len(rows):
+        raise HoldfastError(f"{file}: {len(rows)} rows, but {summary['items']} items were measured; the file was cut or changed")
+    for number, row in enumerate(rows, 1):
+        wrong = [name for name in ("task", "benchmark", "version", "hash") if not isinstance(row.get(name), str)]
+        wrong += [name for name, kinds in (("item", int | str), ("shots", int)) if not isinstance(row.get(name), kinds)]
+        scores = row.get("scores")
+        if not isinstance(scores, dict) or not all(map(_is_score, scores.values())):
+            wrong.append("scores")
+        if wrong:
+            raise HoldfastError(f"{file}, row {number}: no {', '.join(wrong)} as a bench run writes it; the file is damaged")
+    bare = benchmarks.keys() - {row["benchmark"] for row in rows}
+    if bare:
+        raise HoldfastError(f"{file}: no rows of {', '.join(sorted(bare))}, which the summary names; the file was cut or changed")
+
+
+def _is_benchmark(value: Any) -> bool:
+    return isinstance(value, dict) and isinstance(value.get("metric"), str)
+
+
+def _is_score(value: Any) -> bool:
+    return is_number(value) or (isinstance(value, list) and all(map(is_number, value)))
 
 
 def _key(row: Row) -> tuple[str, str]:

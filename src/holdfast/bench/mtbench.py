@@ -12,7 +12,6 @@ from [[N]] and else [N], -1 for one that cannot be read (left out of means).
 from __future__ import annotations
 
 import json
-import os
 import re
 import threading
 import time
@@ -21,6 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from holdfast import servers
 from holdfast.bench.local import read_rows
 from holdfast.bench.openended import Answers, Question, file_name, kept_rows
 from holdfast.config import BenchConfig
@@ -82,7 +82,9 @@ def verdicts(questions: Sequence[Question], answers: Answers, folder: Path, conf
 def _ask(
     jobs: Sequence[Job], asked: dict[Job, tuple[dict[str, Any], str]], file: Path, config: BenchConfig
 ) -> dict[tuple[str, int, str], float]:
-    client = Client(str(config.judge_url), timeout=config.judge_timeout, retries=config.judge_retries, key=os.environ.get("OPENAI_API_KEY"))
+    client = Client(
+        str(config.judge_url), timeout=config.judge_timeout, retries=config.judge_retries, key=servers.api_key("OPENAI_API_KEY")
+    )
     lock, failed = threading.Lock(), threading.Event()
 
     def grade(job: Job) -> tuple[tuple[str, int, str], float] | None:

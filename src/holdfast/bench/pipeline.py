@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from holdfast import lm as models
+from holdfast import servers
 from holdfast.bench import harness, openended
 from holdfast.bench.items import Row, item_rows, main_metric, members, task_scores
 from holdfast.bench.local import digest
@@ -75,8 +76,9 @@ def _check(config: BenchConfig) -> None:
         raise HoldfastError(f"--data-dir {config.data_dir}: no such folder")
     if (config.judge_url is None) != (config.judge_model is None):
         raise HoldfastError("a judge needs both --judge-url and --judge-model")
-    if config.judge_url is not None and not config.judge_url.startswith(("http://", "https://")):
-        raise HoldfastError(f"--judge-url {config.judge_url}: an address begins with http:// or https://")
+    if config.judge_url is not None:
+        servers.check_address(config.judge_url, "--judge-url")
+        servers.api_key("OPENAI_API_KEY")
 
 
 def _resolved(config: BenchConfig, closed: list[Pin], lm: models.LM, template: str) -> dict[str, Any]:

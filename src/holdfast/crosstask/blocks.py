@@ -72,6 +72,7 @@ class Runner:
                 raise HoldfastError(f"--context {config.context}: the model takes {found} tokens")
             self.limit = config.context or found
         self._centre: Any = None
+        self._endpoint: Endpoint | None = None
         self._cells: dict[str, list[Cell]] = {}
 
     @property
@@ -166,7 +167,8 @@ class Runner:
     def _generate(self, cell: Cell) -> list[str]:
         config = self.config
         if config.endpoint:
-            return Endpoint(config.endpoint, config.model, config.max_new_tokens).generate([prompt.text for prompt in cell.prompts])
+            self._endpoint = self._endpoint or Endpoint(config.endpoint, config.model, config.max_new_tokens)
+            return self._endpoint.generate([prompt.text for prompt in cell.prompts])
         assert self.reader is not None
         return generate(
             self.lm, [self.reader.written(p.text) for p in cell.prompts], max_new_tokens=config.max_new_tokens, rule=config.rule

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import os
+import http.client
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from holdfast.errors import HoldfastError
+from holdfast import servers
+from holdfast.errors import HoldfastError, from_json
 
 if TYPE_CHECKING:
     from holdfast.lm import LM
@@ -47,6 +45,8 @@ class Endpoint:
     concurrency: int = 8
     pause: float = 0.5
     """Seconds before the first retry; doubles each time, and a Retry-After of the server counts."""
+    fields: dict[str, Any] = field(default_factory=lambda: dict(servers.NEUTRAL), compare=False)
+    """What keeps answers greedy, as far as the server takes it."""
 
     def generate(self, prompts: Sequence[str]) -> list[str]:
         """Answers to prompts, in their order. The server stops at the first newline, so an answer that begins with one is empty.
@@ -66,27 +66,35 @@ class Endpoint:
             if attempt:
                 time.sleep(self.pause * 2 ** (attempt - 1))
             try:
-                answer = self._post(asked)
+                answer = self._taken(asked)
                 return str(answer["choices"][0]["text"])
-            except urllib.error.HTTPError as error:
-                problem = f"HTTP {error.code}: {error.read(200).decode('utf-8', 'replace').strip()}"
+            except servers.StatusError as error:
+                problem = str(error)
                 if error.code not in _PATIENCE:
                     break
-                time.sleep(_seconds(error.headers.get("Retry-After")))
-            except (OSError, TimeoutError) as error:
+                time.sleep(_seconds(error.wait))
+            except (OSError, http.client.HTTPException) as error:
                 problem = f"{type(error).__name__}: {error}"
-            except (json.JSONDecodeError, KeyError, IndexError, TypeError) as error:
+            except (ValueError, KeyError, IndexError, TypeError) as error:
                 problem = f"the answer is no completion ({type(error).__name__})"
         raise HoldfastError(f"--endpoint {self.url}: {problem}", hint="it must serve POST /completions as OpenAI, vLLM and llama.cpp do")
 
+    def _taken(self, asked: dict[str, Any]) -> Any:
+        """The answer, to a request without the fields that the server does not take."""
+        while True:
+            fields = dict(self.fields)
+            try:
+                return self._post(fields | asked)
+            except servers.StatusError as error:
+                refused = servers.refused_fields(error.code, error.text, fields)
+                if not refused:
+                    raise
+                kept = servers.without_fields(self.fields, refused, self.url)
+                for name in self.fields.keys() - kept.keys():
+                    self.fields.pop(name, None)
+
     def _post(self, content: dict[str, Any]) -> Any:
-        headers = {"Content-Type": "application/json"}
-        key = os.environ.get("HOLDFAST_API_KEY") or os.environ.get("OPENAI_API_KEY")
-        if key:
-            headers["Authorization"] = f"Bearer {key}"
-        request = urllib.request.Request(f"{self.url.rstrip('/')}/completions", json.dumps(content).encode(), headers)
-        with urllib.request.urlopen(request, timeout=self.timeout) as response:
-            return json.loads(response.read())
+        return from_json(servers.post(self.url, "/completions", content, key=servers.api_key(), timeout=self.timeout))
 
 
 def _seconds(given: str | None) -> float:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from holdfast.errors import HoldfastError
+from holdfast.errors import HoldfastError, redacted_values
 from holdfast.runs import read_json
 
 # Files that commands without a run directory leave behind, and the command that made them.
@@ -84,7 +84,7 @@ def read_rows(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
 
 
 def _object(path: Path) -> dict[str, Any]:
-    value = read_json(path)
+    value = redacted_values(read_json(path))  # earlier versions wrote addresses down as they were given
     if not isinstance(value, dict):
         raise HoldfastError(f"{path}: not a JSON object")
     return value

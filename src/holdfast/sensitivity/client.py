@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import http.client
-import json
+import math
 import threading
 import time
-import urllib.error
-import urllib.request
 from typing import Any
 
-from holdfast.errors import HoldfastError
+from holdfast import servers
+from holdfast.errors import HoldfastError, from_json
 
 _FIRST_PAUSE = 0.5
 _RETRIED = {408, 409, 425, 429, 500, 502, 503, 504}
+
+
+class RefusedError(HoldfastError):
+    """A server will not have a request: its status, and the beginning of what it said."""
+
+    def __init__(self, message: str, *, hint: str, code: int, text: str) -> None:
+        super().__init__(message, hint=hint)
+        self.code, self.text = code, text
 
 
 class Client:
@@ -27,8 +34,7 @@ class Client:
     """
 
     def __init__(self, base: str, *, timeout: float, retries: int, key: str | None = None) -> None:
-        if not base.startswith(("http://", "https://")):
-            raise HoldfastError(f"--endpoint {base}: an address begins with http:// or https://")
+        servers.check_address(base)
         self.base, self.timeout, self.retries, self.key = base.rstrip("/"), timeout, retries, key
         self.requests = self.retried = 0
         self._lock = threading.Lock()
@@ -37,7 +43,8 @@ class Client:
         """Send JSON, get JSON.
 
         Raises:
-            HoldfastError: refused, or failed ``retries`` + 1 times.
+            RefusedError: the server will not have it.
+            HoldfastError: failed ``retries`` + 1 times, or redirected.
         """
         problem = ""
         for attempt in range(self.retries + 1):
@@ -47,13 +54,13 @@ class Client:
             wait = _FIRST_PAUSE * 2**attempt
             try:
                 return self._send(path, body)
-            except urllib.error.HTTPError as error:
-                text = error.read(2000).decode("utf-8", "replace").strip()
-                problem = f"HTTP {error.code} {text[:200]}"
+            except servers.StatusError as error:
+                problem = str(error)
                 if error.code not in _RETRIED:
-                    raise HoldfastError(f"{self.base}{path}: {problem}", hint=_hint(error.code)) from error
-                wait = _told(error.headers.get("Retry-After"), wait)
-            except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError) as error:
+                    message = f"{self.base}{path}: {problem}"
+                    raise RefusedError(message, hint=_hint(error.code), code=error.code, text=error.text) from error
+                wait = _told(error.wait, wait)
+            except (http.client.HTTPException, OSError, ValueError) as error:  # also URLError, which is an OSError
                 problem = str(getattr(error, "reason", error)) or type(error).__name__
             if attempt < self.retries:
                 time.sleep(wait)
@@ -63,17 +70,15 @@ class Client:
         )
 
     def _send(self, path: str, body: dict[str, Any]) -> Any:
-        headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {self.key}"} if self.key else {})
-        request = urllib.request.Request(self.base + path, json.dumps(body).encode(), headers)
-        with urllib.request.urlopen(request, timeout=self.timeout) as answer:
-            return json.loads(answer.read())
+        return from_json(servers.post(self.base, path, body, key=self.key, timeout=self.timeout))
 
 
 def _told(header: str | None, otherwise: float) -> float:
     try:
-        return min(60.0, float(header)) if header else otherwise
+        seconds = float(header) if header else otherwise
     except ValueError:
         return otherwise
+    return min(60.0, seconds) if seconds >= 0 and not math.isnan(seconds) else otherwise
 
 
 def _hint(code: int) -> str:

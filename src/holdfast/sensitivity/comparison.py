@@ -6,13 +6,15 @@ difference of a view = mean over sets of psi_B - psi_A, with a bootstrap interva
 from __future__ import annotations
 
 import json
+import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from holdfast.config import CompareConfig
-from holdfast.errors import HoldfastError
-from holdfast.runs import read_json, write_json
+from holdfast.errors import HoldfastError, from_json
+from holdfast.runs import read_json, to_json, write_text
 from holdfast.stats import paired_difference
 
 _LISTED = 10
@@ -62,9 +64,7 @@ def compare(config: CompareConfig) -> dict[str, Any]:
     refuse_unlike(a, b, MEASURED)
     found = difference(a, b, config.seed, config.bootstrap)
     if config.output:
-        folder = Path(config.output)
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / "comparison.json", found)
+        write_files(config.output, {"comparison.json": to_json(found, indent=1) + "\n"})
     if not config.json:
         print(as_text(found))
     return found
@@ -79,6 +79,8 @@ def difference(a: Finished, b: Finished, seed: int, draws: int) -> dict[str, Any
         pairs = [(psi_a[set_id], psi_b[set_id]) for set_id in psi_a]
         left, right = [p for p, _ in pairs], [q for _, q in pairs]
         test = paired_difference(left, right, seed, draws)
+        if not all(is_number(test[key]) for key in ("difference", "low", "high")):
+            raise HoldfastError(f"'{view}': the values of psi in {a.path} and {b.path} are too large to be compared; the rows are damaged")
         by_kind[view] = {"a": sum(left) / len(left), "b": sum(right) / len(right), **test}
         moved += [{"set_id": s, "kind": view, "a": psi_a[s], "b": psi_b[s], "difference": psi_b[s] - psi_a[s]} for s in psi_a]
     moved = sorted((row for row in moved if row["difference"]), key=lambda row: -abs(row["difference"]))
@@ -90,15 +92,110 @@ def open_finished(path: str) -> Finished:
     """Read a run directory.
 
     Raises:
-        HoldfastError: it is no sensitivity run, or not finished.
+        HoldfastError: it is no sensitivity run, not finished, or damaged: a file was cut, or does not hold what such a run writes.
     """
     folder = Path(path)
-    if not (folder / "config.json").is_file() or read_json(folder / "config.json").get("command") != "sensitivity run":
+    config = read_json(folder / "config.json") if os.path.isfile(folder / "config.json") else None
+    if not isinstance(config, dict) or config.get("command") != "sensitivity run":
         raise HoldfastError(f"{path}: not a sensitivity run", hint="give the --output of holdfast sensitivity run")
-    if not (folder / "summary.json").is_file():
+    if not os.path.isfile(folder / "summary.json"):
         raise HoldfastError(f"{path}: this run is not finished", hint="the same command continues it")
-    lines = (folder / "rows.jsonl").read_text(encoding="utf-8").split("\n")
-    return Finished(path, read_json(folder / "summary.json"), [json.loads(line) for line in lines if line])
+    summary, rows = read_json(folder / "summary.json"), read_lines(folder / "rows.jsonl")
+    _check_summary(folder / "summary.json", summary)
+    _check_rows(folder / "rows.jsonl", rows, summary)
+    return Finished(path, summary, rows)
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """All rows of a finished run.
+
+    Raises:
+        HoldfastError: names the file, and the row that is no JSON object.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except FileNotFoundError as error:
+        raise HoldfastError(f"{path}: no such file") from error
+    except OSError as error:
+        raise HoldfastError(f"{path}: cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise HoldfastError(f"{path}: not UTF-8 (byte {error.start + 1})") from error
+    rows = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            row = from_json(line)
+        except json.JSONDecodeError as error:
+            raise HoldfastError(f"{path}, row {number}: cut or damaged ({error})") from error
+        if not isinstance(row, dict):
+            raise HoldfastError(f"{path}, row {number}: not a JSON object")
+        rows.append(row)
+    if not rows:
+        raise HoldfastError(f"{path}: no rows")
+    return rows
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value of a row is a finite number."""
+    try:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # hundreds of digits
+        return False
+
+
+def write_files(output: str, files: dict[str, str]) -> None:
+    """Write what a comparison leaves behind, name -> text.
+
+    Raises:
+        HoldfastError: --output is no folder, or cannot be written.
+    """
+    folder = Path(output)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in files.items():
+            write_text(folder / name, text)
+    except OSError as error:
+        raise HoldfastError(f"cannot write to --output {folder}: {error.strerror}") from error
+
+
+def _check_summary(file: Path, summary: Any) -> None:
+    """What a comparison reads of a summary is there, and of its type. Digests of what was not used are None."""
+    resolved = summary.get("resolved") if isinstance(summary, dict) else None
+    if not isinstance(resolved, dict):
+        raise HoldfastError(f"{file}: not the summary of a sensitivity run (no 'resolved')")
+    texts = {"model": summary, "backend": summary, "definition": summary, "sets_digest": resolved, "dtype": resolved}
+    counts = ("sets", "max_new_tokens", "shots")
+    wrong = [name for name, place in texts.items() if not (isinstance(place.get(name), str) and place[name])]
+    wrong += [name for name in counts if type(summary.get(name)) is not int]
+    wrong += [name for name in ("template_sha", "exemplars_sha") if not isinstance(resolved.get(name, 0), str | None)]
+    views = summary.get("posix")
+    if not isinstance(views, dict) or not views or not all(isinstance(v, dict) and type(v.get("sets")) is int for v in views.values()):
+        wrong.append("posix")
+    if wrong:
+        raise HoldfastError(f"{file}: no {', '.join(wrong)} as a sensitivity run writes it; the file is damaged")
+
+
+def _check_rows(file: Path, rows: list[dict[str, Any]], summary: dict[str, Any]) -> None:
+    """The rows are those that the summary speaks of: all of them, each once, with a psi for every view that they have."""
+    if len(rows) != summary["sets"]:
+        raise HoldfastError(f"{file}: {len(rows)} rows, but {summary['sets']} sets were measured; the file was cut or changed")
+    names: set[str] = set()
+    counts = dict.fromkeys(summary["posix"], 0)
+    for number, row in enumerate(rows, 1):
+        name, indices = row.get("set_id"), row.get("indices")
+        if not isinstance(name, str) or not isinstance(indices, dict):
+            raise HoldfastError(f"{file}, row {number}: no set_id, or no indices, as a sensitivity run writes them")
+        if name in names:
+            raise HoldfastError(f"{file}, row {number}: set '{name}' stands there twice")
+        names.add(name)
+        for view in counts.keys() & indices.keys():
+            if not isinstance(indices[view], dict) or not is_number(indices[view].get("psi")):
+                raise HoldfastError(f"{file}, row {number}: psi of '{view}' is not a finite number")
+            counts[view] += 1
+    for view, count in counts.items():
+        if count != summary["posix"][view]["sets"]:
+            raise HoldfastError(f"{file}: {count} rows with '{view}', but the summary says {summary['posix'][view]['sets']}")
 
 
 def as_text(found: dict[str, Any]) -> str:
@@ -130,6 +227,9 @@ def refuse_unlike(a: Finished, b: Finished, checks: dict[str, tuple[str, ...]]) 
     kinds = [", ".join(run.summary["posix"]) for run in (a, b)]
     if kinds[0] != kinds[1]:
         raise NotComparableError(f"not comparable: {a.path} measured {kinds[0]}; {b.path} measured {kinds[1]}")
+    for view in a.summary["posix"]:
+        if a.psi(view).keys() != b.psi(view).keys():
+            raise HoldfastError(f"the rows of {a.path} and {b.path} with '{view}' are not of the same sets, though the summaries say so")
 
 
 def _noted(a: Finished, b: Finished) -> list[tuple[str, Any, Any]]:

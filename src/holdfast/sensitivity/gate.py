@@ -6,14 +6,13 @@ Exit codes: 0 fine, 1 worse, 2 bad input, 3 not comparable.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape, quoteattr
 
 from holdfast.config import CheckConfig
 from holdfast.errors import HoldfastError
-from holdfast.runs import write_json, write_text
-from holdfast.sensitivity.comparison import GATED, difference, open_finished, refuse_unlike
+from holdfast.runs import to_json
+from holdfast.sensitivity.comparison import GATED, difference, open_finished, refuse_unlike, write_files
 
 
 def check(config: CheckConfig) -> dict[str, Any]:
@@ -35,11 +34,8 @@ def check(config: CheckConfig) -> dict[str, Any]:
     result = {"exit_code": int(bool(failed)), "failed": failed, "max_increase": config.max_increase, **found}
     markdown = as_markdown(result)
     if config.output:
-        folder = Path(config.output)
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / "check.json", result)
-        write_text(folder / "junit.xml", as_junit(result))
-        write_text(folder / "summary.md", markdown)
+        files = {"check.json": to_json(result, indent=1) + "\n", "junit.xml": as_junit(result), "summary.md": markdown}
+        write_files(config.output, files)
     if not config.json:
         print(markdown, end="")
     return result

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-
+from holdfast import servers
 from holdfast.errors import HoldfastError
 from holdfast.sensitivity.variants.wording import Ask
 
@@ -39,7 +38,7 @@ def _served(address: str) -> Ask:
     base, _, model = address.partition("#")
     if not model:
         raise HoldfastError(f"{address}: no model named", hint="http://host:8000/v1#model-name")
-    client = Client(base, timeout=300.0, retries=4, key=os.environ.get("OPENAI_API_KEY"))
+    client = Client(base, timeout=300.0, retries=4, key=servers.api_key("OPENAI_API_KEY"))
 
     def ask(instruction: str) -> str:
         request = {"model": model, "messages": [{"role": "user", "content": instruction}], "temperature": 0, "max_tokens": _LONGEST}

@@ -13,7 +13,7 @@ from random import Random
 from typing import Any
 
 from holdfast.config import SensitivityConfig, VariantConfig
-from holdfast.errors import HoldfastError
+from holdfast.errors import HoldfastError, redacted
 from holdfast.sensitivity import variants
 from holdfast.sensitivity.prompts import Renderer
 from holdfast.sensitivity.sets import ORIGINAL, PromptSet, Skipped, digest, load_sets, read_rows, usable
@@ -124,7 +124,7 @@ def _with_sources(config: VariantConfig, per_kind: int) -> dict[str, Generator]:
         from holdfast.sensitivity.paraphraser import asker
 
         made[variants.PARAPHRASES] = wording.paraphrases_by(
-            asker(config.paraphrase_model, trust_remote_code=config.trust_remote_code), config.paraphrase_model, per_kind
+            asker(config.paraphrase_model, trust_remote_code=config.trust_remote_code), redacted(config.paraphrase_model), per_kind
         )
     if config.synonyms:
         made["synonyms"] = wording.synonyms(_synonym_table(config.synonyms))

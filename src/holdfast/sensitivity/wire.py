@@ -1,27 +1,42 @@
 """Two ways to ask a server: for a greedy response, and for the log-probs of given response tokens after given prompt tokens.
 
-Both send token ids, never text, and check in every answer that the log-probs are those of the ids that were sent.
+Both send token ids, never text, and check in every answer that the log-probs are those of the ids that were sent; a response says how
+far its tokens were below the most likely ones. What would bend a greedy response is sent as neutral (``servers.NEUTRAL``).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from holdfast.errors import HoldfastError
-from holdfast.sensitivity.client import Client
+from holdfast.sensitivity.client import Client, RefusedError
 from holdfast.sensitivity.responses import Ids
+from holdfast.servers import NEUTRAL, refused_fields, without_fields
 
 
 @dataclass(frozen=True)
 class Generated:
-    """A greedy response, with the server's log-probs for it (nats)."""
+    """A greedy response, with the server's log-probs for it (nats). ``text``: in the server's own words, where it says.
+
+    ``below``: largest distance of a token from the most likely one at its place, 0 where all are that; None where a server does not say.
+    """
 
     ids: Ids
     logp: list[float]
     margin: float | None
+    below: float | None
+    text: str | None
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Log-probs of a response. ``text``: prompt, response and perhaps more in the server's own words, where it says."""
+
+    logp: list[float]
+    text: str | None
 
 
 class Wire(Protocol):
@@ -30,8 +45,11 @@ class Wire(Protocol):
     def generate(self, prompt: Ids, max_new_tokens: int) -> Generated:
         """Greedy response; the end-of-sequence token, if reached, is the last one."""
 
-    def score(self, prompt: Ids, response: Ids) -> list[float]:
+    def score(self, prompt: Ids, response: Ids) -> Scored:
         """Log-prob of each response token after the prompt."""
+
+    def spell(self, ids: Ids) -> str | None:
+        """These ids in the server's own words, or None where it has none."""
 
 
 class Completions:
@@ -44,6 +62,7 @@ class Completions:
         self, client: Client, model: str, ends: frozenset[int], show: Callable[[int], str], find: Callable[[str], int | None]
     ) -> None:
         self.client, self.model, self.ends, self.show, self.find = client, model, ends, show, find
+        self.optional = Optional(client, NEUTRAL | {"return_tokens_as_token_ids": True})
 
     def generate(self, prompt: Ids, max_new_tokens: int) -> Generated:
         """See ``Wire``."""
@@ -51,12 +70,13 @@ class Completions:
         tokens, logp = _column(choice, "tokens"), _column(choice, "token_logprobs")
         ids = [self._id(token) for token in tokens]
         if choice.get("finish_reason") == "stop" and (not ids or ids[-1] not in self.ends):
-            raise HoldfastError(
-                f"{self.client.base}: the server stops at the end of the sequence but leaves its token out, so that it cannot be scored"
-            )
-        return Generated(tuple(ids), [float(x) for x in logp], _margin(choice.get("logprobs", {}).get("top_logprobs")))
+            raise Misaligned("the server stops at the end of the sequence but leaves its token out, so that it cannot be scored")
+        numbers = _finite(logp)
+        tops = choice.get("logprobs", {}).get("top_logprobs")
+        listed = [_numbers(top.values()) if isinstance(top, dict) else [] for top in tops] if isinstance(tops, list) else []
+        return Generated(tuple(ids), numbers, _margin(listed), _below(numbers, listed), _text(choice))
 
-    def score(self, prompt: Ids, response: Ids) -> list[float]:
+    def score(self, prompt: Ids, response: Ids) -> Scored:
         """See ``Wire``."""
         choice = self._ask(prompt + response, 1, echo=True)
         tokens, logp = _column(choice, "tokens"), _column(choice, "token_logprobs")
@@ -67,9 +87,15 @@ class Completions:
             if self._same(str(tokens[0]), wanted[0]) and self._same(str(tokens[1]), wanted[0]) and not wanted[0] == wanted[1]:
                 raise Misaligned("the server puts a second BOS in front of the prompt")
             raise Misaligned("the tokens that came back are not those that were sent")
-        return _finite(logp[len(prompt) : len(wanted)])
+        return Scored(_finite(logp[len(prompt) : len(wanted)]), _text(choice))
 
-    def _ask(self, ids: Ids, max_tokens: int, *, echo: bool) -> dict[str, Any]:
+    def spell(self, ids: Ids) -> str | None:
+        """See ``Wire``: the texts of single tokens, put together."""
+        tokens = _column(self._ask(ids, 1, echo=True, return_tokens_as_token_ids=False), "tokens")
+        plain = len(tokens) >= len(ids) and all(isinstance(t, str) and not t.startswith(("token_id:", "bytes:")) for t in tokens)
+        return "".join(tokens[: len(ids)]) if plain else None
+
+    def _ask(self, ids: Ids, max_tokens: int, *, echo: bool, **more: Any) -> dict[str, Any]:
         body = {
             "model": self.model,
             "prompt": list(ids),
@@ -77,9 +103,8 @@ class Completions:
             "temperature": 0,
             "logprobs": 2,
             "echo": echo,
-            "return_tokens_as_token_ids": True,
         }
-        answer = self.client.post("/completions", body)
+        answer = self.optional.post("/completions", lambda extra: body | extra | more)
         try:
             choice = answer["choices"][0]
             return choice if isinstance(choice, dict) else {}
@@ -101,40 +126,64 @@ class SGLang:
 
     def __init__(self, client: Client) -> None:
         self.client = client
+        self.optional = Optional(client, NEUTRAL)
 
     def generate(self, prompt: Ids, max_new_tokens: int) -> Generated:
         """See ``Wire``."""
-        meta = self._ask(prompt, max_new_tokens, len(prompt) - 1)
-        found = _entries(meta, "output_token_logprobs")
-        tops = meta.get("output_top_logprobs")
-        margin = min((abs(t[0][0] - t[1][0]) for t in tops if t and len(t) > 1), default=None) if tops else None
-        return Generated(tuple(int(entry[1]) for entry in found), [float(entry[0]) for entry in found], margin)
+        answer = self._ask(prompt, max_new_tokens, len(prompt) - 1)
+        found, tops = _entries(answer, "output_token_logprobs"), answer["meta_info"].get("output_top_logprobs")
+        numbers = _finite([entry[0] for entry in found])
+        listed = [_numbers(entry[0] for entry in top or []) for top in tops] if isinstance(tops, list) else []
+        ids = tuple(int(entry[1]) for entry in found)
+        return Generated(ids, numbers, _margin(listed), _below(numbers, listed), _text(answer))
 
-    def score(self, prompt: Ids, response: Ids) -> list[float]:
+    def score(self, prompt: Ids, response: Ids) -> Scored:
         """See ``Wire``. Entry 0 is the last prompt token itself; response token t is entry t + 1, which the ids must confirm."""
         found = _entries(self._ask(prompt + response, 0, len(prompt) - 1), "input_token_logprobs")
         got = [int(entry[1]) for entry in found]
         if got == list(response):  # versions differ in whether the start token has an entry
-            return _finite([entry[0] for entry in found])
+            return Scored(_finite([entry[0] for entry in found]), None)
         if len(found) != len(response) + 1:
             raise Misaligned(f"log-probs of {len(response) + 1} tokens were asked for, {len(found)} came back")
         if got[1:] != list(response) or got[0] != prompt[-1]:
             raise Misaligned("the tokens that came back are not those that were sent")
-        return _finite([entry[0] for entry in found[1:]])
+        return Scored(_finite([entry[0] for entry in found[1:]]), None)
 
-    def _ask(self, ids: Ids, max_new_tokens: int, start: int) -> dict[str, Any]:
+    def spell(self, ids: Ids) -> str | None:
+        """See ``Wire``."""
+        return _spelled(_entries(self._ask(ids, 0, 0, return_text_in_logprobs=True), "input_token_logprobs"))
+
+    def _ask(self, ids: Ids, max_new_tokens: int, start: int, **more: Any) -> dict[str, Any]:
         body = {
             "input_ids": list(ids),
-            "sampling_params": {"max_new_tokens": max_new_tokens, "temperature": 0},
             "return_logprob": True,
             "logprob_start_len": start,
             "top_logprobs_num": 2,
         }
-        answer = self.client.post("/generate", body)
-        meta = answer.get("meta_info") if isinstance(answer, dict) else None
-        if not isinstance(meta, dict):
+        fixed = {"max_new_tokens": max_new_tokens, "temperature": 0}
+        answer = self.optional.post("/generate", lambda extra: body | {"sampling_params": fixed | extra} | more)
+        if not isinstance(answer, dict) or not isinstance(answer.get("meta_info"), dict):
             raise HoldfastError(f"{self.client.base}: not the answer of an SGLang server")
-        return meta
+        return answer
+
+
+class Optional:
+    """Fields that a request carries as long as the server takes them: one that its refusal (400, 422) names is left out from then on."""
+
+    def __init__(self, client: Client, fields: dict[str, Any]) -> None:
+        self.client, self.fields = client, fields
+
+    def post(self, path: str, request: Callable[[dict[str, Any]], dict[str, Any]]) -> Any:
+        """Send what ``request`` makes of the fields."""
+        while True:
+            fields = self.fields
+            try:
+                return self.client.post(path, request(fields))
+            except RefusedError as error:
+                named = refused_fields(error.code, error.text, fields)
+                if not named:
+                    raise
+                self.fields = without_fields(self.fields, named, self.client.base)
 
 
 class Misaligned(HoldfastError):
@@ -148,8 +197,8 @@ def _column(choice: dict[str, Any], key: str) -> list[Any]:
     return found
 
 
-def _entries(meta: dict[str, Any], key: str) -> list[Any]:
-    found = meta.get(key)
+def _entries(answer: dict[str, Any], key: str) -> list[Any]:
+    found = answer["meta_info"].get(key)
     if not isinstance(found, list):
         raise Misaligned(f"the server returns no {key}")
     return found
@@ -161,11 +210,27 @@ def _finite(values: Sequence[float | None]) -> list[float]:
     return [float(value) for value in values if value is not None]
 
 
-def _margin(tops: Any) -> float | None:
+def _below(logp: Sequence[float], tops: Sequence[Sequence[float]]) -> float | None:
+    """Largest distance of a token from the most likely one at its place."""
+    return max((max(top) - own for own, top in zip(logp, tops) if top), default=None)
+
+
+def _margin(tops: Sequence[Sequence[float]]) -> float | None:
     """Smallest gap between the two most probable tokens."""
-    gaps = []
-    for top in tops or []:
-        if isinstance(top, dict) and len(top) > 1:
-            best, second = sorted(top.values(), reverse=True)[:2]
-            gaps.append(float(best - second))
-    return min(gaps, default=None)
+    pairs = [sorted(top, reverse=True)[:2] for top in tops if len(top) > 1]
+    return min((float(best - second) for best, second in pairs), default=None)
+
+
+def _numbers(values: Iterable[Any]) -> list[float]:
+    return [float(value) for value in values if isinstance(value, int | float) and not math.isnan(value)]
+
+
+def _text(answer: dict[str, Any]) -> str | None:
+    text = answer.get("text")
+    return text if isinstance(text, str) else None
+
+
+def _spelled(entries: Sequence[Any]) -> str | None:
+    """The texts in SGLang's entries (log-prob, id, text), put together; None where they are left out."""
+    texts = [entry[2] if len(entry) > 2 else None for entry in entries]
+    return "".join(map(str, texts)) if texts and all(isinstance(text, str) for text in texts) else None
