@@ -21,7 +21,7 @@ from holdfast.config import CrossTaskConfig, LabelConfig, PromptingConfig
 from holdfast.crosstask import blocks
 from holdfast.crosstask.blocks import Runner
 from holdfast.crosstask.encoders import encoder, window
-from holdfast.crosstask.grid import IN_TASK, Grid, Target, check_disjoint, load_grid
+from holdfast.crosstask.grid import IN_TASK, Grid, Target, check_apart, check_disjoint, load_grid
 from holdfast.crosstask.library import load_library, read_items
 from holdfast.crosstask.outcomes import outcome, vote
 from holdfast.crosstask.predict import same_answer
@@ -222,6 +222,7 @@ def _asked(pool: tuple[Item, ...], config: LabelConfig) -> tuple[Item, ...]:
 def _grid(config: LabelConfig, task: Task, asked: tuple[Item, ...]) -> Grid:
     shared = {f.name: getattr(config, f.name) for f in fields(PromptingConfig) if f.name != "limit"}
     grid = load_grid(CrossTaskConfig(**shared, in_task_retriever="similar"), {task.name: Target(task, asked, len(asked))})
+    check_apart(grid.sources, {task.name: (task, task.test)})  # by which what is trained on these labels will be judged
     return grid
 
 
