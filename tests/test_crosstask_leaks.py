@@ -68,7 +68,7 @@ def test_inputs_to_label_may_have_an_answer_of_another_kind_but_no_label(
     assert "note: reviews: 4 inputs are in the pool of source 'facts' too" in capsys.readouterr().err
     known = [{"s": text, "answer": mood} for text, mood in zip(TEXTS, MOODS)]
     moods = write_task(tmp_path, "moods", known, template="Sentence: {s}\nMood:", labels=["positive", "negative", "neutral"])
-    with pytest.raises(HoldfastError, match="moods.jsonl, row 1: the pool of source 'moods' holds 4 inputs to label of 'reviews'"):
+    with pytest.raises(HoldfastError, match=r"moods.jsonl, row 1: the pool of source 'moods' holds 4 inputs to label of 'reviews'"):
         label(LabelConfig(sources=moods, output=str(tmp_path / "no"), **asked), lm)
 
 
