@@ -85,6 +85,7 @@ def test_only_the_items_of_an_answer_are_variants(answer: str) -> None:
         "<think>\nThe user wants five rewritings.\n1. Which city is it?\n2. I have not finished",
         "[THINK]I wonder which city this is",
         "Sure! Here are 3 rewrites:",
+        "1. 1.\n2. 2.\n3. 3.",
         "I'm sorry, but I can't help with that.",
         "As an AI language model, I cannot rewrite this.",
         "import random\n\ndef paraphrase(text):\n    words = text.split()\n    for word in words:\n        print(word)\n    return words",
@@ -324,11 +325,14 @@ def test_options_that_speak_of_those_above_stay_last(last: str) -> None:
     [
         ("Iron", "Gold", "Oxygen", "Both A and B"),
         ("Iron", "Gold", "Oxygen", "A and B"),
+        ("Iron", "Gold", "Oxygen", "both a and b."),
+        ("Iron", "Gold", "Oxygen", "b & c"),
         ("Iron", "Gold", "Oxygen", "Either A or C."),
         ("Iron", "Gold", "Neither (A) nor (B)", "Oxygen"),
         ("Iron", "Gold", "B only", "Oxygen"),
         ("Iron", "Gold", "A, B and C", "Oxygen"),
         ("Iron", "All of the above", "Gold", "Oxygen"),
+        ("All of the below.", "Iron", "Gold", "Oxygen"),
         ("Iron", "Gold", "the option before this one", "Oxygen"),
         ("Iron", "Gold", "Oxygen", "Options 1 and 2"),
         ("Iron", "The first two", "Gold", "Oxygen"),
@@ -341,6 +345,7 @@ def test_options_that_name_others_are_not_put_in_another_order(choices: tuple[st
 def test_options_that_only_look_like_it_are_put_in_all_orders() -> None:
     assert len(orders("A", "B", "AB", "O", question="Which blood group?")) == 23
     assert len(orders("I only", "II only", "I and II only", "Both I and II")) == 23
+    assert len(orders("altitude above sea level", "All of the fossils were found", "Both are metals", "neither a bird nor a bee")) == 23
     assert len(orders("A dog and a cat", "A cow", "A wolf", "a bee")) == 23
     assert orders("Iron", "Gold", "Lead", question="Why is option A better than B?") == []
 

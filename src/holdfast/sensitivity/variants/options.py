@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from random import Random
 from typing import Any
@@ -17,8 +17,9 @@ from holdfast.sensitivity.variants.items import LETTERS, Item
 
 _OF_ALL = re.compile(
     r"""^\W*(?: (?:all|none|both|neither|either|any|some|two|three|more\ than\ one|one\ or\ more)
-              \ (?:of|from)\ (?:the\ |these|those|them|which) .*
-           | (?:all|none|both|neither)\W* | .*\babove\b.* )$""",
+              \ (?:of|from)\ (?:the\ )?(?:above|these|those|them|others?|options|choices|answers|statements|two|three|given|listed)\b .*
+           | (?:all|none|both|neither)\W* | .*\b(?:the|of)\ (?:above|below)\b.*
+           | .*\babove\ (?:options|choices|answers|statements)\b.* )$""",
     re.VERBOSE | re.IGNORECASE,
 )
 _OTHER_PLACES = re.compile(
@@ -56,13 +57,16 @@ def _free(item: Item) -> int:
     return free if all(last[free:]) else 0
 
 
-def _names_others(choice: str, letters: Sequence[str]) -> bool:
+def _names_others(choice: str, letters: str) -> bool:
     """Whether an option names others by their letters or places. A letter alone is an answer such as a blood group."""
     one = rf"\(?[{letters}]\)?"
     lists = rf"(?<!\w){one}(?:,\s*{one})*,?\s+(?:and|or|nor|&)\s+{one}(?!\w)|(?<!\w){one}\s*&\s*{one}(?!\w)"
     by_letter = rf"{lists}|^\W*(?:only\s+{one}|{one}\s+only|(?:both|neither|either|not)\s+{one})\W*$|\bneither\s+{one}\s+nor\b"
+    small = letters.lower()
+    by_letter += rf"|\b(?i:both|neither|either)\s+\(?[{small}]\)?\s+(?:and|or|nor)\s+\(?[{small}]\)?(?!\w)"
+    by_letter += rf"|^\W*\(?[{small}]\)?\s+(?:and|or|nor|&)\s+\(?[{small}]\)?\W*$"
     return re.search(by_letter, choice) is not None or _OTHER_PLACES.search(choice) is not None or _option_named(choice, letters)
 
 
-def _option_named(text: str, letters: Sequence[str]) -> bool:
+def _option_named(text: str, letters: str) -> bool:
     return re.search(rf"\b(?i:options?|choices?|answers?) \(?[{letters}]\)?(?!\w)", text) is not None

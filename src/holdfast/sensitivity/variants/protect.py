@@ -13,10 +13,10 @@ _PROTECTED = re.compile(
       | `[^`\n]+`                     # code spans
       | (?m:^(?:[ ]{4}|\t)[^\n]*)     # indented code, and lines that can only be code
       | (?m:^[ ]*(?:def|class|import|from|return|for|while|if|elif|else|try|except|function|const|let|var)\b[^\n]*[:;{}()=]$)
-      | (?m:^[^\n]*[;{}]$)
+      | (?m:^[^\n]*[=()][^\n]*[;{}]$ | ^[ ]*[{}][;,]?$)
       | \{\{.*?\}\} | \{[^{}\n]*\}    # placeholders
       | <[^<>\s][^<>\n]*> | \[[A-Z_]+\] | %\(?\w*\)?[sd]
-      | \$[^$\n]+\$                   # formulas
+      | \$(?=\S)[^$\n]+(?<=\S)\$(?!\d)   # formulas, and no sums of money
       | \$\w+ | \$\{\w+\}            # shell variables
       | https?://\S+ | \S+@\S+\.\w+
       | (?<![\w/])[~.]{0,2}/[\w.~+-]+(?:/[\w.~+-]*)* | ~/[\w./~+-]* | \b[A-Za-z]:\\\S*\w   # paths
@@ -24,11 +24,12 @@ _PROTECTED = re.compile(
       | "[^"\n]{1,80}" | \u201c[^\u201d\n]{1,80}\u201d | \u2018[^\u2019\n]{1,80}\u2019 | \u00ab[^\u00bb\n]{1,80}\u00bb   # quotations
       | (?<![\w'])'[^'\n]{1,80}'(?![\w'])
       | [(\[]\s*[-+]?\d[\d.]*(?:\s*,\s*[-+]?\d[\d.]*)+\s*[)\]] | [-+]?\d+(?:\.\d+)?(?:,\s*[-+]?\d+(?:\.\d+)?)+(?!\w)   # rows of numbers
-      | \w+\s*(?:==|!=|<=|>=|\+=|-=|:=|=)\s*[^\s,;]*\w   # assignments
+      | \b\w+\s*(?:==|!=|<=|>=|\+=|-=|:=|=)\s*[^\s,;]*\w   # assignments
       | (?<!\w)[A-Za-z_][\w.]*\([^()\n]*\)   # calls
-      | [^\W\d_]\w*(?:\.[^\W\d_]\w*)+   # names with dots, names of files
+      | \b[^\W\d_]\w*(?:\.[^\W\d_]\w*)+   # names with dots, names of files
       | \b[^\W\d_]+(?:/[^\W\d_]+)+   # yes/no
-      | (?<![\w'\u2019])(?:(?:[^\W\d_]+,\s)+[^\W\d_]+,?|[^\W\d_]+)\s(?:or|vs\.?)\s[^\W\d_]+(?![\w'\u2019])   # positive, negative or neutral
+      # positive, negative or neutral
+      | (?<![\w'\u2019])(?:(?:[^\W\d_]+,\s){1,12}[^\W\d_]+,?|[^\W\d_]+)\s(?:or|vs\.?)\s[^\W\d_]+(?![\w'\u2019])
       | \w*\d(?:[\w.,:/-]*\w)?%?      # numbers, and words with digits
       | \w+_\w+                       # identifiers
       | \b[^\W\d_A-Z]+[A-Z]\w* | \b[A-Z][a-z]+[A-Z]\w*

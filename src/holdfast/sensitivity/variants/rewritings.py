@@ -59,7 +59,7 @@ _REMARK = re.compile(
             | (?:i'm|i\u2019m|i\ am)\ (?:sorry|unable)\b | sorry[,.] | unfortunately\b | as\ an\ ai\b
             | i\ (?:cannot|can't|can\u2019t|won't)\b
             | (?:none|null|nan|n/a|undefined)\.?$
-            | \#{{1,6}}\s | [-=*_~\s]{{3,}}$ | [^\w]*$ )""",
+            | \#{{1,6}}\s | [\W\d_]*$ )""",
     re.VERBOSE | re.IGNORECASE,
 )
 _PROGRAM = re.compile(
@@ -95,7 +95,7 @@ def read_answer(answer: str, question: str) -> Rewritings:
         listed, rest = _list_items(lines, several_lines="\n" in question.strip())
         left_out += rest
     candidates = listed if listed is not None else _lines(text, question)
-    texts = []
+    texts: list[str] = []
     for candidate in candidates:
         cleaned = _unwrapped(candidate.strip(), question)
         (left_out if is_remark(cleaned, question) or _cut_short(cleaned, question) else texts).append(cleaned)
