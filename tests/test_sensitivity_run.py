@@ -248,6 +248,24 @@ def test_bad_input_is_refused_before_anything_is_written(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("kind", ["all", "mixture"])
+def test_a_kind_that_would_replace_a_view_is_refused(
+    models: list[str], tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_jsonl(tmp_path / "sets.jsonl", [row | {"kind": kind if row["kind"] == "wording" else row["kind"]} for row in ROWS])
+    assert main(["sensitivity", "run", "--model", models[0], "--sets", str(path), "--output", str(tmp_path / "out")]) == 2
+    assert f"sets.jsonl, row 2: the kind '{kind}' is a name of the results" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_made_variants_do_not_take_the_ids_of_those_in_the_file(models: list[str], tmp_path: Path) -> None:
+    rows = [row | {"variant_id": "spelling-0" if row["variant_id"] == "a" else row["variant_id"]} for row in ROWS]
+    path = write_jsonl(tmp_path / "sets.jsonl", rows)
+    with pytest.raises(HoldfastError, match=r"row 2: variant_id 'spelling-0' of set 'fr' is the name of a variant that --variants makes"):
+        measure(config(models[0], str(path), tmp_path / "out", variants="spelling", per_kind=2))
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_dry_run_shows_the_first_set_and_the_cost(
     models: list[str], sets: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -212,11 +212,27 @@ def test_bad_items_name_file_and_row(tmp_path: Path, rows: list[Any], match: str
         ([{"set_id": "a", "prompt": 3}], "prompt must be text"),
         ([{"set_id": "a", "prompt": "x", "meta": 3}], "'meta' must be"),
         ([], "no sets"),
+        ([{"set_id": "a", "kind": "given", "prompt": "x"}, {"set_id": "a", "kind": "all", "prompt": "y"}], "row 2: the kind 'all' is"),
+        ([{"set_id": "a", "kind": "mixture", "prompt": "x"}], "row 1: the kind 'mixture' is a name of the results"),
+        ([{"set_id": "a", "kind": "typos_stderr", "prompt": "x"}], "row 1: the kind 'typos_stderr' is a name of the results"),
+        ([{"set_id": None, "prompt": "x"}, {"set_id": None, "prompt": "y"}], "row 1: 'set_id' is null"),
+        ([{"set_id": "a", "prompt": "x", "seed": "many"}], "row 1: 'seed' must be a whole number"),
+        ([["x", "y"], {"set_id": "set-1", "variant_id": "b", "prompt": "z"}], "row 2: the set 'set-1' is the list of row 1"),
+        ([{"set_id": "set-2", "variant_id": "b", "prompt": "z"}, ["x", "y"]], "row 2: a list here is the set 'set-2', which is there"),
     ],
 )
 def test_bad_sets_name_file_and_row(tmp_path: Path, rows: list[Any], match: str) -> None:
     with pytest.raises(HoldfastError, match=match):
         load_sets(str(write_jsonl(tmp_path / "a.jsonl", rows)))
+
+
+def test_null_is_as_good_as_absent(tmp_path: Path) -> None:
+    rows = [{"set_id": "a", "prompt": p, "kind": None, "seed": None, "variant_id": None, "meta": None, "target": None} for p in "xy"]
+    (made,) = load_sets(str(write_jsonl(tmp_path / "a.jsonl", rows)))
+    assert [(v.variant_id, v.kind, v.seed, v.target, v.meta) for v in made.variants] == [
+        ("1", "given", 0, None, {}),
+        ("2", "given", 0, None, {}),
+    ]
 
 
 def test_broken_files(tmp_path: Path) -> None:

@@ -350,7 +350,8 @@ class LabelConfig(PromptingConfig):
     limit: int | None = None
     """Use only the first N inputs of the pool."""
     least_margin: float = 0.0
-    """Keep a label only if the vote is at least this clear: (votes of the first - votes of the second) / voters."""
+    """Keep a label only if the vote is at least this clear: (votes of the first - votes of the second) / voters. With one voter: only if
+    the label is at least this probable among the labels."""
     rounds: int = 1
     """After the first round, ask again about what was not kept, with the nearest kept example in every prompt."""
     lm_items: int | None = None

@@ -12,13 +12,14 @@ A block is what is scored in one go: the baselines, one source with all targets 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from holdfast import servers
 from holdfast.config import CrossTaskConfig
 from holdfast.crosstask.encoders import encoder, window
 from holdfast.crosstask.library import load_library, read_items
+from holdfast.crosstask.overlap import Inputs, same_inputs
 from holdfast.crosstask.prompts import Prompt, Shown, build, fit
 from holdfast.crosstask.retrieve import retrieve
 from holdfast.crosstask.tasks import Item, Task
@@ -83,10 +84,7 @@ def load_grid(config: CrossTaskConfig, given: dict[str, Target] | None = None) -
                 hint="with splits, demonstrations come from split 'train'",
             )
     targets = given or {name: _target(task, config) for name, task in load_library(config.target).items()}
-    for source in library.values():
-        written = {source.content(item): item for item in source.items}
-        for target in targets.values():
-            _check_apart(source, written, target)
+    check_apart(library, {name: (target.task, target.items) for name, target in targets.items()}, tested=given is None)
     grid = Grid(config, library, targets)
     for name in targets:
         if not grid.sources_of(name):
@@ -204,13 +202,14 @@ def _target(task: Task, config: CrossTaskConfig) -> Target:
 
 
 def check_disjoint(task: Task, pool: Sequence[Item], test: Sequence[Item], what: str) -> None:
-    """Pool and test must not share an input, by the hash of what is written.
+    """Pool and test must not share an input: neither what is written nor, normalised, what is in its fields.
 
     Raises:
         HoldfastError: names both rows.
     """
-    seen = {task.content(item): item for item in test}
-    both = [(item, seen[task.content(item)]) for item in pool if task.content(item) in seen]
+    seen = {key: item for item in reversed(test) for key in (task.content(item), same_inputs(task, item))}
+    pairs = ((item, seen.get(task.content(item), seen.get(same_inputs(task, item)))) for item in pool)
+    both = [(item, twin) for item, twin in pairs if twin is not None]
     if both:
         raise HoldfastError(
             f"{both[0][0].where}: {len(both)} of the {len(pool)} {what} of '{task.name}' are test items too "
@@ -219,28 +218,52 @@ def check_disjoint(task: Task, pool: Sequence[Item], test: Sequence[Item], what:
         )
 
 
-def _check_apart(source: Task, written: dict[str, Item], target: Target) -> None:
-    """A source must not be the target under another name, nor hold test items; ``written`` are its items by content."""
-    task = target.task
-    shared = [item for item in target.items if task.content(item) in written]
-    alike = source.definition == task.definition and source.labels == task.labels and 2 * len(shared) >= len(target.items)
+def check_apart(sources: Mapping[str, Task], targets: Mapping[str, tuple[Task, Sequence[Item]]], *, tested: bool = True) -> None:
+    """No source may be a target under another name, nor hold items of one in its pool, under whatever template (see ``overlap``).
+
+    Raises:
+        HoldfastError: names both rows.
+    """
+    asked = {name: Inputs(task, tuple(items)) for name, (task, items) in targets.items()}
+    for source in sources.values():
+        rows, pool = Inputs(source, source.items), Inputs(source, source.pool)
+        for inputs in asked.values():
+            _check_pair(rows, pool, inputs, tested)
+
+
+def _check_pair(rows: Inputs, pool: Inputs, asked: Inputs, tested: bool) -> None:
+    source, task = pool.task, asked.task
+    both, _ = rows.shared(asked, tested=tested)
+    alike = source.definition == task.definition and source.labels == task.labels and 2 * len(both) >= len(asked.items)
     if alike and source.name != task.name:
         raise HoldfastError(
             f"{source.where}: source '{source.name}' is the target '{task.name}' under another name "
-            f"({len(shared)} of {len(target.items)} test items are in it)",
+            f"({len(both)} of {len(asked.items)} test items are in it)",
             hint="leave it out of the sources",
         )
     if source.name == task.name and not alike:
         raise HoldfastError(
             f"{source.where}: a source and the target are both called '{task.name}', but they differ", hint="give one of them another name"
         )
-    pool = {item.id for item in source.pool}
-    leaked = [item for item in shared if written[task.content(item)].id in pool]
-    if leaked and not alike:
+    if alike:
+        return
+    leaked, harmless = pool.shared(asked, tested=tested)
+    if leaked:
+        ours, theirs = leaked[0]
+        how = "" if source.content(ours) == task.content(theirs) else ", under another template or in another spelling"
         raise HoldfastError(
-            f"{written[task.content(leaked[0])].where}: the pool of source '{source.name}' holds {len(leaked)} test items of '{task.name}' "
-            f"(this one is {leaked[0].where})", hint="take them out of the pool",
+            f"{ours.where}: the pool of source '{source.name}' holds {len(leaked)} {'test items' if tested else 'inputs to label'} of "
+            f"'{task.name}' (this one is {theirs.where}){how}", hint="take them out of the pool",
         )  # fmt: skip
+    short = "inputs are" if not tested else "single words are"
+    for pairs, what in ((harmless, f"{short} in the pool of source"), (pool.shared_texts(asked), "inputs share a text with the source")):
+        if pairs:
+            print(
+                f"note: {task.name}: {len(pairs)} {what} '{source.name}' too (the first: {pairs[0][1].where} and {pairs[0][0].where}); "
+                "not taken for a leak",
+                file=sys.stderr,
+            )
+            break
 
 
 def _check_options(config: CrossTaskConfig) -> None:

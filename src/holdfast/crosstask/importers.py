@@ -7,12 +7,13 @@ dataset    dataset: folder or hub name, columns: {field: column}, answer: column
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from holdfast.crosstask.library import read_rows
-from holdfast.crosstask.tasks import Task, make_task
+from holdfast.crosstask.tasks import LETTERS, Task, make_task
 from holdfast.errors import HoldfastError, from_json
 
 _SPLITS = {"training_split": "train", "validation_split": "dev", "test_split": "test"}
@@ -52,7 +53,35 @@ def lm_eval_task(path: Path, given: Mapping[str, Any]) -> Task:
         "template": "{text}",
         "answer_prefix": given.get("target_delimiter", " "),
     }
-    return make_task(made | ({"labels": spaces[0]} if same else {}), rows, where)
+    task = make_task(made | ({"labels": spaces[0]} if same else {}), rows, where)
+    names = _columns(str(given["doc_to_text"]), docs[0][0])
+    return replace(
+        task, items=tuple(replace(item, columns=_values(doc, names)) for item, (doc, _, _) in zip(task.items, docs, strict=True))
+    )
+
+
+def _columns(template: str, doc: dict[str, Any]) -> list[str]:
+    """The columns that a template or the name of a column stands for."""
+    if template in doc:
+        return [template]
+    from jinja2 import meta
+    from jinja2.sandbox import SandboxedEnvironment
+
+    return sorted(meta.find_undeclared_variables(SandboxedEnvironment().parse(template)))
+
+
+def _values(doc: dict[str, Any], names: Sequence[str]) -> dict[str, str]:
+    """Texts and options of a row, to compare it with rows of other tasks; other values cannot be compared."""
+    values = {}
+    for name in names:
+        value = doc.get(name)
+        if isinstance(value, dict) and isinstance(value.get("text"), list):  # the shape of ARC and its kin
+            value = value["text"]
+        if isinstance(value, list) and 1 < len(value) <= len(LETTERS):
+            values[name] = "\n".join(f"{letter}. {option}" for letter, option in zip(LETTERS, value))
+        elif isinstance(value, str | int | float):
+            values[name] = str(value)
+    return values
 
 
 def dataset_task(path: Path, given: Mapping[str, Any]) -> Task:

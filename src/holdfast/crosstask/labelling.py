@@ -21,27 +21,37 @@ from holdfast.config import CrossTaskConfig, LabelConfig, PromptingConfig
 from holdfast.crosstask import blocks
 from holdfast.crosstask.blocks import Runner
 from holdfast.crosstask.encoders import encoder, window
-from holdfast.crosstask.grid import IN_TASK, Grid, Target, check_disjoint, load_grid
+from holdfast.crosstask.grid import IN_TASK, Grid, Target, check_apart, check_disjoint, load_grid
 from holdfast.crosstask.library import load_library, read_items
-from holdfast.crosstask.outcomes import outcome, vote
+from holdfast.crosstask.outcomes import Outcome, outcome, vote
 from holdfast.crosstask.predict import same_answer
 from holdfast.crosstask.prompts import build
 from holdfast.crosstask.propagate import PROPAGATORS, Problem
 from holdfast.crosstask.retrieve import embed_texts
 from holdfast.crosstask.tasks import Item, Task
+from holdfast.crosstask.vote import Vote
 from holdfast.errors import HoldfastError
 from holdfast.prefix import Cost
 from holdfast.runs import RunDir, check_output, open_run, write_text
 from holdfast.stats import percentage
 
+_NEARLY_ALL, _ENOUGH = 0.95, 20
+"""One label for so many of at least so many inputs is suspicious."""
+_LITTLE_MASS = 0.01
+_LISTED = 20
+
 
 @dataclass(frozen=True)
 class Labelled:
-    """An input and its pseudo-label: where it came from, how sure it is, and who voted for what."""
+    """An input and its pseudo-label: where it came from, how sure it is, and who voted for what.
+
+    ``confidence``: the margin of the vote or of propagation; with one voter the label's probability among the labels, if it was scored;
+    None where nothing says how sure the label is.
+    """
 
     item: Item
     label: str
-    confidence: float
+    confidence: float | None
     method: str
     votes: dict[str, int]
 
@@ -75,9 +85,9 @@ def label(config: LabelConfig, lm: Any = None) -> dict[str, Any]:
     for source in grid.sources_of(task.name):
         runner.cells(source)
     run = open_run(config, "crosstask label", {"sources": grid.sources_of(task.name), "pool": len(pool), "asked": len(asked)})
-    kept, cost = ask(grid, runner, run, config)
+    kept, voters, cost = ask(grid, runner, run, config)
     labelled = kept + propagate(config, task, pool, kept)
-    return run.finish(_write(run, config, task, pool, labelled, cost, len(asked)))
+    return run.finish(_write(run, config, task, pool, labelled, voters, cost, len(asked)))
 
 
 def load_pool(config: LabelConfig) -> tuple[Task, tuple[Item, ...]]:
@@ -104,10 +114,15 @@ def load_pool(config: LabelConfig) -> tuple[Task, tuple[Item, ...]]:
     return task, pool
 
 
-def ask(grid: Grid, runner: Runner, run: RunDir, config: LabelConfig) -> tuple[list[Labelled], Cost]:
-    """Rounds of votes. The first asks with source examples alone; later ones add the nearest input already kept, about the rest only."""
+def ask(grid: Grid, runner: Runner, run: RunDir, config: LabelConfig) -> tuple[list[Labelled], list[Outcome], Cost]:
+    """Rounds of votes. The first asks with source examples alone; later ones add the nearest input already kept, about the rest only.
+
+    Returns:
+        The labels kept, what each voter said in each round, and the cost.
+    """
     ((name, target),) = grid.targets.items()
     kept: list[Labelled] = []
+    voters: list[Outcome] = []
     cost = Cost()
     for number in range(1, config.rounds + 1):
         known = {found.item.id for found in kept}
@@ -117,11 +132,13 @@ def ask(grid: Grid, runner: Runner, run: RunDir, config: LabelConfig) -> tuple[l
         examples = tuple(replace(found.item, answer=found.label) for found in kept) if number > 1 else ()
         asked = replace(target, items=open_items, test=len(open_items), in_task=examples)
         step = Grid(replace(grid.config, with_in_task=bool(examples)), grid.sources, {name: asked})
-        votes, spent = _vote(step, replace_grid(runner, step), run, number, asked)
-        new = [v for v in votes if v.confidence >= config.least_margin]
+        votes, outcomes, spent = _vote(step, replace_grid(runner, step), run, number, asked)
+        new = [v for v in votes if v.confidence is None or v.confidence >= config.least_margin]
         print(f"round {number}: asked about {len(open_items)}, kept {len(new)}", file=sys.stderr)
-        kept, cost = kept + new, cost + spent
-    return kept, cost
+        kept, voters, cost = kept + new, voters + outcomes, cost + spent
+    if any(found.confidence is None for found in kept):
+        print("note: one voter and no log-probs, so a label has no confidence and --least-margin keeps all of them", file=sys.stderr)
+    return kept, voters, cost
 
 
 def propagate(config: LabelConfig, task: Task, pool: Sequence[Item], kept: Sequence[Labelled]) -> list[Labelled]:
@@ -133,7 +150,7 @@ def propagate(config: LabelConfig, task: Task, pool: Sequence[Item], kept: Seque
     given, trust = np.full(len(pool), -1), np.ones(len(pool))
     for found in kept:
         given[place[found.item.id]] = labels.index(found.label)
-        trust[place[found.item.id]] = max(found.confidence, 1e-3)
+        trust[place[found.item.id]] = 1.0 if found.confidence is None else max(found.confidence, 1e-3)
     encode = encoder(config.encoder, config.embeddings)
     texts = embed_texts(task, pool, config.embed_text, window(config.encoder))
     vectors, _ = encode(texts, [])
@@ -152,7 +169,7 @@ def replace_grid(runner: Runner, grid: Grid) -> Runner:
     return Runner(grid, runner.lm if not runner.config.endpoint else None)
 
 
-def _vote(grid: Grid, runner: Runner, run: RunDir, number: int, target: Target) -> tuple[list[Labelled], Cost]:
+def _vote(grid: Grid, runner: Runner, run: RunDir, number: int, target: Target) -> tuple[list[Labelled], list[Outcome], Cost]:
     outcomes, cost = [], Cost()
     for place, source in enumerate(grid.sources_of(target.task.name)):
         file = run.path / "blocks" / f"{number}-{place:03d}.npz"
@@ -164,14 +181,23 @@ def _vote(grid: Grid, runner: Runner, run: RunDir, number: int, target: Target) 
         cost += block.cost
     _, votes = vote(outcomes, target, grid.config)
     method = "vote" if number == 1 else f"vote, round {number}"
-    return [
-        Labelled(item, v.label, v.margin, method, v.counts) for item, v in zip(target.items, votes, strict=True) if v.label is not None
-    ], cost
+    sure = _confidence(outcomes, votes)
+    found = zip(target.items, votes, sure, strict=True)
+    return [Labelled(item, v.label, c, method, v.counts) for item, v, c in found if v.label is not None], outcomes, cost
+
+
+def _confidence(outcomes: Sequence[Outcome], votes: Sequence[Vote]) -> Sequence[float | None]:
+    """The margin of each vote. One voter always agrees with itself, so there it is the probability of its label, if that was scored."""
+    if len(outcomes) > 1:
+        return [v.margin for v in votes]
+    scored = outcomes[0].confidence
+    return [None] * len(votes) if scored is None else scored.tolist()
 
 
 def _write(
-    run: RunDir, config: LabelConfig, task: Task, pool: Sequence[Item], labelled: Sequence[Labelled], cost: Cost, asked: int
-) -> dict[str, Any]:
+    run: RunDir, config: LabelConfig, task: Task, pool: Sequence[Item], labelled: Sequence[Labelled], voters: Sequence[Outcome], cost: Cost,
+    asked: int,
+) -> dict[str, Any]:  # fmt: skip
     order = {item.id: i for i, item in enumerate(pool)}
     ranked = sorted(labelled, key=lambda found: order[found.item.id])
     write_text(run.path / "labels.jsonl", "".join(json.dumps(_row(task, found), ensure_ascii=False) + "\n" for found in ranked))
@@ -181,16 +207,53 @@ def _write(
     summary: dict[str, Any] = {
         "command": "crosstask label", "target": task.name, "pool": len(pool), "asked_of_the_model": asked, "labelled": len(labelled),
         "abstained": len(left), "by_method": dict(Counter(f.method for f in labelled)), "labels": dict(Counter(f.label for f in labelled)),
-        "agreement_with_given_answers": _agreement(labelled, config.rule), "cost": vars(cost),
+        **_quality(voters), "agreement_with_given_answers": _agreement(labelled, config.rule), "cost": vars(cost),
         "labels_path": str(run.path / "labels.jsonl"),
     }  # fmt: skip
+    summary["warnings"] = _warnings(summary)
+    for warning in summary["warnings"]:
+        print(f"warning: {warning}", file=sys.stderr)
     if not config.json:
-        print(f"{task.name}: {len(labelled)} of {len(pool)} inputs labelled {summary['by_method']}, {len(left)} left without a label")
-        for method, found in summary["agreement_with_given_answers"].items():
-            interval = f"{found['value']:.1f} % [{found['low']:.1f}, {found['high']:.1f}]"
-            print(f"  {method}: {interval} agree with the pool's own answers ({found['count']})")
-        print(f"  {summary['labels_path']}")
+        print("\n".join(_lines(summary)))
     return summary
+
+
+def _quality(voters: Sequence[Outcome]) -> dict[str, Any]:
+    """Over all answers of all voters: the share that are a label at all, and the mean probability of the label space, if it was scored."""
+    valid = np.concatenate([outcome.valid for outcome in voters])
+    scored = [outcome.mass for outcome in voters if outcome.mass is not None]
+    mass = float(np.concatenate(scored).mean()) if scored else None
+    return {"validity": share(int(valid.sum()), len(valid)), "mass": mass}
+
+
+def _warnings(summary: dict[str, Any]) -> list[str]:
+    """Why the labels may be worth little."""
+    made = []
+    label, most = max(summary["labels"].items(), key=lambda pair: pair[1], default=("", 0))
+    if summary["labelled"] >= _ENOUGH and most >= _NEARLY_ALL * summary["labelled"]:
+        made.append(f"{most} of the {summary['labelled']} labels are '{label}': the model may say so whatever the input is")
+    if summary["mass"] is not None and summary["mass"] < _LITTLE_MASS:
+        made.append(
+            f"the labels have a mean probability mass of {summary['mass']:.2g}: the model would say something else, and what it "
+            "ranks first among the labels may mean little"
+        )
+    return made
+
+
+def _lines(summary: dict[str, Any]) -> list[str]:
+    """The summary as text."""
+    named, labelled, left = summary["target"], summary["labelled"], summary["abstained"]
+    lines = [f"{named}: {labelled} of {summary['pool']} inputs labelled {summary['by_method']}, {left} left without a label"]
+    counts = sorted(summary["labels"].items(), key=lambda pair: -pair[1])
+    more = f", and {len(counts) - _LISTED} more" if len(counts) > _LISTED else ""
+    if counts:
+        lines.append("  labels: " + ", ".join(f"{label} {count}" for label, count in counts[:_LISTED]) + more)
+    mass = "" if summary["mass"] is None else f"; mean mass of the labels {summary['mass']:.2g}"
+    lines.append(f"  {summary['validity']['value']:.1f} % of the answers are valid{mass}")
+    for method, found in summary["agreement_with_given_answers"].items():
+        interval = f"{found['value']:.1f} % [{found['low']:.1f}, {found['high']:.1f}]"
+        lines.append(f"  {method}: {interval} agree with the pool's own answers ({found['count']})")
+    return [*lines, f"  {summary['labels_path']}"]
 
 
 def _row(task: Task, found: Labelled) -> dict[str, Any]:
@@ -198,7 +261,7 @@ def _row(task: Task, found: Labelled) -> dict[str, Any]:
     response = (task.answer_prefix + found.label).lstrip() if task.answer_prefix.isspace() else task.answer_prefix + found.label
     return {
         "id": found.item.id, "prompt": prompt, "response": response, "fields": found.item.fields, "answer": found.label,
-        "confidence": round(found.confidence, 4), "method": found.method, "votes": found.votes,
+        "confidence": None if found.confidence is None else round(found.confidence, 4), "method": found.method, "votes": found.votes,
     }  # fmt: skip
 
 
@@ -222,6 +285,7 @@ def _asked(pool: tuple[Item, ...], config: LabelConfig) -> tuple[Item, ...]:
 def _grid(config: LabelConfig, task: Task, asked: tuple[Item, ...]) -> Grid:
     shared = {f.name: getattr(config, f.name) for f in fields(PromptingConfig) if f.name != "limit"}
     grid = load_grid(CrossTaskConfig(**shared, in_task_retriever="similar"), {task.name: Target(task, asked, len(asked))})
+    check_apart(grid.sources, {task.name: (task, task.test)})  # by which what is trained on these labels will be judged
     return grid
 
 

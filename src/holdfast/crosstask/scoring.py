@@ -32,6 +32,8 @@ class Reader:
             raise HoldfastError("--template chat, but the tokenizer has no chat template", hint="use --template plain")
         self.tokenizer, self.template = tokenizer, template
         self._labels: dict[tuple[str, tuple[str, ...]], tuple[int, tuple[Ids, ...]]] = {}
+        self._beginnings: dict[str, frozenset[str]] = {}
+        self._texts: dict[int, str] = {}
 
     def written(self, prompt: str) -> str:
         """The prompt with BOS or inside the chat template: exactly what the model is given."""
@@ -52,6 +54,23 @@ class Reader:
     def answers(self, task: Task) -> tuple[str, ...]:
         """The labels as they are written behind a prompt. A chat answer starts a message, so it has no space before it."""
         return tuple((task.answer_prefix if self.template == "plain" else "") + label for label in task.labels or ())
+
+    def beginnings(self, task: Task) -> frozenset[str]:
+        """Texts of tokens that begin a label in capitals or not and with a space before it or not; parts of one letter are left out."""
+        if task.answer_prefix.strip():
+            return frozenset()  # the model would say the prefix first
+        if task.name not in self._beginnings:
+            forms = [form for label in task.labels or () for form in _spellings(label) for _ in range(2)]
+            ids = self.ids([" " * (i % 2) + form for i, form in enumerate(forms)])
+            pieces = [(form, self.text(own[0])) for form, own in zip(forms, ids, strict=True) if own]
+            self._beginnings[task.name] = frozenset(p for form, p in pieces if p == form or (len(p) > 1 and form.startswith(p)))
+        return self._beginnings[task.name]
+
+    def text(self, token: int) -> str:
+        """What a token says, without the space before it."""
+        if token not in self._texts:
+            self._texts[token] = str(self.tokenizer.decode([token])).strip()
+        return self._texts[token]
 
     def continuations(self, prompt: str, answers: tuple[str, ...], *, whole: bool = False) -> tuple[int, tuple[Ids, ...]]:
         """How many tokens of the written prompt stay, and the ids of each answer behind them.
@@ -75,8 +94,8 @@ class Reader:
 @dataclass
 class CellScores:
     """What the model thinks of the labels in one cell. ``sums`` [I, Y] nats; ``lengths`` [I, Y] tokens; ``begins`` [I] whether the most
-    probable next token begins a label; ``mass`` [I] the probability of the label space; ``entropy`` [I] of the next token, nats.
-    ``empty`` [I, Y]: as ``sums``, for the content-free input, or no rows.
+    probable next token begins a label, in capitals or not; ``mass`` [I] the probability of the label space; ``entropy`` [I] of the next
+    token, nats. ``empty`` [I, Y]: as ``sums``, for the content-free input, or no rows.
     """
 
     sums: npt.NDArray[np.float64]
@@ -148,24 +167,35 @@ class Batch:
         found, at = [], 0
         for cell in self.cells:
             inputs, empty = len(cell.prompts), len(cell.empty)
-            part = slice(at, at + inputs)
-            found.append(_cell_scores(self.requests[part], answers[part], answers[at + inputs : at + inputs + empty]))
+            requests, part = self.requests[at : at + inputs], answers[at : at + inputs]
+            names = self.reader.beginnings(self.tasks[cell.target])
+            begins = [
+                answer.top in {c[0] for c in request.continuations} or self.reader.text(answer.top) in names
+                for request, answer in zip(requests, part, strict=True)
+            ]
+            found.append(_cell_scores(requests, part, begins, answers[at + inputs : at + inputs + empty]))
             at += inputs + empty
         return found
 
 
-def _cell_scores(requests: Sequence[Any], answers: Sequence[Any], empty: Sequence[Any]) -> CellScores:
+def _cell_scores(requests: Sequence[Any], answers: Sequence[Any], begins: Sequence[bool], empty: Sequence[Any]) -> CellScores:
     sums = np.array([answer.total for answer in answers])
     roots = [_roots(request.continuations) for request in requests]
     mass = [min(1.0, float(np.exp(row[root]).sum())) for row, root in zip(sums, roots)]
     return CellScores(
         sums,
         np.array([[len(c) for c in request.continuations] for request in requests], np.int64),
-        np.array([answer.top in {c[0] for c in request.continuations} for request, answer in zip(requests, answers)]),
+        np.array(begins),
         np.array(mass),
         np.array([answer.entropy for answer in answers]),
         np.array([answer.total for answer in empty]).reshape(len(empty), sums.shape[1]),
     )
+
+
+def _spellings(label: str) -> list[str]:
+    """A label in small letters and in capitals. A small "a" is an article, not the label A."""
+    forms = dict.fromkeys((label, label.lower(), label.upper(), label.capitalize(), label.title()))
+    return [form for form in forms if form != "a" or label == "a"]
 
 
 def _roots(labels: Sequence[Ids]) -> list[int]:

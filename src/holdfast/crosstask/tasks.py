@@ -34,6 +34,13 @@ class Item:
     answer: str | None
     where: str
     split: str | None = None
+    columns: dict[str, str] | None = None
+    """What the fields were written from, where they hold a finished prompt."""
+
+    @property
+    def written_of(self) -> dict[str, str]:
+        """The values that the input is made of."""
+        return self.columns or self.fields
 
 
 @dataclass(frozen=True)

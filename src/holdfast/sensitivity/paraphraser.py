@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from holdfast import servers
 from holdfast.errors import HoldfastError
 from holdfast.sensitivity.variants.wording import Ask
@@ -27,7 +29,10 @@ def _loaded(name: str, trust_remote_code: bool) -> Ask:
         room = lm.context - len(lm.tokenizer(prompt, add_special_tokens=False)["input_ids"])
         if room < 1:
             raise HoldfastError(f"{name}: a text to paraphrase does not fit into its context of {lm.context} tokens")
-        return lm.generate([prompt], max_new_tokens=min(_LONGEST, room))[0]
+        most = min(_LONGEST, room)
+        answer = lm.generate([prompt], max_new_tokens=most)[0]
+        cut = len(lm.tokenizer(answer, add_special_tokens=False)["input_ids"]) >= most
+        return _without_last_line(answer) if cut else answer
 
     return ask
 
@@ -44,8 +49,22 @@ def _served(address: str) -> Ask:
         request = {"model": model, "messages": [{"role": "user", "content": instruction}], "temperature": 0, "max_tokens": _LONGEST}
         answer = client.post("/chat/completions", request)
         try:
-            return str(answer["choices"][0]["message"]["content"])
-        except (KeyError, IndexError, TypeError) as error:
+            choice = answer["choices"][0]
+            text = _text(choice["message"].get("content"))
+        except (KeyError, IndexError, TypeError, AttributeError) as error:
             raise HoldfastError(f"{base}: not the answer of a chat completions server") from error
+        return _without_last_line(text) if choice.get("finish_reason") == "length" else text
 
     return ask
+
+
+def _text(content: Any) -> str:
+    """The text of a message. Null is a refusal, or nothing but thoughts; a list has its text in parts."""
+    if isinstance(content, list):
+        return "\n".join(str(part["text"]) for part in content if part.get("type") == "text")
+    return content if isinstance(content, str) else ""
+
+
+def _without_last_line(answer: str) -> str:
+    """An answer that was cut off in the middle of a line, which is no whole rewriting."""
+    return answer.rpartition("\n")[0]

@@ -16,12 +16,11 @@ from holdfast.config import SensitivityConfig, VariantConfig
 from holdfast.errors import HoldfastError, redacted
 from holdfast.sensitivity import variants
 from holdfast.sensitivity.prompts import Renderer
-from holdfast.sensitivity.sets import ORIGINAL, PromptSet, Skipped, digest, load_sets, read_rows, usable
+from holdfast.sensitivity.sets import ALL, MIXTURE, ORIGINAL, PromptSet, Skipped, digest, load_sets, read_rows, usable
 from holdfast.sensitivity.variants import wording
 from holdfast.sensitivity.variants.items import Item
 from holdfast.sensitivity.variants.make import Accept, Generator, Report, extend
 
-ALL, MIXTURE = "all", "mixture"
 _PAPER_KINDS, _PAPER_VARIANTS, _PAPER_MIXTURE = ("spelling", "templates"), 20, 7
 
 Views = dict[str, tuple[int, ...]]
@@ -109,7 +108,14 @@ def _extended(
     clash = set(generators) & set(s.kinds)
     if clash:
         raise HoldfastError(f"set '{s.set_id}' has variants of kind '{min(clash)}' already", hint="leave that kind out of --variants")
-    made = extend(item, {v.prompt for v in s.variants}, generators, per_kind, seed, report, accept)
+    made = tuple(extend(item, {v.prompt for v in s.variants}, generators, per_kind, seed, report, accept))
+    names = {v.variant_id for v in made}
+    for v in s.variants:
+        if v.variant_id in names:
+            raise HoldfastError(
+                f"{v.where}: variant_id '{v.variant_id}' of set '{s.set_id}' is the name of a variant that --variants makes",
+                hint="give the variant of the file another variant_id",
+            )
     return PromptSet(s.set_id, (*s.variants, *made))
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -18,6 +19,9 @@ from holdfast import pocket
 from holdfast.errors import HoldfastError, from_json, whole_text
 
 ORIGINAL = "original"
+ALL, MIXTURE = "all", "mixture"
+"""Views over several kinds: no kind may have these names (see ``planning``)."""
+_STDERR = "_stderr"
 
 
 @dataclass(frozen=True)
@@ -76,9 +80,11 @@ def load_sets(source: str, limit: int | None = None) -> list[PromptSet]:
     """
     sets: dict[str, list[Variant]] = {}
     seen: dict[tuple[str, str], str] = {}
+    origins: dict[str, tuple[int, bool]] = {}
     for number, row in enumerate(read_rows(source), 1):
         where = f"{source}, row {number}"
         for set_id, variant in _variants(row, number, where):
+            _check_origin(set_id, origins.setdefault(set_id, (number, isinstance(row, list))), (number, isinstance(row, list)), where)
             if (set_id, variant.variant_id) in seen:
                 raise HoldfastError(
                     f"{where}: variant '{variant.variant_id}' of set '{set_id}' is there twice "
@@ -177,6 +183,16 @@ def _read_json(source: str, text: str) -> list[Any]:
     return rows
 
 
+def _check_origin(set_id: str, first: tuple[int, bool], own: tuple[int, bool], where: str) -> None:
+    """A list of prompts is a whole set: a row of another set that happens to have its name must not join it."""
+    if first != own and (first[1] or own[1]):
+        a_list = f"a list here is the set '{set_id}', which is there already (row {first[0]})"
+        raise HoldfastError(
+            f"{where}: " + (a_list if own[1] else f"the set '{set_id}' is the list of row {first[0]}"),
+            hint="give the set of the other rows another set_id",
+        )
+
+
 def _variants(row: Any, number: int, where: str) -> Iterator[tuple[str, Variant]]:
     if isinstance(row, list) and row and all(isinstance(prompt, str) for prompt in row):
         for i, prompt in enumerate(row):
@@ -188,26 +204,43 @@ def _variants(row: Any, number: int, where: str) -> Iterator[tuple[str, Variant]
             f"{where}: a row has set_id, variant_id, kind and prompt, or is a list of prompts; found {found}",
             hint="to make variants of single prompts, give them as --prompts with --variants",
         )
+    if row["set_id"] is None:
+        raise HoldfastError(f"{where}: 'set_id' is null", hint="rows of one set have the same set_id")
+    row = {key: value for key, value in row.items() if value is not None}
     meta, target = row.get("meta") or {}, row.get("target")
     if not isinstance(meta, dict):
         raise HoldfastError(f"{where}: 'meta' must be an object, not {type(meta).__name__}")
-    options, seed = meta.get("options"), row.get("seed") or 0
-    if not isinstance(seed, int):
-        raise HoldfastError(f"{where}: 'seed' is {seed!r}, not a whole number")
+    options = meta.get("options")
     if target is not None and isinstance(options, dict) and str(target) not in options:
         raise HoldfastError(f"{where}: the target {target!r} is none of the options {', '.join(options)}")
     yield (
         str(row["set_id"]),
         Variant(
             str(row.get("variant_id", number)),
-            str(row.get("kind", "given")),
-            _prompt(row["prompt"], where),
-            seed,
+            _kind(str(row.get("kind", "given")), where),
+            _prompt(row.get("prompt"), where),
+            _seed(row.get("seed", 0), where),
             None if target is None else str(target),
             meta,
             where,
         ),
     )
+
+
+def _kind(kind: str, where: str) -> str:
+    """Results are filed under the kind, beside ``all`` and ``mixture``; the harness files add ``_stderr`` to every name."""
+    if kind in (ALL, MIXTURE) or kind.endswith(_STDERR):
+        raise HoldfastError(
+            f"{where}: the kind '{kind}' is a name of the results, which it would replace",
+            hint=f"call the kind something else; {ALL}, {MIXTURE} and names that end in {_STDERR} are taken",
+        )
+    return kind
+
+
+def _seed(value: Any, where: str) -> int:
+    if not re.fullmatch(r"-?\d{1,18}(\.0)?", str(value)):
+        raise HoldfastError(f"{where}: 'seed' must be a whole number, not {value!r}")
+    return int(str(value).removesuffix(".0"))
 
 
 def _prompt(value: Any, where: str) -> str:

@@ -192,13 +192,14 @@ def _cross_task_config(measure: Measure, model: str, output: Path, split: str) -
 
 def _check_cross_task(measure: Measure) -> None:
     from holdfast.crosstask.grid import load_grid
+    from holdfast.crosstask.overlap import Inputs
 
     dev, test = (load_grid(_cross_task_config(measure, "", Path(), split)).targets.values() for split in ("dev", "test"))
-    seen = {target.task.content(item) for target in dev for item in target.items}
-    shared = [item for target in test for item in target.items if target.task.content(item) in seen]
+    seen, asked = ([Inputs(target.task, target.items) for target in part] for part in (dev, test))
+    shared = [pair for theirs in asked for ours in seen for pair in ours.shared(theirs)[0]]
     if shared:
         raise HoldfastError(
-            f"measure: crosstask_accuracy: dev and test share {len(shared)} items; the first: {shared[0].where}",
+            f"measure: crosstask_accuracy: dev and test share {len(shared)} items; the first: {shared[0][1].where} is {shared[0][0].where}",
             hint="name other target tasks for one of them",
         )
 

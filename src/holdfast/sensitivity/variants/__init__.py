@@ -7,11 +7,12 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from holdfast.errors import HoldfastError
+from holdfast.sensitivity.variants.contractions import contractions
 from holdfast.sensitivity.variants.items import Item, load_items
 from holdfast.sensitivity.variants.make import Generator, Report, extend, make
 from holdfast.sensitivity.variants.options import option_order
 from holdfast.sensitivity.variants.spelling import spelling
-from holdfast.sensitivity.variants.surface import casing, contractions, punctuation
+from holdfast.sensitivity.variants.surface import casing, punctuation
 from holdfast.sensitivity.variants.templates import grammar, templates
 from holdfast.sensitivity.variants.wording import POCKET_SYNONYMS, synonyms
 

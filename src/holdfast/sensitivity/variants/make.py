@@ -34,6 +34,8 @@ class Report:
     unchanged: dict[str, int] = field(default_factory=dict)
     repeated: dict[str, int] = field(default_factory=dict)
     lost_protected: dict[str, int] = field(default_factory=dict)
+    no_variant: dict[str, int] = field(default_factory=dict)
+    """Pieces of a paraphraser's answers that are no paraphrase: thoughts, remarks, program text."""
     other_meaning: dict[str, int] = field(default_factory=dict)
     short: dict[str, int] = field(default_factory=dict)
     """Items that got fewer variants of this kind than asked for."""
@@ -83,6 +85,9 @@ def extend(
                 asked, prompt, meta = next(source)
             except StopIteration:
                 break
+            if "no_variant" in meta:
+                report.no_variant[kind] = report.no_variant.get(kind, 0) + 1
+                continue
             if _refused(kind, original, prompt, taken, report, accept.get(kind)):
                 continue
             taken.add(prompt)

@@ -1,25 +1,72 @@
-"""Options in another order. The letter of the right option moves along."""
+"""Options in another order. The letter of the right option moves along.
+
+Options that speak of the others ("None of the above") keep their place at the end; where one names others by letter or place
+("Both A and B", "the first two"), or the question does, another order would be another question, and there is none.
+"""
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from random import Random
 from typing import Any
 
-from holdfast.sensitivity.variants.items import Item
+from holdfast.sensitivity.variants.items import LETTERS, Item
+
+_OF_ALL = re.compile(
+    r"""^\W*(?: (?:all|none|both|neither|either|any|some|two|three|more\ than\ one|one\ or\ more)
+              \ (?:of|from)\ (?:the\ )?(?:above|these|those|them|others?|options|choices|answers|statements|two|three|given|listed)\b .*
+           | (?:all|none|both|neither)\W* | .*\b(?:the|of)\ (?:above|below)\b.*
+           | .*\babove\ (?:options|choices|answers|statements)\b.* )$""",
+    re.VERBOSE | re.IGNORECASE,
+)
+_OTHER_PLACES = re.compile(
+    r"""\b(?:previous|preceding|following|other|first|last|second|third|fourth)\ (?:\w+\ )?(?:options?|choices?|answers?|statements?)\b
+      | \bthe\ (?:first|last|other)\ (?:two|three|ones?)\b
+      | \b(?:options?|choices?|answers?)\ (?:before|after|above|below|\d) """,
+    re.VERBOSE | re.IGNORECASE,
+)
 
 
 def option_order(item: Item, rng: Random) -> Iterator[tuple[Item, str, dict[str, Any]]]:
     """Distinct drawn orders of the options, the given order left out. Items without options have none."""
-    count = len(item.choices)
-    seen = {tuple(range(count))}
-    while len(seen) < math.factorial(count):
-        order = tuple(rng.sample(range(count), count))
+    free = _free(item)
+    pinned = tuple(range(free, len(item.choices)))
+    seen = {tuple(range(len(item.choices)))}
+    while len(seen) < math.factorial(free):
+        order = (*rng.sample(range(free), free), *pinned)
         if order in seen:
             continue
         seen.add(order)
         answer = None if item.answer is None else order.index(item.answer)
         made = replace(item, choices=tuple(item.choices[i] for i in order), answer=answer)
         yield made, made.prompt(), {"order": list(order)}
+
+
+def _free(item: Item) -> int:
+    """How many options, from the first, may change places."""
+    letters = LETTERS[: len(item.choices)]
+    if not letters:
+        return 0
+    if any(_names_others(choice, letters) for choice in item.choices) or _option_named(item.question, letters):
+        return 0
+    last = [_OF_ALL.match(choice) is not None for choice in item.choices]
+    free = last.index(True) if True in last else len(last)
+    return free if all(last[free:]) else 0
+
+
+def _names_others(choice: str, letters: str) -> bool:
+    """Whether an option names others by their letters or places. A letter alone is an answer such as a blood group."""
+    one = rf"\(?[{letters}]\)?"
+    lists = rf"(?<!\w){one}(?:,\s*{one})*,?\s+(?:and|or|nor|&)\s+{one}(?!\w)|(?<!\w){one}\s*&\s*{one}(?!\w)"
+    by_letter = rf"{lists}|^\W*(?:only\s+{one}|{one}\s+only|(?:both|neither|either|not)\s+{one})\W*$|\bneither\s+{one}\s+nor\b"
+    small = letters.lower()
+    by_letter += rf"|\b(?i:both|neither|either)\s+\(?[{small}]\)?\s+(?:and|or|nor)\s+\(?[{small}]\)?(?!\w)"
+    by_letter += rf"|^\W*\(?[{small}]\)?\s+(?:and|or|nor|&)\s+\(?[{small}]\)?\W*$"
+    return re.search(by_letter, choice) is not None or _OTHER_PLACES.search(choice) is not None or _option_named(choice, letters)
+
+
+def _option_named(text: str, letters: str) -> bool:
+    return re.search(rf"\b(?i:options?|choices?|answers?) \(?[{letters}]\)?(?!\w)", text) is not None

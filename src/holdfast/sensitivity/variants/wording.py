@@ -5,7 +5,6 @@ A paraphrase that lost something protected (a number, a placeholder, code, the r
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from random import Random
 from typing import Any
@@ -13,7 +12,8 @@ from typing import Any
 from holdfast.errors import HoldfastError
 from holdfast.sensitivity.sets import read_rows
 from holdfast.sensitivity.variants.items import Item
-from holdfast.sensitivity.variants.protect import free_words, protected_spans
+from holdfast.sensitivity.variants.protect import free_words, holds, protected_spans
+from holdfast.sensitivity.variants.rewritings import is_remark, read_answer, without_thoughts
 
 Made = Iterator[tuple[Item, str, dict[str, Any]]]
 Ask = Callable[[str], str]
@@ -22,17 +22,12 @@ Similarity = Callable[[Sequence[str], Sequence[str]], list[float]]
 """Two lists of texts -> cosine of the meaning of each pair."""
 
 POCKET_SYNONYMS: dict[str, tuple[str, ...]] = {
-    "find": ("look for", "name"), "write": ("give", "name"), "give": ("write", "name"), "name": ("give", "write"), "tell": ("show",),
-    "largest": ("biggest", "highest"), "larger": ("bigger", "higher"), "smallest": ("lowest",), "small": ("little",), "big": ("large",),
-    "list": ("row",), "word": ("term",), "words": ("terms",), "number": ("figure",), "numbers": ("figures",), "thing": ("object",),
-    "place": ("spot",), "person": ("one",), "text": ("passage",), "passage": ("text",), "topic": ("subject", "theme"),
-    "sentiment": ("feeling", "mood"), "category": ("group", "class"), "opposite": ("reverse",), "sum": ("total",), "order": ("sequence",),
-    "sort": ("order",), "reverse": ("turn around",), "drop": ("leave out", "remove"), "count": ("number",), "plus": ("and",),
-    "first": ("leading",), "colour": ("shade",), "many": ("much",), "please": ("kindly",), "could": ("can", "would"), "which": ("what",),
-    "read": ("see",), "question": ("query",), "now": ("next",), "odd": ("different",), "add": ("sum",), "here": ("below",),
-    "without": ("minus",), "kind": ("sort",), "happy": ("glad",), "sad": ("unhappy",),
+    "find": ("look for",), "largest": ("biggest",), "larger": ("bigger",), "biggest": ("largest",), "bigger": ("larger",),
+    "big": ("large",), "words": ("terms",), "text": ("passage",), "passage": ("text",), "topic": ("subject", "theme"),
+    "colour": ("shade",), "sum": ("total",), "sentiment": ("feeling", "mood"), "category": ("group", "class"),
+    "opposite": ("reverse",), "please": ("kindly",), "begin": ("start",), "could": ("can",), "happy": ("glad",), "sad": ("unhappy",),
 }  # fmt: skip
-"""Word-level synonyms for the language of `pocket`, of our own making. Rough: they keep the intent, not always the grammar."""
+"""Word-level synonyms for the language of `pocket`, of our own making: few, and only such as mean the same as noun and as verb."""
 
 
 def synonyms(table: Mapping[str, Sequence[str]]) -> Callable[[Item, Random], Made]:
@@ -69,8 +64,12 @@ def paraphrases_from(path: str) -> Callable[[Item, Random], Made]:
         known.setdefault(str(key), []).extend(texts)
 
     def generate(item: Item, rng: Random) -> Made:
-        for text in known.get(item.item_id, known.get(item.question, [])):
-            yield from _checked(item, text, {"source": path})
+        for written in known.get(item.item_id, known.get(item.question, [])):
+            text, _ = without_thoughts(written, item.question)
+            if is_remark(text.strip(), item.question):
+                yield _no_variant(item, written)
+            else:
+                yield from _checked(item, text, {"source": path})
 
     return generate
 
@@ -79,11 +78,12 @@ def paraphrases_by(ask: Ask, name: str, count: int) -> Callable[[Item, Random], 
     """A generator that asks a model for ``count`` paraphrases at once. ``name`` of the model is recorded."""
 
     def generate(item: Item, rng: Random) -> Made:
-        answer = ask(PARAPHRASE_INSTRUCTION.format(count=count) + item.question)
-        for line in answer.splitlines():
-            text = re.sub(r"^\s*(?:\d+[.):]|[-*\u2022])\s*", "", line).strip().strip('"')
-            if text:
-                yield from _checked(item, text, {"model": name})
+        written = read_answer(ask(PARAPHRASE_INSTRUCTION.format(count=count) + item.question), item.question)
+        for text in written.texts:
+            yield from _checked(item, text, {"model": name})
+        for text in written.left_out:
+            lost = [] if is_remark(text, item.question) else _lost(item, text)  # a stray line is counted as what is wrong with it
+            yield (item, "", {"lost": lost}) if lost else _no_variant(item, text)
 
     return generate
 
@@ -118,8 +118,17 @@ def sentence_similarity(model: str) -> Similarity:
     return similar
 
 
+def _no_variant(item: Item, text: str) -> tuple[Item, str, dict[str, Any]]:
+    """Something in an answer that is no rewriting: counted, not used."""
+    return item, "", {"no_variant": text}
+
+
+def _lost(item: Item, text: str) -> list[str]:
+    pieces = [item.question[a:b] for a, b in protected_spans(item.question, [item.gold] if item.gold else [])]
+    return [piece for piece in pieces if not holds(text, piece)]
+
+
 def _checked(item: Item, text: str, meta: dict[str, Any]) -> Made:
-    keep = [item.gold] if item.gold else []
-    lost = [item.question[a:b] for a, b in protected_spans(item.question, keep) if item.question[a:b].lower() not in text.lower()]
+    lost = _lost(item, text)
     made = item.asking(text)
     yield made, "" if lost else made.prompt(), meta | ({"lost": lost} if lost else {})
