@@ -197,7 +197,7 @@ def test_ifeval_at_every_level(shared: Path, tmp_path: Path) -> None:
     rows = [json.loads(line) for line in (tmp_path / "run" / "rows.jsonl").read_text().splitlines()]
     followed = [v for row in rows for v in row["scores"][levels[2]]]
     assert scores[levels[2]]["value"] == pytest.approx(np.mean(followed))
-    assert scores[levels[2]]["n"] == len(followed) > 10 == scores[levels[0]]["n"]
+    assert scores[levels[2]]["values"] == len(followed) > 10 == scores[levels[0]]["n"] == scores[levels[2]]["n"]
     assert scores["words"]["value"] == pytest.approx(np.mean([len(row["answer"].split()) for row in rows]))
     assert summary["benchmarks"]["ifeval"]["metric"] == levels[2]
     assert json.loads((tmp_path / "run" / "lm-eval" / "results.json").read_text())["results"]["ifeval"][levels[2]] == pytest.approx(

@@ -75,7 +75,7 @@ def test_grades_of_both_turns(data: Path, tmp_path: Path) -> None:
     assert scores["rating_turn_1"]["value"] == 8.5
     assert scores["rating_turn_2"]["value"] == 4
     assert scores["rating"]["value"] == pytest.approx((3 * 8.5 + 2 * 4) / 5)
-    assert scores["rating"]["n"] == 5
+    assert (scores["rating"]["n"], scores["rating"]["values"]) == (3, 5)
     assert summary["averages"]["mean"] == pytest.approx(10 * scores["rating"]["value"])
     assert sum("Right: five." in prompt for prompt in judge.asked) == 2
     kept = tmp_path / "run" / "mt_bench" / "model_judgment" / "stand-in_single.jsonl"
@@ -88,7 +88,7 @@ def test_a_judge_with_faults_is_asked_again(data: Path, tmp_path: Path) -> None:
     faults = {1: "429", 3: "drop", 5: "slow", 7: "half", 9: "503"}
     with judging(lambda _: "[[6]]", faults.get) as judge:
         summary = run(config("mt_bench", data, tmp_path / "run", judge, judge_concurrency=1))
-    assert summary["scores"]["mt_bench"]["rating"] == {"value": 6.0, "low": 6.0, "high": 6.0, "n": 5}
+    assert summary["scores"]["mt_bench"]["rating"] == {"value": 6.0, "low": 6.0, "high": 6.0, "n": 3, "values": 5}
     assert judge.requests == 10
 
 
@@ -106,7 +106,7 @@ def test_a_judge_may_come_later_and_another_one_grades_anew(data: Path, tmp_path
 def test_nonsense_is_counted_and_left_out(data: Path, tmp_path: Path) -> None:
     with judging(lambda prompt: "I like birds." if "bird" in prompt else "[[5]]") as judge:
         summary = run(config("mt_bench", data, tmp_path / "run", judge))
-    assert summary["scores"]["mt_bench"]["rating"]["n"] == 4
+    assert summary["scores"]["mt_bench"]["rating"]["values"] == 4
     assert summary["notes"] == ["mt_bench: 1 of 3 questions have a verdict that could not be read; it is not counted"]
 
 
@@ -122,7 +122,7 @@ def test_a_judge_that_dies_half_way(data: Path, tmp_path: Path) -> None:
     with judging(lambda _: "[[7]]", port=port) as judge:
         summary = run(config("mt_bench", data, tmp_path / "run", judge, judge_concurrency=1, judge_retries=0))
         assert sum(judge.asked.values()) == 2
-    assert summary["scores"]["mt_bench"]["rating"]["n"] == 5
+    assert summary["scores"]["mt_bench"]["rating"]["values"] == 5
     assert (tmp_path / "run" / "mt_bench" / "model_answer" / "pocket.jsonl").read_text() == answers
 
 

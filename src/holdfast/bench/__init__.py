@@ -28,15 +28,25 @@ def compare(config: BenchCompareConfig) -> dict[str, Any]:
     return compare(config)
 
 
-def check_tasks(tasks: list[str], *, data_dir: str | None = None) -> None:
+def check_tasks(
+    tasks: list[str],
+    *,
+    data_dir: str | None = None,
+    limit: int | None = None,
+    halves: bool = False,
+    higher_is_better: bool | None = None,
+) -> None:
     """Everything about tasks that ``harness_scores`` could fail at, but for the model.
 
+    Args:
+        halves: also that there are items for both halves, and that more is better or not as the tasks say.
+
     Raises:
-        HoldfastError: unknown task, missing extra or data.
+        HoldfastError: unknown task, missing extra or data, or a task that cannot be scored here.
     """
     from holdfast.bench.harness import check_tasks
 
-    check_tasks(tasks, data_dir=data_dir)
+    check_tasks(tasks, data_dir=data_dir, limit=limit, halves=halves, higher_is_better=higher_is_better)
 
 
 def harness_scores(
@@ -51,8 +61,9 @@ def harness_scores(
         limit: items per task.
 
     Returns:
-        ``{task: {"value", "metric", "items"}}``: items in a fixed order, so that two models can be paired; their mean is the value.
-        For ``ifeval`` an item is an instruction, elsewhere a question.
+        ``{task: {"value", "metric", "items", "halves"}}``: the harness's value; a number per item, in a fixed order so that two
+        models can be paired, whose mean is the value, or None where the task takes no mean; and value and items of the even items and
+        of the odd ones. What belongs to one item, such as the instructions of an item of ``ifeval``, stays together.
 
     Raises:
         HoldfastError: unknown task, missing extra or data.

@@ -2,17 +2,21 @@
 
 Per item x_i = b_i - a_i. Interval: bootstrap over items. p: exact McNemar where all x_i are -1, 0 or 1, else sign flips. An item of IFEval
 holds several instructions: x_i is the change of their sum times n / (instructions in all), so that the mean is the change of the score.
+What is no mean is made of drawn items by the harness's aggregation: items in pairs for the interval, the two answers of an item swapped
+between the runs for p.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from holdfast.bench import aggregation as ag
 from holdfast.bench.items import main_metric
 from holdfast.bench.suites import Pin
 from holdfast.config import BenchCompareConfig
@@ -21,13 +25,17 @@ from holdfast.runs import check_output, open_run, read_json
 from holdfast.sensitivity.comparison import is_number, read_lines
 
 Row = dict[str, Any]
+Summaries = tuple[dict[str, Any], dict[str, Any]]
+_PAIRS = ("mcc", "f1", "brier_score", "word_perplexity", "byte_perplexity", "bits_per_byte", "likelihood")
+"""Metrics of the harness whose items are pairs, which older versions of ``bench run`` averaged."""
 
 
 def compare(config: BenchCompareConfig) -> dict[str, Any]:
     """Compare run B with run A.
 
     Returns:
-        ``{"benchmarks": {name: {"metric", "a", "b", "difference", "low", "high", "p", "items"}}}``
+        ``{"benchmarks": {name: {"metric", "a", "b", "difference", "low", "high", "p", "items"}}}``; without a test, ``p`` is None and
+        ``no_test`` says why
 
     Raises:
         HoldfastError: no finished bench runs, or runs over different benchmarks, items, task versions or shots.
@@ -38,9 +46,9 @@ def compare(config: BenchCompareConfig) -> dict[str, Any]:
         raise HoldfastError(f"other benchmarks: {', '.join(names[0])} in {config.run_a}, {', '.join(names[1])} in {config.run_b}")
     found: dict[str, Any] = {}
     for name in names[0]:
-        a, b = (sorted((r for r in rows if r["benchmark"] == name), key=_key) for _, rows in runs)
+        a, b = (sorted((r for r in rows if name in _benchmarks(r)), key=_key) for _, rows in runs)
         _same(name, a, b)
-        found[name] = _compared(name, runs[0][0]["benchmarks"][name]["metric"], a, b, config)
+        found[name] = _compared(name, (runs[0][0], runs[1][0]), a, b, config)
     summary = {"command": "bench compare", "run_a": config.run_a, "run_b": config.run_b, "benchmarks": found}
     for name, c in found.items():
         print(f"{name} {c['metric']}: {_line(c)}", file=sys.stderr)
@@ -81,7 +89,7 @@ def _check(path: Path, summary: dict[str, Any], rows: list[Row]) -> None:
             wrong.append("scores")
         if wrong:
             raise HoldfastError(f"{file}, row {number}: no {', '.join(wrong)} as a bench run writes it; the file is damaged")
-    bare = benchmarks.keys() - {row["benchmark"] for row in rows}
+    bare = benchmarks.keys() - {name for row in rows for name in _benchmarks(row)}
     if bare:
         raise HoldfastError(f"{file}: no rows of {', '.join(sorted(bare))}, which the summary names; the file was cut or changed")
 
@@ -91,7 +99,13 @@ def _is_benchmark(value: Any) -> bool:
 
 
 def _is_score(value: Any) -> bool:
-    return is_number(value) or (isinstance(value, list) and all(map(is_number, value)))
+    """A number, or what a task's own aggregation takes: texts, and lists of such."""
+    return is_number(value) or isinstance(value, str) or (isinstance(value, list) and all(map(_is_score, value)))
+
+
+def _benchmarks(row: Row) -> list[str]:
+    """The benchmarks that an item counts in; older runs name one."""
+    return list(row.get("benchmarks", [row["benchmark"]]))
 
 
 def _key(row: Row) -> tuple[str, str]:
@@ -111,15 +125,45 @@ def _same(name: str, a: list[Row], b: list[Row]) -> None:
         )
 
 
-def _compared(name: str, metric: str, a: list[Row], b: list[Row], config: BenchCompareConfig) -> dict[str, Any]:
+def _compared(name: str, summaries: Summaries, a: list[Row], b: list[Row], config: BenchCompareConfig) -> dict[str, Any]:
+    metric = main_metric(Pin(name, summaries[0]["benchmarks"][name]["metric"], None, ""), a)
+    both = [(x, y) for x, y in zip(a, b, strict=True) if metric in x["scores"] and metric in y["scores"]]
+    scores = [summary.get("scores", {}).get(name, {}).get(metric) for summary in summaries]
+    about = {"metric": metric, "left_out": len(a) - len(both)}
+    about |= {"higher_is_better": scores[0]["higher_is_better"]} if scores[0] and "higher_is_better" in scores[0] else {}
+    ways = [(score or {}).get("aggregation", ag.MEAN) for score in scores]
+    if not both:
+        return about | {"difference": None, "items": 0, "p": None}
+    if any("scores" in summary and score is None for summary, score in zip(summaries, scores, strict=True)):
+        return _untested(about, scores, len(both), "one of the runs has no score of it")
+    if ways == [ag.MEAN, ag.MEAN] and not _was_averaged(metric, scores, both):
+        return about | _means(metric, both, len(a), config)
+    if ag.MEAN in ways and ways[0] == ways[1]:
+        return _untested(
+            about, [None, None], len(both), "the runs are of a version that took its mean over items, which it is not; measure it again"
+        )
+    if ways[0] != ways[1] or any((score or {}).get("weights") != (scores[0] or {}).get("weights") for score in scores):
+        return _untested(
+            about, [None, None], len(both), f"not comparable: the runs make one number of the items in other ways ({ways[0]}; {ways[1]})"
+        )
+    sides = [_parts(name, metric, summary, rows) for summary, rows in zip(summaries, zip(*both, strict=True), strict=True)]
+    values = [None if side is None else ag.total(side) for side in sides]
+    if values[0] is None or values[1] is None or not _agree(values, scores, about["left_out"]):
+        reason = "the task makes one number of its items with a function of its own, which a run's files do not have"
+        return _untested(about, scores, len(both), reason)
+    ends, p = ag.paired(sides[0] or [], sides[1] or [], config.seed, config.bootstrap)
+    low, high = ends or (None, None)
+    numbers = {"a": values[0], "b": values[1], "difference": values[1] - values[0], "low": low, "high": high, "p": p, "items": len(both)}
+    return about | numbers | ({"no_test": "draws of items do not give a number each"} if p is None else {})
+
+
+def _means(metric: str, both: list[tuple[Row, Row]], rows: int, config: BenchCompareConfig) -> dict[str, Any]:
     from holdfast.stats import paired_difference
 
-    metric = main_metric(Pin(name, metric, None, ""), a) if a and a[0]["scores"] else metric
-    both = [(x["scores"], y["scores"]) for x, y in zip(a, b, strict=True)]
-    pairs = [(x[metric], y[metric]) for x, y in both if metric in x and metric in y]
+    pairs = [(x["scores"][metric], y["scores"][metric]) for x, y in both]
     pairs = [(x, y) for x, y in pairs if np.size(x) == np.size(y)]
     if not pairs:
-        return {"metric": metric, "difference": None, "items": 0, "left_out": len(a)}
+        return {"difference": None, "items": 0, "left_out": rows}
     sizes = np.array([np.size(x) for x, _ in pairs])
     weight = len(pairs) / sizes.sum()
     sums_a, sums_b = (np.array([np.sum(pair[side]) for pair in pairs]) * weight for side in (0, 1))
@@ -128,7 +172,42 @@ def _compared(name: str, metric: str, a: list[Row], b: list[Row], config: BenchC
     if (sizes == 1).all() and np.isin(flips, (-1.0, 0.0, 1.0)).all():
         made["p"] = _mcnemar(int((sums_b > sums_a).sum()), int((sums_b < sums_a).sum()))
     made["items"] = made.pop("sets")
-    return {"metric": metric, "a": float(sums_a.mean()), "b": float(sums_b.mean()), **made, "left_out": len(a) - len(pairs)}
+    return {"a": float(sums_a.mean()), "b": float(sums_b.mean()), **made, "left_out": rows - len(pairs)}
+
+
+def _untested(about: dict[str, Any], scores: Sequence[dict[str, Any] | None], items: int, reason: str) -> dict[str, Any]:
+    """The two values as the runs have them, and why nothing is said about their difference."""
+    a, b = ((score or {}).get("value") for score in scores)
+    difference = None if a is None or b is None or about["left_out"] else b - a
+    return about | {"a": a, "b": b, "difference": difference, "low": None, "high": None, "p": None, "items": items, "no_test": reason}
+
+
+def _was_averaged(metric: str, scores: Sequence[dict[str, Any] | None], both: list[tuple[Row, Row]]) -> bool:
+    """Whether a run of an older version averaged what the harness does not: it kept no word of how the number is made."""
+    base = metric.rpartition(",")[0]
+    if all("aggregation" in (score or {}) for score in scores):
+        return False
+    return base == "perplexity" or (base in _PAIRS and any(isinstance(row["scores"][metric], list) for pair in both for row in pair))
+
+
+def _parts(name: str, metric: str, summary: dict[str, Any], rows: Sequence[Row]) -> list[ag.Part] | None:
+    """The items by task, with what makes one number of them; None where that is a function of a task's own."""
+    score = summary["scores"][name][metric]
+    weights = score.get("weights", {name: 1.0})
+    parts = []
+    for task, weight in weights.items():
+        values = [row["scores"][metric] for row in rows if row["task"] == task]
+        way = summary["scores"].get(task, {}).get(metric, {}).get("aggregation")
+        function = None if way is None else ag.function_of(way)
+        if values and function is None:
+            return None
+        parts += [ag.Part(values, way, function, weight)] if values else []
+    return parts
+
+
+def _agree(values: Sequence[float | None], scores: Sequence[dict[str, Any] | None], left_out: int) -> bool:
+    """Whether the rows give the values that the runs were given by the harness; not where rows are left out."""
+    return bool(left_out) or all(ag.same(float(v or 0.0), float((s or {})["value"])) for v, s in zip(values, scores, strict=True))
 
 
 def _mcnemar(better: int, worse: int) -> float:
@@ -139,7 +218,17 @@ def _mcnemar(better: int, worse: int) -> float:
 
 
 def _line(c: dict[str, Any]) -> str:
-    if c["difference"] is None:
+    if not c["items"]:
         return "no item has a score in both runs"
-    change = f"difference {c['difference']:+.4f} [{c['low']:+.4f}, {c['high']:+.4f}], p = {c['p']:.3g}"
-    return f"{c['a']:.4f} -> {c['b']:.4f}, {change}, {c['items']} items"
+    lower = ", lower is better" if c.get("higher_is_better") is False else ""
+    values = " -> ".join("?" if c[side] is None else f"{c[side]:{_form(c)}}" for side in ("a", "b"))
+    if c["difference"] is None:
+        return f"{values}, no test: {c['no_test']}"
+    ends = "" if c["low"] is None else f" [{c['low']:+{_form(c)}}, {c['high']:+{_form(c)}}]"
+    test = f"no test: {c['no_test']}" if c["p"] is None else f"p = {c['p']:.3g}"
+    return f"{values}, difference {c['difference']:+{_form(c)}}{ends}, {test}, {c['items']} items{lower}"
+
+
+def _form(c: dict[str, Any]) -> str:
+    """Perplexities may be too large for digits."""
+    return ".4f" if max(abs(c[side] or 0.0) for side in ("a", "b")) < 1e6 else ".4g"

@@ -18,10 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from holdfast.bench.local import write_tasks
+from holdfast.bench.readable import check_alike, check_direction, check_halves, check_readable, going_on
 from holdfast.bench.shared import harness_model
 from holdfast.bench.suites import Pin, pins_of
 from holdfast.errors import HoldfastError, nearest
 from holdfast.lm import LM, load
+from holdfast.runs import write_text
 
 _IN_TURNS = ("chat", "dialogue")
 """Templates in which few-shot examples are earlier turns; in others they stand in the one message."""
@@ -72,27 +74,47 @@ def check_extra(pins: Sequence[Pin]) -> None:
 
 
 def find_tasks(pins: Sequence[Pin], settings: Settings) -> Any:
-    """The harness's tasks and groups of these pins, with their shots set: a dict of ``tasks``, ``groups`` and ``group_map``.
+    """The harness's tasks and groups of these pins, with their shots set: a dict of ``tasks``, ``groups``, ``group_map``, and
+    ``benchmarks``: the names of the tasks that each pin is made of.
 
     Raises:
-        HoldfastError: unknown name, rows that cannot be got, or an answer length that the model has no room for.
+        HoldfastError: unknown name, rows that cannot be got, one task asked for in two ways, or one that cannot be scored here.
     """
     with _quiet():
         manager = _manager([pin.task for pin in pins], settings)
-        made: dict[str, Any] = {"tasks": {}, "groups": {}, "group_map": {}}
+        wanted: dict[str, Any] = {"tasks": {}, "groups": {}, "group_map": {}, "benchmarks": {}}
         for pin in pins:
             loaded = _loaded(manager, pin.task, settings)
-            for task in loaded["tasks"].values():
+            for name, task in loaded["tasks"].items():
                 shots = task.get_config("num_fewshot") if pin.shots is None else pin.shots
                 task.set_config(key="num_fewshot", value=shots or 0)
                 task.set_fewshot_seed(seed=settings.seed)
+                check_alike(name, task, wanted["tasks"].get(name), pin.task)
             for key, part in loaded.items():
-                made[key] |= part
-    return made
+                wanted[key] |= {name: one for name, one in part.items() if name not in wanted[key]}
+            wanted["benchmarks"][pin.task] = list(loaded["tasks"])
+        for name, task in wanted["tasks"].items():
+            with _explained(settings):
+                check_readable(name, task, settings.seed)
+        return wanted
+
+
+def keep_files(loaded: dict[str, Any], before: Path, after: Path) -> None:
+    """Task files of local data that were read in one folder, put into another, where they name their own rows."""
+    for file in sorted((before / "tasks").glob("*")):
+        (after / "tasks").mkdir(exist_ok=True)
+        text = file.read_text(encoding="utf-8")
+        write_text(after / "tasks" / file.name, text.replace(str(before), str(after)) if file.suffix == ".yaml" else text)
+    for task in loaded["tasks"].values():
+        files = (task.get_config("dataset_kwargs") or {}).get("data_files")
+        if isinstance(files, dict) and any(str(file).startswith(str(before)) for file in files.values()):
+            moved = {split: str(file).replace(str(before), str(after)) for split, file in files.items()}
+            task.set_config(key="dataset_kwargs", value={"data_files": moved}, update=True)
 
 
 def evaluate(lm: LM, loaded: dict[str, Any], settings: Settings) -> dict[str, Any]:
-    """The harness's whole result: ``results``, ``groups``, ``samples``, ``versions``, ``n-shot``, ``configs``, ...
+    """The harness's whole result: ``results``, ``groups``, ``samples``, ``versions``, ``n-shot``, ``configs``, ...; and ``failed``: of each
+    task, what could not be scored -> why.
 
     Answers that are in ``settings.cache`` are not asked again; the rest are put there as they come.
     """
@@ -102,7 +124,7 @@ def evaluate(lm: LM, loaded: dict[str, Any], settings: Settings) -> dict[str, An
 
     set_seed(settings.seed)
     _fit_answers(loaded["tasks"], lm.context, settings.max_new_tokens)
-    with _quiet(), _explained(settings):
+    with _quiet(), _explained(settings), going_on(loaded) as failed:
         model = harness_model(lm, batch_size=settings.batch_size, template=settings.template, sharing=settings.sharing)
         asked = CachingLM(model, f"{settings.cache}.db") if settings.cache else model
         found = evaluate(
@@ -114,7 +136,11 @@ def evaluate(lm: LM, loaded: dict[str, Any], settings: Settings) -> dict[str, An
             fewshot_as_multiturn=settings.template in _IN_TURNS,
         )
     about = {"model": lm.name, "model_args": {"template": settings.template}, "batch_size": settings.batch_size, "limit": settings.limit}
-    return dict(found or {}) | {"config": about | model.get_model_info() | {"fewshot_seed": settings.seed}, "date": time.time()}
+    return dict(found or {}) | {
+        "failed": failed,
+        "config": about | model.get_model_info() | {"fewshot_seed": settings.seed},
+        "date": time.time(),
+    }
 
 
 def preview(pin: Pin, settings: Settings, tokenizer: Any) -> tuple[str, dict[str, int]]:
@@ -133,12 +159,15 @@ def preview(pin: Pin, settings: Settings, tokenizer: Any) -> tuple[str, dict[str
     return str(task.instances[0].args[0]), {"tasks": len(sizes), "items": sum(sizes)}
 
 
-def check_tasks(tasks: list[str], *, data_dir: str | None) -> None:
+def check_tasks(tasks: list[str], *, data_dir: str | None, limit: int | None, halves: bool, higher_is_better: bool | None) -> None:
     """See ``holdfast.bench.check_tasks``."""
     pins = pins_of(tasks)
     check_extra(pins)
     with tempfile.TemporaryDirectory() as folder:
-        find_tasks(pins, Settings("none", Path(folder), data_dir))
+        loaded = find_tasks(pins, Settings("none", Path(folder), data_dir))
+        for pin in pins if halves else ():
+            check_halves(pin.task, loaded, limit)
+            check_direction(pin, loaded, higher_is_better)
 
 
 def scores(model: str, tasks: list[str], *, data_dir: str | None, limit: int | None, seed: int) -> dict[str, dict[str, Any]]:
@@ -211,6 +240,10 @@ def _loaded(manager: Any, name: str, settings: Settings) -> dict[str, Any]:
         return dict(manager.load([name]))
     except HoldfastError:
         raise
+    except ImportError as error:
+        raise HoldfastError(
+            f"task {name} needs a package that is missing or broken: {error}", hint="install it beside the harness"
+        ) from error
     except Exception as error:  # whatever the hub, the data library or a task's own code raises
         raise HoldfastError(
             f"task {name}: its data cannot be loaded ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''})",

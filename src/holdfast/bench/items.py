@@ -1,42 +1,109 @@
 """The harness's samples -> one row per item; rows -> scores with intervals.
 
-Proportions get Wilson's interval, everything else a bootstrap over items: an item of IFEval holds several instructions that are not
-independent, so whole items are drawn, and instructions are counted over the draw.
+The value of a score is the harness's own. Proportions get Wilson's interval, every other mean a bootstrap over items: an item of IFEval
+holds several instructions that are not independent, so whole items are drawn, and instructions are counted over the draw. What is no mean
+is drawn through the task's own aggregation (``aggregation``).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from holdfast.bench import aggregation as ag
 from holdfast.bench.suites import Pin
+from holdfast.errors import HoldfastError
 
-Score = dict[str, float | int]
+Score = dict[str, Any]
 Row = dict[str, Any]
+Loaded = dict[str, Any]
+"""Tasks and groups of the harness; see ``harness.find_tasks``."""
+RAW = "raw"
 _DRAWS = 2000
+_SHARES = ("f1", "matthews_corrcoef")
+"""Aggregations that never give more than 1, so that they may stand in percent."""
 
 
 def item_rows(results: dict[str, Any]) -> list[Row]:
-    """One row per task and item, with the value of every metric under every filter, the answer, and hashes of what was asked."""
+    """One row per task and item, with the value of every metric under every filter, the answer, and hashes of what was asked.
+
+    ``RAW`` has the values as the task's aggregation takes them; it is to be taken out before rows are written.
+    """
     rows: dict[tuple[str, int], Row] = {}
     for task, samples in results["samples"].items():
         for sample in samples:
             row = rows.setdefault((task, sample["doc_id"]), _row(task, sample))
-            row["scores"] |= {f"{metric},{sample['filter']}": _plain(sample[metric]) for metric in sample["metrics"]}
+            values = {f"{metric},{sample['filter']}": sample[metric] for metric in sample["metrics"] if sample[metric] is not None}
+            row["scores"] |= {name: _plain(value) for name, value in values.items()}
+            row[RAW] |= values
     return list(rows.values())
 
 
 def task_scores(rows: Sequence[Row], seed: int) -> dict[str, Score]:
-    """Every metric over these rows; of generated answers also how many are empty, and their mean length in words."""
+    """Every metric over these rows, as a mean; of generated answers also how many are empty, and their mean length in words."""
     names = dict.fromkeys(name for row in rows for name in row["scores"])
-    made = {name: estimate([row["scores"][name] for row in rows if row["scores"].get(name) is not None], seed) for name in names}
-    answers = [row["answer"] for row in rows if row["answer"] is not None]
-    if answers:
-        made["empty"] = estimate([float(not text.strip()) for text in answers], seed)
-        made["words"] = bootstrap([len(text.split()) for text in answers], seed)
-    return {name: score for name, score in made.items() if score["n"]}
+    scores = {name: estimate(_values(rows, name), seed) for name in names}
+    return {name: score for name, score in (scores | _of_answers(rows, seed)).items() if score["n"]}
+
+
+def benchmark_scores(name: str, rows: Sequence[Row], results: dict[str, Any], loaded: Loaded, seed: int) -> dict[str, Score]:
+    """Every metric of a task or group, with the harness's value, over the rows of its tasks.
+
+    A metric without a value of the harness is left out: its aggregation failed, or it is no number. Where a group or tag has none, as the
+    harness adds nothing up for it, the mean over all items of its tasks stands, if every task takes the mean.
+    """
+    scores = {}
+    for metric in dict.fromkeys(metric for row in rows for metric in row["scores"]):
+        if not _has_failed(name, metric, results, loaded):
+            score = _score(name, metric, rows, results, loaded, seed)
+            scores |= {metric: score} if score else {}
+    return scores | _of_answers(rows, seed)
+
+
+def remarks(
+    name: str, metric: str, scores: dict[str, dict[str, Score]], rows: Sequence[Row], results: dict[str, Any], loaded: Loaded
+) -> list[str]:
+    """What a reader should know of a benchmark: which of its tasks' metrics have no score and why, and what a group's number is."""
+    notes = []
+    for task in tasks_of(name, loaded):
+        own = [row for row in rows if row["task"] == task]
+        reasons = results["failed"].get(task, {})
+        notes += [f"{task}: no score ({reasons['']})"] if "" in reasons else []
+        for other in dict.fromkeys(key for row in own for key in row["scores"]) if "" not in reasons else ():
+            reason = reasons.get(other, "the harness's value is no number; it is in lm-eval/results.json")
+            notes += [] if other in scores.get(task, scores[name]) else [f"{task} {other}: no score ({reason})"]
+    if name in loaded["tasks"]:
+        return notes
+    if metric not in scores[name]:
+        return [*notes, f"{name} {metric}: no score; the harness has none of this group, or one of its tasks has none"]
+    if metric not in results["results"].get(name, {}):
+        notes.append(f"{name} {metric}: the harness adds nothing up for it; this is the mean over all items of its tasks")
+    return notes
+
+
+def halves(name: str, metric: str, rows: Sequence[Row], results: dict[str, Any], loaded: Loaded) -> list[dict[str, Any]]:
+    """Value of the even items, and of the odd ones; each as the harness would make it of them, with the items' shares in a mean.
+
+    Raises:
+        HoldfastError: the aggregation fails on a half, or gives no number.
+    """
+    return [_half(name, metric, half, results, loaded) for half in (rows[0::2], rows[1::2])]
+
+
+def tasks_of(name: str, loaded: Loaded) -> list[str]:
+    """The tasks of a benchmark, or the task itself."""
+    return list(loaded["benchmarks"].get(name, [name]))
+
+
+def shares_of(values: Sequence[Any]) -> list[float]:
+    """Per item, what it adds to the mean over all values: scaled so that the mean of the items is that mean."""
+    lists = ag.flat(values) or []
+    scale = len(lists) / sum(len(own) for own in lists)
+    return [float(own.sum() * scale) for own in lists]
 
 
 def estimate(values: Sequence[float | Sequence[float]], seed: int) -> Score:
@@ -44,7 +111,7 @@ def estimate(values: Sequence[float | Sequence[float]], seed: int) -> Score:
     whole = [float(np.min(v)) for v in values if np.size(v) and np.min(v) == np.max(v) and np.min(v) in (0.0, 1.0)]
     if values and len(whole) == len(values) and (all(np.ndim(v) == 0 for v in values) or len(set(whole)) == 1):
         low, high = wilson(int(sum(whole)), len(whole))  # lists that are all the same: a bootstrap would see no spread
-        return {"value": sum(whole) / len(whole), "low": low, "high": high, "n": sum(np.size(v) for v in values)}
+        return {"value": sum(whole) / len(whole), "low": low, "high": high, **_counts([np.size(v) for v in values])}
     return bootstrap(values, seed)
 
 
@@ -57,7 +124,7 @@ def bootstrap(values: Sequence[float | Sequence[float]], seed: int) -> Score:
     rng = np.random.default_rng(seed)
     draws = (rng.integers(0, len(lists), len(lists)) for _ in range(_DRAWS))
     low, high = np.quantile([sums[d].sum() / sizes[d].sum() for d in draws], (0.025, 0.975))
-    return {"value": float(sums.sum() / sizes.sum()), "low": float(low), "high": float(high), "n": int(sizes.sum())}
+    return {"value": float(sums.sum() / sizes.sum()), "low": float(low), "high": float(high), **_counts(sizes)}
 
 
 def wilson(hits: int, n: int) -> tuple[float, float]:
@@ -68,48 +135,166 @@ def wilson(hits: int, n: int) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def members(loaded: dict[str, Any], name: str) -> list[str]:
-    """The tasks of a group, or the task itself."""
-    children = loaded["group_map"].get(name)
-    return [name] if children is None else list(dict.fromkeys(leaf for child in children for leaf in members(loaded, child)))
-
-
 def main_metric(pin: Pin, rows: Sequence[Row]) -> str:
-    """The pinned metric, else the task's first one."""
-    known = rows[0]["scores"]
-    return pin.metric if pin.metric in known else next(iter(known))
+    """The pinned metric, else the task's first one; the pin's name for it where nothing has a score."""
+    names = dict.fromkeys(name for row in rows for name in row["scores"])
+    return pin.metric if pin.metric in names else next(iter(names), pin.metric)
 
 
-def flat_scores(results: dict[str, Any], loaded: dict[str, Any], pins: Sequence[Pin]) -> dict[str, dict[str, Any]]:
-    """Value and items of every pin's metric; an item that is a list counts once per member."""
+def flat_scores(results: dict[str, Any], loaded: Loaded, pins: Sequence[Pin]) -> dict[str, dict[str, Any]]:
+    """Value of every pin's metric, and of its two halves; with a number per item where it is a mean."""
     rows = item_rows(results)
-    made = {}
+    scores = {}
     for pin in pins:
-        own = [row for task in members(loaded, pin.task) for row in rows if row["task"] == task]
+        own = [row for task in tasks_of(pin.task, loaded) for row in rows if row["task"] == task]
         metric = main_metric(pin, own)
-        items = [float(v) for row in own for v in np.atleast_1d(row["scores"][metric])]
-        made[pin.task] = {"value": float(np.mean(items)), "metric": metric, "items": items}
-    return made
+        score = None if _has_failed(pin.task, metric, results, loaded) else _score(pin.task, metric, own, results, loaded, None)
+        if score is None:
+            reasons = [f"{metric}: {text}" for task in tasks_of(pin.task, loaded) for text in results["failed"].get(task, {}).values()]
+            raise HoldfastError(f"{pin.task}: the harness gives no score ({'; '.join(reasons) or metric or 'no metric'})")
+        items = shares_of(_values(own, metric)) if score["aggregation"] == ag.MEAN else None
+        scores[pin.task] = {"value": score["value"], "metric": metric, "items": items}
+        scores[pin.task] |= {"halves": halves(pin.task, metric, own, results, loaded)}
+    return scores
+
+
+def _has_failed(name: str, metric: str, results: dict[str, Any], loaded: Loaded) -> bool:
+    """Whether one of the tasks has no number of this metric, as its own code failed."""
+    return any({metric, ""} & results["failed"].get(task, {}).keys() for task in tasks_of(name, loaded))
+
+
+def _score(name: str, metric: str, rows: Sequence[Row], results: dict[str, Any], loaded: Loaded, seed: int | None) -> Score | None:
+    """None if there is no number. Without a ``seed``, nothing is drawn through the aggregation of what is no mean."""
+    official = results["results"].get(name, {}).get(metric)
+    if official is not None and not _is_number(official):
+        return None
+    parts = _parts(name, metric, rows, results, loaded)
+    if any(part.name == "bypass" for part in parts):  # the harness's way to say that there is no score, as 999
+        return None
+    means = all(part.name == ag.MEAN for part in parts)
+    values = _values(rows, metric)
+    about = {"higher_is_better": _direction(name, metric, results, loaded), "share": _in_percent(parts)}
+    pooled = estimate(values, seed or 0) if means else None
+    if pooled and ((official is None and name not in loaded["tasks"]) or (official is not None and ag.same(pooled["value"], official))):
+        return pooled | {"value": pooled["value"] if official is None else float(official), "aggregation": ag.MEAN} | about
+    if official is None:
+        return None
+    low, high = (None if seed is None else ag.interval(parts, float(official), seed)) or (None, None)
+    counts = _counts([len(own) for own in ag.flat(values) or []]) if means else {"n": len(values)}
+    score = {"value": float(official), "low": low, "high": high, **counts}
+    if name in loaded["tasks"]:
+        return score | {"aggregation": parts[0].name} | about
+    return score | {"aggregation": ag.GROUP, "weights": _weights(name, metric, results, loaded)} | about
+
+
+def _parts(name: str, metric: str, rows: Sequence[Row], results: dict[str, Any], loaded: Loaded) -> list[ag.Part]:
+    """The items of every task that has this metric, with the task's aggregation and its weight."""
+    weights = _weights(name, metric, results, loaded)
+    parts = []
+    for task in tasks_of(name, loaded):
+        values = _values([row for row in rows if row["task"] == task], metric)
+        if values:
+            function = ag.aggregation_of(loaded["tasks"][task], metric.rpartition(",")[0], values)
+            parts.append(ag.Part(values, *function, weights[task]))
+    return parts
+
+
+def _weights(name: str, metric: str, results: dict[str, Any], loaded: Loaded) -> dict[str, float]:
+    """What each task weighs: its number of items, or 1 where the group says so."""
+    tasks = tasks_of(name, loaded)
+    return {task: float(results["results"][task].get("sample_len", 0)) if _by_size(name, metric, loaded) else 1.0 for task in tasks}
+
+
+def _by_size(name: str, metric: str, loaded: Loaded) -> bool:
+    group = loaded["groups"].get(name)
+    rules = {rule.metric: rule.weight_by_size for rule in (group.aggregate_metric_list or [] if group else [])}
+    return bool(rules.get(metric.rpartition(",")[0], True))
+
+
+def _half(name: str, metric: str, rows: Sequence[Row], results: dict[str, Any], loaded: Loaded) -> dict[str, Any]:
+    by_size = _by_size(name, metric, loaded)
+    parts = [replace(p, weight=float(len(p.values)) if by_size else 1.0) for p in _parts(name, metric, rows, results, loaded)]
+    if parts and all(part.name == ag.MEAN for part in parts) and (by_size or len(parts) == 1):
+        items = shares_of(_values(rows, metric))
+        return {"value": float(np.mean(items)), "items": items}
+    numbers = ag.numbers_over(lambda _: ag.total(parts), [None] if parts else [])
+    if not numbers:
+        raise HoldfastError(f"{name}: {metric} cannot be made of half of the items ({len(rows)})", hint="more items, or another task")
+    return {"value": numbers[0], "items": None}
+
+
+def _direction(name: str, metric: str, results: dict[str, Any], loaded: Loaded) -> bool | None:
+    """Whether more is better, as far as the harness says so; None where tasks differ."""
+    base = metric.rpartition(",")[0]
+    directions = {results["higher_is_better"].get(task, {}).get(base) for task in tasks_of(name, loaded)}
+    return directions.pop() if len(directions) == 1 else None
+
+
+def _in_percent(parts: Sequence[ag.Part]) -> bool:
+    """Whether the number is a share of 1, which may stand in an average of benchmarks in percent."""
+    return all(part.name in _SHARES or (part.name == ag.MEAN and _from_0_to_1(part.values)) for part in parts)
+
+
+def _from_0_to_1(values: Sequence[Any]) -> bool:
+    numbers = np.concatenate(ag.flat(values) or [np.zeros(0)])
+    return bool(((numbers >= 0) & (numbers <= 1)).all())
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float | np.number) and math.isfinite(value)
+
+
+def _counts(sizes: Sequence[int] | Any) -> dict[str, int]:
+    """Items; and their values, where an item has several."""
+    items, values = len(sizes), int(np.sum(sizes))
+    return {"n": items} | ({"values": values} if values != items else {})
+
+
+def _values(rows: Sequence[Row], metric: str) -> list[Any]:
+    values = (row.get(RAW, row["scores"]).get(metric) for row in rows)
+    return [value for value in values if value is not None]
+
+
+def _of_answers(rows: Sequence[Row], seed: int) -> dict[str, Score]:
+    """Of generated answers: how many are empty, and their mean length in words."""
+    answers = [row["answer"] for row in rows if row["answer"] is not None]
+    if not answers:
+        return {}
+    empty = estimate([float(not text.strip()) for text in answers], seed)
+    return {"empty": empty, "words": bootstrap([len(text.split()) for text in answers], seed)}
 
 
 def _row(task: str, sample: dict[str, Any]) -> Row:
-    generated = isinstance(sample["resps"][0][0], str)
+    first = sample["resps"][0][0]
+    generated = isinstance(first, str)
+    logp = [float(answers[0] if np.ndim(answers[0]) == 0 else answers[0][0]) for answers in sample["resps"]] if not generated else None
     return {
         "kind": "item",
         "task": task,
         "item": sample["doc_id"],
         "prompt": sample["arguments"][0][0],
-        "answer": sample["resps"][0][0] if generated else None,
-        "logp": None if generated else [float(r[0][0]) for r in sample["resps"]],
+        "answer": first if generated else None,
+        "logp": logp,
         "target": str(sample["target"]),
         "hash": sample["doc_hash"],
         "prompt_hash": sample["prompt_hash"],
         "scores": {},
+        RAW: {},
     }
 
 
 def _plain(value: Any) -> Any:
-    """A metric's value of one item as JSON takes it: a number, or a list of numbers."""
-    if isinstance(value, list | tuple | np.ndarray):
-        return [float(v) for v in value]
-    return float(value)
+    """A metric's value of one item as JSON takes it. What a task counts by itself, such as (label, guess) or (reference, answer), stays."""
+    if isinstance(value, bool | int | float | np.number | np.bool_):
+        return float(value)
+    return _inside(value)
+
+
+def _inside(value: Any) -> Any:
+    if isinstance(value, np.ndarray | np.generic):
+        return _inside(value.tolist())
+    if isinstance(value, list | tuple):
+        return [_inside(part) for part in value]
+    if isinstance(value, dict):
+        return {str(key): _inside(part) for key, part in value.items()}
+    return value if value is None or isinstance(value, str | int | float) else str(value)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
+import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import Any, TextIO
 from holdfast import lm as models
 from holdfast import servers
 from holdfast.bench import harness, openended
-from holdfast.bench.items import Row, item_rows, main_metric, members, task_scores
+from holdfast.bench.items import RAW, Row, Score, benchmark_scores, item_rows, main_metric, remarks, task_scores
 from holdfast.bench.local import digest
 from holdfast.bench.suites import OPEN_ENDED, PAPER, Pin, chosen
 from holdfast.bench.template import template_for
@@ -53,6 +54,22 @@ def run(config: BenchConfig) -> dict[str, Any]:
     )  # fmt: skip
     if config.dry_run:
         return _preview(closed, questions, settings, tokenizer, sys.stderr if config.json else sys.stdout)
+    with tempfile.TemporaryDirectory() as folder:  # nothing is written to --output before a model is there
+        loaded = harness.find_tasks(closed, replace(settings, folder=Path(folder))) if closed else {}
+        return _run(config, pins, loaded, Path(folder), questions, settings, done)
+
+
+def _run(
+    config: BenchConfig,
+    pins: list[Pin],
+    loaded: dict[str, Any],
+    folder: Path,
+    questions: dict[str, Any],
+    settings: harness.Settings,
+    done: RunDir,
+) -> dict[str, Any]:
+    """From here on there is a model. ``loaded``: the harness's tasks, whose files lie in ``folder``."""
+    closed, template = [pin for pin in pins if pin.task not in OPEN_ENDED], settings.template
     lm = models.load(config.model, trust_remote_code=config.trust_remote_code)
     resolved = _resolved(config, closed, lm, template)
     if done.summary is not None and done.summary["resolved"] == resolved:
@@ -61,14 +78,18 @@ def run(config: BenchConfig) -> dict[str, Any]:
     out = open_run(config, "bench run", resolved)
     (out.path / "summary.json").unlink(missing_ok=True)  # of the same run over other data, or another state of the model
     started = time.perf_counter()
-    rows, benchmarks, notes = _closed(closed, lm, replace(settings, cache=str(out.path / f"cache-{resolved['model_sha'][:12]}")), out)
+    if closed:
+        harness.keep_files(loaded, folder, out.path)
+    cached = replace(settings, cache=str(out.path / f"cache-{resolved['model_sha'][:12]}"))
+    rows, scores, benchmarks, notes = _closed(closed, loaded, lm, cached, out)
     for name, asked in questions.items():
         answers = openended.answer(name, asked, lm, template, out, config, resolved["model_sha"])
         found, remark = openended.judge(name, asked, answers, out, config)
         rows += found
         benchmarks[name] = [row["task"] for row in found[:1]]
         notes += remark
-    return _write(out, config, pins, rows, benchmarks, {"resolved": resolved, "notes": notes, "seconds": time.perf_counter() - started})
+    about = {"resolved": resolved, "notes": notes, "seconds": time.perf_counter() - started}
+    return _write(out, config, pins, rows, scores, benchmarks, about)
 
 
 def _check(config: BenchConfig) -> None:
@@ -95,11 +116,12 @@ def _resolved(config: BenchConfig, closed: list[Pin], lm: models.LM, template: s
     }
 
 
-def _closed(pins: list[Pin], lm: models.LM, settings: harness.Settings, out: RunDir) -> tuple[list[Row], dict[str, list[str]], list[str]]:
-    """Rows of the harness's tasks, which tasks each benchmark consists of, and what the reader should know."""
+def _closed(
+    pins: list[Pin], loaded: dict[str, Any], lm: models.LM, settings: harness.Settings, out: RunDir
+) -> tuple[list[Row], dict[str, dict[str, Score]], dict[str, list[str]], list[str]]:
+    """Rows and scores of the harness's tasks, which tasks each benchmark consists of, and what the reader should know."""
     if not pins:
-        return [], {}, []
-    loaded = harness.find_tasks(pins, settings)
+        return [], {}, {}, []
     results = harness.evaluate(lm, loaded, settings)
     _write_harness_files(out.path / "lm-eval", results)
     rows = item_rows(results)
@@ -109,7 +131,28 @@ def _closed(pins: list[Pin], lm: models.LM, settings: harness.Settings, out: Run
     write_text(out.path / "lm-eval" / "tasks.json", json.dumps(settled, indent=1, default=str) + "\n")
     for row in rows:
         row |= {"version": str(settled[row["task"]]["version"]), "shots": settled[row["task"]].get("num_fewshot") or 0}
-    return rows, {pin.task: members(loaded, pin.task) for pin in pins}, _cut(rows, lm)
+    scores, notes = _scored(pins, rows, results, loaded, settings.seed)
+    for row in rows:
+        del row[RAW]
+    asked = [row for row in rows if tasks[row["task"]].OUTPUT_TYPE != "loglikelihood_rolling"]  # whose windows are the whole text
+    return rows, scores, loaded["benchmarks"], [*notes, *_cut(asked, lm)]
+
+
+def _scored(
+    pins: list[Pin], rows: list[Row], results: dict[str, Any], loaded: dict[str, Any], seed: int
+) -> tuple[dict[str, dict[str, Score]], list[str]]:
+    """The scores of every benchmark and of every task in it."""
+    scores: dict[str, dict[str, Score]] = {}
+    notes: dict[str, None] = {}
+    for pin in pins:
+        tasks = loaded["benchmarks"][pin.task]
+        for name in dict.fromkeys([pin.task, *tasks]):
+            own = [row for row in rows if row["task"] in (tasks if name == pin.task else (name,))]
+            if name not in scores:
+                scores[name] = benchmark_scores(name, own, results, loaded, seed)
+        own = [row for row in rows if row["task"] in tasks]
+        notes |= dict.fromkeys(remarks(pin.task, main_metric(pin, own), scores, own, results, loaded))
+    return scores, list(notes)
 
 
 def _cut(rows: list[Row], lm: models.LM) -> list[str]:
@@ -126,35 +169,42 @@ def _write_harness_files(folder: Path, results: dict[str, Any]) -> None:
     for task, samples in results["samples"].items():
         lines = (json.dumps(sample, default=handle_non_serializable, ensure_ascii=False) + "\n" for sample in samples)
         write_text(folder / f"samples_{task}.jsonl", "".join(lines))
-    whole = {key: value for key, value in results.items() if key != "samples"}
+    whole = {key: value for key, value in results.items() if key not in ("samples", "failed")}
     write_text(folder / "results.json", json.dumps(whole, indent=1, default=handle_non_serializable, ensure_ascii=False) + "\n")
 
 
 def _write(
-    out: RunDir, config: BenchConfig, pins: list[Pin], rows: list[Row], benchmarks: dict[str, list[str]], about: dict[str, Any]
+    out: RunDir,
+    config: BenchConfig,
+    pins: list[Pin],
+    rows: list[Row],
+    scores: dict[str, dict[str, Score]],
+    benchmarks: dict[str, list[str]],
+    about: dict[str, Any],
 ) -> dict[str, Any]:
-    owner = {task: name for name, tasks in benchmarks.items() for task in tasks}
     for row in rows:
-        row["benchmark"] = owner[row["task"]]
+        owners = [name for name, tasks in benchmarks.items() if row["task"] in tasks]
+        row |= {"benchmark": owners[0]} | ({"benchmarks": owners} if len(owners) > 1 else {})
     write_text(out.rows, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-    scores: dict[str, dict[str, Any]] = {}
     results: dict[str, Any] = {}
     for pin in pins:
-        own = [row for row in rows if row["benchmark"] == pin.task]
-        scores[pin.task] = task_scores(own, config.seed)
-        if len(benchmarks[pin.task]) > 1:
-            scores |= {task: task_scores([row for row in own if row["task"] == task], config.seed) for task in benchmarks[pin.task]}
-        metric = main_metric(pin, own) if own and own[0]["scores"] else pin.metric
-        found = scores[pin.task].get(metric)
-        results[pin.task] = {"metric": metric, "choice": pin.choice} | (found or {"value": None, "n": 0})
-        _say(pin.task, metric, found)
+        own = [row for row in rows if row["task"] in benchmarks[pin.task]]
+        if pin.task not in scores:
+            scores[pin.task] = task_scores(own, config.seed)
+        metric = main_metric(pin, own)
+        score = scores[pin.task].get(metric)
+        results[pin.task] = {"metric": metric, "choice": pin.choice} | (score or {"value": None, "n": 0})
+        _say(pin.task, metric, score)
+    means = averages(results)
+    if means.get("left_out"):
+        about["notes"].append(f"the average of the benchmarks leaves out what is no share of 1: {', '.join(means['left_out'])}")
     for note in about["notes"]:
         print(f"note: {note}", file=sys.stderr)
     return out.finish({
         "command": "bench run",
         "model": config.model,
         "benchmarks": results,
-        "averages": averages(results),
+        "averages": means,
         "items": len(rows),
         "scores": {task: found for task, found in scores.items() if found},
         **about,
@@ -163,9 +213,14 @@ def _write(
 
 def averages(results: dict[str, Any]) -> dict[str, Any]:
     """The plain mean of the benchmarks that have a score, in percent (a rating of 1-10 counts ten times); and, where all five of the paper
-    are there, its own average: their sum over four, which is 1.25 times their mean."""
-    percent = {task: float(r["value"]) * (10 if r["metric"] == "rating" else 100) for task, r in results.items() if r["value"] is not None}
+    are there, its own average: their sum over four, which is 1.25 times their mean. What is no share of 1, or better when lower, such as a
+    perplexity, is left out of both and named."""
+    scored = {task: r for task, r in results.items() if r["value"] is not None}
+    out = [task for task, r in scored.items() if not r.get("share", True) or r.get("higher_is_better") is False]
+    percent = {task: float(r["value"]) * (10 if r["metric"] == "rating" else 100) for task, r in scored.items() if task not in out}
     made: dict[str, Any] = {"mean": sum(percent.values()) / len(percent) if percent else None, "of": list(percent)}
+    if out:
+        made["left_out"] = out
     if all(pin.task in percent for pin in PAPER):
         made["paper_average"] = sum(percent[pin.task] for pin in PAPER) / 4
     return made
@@ -174,14 +229,20 @@ def averages(results: dict[str, Any]) -> dict[str, Any]:
 def _say(task: str, metric: str, score: dict[str, Any] | None) -> None:
     if score is None:
         print(f"{task}: no score", file=sys.stderr)
-    else:
-        print(f"{task} {metric}: {score['value']:.4f} [{score['low']:.4f}, {score['high']:.4f}], n = {score['n']}", file=sys.stderr)
+        return
+    ends = "no interval" if score["low"] is None else f"[{score['low']:{_form(score)}}, {score['high']:{_form(score)}}]"
+    values = f" ({score['values']} values)" if "values" in score else ""
+    lower = ", lower is better" if score.get("higher_is_better") is False else ""
+    print(f"{task} {metric}: {score['value']:{_form(score)}} {ends}, n = {score['n']}{values}{lower}", file=sys.stderr)
+
+
+def _form(score: dict[str, Any]) -> str:
+    """Perplexities may be too large for digits."""
+    return ".4f" if abs(score["value"]) < 1e6 else ".4g"
 
 
 def _preview(closed: list[Pin], questions: dict[str, Any], settings: harness.Settings, tokenizer: Any, out: TextIO) -> dict[str, Any]:
     """The first prompt of every benchmark as the model will see it, and how many items and requests there are."""
-    import tempfile
-
     made: dict[str, Any] = {"command": "bench run", "template": settings.template, "benchmarks": {}}
     with tempfile.TemporaryDirectory() as folder:
         for pin in closed:

@@ -223,7 +223,7 @@ def _quality(voters: Sequence[Outcome]) -> dict[str, Any]:
     valid = np.concatenate([outcome.valid for outcome in voters])
     scored = [outcome.mass for outcome in voters if outcome.mass is not None]
     mass = float(np.concatenate(scored).mean()) if scored else None
-    return {"validity": share(int(valid.sum()), len(valid)), "mass": mass}
+    return {"validity": percentage(int(valid.sum()), len(valid)), "mass": mass}
 
 
 def _warnings(summary: dict[str, Any]) -> list[str]:

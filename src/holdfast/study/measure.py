@@ -58,7 +58,7 @@ class Ruler:
         self.facts, self.config, self.measures, self.folder, self.items = facts, config, measures, folder, items
         self.tokens = {split: load_tokens(folder / f"{facts.key}.npz", split) for split in ("dev", "test")}
         self._examples: dict[str, list[Example]] = {}
-        self._benchmarks: dict[tuple[str, str], Sequence[float]] = {}
+        self._benchmarks: dict[tuple[str, str], Sequence[dict[str, Any]]] = {}
 
     def nll(self, lm: Any, split: str) -> Found:
         """Prompt and response NLL."""
@@ -88,7 +88,11 @@ class Ruler:
             elif m.name == "crosstask_accuracy":
                 _cross_task(m, lm, name, where / f"crosstask-{split}", split, made)
             elif m.name.startswith("lm_eval:"):
-                made.add(m.name, self._benchmark(m, name)[0 if split == "dev" else 1 :: 2])
+                half = self._benchmark(m, name)[0 if split == "dev" else 1]
+                if half["items"] is None:  # no mean over items, but what the task makes of this half
+                    made.values[m.name] = half["value"]
+                else:
+                    made.add(m.name, half["items"])
             elif m.is_own:
                 _own(m, lm, self.facts.files[split], made)
         return made
@@ -107,14 +111,14 @@ class Ruler:
                     score, _ = ANSWER_METRICS[m.name]
                     made.add(m.name, [score(a, t) for a, t in zip(answers, targets, strict=True)])
 
-    def _benchmark(self, measure: Measure, model: str) -> Sequence[float]:
-        """Scores per item of a task of lm-evaluation-harness, run once for both splits: even items are dev, odd ones test."""
+    def _benchmark(self, measure: Measure, model: str) -> Sequence[dict[str, Any]]:
+        """Value and items of both splits of a task of lm-evaluation-harness, run once: even items are dev, odd ones test."""
         if (model, measure.name) not in self._benchmarks:
             from holdfast.bench import harness_scores
 
             task = measure.name.removeprefix("lm_eval:")
-            self._benchmarks = {(model, measure.name): harness_scores(model, [task], **measure.options)[task]["items"]} | {
-                key: items for key, items in self._benchmarks.items() if key[0] == model
+            self._benchmarks = {(model, measure.name): harness_scores(model, [task], **measure.options)[task]["halves"]} | {
+                key: halves for key, halves in self._benchmarks.items() if key[0] == model
             }
         return self._benchmarks[model, measure.name]
 
@@ -139,7 +143,8 @@ def check_measures(measures: Sequence[Measure], folder: Path) -> None:
         elif m.name.startswith("lm_eval:"):
             from holdfast.bench import check_tasks
 
-            check_tasks([m.name.removeprefix("lm_eval:")], data_dir=m.options.get("data_dir"))
+            task, options = m.name.removeprefix("lm_eval:"), {name: m.options.get(name) for name in ("data_dir", "limit")}
+            check_tasks([task], **options, halves=True, higher_is_better=m.higher_is_better)
 
 
 def nll_sums(lm: Any, tokens: Sequence[Tokens]) -> npt.NDArray[np.float64]:
