@@ -12,15 +12,13 @@ a later one belong beside them.
 from __future__ import annotations
 
 import argparse
+import importlib
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
-import golden_lines
-
-PARTS = {"lines": golden_lines.record}
+PARTS = ("lines", "numbers", "runs")
 
 
 def main() -> None:
@@ -28,7 +26,7 @@ def main() -> None:
     parser.add_argument("part", choices=PARTS)
     parser.add_argument("names", nargs="*", help="only these")
     arguments = parser.parse_args()
-    PARTS[arguments.part](set(arguments.names))
+    importlib.import_module(f"golden_{arguments.part}").record(set(arguments.names))
 
 
 if __name__ == "__main__":
