@@ -22,7 +22,8 @@ CASES = {
     "tune": [
         f"{TUNE} --output full",
         f"{TUNE} --output adapted --lora-rank 2",
-        f"{TUNE} --output padded --batching padded --head plain --normalizer weight-sum --truncation keep-end --max-length 40 --seed 3 --max-steps 2",
+        f"{TUNE} --output padded --batching padded --head plain --normalizer weight-sum --truncation keep-end"
+        " --max-length 40 --seed 3 --max-steps 2",
         f"{TUNE} --output roles --weights system 0 eos 0.5 --adaptive power:0.5 --schedule linear --max-grad-norm 1 --batching packed",
     ],
     "weigh": [
@@ -46,8 +47,8 @@ CASES = {
         "sensitivity check before --baseline after --bootstrap 200 --max-increase 0",
     ],
     "crosstask": [
-        f"crosstask run --model {{model}} --sources {SOURCES} --target pocket:tasks/sentiment --limit 6 --pool-limit 40 --states --dev-items 4"
-        " --mixed colour_of opposite --in-task pool --output grid",
+        f"crosstask run --model {{model}} --sources {SOURCES} --target pocket:tasks/sentiment --limit 6 --pool-limit 40"
+        " --states --dev-items 4 --mixed colour_of opposite --in-task pool --output grid",
         "crosstask analyse --run grid --permutations 200 --output why",
         f"crosstask label --model {{model}} --sources {SOURCES} --target pocket:tasks/sentiment --limit 10 --lm-items 6 --pool-limit 40"
         " --propagate knn --rounds 2 --least-margin 0.3 --output labels",

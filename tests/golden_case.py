@@ -1,6 +1,5 @@
-"""What the golden tests and ``scripts/make_golden.py`` share: how a command is asked for its config or run, and what two runs must share.
-
-``parse`` and ``call`` are the only places that know by which door Holdfast is entered; a new house needs to change nothing else.
+"""What the golden tests and ``scripts/make_golden.py`` have in common: how a command is asked for its config or run, and what two
+runs must share. ``parse``, ``call`` and ``options`` alone know by which door Holdfast is entered: a new house changes nothing else.
 """
 
 from __future__ import annotations
@@ -32,8 +31,8 @@ SHARED = HOME.parents[2] / "shared"
 RELATIVE, ABSOLUTE = 1e-5, 1e-5
 """How far a number may be from the recorded one. Log-probs are sums in float32, which another processor adds up in another
 order: between SSE4 and AVX-512 the runs recorded here differ by up to 7e-6 in what an untrained model says, and by as much
-after their few small steps. A changed formula, seed or order of examples changes the first four digits. The absolute part is for differences
-of such numbers, which have fewer digits than they."""
+after their few small steps. A changed formula, seed or order of examples changes the first four digits. The absolute part is
+for differences of such numbers, which have fewer digits than they."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +110,8 @@ def _same(recorded: Any, now: Any) -> bool:
     return isinstance(now, int | float) and math.isclose(recorded, now, rel_tol=RELATIVE, abs_tol=ABSOLUTE)
 
 
-# What no two runs share, or two machines: places, sizes on disk, versions, digests of trained weights, the noise of an audit. Costs may fall.
+# What no two runs share, or two machines: places, sizes on disk, versions, digests of trained weights, the noise of an audit.
+# Costs may fall.
 _VOLATILE = {"cost", "audit", "version", "harness", "model_path", "data_path", "labels_path", "path", "files", "bytes", "model_sha", "way"}
 
 
@@ -133,12 +133,15 @@ def read_rows(file: Path) -> list[Any]:
     return [json.loads(line) for line in lines if line]
 
 
-def prepare(folder: Path) -> None:
-    """Go to a folder in which short runs find what they read. One thread: the order in which numbers are added up counts."""
+def prepare(folder: Path, *, runs: bool = False) -> None:
+    """Go to a folder in which short runs find what they read, with ``runs`` also the committed run directories. One thread: the
+    order in which numbers are added up counts."""
     import torch
 
     torch.set_num_threads(1)
     shutil.copytree(INPUTS, folder / "inputs")
+    if runs:
+        shutil.copytree(RUNS, folder / "runs")
     if SHARED.is_dir():
         (folder / "stories260k").symlink_to(SHARED / "models" / "stories260k")
     os.chdir(folder)
@@ -156,11 +159,6 @@ def perform(line: str) -> dict[str, Any]:
     made["summary"] = stable(json.loads(answer.out))
     rows = stable(read_rows(output / "rows.jsonl")) if output else []
     return made | ({"rows": rows} if rows else {})
-
-
-def copy_runs(folder: Path) -> Path:
-    """The committed run directories, to be worked on: their paths are relative to the copy."""
-    return Path(shutil.copytree(RUNS, folder / "runs"))
 
 
 def dump(value: Any) -> str:

@@ -1,13 +1,13 @@
-"""Golden numbers: short runs of every command on `pocket` and on stories260k say what they said when ``scripts/make_golden.py`` recorded them.
+"""Golden numbers: short runs of every command on `pocket` and on stories260k say what they said when they were recorded.
 
-Summaries and rows may gain keys; none may be lost, and no number may move by more than other processors move it (``golden_case.RELATIVE``).
+Summaries and rows may gain keys; none may be lost, and no number may move by more than another processor moves it
+(``golden_case.RELATIVE``). Recorded by ``scripts/make_golden.py numbers``.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,11 +21,11 @@ CASES = sorted(file.stem for file in NUMBERS.glob("*.json"))
 
 
 @pytest.fixture
-def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder to work in; the current directory and the environment come back."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", "")
-    yield tmp_path
+    return tmp_path
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the numbers were recorded on a CPU")
