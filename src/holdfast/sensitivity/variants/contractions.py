@@ -61,6 +61,8 @@ _BEEN = {
 _IS_DONE = {"called", "named", "located", "based", "supposed", "related", "known"}
 """Participles before which *'s* is *is*."""
 _HAS = _BEEN - _IS_DONE | {"come", "happened", "rained", "started", "always", "never", "ever", "already", "just", "recently", "since"}
+_SENTENCE = 1000
+"""Characters before a place that may be of the same sentence."""
 _LET = {"assume", "suppose", "consider", "imagine", "define", "denote", "say", "discuss", "examine"}
 """Verbs with which *let us* proposes, and asks for no leave."""
 
@@ -93,7 +95,7 @@ def _places(text: str, table: dict[str, str], allowed: Callable[[str, str, list[
     for match in re.finditer(rf"(?<![\w'\u2019])(?:{pattern})(?![\w'\u2019])", text, re.IGNORECASE):
         words = match.group()
         if _key(words) in table and words[1:] == words[1:].lower():
-            before = re.split(r"[.!?:;\n]", text[: match.start()])[-1]
+            before = re.split(r"[.!?:;\n]", text[max(0, match.start() - _SENTENCE) : match.start()])[-1]
             if allowed(_key(words), before, re.findall(r"[\w'\u2019]+|[^\w\s]", before), text[match.end() :]):
                 yield match
 

@@ -13,12 +13,12 @@ _PROTECTED = re.compile(
       | `[^`\n]+`                     # code spans
       | (?m:^(?:[ ]{4}|\t)[^\n]*)     # indented code, and lines that can only be code
       | (?m:^[ ]*(?:def|class|import|from|return|for|while|if|elif|else|try|except|function|const|let|var)\b[^\n]*[:;{}()=]$)
-      | (?m:^[^\n]*[=()][^\n]*[;{}]$ | ^[ ]*[{}][;,]?$)
-      | \{\{.*?\}\} | \{[^{}\n]*\}    # placeholders
+      | (?m:^(?=[^\n]*[;{}]$)[^\n=()]*[=()][^\n]*$ | ^[ ]*[{}][;,]?$)
+      | \{\{.{0,200}?\}\} | \{[^{}\n]*\}    # placeholders
       | <[^<>\s][^<>\n]*> | \[[A-Z_]+\] | %\(?\w*\)?[sd]
       | \$(?=\S)[^$\n]+(?<=\S)\$(?!\d)   # formulas, and no sums of money
       | \$\w+ | \$\{\w+\}            # shell variables
-      | https?://\S+ | \S+@\S+\.\w+
+      | https?://\S+ | (?<![\w.+-])[\w.+-]+@[\w.-]+\.\w+
       | (?<![\w/])[~.]{0,2}/[\w.~+-]+(?:/[\w.~+-]*)* | ~/[\w./~+-]* | \b[A-Za-z]:\\\S*\w   # paths
       | (?<!\S)--?[A-Za-z][\w-]*      # switches of a command
       | "[^"\n]{1,80}" | \u201c[^\u201d\n]{1,80}\u201d | \u2018[^\u2019\n]{1,80}\u2019 | \u00ab[^\u00bb\n]{1,80}\u00bb   # quotations
@@ -30,8 +30,8 @@ _PROTECTED = re.compile(
       | \b[^\W\d_]+(?:/[^\W\d_]+)+   # yes/no
       # positive, negative or neutral
       | (?<![\w'\u2019])(?:(?:[^\W\d_]+,\s){1,12}[^\W\d_]+,?|[^\W\d_]+)\s(?:or|vs\.?)\s[^\W\d_]+(?![\w'\u2019])
-      | \w*\d(?:[\w.,:/-]*\w)?%?      # numbers, and words with digits
-      | \w+_\w+                       # identifiers
+      | (?<!\w)\w*\d(?:[\w.,:/-]*\w)?%?      # numbers, and words with digits
+      | (?<!\w)\w+_\w+                       # identifiers
       | \b[^\W\d_A-Z]+[A-Z]\w* | \b[A-Z][a-z]+[A-Z]\w*
       | \.{3,}                        # a gap to fill
       | \([A-Z]\)                     # option markers
