@@ -44,6 +44,20 @@ def test_rows_from_ray_equal_local_rows(case: dict[str, Any], tmp_path: Path) ->
     assert comparable(tmp_path / "ray") == comparable(tmp_path / "local")
 
 
+@pytest.mark.full
+def test_what_diverged_on_ray_is_not_trained_with_other_seeds(case: dict[str, Any], tmp_path: Path) -> None:
+    ray = pytest.importorskip("ray")
+    content = case | {"vary": {"weights": [[0, 1]], "learning_rate": [0.01, 1e30]}, "seeds": 2, "measure": []}
+    content |= {"tune": case["tune"] | {"epochs": 4.0}}
+    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
+    try:
+        summary = run_study(content, tmp_path / "ray", processes=True, cluster="ray")
+    finally:
+        ray.shutdown()
+    assert [summary["trials"][name] for name in ("planned", "done", "failed", "not_started")] == [4, 2, 1, 1]
+    assert summary["diverged"] == ["(0, 1), lr 1e+30"]
+
+
 def test_an_address_that_does_not_answer_is_told_at_once(case: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -12,6 +12,7 @@ import pytest
 
 from holdfast import cli
 from holdfast.config import ReportConfig, StudyConfig
+from holdfast.errors import HoldfastError
 from holdfast.report import report
 from holdfast.runs import write_json
 from holdfast.study import run
@@ -127,6 +128,12 @@ def test_after_a_search_the_sentence_says_where_each_was_stopped_and_its_gap() -
     assert "setting 1 after 8 steps" in finding(old), "rows of an older study know no gap"
 
 
+def test_the_best_of_one_is_no_best() -> None:
+    naive = select(rows([[0.5, 0.52, 0.51]]), metric="score", higher_is_better=True)["naive"]
+    assert naive["warning"] == "the only setting with a score on test"
+    assert (naive["gain"], naive["luck"]) == (None, None)
+
+
 # the counts, and what is not started
 
 
@@ -174,6 +181,28 @@ def test_the_second_seed_of_a_setting_that_diverged_is_not_trained(
     again = run_study(content, output)
     assert comparable(output) == before, "the same after it was run again"
     assert again["trials"] == summary["trials"]
+
+
+def test_a_study_that_was_torn_between_the_seeds_goes_on_as_if_it_had_not_been(diverging: dict[str, Any], tmp_path: Path) -> None:
+    calm = run_study(diverging, tmp_path / "calm")
+    effect = [perform] * 4  # the base model and three of the four first seeds
+
+    def do(*given: Any) -> Any:
+        if not effect:
+            raise KeyboardInterrupt
+        return effect.pop()(*given)
+
+    with mock.patch("study_case.perform", do), pytest.raises(KeyboardInterrupt):
+        run_study(diverging, tmp_path / "torn")
+    torn = run_study(diverging, tmp_path / "torn")
+    assert (torn["trials"], torn["diverged"]) == (calm["trials"], calm["diverged"])
+    assert comparable(tmp_path / "torn") == comparable(tmp_path / "calm")
+
+
+def test_where_all_diverge_that_is_said_of_all(diverging: dict[str, Any], tmp_path: Path) -> None:
+    content = diverging | {"vary": {"weights": [[0, 1], [1, 1]], "learning_rate": [1e30]}}
+    with pytest.raises(HoldfastError, match=r"every trial that was started failed; the first: the loss is nan(.|\n)*; 2 others were not"):
+        run_study(content, tmp_path / "out")
 
 
 def test_a_trial_that_ends_with_a_broken_model_has_diverged_too(diverging: dict[str, Any], tmp_path: Path) -> None:

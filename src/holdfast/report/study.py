@@ -54,6 +54,8 @@ def _finding(study: Study) -> list[Part]:
         made.append(Note(text, "warning"))
     naive = study.selection.get("naive") or {}
     best = naive.get("setting_name")
+    if len(study.settings) < 2:
+        return made  # the best of one is no best
     if best is not None and best == study.selection.get("conventional"):
         made.append(Note(f"The best on the test split is the conventional setting itself, {best} ({number(naive.get('test'))})."))
     elif naive.get("warning"):
@@ -78,7 +80,7 @@ def _facts(study: Study) -> Facts:
         ("conventional", selection.get("conventional")),
         (f"conventional, test {study.metric}", conventional.test if conventional else None),
         ("best on dev", selection.get("best_on_dev")),
-        ("one standard error", selection.get("one_standard_error")),
+        ("one standard error", selection.get("one_standard_error") or None),  # 0: no noise was seen
         ("noise of one training (sd)", noise.get("sd")),
         ("degrees of freedom of the noise", noise.get("df")),
         ("naive best of all on test", naive.get("setting_name")),

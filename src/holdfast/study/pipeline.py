@@ -236,7 +236,8 @@ def _summary(made: StudyPlan, rows: list[Row], ledger: _Ledger) -> dict[str, Any
     counts = count_trials(rows, len(made.trials))
     if trials and len(failed) == len(trials):
         others = f"; {counts['not_started']} others were not started" if counts["not_started"] else ""
-        raise HoldfastError(f"every trial failed; the first: {failed[0]['error']}{others}", hint=f"logs are in {ledger.path}/logs")
+        what = "every trial that was started failed" if others else "every trial failed"
+        raise HoldfastError(f"{what}; the first: {failed[0]['error']}{others}", hint=f"logs are in {ledger.path}/logs")
     for row in failed:
         print(f"warning: {row['setting_name']} seed {row['seed']} failed: {row['error']}", file=sys.stderr)
     selections = {group.name: _selection(made.spec, group.name, rows, ledger.path) for group in made.groups}

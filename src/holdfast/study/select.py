@@ -131,7 +131,9 @@ def _naive(test: Scores, reference: Setting | None, sign: int, seed: int) -> dic
     best = int((sign * mean_K).argmax())
     found: dict[str, Any] = {"setting_name": test.settings[best].name, "test": float(mean_K[best]), "gain": None, "luck": None}
     warning = f"picked on the split it is reported on, from {len(mean_K)} settings"
-    if reference in test.settings:
+    if len(mean_K) == 1:
+        warning = "the only setting with a score on test"
+    elif reference in test.settings:
         base = test.settings.index(reference)
         found["gain"] = float(sign * (mean_K[best] - mean_K[base]))
         if test.noisy:
