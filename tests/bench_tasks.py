@@ -10,7 +10,12 @@ from conftest import write_jsonl
 
 ITEMS = 30
 _WORDS = ["Red", "green", "blue", "three", "France", "capital", "hello", "fine", "Paris", "name"]
-_CHOICE = {"output_type": "multiple_choice", "doc_to_text": "{{q}}", "doc_to_target": "{{gold}}", "doc_to_choice": ["yes", "no"]}
+_CHOICE = {
+    "output_type": "multiple_choice",
+    "doc_to_text": "{{q}}",
+    "doc_to_target": "{{gold}}",
+    "doc_to_choice": ["yes", "no"],
+}
 _ANSWER = {
     "output_type": "generate_until",
     "doc_to_text": "{{q}}",
@@ -54,7 +59,7 @@ def write_tasks(folder: Path) -> Path:
     (folder / "functions.py").write_text(_FUNCTIONS, encoding="utf-8")
     for name, task in {
         "t_labels": _CHOICE | {"metric_list": metrics("acc", "mcc", "f1", "brier_score")},
-        "t_few": _CHOICE | {"metric_list": metrics("acc", "mcc"), "file": "few.jsonl"},
+        "t_few": _CHOICE | {"metric_list": metrics("acc", "brier_score"), "file": "few.jsonl"},
         "t_likely": _CHOICE | {"output_type": "loglikelihood", "doc_to_target": "{{a}}", "metric_list": metrics("perplexity", "acc")},
         "t_text": _ANSWER | {"metric_list": metrics("chrf", "bleu", "ter", "exact_match")},
         "t_filtered": _ANSWER | {"metric_list": metrics("exact_match"), "filter_list": _filters()},
@@ -74,6 +79,7 @@ def write_tasks(folder: Path) -> Path:
         ("g_plain", ["t_labels", "t_few"], None),
         ("g_nested", ["g_by_size", "t_filtered"], None),
         ("g_picks", ["t_pick", "t_chosen"], None),
+        ("g_own", ["t_several", "t_filtered"], None),
         ("g_pick_alone", ["t_pick"], True),
     ):
         write_group(folder, name, members, weighted)
@@ -87,7 +93,12 @@ def metrics(*names: str) -> list[dict[str, str]]:
 def write_task(folder: Path, name: str, task: dict) -> None:
     task = {"metadata": {"version": 1}} | task
     file = folder / task.pop("file", "rows.jsonl")
-    head = {"task": name, "dataset_path": "json", "dataset_kwargs": {"data_files": {"test": str(file)}}, "test_split": "test"}
+    head = {
+        "task": name,
+        "dataset_path": "json",
+        "dataset_kwargs": {"data_files": {"test": str(file)}},
+        "test_split": "test",
+    }
     text = yaml.safe_dump(head | task, sort_keys=False)
     for function in ("several", "flat", "longest", "broken", "pair"):  # YAML that the harness alone can read
         for key in ("aggregation", "process_results"):
@@ -98,12 +109,12 @@ def write_task(folder: Path, name: str, task: dict) -> None:
 def write_group(folder: Path, name: str, members: list[str], weighted: bool | None = None) -> None:
     group: dict = {"group": name, "task": members}
     if weighted is not None:
-        group["aggregate_metric_list"] = [{"metric": metric, "weight_by_size": weighted} for metric in ("acc", "mcc")]
+        group["aggregate_metric_list"] = [{"metric": metric, "weight_by_size": weighted} for metric in ("acc", "brier_score")]
     (folder / f"{name}.yaml").write_text(yaml.safe_dump(group, sort_keys=False), encoding="utf-8")
 
 
 def _filters() -> list[dict]:
-    takes_first = {"function": "take_first"}
+    takes_first = {"function": "take_first"}  # the harness keeps the first of repeated answers
     number = {"function": "regex", "regex_pattern": r"(\d+)"}
     return [{"name": "strict", "filter": [takes_first]}, {"name": "flexible", "filter": [number, takes_first]}]
 

@@ -1,4 +1,4 @@
-"""Every score of ``bench run`` is the harness's own, however a task makes one number of its items; so are those of comparisons, studies."""
+"""Every score of ``bench run`` is the harness's own, however a task makes one number of its items; and those of compare and studies."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from bench_tasks import ITEMS, metrics, write_group, write_task, write_tasks
 from conftest import make_model, make_tokenizer
 from holdfast.bench import compare, harness_scores, run
 from holdfast.cli import main
-from holdfast.config import BenchCompareConfig, BenchConfig, StudyConfig
+from holdfast.config import BenchCompareConfig, BenchConfig
 from holdfast.errors import HoldfastError
+from study_case import make_case, rows_of, run_study
 
 OURS = ("empty", "words")
 """Of generated answers; the harness has no such metrics."""
@@ -47,6 +48,12 @@ def read(run_folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     return summary, json.loads((run_folder / "lm-eval" / "results.json").read_text())["results"]
 
 
+def correlation(pairs: np.ndarray) -> float:
+    """Matthews's, of labels and guesses that are 0 or 1: Pearson's, and 0 where one of them never changes."""
+    gold, guess = pairs.T
+    return float(np.corrcoef(gold, guess)[0, 1]) if gold.std() and guess.std() else 0.0
+
+
 def test_every_score_is_the_harness_s_own(world: Path) -> None:
     summary, results = read(world / "a")
     compared = 0
@@ -59,7 +66,14 @@ def test_every_score_is_the_harness_s_own(world: Path) -> None:
                 assert metric in OURS or task in ("g_plain", "g_nested"), (task, metric)
     wanted = {(t, m) for t, found in results.items() for m, v in found.items() if "," in m and "_stderr" not in m}
     assert compared == len(wanted) == len({(t, m) for t, m in wanted if m in summary["scores"][t]})
-    assert {m for t, m in wanted} >= {"mcc,none", "f1,none", "perplexity,none", "chrf,none", "word_perplexity,none", "parts,none"}
+    assert {m for t, m in wanted} >= {
+        "mcc,none",
+        "f1,none",
+        "perplexity,none",
+        "chrf,none",
+        "word_perplexity,none",
+        "parts,none",
+    }
     assert summary["scores"]["t_labels"]["mcc,none"]["n"] == ITEMS
 
 
@@ -74,7 +88,13 @@ def test_a_plain_model_of_the_harness_says_the_same(world: Path) -> None:
 
     model = transformers.AutoModelForCausalLM.from_pretrained(world / "model-a")
     tokenizer = transformers.AutoTokenizer.from_pretrained(world / "model-a")
-    plain = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=4, max_length=load(str(world / "model-a")).context, device="cpu")
+    plain = HFLM(
+        pretrained=model,
+        tokenizer=tokenizer,
+        batch_size=4,
+        max_length=load(str(world / "model-a")).context,
+        device="cpu",
+    )
     manager = TaskManager(include_path=str(world / "tasks"), include_defaults=False)
     summary, _ = read(world / "a")
     for task in ("t_likely", "t_rolling", "t_text", "g_by_size", "g_alike"):
@@ -96,15 +116,14 @@ def test_n_counts_items_and_values_are_said_beside_it(world: Path) -> None:
 
 
 def test_intervals_come_from_items_through_the_task_s_own_aggregation(world: Path) -> None:
-    from lm_eval.api.metrics import matthews_corrcoef
-
     summary, _ = read(world / "a")
     rows = [json.loads(line) for line in (world / "a" / "rows.jsonl").read_text().splitlines()]
-    pairs = [row["scores"]["mcc,none"] for row in rows if row["task"] == "t_labels"]
+    pairs = np.array([row["scores"]["mcc,none"] for row in rows if row["task"] == "t_labels"])
     rng = np.random.default_rng(1)
-    draws = [matthews_corrcoef([pairs[i] for i in rng.integers(0, ITEMS, ITEMS)]) for _ in range(2000)]
-    found = summary["scores"]["t_labels"]["mcc,none"]
-    assert (found["low"], found["high"]) == pytest.approx(tuple(np.quantile(draws, (0.025, 0.975))), abs=0.06)
+    draws = [correlation(pairs[rng.integers(0, ITEMS, ITEMS)]) for _ in range(2000)]
+    mcc = summary["scores"]["t_labels"]["mcc,none"]
+    assert mcc["value"] == pytest.approx(correlation(pairs))
+    assert (mcc["low"], mcc["high"]) == pytest.approx(tuple(np.quantile(draws, (0.025, 0.975))), abs=0.08)
     for task in ("t_labels", "t_likely", "t_text", "t_rolling", "t_several", "g_alike"):
         for metric, score in summary["scores"][task].items():
             if score["low"] is not None:
@@ -189,6 +208,15 @@ def test_a_task_of_two_benchmarks_counts_in_both(order: str, world: Path, tmp_pa
     assert {name: c["items"] for name, c in same.items()} == sizes
 
 
+def test_a_task_with_functions_of_its_own_may_be_in_two_benchmarks(world: Path, tmp_path: Path) -> None:
+    model, data = str(world / "model-a"), str(world / "tasks")
+    summary = run(BenchConfig(model=model, tasks="t_several,g_own", data_dir=data, output=str(tmp_path / "run")))
+    own = [summary["scores"][name]["checks,none"] for name in ("t_several", "g_own")]
+    assert own[0]["value"] == own[1]["value"]
+    assert {score["n"] for score in own} == {ITEMS}
+    assert summary["scores"]["g_own"]["exact_match,flexible"]["n"] == ITEMS
+
+
 def test_a_tag_is_a_benchmark_of_its_tasks(world: Path, tmp_path: Path) -> None:
     folder = write_tasks(tmp_path / "tasks")
     for name in ("t_one", "t_two"):
@@ -243,25 +271,43 @@ def test_scoring_that_fails_costs_its_own_task_only(world: Path, tmp_path: Path,
     [
         ("import no_such_package\n", {"process_results": "several"}, "no_such_package"),
         ("def several(doc, results):\n    import no_such_package\n", {"process_results": "several"}, "no_such_package"),
-        ("def flat(items):\n    import no_such_package\n", {"metric_list": [{"metric": "acc", "aggregation": "flat"}]}, "no_such_package"),
+        (
+            "def flat(items):\n    import no_such_package\n",
+            {"metric_list": [{"metric": "acc", "aggregation": "flat"}]},
+            "no_such_package",
+        ),
         (
             "def several(doc, results):\n    import nltk\n    nltk.data.find('tokenizers/no_such_data')\n",
             {"process_results": "several"},
             "no_such_data",
         ),
-        ("", {"metric_list": [{"metric": "no_such_metric", "aggregation": "mean", "higher_is_better": True}]}, "no_such_metric"),
+        (
+            "",
+            {"metric_list": [{"metric": "no_such_metric", "aggregation": "mean", "higher_is_better": True}]},
+            "no_such_metric",
+        ),
         ("", {"unsafe_code": True}, "runs code"),
     ],
 )
 def test_what_cannot_be_read_is_refused_before_a_model_is_loaded(
-    functions: str, task: dict[str, Any], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    functions: str,
+    task: dict[str, Any],
+    says: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     from holdfast import lm
 
     monkeypatch.setattr(lm, "load", lambda *_, **__: pytest.fail("a model was loaded"))
     folder = write_tasks(tmp_path / "tasks")
     (folder / "functions.py").write_text(functions)
-    choice = {"output_type": "multiple_choice", "doc_to_text": "{{q}}", "doc_to_target": "{{gold}}", "doc_to_choice": ["yes", "no"]}
+    choice = {
+        "output_type": "multiple_choice",
+        "doc_to_text": "{{q}}",
+        "doc_to_target": "{{gold}}",
+        "doc_to_choice": ["yes", "no"],
+    }
     write_task(folder, "t_new", choice | {"metric_list": metrics("acc")} | task)
     asked = ["--tasks", "t_new,t_few", "--data-dir", str(folder), "--output", str(tmp_path / "run")]
     assert main(["bench", "run", "--model", "pocket", *asked]) == 2
@@ -321,20 +367,19 @@ def test_halves_for_a_study(world: Path) -> None:
 
 
 def test_a_study_takes_the_harness_s_value_of_each_split(world: Path, tmp_path: Path) -> None:
-    from holdfast.study import run as run_study_file
-    from study_case import make_case, write_study
-
     data = str(world / "tasks")
-    measures = [{"lm_eval:t_likely": {"data_dir": data, "higher_is_better": False}}, {"lm_eval:t_several": {"data_dir": data}}]
-    case = make_case(tmp_path) | {"vary": {"weights": [[0, 1]]}, "measure": measures}
-    study = write_study(tmp_path / "s.yaml", case)
-    run_study_file(StudyConfig(study=str(study), output=str(tmp_path / "out")))
-    row = next(json.loads(p.read_text()) for p in (tmp_path / "out" / "base").rglob("*.json") if "dev" in p.read_text())
+    measures = [
+        {"lm_eval:t_likely": {"data_dir": data, "higher_is_better": False}},
+        {"lm_eval:t_several": {"data_dir": data}},
+    ]
+    case = make_case(tmp_path) | {"vary": {"weights": [[0, 1]]}, "seeds": 1, "measure": measures}
+    run_study(case, tmp_path / "out")
+    base = next(row for row in rows_of(tmp_path / "out") if row["kind"] == "base")
     wanted = harness_scores(case["model"], ["t_likely", "t_several"], data_dir=data)
     for name in ("t_likely", "t_several"):
         for split, half in zip(("dev", "test"), wanted[name]["halves"], strict=True):
-            assert row[split][f"lm_eval:{name}"] == pytest.approx(half["value"]), (name, split)
-    items = np.load(tmp_path / "out" / row["items"]["dev"])
+            assert base[split][f"lm_eval:{name}"] == pytest.approx(half["value"]), (name, split)
+    items = np.load(tmp_path / "out" / base["items"]["dev"])
     assert "lm_eval:t_likely" not in items
     assert len(items["lm_eval:t_several"]) == ITEMS // 2
 
@@ -348,11 +393,10 @@ def test_a_study_takes_the_harness_s_value_of_each_split(world: Path, tmp_path: 
     ],
 )
 def test_a_study_refuses_before_it_trains(options: dict[str, Any], says: str, world: Path, tmp_path: Path) -> None:
-    from holdfast.study import run as run_study_file
-    from study_case import make_case, write_study
+    from study_case import make_case
 
     ((name, given),) = options.items()
     case = make_case(tmp_path) | {"measure": [{name: given | {"data_dir": str(world / "tasks")}}]}
     with pytest.raises(HoldfastError, match=says):
-        run_study_file(StudyConfig(study=str(write_study(tmp_path / "s.yaml", case)), output=str(tmp_path / "out")))
+        run_study(case, tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -15,6 +15,7 @@ from holdfast.report import report
 from holdfast.report.pages import sections
 from holdfast.report.parts import Choice, Figure, Note, Passage, Section, Table, without_empty
 from holdfast.report.reading import read_run
+from holdfast.report.text import number
 from report_browser import chromium, visit
 from report_runs import make_sensitivity, write_json, write_rows
 from study_case import make_case, run_study
@@ -201,6 +202,18 @@ def test_aligned_and_benchmarked_runs(tmp_path: Path) -> None:
     assert titles(bench, Figure) == ["Scores: acc", "Scores: f1"]
     assert "9 to 20 items per task, with 95 % intervals" in next(p for p in bench.parts if isinstance(p, Figure)).caption
     assert len(next(p for p in bench.parts if isinstance(p, Table)).rows) == 3
+
+
+def test_scores_without_an_interval_and_of_which_less_is_better(tmp_path: Path) -> None:
+    score = {"value": 3.7e24, "low": None, "high": None, "n": 20, "higher_is_better": False}
+    write_json(tmp_path / "b" / "config.json", {"command": "bench run", "config": {"model": "m"}, "resolved": {}})
+    found = {"scores": {"t": {"perplexity,none": score}}, "benchmarks": {"t": {"metric": "perplexity,none"} | score}}
+    write_json(tmp_path / "b" / "summary.json", found)
+    (bench,) = shown(tmp_path, "b")
+    for table in (p for p in bench.parts if isinstance(p, Table)):
+        assert table.rows[0][1] == "perplexity,none (lower is better)"
+    assert "without intervals" in next(p for p in bench.parts if isinstance(p, Figure)).caption
+    assert number(score["value"]) == "3.7e+24"
 
 
 def test_all_of_them_on_one_page_in_a_browser(runs: Path, tmp_path: Path) -> None:

@@ -19,7 +19,16 @@ MEAN, OWN, GROUP = "mean", "function of the task's own", "mean of its tasks"
 Function = Callable[[Sequence[Any]], Any]
 Indices = list[npt.NDArray[np.int64]]
 _DRAWS, _FEW_DRAWS = 500, 200
-_FAST = ("f1", "matthews_corrcoef", "perplexity", "weighted_perplexity", "bits_per_byte", "brier_score", "median", "nanmean")
+_FAST = (
+    "f1",
+    "matthews_corrcoef",
+    "perplexity",
+    "weighted_perplexity",
+    "bits_per_byte",
+    "brier_score",
+    "median",
+    "nanmean",
+)
 """What is drawn often. Text metrics take seconds over a corpus, and of a function of a task's own nothing is known."""
 _TRIED = 20
 """Times that a function of a task's own must give the mean to be taken for it."""

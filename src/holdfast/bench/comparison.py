@@ -129,7 +129,7 @@ def _compared(name: str, summaries: Summaries, a: list[Row], b: list[Row], confi
     metric = main_metric(Pin(name, summaries[0]["benchmarks"][name]["metric"], None, ""), a)
     both = [(x, y) for x, y in zip(a, b, strict=True) if metric in x["scores"] and metric in y["scores"]]
     scores = [summary.get("scores", {}).get(name, {}).get(metric) for summary in summaries]
-    about = {"metric": metric, "left_out": len(a) - len(both)}
+    about: dict[str, Any] = {"metric": metric, "left_out": len(a) - len(both)}
     about |= {"higher_is_better": scores[0]["higher_is_better"]} if scores[0] and "higher_is_better" in scores[0] else {}
     ways = [(score or {}).get("aggregation", ag.MEAN) for score in scores]
     if not both:

@@ -56,7 +56,7 @@ def benchmark_scores(name: str, rows: Sequence[Row], results: dict[str, Any], lo
     A metric without a value of the harness is left out: its aggregation failed, or it is no number. Where a group or tag has none, as the
     harness adds nothing up for it, the mean over all items of its tasks stands, if every task takes the mean.
     """
-    scores = {}
+    scores: dict[str, Score] = {}
     for metric in dict.fromkeys(metric for row in rows for metric in row["scores"]):
         if not _has_failed(name, metric, results, loaded):
             score = _score(name, metric, rows, results, loaded, seed)
@@ -207,7 +207,7 @@ def _weights(name: str, metric: str, results: dict[str, Any], loaded: Loaded) ->
 
 def _by_size(name: str, metric: str, loaded: Loaded) -> bool:
     group = loaded["groups"].get(name)
-    rules = {rule.metric: rule.weight_by_size for rule in (group.aggregate_metric_list or [] if group else [])}
+    rules = {rule.metric: rule.weight_by_size for rule in ((group.aggregate_metric_list or []) if group else [])}
     return bool(rules.get(metric.rpartition(",")[0], True))
 
 
@@ -251,7 +251,7 @@ def _counts(sizes: Sequence[int] | Any) -> dict[str, int]:
 
 
 def _values(rows: Sequence[Row], metric: str) -> list[Any]:
-    values = (row.get(RAW, row["scores"]).get(metric) for row in rows)
+    values = ((row[RAW] if RAW in row else row["scores"]).get(metric) for row in rows)
     return [value for value in values if value is not None]
 
 

@@ -109,6 +109,7 @@ def _resolved(config: BenchConfig, closed: list[Pin], lm: models.LM, template: s
 
     return {
         "harness": version("lm-eval") if closed else None,
+        "values": "the harness's own" if closed else None,  # runs of before averaged what it does not average: they are scored anew
         "template": template,
         "model_sha": hashlib.sha256((weights_digest(lm.model) + tokenizer_digest(lm.tokenizer)).encode()).hexdigest(),
         "data_sha": digest(config.data_dir),

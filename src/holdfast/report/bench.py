@@ -20,7 +20,7 @@ def benchmarked(run: Run, limit: int) -> list[Part]:
     scores = [(task, metric, score) for task, metrics in by_task.items() for metric, score in metrics.items() if "value" in score]
     if not scores:
         return anything(run, limit)
-    rows: list[list[Cell]] = [[task, metric, _interval(score), score.get("n")] for task, metric, score in scores]
+    rows: list[list[Cell]] = [[task, _directed(metric, score), _interval(score), score.get("n")] for task, metric, score in scores]
     columns = [Column("task", kind="code"), Column("metric"), Column("value"), Column("n")]
     table = Table("Scores", columns, rows, "In brackets: 95 % intervals.", filterable=len(rows) > 15)
     metrics = dict.fromkeys(metric for _, metric, _ in scores)
@@ -48,7 +48,9 @@ def _facts(run: Run) -> Facts:
 def _benchmarks(run: Run) -> list[Part]:
     """The score that counts of each benchmark, and how it was asked; also of one that came out without a score."""
     found = run.summary.get("benchmarks") or {}
-    rows: list[list[Cell]] = [[name, one.get("metric"), _interval(one), one.get("n"), one.get("choice")] for name, one in found.items()]
+    rows: list[list[Cell]] = [
+        [name, _directed(one.get("metric"), one), _interval(one), one.get("n"), one.get("choice")] for name, one in found.items()
+    ]
     columns = [Column("benchmark", kind="code"), Column("metric"), Column("value"), Column("n"), Column("what was run")]
     caption = "The metric that counts for each benchmark. In brackets: 95 % intervals."
     return [Table("Benchmarks", columns, rows, caption)] if rows else []
@@ -65,6 +67,11 @@ def _dots(metric: str, scores: Scores) -> Figure:
     dots = Series(metric, tasks, estimates, notes, "dots", "@accent", size=10)
     caption = f"{metric} by task over {n}, {ends}."
     return points(f"Scores: {metric}", caption, [dots], Axis("task", names=tasks), Axis(metric), height=340)
+
+
+def _directed(metric: Any, score: dict[str, Any]) -> Cell:
+    """The metric, and that lower is better where it is."""
+    return f"{metric} (lower is better)" if metric and score.get("higher_is_better") is False else metric
 
 
 def _interval(score: dict[str, Any]) -> Interval:

@@ -13,6 +13,7 @@ from typing import Any
 MINUS = "\N{MINUS SIGN}"
 _LONGEST = 4000
 """Characters of one text that a page shows."""
+_MANY_DIGITS = 1e12
 _ROUNDING = 1e-12
 """What is smaller than this is the rounding of a zero."""
 
@@ -72,6 +73,8 @@ def number(value: Any, digits: int | None = 3) -> str:
         value = type(value)(0)
     if isinstance(value, int):
         shown = f"{value:,}"
+    elif abs(value) >= _MANY_DIGITS:  # a perplexity may be of any size
+        shown = f"{value:.3g}"
     elif abs(value) >= 10_000:
         shown = f"{value:,.0f}"
     elif digits is None:

@@ -4,7 +4,7 @@ response_nll, prompt_nll                       always
 exact_match, token_f1, empty_answers           greedy answers on a labelled split
 posix: {sets: ..}                              wording sensitivity on named sets
 crosstask_accuracy: {sources: .., dev: .., test: ..}
-lm_eval:<task>                                 even items are dev, odd ones are test
+lm_eval:<task>                                 even items are dev, odd ones are test; each half by the task's own aggregation
 module:function                                function(lm, source) -> one number per item, or one number
 
 A module is looked for in the current directory, too.
