@@ -46,20 +46,20 @@ class ContinuingTrainer(Trainer):
 
     def get_batch_samples(  # type: ignore[override]
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
-    ) -> tuple[list[Any], Tensor | int | None]:
+    ) -> Any:
         """The micro-batches of one optimizer step; none after the last step, where a run may have been continued."""
         if 0 < self.state.max_steps <= self.state.global_step:
             self.control.should_training_stop = True
             return [], None
         return super().get_batch_samples(epoch_iterator, num_batches, device)
 
-    def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
+    def training_step(self, *args: Any, **kwargs: Any) -> Any:
         """See ``transformers.Trainer``; the loss is summed up for the next row."""
         loss = super().training_step(*args, **kwargs)
         self._loss_sum += loss
         return loss
 
-    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+    def evaluate(self, *args: Any, **kwargs: Any) -> Any:
         """See ``transformers.Trainer``; the random numbers are left as they were."""
         state = torch.get_rng_state()
         try:
