@@ -41,7 +41,7 @@ def main() -> None:
     Path(args.work).mkdir(parents=True, exist_ok=True)
     found = {"overhead": overhead, "plan": plan_time, "halving": halving}[args.part](args)
     print(json.dumps(found, indent=1))
-    measure.finish({"part": args.part, **measure.machine("torch", "transformers", "optuna"), **found}, args.json)
+    measure.finish({"part": args.part, **measure.machine("torch", "transformers"), **found}, args.json)
 
 
 def overhead(args: argparse.Namespace) -> dict[str, Any]:

@@ -17,9 +17,8 @@ from holdfast.align.pairs import load_pairs
 from holdfast.config import AlignConfig, TuneConfig, WeighConfig
 from holdfast.errors import HoldfastError
 from holdfast.study.table import read_table
-from holdfast.tune import train
+from holdfast.tune import train, weigh
 from holdfast.tune.data import load_examples
-from holdfast.tune.weigh import weigh
 
 USER, ANSWER = {"role": "user", "content": "Rain?"}, {"role": "assistant", "content": "Let me see."}
 CHAT = {"messages": [USER, ANSWER]}

@@ -301,6 +301,7 @@ def test_one_in_so_many_goes_on_whatever_the_order() -> None:
     assert promoted({"a": 2.0, "b": 1.0}, 3, higher_is_better=False) == {"b"}
     assert promoted({"a": math.nan, "b": 1.0, "c": 2.0}, 3, higher_is_better=True) == {"c"}
     assert promoted({"a": math.nan}, 3, higher_is_better=True) == set()
+    assert promoted({"a": 1.0, "b": 2.0, "c": 2.0, "d": 0.0}, 3, higher_is_better=True) == {"b", "c"}, "equal scores go on together"
 
 
 def test_no_rung_ends_before_anything_is_learnt() -> None:

@@ -16,12 +16,11 @@ from holdfast.cli import main
 from holdfast.config import TuneConfig, WeighConfig
 from holdfast.errors import HoldfastError
 from holdfast.records import Role, Tokens
-from holdfast.tune import train
+from holdfast.tune import train, weigh
 from holdfast.tune.data import load_examples
 from holdfast.tune.plan import make_plan
 from holdfast.tune.roles import tokenize
 from holdfast.tune.selection import char_runs, keep_highest
-from holdfast.tune.weigh import weigh
 from holdfast.tune.weights import role_weights
 
 TEXT = "The cat sat on it"

@@ -27,7 +27,7 @@ _GRACE = 10.0
 
 COMMANDS: dict[str, tuple[type, str]] = {
     "tune": (configs.TuneConfig, "holdfast.tune:train"),
-    "weigh": (configs.WeighConfig, "holdfast.tune.weigh:weigh"),
+    "weigh": (configs.WeighConfig, "holdfast.tune:weigh"),
     "align": (configs.AlignConfig, "holdfast.align:align"),
     "sensitivity run": (configs.SensitivityConfig, "holdfast.sensitivity:measure"),
     "sensitivity variants": (configs.VariantsConfig, "holdfast.sensitivity:make_variants"),
@@ -40,7 +40,7 @@ COMMANDS: dict[str, tuple[type, str]] = {
     "bench compare": (configs.BenchCompareConfig, "holdfast.bench:compare"),
     "study plan": (configs.StudyConfig, "holdfast.study:plan"),
     "study run": (configs.StudyConfig, "holdfast.study:run"),
-    "study best": (configs.BestConfig, "holdfast.study.best:best"),
+    "study best": (configs.BestConfig, "holdfast.study:best"),
     "report": (configs.ReportConfig, "holdfast.report:report"),
     "demo": (configs.DemoConfig, "holdfast.demo:demo"),
 }

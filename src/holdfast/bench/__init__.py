@@ -6,12 +6,11 @@ suites -> local data -> harness (lm-evaluation-harness) -> items -> scores
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from holdfast.config import BenchCompareConfig, BenchConfig
+from holdfast.config import BenchCompareConfig, BenchConfig
 
-__all__ = ["check_tasks", "compare", "harness_scores", "run"]
+__all__ = ["BenchCompareConfig", "BenchConfig", "check_tasks", "compare", "harness_scores", "run"]
 
 
 def run(config: BenchConfig) -> dict[str, Any]:

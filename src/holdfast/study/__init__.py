@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from holdfast.config import StudyConfig
+from holdfast.config import BestConfig, StudyConfig
 
-__all__ = ["StudyConfig", "plan", "run"]
+__all__ = ["BestConfig", "StudyConfig", "best", "plan", "run"]
 
 
 def plan(config: StudyConfig) -> dict[str, Any]:
@@ -25,3 +25,10 @@ def run(config: StudyConfig) -> dict[str, Any]:
     from holdfast.study.pipeline import run
 
     return run(config)
+
+
+def best(config: BestConfig) -> dict[str, Any]:
+    """The best setting of a study, or of a table of results; returns the summary. See ``holdfast.study.choosing.best``."""
+    from holdfast.study.choosing import best
+
+    return best(config)

@@ -3,10 +3,9 @@
     grid, ratios      all of them, to the end
     halving           rungs at steps/f^2, steps/f, steps: at the end of each, the worse stop
 
-Successive halving (Jamieson and Talwalkar 2016, arXiv 1502.07943; asynchronous: Li et al. 2020, arXiv 1810.05934) is Optuna's: its
-``SuccessiveHalvingPruner`` says who goes on. Its rule is asynchronous: the first to reach the end of a rung go on, for lack of rivals. The
-trials of a rung are trained side by side here, so each is judged as if it came last, when the pruner has seen all the others. That stops
-more of them, and depends neither on timing nor on a crash. Conventional tuning is the reference and always trained to the end.
+Successive halving: Jamieson and Talwalkar 2016, arXiv 1502.07943. The trials of a rung are judged when all have ended, so who goes on
+depends neither on timing nor on a crash. (The asynchronous form, Li et al. 2020, arXiv 1810.05934, lets the first to reach the end of a
+rung go on, for lack of rivals.) Conventional tuning is the reference and always trained to the end.
 """
 
 from __future__ import annotations
@@ -62,17 +61,13 @@ def expected_tokens(plan: StudyPlan) -> int:
 
 
 def check_search(plan: StudyPlan) -> None:
-    """Halving needs Optuna, and trainings long enough to be stopped.
+    """Halving needs trainings long enough to be stopped.
 
     Raises:
-        HoldfastError: one of the two is missing.
+        HoldfastError: they are too short.
     """
     if plan.spec.search.kind != "halving":
         return
-    try:
-        import optuna  # noqa: F401
-    except ImportError as error:
-        raise HoldfastError("search: halving needs Optuna", hint="pip install 'holdfast[study]'") from error
     for trial in plan.trials:
         if len(rung_steps(trial.steps, plan.spec.search)) < 2:
             raise HoldfastError(f"search: halving: {trial.steps} steps are too few to stop early", hint="train longer, or search: ratios")
@@ -133,21 +128,14 @@ def _survivors(spec: Spec, trials: Sequence[Trial], rows: Mapping[str, Row]) -> 
 
 
 def promoted(scores: Mapping[str, float], factor: int, *, higher_is_better: bool) -> set[str]:
-    """Which of the trials with these scores at the end of a rung go on: the best of every ``factor``, at least one.
+    """Which of the trials with these scores at the end of a rung go on: all that are at least as good as the k-th best, where k is one
+    in ``factor``, at least one. A score that is not a number neither counts nor goes on.
 
-    One whose score is not a number stops."""
-    import optuna
-
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    pruner = optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=factor)
-    made = set()
-    for last in scores:
-        study = optuna.create_study(direction="maximize" if higher_is_better else "minimize", pruner=pruner)
-        pruned = True
-        for name in (*(other for other in scores if other != last), last):
-            trial = study.ask()
-            trial.report(scores[name], step=1)
-            pruned = trial.should_prune()
-        if not pruned:
-            made.add(last)
-    return made
+    >>> sorted(promoted({"a": 1.0, "b": 2.0, "c": 2.0, "d": float("nan")}, 3, higher_is_better=True))
+    ['b', 'c']
+    """
+    losses = {name: -score if higher_is_better else score for name, score in scores.items() if not math.isnan(score)}
+    if not losses:
+        return set()
+    worst_kept = sorted(losses.values())[max(1, len(losses) // factor) - 1]
+    return {name for name, loss in losses.items() if loss <= worst_kept}

@@ -322,9 +322,7 @@ def _then(value: Any, where: str) -> dict[str, Any]:
     _only(given, ("align",), f"{where}: then")
     if not given:
         return {}
-    config_class: Any = getattr(configs, "AlignConfig", None)
-    if config_class is None:
-        raise HoldfastError(f"{where}: then: this version of Holdfast cannot align")
+    config_class = configs.AlignConfig
     fields = [f.name for f in dataclasses.fields(config_class) if f.name not in {"model", "output", "overwrite", "dry_run", "json", "seed"}]
     options = _mapping(given["align"], f"{where}: then.align")
     _only(options, fields, f"{where}: then.align")
