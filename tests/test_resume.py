@@ -1,4 +1,4 @@
-"""A run that is killed ends, by the same command, as the one that was left alone: weights bit for bit, rows and summary but for times."""
+"""A run that is killed ends, by the same command, as the one left alone: weights bit for bit, rows and summary apart from times."""
 
 from __future__ import annotations
 
@@ -192,20 +192,23 @@ def kill_everywhere(run: Callable[[Any], Any], make: Callable[..., Any], model: 
         check_same(outcome(output), whole)
 
 
-MOMENTS: dict[str, dict[str, Any]] = {
-    "epochs": {"max_steps": -1, "epochs": 2.5, "save_steps": 2, "log_steps": 3},
-    "checkpoint at the end of each epoch": {"max_steps": -1, "epochs": 2, "save_steps": 4, "log_steps": 5, "eval_share": 0.2},
-    "evaluations between": {"max_steps": 7, "save_steps": 3, "eval_steps": 2, "log_steps": 2},
-}
+EPOCHS = {"max_steps": -1, "epochs": 2.5, "save_steps": 2, "log_steps": 3}
+AT_ENDS = {"max_steps": -1, "epochs": 2, "save_steps": 4, "log_steps": 5, "eval_share": 0.2}  # a checkpoint at the end of each epoch
+BETWEEN = {"max_steps": 7, "save_steps": 3, "eval_steps": 2, "log_steps": 2}
+MOMENTS = [
+    pytest.param(AT_ENDS, id="at-ends"),
+    pytest.param(EPOCHS, id="epochs", marks=pytest.mark.full),
+    pytest.param(BETWEEN, id="between", marks=pytest.mark.full),
+]
 
 
-@pytest.mark.parametrize("changes", MOMENTS.values(), ids=MOMENTS.keys())
+@pytest.mark.parametrize("changes", MOMENTS)
 def test_a_tuning_killed_at_any_moment(model_folder: Path, few_chats: Path, tmp_path: Path, changes: dict[str, Any]) -> None:
     settings = {"lora_rank": 2, "lora_dropout": 0.3, "learning_rate": 2e-2} | changes  # dropout: random numbers must go on where they were
     kill_everywhere(train, tune_config, model_folder, few_chats, tmp_path, **settings)
 
 
-@pytest.mark.parametrize("changes", MOMENTS.values(), ids=MOMENTS.keys())
+@pytest.mark.parametrize("changes", MOMENTS)
 def test_an_alignment_killed_at_any_moment(model_folder: Path, few_pairs: Path, tmp_path: Path, changes: dict[str, Any]) -> None:
     kill_everywhere(run_align, align_config, model_folder, few_pairs, tmp_path, lora_rank=2, lora_dropout=0.3, **changes)
 

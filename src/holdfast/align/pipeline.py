@@ -105,8 +105,6 @@ def _trainer(plan: Plan, model: Any, run: RunDir) -> Any:
     from holdfast.align.trainer import PreferenceTrainer
 
     config = plan.config
-    if "precompute_ref_log_probs" in config.training or "sync_ref_model" in config.training:
-        raise HoldfastError("'training' names a setting of the reference model", hint="the reference is always the start point")
     arguments = training_arguments(
         plan, run.path / "checkpoints", DPOConfig, beta=config.beta, loss_type=plan.losses, max_length=plan.max_length,
         precompute_ref_log_probs=True, disable_dropout=not config.lora_dropout, gradient_checkpointing=config.gradient_checkpointing,

@@ -44,6 +44,19 @@ _OURS = {  # options of SFTConfig that choose what is decided here, and by what
     "assistant_only_loss": "prompt_loss_weight=0",
     "chat_template_path": "processing_class.chat_template",
     "eos_token": "processing_class.eos_token",
+    "pad_token": "processing_class.pad_token",
+    "truncation_mode": "truncation='keep-end' or 'drop'",
+    "pad_to_multiple_of": "batching='packed'",
+    "packing_strategy": "batching='packed'",
+    "shuffle_dataset": "train_dataset.shuffle()",
+    "dataset_num_proc": "rows that are tokenised already (Tokens)",
+    "dataset_text_field": "a column named text",
+    "label_smoothing_factor": "no smoothing",
+    "label_names": "nothing",
+    "prediction_loss_only": "nothing",
+    "include_for_metrics": "nothing",
+    "batch_eval_metrics": "nothing",
+    "eval_do_concat_batches": "nothing",
 }
 
 
@@ -112,8 +125,10 @@ def _arguments(args: Any) -> Any:
     args = SFTConfig("trl-sft") if args is None else copy.copy(args)
     if not isinstance(args, SFTConfig):
         raise HoldfastError(f"args is a {type(args).__name__}", hint="give a trl.SFTConfig")
+    usual = SFTConfig("trl-sft", bf16=False, report_to=[])
     for name, instead in _OURS.items():
-        if getattr(args, name):
+        value, default = getattr(args, name, None), getattr(usual, name, None)
+        if value != default and (value or default):
             raise HoldfastError(f"SFTConfig({name}={getattr(args, name)}) has no effect here", hint=f"use {instead} instead")
     if args.loss_type != "nll":
         raise HoldfastError(f"SFTConfig(loss_type='{args.loss_type}') has no effect here", hint="leave it at 'nll'")

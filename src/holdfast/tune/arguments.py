@@ -27,6 +27,7 @@ _OPTIONS = {
     "max_grad_norm": "max_grad_norm",
     "bf16": "precision",
     "gradient_checkpointing": "gradient_checkpointing",
+    "activation_checkpointing": "gradient_checkpointing",  # its name from transformers 5.23 on
     "logging_steps": "log_steps",
     "eval_strategy": "eval_steps",
     "eval_steps": "eval_steps",
@@ -37,6 +38,7 @@ _OPTIONS = {
     "beta": "beta",
     "loss_type": "loss",
     "max_length": "max_length",
+    "trust_remote_code": "trust_remote_code",
 }
 """Argument of a Trainer -> the option of ours that sets it."""
 _LOWER_IS_BETTER = {
@@ -48,6 +50,88 @@ _LOWER_IS_BETTER = {
 }  # fmt: skip
 """Metrics of an evaluation, and whether less of one is better; the Trainer would take an NLL for one of which more is better."""
 _FIXED = {"remove_unused_columns", "average_tokens_across_devices", "logging_nan_inf_filter"}
+
+_OWN_LOSS = "the loss is computed here, and no labels are made that this could act on"
+_OWN_EVALUATION = "an evaluation adds up sums per example here"
+_FULL_EVAL = "the first evaluation would cast the model itself, which would then be trained in half precision"
+_SCRIPTS = "it is meant for scripts of one's own; the Trainer never reads it"
+_HUB = "it would upload the Trainer's checkpoints and its own card, and a token would be written to config.json"
+_RESUME = "a run that is continued would no longer end as one that was not interrupted"
+_LENGTHS = "examples have no column of lengths here; every step sorts its own by length already"
+_REFERENCE = "'training' names a setting of the reference model, which is always the start point"
+_NO_EFFECT: dict[str, tuple[str, str]] = {
+    # read by nothing that runs here
+    "label_smoothing_factor": (_OWN_LOSS, "leave it out; preference losses have `label_smoothing` (holdfast align)"),
+    "label_names": (_OWN_LOSS, "leave it out"),
+    "prediction_loss_only": (_OWN_EVALUATION, "leave it out"),
+    "include_for_metrics": (_OWN_EVALUATION, "leave it out"),
+    "include_inputs_for_metrics": (_OWN_EVALUATION, "leave it out"),
+    "use_cache": ("no forward pass of a training keeps a cache", "leave it out"),
+    "length_column_name": (_LENGTHS, "leave it out"),
+    "group_by_length": (_LENGTHS, "leave it out"),
+    "past_index": ("no model here returns a past", "leave it out"),
+    "do_train": (_SCRIPTS, "leave it out"),
+    "do_eval": (_SCRIPTS, "--eval-data or --eval-share"),
+    "do_predict": (_SCRIPTS, "leave it out"),
+    "local_rank": (_SCRIPTS, "the launcher says which process is which"),
+    "overwrite_output_dir": (_SCRIPTS, "--overwrite"),
+    "resume_from_checkpoint": (_SCRIPTS, "give the same command again: it continues from the last whole checkpoint"),
+    # read, and what they do would be undone, wrong or an exception
+    "eval_on_start": ("the held-out data are always evaluated before the first step", "leave it out"),
+    "eval_do_concat_batches": (_OWN_EVALUATION, "leave it out"),
+    "batch_eval_metrics": (_OWN_EVALUATION, "leave it out; it needs no memory for logits"),
+    "bf16_full_eval": (_FULL_EVAL, "--precision bf16"),
+    "fp16_full_eval": (_FULL_EVAL, "--precision bf16"),
+    "dataloader_drop_last": ("held-out examples would be left out, too", "choose a --batch-size that divides the data"),
+    "auto_find_batch_size": ("a step would have fewer examples than --batch-size says", "a smaller --micro-batch-size"),
+    "save_only_model": (_RESUME, "leave it out; --keep-checkpoints says how many are kept"),
+    "ignore_data_skip": (_RESUME, "leave it out"),
+    "restore_callback_states_from_checkpoint": ("what a continued run needs is restored already", "leave it out"),
+    "enable_jit_checkpoint": ("a run that a signal stops early would count as complete", "--save-steps"),
+    "parallelism_config": ("it is an object of Python, which no text can stand for", "`accelerate config` and `accelerate launch`"),
+    "push_to_hub": (_HUB, "upload the folder model/ of the run with `hf upload`"),
+    "hub_token": (_HUB, "upload the folder model/ of the run with `hf upload`"),
+    "hub_private_repo": (_HUB, "upload the folder model/ of the run with `hf upload`"),
+    "hub_model_id": (_HUB, "upload the folder model/ of the run with `hf upload`"),
+    "hub_strategy": (_HUB, "upload the folder model/ of the run with `hf upload`"),
+    "hub_always_push": (_HUB, "upload the folder model/ of the run with `hf upload`"),
+    "hub_revision": (_HUB, "upload the folder model/ of the run with `hf upload`"),
+}
+"""Argument of a Trainer that is refused unless it is off -> why it has no effect here or a bad one, and what to do instead. Of
+transformers 5.23; what is not in this table, ``_OPTIONS`` or ``_FIXED`` works (tests/test_arguments.py lists it)."""
+_NO_EFFECT_OF: dict[type, dict[str, tuple[str, str]]] = {
+    TuneConfig: {
+        "use_liger_kernel": ("it would replace the forward that the head is fused into", "leave it out: --head has a fused loss"),
+        "liger_kernel_config": ("it would replace the forward that the head is fused into", "leave it out: --head has a fused loss"),
+    },
+    AlignConfig: {
+        "dataset_num_proc": ("the pairs are tokenised here", "leave it out"),
+        "truncation_mode": ("the pairs are cut here", "--truncation"),
+        "model_init_kwargs": ("the model is loaded here", "leave it out"),
+        "padding_free": ("TRL 1.16 falls back to padding", "leave it out"),
+        "precompute_ref_log_probs": (_REFERENCE, "leave it out; its log-probs are always computed once, before the first step"),
+        "sync_ref_model": (_REFERENCE, "leave it out"),
+        "ref_model_mixup_alpha": (_REFERENCE, "leave it out"),
+        "ref_model_sync_steps": (_REFERENCE, "leave it out"),
+    },
+}
+"""The same for one command alone."""
+_OFF: dict[str, tuple[Any, ...]] = {"eval_do_concat_batches": (True,)}
+"""Values with which an argument of the tables above asks for nothing, where these are not those of ``_NOTHING``."""
+_NOTHING = (None, False, 0, "")
+_NEEDS = {
+    "gradient_checkpointing_kwargs": "gradient_checkpointing",
+    "activation_checkpointing_kwargs": "gradient_checkpointing",
+    "run_name": "report_to",
+    "project": "report_to",
+    "trackio_space_id": "report_to",
+    "trackio_bucket_id": "report_to",
+    "trackio_static_space_id": "report_to",
+    "include_num_input_tokens_seen": "report_to",
+    "skip_memory_metrics": "report_to",
+}
+"""Arguments that act only together with an option of ours."""
+_SAMPLING = ("random", "sequential")
 
 
 def check_training(config: TuneConfig | AlignConfig) -> None:
@@ -63,7 +147,25 @@ def check_training(config: TuneConfig | AlignConfig) -> None:
             raise HoldfastError(f"training: '{key}' has an option of its own", hint=f"use --{str(option).replace('_', '-')}")
         if key in _FIXED:
             raise HoldfastError(f"training: '{key}' cannot be changed", hint="the weighted loss depends on it")
+        _check_effect(config, key, _scalar(config.training[key]))
     _check_best_model(config)
+
+
+def _check_effect(config: TuneConfig | AlignConfig, key: str, value: Any) -> None:
+    """An argument does here what its name says.
+
+    Raises:
+        HoldfastError: the Trainer would accept it, and it would have no effect or a bad one.
+    """
+    why = (_NO_EFFECT | _NO_EFFECT_OF[type(config)]).get(key)
+    if why is not None and value not in _OFF.get(key, _NOTHING):
+        raise HoldfastError(f"training: '{key}' cannot be used: {why[0]}", hint=why[1])
+    needed = _NEEDS.get(key)
+    if needed is not None and getattr(config, needed) in (False, "none"):
+        flag = "--" + needed.replace("_", "-")
+        raise HoldfastError(f"training: '{key}' has no effect without {flag}", hint=f"add {flag}, or leave it out")
+    if key == "train_sampling_strategy" and value not in _SAMPLING:
+        raise HoldfastError(f"training: '{key}' cannot be '{value}': {_LENGTHS}", hint=f"one of {', '.join(_SAMPLING)}")
 
 
 def _check_best_model(config: TuneConfig | AlignConfig) -> None:
