@@ -315,6 +315,15 @@ def test_signals(sent: signal.Signals, code: int) -> None:
     assert time.monotonic() - started < 20
 
 
+def test_a_child_that_is_ended_is_not_taken_for_the_command() -> None:
+    child = "(p := multiprocessing.get_context('fork').Process(target=time.sleep, args=(60,))).start()"
+    work = f"lambda _: ({child}, time.sleep(0.5), p.terminate(), p.join(20), print(p.exitcode, flush=True), {{}})[-1]"
+    script = SLOW[: SLOW.index("lambda")] + work + SLOW[SLOW.index("; sys.argv") :]
+    script = f"import multiprocessing; {script}"
+    made = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert (made.returncode, made.stdout, made.stderr) == (0, "-15\n", "")
+
+
 def test_a_reader_that_goes_away_is_no_verdict(finished: Path) -> None:
     reading, writing = os.pipe()
     os.close(reading)

@@ -190,10 +190,15 @@ def test_an_error_about_arguments_holds_no_key(tmp_path: Path, capsys: pytest.Ca
     with pytest.raises(SystemExit) as caught:
         main([*run_arguments(tmp_path, "http://127.0.0.1:9/v1"), "--timeout", "http://ann:hunter2@h/v1?api_key=s3cret"])
     assert caught.value.code == 2
-    err = "".join(capsys.readouterr())
-    assert "--timeout" in err
-    assert "hunter2" not in err
-    assert "s3cret" not in err
+    said = "".join(capsys.readouterr())
+    assert "--timeout" in said
+    (tmp_path / "c.yaml").write_text("endpoint: http://ann:hunter2@h/v1?api_key=s3cret\n")
+    with pytest.raises(SystemExit):
+        main(["sensitivity", "run", "--config", str(tmp_path / "c.yaml"), "--help"])
+    said += "".join(capsys.readouterr())
+    assert "http://***@h/v1?api_key=***" in said
+    assert "hunter2" not in said
+    assert "s3cret" not in said
 
 
 def test_the_model_of_an_address_is_no_password(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

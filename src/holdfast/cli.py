@@ -164,7 +164,13 @@ def _drop_output() -> None:
 def _end_by_sigterm() -> None:
     """SIGTERM unwinds, so that children and temporary files go as well; but not for longer than ten seconds."""
 
+    owner = os.getpid()
+
     def end(*_: Any) -> None:
+        if os.getpid() != owner:  # a child that was forked off, and has nothing to clean up
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGTERM)
+            return
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         late = threading.Timer(_GRACE, os._exit, [143])
         late.daemon = True
@@ -204,20 +210,25 @@ def _parse(config_class: type, name: str, arguments: list[str]) -> Any:
     import tyro
 
     given, arguments = _config_file(config_class, _named(config_class, arguments))
-    default: Any = tyro.MISSING_NONPROP
-    if given:
-        fields = {f.name for f in dataclasses.fields(config_class) if _required(f)}
-        default = config_class(**dict.fromkeys(fields - given.keys(), tyro.MISSING), **given)
-    settings: dict[str, Any] = {
-        "prog": f"holdfast {name}",
-        "default": default,
-        "description": _description(config_class),
-        "config": (tyro.conf.FlagCreatePairsOff,),
-    }
-    spoken = [redacted(argument) for argument in arguments]
-    if spoken != arguments:  # an error about arguments repeats them: it is to come now, when they hold no key
-        tyro.cli(config_class, args=spoken, **settings)
-    return tyro.cli(config_class, args=arguments, **settings)
+
+    def parse(arguments: list[str], given: dict[str, Any]) -> Any:
+        default: Any = tyro.MISSING_NONPROP
+        if given:
+            fields = {f.name for f in dataclasses.fields(config_class) if _required(f)}
+            default = config_class(**dict.fromkeys(fields - given.keys(), tyro.MISSING), **given)
+        return tyro.cli(
+            config_class,
+            prog=f"holdfast {name}",
+            args=arguments,
+            default=default,
+            description=_description(config_class),
+            config=(tyro.conf.FlagCreatePairsOff,),
+        )
+
+    spoken, shown = [redacted(argument) for argument in arguments], redacted_values(given)
+    if spoken != arguments or shown != given:  # help and errors repeat options: they are to come now, when these hold no key
+        parse(spoken, shown)
+    return parse(arguments, given)
 
 
 def _named(config_class: type, arguments: list[str]) -> list[str]:

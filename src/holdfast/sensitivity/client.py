@@ -18,7 +18,7 @@ _RETRIED = {408, 409, 425, 429, 500, 502, 503, 504}
 class RefusedError(HoldfastError):
     """A server will not have a request: its status, and the beginning of what it said."""
 
-    def __init__(self, message: str, *, hint: str, code: int, text: str) -> None:
+    def __init__(self, message: str, *, hint: str | None = None, code: int = 0, text: str = "") -> None:
         super().__init__(message, hint=hint)
         self.code, self.text = code, text
 

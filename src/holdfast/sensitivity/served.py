@@ -41,6 +41,7 @@ class Served:
     def __init__(self, config: SensitivityConfig, tokenizer: Any) -> None:
         self.config, self.tokenizer = config, tokenizer
         base, key = str(config.endpoint), servers.api_key("OPENAI_API_KEY")
+        self.name = redacted(base)
         self.client = Client(base, timeout=config.timeout, retries=config.retries, key=key)
         self.wire: Wire = SGLang(self.client) if config.backend == "sglang" else self._completions()
         limit = config.context or getattr(tokenizer, "model_max_length", 0) or 0
@@ -133,7 +134,7 @@ class Served:
         if not made.ids:
             raise Misaligned("it generates nothing")
         if made.below is None:
-            print(f"note: {self.client.base} lists no most likely tokens: whether it answers greedily is not known", file=sys.stderr)
+            print(f"note: {self.name} lists no most likely tokens: whether it answers greedily is not known", file=sys.stderr)
         return made
 
     def _check_words(self, said: Sequence[tuple[Ids, str | None]], *, more: bool) -> None:
@@ -148,7 +149,7 @@ class Served:
             if theirs is not None:
                 raise self._other_tokenizer(ids, theirs)
         if all(text is None for _, text in said):
-            print(f"note: {self.client.base} says no token's text: whether the tokenizer is its own is not known", file=sys.stderr)
+            print(f"note: {self.name} says no token's text: whether the tokenizer is its own is not known", file=sys.stderr)
 
     def _other_tokenizer(self, ids: Ids, theirs: str) -> Misaligned:
         name = self.config.tokenizer or self.config.model
