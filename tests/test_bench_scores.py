@@ -217,6 +217,20 @@ def test_a_task_with_functions_of_its_own_may_be_in_two_benchmarks(world: Path, 
     assert summary["scores"]["g_own"]["exact_match,flexible"]["n"] == ITEMS
 
 
+def test_a_complete_run_of_before_is_scored_anew_and_not_asked_again(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import transformers
+
+    config = BenchConfig(model=str(world / "model-a"), tasks="t_likely", data_dir=str(world / "tasks"), output=str(tmp_path / "run"))
+    before = run(config)
+    file = tmp_path / "run" / "summary.json"
+    old = json.loads(file.read_text())
+    del old["resolved"]["values"]
+    old["scores"]["t_likely"]["perplexity,none"]["value"] = -56.6
+    file.write_text(json.dumps(old))
+    monkeypatch.setattr(transformers.LlamaForCausalLM, "forward", lambda *_, **__: pytest.fail("asked again"))
+    assert run(config)["scores"] == before["scores"]
+
+
 def test_a_tag_is_a_benchmark_of_its_tasks(world: Path, tmp_path: Path) -> None:
     folder = write_tasks(tmp_path / "tasks")
     for name in ("t_one", "t_two"):
