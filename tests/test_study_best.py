@@ -355,6 +355,13 @@ def test_the_columns_of_the_long_form_and_of_json(tmp_path: Path, capsys: pytest
     assert found["columns"] == {"settings": ["stage", "data", "model"], "scores": scores.split(", "), "seeds": False}
 
 
+def test_row_numbers_without_a_name_are_not_read_and_that_is_said(tmp_path: Path) -> None:
+    text = ",prompt_weight,response_weight,seed,acc\n0,0,1,0,50\n1,0,1,1,51\n2,1,1,0,60\n3,1,1,1,62\n"
+    lines = shown(tmp_path / "t.csv", text)
+    assert lines[0] == "settings: none; scores: acc; runs of one setting differ in seed; row numbers (a column without a name) are not read"
+    assert "1 settings, 2 pairs" in lines[1]
+
+
 def test_a_number_is_one_setting_however_it_is_written(tmp_path: Path) -> None:
     text = "prompt_weight,response_weight,lr,seed,acc\n0,1,1e-4,0,50\n0,1,0.0001,1,51\n1,1,1e-4,0,60\n1,1,0.00010,1,62\n"
     assert "1 settings" in shown(tmp_path / "t.csv", text)[1]

@@ -60,6 +60,8 @@ class Table:
     long: bool
     seeds: bool
     """Whether there is a column of seeds."""
+    numbered: bool
+    """Whether there is a column of row numbers, without a name, which is not read."""
     without_score: list[dict[str, Any]]
     """The runs that are left out: ``line``, ``setting`` (values of ``columns``), ``weights``, whether they are
     ``conventional``, ``seed``, and ``value``: what stands there."""
@@ -69,7 +71,8 @@ class Table:
         """What the columns are read as, one line."""
         scores = "scores (in column metric)" if self.long else "scores"
         seeds = "runs of one setting differ in seed" if self.seeds else "no column tells runs of one setting apart"
-        return f"settings: {', '.join(self.settings) or 'none'}; {scores}: {', '.join(self.scores)}; {seeds}"
+        unread = "; row numbers (a column without a name) are not read" if self.numbered else ""
+        return f"settings: {', '.join(self.settings) or 'none'}; {scores}: {', '.join(self.scores)}; {seeds}{unread}"
 
 
 def read_table(path: Path, metric: str = "", where: str = "", settings: str = "") -> Table:
@@ -89,8 +92,10 @@ def read_table(path: Path, metric: str = "", where: str = "", settings: str = ""
         if name not in header:
             raise HoldfastError(f"{path}: no column '{name}'; columns are {', '.join(header)}", hint=nearest(name, header))
     long = all(name in header for name in LONG)
+    numbered = "" in header and len({record[""] for _, record in records}) == len(records)  # as pandas numbers rows
     records = _filtered(records, where, header, path)
-    others = [name for name in header if name not in (*WEIGHTS, SEED, *(LONG if long else ()))]
+    read = [name for name in header if name or not numbered]
+    others = [name for name in read if name not in (*WEIGHTS, SEED, *(LONG if long else ()))]
     told = _told(settings, others, path)
     numeric = [] if long else [n for n in others if n not in told and _scored(n, metric, records)]
     scores = sorted({record["metric"] for _, record in records}) if long else numeric
@@ -105,7 +110,7 @@ def read_table(path: Path, metric: str = "", where: str = "", settings: str = ""
         raise HoldfastError(f"{path}: no line has a score in '{metric}'", hint="a score is a finite number")
     runs = _runs(scored, varied, column, path, () if long or settings else tuple(n for n in scores if n != metric and not is_score(n)))
     lost = [_lost(line, record, varied, column) for line, record in kept if _missing(record[column])]
-    return Table(varied, metric, runs, named, tuple(scores), long, SEED in header, lost)
+    return Table(varied, metric, runs, named, tuple(scores), long, SEED in header, numbered, lost)
 
 
 def _told(settings: str, others: list[str], path: Path) -> set[str]:
