@@ -16,6 +16,7 @@ TUNE = (
     " --learning-rate 1e-4 --log-steps 1 --max-steps 3 --prompt-weight 0.2 --response-weight 0.8"
 )
 SENSITIVITY = "sensitivity run --model {of} --sets variants --max-new-tokens 5 --bootstrap 200"
+WIDE = "sensitivity run --model {of} --sets pocket:intents --limit 12 --max-new-tokens 4"
 SOURCES = "pocket:tasks/colour_of,pocket:tasks/opposite,pocket:tasks/plural,pocket:tasks/topic"
 BENCH = "bench run --tasks my_sums --data-dir inputs/bench --template none"
 CASES = {
@@ -43,6 +44,10 @@ CASES = {
         f"{SENSITIVITY} --output after".replace("{of}", "tuned"),
         "sensitivity run --model {model} --sets pocket:intents --limit 2 --max-new-tokens 5 --pairs kinds --output intents --exact",
         "sensitivity compare before after --bootstrap 200",
+        f"{WIDE} --output wide-before".replace("{of}", "{model}"),
+        f"{WIDE} --output wide-after".replace("{of}", "tuned"),
+        "sensitivity compare wide-before wide-after",
+        "sensitivity check wide-after --baseline wide-before --max-increase 10",
         "sensitivity check after --baseline before --bootstrap 200 --max-increase 10",
         "sensitivity check before --baseline after --bootstrap 200 --max-increase 0",
     ],
@@ -59,8 +64,8 @@ CASES = {
         f"{BENCH} --model tuned --output after",
         "bench compare before after --bootstrap 200",
     ],
+    "plan": ["study plan inputs/{model}.yaml --calibrate 0"],
     "study": [
-        "study plan inputs/{model}.yaml --calibrate 0",
         "study run inputs/{model}.yaml --slots 2 --output study",
         "study best study",
         "report study --format md,csv --output report.md",
@@ -87,10 +92,12 @@ def record(names: set[str]) -> None:
 
 
 def outcomes(lines: list[str], folder: Path) -> list[dict[str, Any]]:
-    """What every line leads to. Of a training that only makes a model for the lines behind it, no more than that it works."""
+    """What every line leads to. Of a training that only makes a model for the lines behind it, no more than that it works; of
+    many sets only the summary."""
     prepare(folder)
     made = []
     for line in lines:
         outcome = {"line": line} | perform(line)
-        made.append({key: outcome[key] for key in ("line", "exit_code")} if line.endswith(" --output tuned") else outcome)
+        left_out = {"summary", "rows"} if line.endswith(" --output tuned") else {"rows"} if " --output wide-" in line else set()
+        made.append({key: value for key, value in outcome.items() if key not in left_out})
     return made

@@ -16,7 +16,8 @@ import torch
 from golden_case import NUMBERS, differences, perform, prepare
 
 NEEDS = {"align": "trl", "bench": "lm_eval"}
-LONG = {"study-stories260k"}
+LONG = {"study-pocket", "study-stories260k"}
+"""They start processes; `test_golden_runs.py` continues a study in the default run."""
 CASES = sorted(file.stem for file in NUMBERS.glob("*.json"))
 
 
