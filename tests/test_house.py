@@ -17,7 +17,7 @@ GROUPS = [
     {"errors"},
     {"records", "config", "stats"},
     {"runs", "servers", "chat", "pocket"},
-    {"trie", "cluster"},
+    {"trie", "cluster", "compare"},
     {"lm"},
     {"packing"},
     {"prefix"},

@@ -8,7 +8,6 @@ between the runs for p.
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,12 +18,11 @@ import numpy as np
 from holdfast.bench import aggregation as ag
 from holdfast.bench.items import main_metric
 from holdfast.bench.suites import Pin
+from holdfast.compare import Finished, NotComparableError, Row, finished, is_number, paired
 from holdfast.config import BenchCompareConfig
 from holdfast.errors import HoldfastError
-from holdfast.runs import check_output, open_run, read_json
-from holdfast.sensitivity.comparison import is_number, read_lines
+from holdfast.runs import check_output, open_run
 
-Row = dict[str, Any]
 Summaries = tuple[dict[str, Any], dict[str, Any]]
 _PAIRS = ("mcc", "f1", "brier_score", "word_perplexity", "byte_perplexity", "bits_per_byte", "likelihood")
 """Metrics of the harness whose items are pairs, which older versions of ``bench run`` averaged."""
@@ -38,17 +36,18 @@ def compare(config: BenchCompareConfig) -> dict[str, Any]:
         ``no_test`` says why
 
     Raises:
-        HoldfastError: no finished bench runs, or runs over different benchmarks, items, task versions or shots.
+        NotComparableError: runs over different benchmarks, items, task versions or shots.
+        HoldfastError: no finished bench runs.
     """
-    runs = [_read(Path(path)) for path in (config.run_a, config.run_b)]
-    names = [list(summary["benchmarks"]) for summary, _ in runs]
+    runs = [_read(path) for path in (config.run_a, config.run_b)]
+    names = [list(run.summary["benchmarks"]) for run in runs]
     if set(names[0]) != set(names[1]):
-        raise HoldfastError(f"other benchmarks: {', '.join(names[0])} in {config.run_a}, {', '.join(names[1])} in {config.run_b}")
+        raise NotComparableError(f"other benchmarks: {', '.join(names[0])} in {config.run_a}, {', '.join(names[1])} in {config.run_b}")
     found: dict[str, Any] = {}
     for name in names[0]:
-        a, b = (sorted((r for r in rows if name in _benchmarks(r)), key=_key) for _, rows in runs)
+        a, b = (sorted((r for r in run.rows if name in _benchmarks(r)), key=_key) for run in runs)
         _same(name, a, b)
-        found[name] = _compared(name, (runs[0][0], runs[1][0]), a, b, config)
+        found[name] = _compared(name, (runs[0].summary, runs[1].summary), a, b, config)
     summary = {"command": "bench compare", "run_a": config.run_a, "run_b": config.run_b, "benchmarks": found}
     for name, c in found.items():
         print(f"{name} {c['metric']}: {_line(c)}", file=sys.stderr)
@@ -58,15 +57,10 @@ def compare(config: BenchCompareConfig) -> dict[str, Any]:
     return open_run(config, "bench compare", {}).finish(summary)
 
 
-def _read(path: Path) -> tuple[dict[str, Any], list[Row]]:
-    if not os.path.isdir(path):
-        raise HoldfastError(f"{path}: no such run directory")
-    summary = read_json(path / "summary.json") if (path / "summary.json").exists() else {}
-    if not isinstance(summary, dict) or summary.get("command") != "bench run":
-        raise HoldfastError(f"{path}: not a finished bench run", hint="holdfast bench run --output makes one")
-    rows = read_lines(path / "rows.jsonl")
-    _check(path, summary, rows)
-    return summary, rows
+def _read(path: str) -> Finished:
+    run = finished(path, "bench run")
+    _check(Path(path), run.summary, run.rows)
+    return run
 
 
 def _check(path: Path, summary: dict[str, Any], rows: list[Row]) -> None:
@@ -99,8 +93,14 @@ def _is_benchmark(value: Any) -> bool:
 
 
 def _is_score(value: Any) -> bool:
-    """A number, or what a task's own aggregation takes: texts, and lists of such."""
-    return is_number(value) or isinstance(value, str) or (isinstance(value, list) and all(map(_is_score, value)))
+    """A number, or in a list or an object whatever a task's own aggregation takes, but null."""
+    return is_number(value) or (isinstance(value, list | dict) and _is_whole(value))
+
+
+def _is_whole(value: Any) -> bool:
+    if isinstance(value, list | dict):
+        return all(map(_is_whole, value.values() if isinstance(value, dict) else value))
+    return is_number(value) or isinstance(value, str | bool)
 
 
 def _benchmarks(row: Row) -> list[str]:
@@ -117,10 +117,10 @@ def _same(name: str, a: list[Row], b: list[Row]) -> None:
     if settings[0] != settings[1]:
         only = [sorted(own - other)[:3] for own, other in (settings, settings[::-1])]
         texts = ["; ".join(f"{task} version {version}, {shots} shots" for task, version, shots in side) or "none" for side in only]
-        raise HoldfastError(f"{name}: other tasks, versions or shots. A only: {texts[0]}. B only: {texts[1]}")
+        raise NotComparableError(f"{name}: other tasks, versions or shots. A only: {texts[0]}. B only: {texts[1]}")
     if [(*_key(r), r["hash"]) for r in a] != [(*_key(r), r["hash"]) for r in b]:
         shared = len({r["hash"] for r in a} & {r["hash"] for r in b})
-        raise HoldfastError(
+        raise NotComparableError(
             f"{name}: other items; {len(a)} and {len(b)}, {shared} of them the same", hint="run both with the same --data-dir and --limit"
         )
 
@@ -158,8 +158,6 @@ def _compared(name: str, summaries: Summaries, a: list[Row], b: list[Row], confi
 
 
 def _means(metric: str, both: list[tuple[Row, Row]], rows: int, config: BenchCompareConfig) -> dict[str, Any]:
-    from holdfast.stats import paired_difference
-
     pairs = [(x["scores"][metric], y["scores"][metric]) for x, y in both]
     pairs = [(x, y) for x, y in pairs if np.size(x) == np.size(y)]
     if not pairs:
@@ -167,12 +165,8 @@ def _means(metric: str, both: list[tuple[Row, Row]], rows: int, config: BenchCom
     sizes = np.array([np.size(x) for x, _ in pairs])
     weight = len(pairs) / sizes.sum()
     sums_a, sums_b = (np.array([np.sum(pair[side]) for pair in pairs]) * weight for side in (0, 1))
-    made = paired_difference(list(sums_a), list(sums_b), config.seed, config.bootstrap)
-    flips = np.unique(sums_b - sums_a)
-    if (sizes == 1).all() and np.isin(flips, (-1.0, 0.0, 1.0)).all():
-        made["p"] = _mcnemar(int((sums_b > sums_a).sum()), int((sums_b < sums_a).sum()))
-    made["items"] = made.pop("sets")
-    return {"a": float(sums_a.mean()), "b": float(sums_b.mean()), **made, "left_out": rows - len(pairs)}
+    test = paired(list(sums_a), list(sums_b), config.seed, config.bootstrap)
+    return test | {"items": test.pop("sets"), "left_out": rows - len(pairs)}
 
 
 def _untested(about: dict[str, Any], scores: Sequence[dict[str, Any] | None], items: int, reason: str) -> dict[str, Any]:
@@ -208,13 +202,6 @@ def _parts(name: str, metric: str, summary: dict[str, Any], rows: Sequence[Row])
 def _agree(values: Sequence[float | None], scores: Sequence[dict[str, Any] | None], left_out: int) -> bool:
     """Whether the rows give the values that the runs were given by the harness; not where rows are left out."""
     return bool(left_out) or all(ag.same(float(v or 0.0), float((s or {})["value"])) for v, s in zip(values, scores, strict=True))
-
-
-def _mcnemar(better: int, worse: int) -> float:
-    """Exact two-sided p-value of so many items gained and lost, if either were as likely (McNemar 1947)."""
-    from scipy.stats import binomtest
-
-    return float(binomtest(better, better + worse).pvalue) if better + worse else 1.0
 
 
 def _line(c: dict[str, Any]) -> str:

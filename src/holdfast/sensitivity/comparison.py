@@ -5,17 +5,13 @@ difference of a view = mean over sets of psi_B - psi_A, with a bootstrap interva
 
 from __future__ import annotations
 
-import json
-import math
-import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from holdfast.compare import Checks, Finished, NotComparableError, finished, is_number, paired, refuse_unlike, value_at, write_files
 from holdfast.config import CompareConfig
-from holdfast.errors import HoldfastError, from_json
-from holdfast.runs import read_json, to_json, write_text
-from holdfast.stats import paired_difference
+from holdfast.errors import HoldfastError
+from holdfast.runs import to_json
 
 _LISTED = 10
 MEASURED = {
@@ -27,25 +23,6 @@ MEASURED = {
 """What two runs must share to be compared: name -> place in the summary."""
 GATED = MEASURED | {"exemplars": ("resolved", "exemplars_sha")}
 """What they must share for one to be the other's baseline."""
-
-
-class NotComparableError(HoldfastError):
-    """Two runs measured different things. The command ends with exit code 3."""
-
-    exit_code = 3
-
-
-@dataclass(frozen=True)
-class Finished:
-    """A finished sensitivity run."""
-
-    path: str
-    summary: dict[str, Any]
-    rows: list[dict[str, Any]]
-
-    def psi(self, view: str) -> dict[str, float]:
-        """Set id -> psi."""
-        return {row["set_id"]: row["indices"][view]["psi"] for row in self.rows if view in row["indices"]}
 
 
 def compare(config: CompareConfig) -> dict[str, Any]:
@@ -61,7 +38,7 @@ def compare(config: CompareConfig) -> dict[str, Any]:
     if config.dry_run:
         raise HoldfastError("--dry-run: a comparison reads two runs and costs nothing; leave it out")
     a, b = open_finished(config.run_a), open_finished(config.run_b)
-    refuse_unlike(a, b, MEASURED)
+    check_alike(a, b, MEASURED)
     found = difference(a, b, config.seed, config.bootstrap)
     if config.output:
         write_files(config.output, {"comparison.json": to_json(found, indent=1) + "\n"})
@@ -75,13 +52,12 @@ def difference(a: Finished, b: Finished, seed: int, draws: int) -> dict[str, Any
     by_kind: dict[str, Any] = {}
     moved: list[dict[str, Any]] = []
     for view in a.summary["posix"]:
-        psi_a, psi_b = a.psi(view), b.psi(view)
+        psi_a, psi_b = psi(a, view), psi(b, view)
         pairs = [(psi_a[set_id], psi_b[set_id]) for set_id in psi_a]
-        left, right = [p for p, _ in pairs], [q for _, q in pairs]
-        test = paired_difference(left, right, seed, draws)
+        test = paired([p for p, _ in pairs], [q for _, q in pairs], seed, draws)
         if not all(is_number(test[key]) for key in ("difference", "low", "high")):
             raise HoldfastError(f"'{view}': the values of psi in {a.path} and {b.path} are too large to be compared; the rows are damaged")
-        by_kind[view] = {"a": sum(left) / len(left), "b": sum(right) / len(right), **test}
+        by_kind[view] = test
         moved += [{"set_id": s, "kind": view, "a": psi_a[s], "b": psi_b[s], "difference": psi_b[s] - psi_a[s]} for s in psi_a]
     moved = sorted((row for row in moved if row["difference"]), key=lambda row: -abs(row["difference"]))
     notes = [f"{name} differ: {x} and {y}" for name, x, y in _noted(a, b) if x != y]
@@ -94,69 +70,15 @@ def open_finished(path: str) -> Finished:
     Raises:
         HoldfastError: it is no sensitivity run, not finished, or damaged: a file was cut, or does not hold what such a run writes.
     """
-    folder = Path(path)
-    config = read_json(folder / "config.json") if os.path.isfile(folder / "config.json") else None
-    if not isinstance(config, dict) or config.get("command") != "sensitivity run":
-        raise HoldfastError(f"{path}: not a sensitivity run", hint="give the --output of holdfast sensitivity run")
-    if not os.path.isfile(folder / "summary.json"):
-        raise HoldfastError(f"{path}: this run is not finished", hint="the same command continues it")
-    summary, rows = read_json(folder / "summary.json"), read_lines(folder / "rows.jsonl")
-    _check_summary(folder / "summary.json", summary)
-    _check_rows(folder / "rows.jsonl", rows, summary)
-    return Finished(path, summary, rows)
+    run = finished(path, "sensitivity run")
+    _check_summary(Path(path) / "summary.json", run.summary)
+    _check_rows(Path(path) / "rows.jsonl", run.rows, run.summary)
+    return run
 
 
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """All rows of a finished run.
-
-    Raises:
-        HoldfastError: names the file, and the row that is no JSON object.
-    """
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except FileNotFoundError as error:
-        raise HoldfastError(f"{path}: no such file") from error
-    except OSError as error:
-        raise HoldfastError(f"{path}: cannot be read ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise HoldfastError(f"{path}: not UTF-8 (byte {error.start + 1})") from error
-    rows = []
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            row = from_json(line)
-        except json.JSONDecodeError as error:
-            raise HoldfastError(f"{path}, row {number}: cut or damaged ({error})") from error
-        if not isinstance(row, dict):
-            raise HoldfastError(f"{path}, row {number}: not a JSON object")
-        rows.append(row)
-    if not rows:
-        raise HoldfastError(f"{path}: no rows")
-    return rows
-
-
-def is_number(value: Any) -> bool:
-    """Whether a value of a row is a finite number."""
-    try:
-        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    except OverflowError:  # hundreds of digits
-        return False
-
-
-def write_files(output: str, files: dict[str, str]) -> None:
-    """Write what a comparison leaves behind, name -> text.
-
-    Raises:
-        HoldfastError: --output is no folder, or cannot be written.
-    """
-    folder = Path(output)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, text in files.items():
-            write_text(folder / name, text)
-    except OSError as error:
-        raise HoldfastError(f"cannot write to --output {folder}: {error.strerror}") from error
+def psi(run: Finished, view: str) -> dict[str, float]:
+    """Set id -> psi."""
+    return {row["set_id"]: row["indices"][view]["psi"] for row in run.rows if view in row["indices"]}
 
 
 def _check_summary(file: Path, summary: Any) -> None:
@@ -211,38 +133,21 @@ def as_text(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def refuse_unlike(a: Finished, b: Finished, checks: dict[str, tuple[str, ...]]) -> None:
+def check_alike(a: Finished, b: Finished, checks: Checks) -> None:
     """Refuse runs that measured different things.
 
     Raises:
         NotComparableError: says what differs.
     """
-    for what, keys in checks.items():
-        left, right = _value(a, keys), _value(b, keys)
-        if left != right:
-            raise NotComparableError(
-                f"not comparable: the {what} differ: {_short(left)} in {a.path}, {_short(right)} in {b.path}",
-                hint="measure both models with the same sets and the same options",
-            )
+    refuse_unlike(a, b, checks)
     kinds = [", ".join(run.summary["posix"]) for run in (a, b)]
     if kinds[0] != kinds[1]:
         raise NotComparableError(f"not comparable: {a.path} measured {kinds[0]}; {b.path} measured {kinds[1]}")
     for view in a.summary["posix"]:
-        if a.psi(view).keys() != b.psi(view).keys():
+        if psi(a, view).keys() != psi(b, view).keys():
             raise HoldfastError(f"the rows of {a.path} and {b.path} with '{view}' are not of the same sets, though the summaries say so")
 
 
 def _noted(a: Finished, b: Finished) -> list[tuple[str, Any, Any]]:
     keys = {"models": ("model",), "back ends": ("backend",), "exemplars (--shots)": ("shots",), "types": ("resolved", "dtype")}
-    return [(name, _value(a, key), _value(b, key)) for name, key in keys.items()]
-
-
-def _value(run: Finished, keys: tuple[str, ...]) -> Any:
-    value: Any = run.summary
-    for key in keys:
-        value = value[key]
-    return value
-
-
-def _short(value: Any) -> str:
-    return value[:12] if isinstance(value, str) and len(value) == 64 else str(value)
+    return [(name, value_at(a, key), value_at(b, key)) for name, key in keys.items()]

@@ -9,10 +9,11 @@ from __future__ import annotations
 from typing import Any
 from xml.sax.saxutils import escape, quoteattr
 
+from holdfast.compare import write_files
 from holdfast.config import CheckConfig
 from holdfast.errors import HoldfastError
 from holdfast.runs import to_json
-from holdfast.sensitivity.comparison import GATED, difference, open_finished, refuse_unlike, write_files
+from holdfast.sensitivity.comparison import GATED, check_alike, difference, open_finished
 
 
 def check(config: CheckConfig) -> dict[str, Any]:
@@ -28,7 +29,7 @@ def check(config: CheckConfig) -> dict[str, Any]:
     if config.dry_run:
         raise HoldfastError("--dry-run: a check reads two runs and costs nothing; leave it out")
     baseline, run = open_finished(config.baseline), open_finished(config.run)
-    refuse_unlike(baseline, run, GATED)
+    check_alike(baseline, run, GATED)
     found = difference(baseline, run, config.seed, config.bootstrap)
     failed = [view for view, row in found["by_kind"].items() if row["difference"] > config.max_increase and row["low"] > 0]
     result = {"exit_code": int(bool(failed)), "failed": failed, "max_increase": config.max_increase, **found}

@@ -1,0 +1,162 @@
+"""Two finished runs -> are they comparable, and how do they differ, pair by pair? For every command that compares.
+
+    finished(path, command)          the summary and the rows, whole and of one command
+    refuse_unlike(a, b, checks)      both measured the same: exit code 3 if not
+    paired(a, b)                     mean of b - a over units that both have, interval, p
+
+The wings say what a unit is (a set of prompts, an item), and which values of it are compared.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from holdfast.errors import HoldfastError, from_json
+from holdfast.runs import read_json, write_text
+from holdfast.stats import paired_difference, sign_test
+
+Row = dict[str, Any]
+Checks = Mapping[str, Sequence[str]]
+"""What two runs must share: its name for people -> its place in the summary."""
+
+
+class NotComparableError(HoldfastError):
+    """Two runs measured different things. The command ends with exit code 3."""
+
+    exit_code = 3
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A finished run."""
+
+    path: str
+    summary: dict[str, Any]
+    rows: list[Row]
+
+
+def finished(path: str, command: str) -> Finished:
+    """Read the run directory of a command such as ``sensitivity run``.
+
+    Raises:
+        HoldfastError: no such run there, not finished, or a file was cut.
+    """
+    folder = Path(path)
+    summary, config = (_read(folder / name) for name in ("summary.json", "config.json"))
+    if summary is None and config is not None and config.get("command") == command:
+        raise HoldfastError(f"{path}: this run is not finished", hint="the same command continues it")
+    if any(file is not None and file.get("command") != command for file in (summary, config)) or summary is None:
+        raise HoldfastError(f"{path}: not a {command.removesuffix(' run')} run", hint=f"give the --output of holdfast {command}")
+    return Finished(path, summary, read_lines(folder / "rows.jsonl"))
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """All rows of a finished run.
+
+    Raises:
+        HoldfastError: names the file, and the row that is no JSON object.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except FileNotFoundError as error:
+        raise HoldfastError(f"{path}: no such file") from error
+    except OSError as error:
+        raise HoldfastError(f"{path}: cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise HoldfastError(f"{path}: not UTF-8 (byte {error.start + 1})") from error
+    rows = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            row = from_json(line)
+        except json.JSONDecodeError as error:
+            raise HoldfastError(f"{path}, row {number}: cut or damaged ({error})") from error
+        if not isinstance(row, dict):
+            raise HoldfastError(f"{path}, row {number}: not a JSON object")
+        rows.append(row)
+    if not rows:
+        raise HoldfastError(f"{path}: no rows")
+    return rows
+
+
+def refuse_unlike(a: Finished, b: Finished, checks: Checks) -> None:
+    """Refuse runs that measured different things.
+
+    Raises:
+        NotComparableError: says what differs.
+    """
+    for what, place in checks.items():
+        left, right = value_at(a, place), value_at(b, place)
+        if left != right:
+            raise NotComparableError(
+                f"not comparable: the {what} differ: {_short(left)} in {a.path}, {_short(right)} in {b.path}",
+                hint="measure both models with the same sets and the same options",
+            )
+
+
+def value_at(run: Finished, place: Sequence[str]) -> Any:
+    """A value of a summary, by its keys from the outside in."""
+    value: Any = run.summary
+    for key in place:
+        value = value[key]
+    return value
+
+
+def paired(a: Sequence[float], b: Sequence[float], seed: int, draws: int) -> dict[str, Any]:
+    """Means of both, and the mean of b - a with its interval and p-value.
+
+    Where every difference is -1, 0 or 1, p is that of the exact sign test (McNemar); else that of sign flips.
+
+    >>> paired([0, 0, 1, 0], [1, 1, 1, 1], seed=0, draws=100)["p"]
+    0.25
+    """
+    test = paired_difference(a, b, seed, draws)
+    changes = np.asarray(b, float) - np.asarray(a, float)
+    if np.isin(changes, (-1.0, 0.0, 1.0)).all():
+        test["p"] = sign_test(int((changes > 0).sum()), int((changes < 0).sum()))
+    return {"a": float(np.mean(a)), "b": float(np.mean(b)), **test}
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value of a row is a finite number."""
+    try:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # hundreds of digits
+        return False
+
+
+def write_files(output: str, files: Mapping[str, str]) -> None:
+    """Write what a comparison leaves behind, name -> text.
+
+    Raises:
+        HoldfastError: --output is no folder, or cannot be written.
+    """
+    folder = Path(output)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in files.items():
+            write_text(folder / name, text)
+    except OSError as error:
+        raise HoldfastError(f"cannot write to --output {folder}: {error.strerror}") from error
+
+
+def _short(value: Any) -> str:
+    return value[:12] if isinstance(value, str) and len(value) == 64 else str(value)
+
+
+def _read(file: Path) -> dict[str, Any] | None:
+    if not os.path.lexists(file):
+        return None
+    value = read_json(file)
+    if not isinstance(value, dict):
+        raise HoldfastError(f"{file}: not a JSON object; the file is damaged")
+    return value
