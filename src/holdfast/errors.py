@@ -1,6 +1,7 @@
 """The one family of errors that a user can cause. The command prints them without a traceback and exits with code 2.
 
-And what no message and no file may hold: ``redacted`` takes keys out of text, ``redacted_values`` out of what becomes JSON.
+And what no message and no file may hold: ``redacted`` takes keys out of text, ``redacted_values`` out of what becomes
+JSON.
 """
 
 from __future__ import annotations
@@ -74,7 +75,8 @@ def whole_text(text: str, where: str) -> str:
 
 
 def redacted(text: str) -> str:
-    """A message without keys: those of the environment, ``user:password@`` and key-like query values of addresses, bearer tokens."""
+    """A message without keys: those of the environment, ``user:password@`` and key-like query values of addresses,
+    bearer tokens."""
     text = _USER.sub(f"{REDACTED}@", text)
     text = _BEARER.sub(rf"\g<1>{REDACTED}", _QUERY.sub(rf"\g<1>{REDACTED}", text))
     return _without(text, _keys())

@@ -1,6 +1,7 @@
-"""One POST to a server, as both HTTP clients send it: the key of the environment, the address taken apart, and no redirect followed.
+"""One POST to a server, as both HTTP clients send it: the key of the environment, the address taken apart, no redirect.
 
-A redirected POST would carry the key to wherever the answer points. What comes back holds no key either, should the server echo it.
+A redirected POST would carry the key to wherever the answer points. What comes back holds no key either, should the
+server echo it.
 """
 
 from __future__ import annotations
@@ -21,15 +22,16 @@ from typing import Any
 from holdfast.errors import KEY_VARIABLES, HoldfastError, redacted, without_keys
 
 NEUTRAL = {"top_p": 1, "top_k": -1, "min_p": 0, "repetition_penalty": 1, "frequency_penalty": 0, "presence_penalty": 0}
-"""With these, temperature 0 is greedy, whatever a server's own defaults are (vLLM takes penalties from generation_config.json). A server
-that does not take one of them is asked without it."""
+"""With these, temperature 0 is greedy, whatever a server's own defaults are (vLLM takes penalties from
+generation_config.json). A server that does not take one of them is asked without it."""
 _READ = 2000
 _LOCK = threading.Lock()
 _left_out: set[tuple[str, str]] = set()
 
 
 class StatusError(Exception):
-    """A status that is no success. ``text``: the beginning of what the server says, without keys; ``wait``: its Retry-After."""
+    """A status that is no success. ``text``: the beginning of what the server says, without keys; ``wait``: its
+    Retry-After."""
 
     def __init__(self, code: int, text: str, wait: str | None) -> None:
         super().__init__(f"HTTP {code} {text[:200]}".rstrip())
@@ -81,8 +83,8 @@ def check_address(address: str, option: str = "--endpoint") -> None:
 
 
 def post(base: str, path: str, body: dict[str, Any], *, key: str | None, timeout: float) -> str:
-    """Send JSON to ``base`` + ``path`` and return the text of the answer. A query of ``base`` stays behind the path; ``user:password@``
-    is sent as such, in place of the key.
+    """Send JSON to ``base`` + ``path`` and return the text of the answer. A query of ``base`` stays behind the path;
+    ``user:password@`` is sent as such, in place of the key.
 
     Raises:
         HoldfastError: no address, or the server points elsewhere.
