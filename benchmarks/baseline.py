@@ -55,8 +55,10 @@ def requests(out: str) -> Figures:
 
 
 CASES = {
-    "sensitivity": Case(["benchmarks/sensitivity.py", "--repeats", "1"], [], ["--shape", "1"], sets),
-    "crosstask": Case(["benchmarks/crosstask.py", "--rounds", "1"], [], ["--items", "1", "--counted-items", "2"], grids),
+    "sensitivity": Case(["benchmarks/sensitivity.py", "--repeats", "1", "--threads", "{threads}"], [], ["--shape", "1"], sets),
+    "crosstask": Case(
+        ["benchmarks/crosstask.py", "--rounds", "1", "--threads", "{threads}"], [], ["--items", "1", "--counted-items", "2"], grids
+    ),
     "harness": Case(["benchmarks/harness.py", "--case", "ours"], [], ["--subjects", "1", "--items", "2"], requests),
     "demo": Case(["-m", "holdfast.cli", "demo", "--output", "{folder}/demo"], [], ["--limit", "16"], lambda _: {}),
 }
@@ -69,6 +71,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", nargs="+", choices=CASES, default=list(CASES))
     parser.add_argument("--small", action="store_true", help="the smallest shapes: to see that it works")
+    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--json", help="write all figures here")
     options = parser.parse_args()
     sides = {"before": options.before.resolve(), "after": options.after.resolve()}
@@ -80,14 +83,14 @@ def main() -> None:
         for name in options.only:
             for side in list(sides)[:: 1 if number % 2 == 0 else -1]:
                 print(f"round {number + 1}/{options.rounds}  {name}  {side}", file=sys.stderr, flush=True)
-                figures[name][side].append(run(CASES[name], sides[side], options.small))
+                figures[name][side].append(run(CASES[name], sides[side], options.small, options.threads))
     print(table(figures))
     revisions = {side: revision(place) for side, place in sides.items()}
     print(f"\n{options.rounds} rounds; before {revisions['before']}, after {revisions['after']}.")
     measure.finish({"machine": measure.machine("torch", "transformers"), "revisions": revisions, "figures": figures}, options.json)
 
 
-def run(case: Case, place: Path, small: bool) -> Figures:
+def run(case: Case, place: Path, small: bool, threads: int) -> Figures:
     """One case of one checkout: what it measures itself, wall time and processor time of the process."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     environment |= {
@@ -95,9 +98,13 @@ def run(case: Case, place: Path, small: bool) -> Figures:
         "HF_HUB_OFFLINE": "1",
         "TRANSFORMERS_VERBOSITY": "error",
         "OMP_WAIT_POLICY": "passive",
+        "OMP_NUM_THREADS": str(threads),
     }
     with tempfile.TemporaryDirectory() as folder:
-        arguments = [word.replace("{folder}", folder) for word in [*case.arguments, *(case.small if small else case.full)]]
+        arguments = [
+            word.replace("{folder}", folder).replace("{threads}", str(threads))
+            for word in [*case.arguments, *(case.small if small else case.full)]
+        ]
         started, used = time.perf_counter(), processor()
         done = subprocess.run([sys.executable, *arguments], cwd=place, env=environment, capture_output=True, text=True)
         wall, used = time.perf_counter() - started, processor() - used
