@@ -16,8 +16,8 @@ HOUSE = Path(holdfast.__file__).parent
 GROUPS = [
     {"errors"},
     {"records", "config", "stats"},
-    {"runs", "servers", "chat", "pocket"},
-    {"trie", "cluster", "compare"},
+    {"runs", "servers", "pocket"},
+    {"chat", "trie", "cluster", "compare"},
     {"lm"},
     {"packing"},
     {"prefix"},

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from conftest import make_model, make_tokenizer
+from holdfast.chat import encode
 from holdfast.errors import HoldfastError
 from holdfast.lm import LM
 from holdfast.sensitivity import plain
@@ -17,7 +18,7 @@ from holdfast.sensitivity.engine import common_prefix
 from holdfast.sensitivity.identity import weights_digest
 from holdfast.sensitivity.index import psi
 from holdfast.sensitivity.responses import Ids, Scores
-from holdfast.sensitivity.score import Local, encode, score
+from holdfast.sensitivity.score import Local, score
 from holdfast.sensitivity.task import Known, Task
 from holdfast.sensitivity.tree import Tree, parts
 

@@ -11,11 +11,13 @@ with those pieces gives the exact span of every message, or an error if the temp
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
+from holdfast import runs
 from holdfast.errors import HoldfastError
 from holdfast.records import Message, Role, Span
 
@@ -79,6 +81,36 @@ def template_name(requested: str, layout: str, tokenizer: Any) -> str:
     return requested
 
 
+def template_for(model: str, requested: str, tokenizer: Any) -> str:
+    """The template that prompts without a layout are put into: ``chat``, a key of ``TEMPLATES``, or ``none`` (as they are).
+
+    ``auto`` is what the model was tuned with, else the tokenizer's chat template, else none.
+
+    Raises:
+        HoldfastError: ``chat`` without a chat template, or an unknown name.
+    """
+    if requested == "auto":
+        return tuned_template(model) or ("chat" if tokenizer.chat_template else "none")
+    if requested == "chat" and not tokenizer.chat_template:
+        raise HoldfastError(
+            f"--template chat: the tokenizer of {model} has no chat template", hint="--template none, plain, alpaca or dialogue"
+        )
+    if requested not in ("chat", "none", *TEMPLATES):
+        raise HoldfastError(f"--template {requested}: unknown; known are auto, chat, none, {', '.join(TEMPLATES)}")
+    return requested
+
+
+def tuned_template(model: str) -> str | None:
+    """The template that the run at ``model`` (or whose model folder it is) was tuned with; None if there is not exactly one."""
+    run = next((path for path in (Path(model), Path(model).parent) if runs.resolve(path) is not None), None)
+    return None if run is None else only_template(runs.read_json(run / "config.json").get("resolved", {}).get("templates", {}))
+
+
+def only_template(templates: Mapping[str, int]) -> str | None:
+    """The template of all examples, of their counts by template; None if there are several."""
+    return next(iter(templates)) if len(templates) == 1 else None
+
+
 def render(messages: Sequence[Message], template: str, tokenizer: Any) -> list[Span]:
     """Render a whole example: BOS if the tokenizer wants one, the messages, and EOS after the last response.
 
@@ -132,6 +164,20 @@ def _eos(tokenizer: Any) -> str:
             hint="set eos_token in the tokenizer's tokenizer_config.json",
         )
     return str(tokenizer.eos_token)
+
+
+def encode(tokenizer: Any, text: str, *, special_tokens: bool) -> tuple[int, ...]:
+    """Text -> ids, with the tokenizer's own special tokens (BOS) or without (chat templates print theirs).
+
+    BOS stands at most once in front, and an EOS that the tokenizer appends is taken off.
+    """
+    ids = tuple(tokenizer(text, add_special_tokens=special_tokens, verbose=False)["input_ids"])
+    bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
+    while len(ids) > 1 and bos is not None and ids[0] == ids[1] == bos:
+        ids = ids[1:]
+    if special_tokens and eos is not None and ids[-1:] == (eos,) and not text.endswith(tokenizer.eos_token):
+        ids = ids[:-1]
+    return ids
 
 
 def _as_dicts(messages: Sequence[Message]) -> list[dict[str, str]]:

@@ -7,11 +7,9 @@ import math
 import re
 import sys
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from holdfast import lm as models
-from holdfast import runs
 from holdfast.align.pairs import load_pairs
 from holdfast.align.tokens import PairReport, PairTokens, tokenize_pairs
 from holdfast.config import AlignConfig
@@ -82,8 +80,9 @@ def make_plan(config: AlignConfig) -> Plan:
     model_config = models.load_config(config.model, trust_remote_code=config.trust_remote_code)
     max_length = check_length(config, model_config, tokenizer)
     bad_rows: list[str] | None = [] if config.skip_bad_rows else None
+    template = config.template if config.template != "auto" else tuned_template(config.model) or "auto"
     encode = partial(
-        tokenize_pairs, tokenizer=tokenizer, template=_template(config), max_length=max_length,
+        tokenize_pairs, tokenizer=tokenizer, template=template, max_length=max_length,
         truncation=config.truncation, bad_rows=bad_rows,
     )  # fmt: skip
     pairs = load_pairs(config.data, limit=config.limit, bad_rows=bad_rows)
@@ -144,14 +143,6 @@ def _with_preset(config: AlignConfig) -> AlignConfig:
         return dataclasses.replace(config, epochs=config.epochs or 1.0)
     defaults = {field.name: field.default for field in dataclasses.fields(config)}
     return dataclasses.replace(config, **{k: v for k, v in PAPER.items() if getattr(config, k) == defaults[k]})
-
-
-def _template(config: AlignConfig) -> str:
-    """``auto`` is what the run at --model was trained with, if that is one template."""
-    if config.template != "auto" or runs.resolve(config.model) is None:
-        return config.template
-    templates = runs.read_json(Path(config.model) / "config.json").get("resolved", {}).get("templates", {})
-    return next(iter(templates)) if len(templates) == 1 else "auto"
 
 
 def _check_left(source: str, pairs: list[PairTokens], report: PairReport, bad_rows: list[str], max_length: int) -> None:

@@ -173,7 +173,7 @@ def check_tasks(tasks: list[str], *, data_dir: str | None, limit: int | None, ha
 def scores(model: str, tasks: list[str], *, data_dir: str | None, limit: int | None, seed: int) -> dict[str, dict[str, Any]]:
     """See ``holdfast.bench.harness_scores``."""
     from holdfast.bench.items import flat_scores
-    from holdfast.bench.template import template_for
+    from holdfast.chat import template_for
 
     pins = pins_of(tasks)
     check_extra(pins)

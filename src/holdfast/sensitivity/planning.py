@@ -50,7 +50,7 @@ def make_plan(config: SensitivityConfig, tokenizer: Any) -> Plan:
     Raises:
         HoldfastError: bad input, with file and row.
     """
-    from holdfast.sensitivity.score import encode
+    from holdfast.chat import encode
 
     sets, report = gather(config)
     sets, skipped = usable(sets, config.strict)

@@ -12,6 +12,7 @@ import random
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from holdfast.chat import encode
 from holdfast.lm import LM, stop_ids
 from holdfast.lm.batched import NotFiniteError
 from holdfast.sensitivity import plain
@@ -187,20 +188,6 @@ class Local:
                     except NotFiniteError:
                         return NotFiniteError(f"set '{task.name}', cell [{x}, {y}]")
         return error
-
-
-def encode(tokenizer: Any, text: str, *, special_tokens: bool) -> Ids:
-    """Text -> ids, with the tokenizer's own special tokens (BOS) or without (chat templates print theirs).
-
-    BOS stands at most once in front, and an EOS that the tokenizer appends is taken off.
-    """
-    ids = tuple(tokenizer(text, add_special_tokens=special_tokens, verbose=False)["input_ids"])
-    bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
-    while len(ids) > 1 and bos is not None and ids[0] == ids[1] == bos:
-        ids = ids[1:]
-    if special_tokens and eos is not None and ids[-1:] == (eos,) and not text.endswith(tokenizer.eos_token):
-        ids = ids[:-1]
-    return ids
 
 
 def _bytes_per_token(model: Any) -> int:

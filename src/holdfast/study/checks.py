@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from holdfast.chat import only_template
 from holdfast.config import AlignConfig, TuneConfig
 from holdfast.errors import HoldfastError
 from holdfast.study.planning import StudyPlan
@@ -63,4 +64,4 @@ def check_second_stage(plan: StudyPlan) -> None:
 def _template(options: dict[str, Any], first: dict[str, int]) -> str:
     """As `align` chooses it after a training with these templates."""
     given = str(options.get("template", "auto"))
-    return next(iter(first)) if given == "auto" and len(first) == 1 else given
+    return given if given != "auto" else only_template(first) or "auto"
