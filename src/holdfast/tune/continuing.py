@@ -50,11 +50,12 @@ class ContinuingTrainer(Trainer):
         if 0 < self.state.max_steps <= self.state.global_step:
             self.control.should_training_stop = True
             return [], None
-        return super().get_batch_samples(epoch_iterator, num_batches, device)
+        batches: tuple[list[Any], Tensor | int | None] = super().get_batch_samples(epoch_iterator, num_batches, device)
+        return batches
 
     def training_step(self, *args: Any, **kwargs: Any) -> Any:
         """See ``transformers.Trainer``; the loss is summed up for the next row."""
-        loss = super().training_step(*args, **kwargs)
+        loss: Tensor = super().training_step(*args, **kwargs)
         self._loss_sum += loss
         return loss
 
@@ -62,7 +63,8 @@ class ContinuingTrainer(Trainer):
         """See ``transformers.Trainer``; the random numbers are left as they were."""
         state = torch.get_rng_state()
         try:
-            return super().evaluate(*args, **kwargs)
+            metrics: dict[str, float] = super().evaluate(*args, **kwargs)
+            return metrics
         finally:
             torch.set_rng_state(state)
 
