@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import ExportableState
 
@@ -45,7 +46,7 @@ class ContinuingTrainer(Trainer):
 
     def get_batch_samples(  # type: ignore[override]
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
-    ) -> Any:
+    ) -> tuple[list[Any], Tensor | int | None]:
         """The micro-batches of one optimizer step; none after the last step, where a run may have been continued."""
         if 0 < self.state.max_steps <= self.state.global_step:
             self.control.should_training_stop = True
@@ -53,13 +54,13 @@ class ContinuingTrainer(Trainer):
         batches: tuple[list[Any], Tensor | int | None] = super().get_batch_samples(epoch_iterator, num_batches, device)
         return batches
 
-    def training_step(self, *args: Any, **kwargs: Any) -> Any:
+    def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
         """See ``transformers.Trainer``; the loss is summed up for the next row."""
         loss: Tensor = super().training_step(*args, **kwargs)
         self._loss_sum += loss
         return loss
 
-    def evaluate(self, *args: Any, **kwargs: Any) -> Any:
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """See ``transformers.Trainer``; the random numbers are left as they were."""
         state = torch.get_rng_state()
         try:
