@@ -18,8 +18,8 @@ from holdfast.tune.plan import check_numbers
 
 REFUSED: dict[str, Any] = {
     "label_smoothing_factor": "0.5", "label_names": ["x"], "prediction_loss_only": True, "include_for_metrics": ["inputs"],
-    "use_cache": True,
-    "length_column_name": "n", "do_train": True, "do_eval": "true", "do_predict": True, "local_rank": 1, "resume_from_checkpoint": "x",
+    "use_cache": True, "length_column_name": "n", "do_train": True, "do_eval": "true", "do_predict": True,
+    "local_rank": 1, "resume_from_checkpoint": "x",
     "eval_on_start": True, "eval_do_concat_batches": False, "batch_eval_metrics": True, "bf16_full_eval": True, "fp16_full_eval": "true",
     "dataloader_drop_last": True, "auto_find_batch_size": True, "save_only_model": True, "ignore_data_skip": True,
     "restore_callback_states_from_checkpoint": True, "enable_jit_checkpoint": True, "parallelism_config": {"tp_size": 1},

@@ -60,8 +60,10 @@ class RunDir:
             file.write(without_keys(to_json(row)) + "\n")
 
     def keep_rows(self, last_step: int, kinds: Collection[str] | None = None) -> None:
-        """Forget rows after ``last_step``, and those of that step that are of none of ``kinds`` (None: any kind is kept): they belong to
-        work that a resumed run will do again."""
+        """Forget rows after ``last_step``, and those of that step that are of none of ``kinds`` (None: all are kept).
+
+        They belong to work that a resumed run will do again.
+        """
         if self.rows.exists():
             lines = [line for line in self.rows.read_text(encoding="utf-8").splitlines() if _step(line) <= last_step]
             kept = [line for line in lines if kinds is None or _step(line) < last_step or json.loads(line).get("kind") in kinds]

@@ -48,7 +48,7 @@ _LOWER_IS_BETTER = {
         "logps/chosen": False, "logps/rejected": True,
     },
 }  # fmt: skip
-"""Metrics of an evaluation, and whether less of one is better; the Trainer would take an NLL for one of which more is better."""
+"""Metrics of an evaluation, and whether less of one is better; the Trainer would look for the highest NLL."""
 _FIXED = {"remove_unused_columns", "average_tokens_across_devices", "logging_nan_inf_filter"}
 
 _OWN_LOSS = "the loss is computed here, and no labels are made that this could act on"
@@ -97,8 +97,8 @@ _NO_EFFECT: dict[str, tuple[str, str]] = {
     "hub_always_push": (_HUB, "upload the folder model/ of the run with `hf upload`"),
     "hub_revision": (_HUB, "upload the folder model/ of the run with `hf upload`"),
 }
-"""Argument of a Trainer that is refused unless it is off -> why it has no effect here or a bad one, and what to do instead. Of
-transformers 5.23; what is not in this table, ``_OPTIONS`` or ``_FIXED`` works (tests/test_arguments.py lists it)."""
+"""Argument of a Trainer that is refused unless it is off -> why it has no effect here or a bad one, and what to do instead.
+Of transformers 5.23; what is not in this table, ``_OPTIONS`` or ``_FIXED`` works (tests/test_arguments.py lists it)."""
 _NO_EFFECT_OF: dict[type, dict[str, tuple[str, str]]] = {
     TuneConfig: {
         "use_liger_kernel": ("it would replace the forward that the head is fused into", "leave it out: --head has a fused loss"),

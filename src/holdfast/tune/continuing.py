@@ -3,7 +3,7 @@
 transformers continues from a checkpoint, but not exactly. What is missing is added here, by public methods and one callback:
 
     a step too many     a run whose last checkpoint is its last step takes no batch more
-    rows                what has been summed since the last row is part of the checkpoint, so the next row is the mean that it would be
+    rows                what has been summed since the last row is part of the checkpoint, and enters the next row
     order               rows of a step are written before its checkpoint: whatever a checkpoint has passed is on file
     random numbers      an evaluation leaves them as they were, as a run that continues does not repeat it
     the best model      it is among the checkpoints, wherever the run directory has been moved to
@@ -86,7 +86,7 @@ class ContinuingTrainer(Trainer):
 
 
 class RunMemory(TrainerCallback, ExportableState):  # type: ignore[misc]
-    """Carries a trainer's memory through its checkpoints, and puts what is due at the end of an epoch before that step's checkpoint."""
+    """Carries a trainer's memory through its checkpoints; puts what is due at the end of an epoch before the checkpoint."""
 
     def __init__(self, trainer: ContinuingTrainer) -> None:
         self.trainer = trainer
@@ -104,7 +104,7 @@ class RunMemory(TrainerCallback, ExportableState):  # type: ignore[misc]
             state.best_model_checkpoint = str(best)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """What the Trainer does at the end of an epoch it does after the checkpoint: a kill in between would lose it."""
+        """The Trainer does after a checkpoint what is due at the end of an epoch: a kill in between would lose it."""
         if float(state.epoch or 0).is_integer() or state.global_step >= state.max_steps:
             control.should_log |= args.logging_strategy == "epoch"
             control.should_evaluate |= args.eval_strategy == "epoch" and args.eval_delay <= (state.epoch or 0)

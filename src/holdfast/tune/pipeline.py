@@ -181,7 +181,8 @@ def _evaluation_of_saved(trainer: Any, plan: Plan) -> dict[str, Any] | None:
     """Of the weights that the model has now, which are not those of the last step if the best ones were loaded."""
     if saved_step(trainer) == trainer.state.global_step:
         return _last_evaluation(trainer) or _evaluate(trainer, plan)
-    return evaluation_of(trainer.evaluate(metric_key_prefix="saved"), "saved")  # under a name of its own, so that it is no row of a step
+    # under a name of its own, so that it is no row of the last step
+    return evaluation_of(trainer.evaluate(metric_key_prefix="saved"), "saved")
 
 
 def _last_evaluation(trainer: Any) -> dict[str, Any] | None:
