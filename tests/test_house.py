@@ -17,7 +17,7 @@ GROUPS = [
     {"errors"},
     {"records", "config", "stats"},
     {"runs", "servers", "chat", "pocket"},
-    {"trie", "cluster"},
+    {"data", "trie", "cluster"},
     {"lm"},
     {"packing"},
     {"prefix"},

@@ -12,11 +12,11 @@ from typing import Any
 
 from holdfast import lm as models
 from holdfast import runs
-from holdfast.align.pairs import load_pairs
 from holdfast.align.tokens import PairReport, PairTokens, tokenize_pairs
 from holdfast.config import AlignConfig
+from holdfast.data.columns import all_unused
+from holdfast.data.pairs import load_pairs
 from holdfast.errors import HoldfastError, nearest
-from holdfast.tune.columns import all_unused
 from holdfast.tune.plan import (
     check_length,
     check_numbers,

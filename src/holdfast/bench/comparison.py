@@ -21,8 +21,8 @@ from holdfast.bench.items import main_metric
 from holdfast.bench.suites import Pin
 from holdfast.config import BenchCompareConfig
 from holdfast.errors import HoldfastError
-from holdfast.runs import check_output, open_run, read_json
-from holdfast.sensitivity.comparison import is_number, read_lines
+from holdfast.runs import check_output, open_run, read_json, read_rows
+from holdfast.sensitivity.comparison import is_number
 
 Row = dict[str, Any]
 Summaries = tuple[dict[str, Any], dict[str, Any]]
@@ -64,7 +64,7 @@ def _read(path: Path) -> tuple[dict[str, Any], list[Row]]:
     summary = read_json(path / "summary.json") if (path / "summary.json").exists() else {}
     if not isinstance(summary, dict) or summary.get("command") != "bench run":
         raise HoldfastError(f"{path}: not a finished bench run", hint="holdfast bench run --output makes one")
-    rows = read_lines(path / "rows.jsonl")
+    rows = read_rows(path / "rows.jsonl")
     _check(path, summary, rows)
     return summary, rows
 

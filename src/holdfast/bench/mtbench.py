@@ -22,10 +22,10 @@ from typing import Any
 
 from holdfast import servers
 from holdfast.bench.local import read_rows
-from holdfast.bench.openended import Answers, Question, file_name, kept_rows
+from holdfast.bench.openended import Answers, Question, file_name
 from holdfast.config import BenchConfig
 from holdfast.errors import HoldfastError
-from holdfast.runs import write_text
+from holdfast.runs import kept_rows, write_text
 from holdfast.sensitivity.client import Client
 
 _WITH_REFERENCE = ("math", "reasoning", "coding")

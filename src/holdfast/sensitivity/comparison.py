@@ -5,7 +5,6 @@ difference of a view = mean over sets of psi_B - psi_A, with a bootstrap interva
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from dataclasses import dataclass
@@ -13,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from holdfast.config import CompareConfig
-from holdfast.errors import HoldfastError, from_json
-from holdfast.runs import read_json, to_json, write_text
+from holdfast.errors import HoldfastError
+from holdfast.runs import read_json, read_rows, to_json, write_text
 from holdfast.stats import paired_difference
 
 _LISTED = 10
@@ -100,40 +99,10 @@ def open_finished(path: str) -> Finished:
         raise HoldfastError(f"{path}: not a sensitivity run", hint="give the --output of holdfast sensitivity run")
     if not os.path.isfile(folder / "summary.json"):
         raise HoldfastError(f"{path}: this run is not finished", hint="the same command continues it")
-    summary, rows = read_json(folder / "summary.json"), read_lines(folder / "rows.jsonl")
+    summary, rows = read_json(folder / "summary.json"), read_rows(folder / "rows.jsonl")
     _check_summary(folder / "summary.json", summary)
     _check_rows(folder / "rows.jsonl", rows, summary)
     return Finished(path, summary, rows)
-
-
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """All rows of a finished run.
-
-    Raises:
-        HoldfastError: names the file, and the row that is no JSON object.
-    """
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except FileNotFoundError as error:
-        raise HoldfastError(f"{path}: no such file") from error
-    except OSError as error:
-        raise HoldfastError(f"{path}: cannot be read ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise HoldfastError(f"{path}: not UTF-8 (byte {error.start + 1})") from error
-    rows = []
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            row = from_json(line)
-        except json.JSONDecodeError as error:
-            raise HoldfastError(f"{path}, row {number}: cut or damaged ({error})") from error
-        if not isinstance(row, dict):
-            raise HoldfastError(f"{path}, row {number}: not a JSON object")
-        rows.append(row)
-    if not rows:
-        raise HoldfastError(f"{path}: no rows")
-    return rows
 
 
 def is_number(value: Any) -> bool:

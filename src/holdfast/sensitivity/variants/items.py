@@ -68,8 +68,8 @@ def load_items(source: str, limit: int | None = None) -> list[Item]:
         HoldfastError: with file and row.
     """
     items: dict[str, Item] = {}
-    for number, row in enumerate(read_rows(source)[:limit], 1):
-        item = _item(row, number, f"{source}, row {number}")
+    for number, (row, where) in enumerate(read_rows(source)[:limit], 1):
+        item = _item(row, number, where)
         if item.item_id in items:
             raise HoldfastError(f"{item.where}: id '{item.item_id}' is there twice (first in {items[item.item_id].where})")
         whole_text(item.prompt(), f"{item.where}: the prompt")

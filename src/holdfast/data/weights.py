@@ -1,16 +1,39 @@
-"""The column ``token_weights`` of a row -> messages whose characters have weights. Written by ``holdfast weigh``, or by hand."""
+"""What a weight may be, and the weights that a row gives: ``weight``, and ``token_weights`` for the characters of its messages.
+
+``token_weights`` is written by ``holdfast weigh``, or by hand.
+"""
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
 from holdfast.errors import HoldfastError
 from holdfast.records import CharWeights, Message
-from holdfast.tune.weights import check_weight
+
+SMALLEST_WEIGHT = 1e-6
+"""Weights in (0, 1e-6) are refused: the token would count fully in the divisor and not at all in the sum."""
 
 TOKEN_WEIGHTS = "token_weights"
 """Name of the column."""
+
+
+def check_weight(value: float, name: str, where: str = "") -> float:
+    """Return ``value`` if it is a usable weight: finite, 0 or at least 1e-6.
+
+    Raises:
+        HoldfastError: negative, NaN, infinite, or between 0 and 1e-6.
+    """
+    place = f"{where}: " if where else ""
+    if not math.isfinite(value) or value < 0:
+        raise HoldfastError(f"{place}{name} is {value}; a weight is a finite number >= 0")
+    if 0 < value < SMALLEST_WEIGHT:
+        raise HoldfastError(
+            f"{place}{name} is {value}; weights between 0 and {SMALLEST_WEIGHT:g} are refused, because the divisor jumps there",
+            hint="use 0 to leave these tokens out",
+        )
+    return float(value)
 
 
 def with_char_weights(messages: tuple[Message, ...], row: dict[str, Any], where: str) -> tuple[Message, ...]:
