@@ -51,11 +51,11 @@ def read(name: str, config: BenchConfig) -> list[Question]:
     rows, place = _alpaca_rows(config) if name == "alpaca_eval" else _mt_rows(config)
     made = []
     for number, row in enumerate(rows[: config.limit], 1):
-        turns = (row.get("instruction"),) if name == "alpaca_eval" else tuple(row.get("turns") or ())
-        if not turns or not all(isinstance(turn, str) and turn for turn in turns):
+        turns = (row.get("instruction"),) if name == "alpaca_eval" else row.get("turns")
+        if not turns or not isinstance(turns, list | tuple) or not all(isinstance(turn, str) and turn for turn in turns):
             wanted = "'instruction'" if name == "alpaca_eval" else "'turns'"
             raise HoldfastError(f"{place}, row {number}: no {wanted}")
-        made.append(Question(str(row.get("question_id", number)), turns, row))
+        made.append(Question(str(row.get("question_id", number)), tuple(turns), row))
     return made
 
 

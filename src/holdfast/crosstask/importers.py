@@ -38,7 +38,7 @@ def lm_eval_task(path: Path, given: Mapping[str, Any]) -> Task:
     for (doc, place, split), space in zip(docs, spaces):
         target = _render(given["doc_to_target"], doc, place)
         if space is not None and not (isinstance(target, str) and target in space):
-            if not str(target).strip().isdigit() or int(target) >= len(space):
+            if not str(target).strip().isdecimal() or int(target) >= len(space):
                 raise HoldfastError(
                     f"{place}: doc_to_target gives {target!r}, which is neither one of {', '.join(space)} nor a place among them"
                 )
@@ -97,7 +97,9 @@ def dataset_task(path: Path, given: Mapping[str, Any]) -> Task:
             f"{where}: 'dataset' needs 'columns'", hint="columns: {text: sentence} fills the field text from the column sentence"
         )
     splits = given.get("split", {"": "train"})
-    splits = {"": str(splits)} if isinstance(splits, str) else dict(splits)
+    if not isinstance(splits, str | dict):
+        raise HoldfastError(f"{where}: 'split' is {splits!r}; it is a name, or names: {{train: train, test: validation}}")
+    splits = {"": splits} if isinstance(splits, str) else splits
     answer = str(given.get("answer", "label"))
     rows, names = [], None
     for split, name in splits.items():
@@ -120,7 +122,8 @@ def dataset_task(path: Path, given: Mapping[str, Any]) -> Task:
 
 
 def _lm_eval_docs(path: Path, given: Mapping[str, Any]) -> Iterator[tuple[dict[str, Any], str, str]]:
-    files = (given.get("dataset_kwargs") or {}).get("data_files")
+    settings = given.get("dataset_kwargs")
+    files = settings.get("data_files") if isinstance(settings, dict) else None
     if not files:
         raise HoldfastError(
             f"{path}: no local data",
@@ -144,8 +147,10 @@ def _choices(given: Any, doc: dict[str, Any], place: str) -> list[str] | None:
 
         try:
             value = ast.literal_eval(value)
-        except (ValueError, SyntaxError) as error:
+        except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError) as error:
             raise HoldfastError(f"{place}: doc_to_choice gives {value!r}, not a list") from error
+    if not isinstance(value, list | tuple):
+        raise HoldfastError(f"{place}: doc_to_choice gives {value!r}, not a list")
     return [str(choice) for choice in value]
 
 
@@ -155,10 +160,10 @@ def _render(template: Any, doc: dict[str, Any], place: str) -> Any:
         return template
     if template in doc:
         return doc[template]
-    from jinja2 import StrictUndefined, TemplateError
+    from jinja2 import StrictUndefined
     from jinja2.sandbox import SandboxedEnvironment
 
     try:
         return SandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True).from_string(template).render(**doc)
-    except TemplateError as error:
+    except Exception as error:  # TemplateError, and what a filter or an operator raises on a value that it does not fit
         raise HoldfastError(f"{place}: the template {template!r} fails: {error}") from error

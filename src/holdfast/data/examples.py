@@ -196,7 +196,7 @@ def _weight(row: dict[str, Any], column: str, where: str) -> float:
         return 1.0
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise HoldfastError(f"{where}: '{column}' is {_found(value)}, not a number")
-    return check_weight(float(value), f"'{column}'", where)
+    return check_weight(value, f"'{column}'", where)
 
 
 def _found(value: Any) -> str:

@@ -61,7 +61,7 @@ def read_rows(source: str, bad_rows: list[str] | None = None) -> Iterator[Row]:
 
 
 def read_values(source: str, *, objects: bool = True, hint: str | None = None) -> list[tuple[Any, str]]:
-    """All rows of one file (or ``pocket:...``), each with its place, as the wings read what people write by hand.
+    """All rows of one file, saved dataset folder or ``pocket:...``, each with its place, as the wings read what people write by hand.
 
     A suffix that says nothing means JSONL, and a ``.json`` file may hold JSONL. Blank cells of a CSV file are not there.
 
@@ -77,6 +77,8 @@ def read_values(source: str, *, objects: bool = True, hint: str | None = None) -
     path = Path(source)
     if not path.exists():
         raise HoldfastError(f"{source}: no such file", hint=hint)
+    if path.is_dir():
+        return list(dataset_rows(open_dataset(source), source))
     rows: list[tuple[Any, str]] = list(_file_rows(path, None, objects=objects, plain=".jsonl"))
     if path.suffix not in (".csv", ".tsv"):
         return rows

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from dataclasses import replace
 from typing import Any
 
@@ -26,8 +26,8 @@ def check_weight(value: float, name: str, where: str = "") -> float:
         HoldfastError: negative, NaN, infinite, or between 0 and 1e-6.
     """
     place = f"{where}: " if where else ""
-    if not math.isfinite(value) or value < 0:
-        raise HoldfastError(f"{place}{name} is {value}; a weight is a finite number >= 0")
+    if not 0 <= value <= sys.float_info.max:  # as math.isfinite, also of a whole number that no float can hold
+        raise HoldfastError(f"{place}{name} is {str(value)[:40]}; a weight is a finite number >= 0")
     if 0 < value < SMALLEST_WEIGHT:
         raise HoldfastError(
             f"{place}{name} is {value}; weights between 0 and {SMALLEST_WEIGHT:g} are refused, because the divisor jumps there",
@@ -66,5 +66,5 @@ def _char_weights(runs: Any, length: int, place: str) -> CharWeights:
                 f"{place}: {run!r} is no [start, end, weight] within the {length} characters, in order and without overlap",
                 hint="weights belong to the text that they were made for; make them anew if it has changed",
             )
-        made.append((int(start), int(end), check_weight(float(weight), "the weight", place)))
+        made.append((int(start), int(end), check_weight(weight, "the weight", place)))
     return tuple(made)

@@ -106,7 +106,7 @@ def _choice_item(row: dict[str, Any], item_id: str, where: str) -> Item:
     choices, answer = row["choices"], row.get("answer")
     if isinstance(choices, dict) and "text" in choices:  # the shape of ARC and its kin
         choices, labels = choices["text"], choices.get("label")
-        answer = labels.index(answer) if labels and answer in labels else answer
+        answer = labels.index(answer) if isinstance(labels, list) and answer in labels else answer
     if not isinstance(choices, list) or not 2 <= len(choices) <= len(LETTERS):
         raise HoldfastError(f"{where}: 'choices' must be a list of 2 to {len(LETTERS)} options")
     texts = tuple(str(choice) for choice in choices)
