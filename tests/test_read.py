@@ -11,7 +11,7 @@ import pytest
 
 from holdfast import cli
 from holdfast.bench import local, openended
-from holdfast.config import BenchConfig, TuneConfig
+from holdfast.config import BenchConfig, SensitivityConfig, TuneConfig
 from holdfast.crosstask import blocks
 from holdfast.crosstask.library import load_task, read_items
 from holdfast.crosstask.tasks import make_task
@@ -19,6 +19,7 @@ from holdfast.data.examples import load_examples
 from holdfast.data.pairs import load_pairs
 from holdfast.errors import HoldfastError
 from holdfast.runs import kept_rows, read_rows
+from holdfast.sensitivity.pipeline import surroundings
 from holdfast.sensitivity.sets import load_sets
 from holdfast.sensitivity.variants.items import load_items
 from holdfast.sensitivity.variants.wording import paraphrases_from
@@ -157,6 +158,16 @@ def test_every_reader_takes_every_kind(tmp_path: Path, kind: str) -> None:
     assert [item.fields for item in READERS["crosstask pool"](path)] == [{"prompt": "a"}, {"prompt": "c"}]
     assert [item.fields for item in READERS["crosstask task"](path).items] == [{"prompt": "a"}, {"prompt": "c"}]
     assert local.read_rows(path) == rows
+
+
+def test_exemplars_of_every_kind_are_told_apart(tmp_path: Path) -> None:
+    import datasets
+
+    datasets.Dataset.from_list([json.loads(GOOD)]).to_parquet(str(tmp_path / "a.parquet"))
+    (tmp_path / "a.jsonl").write_bytes(GOOD)
+    sources = [str(tmp_path / "a.parquet"), str(tmp_path / "a.jsonl"), "pocket:intents"]
+    configs = [SensitivityConfig(model="m", output="o", shots=1, shots_data=source) for source in sources]
+    assert len({surroundings(config, None)["exemplars_sha"] for config in configs}) == 3
 
 
 def test_blank_cells_are_not_there(tmp_path: Path) -> None:

@@ -186,8 +186,8 @@ def open_dataset(source: str, split: str | None = None, folder: Path = Path()) -
         return data["train"] if "train" in data else next(iter(data.values()))
     if split not in data:
         kind = "none is 'train'" if split is None else f"none is '{split}'"
-        hint = None if saved else f"name one: {source}:{next(iter(data), '')}"
-        raise HoldfastError(f"{path if saved else source}: splits are {', '.join(map(str, data))}, {kind}", hint=hint)
+        advice = None if saved else f"name one: {source}:{next(iter(data), '')}"
+        raise HoldfastError(f"{path if saved else source}: splits are {', '.join(map(str, data))}, {kind}", hint=advice)
     return data[split]
 
 

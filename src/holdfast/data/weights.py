@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-import sys
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -26,14 +26,18 @@ def check_weight(value: float, name: str, where: str = "") -> float:
         HoldfastError: negative, NaN, infinite, or between 0 and 1e-6.
     """
     place = f"{where}: " if where else ""
-    if not 0 <= value <= sys.float_info.max:  # as math.isfinite, also of a whole number that no float can hold
-        raise HoldfastError(f"{place}{name} is {str(value)[:40]}; a weight is a finite number >= 0")
+    try:
+        value = float(value)
+    except OverflowError:  # a whole number that no float can hold
+        value = math.inf
+    if not math.isfinite(value) or value < 0:
+        raise HoldfastError(f"{place}{name} is {value}; a weight is a finite number >= 0")
     if 0 < value < SMALLEST_WEIGHT:
         raise HoldfastError(
             f"{place}{name} is {value}; weights between 0 and {SMALLEST_WEIGHT:g} are refused, because the divisor jumps there",
             hint="use 0 to leave these tokens out",
         )
-    return float(value)
+    return value
 
 
 def with_char_weights(messages: tuple[Message, ...], row: dict[str, Any], where: str) -> tuple[Message, ...]:
