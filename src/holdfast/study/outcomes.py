@@ -85,7 +85,7 @@ class Scores:
 
 
 def read_rows(study: Path) -> list[Row]:
-    """The rows of a study directory. A row cut off by a crash is none: its trial is done again."""
+    """The rows of a study directory. A row cut off by a crash is left out; the next ``study run`` writes them all anew."""
     return runs.read_rows(study / "rows.jsonl", problems=[])
 
 
