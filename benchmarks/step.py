@@ -70,8 +70,8 @@ def prepare(folder: Path, examples: int) -> dict[str, Any]:
     from tokenizers import ByteLevelBPETokenizer
     from transformers import PreTrainedTokenizerFast
 
+    from holdfast.data.examples import load_examples
     from holdfast.records import RESPONSE_ROLES
-    from holdfast.tune.data import load_examples
     from holdfast.tune.roles import tokenize
     from holdfast.tune.weights import role_weights
 

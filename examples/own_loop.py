@@ -4,8 +4,8 @@ import torch
 from torch.utils.data import DataLoader
 
 from holdfast import lm
+from holdfast.data.examples import load_examples
 from holdfast.tune.batches import TokenDataset, collate
-from holdfast.tune.data import load_examples
 from holdfast.tune.head import LossRows, attach
 from holdfast.tune.roles import tokenize
 from holdfast.tune.weights import role_weights, token_weights

@@ -21,11 +21,11 @@ from conftest import make_tokenizer, write_jsonl
 from holdfast import lm, pocket
 from holdfast.align import align
 from holdfast.align.measure import pair_logprobs
-from holdfast.align.pairs import load_pairs, read_pair
 from holdfast.align.plan import make_plan, trl_losses
 from holdfast.align.tokens import PairTokens, tokenize_pairs
 from holdfast.cli import main
 from holdfast.config import AlignConfig, TuneConfig
+from holdfast.data.pairs import load_pairs, read_pair
 from holdfast.errors import HoldfastError
 from holdfast.stats import proportion
 from holdfast.tune import train

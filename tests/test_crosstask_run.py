@@ -232,7 +232,7 @@ def test_pseudo_labels_are_read_by_tune_by_crosstask_and_by_a_person(lm: LM, lib
     found = [json.loads(line) for line in path.read_text().splitlines()]
     assert found[0]["prompt"] == "Definition: Weather or food?\nText: the sun\nAnswer:"
     assert found[0]["response"] == found[0]["answer"]
-    from holdfast.tune.data import load_examples
+    from holdfast.data.examples import load_examples
 
     examples = load_examples(str(path))
     assert [e.messages[-1].content for e in examples] == [row["answer"] for row in found]

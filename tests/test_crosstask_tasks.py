@@ -110,7 +110,7 @@ def test_an_empty_folder_and_a_missing_data_file(tmp_path: Path) -> None:
     with pytest.raises(HoldfastError, match=r"no task files \(\*.yaml\)"):
         load_library(str(tmp_path))
     (tmp_path / "a.yaml").write_text(YAML)
-    with pytest.raises(HoldfastError, match=r"a.jsonl: No such file"):
+    with pytest.raises(HoldfastError, match=r"a.jsonl: no such file"):
         load_library(str(tmp_path))
 
 

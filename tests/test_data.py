@@ -10,9 +10,9 @@ import datasets
 import pytest
 
 from conftest import write_jsonl
+from holdfast.data.examples import load_examples
 from holdfast.errors import HoldfastError
 from holdfast.records import Role
-from holdfast.tune.data import load_examples
 
 PAIR = [{"prompt": "2+2?", "response": "4"}, {"prompt": "3+3?", "response": "6"}]
 ALPACA = [{"instruction": "Add.", "input": "2 2", "output": "4"}, {"instruction": "Say hi.", "input": "", "output": "hi"}]

@@ -17,7 +17,7 @@ GROUPS = [
     {"errors"},
     {"records", "config", "stats"},
     {"runs", "servers", "pocket"},
-    {"chat", "trie", "cluster", "compare"},
+    {"chat", "data", "trie", "cluster", "compare"},
     {"lm"},
     {"packing"},
     {"prefix"},
@@ -85,6 +85,33 @@ def test_help_is_instant_and_light() -> None:
 def test_trl_is_not_imported_by_tune() -> None:
     for path in (HOUSE / "tune").rglob("*.py"):
         assert "trl" not in {n.split(".")[0] for n in _all_imports(path)}
+
+
+READERS = {
+    "errors.py": {"json.loads"},  # from_json, on which the others stand
+    "runs.py": {"json.loads"},  # what Holdfast itself has written
+    "data/read.py": {"csv.reader", "yaml.load", "datasets.load_from_disk", "datasets.load_dataset"},
+    "study/pipeline.py": {"json.loads"},  # of json.dumps: a value as it will be found in a file
+    "bench/alpaca_driver.py": {"json.load", "json.loads", "yaml.safe_load"},  # a script for another environment, without Holdfast
+}
+"""The files that may parse, and what they may call."""
+_PARSERS = {
+    "json": {"load", "loads"},
+    "csv": {"reader", "DictReader"},
+    "yaml": {"load", "safe_load", "full_load", "unsafe_load", "load_all", "safe_load_all"},
+    "datasets": {"load_from_disk", "load_dataset"},
+}
+
+
+def test_rows_and_files_are_parsed_in_the_readers_only() -> None:
+    for path in HOUSE.rglob("*.py"):
+        name, calls = path.relative_to(HOUSE).as_posix(), set()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.module in _PARSERS:
+                calls |= {f"{node.module}.{alias.name}" for alias in node.names if alias.name in _PARSERS[node.module]}
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.attr in _PARSERS.get(node.value.id, ()):
+                calls.add(f"{node.value.id}.{node.attr}")
+        assert calls == READERS.get(name, set()), f"{name}: read through data.read, runs or errors.from_json"
 
 
 def test_every_module_says_what_comes_in_and_goes_out() -> None:

@@ -17,8 +17,8 @@ import yaml
 
 from conftest import write_jsonl
 from holdfast import pocket
-from holdfast.align.pairs import read_pair
 from holdfast.config import AlignConfig, SensitivityConfig, TuneConfig
+from holdfast.data.pairs import read_pair
 from holdfast.study.planning import make_plan
 from holdfast.study.spec import Data, Spec, load_spec
 

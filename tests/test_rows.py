@@ -13,12 +13,12 @@ import pytest
 from conftest import make_tokenizer, write_jsonl
 from holdfast import cli
 from holdfast.align import align
-from holdfast.align.pairs import load_pairs
 from holdfast.config import AlignConfig, TuneConfig, WeighConfig
+from holdfast.data.examples import load_examples
+from holdfast.data.pairs import load_pairs
 from holdfast.errors import HoldfastError
 from holdfast.study.table import read_table
 from holdfast.tune import train, weigh
-from holdfast.tune.data import load_examples
 
 USER, ANSWER = {"role": "user", "content": "Rain?"}, {"role": "assistant", "content": "Let me see."}
 CHAT = {"messages": [USER, ANSWER]}
@@ -296,7 +296,7 @@ def test_rows_that_are_no_objects_in_the_other_readers(tmp_path: Path) -> None:
         load_library(str(tmp_path / "t.yaml"))
     rows = [{"set_id": "s", "variant_id": str(n), "prompt": f"p{n}", "seed": None} for n in range(2)]
     assert load_sets(str(write_jsonl(tmp_path / "s.jsonl", rows)))[0].variants[0].seed == 0
-    with pytest.raises(HoldfastError, match=r"row 1: 'seed' is 'x', not a whole number"):
+    with pytest.raises(HoldfastError, match=r"row 1: 'seed' must be a whole number, not 'x'"):
         load_sets(str(write_jsonl(tmp_path / "s.jsonl", [rows[0] | {"seed": "x"}])))
 
 

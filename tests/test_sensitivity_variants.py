@@ -245,7 +245,7 @@ def test_broken_files(tmp_path: Path) -> None:
     with pytest.raises(HoldfastError, match=r"a\.jsonl, row 1: broken JSON"):
         load_sets(str(tmp_path / "a.jsonl"))
     (tmp_path / "a.jsonl").write_text('{"prompt": "a \\ud83d b"}')
-    with pytest.raises(HoldfastError, match="row 1: the prompt holds half of a surrogate pair"):
+    with pytest.raises(HoldfastError, match="row 1: 'prompt' holds half of a surrogate pair"):
         load_items(str(tmp_path / "a.jsonl"))
     (tmp_path / "b.jsonl").write_bytes(b"\xff\xfe")
     with pytest.raises(HoldfastError, match="cannot be read"):

@@ -14,10 +14,10 @@ from conftest import make_model, make_tokenizer, write_jsonl
 from holdfast import lm
 from holdfast.cli import main
 from holdfast.config import TuneConfig, WeighConfig
+from holdfast.data.examples import load_examples
 from holdfast.errors import HoldfastError
 from holdfast.records import Role, Tokens
 from holdfast.tune import train, weigh
-from holdfast.tune.data import load_examples
 from holdfast.tune.plan import make_plan
 from holdfast.tune.roles import tokenize
 from holdfast.tune.selection import char_runs, keep_highest

@@ -285,15 +285,9 @@ def _config_file(config_class: type, arguments: list[str]) -> tuple[dict[str, An
 
 
 def _read_config(config_class: type, path: str) -> dict[str, Any]:
-    import yaml
+    from holdfast.data.read import read_yaml
 
-    try:
-        with open(path, encoding="utf-8") as file:
-            content = yaml.safe_load(file) or {}
-    except OSError as error:
-        raise HoldfastError(f"--config {path}: {error.strerror}") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise HoldfastError(f"--config {path}: broken YAML: {str(error).partition(chr(10))[0]}") from error
+    content = read_yaml(Path(path), f"--config {path}") or {}
     if not isinstance(content, dict):
         raise HoldfastError(f"--config {path}: not a list of 'option: value' lines")
     known = {f.name for f in dataclasses.fields(config_class)}

@@ -9,7 +9,6 @@ The wings say what a unit is (a set of prompts, an item), and which values of it
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -19,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from holdfast.errors import HoldfastError, from_json
-from holdfast.runs import read_json, write_text
+from holdfast.errors import HoldfastError
+from holdfast.runs import read_json, read_rows, write_text
 from holdfast.stats import paired_difference, sign_test
 
 Row = dict[str, Any]
@@ -55,37 +54,7 @@ def finished(path: str, command: str) -> Finished:
         raise HoldfastError(f"{path}: this run is not finished", hint="the same command continues it")
     if any(file is not None and file.get("command") != command for file in (summary, config)) or summary is None:
         raise HoldfastError(f"{path}: not a {command.removesuffix(' run')} run", hint=f"give the --output of holdfast {command}")
-    return Finished(path, summary, read_lines(folder / "rows.jsonl"))
-
-
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """All rows of a finished run.
-
-    Raises:
-        HoldfastError: names the file, and the row that is no JSON object.
-    """
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except FileNotFoundError as error:
-        raise HoldfastError(f"{path}: no such file") from error
-    except OSError as error:
-        raise HoldfastError(f"{path}: cannot be read ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise HoldfastError(f"{path}: not UTF-8 (byte {error.start + 1})") from error
-    rows = []
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            row = from_json(line)
-        except json.JSONDecodeError as error:
-            raise HoldfastError(f"{path}, row {number}: cut or damaged ({error})") from error
-        if not isinstance(row, dict):
-            raise HoldfastError(f"{path}, row {number}: not a JSON object")
-        rows.append(row)
-    if not rows:
-        raise HoldfastError(f"{path}: no rows")
-    return rows
+    return Finished(path, summary, read_rows(folder / "rows.jsonl"))
 
 
 def refuse_unlike(a: Finished, b: Finished, checks: Checks) -> None:

@@ -228,6 +228,64 @@ def read_json(path: Path) -> Any:
         raise HoldfastError(f"{path}: broken JSON ({error})") from error
 
 
+def read_rows(path: Path, *, cut_off: bool = False, problems: list[str] | None = None) -> list[dict[str, Any]]:
+    """The rows of a JSONL file that Holdfast has written.
+
+    Args:
+        cut_off: whether a kill may have cut the file: then its broken last line is left out, and it may be absent or empty.
+        problems: collects a sentence on broken rows, which are then left out, wherever they are; the file may be absent or empty.
+
+    Raises:
+        HoldfastError: absent, empty or broken; names file and row.
+    """
+    strict = not cut_off and problems is None
+    try:
+        lines = path.read_bytes().split(b"\n")  # not splitlines: JSON strings may hold other line separators
+    except FileNotFoundError as error:
+        if strict:
+            raise HoldfastError(f"{path}: no such file") from error
+        return []
+    except OSError as error:
+        raise HoldfastError(f"{path}: cannot be read ({error.strerror})") from error
+    rows, broken = [], 0
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            rows.append(_row(line, f"{path}, row {number}"))
+        except HoldfastError:
+            if problems is None and not (cut_off and number == len(lines)):
+                raise
+            broken += 1
+    if strict and not rows:
+        raise HoldfastError(f"{path}: no rows")
+    if broken and problems is not None:
+        counted = "1 row" if broken == 1 else f"{broken:,} rows"
+        problems.append(f"{counted} of {path.name} could not be read and {'was' if broken == 1 else 'were'} skipped.")
+    return rows
+
+
+def kept_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a file that is to be added to: a last line that a kill has cut is forgotten, in the file as well."""
+    if path.is_file():
+        content = path.read_bytes()
+        if content and not content.endswith(b"\n"):
+            os.truncate(path, content.rfind(b"\n") + 1)
+    return read_rows(path, cut_off=True)
+
+
+def _row(line: bytes, where: str) -> dict[str, Any]:
+    try:
+        row = from_json(line.decode())
+    except UnicodeDecodeError as error:
+        raise HoldfastError(f"{where}: cut or damaged (not UTF-8, byte {error.start})") from error
+    except ValueError as error:
+        raise HoldfastError(f"{where}: cut or damaged ({error})") from error
+    if not isinstance(row, dict):
+        raise HoldfastError(f"{where}: not a JSON object")
+    return row
+
+
 def check_arrays(path: Path, names: Collection[str] = ()) -> None:
     """Read an npz file through, as checksums can tell what was cut short or has changed.
 

@@ -10,12 +10,12 @@ from functools import partial
 from typing import Any
 
 from holdfast import lm as models
-from holdfast.align.pairs import load_pairs
 from holdfast.align.tokens import PairReport, PairTokens, tokenize_pairs
 from holdfast.chat import tuned_template
 from holdfast.config import AlignConfig
+from holdfast.data.columns import all_unused
+from holdfast.data.pairs import load_pairs
 from holdfast.errors import HoldfastError, nearest
-from holdfast.tune.columns import all_unused
 from holdfast.tune.plan import (
     check_length,
     check_numbers,

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from holdfast.align.pairs import Pair
 from holdfast.chat import render, template_name
+from holdfast.data.pairs import Pair
 from holdfast.errors import HoldfastError
 from holdfast.records import RESPONSE_ROLES, Message, Role, Tokens
 from holdfast.tune.roles import assign_roles

@@ -18,7 +18,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from holdfast.errors import HoldfastError, from_json
+from holdfast.data.read import read_values
+from holdfast.errors import HoldfastError
 
 Rows = list[dict[str, Any]]
 _FORMS = {
@@ -62,23 +63,8 @@ def digest(data_dir: str | None) -> str | None:
 
 
 def read_rows(path: Path) -> Rows:
-    """The rows of a JSONL file.
-
-    Raises:
-        HoldfastError: names the file and the row that is no JSON object.
-    """
-    rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            row = from_json(line)
-        except json.JSONDecodeError as error:
-            raise HoldfastError(f"{path}, row {number}: broken JSON ({error})") from error
-        if not isinstance(row, dict):
-            raise HoldfastError(f"{path}, row {number}: not a JSON object")
-        rows.append(row)
-    return rows
+    """The rows of a file, JSONL if its suffix says nothing else."""
+    return [row for row, _ in read_values(str(path))]
 
 
 def _splits(name: str, path: Path, settings: dict[str, Any], data_dir: Path, read: Callable[[Path], Rows]) -> dict[str, Rows]:

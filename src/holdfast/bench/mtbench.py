@@ -22,10 +22,10 @@ from typing import Any
 
 from holdfast import servers
 from holdfast.bench.local import read_rows
-from holdfast.bench.openended import Answers, Question, file_name, kept_rows
+from holdfast.bench.openended import Answers, Question, file_name
 from holdfast.config import BenchConfig
 from holdfast.errors import HoldfastError
-from holdfast.runs import write_text
+from holdfast.runs import kept_rows, write_text
 from holdfast.sensitivity.client import Client
 
 _WITH_REFERENCE = ("math", "reasoning", "coding")
@@ -170,7 +170,10 @@ def _references(config: BenchConfig, questions: Sequence[Question]) -> dict[str,
     wanted = [q for q in questions if q.row.get("category") in _WITH_REFERENCE]
     folder = Path(config.data_dir or "") / "mt_bench" / "reference_answer"
     files = sorted(folder.glob("*.jsonl"))
-    found = {str(row["question_id"]): row["choices"][0]["turns"] for row in (read_rows(files[0]) if files else [])}
+    try:
+        found = {str(row["question_id"]): row["choices"][0]["turns"] for row in (read_rows(files[0]) if files else [])}
+    except (KeyError, IndexError, TypeError) as error:
+        raise HoldfastError(f"{files[0]}: not reference answers: rows of question_id and choices with turns") from error
     lacking = [q.id for q in wanted if q.id not in found]
     if lacking:
         raise HoldfastError(

@@ -20,7 +20,7 @@ from holdfast.config import BenchConfig
 from holdfast.errors import HoldfastError
 from holdfast.lm import LM
 from holdfast.records import Message, Role
-from holdfast.runs import RunDir
+from holdfast.runs import RunDir, kept_rows
 
 Row = dict[str, Any]
 Answers = dict[str, list[str]]
@@ -51,11 +51,11 @@ def read(name: str, config: BenchConfig) -> list[Question]:
     rows, place = _alpaca_rows(config) if name == "alpaca_eval" else _mt_rows(config)
     made = []
     for number, row in enumerate(rows[: config.limit], 1):
-        turns = (row.get("instruction"),) if name == "alpaca_eval" else tuple(row.get("turns") or ())
-        if not turns or not all(isinstance(turn, str) and turn for turn in turns):
+        turns = (row.get("instruction"),) if name == "alpaca_eval" else row.get("turns")
+        if not turns or not isinstance(turns, list | tuple) or not all(isinstance(turn, str) and turn for turn in turns):
             wanted = "'instruction'" if name == "alpaca_eval" else "'turns'"
             raise HoldfastError(f"{place}, row {number}: no {wanted}")
-        made.append(Question(str(row.get("question_id", number)), turns, row))
+        made.append(Question(str(row.get("question_id", number)), tuple(turns), row))
     return made
 
 
@@ -140,16 +140,6 @@ def _fitting(lm: LM, prompts: Sequence[str], length: int, batch_size: int) -> li
     return [found.get(i, "") for i in range(len(prompts))]
 
 
-def kept_rows(file: Path) -> list[Row]:
-    """Whole lines of a file that a killed run may have left with a broken last one."""
-    if not file.exists():
-        return []
-    lines = file.read_text(encoding="utf-8").split("\n")
-    if lines[-1]:  # cut off: forget it, in the file as well
-        file.write_text("".join(line + "\n" for line in lines[:-1]), encoding="utf-8")
-    return [json.loads(line) for line in lines[:-1]]
-
-
 def _row(name: str, question: Question, turns: Sequence[str]) -> Row:
     about = {"kind": "item", "task": name, "item": question.id, "prompt": "\n".join(question.turns), "answer": "\n".join(turns)}
     return about | {"turns": list(turns), "hash": question.digest, "version": "", "shots": 0, "scores": {}}
@@ -164,7 +154,7 @@ def _alpaca_rows(config: BenchConfig) -> tuple[list[Row], Path]:
             hint="alpaca_eval.json of the hub's tatsu-lab/alpaca_eval: rows of instruction, output, generator, dataset",
         )
     path = files[0] if files else _from_hub("tatsu-lab/alpaca_eval", "alpaca_eval.json")
-    return (read_rows(path) if path.suffix == ".jsonl" else json.loads(path.read_text(encoding="utf-8"))), path
+    return read_rows(path), path
 
 
 def _mt_rows(config: BenchConfig) -> tuple[list[Row], Path]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from holdfast.config import AnalyseConfig
-from holdfast.crosstask.blocks import Block, unpack
+from holdfast.crosstask.blocks import Block, read
 from holdfast.errors import HoldfastError
 from holdfast.runs import check_output, finite, open_run, read_json, write_text
 from holdfast.stats import benjamini_hochberg, spearman
@@ -56,7 +56,7 @@ def load_run(path: Path) -> tuple[dict[str, Any], list[Block]]:
     found = read_json(summary)
     if found.get("command") != "crosstask run":
         raise HoldfastError(f"--run {path}: a run of '{found.get('command')}', not of 'crosstask run'")
-    return found, [unpack(file.read_bytes()) for file in sorted((path / "blocks").glob("*.npz"))]
+    return found, [read(file) for file in sorted((path / "blocks").glob("*.npz"))]
 
 
 def _target(name: str, found: Mapping[str, Any], blocks: Sequence[Block], config: AnalyseConfig) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from holdfast.crosstask import states
 from holdfast.crosstask.generate import Endpoint, generate
 from holdfast.crosstask.grid import ZERO, Cell, Grid, make_block
 from holdfast.crosstask.scoring import Batch, CellScores, Reader
-from holdfast.errors import HoldfastError
+from holdfast.errors import HoldfastError, from_json
 from holdfast.prefix import Cost, Request, score, score_plain
 
 CENTRE_SAMPLE = 64
@@ -210,13 +210,23 @@ def pack(block: Block) -> bytes:
 def unpack(data: bytes) -> Block:
     """The inverse of ``pack``."""
     with np.load(io.BytesIO(data), allow_pickle=False) as file:
-        note = json.loads(bytes(file["note"]).decode())
+        note = from_json(bytes(file["note"]).decode())
         results = []
         for number, entry in enumerate(note["results"]):
             scored = entry.pop("scored")
             scores = CellScores(**{key: file[f"{number}_{key}"] for key in CellScores.__dataclass_fields__}) if scored else None
             results.append(Result(scores=scores, **entry))
     return Block(results, Cost(**note["cost"]), note["collisions"])
+
+
+def read(path: Path) -> Block:
+    """A block file; a ``HoldfastError`` if it is damaged."""
+    try:
+        return unpack(path.read_bytes())
+    except Exception as error:  # of zipfile, zlib, numpy and json, of a note that lacks something
+        raise HoldfastError(
+            f"{path}: cannot be read ({type(error).__name__}: {error})", hint="remove this file; the same command makes it again"
+        ) from error
 
 
 def write(path: Path, data: bytes) -> None:

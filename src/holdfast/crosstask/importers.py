@@ -6,7 +6,6 @@ dataset    dataset: folder or hub name, columns: {field: column}, answer: column
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +13,8 @@ from typing import Any
 
 from holdfast.crosstask.library import read_rows
 from holdfast.crosstask.tasks import LETTERS, Task, make_task
-from holdfast.errors import HoldfastError, from_json
+from holdfast.data.read import dataset_rows, open_dataset
+from holdfast.errors import HoldfastError
 
 _SPLITS = {"training_split": "train", "validation_split": "dev", "test_split": "test"}
 
@@ -38,7 +38,7 @@ def lm_eval_task(path: Path, given: Mapping[str, Any]) -> Task:
     for (doc, place, split), space in zip(docs, spaces):
         target = _render(given["doc_to_target"], doc, place)
         if space is not None and not (isinstance(target, str) and target in space):
-            if not str(target).strip().isdigit() or int(target) >= len(space):
+            if not str(target).strip().isdecimal() or int(target) >= len(space):
                 raise HoldfastError(
                     f"{place}: doc_to_target gives {target!r}, which is neither one of {', '.join(space)} nor a place among them"
                 )
@@ -97,19 +97,21 @@ def dataset_task(path: Path, given: Mapping[str, Any]) -> Task:
             f"{where}: 'dataset' needs 'columns'", hint="columns: {text: sentence} fills the field text from the column sentence"
         )
     splits = given.get("split", {"": "train"})
-    splits = {"": str(splits)} if isinstance(splits, str) else dict(splits)
+    if not isinstance(splits, str | dict):
+        raise HoldfastError(f"{where}: 'split' is {splits!r}; it is a name, or names: {{train: train, test: validation}}")
+    splits = {"": splits} if isinstance(splits, str) else splits
     answer = str(given.get("answer", "label"))
     rows, names = [], None
     for split, name in splits.items():
-        data = _dataset(path.parent, source, str(name))
+        data = open_dataset(source, str(name), path.parent)
         names = getattr(data.features.get(answer), "names", None)
         for column in (*columns.values(), answer):
             if column not in data.column_names:
                 raise HoldfastError(f"{where}: {source} has no column '{column}'; it has {', '.join(data.column_names)}")
-        for number, row in enumerate(data, 1):
+        for number, (row, place) in enumerate(dataset_rows(data, f"{source}, split {name}"), 1):
             value = names[row[answer]] if names and isinstance(row[answer], int) and row[answer] >= 0 else row[answer]
             made = {"id": f"{name}-{number}", "fields": {field: row[column] for field, column in columns.items()}, "answer": value}
-            rows.append((made | ({"split": split} if split else {}), f"{source}, split {name}, row {number}"))
+            rows.append((made | ({"split": split} if split else {}), place))
     rest = {key: value for key, value in given.items() if key not in ("dataset", "columns", "split", "answer")}
     if "template" not in rest:
         rest.setdefault("fields", list(columns))
@@ -120,7 +122,8 @@ def dataset_task(path: Path, given: Mapping[str, Any]) -> Task:
 
 
 def _lm_eval_docs(path: Path, given: Mapping[str, Any]) -> Iterator[tuple[dict[str, Any], str, str]]:
-    files = (given.get("dataset_kwargs") or {}).get("data_files")
+    settings = given.get("dataset_kwargs")
+    files = settings.get("data_files") if isinstance(settings, dict) else None
     if not files:
         raise HoldfastError(
             f"{path}: no local data",
@@ -131,21 +134,8 @@ def _lm_eval_docs(path: Path, given: Mapping[str, Any]) -> Iterator[tuple[dict[s
     names = {str(given[key]): split for key, split in _SPLITS.items() if given.get(key)}
     for name, listed in files.items():
         for file in listed if isinstance(listed, list) else [listed]:
-            for row, place in _json_rows(path.parent / str(file)):
+            for row, place in read_rows(path.parent / str(file)):
                 yield row, place, names.get(str(name), "test" if not names else str(name))
-
-
-def _json_rows(path: Path) -> list[tuple[dict[str, Any], str]]:
-    if path.suffix != ".json" or not path.is_file() or not path.read_text(encoding="utf-8").lstrip().startswith("["):
-        return read_rows(path)
-    try:
-        rows = from_json(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise HoldfastError(f"{path}: broken JSON, {error.msg} at line {error.lineno}") from error
-    for number, row in enumerate(rows, 1):
-        if not isinstance(row, dict):
-            raise HoldfastError(f"{path}, row {number}: a {type(row).__name__}, not an object")
-    return [(row, f"{path}, row {number}") for number, row in enumerate(rows, 1)]
 
 
 def _choices(given: Any, doc: dict[str, Any], place: str) -> list[str] | None:
@@ -157,8 +147,10 @@ def _choices(given: Any, doc: dict[str, Any], place: str) -> list[str] | None:
 
         try:
             value = ast.literal_eval(value)
-        except (ValueError, SyntaxError) as error:
+        except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError) as error:
             raise HoldfastError(f"{place}: doc_to_choice gives {value!r}, not a list") from error
+    if not isinstance(value, list | tuple):
+        raise HoldfastError(f"{place}: doc_to_choice gives {value!r}, not a list")
     return [str(choice) for choice in value]
 
 
@@ -168,28 +160,10 @@ def _render(template: Any, doc: dict[str, Any], place: str) -> Any:
         return template
     if template in doc:
         return doc[template]
-    from jinja2 import StrictUndefined, TemplateError
+    from jinja2 import StrictUndefined
     from jinja2.sandbox import SandboxedEnvironment
 
     try:
         return SandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True).from_string(template).render(**doc)
-    except TemplateError as error:
+    except Exception as error:  # TemplateError, and what a filter or an operator raises on a value that it does not fit
         raise HoldfastError(f"{place}: the template {template!r} fails: {error}") from error
-
-
-def _dataset(folder: Path, source: str, split: str) -> Any:
-    import datasets
-
-    local = folder / source
-    try:
-        if local.is_dir():
-            found = datasets.load_from_disk(str(local))
-            return found[split] if isinstance(found, dict) else found
-        return datasets.load_dataset(source, split=split)
-    except KeyError as error:
-        raise HoldfastError(f"{local}: no split '{split}'; there are {', '.join(found)}") from error
-    except Exception as error:  # the hub client raises a dozen unrelated types
-        raise HoldfastError(
-            f"{source}: neither a saved data set in {folder} nor one that could be loaded from the hub ({type(error).__name__})",
-            hint="save one with Dataset.save_to_disk, or check the name",
-        ) from error

@@ -176,7 +176,7 @@ def _vote(grid: Grid, runner: Runner, run: RunDir, number: int, target: Target) 
         if not file.is_file():
             cells = [c for c in runner.cells(source) if not target.in_task or c.condition.endswith(f"+{IN_TASK}")]
             blocks.write(file, blocks.pack(runner.run_cells(cells)))
-        block = blocks.unpack(file.read_bytes())
+        block = blocks.read(file)
         outcomes.append(outcome(block.results[0], target, grid.config))
         cost += block.cost
     _, votes = vote(outcomes, target, grid.config)

@@ -5,13 +5,12 @@ In: what a person writes behind ``--sources`` and ``--target``. Out: tasks by na
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from holdfast.crosstask.tasks import Item, Task, make_items, make_task
-from holdfast.errors import HoldfastError, from_json
+from holdfast.data.read import Row, read_values, read_yaml
+from holdfast.errors import HoldfastError
 
 
 def load_library(source: str) -> dict[str, Task]:
@@ -59,6 +58,8 @@ def load_task(path: Path) -> Task:
         HoldfastError: names file and row.
     """
     given = read_yaml(path)
+    if not isinstance(given, dict):
+        raise HoldfastError(f"{path}: not a list of 'key: value' lines")
     if "doc_to_text" in given or "dataset_path" in given:
         from holdfast.crosstask.importers import lm_eval_task
 
@@ -72,57 +73,16 @@ def load_task(path: Path) -> Task:
 
 
 def read_items(path: Path, task: Task) -> tuple[Item, ...]:
-    """More items of a task from a JSONL of their own: an unlabelled pool, pseudo-labels."""
+    """More items of a task from a file of their own: an unlabelled pool, pseudo-labels."""
     items = make_items(task, read_rows(path))
     if not items:
         raise HoldfastError(f"{path}: no rows")
     return items
 
 
-def read_rows(path: Path) -> list[tuple[dict[str, Any], str]]:
-    """Rows of a JSONL, each with its place.
-
-    Raises:
-        HoldfastError: names file and row.
-    """
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise HoldfastError(
-            f"{path}: {error.strerror}", hint="the data of a task lies beside its YAML, or where its 'data' key says"
-        ) from error
-    rows = []
-    for number, line in enumerate(raw.split(b"\n"), 1):
-        where = f"{path}, row {number}"
-        try:
-            text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
-            row = from_json(text) if text else None
-        except UnicodeDecodeError as error:
-            raise HoldfastError(f"{where}: not UTF-8 (byte {error.start})", hint="save the file as UTF-8") from error
-        except json.JSONDecodeError as error:
-            raise HoldfastError(
-                f"{where}: broken JSON, {error.msg} at column {error.colno}", hint="each line must be one JSON object"
-            ) from error
-        if row is not None:
-            if not isinstance(row, dict):
-                raise HoldfastError(f"{where}: a {type(row).__name__}, not an object")
-            rows.append((row, where))
-    return rows
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML file that holds ``key: value`` lines."""
-    import yaml
-
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise HoldfastError(f"{path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise HoldfastError(f"{path}: broken YAML: {str(error).splitlines()[0]}") from error
-    if not isinstance(content, dict):
-        raise HoldfastError(f"{path}: not a list of 'key: value' lines")
-    return content
+def read_rows(path: Path) -> list[Row]:
+    """Rows of the data of a task, each with its place."""
+    return read_values(str(path), hint="the data of a task lies beside its YAML, or where its 'data' key says")
 
 
 def _pocket(name: str) -> Iterator[Task]:

@@ -73,7 +73,7 @@ def _run_blocks(grid: Grid, runner: Runner, run: RunDir) -> list[Block]:
             started = time.perf_counter()
             blocks.write(files[block], blocks.pack(runner.run(block)))
             print(f"{number}/{len(todo)} {blocks.block_title(block)}: {time.perf_counter() - started:.1f} s", file=sys.stderr)
-    return [blocks.unpack(Path(file).read_bytes()) for file in files.values()]
+    return [blocks.read(Path(file)) for file in files.values()]
 
 
 class _Worker:

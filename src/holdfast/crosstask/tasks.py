@@ -117,7 +117,7 @@ def make_task(given: Mapping[str, Any], rows: Sequence[tuple[dict[str, Any], str
         str(given.get("name") or Path(where).stem), definition, template, labels, (),
         definition_prefix=str(given.get("definition_prefix", "Definition: ")),
         answer_prefix=str(given.get("answer_prefix", "" if template[-1:].isspace() else " ")),
-        embed_fields=tuple(given.get("embed_fields", ())), where=where,
+        embed_fields=_names(given.get("embed_fields", []), where), where=where,
     )  # fmt: skip
     if not task.slots:
         raise HoldfastError(f"{where}: the template {template!r} has no slot", hint="a slot is a field's name in braces: {text}")
@@ -189,6 +189,12 @@ def _template(given: Mapping[str, Any], rows: Sequence[tuple[dict[str, Any], str
         )
     cue = str(given.get("cue", "Answer:"))
     return "".join(f"{name.replace('_', ' ').capitalize()}: {{{name}}}\n" for name in map(str, names)) + cue
+
+
+def _names(listed: Any, where: str) -> tuple[str, ...]:
+    if not isinstance(listed, list):
+        raise HoldfastError(f"{where}: 'embed_fields' is {listed!r}; it is a list of fields")
+    return tuple(map(str, listed))
 
 
 def _labels(given: Any, where: str) -> tuple[str, ...] | None:

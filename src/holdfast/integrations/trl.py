@@ -20,11 +20,11 @@ import numpy as np
 from torch import Tensor
 
 from holdfast import lm
+from holdfast.data.columns import all_unused, tell
+from holdfast.data.examples import examples_of
 from holdfast.errors import HoldfastError
 from holdfast.records import RESPONSE_ROLES, Tokens
 from holdfast.tune.batches import collate
-from holdfast.tune.columns import all_unused, tell
-from holdfast.tune.data import examples_of
 from holdfast.tune.roles import tokenize
 from holdfast.tune.trainer import Objective, WeightedTrainer
 from holdfast.tune.weights import RoleWeights, role_weights

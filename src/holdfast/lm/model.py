@@ -6,7 +6,6 @@ Only safetensors are loaded; code that comes with a model runs only where it is 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -135,7 +134,7 @@ def load_config(name_or_folder: str | Path, *, trust_remote_code: bool = False) 
     folder = locate(name_or_folder)
     adapter = Path(folder) / "adapter_config.json"
     if adapter.is_file() and not (Path(folder) / "config.json").is_file():
-        return load_config(json.loads(adapter.read_text())["base_model_name_or_path"], trust_remote_code=trust_remote_code)
+        return load_config(runs.read_json(adapter)["base_model_name_or_path"], trust_remote_code=trust_remote_code)
     with quiet(), _explained(folder):
         return transformers.AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
 

@@ -26,12 +26,11 @@ A `prompt` there is the whole user message. `scripts/make_pocket_rows.py` of the
 from __future__ import annotations
 
 import gzip
-import json
 import zlib
 from pathlib import Path
 from typing import Any
 
-from holdfast.errors import HoldfastError
+from holdfast.errors import HoldfastError, from_json
 
 _FILES = {
     "pocket:corpus": "corpus",
@@ -74,7 +73,7 @@ def rows(name: str) -> list[dict[str, Any]]:
     path = rows_path(name)
     try:
         with gzip.open(path, "rt", encoding="utf-8") as file:
-            return [json.loads(line) for line in file]
+            return [from_json(line) for line in file]
     except (OSError, EOFError, zlib.error, ValueError) as error:
         raise HoldfastError(
             f"{path}: the rows of {name} cannot be read ({error})", hint="the file came with holdfast; install it anew"

@@ -5,11 +5,11 @@ An unfinished run has no summary and a crash may have cut its last row: what is 
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from holdfast import runs
 from holdfast.errors import HoldfastError, redacted_values
 from holdfast.runs import read_json
 
@@ -65,22 +65,8 @@ def read_run(directory: str) -> Run:
 
 def read_rows(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
     """The rows of a JSONL file (none if it is absent) and what was wrong with it."""
-    if not path.is_file():
-        return [], []
-    rows, broken = [], 0
-    with path.open(encoding="utf-8", errors="replace") as file:
-        for line in file:
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError):  # no JSON, or a number of thousands of digits
-                broken += bool(line.strip())
-                continue
-            if isinstance(row, dict):
-                rows.append(row)
-            else:
-                broken += 1
-    counted = "1 row" if broken == 1 else f"{broken:,} rows"
-    return rows, [f"{counted} of {path.name} could not be read and {'was' if broken == 1 else 'were'} skipped."] if broken else []
+    problems: list[str] = []
+    return runs.read_rows(path, problems=problems), problems
 
 
 def _object(path: Path) -> dict[str, Any]:

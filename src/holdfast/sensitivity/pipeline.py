@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from holdfast.config import SensitivityConfig, VariantsConfig
+from holdfast.data.read import source_digest
 from holdfast.errors import HoldfastError
 from holdfast.runs import RunDir, check_output, open_run, write_text
 from holdfast.sensitivity import answers
@@ -107,8 +108,16 @@ def make_variants(config: VariantsConfig) -> dict[str, Any]:
 def surroundings(config: SensitivityConfig, tokenizer: Any) -> dict[str, str | None]:
     """Digests of what stands around every prompt: chat template and system message, and exemplars. None where nothing does."""
     template = _sha([tokenizer.chat_template, config.system]) if config.chat else None
-    shots = Path(config.shots_data).read_text(encoding="utf-8") if config.shots_data and config.shots else ""
+    shots = _content(config.shots_data) if config.shots_data and config.shots else ""
     return {"template_sha": template, "exemplars_sha": _sha([config.shots, shots, config.shots_layout]) if config.shots else None}
+
+
+def _content(source: str) -> str:
+    """The text of a data file, or a digest of one that is no text, or the name of what is no file."""
+    try:
+        return Path(source).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return str(source_digest(source))
 
 
 def _sha(value: Any) -> str:

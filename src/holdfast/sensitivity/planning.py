@@ -5,15 +5,16 @@ sets file, or prompts --variants--> sets --template, exemplars--> texts --tokeni
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from random import Random
 from typing import Any
 
 from holdfast.config import SensitivityConfig, VariantConfig
 from holdfast.errors import HoldfastError, redacted
+from holdfast.runs import read_json
 from holdfast.sensitivity import variants
 from holdfast.sensitivity.prompts import Renderer
 from holdfast.sensitivity.sets import ALL, MIXTURE, ORIGINAL, PromptSet, Skipped, digest, load_sets, read_rows, usable
@@ -138,11 +139,7 @@ def _with_sources(config: VariantConfig, per_kind: int) -> dict[str, Generator]:
 
 
 def _synonym_table(path: str) -> dict[str, list[str]]:
-    try:
-        with open(path, encoding="utf-8") as file:
-            table = json.load(file)
-    except (OSError, ValueError) as error:
-        raise HoldfastError(f"--synonyms {path}: {error}") from error
+    table = read_json(Path(path))
     if not isinstance(table, dict) or not all(
         isinstance(v, list) and v and all(isinstance(w, str) and w for w in v) for v in table.values()
     ):

@@ -15,8 +15,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from holdfast import pocket
-from holdfast.errors import HoldfastError, from_json, whole_text
+from holdfast.data.read import read_values
+from holdfast.errors import HoldfastError, whole_text
 
 ORIGINAL = "original"
 ALL, MIXTURE = "all", "mixture"
@@ -81,8 +81,7 @@ def load_sets(source: str, limit: int | None = None) -> list[PromptSet]:
     sets: dict[str, list[Variant]] = {}
     seen: dict[tuple[str, str], str] = {}
     origins: dict[str, tuple[int, bool]] = {}
-    for number, row in enumerate(read_rows(source), 1):
-        where = f"{source}, row {number}"
+    for number, (row, where) in enumerate(read_rows(source), 1):
         for set_id, variant in _variants(row, number, where):
             _check_origin(set_id, origins.setdefault(set_id, (number, isinstance(row, list))), (number, isinstance(row, list)), where)
             if (set_id, variant.variant_id) in seen:
@@ -142,45 +141,14 @@ def digest(sets: list[PromptSet]) -> str:
     return hashlib.sha256(json.dumps(content, ensure_ascii=False).encode()).hexdigest()
 
 
-def read_rows(source: str) -> list[Any]:
-    """Rows of a JSONL or JSON file or of a named pocket data set.
+def read_rows(source: str) -> list[tuple[Any, str]]:
+    """Rows of a file or of a named pocket data set, each with its place; an object, a list or a text each.
 
     Raises:
         HoldfastError: missing, unreadable or broken, with the row.
     """
-    if source.startswith("pocket:"):
-        return list(pocket.rows(source))
-    path = Path(source)
-    if (path / "sets.jsonl").is_file():  # what `holdfast sensitivity variants` has left
-        path = path / "sets.jsonl"
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError as error:
-        raise HoldfastError(f"{source}: no such file", hint="give a JSONL file, or pocket:intents") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise HoldfastError(f"{source}: cannot be read ({error})") from error
-    if path.suffix == ".json":
-        return _read_json(source, text)
-    rows = []
-    for number, line in enumerate(text.split("\n"), 1):  # not splitlines: JSON strings may hold other line separators
-        if line.strip():
-            try:
-                rows.append(from_json(line))
-            except json.JSONDecodeError as error:
-                raise HoldfastError(
-                    f"{source}, row {number}: broken JSON ({error.msg})", hint="JSONL has one JSON value per line"
-                ) from error
-    return rows
-
-
-def _read_json(source: str, text: str) -> list[Any]:
-    try:
-        rows = from_json(text)
-    except json.JSONDecodeError as error:
-        raise HoldfastError(f"{source}: broken JSON (line {error.lineno}: {error.msg})") from error
-    if not isinstance(rows, list):
-        raise HoldfastError(f"{source}: a list is needed, not {type(rows).__name__}")
-    return rows
+    sets = Path(source) / "sets.jsonl"  # what `holdfast sensitivity variants` has left
+    return read_values(str(sets) if sets.is_file() else source, objects=False, hint="give a JSONL file, or pocket:intents")
 
 
 def _check_origin(set_id: str, first: tuple[int, bool], own: tuple[int, bool], where: str) -> None:

@@ -19,14 +19,14 @@ import numpy.typing as npt
 
 from holdfast.chat import generation_prompt, template_name
 from holdfast.config import CrossTaskConfig, SensitivityConfig, TuneConfig
+from holdfast.data.examples import load_examples
 from holdfast.errors import HoldfastError
 from holdfast.records import PROMPT_ROLES, RESPONSE_ROLES, Example, Tokens
-from holdfast.runs import write_text
+from holdfast.runs import read_rows, write_text
 from holdfast.study.answers import ANSWER_METRICS
 from holdfast.study.measures import Measure, function_of
 from holdfast.study.posix import sets_file, split_sets
 from holdfast.study.sources import Facts, load_tokens
-from holdfast.tune.data import load_examples
 from holdfast.tune.roles import turns
 
 Items = npt.NDArray[np.float64]
@@ -174,7 +174,7 @@ def _posix(measure: Measure, model: str, output: Path, sets: Path, made: Found) 
     kinds = {kind: float(value["mean"]) for kind, value in found.items() if kind != "all"}
     made.values |= {f"posix {kind}": value for kind, value in kinds.items()} if len(kinds) > 1 else {}
     if "all" in found:
-        rows = [json.loads(line) for line in (output / "rows.jsonl").read_text(encoding="utf-8").splitlines()]
+        rows = read_rows(output / "rows.jsonl")
         made.add("posix", [row["indices"]["all"]["psi"] for row in rows])
     else:
         made.values["posix"] = float(np.mean(list(kinds.values())))

@@ -25,9 +25,9 @@ from typing import Any
 
 from holdfast import config as configs
 from holdfast.config import check_value
+from holdfast.data.read import source_digest
 from holdfast.errors import HoldfastError, nearest
 from holdfast.study.answers import ANSWER_METRICS
-from holdfast.tune.data import source_digest
 
 ALWAYS = {"response_nll": False, "prompt_nll": False}
 """Metric -> whether more is better."""

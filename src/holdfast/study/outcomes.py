@@ -8,8 +8,6 @@ Axes: N trainings, K settings, S seeds, I items.
 
 from __future__ import annotations
 
-import contextlib
-import json
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -18,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from holdfast import runs
 from holdfast.errors import HoldfastError, nearest
 from holdfast.study import statistics as st
 from holdfast.study.items import item_values
@@ -86,14 +85,8 @@ class Scores:
 
 
 def read_rows(study: Path) -> list[Row]:
-    """The rows of a study directory. A last line cut off by a crash is none."""
-    file = study / "rows.jsonl"
-    lines = file.read_text(encoding="utf-8").split("\n") if file.is_file() else []
-    rows = []
-    for line in lines:
-        with contextlib.suppress(json.JSONDecodeError):
-            rows.append(json.loads(line))
-    return [row for row in rows if isinstance(row, dict)]
+    """The rows of a study directory. A row cut off by a crash is left out; the next ``study run`` writes them all anew."""
+    return runs.read_rows(study / "rows.jsonl", problems=[])
 
 
 def gather(rows: Iterable[Row], metric: str) -> tuple[list[Setting], list[str]]:

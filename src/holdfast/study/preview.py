@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import statistics
 from pathlib import Path
 from typing import Any
 
 from holdfast.config import StudyConfig
+from holdfast.runs import read_rows
 from holdfast.study.execute import LocalPool, default_slots
 from holdfast.study.jobs import job_of
 from holdfast.study.measures import direction
@@ -114,6 +114,6 @@ def calibrate(plan: StudyPlan, steps: int, folders: list[Path], scratch: Path) -
         pool.close()
     if row["status"] == "failed":
         return None
-    rows = [json.loads(line) for line in (scratch / "trials" / "calibration" / "rows.jsonl").read_text(encoding="utf-8").splitlines()]
+    rows = read_rows(scratch / "trials" / "calibration" / "rows.jsonl")
     speeds = [r["tokens_per_second"] for r in rows if r["kind"] == "train"]
     return statistics.median(speeds[1:] or speeds) if speeds else None

@@ -22,13 +22,14 @@ from typing import Any
 import numpy as np
 
 from holdfast.config import TuneConfig
+from holdfast.data.examples import load_examples
+from holdfast.data.read import load_rows, source_digest
 from holdfast.errors import HoldfastError
 from holdfast.pocket import META
 from holdfast.records import PROMPT_ROLES, RESPONSE_ROLES, Example, Role, Tokens
 from holdfast.runs import check_arrays, read_json, write_json, write_text
 from holdfast.study.settings import Targets
 from holdfast.study.spec import Data
-from holdfast.tune.data import load_examples, load_rows, source_digest
 from holdfast.tune.plan import default_learning_rate, encode_source, tell_rows
 from holdfast.tune.weights import role_weights
 

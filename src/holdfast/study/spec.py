@@ -19,10 +19,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from holdfast import config as configs
 from holdfast.config import TuneConfig, check_value
+from holdfast.data.read import read_yaml
 from holdfast.errors import HoldfastError, nearest
 from holdfast.study.measures import Measure, check_bool, check_fields, read_measures, selectable
 
@@ -137,31 +136,9 @@ def make_spec(content: Mapping[str, Any], *, where: str = "study", name: str = "
     )
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML in which no key is given twice; the last would win without a word."""
-
-    def compose_mapping_node(self, anchor: Any) -> Any:
-        node = super().compose_mapping_node(anchor)
-        seen = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.value in seen:
-                raise yaml.composer.ComposerError(None, None, f"'{key.value}' is there twice", key.start_mark)
-            seen.add(key.value if isinstance(key, yaml.ScalarNode) else None)
-        return node
-
-
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except OSError as error:
-        raise HoldfastError(f"{path}: {error.strerror}", hint="a study is a YAML file, or 'pocket' for the one that is built in") from error
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise HoldfastError(f"{path}{place}: broken YAML: {error.problem or error.context}") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise HoldfastError(f"{path}: broken YAML: {str(error).partition(chr(10))[0]}") from error
-    return _mapping(content, str(path))
+    hint = "a study is a YAML file, or 'pocket' for the one that is built in"
+    return _mapping(read_yaml(path, hint=hint), str(path))
 
 
 def _mapping(value: Any, place: str) -> dict[str, Any]:

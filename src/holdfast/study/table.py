@@ -21,10 +21,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from holdfast.data.read import csv_records
+from holdfast.data.weights import check_weight
 from holdfast.errors import HoldfastError, nearest
 from holdfast.study.columns import is_score, is_setting
-from holdfast.tune.csvrows import csv_records
-from holdfast.tune.weights import check_weight
 
 WEIGHTS = ("prompt_weight", "response_weight")
 SEED = "seed"

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from holdfast.config import AlignConfig, TuneConfig
+from holdfast.data.read import from_yaml
 from holdfast.errors import HoldfastError
 
 _OPTIONS = {
@@ -280,10 +281,8 @@ def training_arguments(plan: Schedule, folder: Path, kind: Any = None, **more: A
 
 def _scalar(text: Any) -> Any:
     """Text as YAML would read it, with 1e-8 as the number that it is; what is no text as it is."""
-    import yaml
-
     if not isinstance(text, str):
         return text
     with contextlib.suppress(ValueError):
         return float(text) if not text.lstrip("-").isdigit() else int(text)
-    return yaml.safe_load(text)
+    return from_yaml(text, repr(text))

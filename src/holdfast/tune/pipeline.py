@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Sequence
@@ -17,7 +16,7 @@ from holdfast import lm as models
 from holdfast.config import AlignConfig, TuneConfig
 from holdfast.errors import HoldfastError
 from holdfast.records import PROMPT_ROLES, RESPONSE_ROLES, Role
-from holdfast.runs import RunDir, check_output, open_run, read_json
+from holdfast.runs import RunDir, check_output, open_run, read_json, read_rows
 from holdfast.tune.adaptive import parse
 from holdfast.tune.arguments import training_arguments
 from holdfast.tune.base import adapted, load_base
@@ -194,8 +193,7 @@ def _last_evaluation(trainer: Any) -> dict[str, Any] | None:
 
 
 def _first_evaluation(run: RunDir) -> dict[str, Any] | None:
-    for line in run.rows.read_text(encoding="utf-8").splitlines() if run.rows.exists() else []:
-        row = json.loads(line)
+    for row in read_rows(run.rows, cut_off=True):
         if row["kind"] == "eval" and row["step"] == 0:
             return {key: value for key, value in row.items() if key not in ("kind", "step")}
     return None

@@ -13,12 +13,13 @@ from functools import partial
 from typing import Any
 
 from holdfast.config import AlignConfig, TuneConfig
+from holdfast.data.columns import all_unused, tell
+from holdfast.data.examples import load_examples
+from holdfast.data.read import source_digest
 from holdfast.errors import HoldfastError
 from holdfast.records import RESPONSE_ROLES, Example, Role, Tokens
 from holdfast.tune import adaptive
 from holdfast.tune.arguments import check_training
-from holdfast.tune.columns import all_unused, tell
-from holdfast.tune.data import load_examples, source_digest
 from holdfast.tune.roles import TokenReport, tokenize
 from holdfast.tune.weights import RoleWeights, prompt_share, role_weights, scale_twin
 

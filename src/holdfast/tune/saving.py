@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from typing import Any
 import holdfast
 from holdfast.errors import HoldfastError
 from holdfast.lm import teach_stops
+from holdfast.runs import read_json
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -77,8 +77,8 @@ def whole_checkpoint(folder: Path) -> Path | None:
     found = sorted(folder.glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1]), reverse=True)
     for checkpoint in found:
         try:
-            json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
-        except (OSError, json.JSONDecodeError, UnicodeDecodeError):
+            read_json(checkpoint / "trainer_state.json")
+        except HoldfastError:
             shutil.rmtree(checkpoint, ignore_errors=True)
             continue
         return checkpoint

@@ -23,16 +23,16 @@ import numpy.typing as npt
 from holdfast import lm as models
 from holdfast.chat import template_name
 from holdfast.config import WeighConfig
+from holdfast.data.columns import all_unused, tell
+from holdfast.data.examples import examples_of
+from holdfast.data.read import read_rows, source_digest
+from holdfast.data.weights import TOKEN_WEIGHTS, check_weight
 from holdfast.errors import HoldfastError
 from holdfast.lm.batched import sequence_nlls
 from holdfast.records import Example, Message, Role, Span
 from holdfast.runs import RunDir, check_output, open_run, write_text
-from holdfast.tune.charweights import TOKEN_WEIGHTS
-from holdfast.tune.columns import all_unused, tell
-from holdfast.tune.data import examples_of, read_rows, source_digest
 from holdfast.tune.roles import render_example
 from holdfast.tune.selection import Floats, char_runs, keep_highest
-from holdfast.tune.weights import check_weight
 
 
 @dataclass(frozen=True)

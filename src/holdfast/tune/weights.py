@@ -15,15 +15,13 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
+from holdfast.data.weights import check_weight
 from holdfast.errors import HoldfastError
 from holdfast.records import PROMPT_ROLES, RESPONSE_ROLES, Role
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
-
-SMALLEST_WEIGHT = 1e-6
-"""Weights in (0, 1e-6) are refused: the token would count fully in the divisor and not at all in the sum."""
 
 PRESETS: dict[str, tuple[float, float, dict[str, float]]] = {
     "conventional": (0.0, 1.0, {}),
@@ -33,23 +31,6 @@ PRESETS: dict[str, tuple[float, float, dict[str, float]]] = {
 }
 
 RoleWeights = dict[Role, float]
-
-
-def check_weight(value: float, name: str, where: str = "") -> float:
-    """Return ``value`` if it is a usable weight: finite, 0 or at least 1e-6.
-
-    Raises:
-        HoldfastError: negative, NaN, infinite, or between 0 and 1e-6.
-    """
-    place = f"{where}: " if where else ""
-    if not math.isfinite(value) or value < 0:
-        raise HoldfastError(f"{place}{name} is {value}; a weight is a finite number >= 0")
-    if 0 < value < SMALLEST_WEIGHT:
-        raise HoldfastError(
-            f"{place}{name} is {value}; weights between 0 and {SMALLEST_WEIGHT:g} are refused, because the divisor jumps there",
-            hint="use 0 to leave these tokens out",
-        )
-    return float(value)
 
 
 def role_weights(

@@ -68,8 +68,8 @@ def load_items(source: str, limit: int | None = None) -> list[Item]:
         HoldfastError: with file and row.
     """
     items: dict[str, Item] = {}
-    for number, row in enumerate(read_rows(source)[:limit], 1):
-        item = _item(row, number, f"{source}, row {number}")
+    for number, (row, where) in enumerate(read_rows(source)[:limit], 1):
+        item = _item(row, number, where)
         if item.item_id in items:
             raise HoldfastError(f"{item.where}: id '{item.item_id}' is there twice (first in {items[item.item_id].where})")
         whole_text(item.prompt(), f"{item.where}: the prompt")
@@ -106,7 +106,7 @@ def _choice_item(row: dict[str, Any], item_id: str, where: str) -> Item:
     choices, answer = row["choices"], row.get("answer")
     if isinstance(choices, dict) and "text" in choices:  # the shape of ARC and its kin
         choices, labels = choices["text"], choices.get("label")
-        answer = labels.index(answer) if labels and answer in labels else answer
+        answer = labels.index(answer) if isinstance(labels, list) and answer in labels else answer
     if not isinstance(choices, list) or not 2 <= len(choices) <= len(LETTERS):
         raise HoldfastError(f"{where}: 'choices' must be a list of 2 to {len(LETTERS)} options")
     texts = tuple(str(choice) for choice in choices)

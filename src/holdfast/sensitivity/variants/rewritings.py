@@ -10,10 +10,11 @@ refusals, program text, and pieces too short to be the whole prompt. A remark is
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+from holdfast.errors import from_json
 
 _NAMES = "think|thinking|thoughts?|reasoning|reflection|analysis|scratchpad|seed:think"
 _THOUGHT = re.compile(rf"<({_NAMES})>.*?</\1>|\[THINK\].*?\[/THINK\]|\u25c1think\u25b7.*?\u25c1/think\u25b7", re.DOTALL | re.IGNORECASE)
@@ -139,8 +140,8 @@ def _json_list(text: str) -> list[str] | None:
     if not text.strip().startswith("["):
         return None
     try:
-        listed = json.loads(text)
-    except (ValueError, RecursionError):
+        listed = from_json(text)
+    except ValueError:
         return None
     return listed if isinstance(listed, list) and all(isinstance(item, str) for item in listed) else None
 

@@ -56,11 +56,11 @@ def paraphrases_from(path: str) -> Callable[[Item, Random], Made]:
         HoldfastError: a broken row.
     """
     known: dict[str, list[str]] = {}
-    for number, row in enumerate(read_rows(path), 1):
+    for row, where in read_rows(path):
         texts = row.get("paraphrases") if isinstance(row, dict) else None
         key = next((row[k] for k in ("id", "prompt", "question", "instruction") if k in row), None) if isinstance(row, dict) else None
         if key is None or not isinstance(texts, list) or not all(isinstance(t, str) for t in texts):
-            raise HoldfastError(f"{path}, row {number}: a row has an id (or the prompt itself) and a list of paraphrases")
+            raise HoldfastError(f"{where}: a row has an id (or the prompt itself) and a list of paraphrases")
         known.setdefault(str(key), []).extend(texts)
 
     def generate(item: Item, rng: Random) -> Made:

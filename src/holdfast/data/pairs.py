@@ -13,10 +13,11 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
+from holdfast.data.columns import unused_columns
+from holdfast.data.examples import no_row_left, read_messages, read_response, read_text
+from holdfast.data.read import Row, read_rows
 from holdfast.errors import HoldfastError
 from holdfast.records import Message, Role
-from holdfast.tune.columns import unused_columns
-from holdfast.tune.data import Row, no_row_left, read_messages, read_response, read_rows, read_text
 
 _ACCEPTED = "prompt + chosen + rejected (text or messages) | chosen + rejected (whole conversations)"
 
@@ -37,7 +38,7 @@ def load_pairs(source: str, *, limit: int | None = None, bad_rows: list[str] | N
     """Read a data source into pairs.
 
     Args:
-        source: as for ``holdfast.tune.data.load_examples``.
+        source: as for ``holdfast.data.examples.load_examples``.
         limit: only the first rows.
         bad_rows: collects the messages of bad rows; None raises at the first one.
 

@@ -1,16 +1,43 @@
-"""The column ``token_weights`` of a row -> messages whose characters have weights. Written by ``holdfast weigh``, or by hand."""
+"""What a weight may be, and the weights that a row gives: ``weight``, and ``token_weights`` for the characters of its messages.
+
+``token_weights`` is written by ``holdfast weigh``, or by hand.
+"""
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
 from holdfast.errors import HoldfastError
 from holdfast.records import CharWeights, Message
-from holdfast.tune.weights import check_weight
+
+SMALLEST_WEIGHT = 1e-6
+"""Weights in (0, 1e-6) are refused: the token would count fully in the divisor and not at all in the sum."""
 
 TOKEN_WEIGHTS = "token_weights"
 """Name of the column."""
+
+
+def check_weight(value: float, name: str, where: str = "") -> float:
+    """Return ``value`` if it is a usable weight: finite, 0 or at least 1e-6.
+
+    Raises:
+        HoldfastError: negative, NaN, infinite, or between 0 and 1e-6.
+    """
+    place = f"{where}: " if where else ""
+    try:
+        value = float(value)
+    except OverflowError:  # a whole number that no float can hold
+        value = math.inf
+    if not math.isfinite(value) or value < 0:
+        raise HoldfastError(f"{place}{name} is {value}; a weight is a finite number >= 0")
+    if 0 < value < SMALLEST_WEIGHT:
+        raise HoldfastError(
+            f"{place}{name} is {value}; weights between 0 and {SMALLEST_WEIGHT:g} are refused, because the divisor jumps there",
+            hint="use 0 to leave these tokens out",
+        )
+    return value
 
 
 def with_char_weights(messages: tuple[Message, ...], row: dict[str, Any], where: str) -> tuple[Message, ...]:
@@ -43,5 +70,5 @@ def _char_weights(runs: Any, length: int, place: str) -> CharWeights:
                 f"{place}: {run!r} is no [start, end, weight] within the {length} characters, in order and without overlap",
                 hint="weights belong to the text that they were made for; make them anew if it has changed",
             )
-        made.append((int(start), int(end), check_weight(float(weight), "the weight", place)))
+        made.append((int(start), int(end), check_weight(weight, "the weight", place)))
     return tuple(made)

@@ -1,4 +1,4 @@
-"""Files -> examples. What a file is, is recognised by its columns; every error names file and row.
+"""Rows -> examples. What a file is, is recognised by its columns; every error names file and row.
 
 | layout | columns |          optional everywhere, on the row: ``weight`` (a number) and ``token_weights`` (of ``holdfast weigh``)
 |---|---|
@@ -11,23 +11,15 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
-from holdfast.errors import HoldfastError, from_json, whole_text
+from holdfast.data.columns import unused_columns
+from holdfast.data.read import Row, read_rows
+from holdfast.data.weights import check_weight, with_char_weights
+from holdfast.errors import HoldfastError, whole_text
 from holdfast.records import Example, Message, Role
-from holdfast.tune.charweights import with_char_weights
-from holdfast.tune.columns import unused_columns
-from holdfast.tune.csvrows import csv_records
-from holdfast.tune.weights import check_weight
-
-Row = tuple[dict[str, Any], str]
-"""Columns of a row and its place, such as ``data.jsonl, row 3``."""
 
 _ACCEPTED = "messages | instruction + output | prompt + response (or completion) | text | prompt (with response weight 0)"
 _COLUMNS = {
@@ -39,7 +31,6 @@ _COLUMNS = {
 }
 _READINGS = {column for columns in _COLUMNS.values() for column in columns}
 _ROLES = {"system": Role.SYSTEM, "developer": Role.SYSTEM, "user": Role.USER, "assistant": Role.ASSISTANT, "tool": Role.TOOL}
-_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 
 
 def load_examples(
@@ -88,156 +79,6 @@ def examples_of(
 def no_row_left(source: str, count: int, first: HoldfastError) -> HoldfastError:
     """What to raise where every row is bad: what is the same in all of them is no matter of bad rows."""
     return HoldfastError(f"{source}: every row is refused ({count} in all); the first: {first.message}", hint=first.hint)
-
-
-def load_rows(source: str) -> list[dict[str, Any]]:
-    """The rows of a data source as they stand there, whatever their columns.
-
-    Raises:
-        HoldfastError: as ``load_examples``, of which this is the first half.
-    """
-    return [row for row, _ in read_rows(source)]
-
-
-def source_digest(source: str | None) -> str | None:
-    """SHA-256 of a data file, so that a run notices when it has changed; other sources stand for themselves."""
-    if source is None or not Path(source).is_file():
-        return source
-    with Path(source).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def read_rows(source: str, bad_rows: list[str] | None = None) -> Iterator[Row]:
-    """The rows of a data source as they are, each with its place. Arguments and errors as in ``load_examples``."""
-    if source.startswith("pocket:"):
-        from holdfast import pocket
-
-        return ((row, f"{source}, row {i}") for i, row in enumerate(pocket.rows(source), 1))
-    path = Path(source)
-    if path.is_file():
-        return _file_rows(path, bad_rows)
-    if path.suffix in _SUFFIXES or source.startswith((".", "/", "~")):
-        if path.is_dir():
-            return _dataset_rows(_from_disk(path), source)
-        raise HoldfastError(f"{source}: no such file or folder", hint="paths are relative to the current directory")
-    return _dataset_rows(_from_disk(path) if path.is_dir() else _from_hub(source), source)
-
-
-def _file_rows(path: Path, bad_rows: list[str] | None) -> Iterator[Row]:
-    if path.suffix == ".parquet":
-        import datasets
-
-        try:
-            return _dataset_rows(datasets.Dataset.from_parquet(str(path)), path.name)
-        except Exception as error:  # of pyarrow or of datasets, by version
-            raise HoldfastError(f"{path}: not a Parquet file that can be read ({str(error).partition(chr(10))[0]})") from error
-    if path.suffix in (".jsonl", ".ndjson"):
-        return _json_lines(path, bad_rows)
-    if path.suffix == ".json":
-        return _json_rows(path)
-    if path.suffix in (".csv", ".tsv"):
-        return _csv_rows(path, bad_rows)
-    raise HoldfastError(f"{path}: unknown kind of file '{path.suffix}'; known: {', '.join(_SUFFIXES)}")
-
-
-def _json_lines(path: Path, bad_rows: list[str] | None) -> Iterator[Row]:
-    for number, raw in enumerate(path.open("rb"), 1):
-        where = f"{path}, row {number}"
-        try:
-            line = raw.decode("utf-8-sig" if number == 1 else "utf-8").strip()
-            if line:
-                row = from_json(line)
-                if not isinstance(row, dict):
-                    raise HoldfastError(f"{where}: a {type(row).__name__}, not an object", hint='each line is one object {"column": value}')
-                yield row, where
-            continue
-        except UnicodeDecodeError as error:
-            problem = HoldfastError(f"{where}: not UTF-8 (byte {error.start}: {raw[error.start]:#04x})", hint="save the file as UTF-8")
-        except json.JSONDecodeError as error:
-            problem = HoldfastError(f"{where}: broken JSON, {error.msg} at column {error.colno}", hint="each line must be one JSON object")
-        except HoldfastError as error:
-            problem = error
-        if bad_rows is None:
-            raise problem
-        bad_rows.append(problem.message)
-
-
-def _json_rows(path: Path) -> Iterator[Row]:
-    try:
-        content = from_json(path.read_bytes().decode("utf-8-sig") or "[]")
-    except UnicodeDecodeError as error:
-        raise HoldfastError(f"{path}: not UTF-8 (byte {error.start})", hint="save the file as UTF-8") from error
-    except json.JSONDecodeError as error:
-        hint = "one object per line belongs in a .jsonl file" if error.msg == "Extra data" else "the file must be one list of objects"
-        raise HoldfastError(f"{path}: broken JSON, {error.msg} at line {error.lineno} column {error.colno}", hint=hint) from error
-    if not isinstance(content, list) or not all(isinstance(row, dict) for row in content):
-        raise HoldfastError(f"{path}: not a list of objects", hint='the file must be [{"column": value}, ...]')
-    return ((row, f"{path}, row {i}") for i, row in enumerate(content, 1))
-
-
-def _csv_rows(path: Path, bad_rows: list[str] | None) -> Iterator[Row]:
-    records = csv_records(path, "\t" if path.suffix == ".tsv" else ",")
-    names = records[0].fields if records else []
-    for name in names:
-        if name and names.count(name) > 1:
-            raise HoldfastError(f"{path}: column '{name}' appears twice")
-    for record in records[1:]:
-        where = f"{path}, row {record.row}"
-        try:
-            yield _csv_row(names, record.fields, where), where
-        except HoldfastError as error:
-            if bad_rows is None:
-                raise
-            bad_rows.append(error.message)
-
-
-def _csv_row(names: list[str], values: list[str], where: str) -> dict[str, Any]:
-    if len(values) > len(names):
-        raise HoldfastError(f"{where}: more fields than the header has", hint="quote fields that hold a comma")
-    columns: dict[str, Any] = dict(zip(names, values, strict=False))
-    if "weight" in columns:
-        try:
-            columns["weight"] = float(columns["weight"])
-        except ValueError:
-            raise HoldfastError(f"{where}: weight is '{columns['weight']}', not a number") from None
-    return columns
-
-
-def _from_disk(path: Path) -> Any:
-    import datasets
-
-    try:
-        found = datasets.load_from_disk(str(path))
-    except FileNotFoundError as error:
-        raise HoldfastError(
-            f"{path}: not a saved dataset folder", hint="make one with Dataset.save_to_disk, or name a file in it"
-        ) from error
-    return _one_split(found, str(path))
-
-
-def _from_hub(source: str) -> Any:
-    import datasets
-
-    name, _, split = source.partition(":")
-    try:
-        return _one_split(datasets.load_dataset(name, split=split or None), name)
-    except Exception as error:  # the hub client raises a dozen unrelated types
-        raise HoldfastError(
-            f"{source}: neither a file or folder here nor a data set that could be loaded from the hub ({type(error).__name__})",
-            hint="check the spelling; with HF_HUB_OFFLINE=1 only cached data sets can be had",
-        ) from error
-
-
-def _one_split(found: Any, name: str) -> Any:
-    if not isinstance(found, dict):
-        return found
-    if "train" not in found and len(found) != 1:
-        raise HoldfastError(f"{name}: splits are {', '.join(found)}, none is 'train'", hint=f"name one: {name}:{next(iter(found))}")
-    return found["train"] if "train" in found else next(iter(found.values()))
-
-
-def _dataset_rows(dataset: Any, name: str) -> Iterator[Row]:
-    return ((row, f"{name}, row {i}") for i, row in enumerate(dataset, 1))
 
 
 def _recognise(source: str, rows: list[Row], layout: str, needs_response: bool) -> str:
@@ -355,7 +196,7 @@ def _weight(row: dict[str, Any], column: str, where: str) -> float:
         return 1.0
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise HoldfastError(f"{where}: '{column}' is {_found(value)}, not a number")
-    return check_weight(float(value), f"'{column}'", where)
+    return check_weight(value, f"'{column}'", where)
 
 
 def _found(value: Any) -> str:
