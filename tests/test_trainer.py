@@ -298,3 +298,50 @@ def test_loss_rows_through_the_wrapped_forward() -> None:
     rows = LossRows(ids, torch.ones(1, 6), 5.0)
     torch.testing.assert_close(torch.nn.ModuleList([copy.deepcopy(model)])[0](input_ids=ids, loss_rows=rows)["loss"],
                                token_nll(model(input_ids=ids).logits, ids).sum() / 5)  # fmt: skip
+
+
+@pytest.mark.parametrize("head", ["torch", "plain"])
+@pytest.mark.parametrize("batching", ["padded", "packed"])
+def test_weights_are_made_and_packed_once_for_every_micro_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, head: str, batching: str
+) -> None:
+    from holdfast.tune import trainer as room
+    from holdfast.tune.layouts import Layout
+
+    calls = {"made": 0, "packed": 0}
+    make, pack = room.token_weights, Layout.pack
+
+    def counted_make(*args: Any) -> torch.Tensor:
+        calls["made"] += 1
+        return make(*args)
+
+    def counted_pack(self: Layout, values: torch.Tensor, fill: float = 0) -> torch.Tensor:
+        calls["packed"] += values.is_floating_point()
+        return pack(self, values, fill)
+
+    monkeypatch.setattr(room, "token_weights", counted_make)
+    monkeypatch.setattr(Layout, "pack", counted_pack)
+    trainer(some_tokens(), tmp_path, micro=4, max_steps=2, head=head, batching=batching).train()
+    assert calls == {"made": 2 * 4, "packed": 2 * 4 if batching == "packed" else 0}
+
+
+def test_the_plain_path_is_the_oracle_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from holdfast.tune import trainer as room
+
+    monkeypatch.setattr(room, "weighted_nll", lambda *args: (torch.tensor(6.0), None, torch.zeros(16, 1)))
+    made = trainer(some_tokens(), tmp_path, head="plain")
+    assert float(made.compute_loss(made.model, collate(some_tokens()), num_items_in_batch=3)) == 2.0
+
+
+def test_a_batch_is_one_record_that_answers_by_the_trainers_names() -> None:
+    batch = collate(some_tokens(4, scale=True)).laid_out("packed")
+    assert batch["input_ids"] is batch.ids_NT
+    assert batch["roles"] is batch.roles_NT
+    assert batch["attention_mask"].sum(1).tolist() == batch.lengths
+    assert ("input_ids" in batch, "labels" in batch, len(batch)) == (True, False, 4)
+    assert batch.to("cpu") is batch
+    moved = batch.to("meta", non_blocking=True)
+    assert {moved.ids_NT.device.type, moved.roles_NT.device.type, moved.scale_NT.device.type} == {"meta"}
+    assert moved.layout is None
+    with pytest.raises(AttributeError):
+        batch.scale_NT = None
