@@ -192,7 +192,8 @@ def stop_ids(model: Any, tokenizer: Any) -> frozenset[int]:
 def cache_argument(model: Any, cache: Any) -> dict[str, Any]:
     """A cache of keys and values, under the name by which the model's ``forward`` takes it: ``cache``, or ``past_key_values`` as it was
     called before transformers 5.24."""
-    return {_cache_name(type(model.get_base_model() if hasattr(model, "get_base_model") else model)): cache}
+    causal = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return {_cache_name(type(causal)): cache}  # type: ignore[arg-type]
 
 
 @lru_cache
