@@ -114,7 +114,7 @@ def oracle(tokens: list[Any], cell: Cell) -> Any:
     import torch
 
     from holdfast.lm.batched import token_nll
-    from holdfast.tune.batches import collate, scale_of
+    from holdfast.tune.batches import collate
     from holdfast.tune.weights import NORMALIZERS as RULES
     from holdfast.tune.weights import role_weights, token_weights
 
@@ -122,7 +122,7 @@ def oracle(tokens: list[Any], cell: Cell) -> Any:
     total, divisor = torch.zeros((), dtype=torch.float64), 0.0
     for one in tokens:
         batch = collate([one])
-        weights = token_weights(batch["roles"], role_weights(*cell.pair), scale_of(batch), dtype=torch.float64)
+        weights = token_weights(batch["roles"], role_weights(*cell.pair), batch.scale_NT, dtype=torch.float64)
         entering, part = RULES[cell.normalizer](weights, batch["roles"])
         total = total + (entering * token_nll(model(input_ids=batch["input_ids"]).logits, batch["input_ids"])).sum()
         divisor += float(part.sum())

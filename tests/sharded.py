@@ -18,7 +18,7 @@ from torch.distributed.fsdp import fully_shard
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 from exactness import Cell, examples, make_model, oracle, scaled
 from holdfast.tune.attention import document_arguments, settle
-from holdfast.tune.batches import collate, layout_of, regroup, scale_of
+from holdfast.tune.batches import collate, regroup
 from holdfast.tune.head import LossRows, attach
 from holdfast.tune.weights import role_weights, token_weights
 
@@ -38,11 +38,11 @@ def main(batchings: list[str]) -> None:
         fully_shard(model)
         mine = tokens[rank::world]
         batches = regroup([collate(mine[: len(mine) // 2]), collate(mine[len(mine) // 2 :])], batching)
-        weights = [token_weights(b["roles"], role_weights(*cell.pair), scale_of(b)) for b in batches]
+        weights = [token_weights(b["roles"], role_weights(*cell.pair), b.scale_NT) for b in batches]
         divisor = torch.stack([(w != 0).sum() for w in weights]).sum().double()
         dist.all_reduce(divisor)
         for batch, weights_NT in zip(batches, weights):
-            layout, ids, given = layout_of(batch, batching), batch["input_ids"], {}
+            layout, ids, given = batch.layout, batch.ids_NT, {}
             if layout is not None:
                 ids, weights_NT, given = layout.pack(ids), layout.pack(weights_NT), document_arguments(layout, model)
             made = model(input_ids=ids, loss_rows=LossRows(ids, weights_NT, divisor), **given)

@@ -17,7 +17,7 @@ from holdfast.errors import HoldfastError
 from holdfast.records import Role
 from holdfast.tune import train
 from holdfast.tune.attention import NAME, document_arguments, leaks, settle
-from holdfast.tune.batches import collate, layout_of, regroup, scale_of
+from holdfast.tune.batches import collate, regroup
 from holdfast.tune.layouts import LAYOUTS, balance, best_fit_decreasing, lay_out, one_row
 from test_trainer import exact, gradient, relative, some_tokens, trainer
 
@@ -269,9 +269,9 @@ def test_regroup_balances_tokens_and_keeps_roles_and_factors_with_their_ids(kind
     assert len(made) == 3
     found = []
     for batch in made:
-        layout = layout_of(batch, kind)
-        assert layout is batch["layout"]
-        roles, factors = layout.pack(batch["roles"]).flatten(), layout.pack(scale_of(batch)).flatten()
+        layout = batch.layout
+        assert batch.laid_out(kind) is batch
+        roles, factors = layout.pack(batch["roles"]).flatten(), layout.pack(batch.scale_NT).flatten()
         ids, positions = layout.pack(batch["input_ids"]).flatten(), layout.positions_RW.flatten()
         for start, end in zip(layout.bounds[:-1].tolist(), layout.bounds[1:].tolist()):
             if roles[start] != Role.PAD:

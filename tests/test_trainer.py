@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import transformers
 from conftest import make_model
 from holdfast.lm.batched import token_nll
 from holdfast.records import Role, Tokens
-from holdfast.tune.batches import TokenDataset, collate, regroup, scale_of
+from holdfast.tune.batches import TokenDataset, collate, regroup
 from holdfast.tune.head import LossRows, attach, logit_transform
 from holdfast.tune.trainer import Objective, WeightedTrainer
 from holdfast.tune.weights import NORMALIZERS, role_weights, token_weights
@@ -81,7 +82,7 @@ def exact(tokens: list[Tokens], pair: Any, normalizer: str) -> torch.Tensor:
     total, divisor = torch.zeros((), dtype=torch.float64), 0.0
     for one in tokens:
         batch = collate([one])
-        weights = token_weights(batch["roles"], role_weights(*pair), scale_of(batch), dtype=torch.float64)
+        weights = token_weights(batch["roles"], role_weights(*pair), batch.scale_NT, dtype=torch.float64)
         entering, part = NORMALIZERS[normalizer](weights, batch["roles"])
         total = total + (entering * token_nll(model(input_ids=batch["input_ids"]).logits, batch["input_ids"])).sum()
         divisor += float(part.sum())
@@ -188,7 +189,7 @@ def test_evaluation_is_token_exact_whatever_the_batch_size(tmp_path: Path) -> No
         with torch.no_grad():
             nll = token_nll(model(input_ids=batch["input_ids"]).logits, batch["input_ids"])[0]
         roles = batch["roles"][0]
-        weights = token_weights(batch["roles"], role_weights(0.2, 0.8), scale_of(batch), dtype=torch.float64)[0]
+        weights = token_weights(batch["roles"], role_weights(0.2, 0.8), batch.scale_NT, dtype=torch.float64)[0]
         is_response = (roles == Role.ASSISTANT) | (roles == Role.EOS)
         prompt += float(nll[1:][~is_response[1:]].sum())
         response += float(nll[is_response].sum())
@@ -255,13 +256,13 @@ def test_bf16_autocast_keeps_fp32_masters(tmp_path: Path) -> None:
 def test_regroup_keeps_every_row_and_sorts_by_length() -> None:
     tokens = some_tokens(12, scale=True)
     batches = [collate(tokens[i : i + 4]) for i in (0, 4, 8)]
-    del batches[1]["scale_bits"]
+    batches[1] = replace(batches[1], scale_NT=None)
     made = regroup(batches)
 
     def rows(all_batches: Any) -> list[Any]:
         found = []
         for b in all_batches:
-            scale = scale_of(b)
+            scale = b.scale_NT
             for i, n in enumerate(b["attention_mask"].sum(1).tolist()):
                 factors = [1.0] * n if scale is None else scale[i, :n].tolist()
                 found.append((b["input_ids"][i, :n].tolist(), b["roles"][i, :n].tolist(), factors))
@@ -275,7 +276,7 @@ def test_regroup_keeps_every_row_and_sorts_by_length() -> None:
 
 def test_scale_survives_bit_for_bit() -> None:
     tokens = some_tokens(3, scale=True)
-    scale = scale_of(collate(tokens))
+    scale = collate(tokens).scale_NT
     for row, one in enumerate(tokens):
         assert scale[row, : len(one)].numpy().tobytes() == one.scale.tobytes()
 
@@ -297,3 +298,50 @@ def test_loss_rows_through_the_wrapped_forward() -> None:
     rows = LossRows(ids, torch.ones(1, 6), 5.0)
     torch.testing.assert_close(torch.nn.ModuleList([copy.deepcopy(model)])[0](input_ids=ids, loss_rows=rows)["loss"],
                                token_nll(model(input_ids=ids).logits, ids).sum() / 5)  # fmt: skip
+
+
+@pytest.mark.parametrize("head", ["torch", "plain"])
+@pytest.mark.parametrize("batching", ["padded", "packed"])
+def test_weights_are_made_and_packed_once_for_every_micro_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, head: str, batching: str
+) -> None:
+    from holdfast.tune import trainer as room
+    from holdfast.tune.layouts import Layout
+
+    calls = {"made": 0, "packed": 0}
+    make, pack = room.token_weights, Layout.pack
+
+    def counted_make(*args: Any) -> torch.Tensor:
+        calls["made"] += 1
+        return make(*args)
+
+    def counted_pack(self: Layout, values: torch.Tensor, fill: float = 0) -> torch.Tensor:
+        calls["packed"] += values.is_floating_point()
+        return pack(self, values, fill)
+
+    monkeypatch.setattr(room, "token_weights", counted_make)
+    monkeypatch.setattr(Layout, "pack", counted_pack)
+    trainer(some_tokens(), tmp_path, micro=4, max_steps=2, head=head, batching=batching).train()
+    assert calls == {"made": 2 * 4, "packed": 2 * 4 if batching == "packed" else 0}
+
+
+def test_the_plain_path_is_the_oracle_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from holdfast.tune import trainer as room
+
+    monkeypatch.setattr(room, "weighted_nll", lambda *args: (torch.tensor(6.0), None, torch.zeros(16, 1)))
+    made = trainer(some_tokens(), tmp_path, head="plain")
+    assert float(made.compute_loss(made.model, collate(some_tokens()), num_items_in_batch=3)) == 2.0
+
+
+def test_a_batch_is_one_record_that_answers_by_the_trainers_names() -> None:
+    batch = collate(some_tokens(4, scale=True)).laid_out("packed")
+    assert batch["input_ids"] is batch.ids_NT
+    assert batch["roles"] is batch.roles_NT
+    assert batch["attention_mask"].sum(1).tolist() == batch.lengths
+    assert ("input_ids" in batch, "labels" in batch, len(batch)) == (True, False, 4)
+    assert batch.to("cpu") is batch
+    moved = batch.to("meta", non_blocking=True)
+    assert {moved.ids_NT.device.type, moved.roles_NT.device.type, moved.scale_NT.device.type} == {"meta"}
+    assert moved.layout is None
+    with pytest.raises(AttributeError):
+        batch.scale_NT = None

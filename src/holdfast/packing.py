@@ -19,7 +19,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from holdfast.lm import LM
+from holdfast.lm import LM, cache_argument
 from holdfast.lm.batched import check_finite
 from holdfast.trie import Ids, Node, Pass, flatten
 
@@ -153,7 +153,7 @@ class Run:
         with only_rows(model, [index for index, _, _ in places], trim=not tapped):
             out = model(
                 input_ids=ids_BT.to(device), position_ids=positions_BT.to(device), attention_mask=mask_B1TK.to(device),
-                past_key_values=cache, use_cache=cache is not None, output_hidden_states=bool(tapped),
+                use_cache=cache is not None, output_hidden_states=bool(tapped), **cache_argument(model, cache),
             )  # fmt: skip
         for index, node, offset in tapped:
             self.tapped[node][offset] = torch.stack([h.flatten(0, 1)[index] for h in out.hidden_states]).float().cpu().numpy()

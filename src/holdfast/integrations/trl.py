@@ -17,14 +17,13 @@ from importlib.metadata import version
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
 from holdfast import lm
 from holdfast.data.columns import all_unused, tell
 from holdfast.data.examples import examples_of
 from holdfast.errors import HoldfastError
 from holdfast.records import RESPONSE_ROLES, Tokens
-from holdfast.tune.batches import collate
+from holdfast.tune.batches import StepBatch, collate
 from holdfast.tune.roles import tokenize
 from holdfast.tune.trainer import Objective, WeightedTrainer
 from holdfast.tune.weights import RoleWeights, role_weights
@@ -163,7 +162,7 @@ def _token_rows(rows: Any, name: str, *, tokenizer: Any, weights: RoleWeights, t
     return datasets.Dataset.from_dict(columns)
 
 
-def _collate(rows: Sequence[Mapping[str, Any]], *, pad_id: int) -> dict[str, Tensor]:
+def _collate(rows: Sequence[Mapping[str, Any]], *, pad_id: int) -> StepBatch:
     tokens = [
         Tokens(
             np.asarray(row["input_ids"], np.int32),

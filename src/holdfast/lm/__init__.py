@@ -2,6 +2,7 @@
 
 from holdfast.lm.model import (
     LM,
+    cache_argument,
     context_length,
     count_parameters,
     load,
@@ -16,6 +17,7 @@ from holdfast.lm.model import (
 
 __all__ = [
     "LM",
+    "cache_argument",
     "context_length",
     "count_parameters",
     "load",

@@ -6,8 +6,10 @@ Only safetensors are loaded; code that comes with a model runs only where it is 
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -184,6 +186,21 @@ def stop_ids(model: Any, tokenizer: Any) -> frozenset[int]:
     configured = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
     ids = {configured} if isinstance(configured, int) else set(configured or ())
     return frozenset(ids | ({tokenizer.eos_token_id} if tokenizer.eos_token_id is not None else set()))
+
+
+def cache_argument(model: Any, cache: Any) -> dict[str, Any]:
+    """A cache of keys and values, under the name by which the model's ``forward`` takes it: ``cache``, or ``past_key_values`` as it was
+    called before transformers 5.24."""
+    causal = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return {_cache_name(type(causal)): cache}  # type: ignore[arg-type]
+
+
+@lru_cache
+def _cache_name(kind: type) -> str:
+    """The first class that says, as a subclass may take ``*args, **kwargs`` and pass them on."""
+    names = ("cache", "past_key_values")
+    forwards = (base.__dict__["forward"] for base in kind.__mro__ if "forward" in base.__dict__)
+    return next((name for forward in forwards for name in names if name in inspect.signature(forward).parameters), "past_key_values")
 
 
 def teach_stops(model: Any, tokenizer: Any, ends: Iterable[int]) -> None:

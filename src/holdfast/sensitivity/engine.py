@@ -20,6 +20,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from holdfast.lm import cache_argument
 from holdfast.lm.batched import check_finite
 from holdfast.packing import additive, only_rows
 from holdfast.sensitivity.caches import Decoding, Warm, cache_of, joined_rows
@@ -208,8 +209,8 @@ class Engine:
                 input_ids=ids_BT.to(device),
                 position_ids=positions_BT.to(device),
                 attention_mask=mask,
-                past_key_values=cache,
                 use_cache=True,
+                **cache_argument(self.model, cache),
             )
         logits_NV: Tensor = out.logits[0].float()
         return logits_NV

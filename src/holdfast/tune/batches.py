@@ -4,14 +4,13 @@ on the device.
 An optimizer step has the same examples however they are batched; only their grouping into micro-batches and rows differs. So runs with
 different ``batching`` can be compared step by step, and differ by rounding alone.
 
-Weight factors of messages and examples are rare. They travel as the bits of a float32 in an int32, because DeepSpeed casts every
-floating-point input to bfloat16.
+Axes: N examples, T tokens of the longest.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -19,9 +18,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from holdfast.records import Role, Tokens
+from holdfast.tune.head import LossRows
 from holdfast.tune.layouts import LAYOUTS, Layout, balance, lay_out
-
-_ONE_BITS = int(np.float32(1).view(np.int32))
 
 
 class TokenDataset(Dataset[Tokens]):
@@ -37,34 +35,97 @@ class TokenDataset(Dataset[Tokens]):
         return self.tokens[index]
 
 
-def collate(batch: Sequence[Tokens], *, pad_id: int = 0, multiple: int = 1) -> dict[str, Tensor]:
-    """Right-pad to the longest example. Padding is known by its role and by the attention mask, never by its id.
+@dataclass(frozen=True)
+class StepBatch:
+    """One micro-batch of an optimizer step: examples with a row each, padded on the right.
+
+    It is a record, neither dict nor tuple: transformers and DeepSpeed cast the float tensors that they find in those to half precision.
+    ``input_ids``, ``attention_mask`` and ``roles`` can be had by key, as trainers ask for them.
+    """
+
+    ids_NT: Tensor
+    roles_NT: Tensor
+    scale_NT: Tensor | None = None
+    """Weight factors of messages and examples, float32; None: all ones."""
+    layout: Layout | None = None
+    """How the examples go through the model; None: as they are."""
+    weights_NT: Tensor = None  # type: ignore[assignment]  # this and the next are made by the trainer, once per optimizer step
+    """Weights as they enter the loss."""
+    rows: LossRows = None  # type: ignore[assignment]
+    """What the loss needs, laid out. Its divisor is this batch's share of that of the step."""
+
+    @property
+    def real_NT(self) -> Tensor:
+        """1 at tokens, 0 at padding, which is known by its role and never by its id."""
+        return (self.roles_NT != Role.PAD).long()
+
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of each example."""
+        lengths: list[int] = self.real_NT.sum(1).tolist()
+        return lengths
+
+    def laid_out(self, batching: str) -> StepBatch:
+        """The batch with a layout of this kind, unless it has one or needs none."""
+        if batching == "padded" or self.layout is not None:
+            return self
+        lengths = self.lengths
+        return replace(self, layout=lay_out(lengths, LAYOUTS[batching](lengths), self.roles_NT.shape[1], self.roles_NT.device))
+
+    def pack(self, values_NT: Tensor) -> Tensor:
+        """Values of tokens, in the form in which the model gets them."""
+        return values_NT if self.layout is None else self.layout.pack(values_NT)
+
+    def unpack(self, values_RW: Tensor) -> Tensor:
+        """What the model gave per token, one example per row again."""
+        return values_RW if self.layout is None else self.layout.unpack(values_RW)
+
+    def to(self, device: torch.device | str | int, non_blocking: bool = False) -> StepBatch:
+        """The same examples on another device, where they are weighed anew. (accelerate calls this.)"""
+        if self.ids_NT.device == torch.device(device):
+            return self
+        return self._collated(lambda values: values.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> StepBatch:
+        """The same examples in memory that a GPU copies from directly. (torch's ``DataLoader`` calls this.)"""
+        return self._collated(Tensor.pin_memory)
+
+    def _collated(self, change: Callable[[Tensor], Tensor]) -> StepBatch:
+        return StepBatch(change(self.ids_NT), change(self.roles_NT), None if self.scale_NT is None else change(self.scale_NT))
+
+    def __len__(self) -> int:
+        return len(self.ids_NT)
+
+    def __contains__(self, name: object) -> bool:
+        return name in ("input_ids", "attention_mask", "roles")
+
+    def __getitem__(self, name: str) -> Tensor:
+        return {"input_ids": self.ids_NT, "attention_mask": self.real_NT, "roles": self.roles_NT}[name]
+
+
+def collate(batch: Sequence[Tokens], *, pad_id: int = 0, multiple: int = 1) -> StepBatch:
+    """Right-pad to the longest example.
 
     Args:
         pad_id: any id; it may equal EOS.
         multiple: round the length up to a multiple of this.
 
     Returns:
-        input_ids, attention_mask, roles [B, T] int64; scale_bits [B, T] int32 if any weight factor differs from 1.
+        Ids and roles int64; factors float32 if any differs from 1.
     """
     length = -(-max(len(t) for t in batch) // multiple) * multiple
     ids = np.full((len(batch), length), pad_id, dtype=np.int64)
     roles = np.full((len(batch), length), int(Role.PAD), dtype=np.int64)
+    scale = np.ones((len(batch), length), dtype=np.float32) if any(t.scale is not None for t in batch) else None
     for row, tokens in enumerate(batch):
         ids[row, : len(tokens)] = tokens.ids
         roles[row, : len(tokens)] = tokens.roles
-    made = {"input_ids": torch.from_numpy(ids), "roles": torch.from_numpy(roles)}
-    made["attention_mask"] = (made["roles"] != Role.PAD).long()
-    if any(t.scale is not None for t in batch):
-        scale = np.ones((len(batch), length), dtype=np.float32)
-        for row, tokens in enumerate(batch):
-            if tokens.scale is not None:
-                scale[row, : len(tokens)] = tokens.scale
-        made["scale_bits"] = torch.from_numpy(scale.view(np.int32))
-    return made
+        if scale is not None and tokens.scale is not None:
+            scale[row, : len(tokens)] = tokens.scale
+    return StepBatch(torch.from_numpy(ids), torch.from_numpy(roles), None if scale is None else torch.from_numpy(scale))
 
 
-def regroup(batches: Sequence[dict[str, Tensor]], batching: str = "padded") -> list[dict[str, Any]]:
+def regroup(batches: Sequence[StepBatch], batching: str = "padded") -> list[StepBatch]:
     """The same examples in as many micro-batches, each padded no more than needed.
 
     Args:
@@ -76,28 +137,20 @@ def regroup(batches: Sequence[dict[str, Tensor]], batching: str = "padded") -> l
     """
     if not batches or (len(batches) == 1 and batching == "padded"):
         return list(batches)
-    width = max(b["roles"].shape[1] for b in batches)
-    keys = {key for batch in batches for key in batch}
-    fill = {"roles": int(Role.PAD), "attention_mask": 0, "scale_bits": _ONE_BITS, "input_ids": 0}
-    rows = {key: torch.cat([_widened(b, key, width, fill[key]) for b in batches]) for key in keys}
-    lengths: list[int] = rows["attention_mask"].sum(1).tolist()
-    made: list[dict[str, Any]] = []
+    width = max(b.roles_NT.shape[1] for b in batches)
+    ids = torch.cat([_widened(b.ids_NT, width, 0) for b in batches])
+    roles = torch.cat([_widened(b.roles_NT, width, int(Role.PAD)) for b in batches])
+    scale = None
+    if any(b.scale_NT is not None for b in batches):
+        factors = [torch.ones_like(b.roles_NT, dtype=torch.float32) if b.scale_NT is None else b.scale_NT for b in batches]
+        scale = torch.cat([_widened(f, width, 1) for f in factors])
+    lengths = StepBatch(ids, roles).lengths
+    regrouped: list[StepBatch] = []
     for part in _split(lengths, len(batches), batching):
         longest = max((lengths[i] for i in part), default=1)
-        batch: dict[str, Any] = {key: value[part, :longest] for key, value in rows.items()}
-        made.append(batch if batching == "padded" else batch | {"layout": layout_of(batch, batching)})
-    return made
-
-
-def layout_of(batch: dict[str, Any], batching: str) -> Layout | None:
-    """How a padded batch goes through the model: by the layout that it has, else by one of this kind; None: as it is."""
-    if batching == "padded":
-        return None
-    if "layout" in batch:
-        layout: Layout = batch["layout"]
-        return layout.to(batch["roles"].device)  # a trainer moves tensors only
-    lengths = batch["attention_mask"].sum(1).tolist()
-    return lay_out(lengths, LAYOUTS[batching](lengths), batch["roles"].shape[1], batch["roles"].device)
+        batch = StepBatch(ids[part, :longest], roles[part, :longest], None if scale is None else scale[part, :longest])
+        regrouped.append(batch.laid_out(batching))
+    return regrouped
 
 
 def _split(lengths: list[int], parts: int, batching: str) -> list[list[int]]:
@@ -107,13 +160,5 @@ def _split(lengths: list[int], parts: int, batching: str) -> list[list[int]]:
     return [part.tolist() for part in order.tensor_split(parts)]
 
 
-def scale_of(batch: dict[str, Tensor]) -> Tensor | None:
-    """The float32 weight factors of a batch, bit for bit as they were collated, or None for all ones."""
-    bits = batch.get("scale_bits")
-    return None if bits is None else bits.to(torch.int32).view(torch.float32)
-
-
-def _widened(batch: dict[str, Tensor], key: str, width: int, fill: int) -> Tensor:
-    if key not in batch:
-        return torch.full((len(batch["roles"]), width), fill, dtype=torch.int32, device=batch["roles"].device)
-    return torch.nn.functional.pad(batch[key], (0, width - batch[key].shape[1]), value=fill)
+def _widened(values_NT: Tensor, width: int, fill: int) -> Tensor:
+    return torch.nn.functional.pad(values_NT, (0, width - values_NT.shape[1]), value=fill)

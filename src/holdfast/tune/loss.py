@@ -3,9 +3,9 @@
     L = sum_t w_t nll_t / divisor,   nll_t = -log softmax(z_t)[y_t],   z_t = f(c (W h_t + b))          (arXiv 2507.07817, eq. 2)
     dL/dz_t = (w_t / divisor) (softmax(z_t) - onehot(y_t)) f'
 
-``weighted_nll`` works on full logits and is the oracle. ``weighted_linear_cross_entropy`` never holds more than one chunk of logits:
-rows of zero weight do not reach the head, and because the divisor is known before the forward pass, the gradient is finished there
-(``chunk.py``: 6 T H V floating point operations for a trained head, 4 T H V for a frozen one, no recomputation).
+``weighted_nll`` works on full logits: the plain path, and the oracle. ``weighted_linear_cross_entropy`` never holds more than one chunk
+of logits: rows of zero weight do not reach the head, and because the divisor is known before the forward pass, the gradient is finished
+there (``chunk.py``: 6 T H V floating point operations for a trained head, 4 T H V for a frozen one, no recomputation).
 
 Prior art, read and credited in docs/papers.md: Liger's fused linear cross entropy, mgmalek/efficient_cross_entropy, XTuner, TRL.
 
@@ -26,27 +26,38 @@ from holdfast.tune.chunk import RowOp, WeightedHead, choose, default_chunk_rows
 
 
 class WeightedNLL(NamedTuple):
-    """``total`` = sum of w * nll (nats); ``count`` = number of targets of non-zero weight. The paper's loss is total / count."""
+    """``total`` = sum of w * g * nll (nats); ``count`` = number of targets of non-zero weight w; ``nll_BT`` = that of every token.
+
+    The paper's loss is total / count."""
 
     total: Tensor
     count: Tensor  # type: ignore[assignment]
+    nll_BT: Tensor
 
 
-def weighted_nll(logits_BTV: Tensor, ids_BT: Tensor, weights_BT: Tensor) -> WeightedNLL:
+def weighted_nll(
+    logits_BTV: Tensor, ids_BT: Tensor, weights_BT: Tensor, adaptive: Adaptive | None = None, adapts_BT: Tensor | None = None
+) -> WeightedNLL:
     """The weighted loss on full logits, unnormalised (arXiv 2507.07817, eq. 2, numerator and denominator).
 
     Args:
         logits_BTV: logits at every position; position t predicts token t + 1.
         ids_BT: token ids.
         weights_BT: weight of each token *as a target*; column 0 is ignored.
+        adaptive: factor g that looks at the token and carries no gradient; None: 1.
+        adapts_BT: targets that it applies to, bool; None: all.
 
     Returns:
-        WeightedNLL(total, count), both scalars; ``total`` carries the gradient.
+        WeightedNLL(total, count, nll_BT), two scalars and column 0 of the third 0; ``total`` carries the gradient.
     """
-    weights = weights_BT[:, 1:]
-    nll = token_nll(logits_BTV, ids_BT)[:, 1:]
+    nll_BT = token_nll(logits_BTV, ids_BT)
+    weights_BT = torch.nn.functional.pad(weights_BT[:, 1:], (1, 0))
+    count = (weights_BT != 0).sum()
+    if adaptive is not None:
+        factor_BT = adaptive_factor(adaptive, logits_BTV, nll_BT)
+        weights_BT = weights_BT * (factor_BT if adapts_BT is None else torch.where(adapts_BT, factor_BT, 1.0))
     # where, not a product: an infinite NLL under zero weight must not become NaN
-    return WeightedNLL(torch.where(weights != 0, weights * nll, 0).sum(), (weights != 0).sum())
+    return WeightedNLL(torch.where(weights_BT != 0, weights_BT * nll_BT, 0).sum(), count, nll_BT)
 
 
 @torch.no_grad()

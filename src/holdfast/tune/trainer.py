@@ -14,7 +14,7 @@ import math
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -23,16 +23,15 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import EvalPrediction
 
 from holdfast.errors import DivergedError, HoldfastError
-from holdfast.lm.batched import token_nll
 from holdfast.records import PROMPT_ROLES, RESPONSE_ROLES, Role
 from holdfast.runs import RunDir
 from holdfast.tune.adaptive import Adaptive
 from holdfast.tune.attention import document_arguments, settle
-from holdfast.tune.batches import layout_of, regroup, scale_of
+from holdfast.tune.batches import StepBatch, regroup
 from holdfast.tune.chunk import choose
 from holdfast.tune.continuing import ContinuingTrainer
 from holdfast.tune.head import LossRows, attach
-from holdfast.tune.loss import adaptive_factor, divide
+from holdfast.tune.loss import divide, weighted_nll
 from holdfast.tune.router import router_loss
 from holdfast.tune.weights import NORMALIZERS, RoleWeights, target_mask, token_weights
 
@@ -84,22 +83,16 @@ class WeightedTrainer(ContinuingTrainer):
     ) -> tuple[list[Any], Tensor | int | None]:
         """The micro-batches of one optimizer step, and the divisor of its loss over all of them and all ranks."""
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
-        batches = regroup(batches, self.batching)
+        batches = [self._weighed(batch) for batch in regroup(batches, self.batching)]
         self._micro_batches = max(1, len(batches))
-        parts = []
-        for batch in batches:
-            weights_BT, parts_B = NORMALIZERS[self.objective.normalizer](self._weights(batch), batch["roles"])
-            parts.append(parts_B.sum())
-            layout = layout_of(batch, self.batching)
-            weights_BT = weights_BT if layout is None else layout.pack(weights_BT)
-            batch["kept"] = weights_BT[:, 1:].reshape(-1).nonzero().squeeze(-1)  # a GPU is waited for here, once, and not in the passes
-        divisor = torch.stack(parts).sum().to(device) if parts else torch.zeros((), device=device)
+        shares = [torch.as_tensor(batch.rows.divisor) for batch in batches]
+        divisor = torch.stack(shares).sum().to(device) if shares else torch.zeros((), device=device)
         return batches, self.accelerator.reduce(divisor.double() if device.type != "mps" else divisor.float(), "sum")
 
-    def compute_loss(
+    def compute_loss(  # type: ignore[override]
         self,
         model: nn.Module,
-        inputs: dict[str, Any],
+        inputs: StepBatch,
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
@@ -108,15 +101,15 @@ class WeightedTrainer(ContinuingTrainer):
         The router loss, where there is one, is the mean over micro-batches and ranks: it is a product of means over the tokens of a
         micro-batch, so unlike the rest it depends on how a step is split.
         """
-        weights_BT, parts_B = NORMALIZERS[self.objective.normalizer](self._weights(inputs), inputs["roles"])
-        divisor = parts_B.sum() if num_items_in_batch is None else num_items_in_batch
-        adaptive = self.objective.adaptive if model.training else None
-        loss, nll_BT, routed = self._loss(model, inputs, weights_BT, divisor, adaptive, routes=self.router is not None)
+        batch = self._weighed(inputs)
+        rows = batch.rows if num_items_in_batch is None else replace(batch.rows, divisor=num_items_in_batch)
+        rows = rows if model.training else replace(rows, adaptive=None, adapts_BT=None)
+        loss, nll_NT, routed = self._loss(model, batch, rows, routes=self.router is not None)
         if model.training:
-            self._count(inputs, weights_BT, nll_BT)
+            self._count(batch, nll_NT)
             # DDP and FSDP average gradients over ranks, but the divisor spans them already
             loss = loss * self.accelerator.num_processes
-        outputs = {"nll": nll_BT}
+        outputs = {"nll": nll_NT}
         if self.router is not None and routed is not None:
             outputs["router_loss"] = routed.detach()
             micro_batches = 1 if num_items_in_batch is None else self._micro_batches
@@ -125,35 +118,35 @@ class WeightedTrainer(ContinuingTrainer):
                 self._routed += torch.stack([routed.detach(), torch.ones_like(routed)]).to(self._routed)
         return (loss, outputs) if return_outputs else loss
 
-    def prediction_step(
+    def prediction_step(  # type: ignore[override]
         self,
         model: nn.Module,
-        inputs: dict[str, Any],
+        inputs: StepBatch,
         prediction_loss_only: bool,
         ignore_keys: list[str] | None = None,
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         """Sums per example instead of logits: see ``evaluation_metrics`` for the columns."""
-        inputs = self._prepare_inputs(inputs)
-        roles_BT = inputs["roles"]
-        targets_BT = target_mask(roles_BT, (*PROMPT_ROLES, *RESPONSE_ROLES))
-        prompt_BT = target_mask(roles_BT, PROMPT_ROLES)
-        response_BT = targets_BT & ~prompt_BT
-        weights_BT = self._weights(inputs)
-        entering_BT, parts_B = NORMALIZERS[self.objective.normalizer](weights_BT, roles_BT)
+        batch = self._laid_out(inputs)
+        targets_NT = target_mask(batch.roles_NT, (*PROMPT_ROLES, *RESPONSE_ROLES))
+        prompt_NT = target_mask(batch.roles_NT, PROMPT_ROLES)
+        response_NT = targets_NT & ~prompt_NT
+        weights_NT = self._weights(batch)
+        entering_NT, shares_N = NORMALIZERS[self.objective.normalizer](weights_NT, batch.roles_NT)
+        rows = LossRows(batch.pack(batch.ids_NT), batch.pack(targets_NT.float()), 1.0, head=self.objective.head)
         with torch.no_grad(), self.compute_loss_context_manager():
-            _, nll_BT, _ = self._loss(model, inputs, targets_BT.float(), 1.0)
+            _, nll_NT, _ = self._loss(model, batch, rows)
         columns = [
-            nll_BT * prompt_BT,
-            prompt_BT,
-            nll_BT * response_BT,
-            response_BT,
-            nll_BT * entering_BT,
-            weights_BT * prompt_BT,
-            weights_BT * response_BT,
+            nll_NT * prompt_NT,
+            prompt_NT,
+            nll_NT * response_NT,
+            response_NT,
+            nll_NT * entering_NT,
+            weights_NT * prompt_NT,
+            weights_NT * response_NT,
         ]
-        dtype = _sum_dtype(nll_BT.device)
-        rows_BK = torch.stack([c.to(dtype).sum(1) for c in columns] + [parts_B.to(dtype)], dim=1)
-        return None, rows_BK, rows_BK[:, :1]
+        dtype = _sum_dtype(nll_NT.device)
+        sums_NK = torch.stack([c.to(dtype).sum(1) for c in columns] + [shares_N.to(dtype)], dim=1)
+        return None, sums_NK, sums_NK[:, :1]
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Write a row; complete the training logs with token counts, speed and unweighted NLLs."""
@@ -185,49 +178,48 @@ class WeightedTrainer(ContinuingTrainer):
         self._tokens = memory.get("tokens", 0)
         self._logged_at = time.perf_counter() - memory.get("seconds", 0.0)
 
-    def _weights(self, batch: dict[str, Tensor]) -> Tensor:
-        return token_weights(batch["roles"], self.objective.weights, scale_of(batch))
+    def _weights(self, batch: StepBatch) -> Tensor:
+        return token_weights(batch.roles_NT, self.objective.weights, batch.scale_NT)
 
-    def _loss(
-        self,
-        model: nn.Module,
-        inputs: dict[str, Any],
-        weights_BT: Tensor,
-        divisor: Tensor | float,
-        adaptive: Adaptive | None = None,
-        routes: bool = False,
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Loss, detached NLL [B, T] (fused: 0 where the weight is 0), and the router loss if ``routes``; padding does not enter it.
+    def _laid_out(self, batch: StepBatch) -> StepBatch:
+        return batch.to(self.args.device).laid_out(self.batching)
+
+    def _weighed(self, batch: StepBatch) -> StepBatch:
+        """The batch with its layout, weights and rows of the loss. One that has them is left as it is."""
+        if batch.rows is not None:
+            return batch
+        batch, objective = self._laid_out(batch), self.objective
+        weights_NT, shares_N = NORMALIZERS[objective.normalizer](self._weights(batch), batch.roles_NT)
+        weights_RW = batch.pack(weights_NT)
+        kept_M = weights_RW[:, 1:].reshape(-1).nonzero().squeeze(-1)  # a GPU is waited for here, once, and not in the passes
+        adapts_RW = batch.pack(target_mask(batch.roles_NT, objective.adaptive_roles)) if objective.adaptive else None
+        ids_RW = batch.pack(batch.ids_NT)
+        rows = LossRows(ids_RW, weights_RW, shares_N.sum(), kept_M, objective.adaptive, adapts_RW, objective.head)
+        return replace(batch, weights_NT=weights_NT, rows=rows)
+
+    def _loss(self, model: nn.Module, batch: StepBatch, rows: LossRows, routes: bool = False) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Loss, detached NLL [N, T] (fused: 0 where the weight is 0), and the router loss if ``routes``; padding does not enter it.
 
         No attention mask is passed: padding is on the right, where causal attention never looks, and the mask-free kernels are faster.
         """
-        layout = layout_of(inputs, self.batching)
-        given: dict[str, Any] = {"input_ids": inputs["input_ids"]}
-        ids, real_BT = inputs["input_ids"], (inputs["roles"] != Role.PAD).long()
-        adapts = target_mask(inputs["roles"], self.objective.adaptive_roles) if adaptive else None
-        if layout is not None:
-            ids, weights_BT, real_BT = layout.pack(ids), layout.pack(weights_BT), layout.pack(real_BT)
-            adapts = None if adapts is None else layout.pack(adapts)
-            given = {"input_ids": ids, **document_arguments(layout, self.model)}
-        given |= {"output_router_logits": True} if routes else {}
+        arguments: dict[str, Any] = {"input_ids": rows.ids_BT}
+        if batch.layout is not None:
+            arguments |= document_arguments(batch.layout, self.model)
+        if routes:
+            arguments["output_router_logits"] = True
         if self.plain_reason is None:
-            kept = inputs.get("kept") if model.training else None
-            made = model(**given, loss_rows=LossRows(ids, weights_BT, divisor, kept, adaptive, adapts, self.objective.head))
-            loss, nll = made["loss"], made["nll"]
+            out = model(**arguments, loss_rows=rows)
+            loss, nll_RW = out["loss"], out["nll"]
         else:
-            made = model(**given, use_cache=False)
-            logits = made["logits"]
-            nll = token_nll(logits, ids)
-            if adaptive is not None and adapts is not None:
-                weights_BT = weights_BT * torch.where(adapts, adaptive_factor(adaptive, logits, nll), 1.0)
-            loss = divide(torch.where(weights_BT != 0, weights_BT * nll, 0).sum(), divisor)
-        routed = self.router(made["router_logits"], real_BT) if routes and self.router is not None else None
-        return loss, (nll if layout is None else layout.unpack(nll)).detach(), routed
+            out = model(**arguments, use_cache=False)
+            total, _, nll_RW = weighted_nll(out["logits"], rows.ids_BT, rows.weights_BT, rows.adaptive, rows.adapts_BT)
+            loss = divide(total, rows.divisor)
+        routed = self.router(out["router_logits"], batch.pack(batch.real_NT)) if routes and self.router is not None else None
+        return loss, batch.unpack(nll_RW).detach(), routed
 
-    def _count(self, inputs: dict[str, Any], weights_BT: Tensor, nll_BT: Tensor) -> None:
-        prompt_BT = target_mask(inputs["roles"], PROMPT_ROLES) & (weights_BT != 0)
-        response_BT = target_mask(inputs["roles"], RESPONSE_ROLES) & (weights_BT != 0)
-        parts = (nll_BT * prompt_BT, prompt_BT, nll_BT * response_BT, response_BT, inputs["roles"] != Role.PAD)
+    def _count(self, batch: StepBatch, nll_NT: Tensor) -> None:
+        prompt_NT, response_NT = (target_mask(batch.roles_NT, roles) & (batch.weights_NT != 0) for roles in (PROMPT_ROLES, RESPONSE_ROLES))
+        parts = (nll_NT * prompt_NT, prompt_NT, nll_NT * response_NT, response_NT, batch.real_NT)
         self._tally += torch.stack([p.to(self._tally.dtype).sum() for p in parts])
 
     def _training_logs(self) -> dict[str, Any]:
