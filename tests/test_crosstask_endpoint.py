@@ -81,7 +81,7 @@ def server(lm: LM) -> Iterator[Server]:
 
 
 def endpoint(server: Server, **changes: Any) -> Endpoint:
-    return Endpoint(server.url, "tiny", **{"max_new_tokens": 5, "timeout": 5.0, "pause": 0.01} | changes)
+    return Endpoint(server.url, "tiny", **{"max_new_tokens": 5, "timeout": 5.0} | changes)
 
 
 PROMPTS = ["Name a colour.", "What is the capital of France?", "Name a colour.", "hello world"]
@@ -110,7 +110,7 @@ def test_faults_that_stay_are_one_error(server: Server, fault: Any, says: str) -
 
 def test_nobody_there() -> None:
     with pytest.raises(HoldfastError, match=r"--endpoint http://127.0.0.1:9/v1"):
-        Endpoint("http://127.0.0.1:9/v1", "x", retries=1, pause=0.01).generate(["x"])
+        Endpoint("http://127.0.0.1:9/v1", "x", retries=1).generate(["x"])
 
 
 def test_a_key_is_sent(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,8 @@ HOUSE = Path(holdfast.__file__).parent
 GROUPS = [
     {"errors"},
     {"records", "config", "stats"},
-    {"runs", "servers", "chat", "pocket"},
+    {"runs", "chat", "pocket"},
+    {"http"},
     {"trie", "cluster"},
     {"lm"},
     {"packing"},

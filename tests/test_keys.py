@@ -17,7 +17,7 @@ from holdfast import lm as models
 from holdfast.cli import main
 from holdfast.crosstask.generate import Endpoint
 from holdfast.errors import HoldfastError
-from holdfast.sensitivity.client import Client
+from holdfast.http import Client
 from sensitivity_server import serve
 
 KEY = "sk-4f9-never-printed"
@@ -26,7 +26,7 @@ Say = Callable[[Any], tuple[int, dict[str, str], str]]
 
 @pytest.fixture(autouse=True)
 def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("holdfast.sensitivity.client._FIRST_PAUSE", 0.01)
+    monkeypatch.setattr("holdfast.http._FIRST_PAUSE", 0.01)
     monkeypatch.delenv("HOLDFAST_API_KEY", raising=False)
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
 
@@ -69,7 +69,7 @@ def ask_client(address: str) -> None:
 
 
 def ask_endpoint(address: str) -> None:
-    Endpoint(address, "m", retries=1, pause=0.01, timeout=5).generate(["x"])
+    Endpoint(address, "m", retries=1, timeout=5).generate(["x"])
 
 
 ASK = pytest.mark.parametrize("ask", [ask_client, ask_endpoint])

@@ -12,8 +12,8 @@ from conftest import write_jsonl
 from holdfast import lm as models
 from holdfast.config import SensitivityConfig
 from holdfast.errors import HoldfastError
+from holdfast.http import Client
 from holdfast.sensitivity import measure
-from holdfast.sensitivity.client import Client
 from holdfast.sensitivity.paraphraser import asker
 from sensitivity_server import serve
 
@@ -27,7 +27,7 @@ def pocket() -> models.LM:
 
 @pytest.fixture(autouse=True)
 def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("holdfast.sensitivity.client._FIRST_PAUSE", 0.01)
+    monkeypatch.setattr("holdfast.http._FIRST_PAUSE", 0.01)
 
 
 @pytest.fixture
@@ -123,7 +123,7 @@ def test_paraphrases_asked_from_a_loaded_model_and_refusals(pocket: models.LM) -
     assert isinstance(asker("pocket")("Rewrite this: What is 2 plus 3?"), str)
     with pytest.raises(HoldfastError, match="no model named"):
         asker("http://127.0.0.1:9/v1")
-    with serve(pocket) as server, pytest.raises(HoldfastError, match="not the answer of a chat"):
+    with serve(pocket) as server, pytest.raises(HoldfastError, match="is no chat completion"):
         asker(server.address + "/v1#pocket")("x")
     with pytest.raises(HoldfastError, match="begins with http"):
         Client("ftp://x", timeout=1, retries=0)
