@@ -61,9 +61,8 @@ def serving(answer: Callable[[Request], Reply], port: int = 0) -> Iterator[Any]:
         def do_POST(self) -> None:
             text = self.rfile.read(int(self.headers["Content-Length"] or 0))
             with server.lock:
-                request = Request(
-                    len(server.asked) + 1, self.path, self.headers.get("Authorization"), self.headers, json.loads(text or "0")
-                )
+                key, body = self.headers.get("Authorization"), json.loads(text or "0")
+                request = Request(len(server.asked) + 1, self.path, key, self.headers, body)
                 server.asked.append(request)
             reply = answer(request)
             self.close_connection = True

@@ -86,7 +86,7 @@ def test_answers_that_are_none(reply: Reply, says: str) -> None:
 
 
 def test_nobody_there_and_a_good_answer_after_bad_ones() -> None:
-    with pytest.raises(HoldfastError, match="failed 2 times; last: .*refused"):
+    with pytest.raises(HoldfastError, match=r"failed 2 times; last: .*refused"):
         http.Client("http://127.0.0.1:9/v1", timeout=1, retries=1).post("/x", {})
     replies = [Reply(drop=True), half(FINE), Reply("busy"), Reply(b"\xff"), Reply("x", 503), Reply(completion("yes"))]
     with serving(lambda request: replies[request.number - 1]) as server:
@@ -115,7 +115,7 @@ def drip(first: bytes = b"") -> Iterator[bytes]:
 )
 def test_a_server_that_sends_a_byte_now_and_then(reply: Any) -> None:
     start = time.monotonic()
-    with serving(lambda _: reply()) as server, pytest.raises(HoldfastError, match="no whole answer within 0.3 s|HTTP 500"):
+    with serving(lambda _: reply()) as server, pytest.raises(HoldfastError, match=r"no whole answer within 0.3 s|HTTP 500"):
         post(server, timeout=0.3, retries=1)
     assert time.monotonic() - start < 3
     assert len(server.asked) == 2
@@ -138,7 +138,7 @@ def test_headers_that_never_end() -> None:
 
         threading.Thread(target=trickle, daemon=True).start()
         start = time.monotonic()
-        with pytest.raises(HoldfastError, match="no whole answer within 0.3 s"):
+        with pytest.raises(HoldfastError, match=r"no whole answer within 0.3 s"):
             http.Client(f"http://127.0.0.1:{door.getsockname()[1]}", timeout=0.3, retries=0).post("/x", {})
         assert time.monotonic() - start < 3
 
