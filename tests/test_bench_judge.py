@@ -128,7 +128,7 @@ def test_a_judge_that_dies_half_way(data: Path, tmp_path: Path) -> None:
 
 def test_a_judge_that_wants_to_be_paid(data: Path, tmp_path: Path) -> None:
     with judging(lambda _: "[[7]] \ud83d", lambda number: "402" if number > 2 else None) as judge:
-        with pytest.raises(HoldfastError, match="after 2 of 5 grades: .*HTTP 402"):
+        with pytest.raises(HoldfastError, match=r"after 2 of 5 grades: .*HTTP 402"):
             run(config("mt_bench", data, tmp_path / "run", judge))
         judge.fault = lambda _: None
         before = judge.requests

@@ -153,7 +153,7 @@ BAD = [
 def test_answers_of_another_form(bad: Any, config: dict[str, Any], tmp_path: Path) -> None:
     for reply in ({"choices": [{"logprobs": bad, "text": "x"}]}, {"meta_info": {"output_token_logprobs": bad}}, {"meta_info": bad}, bad):
         for backend in ("openai", "sglang"):
-            with serving(lambda _, r=reply: Reply(json.dumps(r))) as server, pytest.raises(HoldfastError, match="is no |cannot be used"):
+            with serving(lambda _, r=reply: Reply(json.dumps(r))) as server, pytest.raises(HoldfastError, match=r"is no |cannot be used"):
                 measure(SensitivityConfig(**config | {"retries": 0}, **served(server, backend), output=str(tmp_path / "out")))
 
 
