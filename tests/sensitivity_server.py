@@ -3,23 +3,21 @@
 Faults: ``no-echo``, ``shifted`` (log-probs moved by one), ``second-bos``, ``order`` (depends on the request before), ``dropped`` (every
 third connection), ``429``, ``slow`` (one answer), ``truncated`` (half a body now and then), ``nan``, ``text`` (tokens as text), ``no-eos``,
 ``penalty`` (on repeated tokens, unless the request says none), ``stubborn`` (whatever it says), ``strict`` (refuses fields that OpenAI does
-not know), ``strict-penalty`` (both).
+not know), ``strict-penalty`` (both); a number: so many requests are answered, then it wants to be paid (402).
 """
 
 from __future__ import annotations
 
-import json
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import torch
 
 from holdfast.lm import LM, stop_ids
 from holdfast.sensitivity import plain
+from http_server import Reply, Request, half, serving
 
 
 class Model:
@@ -55,51 +53,29 @@ class Model:
         return found
 
 
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def do_POST(self) -> None:
-        state: Any = self.server
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        with state.counting:
-            state.count += 1
-            count = state.count
-        fault = state.fault
-        path = self.path.partition("?")[0]
-        state.paths.append(path)
-        asked = body | body.get("sampling_params", {})
-        unknown = sorted(asked.keys() & {"top_k", "min_p", "repetition_penalty", "return_tokens_as_token_ids"})
-        if fault in ("strict", "strict-penalty") and unknown:
-            self._send(400, {"error": {"message": f"Unrecognized request argument supplied: {unknown[0]}"}})
-            return
-        if path.endswith("/chat/completions"):
-            self._send(200, {"choices": []})
-            return
-        if fault == "dropped" and count % 3 == 0:
-            self.close_connection = True
-            self.connection.close()
-            return
-        if fault == "429" and count % 2 == 0:
-            self._send(429, {"error": "slow down"}, {"Retry-After": "0.01"})
-            return
-        if fault == "slow" and count == 4:
-            time.sleep(1.5)
-        answer = completions(state, body, count) if path.endswith("/completions") else sglang(state, body, count)
-        self._send(200, answer, cut=fault == "truncated" and count % 3 == 0)
-
-    def _send(self, code: int, value: Any, headers: dict[str, str] | None = None, cut: bool = False) -> None:
-        data = json.dumps(value).encode()
-        self.send_response(code)
-        for name, text in (headers or {}).items():
-            self.send_header(name, text)
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data[: len(data) // 2] if cut else data)
-        if cut:
-            self.close_connection = True
-
-    def log_message(self, *_: Any) -> None:
-        pass
+def answer(state: Any, request: Request) -> Reply:
+    body, path = request.body, request.path.partition("?")[0]
+    with state.counting:
+        state.count += 1
+        count = state.count
+    fault = state.fault
+    state.paths.append(path)
+    asked = body | body.get("sampling_params", {})
+    unknown = sorted(asked.keys() & {"top_k", "min_p", "repetition_penalty", "return_tokens_as_token_ids"})
+    if fault in ("strict", "strict-penalty") and unknown:
+        return Reply({"error": {"message": f"Unrecognized request argument supplied: {unknown[0]}"}}, 400)
+    if path.endswith("/chat/completions"):
+        return Reply({"choices": []})
+    if fault == "dropped" and count % 3 == 0:
+        return Reply(drop=True)
+    if fault == "429" and count % 2 == 0:
+        return Reply({"error": "slow down"}, 429, {"Retry-After": "0.01"})
+    if isinstance(fault, int) and count > fault:
+        return Reply({"error": "no credit"}, 402)
+    said = completions(state, body, count) if path.endswith("/completions") else sglang(state, body, count)
+    if fault == "truncated" and count % 3 == 0:
+        return half(said)
+    return Reply(said, wait=1.5 if fault == "slow" and count == 4 else 0)
 
 
 def completions(state: Any, body: dict[str, Any], count: int) -> dict[str, Any]:
@@ -167,15 +143,8 @@ def faulty(state: Any, found: Found, count: int, *, scoring: bool) -> Found:
 
 
 @contextmanager
-def serve(lm: LM, fault: str | None = None) -> Iterator[Any]:
+def serve(lm: LM, fault: str | int | None = None) -> Iterator[Any]:
     """A running server: ``.address``, ``.count`` of requests, ``.paths``."""
-    server: Any = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.model, server.fault, server.count, server.paths, server.counting = Model(lm), fault, 0, [], threading.Lock()
-    server.address = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
+    with serving(lambda request: answer(server, request)) as server:
+        server.model, server.fault, server.count, server.paths, server.counting = Model(lm), fault, 0, [], threading.Lock()
         yield server
-    finally:
-        server.shutdown()
-        server.server_close()

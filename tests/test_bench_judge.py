@@ -126,6 +126,16 @@ def test_a_judge_that_dies_half_way(data: Path, tmp_path: Path) -> None:
     assert (tmp_path / "run" / "mt_bench" / "model_answer" / "pocket.jsonl").read_text() == answers
 
 
+def test_a_judge_that_wants_to_be_paid(data: Path, tmp_path: Path) -> None:
+    with judging(lambda _: "[[7]] \ud83d", lambda number: "402" if number > 2 else None) as judge:
+        with pytest.raises(HoldfastError, match=r"after 2 of 5 grades: .*HTTP 402"):
+            run(config("mt_bench", data, tmp_path / "run", judge))
+        judge.fault = lambda _: None
+        before = judge.requests
+        assert run(config("mt_bench", data, tmp_path / "run", judge))["scores"]["mt_bench"]["rating"]["values"] == 5
+        assert judge.requests - before == 3
+
+
 def test_answers_are_not_made_twice(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import transformers
 

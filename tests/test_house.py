@@ -16,8 +16,8 @@ HOUSE = Path(holdfast.__file__).parent
 GROUPS = [
     {"errors"},
     {"records", "config", "stats"},
-    {"runs", "servers", "pocket"},
-    {"chat", "data", "trie", "cluster", "compare"},
+    {"runs", "pocket"},
+    {"chat", "data", "http", "trie", "cluster", "compare"},
     {"lm"},
     {"packing"},
     {"prefix"},

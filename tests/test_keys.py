@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import json
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -17,49 +13,18 @@ from holdfast import lm as models
 from holdfast.cli import main
 from holdfast.crosstask.generate import Endpoint
 from holdfast.errors import HoldfastError
-from holdfast.sensitivity.client import Client
+from holdfast.http import Client
+from http_server import Reply, completion, serving
 from sensitivity_server import serve
 
 KEY = "sk-4f9-never-printed"
-Say = Callable[[Any], tuple[int, dict[str, str], str]]
 
 
 @pytest.fixture(autouse=True)
 def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("holdfast.sensitivity.client._FIRST_PAUSE", 0.01)
+    monkeypatch.setattr("holdfast.http._FIRST_PAUSE", 0.01)
     monkeypatch.delenv("HOLDFAST_API_KEY", raising=False)
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
-
-
-@contextmanager
-def http(say: Say) -> Iterator[Any]:
-    """A server that answers as ``say`` does: ``.url``; ``.asked``, the path and key of every request."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            self.rfile.read(int(self.headers["Content-Length"] or 0))
-            self.do_GET()
-
-        def do_GET(self) -> None:
-            server.asked.append((self.command, self.path, self.headers.get("Authorization")))
-            code, headers, text = say(self)
-            self.send_response(code)
-            for name, value in headers.items():
-                self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(text.encode())
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    server: Any = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.asked, server.url = [], f"http://127.0.0.1:{server.server_port}/v1"
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield server
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 def ask_client(address: str) -> None:
@@ -69,19 +34,22 @@ def ask_client(address: str) -> None:
 
 
 def ask_endpoint(address: str) -> None:
-    Endpoint(address, "m", retries=1, pause=0.01, timeout=5).generate(["x"])
+    Endpoint(address, "m", retries=1, timeout=5).generate(["x"])
 
 
 ASK = pytest.mark.parametrize("ask", [ask_client, ask_endpoint])
-COMPLETION = json.dumps({"choices": [{"text": "yes"}]})
+COMPLETION = completion("yes")
 
 
 @ASK
 @pytest.mark.parametrize("code", [301, 302, 303, 307, 308])
 def test_a_redirect_is_an_error_and_the_key_stays(ask: Callable[[str], None], code: int) -> None:
-    with http(lambda _: (200, {}, COMPLETION)) as other:
+    with serving(lambda _: Reply(COMPLETION)) as other:
         to = {"Location": other.url + "/completions?token=t0k3n"}
-        with http(lambda _: (code, to, "moved")) as first, pytest.raises(HoldfastError, match=f"{code} and points to http") as caught:
+        with (
+            serving(lambda _: Reply("moved", code, to)) as first,
+            pytest.raises(HoldfastError, match=f"{code} and points to http") as caught,
+        ):
             ask(first.url)
     assert other.asked == []
     assert len(first.asked) == 1
@@ -93,7 +61,7 @@ def test_a_redirect_is_an_error_and_the_key_stays(ask: Callable[[str], None], co
 def test_a_server_that_echoes_the_key(ask: Callable[[str], None], code: int) -> None:
     # long enough for the key to lie across the place where the message is cut
     for filler in ("", "x" * 185, "x" * 1990):
-        echo = http(lambda h, f=filler: (code, {}, f"{f} bad: {h.headers['Authorization']}"))
+        echo = serving(lambda request, f=filler: Reply(f"{f} bad: {request.key}", code))
         with echo as server, pytest.raises(HoldfastError) as caught:
             ask(server.url)
         assert f"HTTP {code}" in str(caught.value)
@@ -102,16 +70,16 @@ def test_a_server_that_echoes_the_key(ask: Callable[[str], None], code: int) -> 
 
 @ASK
 def test_an_address_with_a_password_and_a_query(ask: Callable[[str], None]) -> None:
-    with http(lambda _: (404, {}, "nothing here")) as server:
+    with serving(lambda _: Reply("nothing here", 404)) as server:
         address = server.url.replace("http://", "http://ann:hunter2@") + "?api-version=7&api_key=s3cret"
         with pytest.raises(HoldfastError) as caught:
             ask(address)
     assert "hunter2" not in str(caught.value)
     assert "s3cret" not in str(caught.value)
     assert "api-version=7" in str(caught.value)
-    ((_, path, key),) = server.asked
-    assert path == "/v1/completions?api-version=7&api_key=s3cret"
-    assert key == "Basic YW5uOmh1bnRlcjI="
+    (request,) = server.asked
+    assert request.path == "/v1/completions?api-version=7&api_key=s3cret"
+    assert request.key == "Basic YW5uOmh1bnRlcjI="
 
 
 @ASK
@@ -125,9 +93,9 @@ def test_an_address_that_cannot_be_read_is_not_repeated(ask: Callable[[str], Non
 @pytest.mark.parametrize(("value", "sent"), [(f"{KEY}\n", f"Bearer {KEY}"), (f"  {KEY}\r\n", f"Bearer {KEY}"), ("\n", None)])
 def test_white_space_around_a_key_is_stripped(value: str, sent: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", value)
-    with http(lambda _: (200, {}, COMPLETION)) as server:
+    with serving(lambda _: Reply(COMPLETION)) as server:
         Endpoint(server.url, "m", retries=0).generate(["x"])
-    assert server.asked[0][2] == sent
+    assert server.asked[0].key == sent
 
 
 def run_arguments(folder: Path, address: str, **more: str) -> list[str]:
@@ -178,9 +146,9 @@ def test_a_run_holds_no_key_and_another_key_continues_it(tmp_path: Path, capsys:
 
 def test_a_key_that_a_server_answers_with_reaches_no_row(tmp_path: Path) -> None:
     arguments = ["--sources=pocket:tasks/topic", "--target=pocket:tasks/yes_no", "--limit=2", "--decode=generate", "--model=m"]
-    with http(lambda h: (200, {}, json.dumps({"choices": [{"text": f"yes {h.headers['Authorization']}"}]}))) as server:
+    with serving(lambda request: Reply(completion(f"yes {request.key}"))) as server:
         assert main(["crosstask", "run", *arguments, f"--endpoint={server.url}", f"--output={tmp_path / 'run'}"]) == 0
-    assert server.asked[0][2] == f"Bearer {KEY}"
+    assert server.asked[0].key == f"Bearer {KEY}"
     rows = (tmp_path / "run" / "rows.jsonl").read_text()
     assert "yes Bearer ***" in rows
     assert KEY.encode() not in everything_in(tmp_path)
@@ -204,7 +172,7 @@ def test_an_error_about_arguments_holds_no_key(tmp_path: Path, capsys: pytest.Ca
 def test_the_model_of_an_address_is_no_password(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_jsonl(tmp_path / "p.jsonl", [{"prompt": "Who has the hat?"}])
     prompts = f"--prompts={tmp_path / 'p.jsonl'}"
-    with http(lambda _: (404, {}, "no")) as server:
+    with serving(lambda _: Reply("no", 404)) as server:
         model = f"--paraphrase-model={server.url}#@cf/llama"
         code = main(["sensitivity", "variants", prompts, "--variants=paraphrases", model, f"--output={tmp_path / 'out'}"])
     assert code == 2

@@ -12,9 +12,10 @@ from conftest import write_jsonl
 from holdfast import lm as models
 from holdfast.config import SensitivityConfig
 from holdfast.errors import HoldfastError
+from holdfast.http import Client
 from holdfast.sensitivity import measure
-from holdfast.sensitivity.client import Client
 from holdfast.sensitivity.paraphraser import asker
+from http_server import Reply, serving
 from sensitivity_server import serve
 
 SETS = [["Who has the hat?", "Name the person with the hat."], ["What is 2 plus 3?", "Add 2 and 3.", "2 + 3?"]]
@@ -27,7 +28,7 @@ def pocket() -> models.LM:
 
 @pytest.fixture(autouse=True)
 def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("holdfast.sensitivity.client._FIRST_PAUSE", 0.01)
+    monkeypatch.setattr("holdfast.http._FIRST_PAUSE", 0.01)
 
 
 @pytest.fixture
@@ -119,11 +120,48 @@ def test_a_run_over_http_continues_after_the_server_died(pocket: models.LM, conf
     assert again["posix"] == first["posix"]
 
 
+@pytest.mark.parametrize("backend", ["openai", "sglang"])
+def test_what_was_answered_before_the_money_ran_out_is_kept(
+    backend: str, pocket: models.LM, config: dict[str, Any], tmp_path: Path
+) -> None:
+    config |= {"output": str(tmp_path / "out"), "concurrency": 3, "audit_share": 0.0}
+    with serve(pocket) as server:
+        measure(SensitivityConfig(**config | {"output": str(tmp_path / "whole")}, **served(server, backend)))
+        requests = server.count
+    with serve(pocket, 11) as server:
+        address = served(server, backend)
+        with pytest.raises(HoldfastError, match="HTTP 402"):
+            measure(SensitivityConfig(**config, **address))
+        preflight, before = 5 if backend == "sglang" else 4, server.count
+        server.fault = None
+        again = measure(SensitivityConfig(**config, **address))
+        assert server.count - before == preflight + requests - 11
+    assert again["posix"] == json.loads((tmp_path / "whole" / "summary.json").read_text())["posix"]
+
+
+BAD = [
+    {},
+    [],
+    None,
+    {"tokens": "abc"},
+    {"tokens": [17, None], "token_logprobs": ["a", {}]},
+    {"tokens": ["token_id:x"], "token_logprobs": [0]},
+]
+
+
+@pytest.mark.parametrize("bad", BAD)
+def test_answers_of_another_form(bad: Any, config: dict[str, Any], tmp_path: Path) -> None:
+    for reply in ({"choices": [{"logprobs": bad, "text": "x"}]}, {"meta_info": {"output_token_logprobs": bad}}, {"meta_info": bad}, bad):
+        for backend in ("openai", "sglang"):
+            with serving(lambda _, r=reply: Reply(json.dumps(r))) as server, pytest.raises(HoldfastError, match=r"is no |cannot be used"):
+                measure(SensitivityConfig(**config | {"retries": 0}, **served(server, backend), output=str(tmp_path / "out")))
+
+
 def test_paraphrases_asked_from_a_loaded_model_and_refusals(pocket: models.LM) -> None:
     assert isinstance(asker("pocket")("Rewrite this: What is 2 plus 3?"), str)
     with pytest.raises(HoldfastError, match="no model named"):
         asker("http://127.0.0.1:9/v1")
-    with serve(pocket) as server, pytest.raises(HoldfastError, match="not the answer of a chat"):
+    with serve(pocket) as server, pytest.raises(HoldfastError, match="is no chat completion"):
         asker(server.address + "/v1#pocket")("x")
     with pytest.raises(HoldfastError, match="begins with http"):
         Client("ftp://x", timeout=1, retries=0)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -19,6 +17,7 @@ from holdfast.cli import main
 from holdfast.sensitivity.variants import GENERATORS, Item, generator, make
 from holdfast.sensitivity.variants.items import BARE, CHOICE_LAYOUT
 from holdfast.sensitivity.variants.wording import paraphrases_by, paraphrases_from
+from http_server import Reply, serving
 
 QUESTION = "What is the capital of France?"
 ITEMS = ["Which city is the capital of France?", "Name the French capital.", "France has which capital?"]
@@ -140,25 +139,8 @@ def test_a_file_of_paraphrases_may_hold_no_remarks(tmp_path: Path) -> None:
 def chat() -> Iterator[tuple[str, dict[str, Any]]]:
     """A chat server that answers with what the test puts into ``choice``."""
     choice: dict[str, Any] = {}
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            self.rfile.read(int(self.headers["Content-Length"]))
-            body = json.dumps({"choices": [choice]}).encode()
-            self.send_response(200)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *args: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/v1#tiny", choice
-    server.shutdown()
-    server.server_close()
+    with serving(lambda _: Reply({"choices": [choice]})) as server:
+        yield f"{server.url}#tiny", choice
 
 
 @pytest.mark.parametrize(

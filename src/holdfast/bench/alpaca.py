@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from holdfast import servers
+from holdfast import http
 from holdfast.bench.openended import Answers, Question, file_name
 from holdfast.config import BenchConfig
 from holdfast.errors import HoldfastError
@@ -104,7 +104,7 @@ def _environment(config: BenchConfig) -> dict[str, str]:
     own = {
         "IS_ALPACA_EVAL_2": "False",
         "OPENAI_API_BASE": config.judge_url or "",
-        "OPENAI_API_KEY": servers.api_key("OPENAI_API_KEY") or "none",
+        "OPENAI_API_KEY": http.api_key("OPENAI_API_KEY") or "none",
         "OPENAI_MAX_CONCURRENCY": str(config.judge_concurrency),
         "OPENAI_CLIENT_CONFIG_PATH": os.devnull,
     }

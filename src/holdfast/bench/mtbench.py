@@ -13,20 +13,17 @@ from __future__ import annotations
 
 import json
 import re
-import threading
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from holdfast import servers
+from holdfast import http
 from holdfast.bench.local import read_rows
 from holdfast.bench.openended import Answers, Question, file_name
 from holdfast.config import BenchConfig
 from holdfast.errors import HoldfastError
 from holdfast.runs import kept_rows, write_text
-from holdfast.sensitivity.client import Client
 
 _WITH_REFERENCE = ("math", "reasoning", "coding")
 _SOURCE = "https://raw.githubusercontent.com/lm-sys/FastChat/main/fastchat/llm_judge/data"
@@ -82,56 +79,41 @@ def verdicts(questions: Sequence[Question], answers: Answers, folder: Path, conf
 def _ask(
     jobs: Sequence[Job], asked: dict[Job, tuple[dict[str, Any], str]], file: Path, config: BenchConfig
 ) -> dict[tuple[str, int, str], float]:
-    client = Client(
-        str(config.judge_url), timeout=config.judge_timeout, retries=config.judge_retries, key=servers.api_key("OPENAI_API_KEY")
+    client = http.Client(
+        str(config.judge_url), timeout=config.judge_timeout, retries=config.judge_retries, key=http.api_key("OPENAI_API_KEY")
     )
-    lock, failed = threading.Lock(), threading.Event()
+    grades: dict[tuple[str, int, str], float] = {}
 
-    def grade(job: Job) -> tuple[tuple[str, int, str], float] | None:
-        if failed.is_set():  # a judge that is down stays down: do not wait for it once per question
-            return None
-        (question, turn), (template, prompt) = job, asked[job]
-        try:
-            text = _judged(client, str(config.judge_model), template["system_prompt"], prompt)
-        except HoldfastError:
-            failed.set()
-            raise
-        score = read_grade(text)
+    def judge(job: Job) -> str:
+        template, prompt = asked[job]
+        messages = [{"role": "system", "content": template["system_prompt"]}, {"role": "user", "content": prompt}]
+        request = {"model": config.judge_model, "messages": messages, "temperature": 0, "max_tokens": 2048}
+        return str(client.post("/chat/completions", request, http.chat_text, "chat completion"))
+
+    def keep(job: Job, text: str) -> None:
+        (question, turn), (template, prompt), score = job, asked[job], read_grade(text)
         row = {
             "question_id": _number(question.id), "model": config.model, "judge": [config.judge_model, template["name"]],
             "user_prompt": prompt, "judgment": text, "score": score, "turn": turn, "tstamp": time.time(),
         }  # fmt: skip
-        with lock, file.open("a", encoding="utf-8") as opened:
+        with file.open("a", encoding="utf-8") as opened:
             opened.write(json.dumps(row, ensure_ascii=False) + "\n")
-        return (question.id, turn, prompt), score
+        grades[question.id, turn, prompt] = score
 
-    with ThreadPoolExecutor(config.judge_concurrency) as pool:
-        futures = [pool.submit(grade, job) for job in jobs]
-    errors = [e for f in futures if (e := f.exception()) is not None]
-    if errors and not isinstance(errors[0], HoldfastError):
-        raise errors[0]
-    if errors:
-        done = sum(f.exception() is None and f.result() is not None for f in futures)
+    try:
+        http.together(judge, jobs, config.judge_concurrency, keep)
+    except HoldfastError as error:
         raise HoldfastError(
-            f"MT-Bench's judge failed after {len(asked) - len(jobs) + done} of {len(asked)} grades: {str(errors[0]).splitlines()[0]}",
+            f"MT-Bench's judge failed after {len(asked) - len(jobs) + len(grades)} of {len(asked)} grades: {error.message.splitlines()[0]}",
             hint=f"answers and grades so far are kept in {file.parent.parent}; the same command asks for the rest only",
-        )
-    return dict(r for f in futures if (r := f.result()) is not None)
+        ) from error
+    return grades
 
 
 def read_grade(text: str) -> float:
     """The grade in a judgment: [[N]], else [N], else -1."""
     match = next((m for pattern in _GRADES if (m := pattern.search(text))), None)
     return float(match.group(1)) if match else -1.0
-
-
-def _judged(client: Client, model: str, system: str, prompt: str) -> str:
-    messages = [{"role": "system", "content": system}, {"role": "user", "content": prompt}]
-    answer = client.post("/chat/completions", {"model": model, "messages": messages, "temperature": 0, "max_tokens": 2048})
-    try:
-        return str(answer["choices"][0]["message"]["content"] or "")
-    except (KeyError, IndexError, TypeError) as error:
-        raise HoldfastError(f"{client.base}/chat/completions: not a chat completion: {json.dumps(answer)[:200]}") from error
 
 
 def _prompt_name(question: Question, turn: int) -> str:

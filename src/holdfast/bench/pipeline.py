@@ -16,8 +16,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
 
+from holdfast import http
 from holdfast import lm as models
-from holdfast import servers
 from holdfast.bench import harness, openended
 from holdfast.bench.items import RAW, Row, Score, benchmark_scores, item_rows, main_metric, remarks, task_scores
 from holdfast.bench.local import digest
@@ -98,8 +98,8 @@ def _check(config: BenchConfig) -> None:
     if (config.judge_url is None) != (config.judge_model is None):
         raise HoldfastError("a judge needs both --judge-url and --judge-model")
     if config.judge_url is not None:
-        servers.check_address(config.judge_url, "--judge-url")
-        servers.api_key("OPENAI_API_KEY")
+        http.check_address(config.judge_url, "--judge-url")
+        http.api_key("OPENAI_API_KEY")
 
 
 def _resolved(config: BenchConfig, closed: list[Pin], lm: models.LM, template: str) -> dict[str, Any]:

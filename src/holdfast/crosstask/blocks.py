@@ -72,6 +72,8 @@ class Runner:
                 raise HoldfastError(f"--context {config.context}: the model takes {found} tokens")
             self.limit = config.context or found
         self._centre: Any = None
+        self.answers: Path | None = None
+        """Where a server's answers are kept until their block is whole."""
         self._endpoint: Endpoint | None = None
         self._cells: dict[str, list[Cell]] = {}
 
@@ -167,7 +169,7 @@ class Runner:
     def _generate(self, cell: Cell) -> list[str]:
         config = self.config
         if config.endpoint:
-            self._endpoint = self._endpoint or Endpoint(config.endpoint, config.model, config.max_new_tokens)
+            self._endpoint = self._endpoint or Endpoint(config.endpoint, config.model, config.max_new_tokens, file=self.answers)
             return self._endpoint.generate([prompt.text for prompt in cell.prompts])
         assert self.reader is not None
         return generate(
@@ -243,6 +245,11 @@ def write(path: Path, data: bytes) -> None:
 def block_file(run: Path, grid: Grid, block: str) -> Path:
     """Where the results of a block lie in a run directory."""
     return run / "blocks" / f"{grid.blocks.index(block):03d}.npz"
+
+
+def answers_file(run: Path) -> Path:
+    """Where the answers of a server are kept as they come."""
+    return run / "blocks" / "answers.jsonl"
 
 
 def block_title(block: str) -> str:

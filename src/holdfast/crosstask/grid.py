@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from holdfast import servers
+from holdfast import http
 from holdfast.config import CrossTaskConfig
 from holdfast.crosstask.encoders import encoder, window
 from holdfast.crosstask.library import load_library, read_items
@@ -270,7 +270,7 @@ def _check_options(config: CrossTaskConfig) -> None:
     if config.with_in_task and config.in_task is None:
         raise HoldfastError("--with-in-task needs --in-task", hint="--in-task pool takes examples of the target's own train split")
     if config.endpoint:
-        servers.check_address(config.endpoint, "--endpoint")
-        servers.api_key()
+        http.check_address(config.endpoint, "--endpoint")
+        http.api_key()
     if config.endpoint and (config.decode != "generate" or config.states):
         raise HoldfastError("an --endpoint can generate, but gives neither label log-probs nor hidden states", hint="--decode generate")

@@ -85,6 +85,7 @@ def label(config: LabelConfig, lm: Any = None) -> dict[str, Any]:
     for source in grid.sources_of(task.name):
         runner.cells(source)
     run = open_run(config, "crosstask label", {"sources": grid.sources_of(task.name), "pool": len(pool), "asked": len(asked)})
+    runner.answers = blocks.answers_file(run.path)
     kept, voters, cost = ask(grid, runner, run, config)
     labelled = kept + propagate(config, task, pool, kept)
     return run.finish(_write(run, config, task, pool, labelled, voters, cost, len(asked)))
@@ -166,7 +167,9 @@ def propagate(config: LabelConfig, task: Task, pool: Sequence[Item], kept: Seque
 
 def replace_grid(runner: Runner, grid: Grid) -> Runner:
     """A runner with the same model over another grid."""
-    return Runner(grid, runner.lm if not runner.config.endpoint else None)
+    other = Runner(grid, runner.lm if not runner.config.endpoint else None)
+    other.answers = runner.answers
+    return other
 
 
 def _vote(grid: Grid, runner: Runner, run: RunDir, number: int, target: Target) -> tuple[list[Labelled], list[Outcome], Cost]:

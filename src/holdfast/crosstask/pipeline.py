@@ -48,6 +48,7 @@ def transfer(config: CrossTaskConfig, lm: Any = None) -> dict[str, Any]:
     for block in grid.blocks:
         runner.cells(block)  # every prompt is built once before anything is written: the last moment to find that one does not fit
     run = open_run(config, "crosstask run", {"sources": list(grid.sources), "targets": list(grid.targets), "context": runner.limit})
+    runner.answers = blocks.answers_file(run.path)
     started = time.perf_counter()
     found = _run_blocks(grid, runner, run)
     summary = finite(summarise(grid, found)) | {"seconds": round(time.perf_counter() - started, 2)}

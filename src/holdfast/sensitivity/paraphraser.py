@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from holdfast import servers
+from holdfast import http
 from holdfast.errors import HoldfastError
 from holdfast.sensitivity.variants.wording import Ask
 
@@ -38,31 +38,20 @@ def _loaded(name: str, trust_remote_code: bool) -> Ask:
 
 
 def _served(address: str) -> Ask:
-    from holdfast.sensitivity.client import Client
-
     base, _, model = address.partition("#")
     if not model:
         raise HoldfastError(f"{address}: no model named", hint="http://host:8000/v1#model-name")
-    client = Client(base, timeout=300.0, retries=4, key=servers.api_key("OPENAI_API_KEY"))
+    client = http.Client(base, timeout=300.0, retries=4, key=http.api_key("OPENAI_API_KEY"))
+
+    def read(answer: Any) -> str:
+        text = http.chat_text(answer)
+        return _without_last_line(text) if answer["choices"][0].get("finish_reason") == "length" else text
 
     def ask(instruction: str) -> str:
         request = {"model": model, "messages": [{"role": "user", "content": instruction}], "temperature": 0, "max_tokens": _LONGEST}
-        answer = client.post("/chat/completions", request)
-        try:
-            choice = answer["choices"][0]
-            text = _text(choice["message"].get("content"))
-        except (KeyError, IndexError, TypeError, AttributeError) as error:
-            raise HoldfastError(f"{base}: not the answer of a chat completions server") from error
-        return _without_last_line(text) if choice.get("finish_reason") == "length" else text
+        return str(client.post("/chat/completions", request, read, "chat completion"))
 
     return ask
-
-
-def _text(content: Any) -> str:
-    """The text of a message. Null is a refusal, or nothing but thoughts; a list has its text in parts."""
-    if isinstance(content, list):
-        return "\n".join(str(part["text"]) for part in content if part.get("type") == "text")
-    return content if isinstance(content, str) else ""
 
 
 def _without_last_line(answer: str) -> str:

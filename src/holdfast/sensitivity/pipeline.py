@@ -140,8 +140,10 @@ def _score(tasks: Sequence[Task], config: SensitivityConfig, backend: Backend, r
         missing = [t for t in tasks if any(p not in known.responses for p in t.prompts) or t.wanted(known)]
         done = 0
         for batch in _batches(missing, SETS_PER_BATCH * backend.parallel):
-            backend.complete(batch, known)
-            store.put(batch, known)
+            try:
+                backend.complete(batch, known)
+            finally:  # also what a server answered before it failed
+                store.put(batch, known)
             done += len(batch)
             _progress(done, len(missing))
     finally:

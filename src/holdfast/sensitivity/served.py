@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import random
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
-from holdfast import servers
+from holdfast import http
 from holdfast.config import SensitivityConfig
 from holdfast.errors import HoldfastError, redacted
-from holdfast.sensitivity.client import Client
 from holdfast.sensitivity.identity import CODE_VERSION, tokenizer_digest
 from holdfast.sensitivity.responses import Ids, Response
 from holdfast.sensitivity.task import Known, Task, check_lengths
@@ -29,9 +27,6 @@ _TOLERANCE = 0.1
 _TIE = 0.01
 """Nats by which a token may lie below the most likely one and still be a greedy choice."""
 
-A = TypeVar("A")
-B = TypeVar("B")
-
 
 class Served:
     """Responds and scores over HTTP, ``concurrency`` requests at a time."""
@@ -40,9 +35,9 @@ class Served:
 
     def __init__(self, config: SensitivityConfig, tokenizer: Any) -> None:
         self.config, self.tokenizer = config, tokenizer
-        base, key = str(config.endpoint), servers.api_key("OPENAI_API_KEY")
+        base, key = str(config.endpoint), http.api_key("OPENAI_API_KEY")
         self.name = redacted(base)
-        self.client = Client(base, timeout=config.timeout, retries=config.retries, key=key)
+        self.client = http.Client(base, timeout=config.timeout, retries=config.retries, key=key)
         self.wire: Wire = SGLang(self.client) if config.backend == "sglang" else self._completions()
         limit = config.context or getattr(tokenizer, "model_max_length", 0) or 0
         self.context = int(limit) if limit < 10**9 else 4096
@@ -77,11 +72,9 @@ class Served:
         """See ``task.Backend``."""
         new = list({p: None for task in tasks for p in task.prompts if p not in known.responses})
         with self._named():
-            for prompt, response in zip(new, self._map(self._respond, new), strict=True):
-                known.responses[prompt] = response
+            http.together(self._respond, new, self.config.concurrency, known.responses.__setitem__)
             pairs = list({(p, r): None for task in tasks for p, found in task.wanted(known).items() for r in found})
-            for pair, logp in zip(pairs, self._map(self._score, pairs), strict=True):
-                known.cells[pair] = np.array(logp, np.float64)
+            http.together(self._score, pairs, self.config.concurrency, lambda pair, logp: known.cells.update({pair: np.array(logp)}))
 
     def audit(self, tasks: Sequence[Task], known: Known, cells: int, seed: int) -> dict[str, float]:
         """Ask for some cells again, one at a time: does the server say the same?"""
@@ -180,15 +173,6 @@ class Served:
     def _score(self, pair: tuple[Ids, Ids]) -> list[float]:
         self.sent += len(pair[0]) + len(pair[1])
         return self.wire.score(*pair).logp
-
-    def _map(self, work: Callable[[A], B], items: Sequence[A]) -> Iterable[B]:
-        with ThreadPoolExecutor(max(1, self.config.concurrency)) as pool:
-            futures = [pool.submit(work, item) for item in items]
-            try:
-                return [future.result() for future in futures]
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
 
     def _completions(self) -> Completions:
         ids = {self.tokenizer.decode([i]): i for i in range(len(self.tokenizer))}

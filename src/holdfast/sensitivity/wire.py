@@ -1,7 +1,7 @@
 """Two ways to ask a server: for a greedy response, and for the log-probs of given response tokens after given prompt tokens.
 
 Both send token ids, never text, and check in every answer that the log-probs are those of the ids that were sent; a response says how
-far its tokens were below the most likely ones. What would bend a greedy response is sent as neutral (``servers.NEUTRAL``).
+far its tokens were below the most likely ones. What would bend a greedy response is sent as neutral (``http.NEUTRAL``).
 """
 
 from __future__ import annotations
@@ -9,12 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from holdfast.errors import HoldfastError
-from holdfast.sensitivity.client import Client, RefusedError
+from holdfast.http import NEUTRAL, Client, Optional
 from holdfast.sensitivity.responses import Ids
-from holdfast.servers import NEUTRAL, refused_fields, without_fields
+
+A = TypeVar("A")
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,32 @@ class Completions:
 
     def generate(self, prompt: Ids, max_new_tokens: int) -> Generated:
         """See ``Wire``."""
-        choice = self._ask(prompt, max_new_tokens, echo=False)
+        return self._ask(prompt, max_new_tokens, self._generated, echo=False)
+
+    def score(self, prompt: Ids, response: Ids) -> Scored:
+        """See ``Wire``."""
+        return self._ask(prompt + response, 1, lambda choice: self._scored(choice, prompt, response), echo=True)
+
+    def spell(self, ids: Ids) -> str | None:
+        """See ``Wire``: the texts of single tokens, put together."""
+        tokens = self._ask(ids, 1, lambda choice: _column(choice, "tokens"), echo=True, return_tokens_as_token_ids=False)
+        plain = len(tokens) >= len(ids) and all(isinstance(t, str) and not t.startswith(("token_id:", "bytes:")) for t in tokens)
+        return "".join(tokens[: len(ids)]) if plain else None
+
+    def _ask(self, ids: Ids, max_tokens: int, read: Callable[[dict[str, Any]], A], *, echo: bool, **more: Any) -> A:
+        body = {
+            "model": self.model,
+            "prompt": list(ids),
+            "max_tokens": max_tokens,
+            "temperature": 0,
+            "logprobs": 2,
+            "echo": echo,
+        }
+        return self.optional.post(
+            "/completions", lambda extra: body | extra | more, lambda answer: read(answer["choices"][0]), "completion with log-probs"
+        )
+
+    def _generated(self, choice: dict[str, Any]) -> Generated:
         tokens, logp = _column(choice, "tokens"), _column(choice, "token_logprobs")
         ids = [self._id(token) for token in tokens]
         if choice.get("finish_reason") == "stop" and (not ids or ids[-1] not in self.ends):
@@ -76,9 +102,7 @@ class Completions:
         listed = [_numbers(top.values()) if isinstance(top, dict) else [] for top in tops] if isinstance(tops, list) else []
         return Generated(tuple(ids), numbers, _margin(listed), _below(numbers, listed), _text(choice))
 
-    def score(self, prompt: Ids, response: Ids) -> Scored:
-        """See ``Wire``."""
-        choice = self._ask(prompt + response, 1, echo=True)
+    def _scored(self, choice: dict[str, Any], prompt: Ids, response: Ids) -> Scored:
         tokens, logp = _column(choice, "tokens"), _column(choice, "token_logprobs")
         wanted = prompt + response
         if len(tokens) < len(wanted):
@@ -88,28 +112,6 @@ class Completions:
                 raise Misaligned("the server puts a second BOS in front of the prompt")
             raise Misaligned("the tokens that came back are not those that were sent")
         return Scored(_finite(logp[len(prompt) : len(wanted)]), _text(choice))
-
-    def spell(self, ids: Ids) -> str | None:
-        """See ``Wire``: the texts of single tokens, put together."""
-        tokens = _column(self._ask(ids, 1, echo=True, return_tokens_as_token_ids=False), "tokens")
-        plain = len(tokens) >= len(ids) and all(isinstance(t, str) and not t.startswith(("token_id:", "bytes:")) for t in tokens)
-        return "".join(tokens[: len(ids)]) if plain else None
-
-    def _ask(self, ids: Ids, max_tokens: int, *, echo: bool, **more: Any) -> dict[str, Any]:
-        body = {
-            "model": self.model,
-            "prompt": list(ids),
-            "max_tokens": max_tokens,
-            "temperature": 0,
-            "logprobs": 2,
-            "echo": echo,
-        }
-        answer = self.optional.post("/completions", lambda extra: body | extra | more)
-        try:
-            choice = answer["choices"][0]
-            return choice if isinstance(choice, dict) else {}
-        except (KeyError, IndexError, TypeError) as error:
-            raise HoldfastError(f"{self.client.base}: not the answer of a completions server") from error
 
     def _id(self, token: str) -> int:
         found = int(token.removeprefix("token_id:")) if token.startswith("token_id:") else self.find(token)
@@ -130,30 +132,35 @@ class SGLang:
 
     def generate(self, prompt: Ids, max_new_tokens: int) -> Generated:
         """See ``Wire``."""
-        answer = self._ask(prompt, max_new_tokens, len(prompt) - 1)
-        found, tops = _entries(answer, "output_token_logprobs"), answer["meta_info"].get("output_top_logprobs")
-        numbers = _finite([entry[0] for entry in found])
-        listed = [_numbers(entry[0] for entry in top or []) for top in tops] if isinstance(tops, list) else []
-        ids = tuple(int(entry[1]) for entry in found)
-        return Generated(ids, numbers, _margin(listed), _below(numbers, listed), _text(answer))
+        return self._ask(prompt, max_new_tokens, len(prompt) - 1, self._generated)
 
     def score(self, prompt: Ids, response: Ids) -> Scored:
         """See ``Wire``. Entry 0 is the last prompt token itself; response token t is entry t + 1, which the ids must confirm."""
-        found = _entries(self._ask(prompt + response, 0, len(prompt) - 1), "input_token_logprobs")
-        got = [int(entry[1]) for entry in found]
-        if got == list(response):  # versions differ in whether the start token has an entry
-            return Scored(_finite([entry[0] for entry in found]), None)
-        if len(found) != len(response) + 1:
-            raise Misaligned(f"log-probs of {len(response) + 1} tokens were asked for, {len(found)} came back")
-        if got[1:] != list(response) or got[0] != prompt[-1]:
-            raise Misaligned("the tokens that came back are not those that were sent")
-        return Scored(_finite([entry[0] for entry in found[1:]]), None)
+        return self._ask(prompt + response, 0, len(prompt) - 1, lambda answer: self._scored(answer, prompt, response))
 
     def spell(self, ids: Ids) -> str | None:
         """See ``Wire``."""
-        return _spelled(_entries(self._ask(ids, 0, 0, return_text_in_logprobs=True), "input_token_logprobs"))
+        return self._ask(ids, 0, 0, lambda answer: _spelled(_entries(answer, "input_token_logprobs")), return_text_in_logprobs=True)
 
-    def _ask(self, ids: Ids, max_new_tokens: int, start: int, **more: Any) -> dict[str, Any]:
+    def _generated(self, answer: dict[str, Any]) -> Generated:
+        entries, tops = _entries(answer, "output_token_logprobs"), answer["meta_info"].get("output_top_logprobs")
+        numbers = _finite([entry[0] for entry in entries])
+        listed = [_numbers(entry[0] for entry in top or []) for top in tops] if isinstance(tops, list) else []
+        ids = tuple(int(entry[1]) for entry in entries)
+        return Generated(ids, numbers, _margin(listed), _below(numbers, listed), _text(answer))
+
+    def _scored(self, answer: dict[str, Any], prompt: Ids, response: Ids) -> Scored:
+        entries = _entries(answer, "input_token_logprobs")
+        got = [int(entry[1]) for entry in entries]
+        if got == list(response):  # versions differ in whether the start token has an entry
+            return Scored(_finite([entry[0] for entry in entries]), None)
+        if len(entries) != len(response) + 1:
+            raise Misaligned(f"log-probs of {len(response) + 1} tokens were asked for, {len(entries)} came back")
+        if got[1:] != list(response) or got[0] != prompt[-1]:
+            raise Misaligned("the tokens that came back are not those that were sent")
+        return Scored(_finite([entry[0] for entry in entries[1:]]), None)
+
+    def _ask(self, ids: Ids, max_new_tokens: int, start: int, read: Callable[[dict[str, Any]], A], **more: Any) -> A:
         body = {
             "input_ids": list(ids),
             "return_logprob": True,
@@ -161,29 +168,7 @@ class SGLang:
             "top_logprobs_num": 2,
         }
         fixed = {"max_new_tokens": max_new_tokens, "temperature": 0}
-        answer = self.optional.post("/generate", lambda extra: body | {"sampling_params": fixed | extra} | more)
-        if not isinstance(answer, dict) or not isinstance(answer.get("meta_info"), dict):
-            raise HoldfastError(f"{self.client.base}: not the answer of an SGLang server")
-        return answer
-
-
-class Optional:
-    """Fields that a request carries as long as the server takes them: one that its refusal (400, 422) names is left out from then on."""
-
-    def __init__(self, client: Client, fields: dict[str, Any]) -> None:
-        self.client, self.fields = client, fields
-
-    def post(self, path: str, request: Callable[[dict[str, Any]], dict[str, Any]]) -> Any:
-        """Send what ``request`` makes of the fields."""
-        while True:
-            fields = self.fields
-            try:
-                return self.client.post(path, request(fields))
-            except RefusedError as error:
-                named = refused_fields(error.code, error.text, fields)
-                if not named:
-                    raise
-                self.fields = without_fields(self.fields, named, self.client.base)
+        return self.optional.post("/generate", lambda extra: body | {"sampling_params": fixed | extra} | more, read, "answer of SGLang")
 
 
 class Misaligned(HoldfastError):
@@ -191,17 +176,17 @@ class Misaligned(HoldfastError):
 
 
 def _column(choice: dict[str, Any], key: str) -> list[Any]:
-    found = (choice.get("logprobs") or {}).get(key)
-    if not isinstance(found, list):
+    column = (choice.get("logprobs") or {}).get(key)
+    if not isinstance(column, list):
         raise Misaligned("the server returns no log-probs")
-    return found
+    return column
 
 
 def _entries(answer: dict[str, Any], key: str) -> list[Any]:
-    found = answer["meta_info"].get(key)
-    if not isinstance(found, list):
+    entries = answer["meta_info"].get(key)
+    if not isinstance(entries, list):
         raise Misaligned(f"the server returns no {key}")
-    return found
+    return entries
 
 
 def _finite(values: Sequence[float | None]) -> list[float]:
