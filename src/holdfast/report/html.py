@@ -59,7 +59,7 @@ def _environment() -> Environment:
 
     environment = Environment(
         loader=PackageLoader("holdfast.report", ""), autoescape=True, undefined=StrictUndefined, finalize=printed,
-        trim_blocks=True, lstrip_blocks=True,
+        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
     )  # fmt: skip
     environment.filters |= {
         "kind": lambda part: type(part).__name__,
