@@ -11,7 +11,7 @@ from holdfast.report.html import _environment
 from holdfast.report.parts import Note
 from holdfast.report.reading import read_rows
 from holdfast.report.sets import word_diff
-from holdfast.report.text import duration, escape, label, number, slug, visible
+from holdfast.tables.text import duration, escape, label, number, slug, visible
 from report_page import page_of
 from report_runs import HOSTILE, make_sensitivity, make_study, write_json
 

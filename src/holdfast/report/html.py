@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 import holdfast
 from holdfast.report.palette import THEMES
-from holdfast.report.parts import Cell, Column, Interval, Section, Table, without_empty
-from holdfast.report.text import escape, number, slug
+from holdfast.report.parts import Section
+from holdfast.tables.record import Cell, Column, Interval, numeric, without_empty
+from holdfast.tables.render import cell_text
+from holdfast.tables.text import escape, slug
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -64,10 +66,10 @@ def _environment() -> Environment:
     environment.filters |= {
         "kind": lambda part: type(part).__name__,
         "slug": slug,
-        "shown": _shown,
+        "shown": cell_text,
         "classes": _classes,
         "sort_key": _sort_key,
-        "numeric": _numeric,
+        "numeric": numeric,
         "without_empty": without_empty,
         "head": lambda table, most: dataclasses.replace(table, title="", caption="", rows=table.rows[:most]),
         "with_breaks": lambda text: Markup(escape(text, lines=True)),
@@ -90,13 +92,6 @@ class _Anchors:
         return name
 
 
-def _shown(cell: Cell, digits: int | None) -> tuple[str, str]:
-    """A number, and the ends of its interval in brackets."""
-    if not isinstance(cell, Interval):
-        return number(cell, digits), ""
-    return number(cell.value, digits), f"[{number(cell.low, digits)}, {number(cell.high, digits)}]" if cell.low is not None else ""
-
-
 def _classes(place: tuple[Cell, Column, bool]) -> str | None:
     cell, column, is_numeric = place
     if is_numeric:
@@ -108,12 +103,6 @@ def _sort_key(cell: Cell) -> str | None:
     """What the page's script sorts by, where the text of a number is rounded."""
     value = cell.value if isinstance(cell, Interval) else cell
     return repr(value) if isinstance(value, float) and math.isfinite(value) else None
-
-
-def _numeric(table: Table) -> list[bool]:
-    """Which columns hold numbers alone."""
-    columns = [[row[place] for row in table.rows if row[place] is not None] for place in range(len(table.columns))]
-    return [bool(cells) and not any(isinstance(cell, str | bool) for cell in cells) for cells in columns]
 
 
 def _data_block(value: Any) -> str:
