@@ -75,7 +75,7 @@ def test_one_cell_reads_alike_on_a_terminal_and_in_markdown() -> None:
         "Scores",
         "  task                           value       n      p",
         "  a|b[U+001B][31m  -0.12 [-0.50, 0.25]  12,345  1e-09",
-        "  b                             0.50           0.25",
+        "  b                               0.50           0.25",
         "  In brackets: 95 % intervals.",
     ]
     minus = "\N{MINUS SIGN}"

@@ -250,7 +250,7 @@ def _lines(summary: dict[str, Any]) -> list[str]:
     more = f", and {len(counts) - _LISTED} more" if len(counts) > _LISTED else ""
     if counts:
         lines.append("  labels: " + ", ".join(f"{label} {count}" for label, count in counts[:_LISTED]) + more)
-    mass = "" if summary["mass"] is None else f"; mean mass of the labels {rounded(summary['mass'], None)}"
+    mass = "" if summary["mass"] is None else f"; mean mass of the labels {summary['mass']:.2g}"
     lines.append(f"  {rounded(summary['validity']['value'], 1)} % of the answers are valid{mass}")
     return [*lines, "", tables.lines(summary), "", summary["labels_path"]]
 
