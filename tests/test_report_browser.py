@@ -13,7 +13,8 @@ from holdfast.report import report
 from holdfast.report.figures import Axis, Series, points
 from holdfast.report.heatmap import Matrix, heat_map
 from holdfast.report.html import page as page_of_parts
-from holdfast.report.parts import Choice, Column, Figure, Note, Part, Section, Table
+from holdfast.report.parts import Choice, Figure, Note, Part, Section
+from holdfast.tables.record import Column, Table
 from report_browser import Visit, chromium, visit
 from report_runs import HOSTILE, make_sensitivity, make_study
 

@@ -13,9 +13,10 @@ from holdfast.cli import main
 from holdfast.config import ReportConfig
 from holdfast.report import report
 from holdfast.report.pages import sections
-from holdfast.report.parts import Choice, Figure, Note, Passage, Section, Table, without_empty
+from holdfast.report.parts import Choice, Figure, Note, Passage, Section
 from holdfast.report.reading import read_run
-from holdfast.report.text import number
+from holdfast.tables.record import Table, without_empty
+from holdfast.tables.text import number
 from report_browser import chromium, visit
 from report_runs import make_sensitivity, write_json, write_rows
 from study_case import make_case, run_study

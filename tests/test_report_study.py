@@ -8,8 +8,9 @@ from typing import Any
 
 from holdfast.report.export import names
 from holdfast.report.pages import sections
-from holdfast.report.parts import Choice, Facts, Figure, Interval, Note, Section, Table
+from holdfast.report.parts import Choice, Facts, Figure, Note, Section
 from holdfast.report.reading import read_run
+from holdfast.tables.record import Interval, Table
 from report_runs import make_study, write_json, write_rows
 
 

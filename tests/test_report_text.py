@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from holdfast.report.html import _environment
+from holdfast.report.parts import Note
 from holdfast.report.reading import read_rows
 from holdfast.report.sets import word_diff
-from holdfast.report.text import duration, escape, label, number, slug, visible
+from holdfast.tables.text import duration, escape, label, number, slug, visible
 from report_page import page_of
 from report_runs import HOSTILE, make_sensitivity, make_study, write_json
 
@@ -155,3 +157,14 @@ def test_a_diff_names_what_went_and_what_came() -> None:
     assert [p.role for p in word_diff("a " + shots, "b " + shots[::-1])] == ["removed", "added"]
     assert [p.role for p in word_diff("ab" * 10_000, "ba" * 10_000)] == ["removed", "added"]  # letter by letter this takes half a minute
     assert [p.role for p in word_diff("short", shots)] == ["removed", "added"]
+
+
+def test_templates_escape_what_they_print_and_refuse_a_name_that_does_not_exist() -> None:
+    from jinja2 import UndefinedError
+
+    templates = _environment()
+    assert templates.from_string("<b>{{ name }}</b>").render(name="<i>\x07\u202e") == "<b>&lt;i&gt;[U+0007][U+202E]</b>"
+    with pytest.raises(UndefinedError):
+        templates.from_string("{{ nmae }}").render(name="x")
+    with pytest.raises(UndefinedError):
+        templates.from_string("{{ part.tittle }}").render(part=Note("x"))

@@ -27,6 +27,7 @@ from holdfast.config import AlignConfig
 from holdfast.errors import HoldfastError
 from holdfast.lm.batched import Floats
 from holdfast.runs import RunDir, check_output, write_text
+from holdfast.tables import with_tables
 from holdfast.tune.arguments import training_arguments
 from holdfast.tune.base import adapted, load_base
 from holdfast.tune.continuing import has_evaluation, saved_step
@@ -88,7 +89,7 @@ def _fit(plan: Plan, model: Any, run: RunDir) -> dict[str, Any]:
     if plan.held_out and not has_evaluation(trainer.state) and saved_step(trainer) == trainer.state.global_step:
         trainer.evaluate()
     after_N2 = pair_logprobs(trainer.model, plan.held_out, pad_id)
-    summary = _summary(plan, run, before_N2, after_N2) | {"seconds": round(seconds, 2)}
+    summary = with_tables(_summary(plan, run, before_N2, after_N2)) | {"seconds": round(seconds, 2)}
     if trainer.args.load_best_model_at_end:
         summary["best_step"] = saved_step(trainer)
     save_model(trainer, run.model, _card(summary), {end for pair in plan.train for end in pair.ends})

@@ -26,6 +26,7 @@ from holdfast.chat import template_for
 from holdfast.config import BenchConfig
 from holdfast.errors import HoldfastError
 from holdfast.runs import RunDir, check_output, open_run, write_text
+from holdfast.tables import lines, with_tables
 
 
 def run(config: BenchConfig) -> dict[str, Any]:
@@ -195,13 +196,12 @@ def _write(
         metric = main_metric(pin, own)
         score = scores[pin.task].get(metric)
         results[pin.task] = {"metric": metric, "choice": pin.choice} | (score or {"value": None, "n": 0})
-        _say(pin.task, metric, score)
     means = averages(results)
     if means.get("left_out"):
         about["notes"].append(f"the average of the benchmarks leaves out what is no share of 1: {', '.join(means['left_out'])}")
     for note in about["notes"]:
         print(f"note: {note}", file=sys.stderr)
-    return out.finish({
+    summary = with_tables({
         "command": "bench run",
         "model": config.model,
         "benchmarks": results,
@@ -210,6 +210,8 @@ def _write(
         "scores": {task: found for task, found in scores.items() if found},
         **about,
     })  # fmt: skip
+    print(lines(summary, "Benchmarks"), file=sys.stderr)
+    return out.finish(summary)
 
 
 def averages(results: dict[str, Any]) -> dict[str, Any]:
@@ -225,21 +227,6 @@ def averages(results: dict[str, Any]) -> dict[str, Any]:
     if all(pin.task in percent for pin in PAPER):
         made["paper_average"] = sum(percent[pin.task] for pin in PAPER) / 4
     return made
-
-
-def _say(task: str, metric: str, score: dict[str, Any] | None) -> None:
-    if score is None:
-        print(f"{task}: no score", file=sys.stderr)
-        return
-    ends = "no interval" if score["low"] is None else f"[{score['low']:{_form(score)}}, {score['high']:{_form(score)}}]"
-    values = f" ({score['values']} values)" if "values" in score else ""
-    lower = ", lower is better" if score.get("higher_is_better") is False else ""
-    print(f"{task} {metric}: {score['value']:{_form(score)}} {ends}, n = {score['n']}{values}{lower}", file=sys.stderr)
-
-
-def _form(score: dict[str, Any]) -> str:
-    """Perplexities may be too large for digits."""
-    return ".4f" if abs(score["value"]) < 1e6 else ".4g"
 
 
 def _preview(closed: list[Pin], questions: dict[str, Any], settings: harness.Settings, tokenizer: Any, out: TextIO) -> dict[str, Any]:

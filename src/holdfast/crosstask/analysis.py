@@ -9,7 +9,6 @@ over a handful of sources: with 10 of them |rho| must exceed 0.65 for p < .05, b
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from holdfast.crosstask.blocks import Block, read
 from holdfast.errors import HoldfastError
 from holdfast.runs import check_output, finite, open_run, read_json, write_text
 from holdfast.stats import benjamini_hochberg, spearman
+from holdfast.tables import lines, with_tables
 
 
 def analyse(config: AnalyseConfig) -> dict[str, Any]:
@@ -43,9 +43,10 @@ def analyse(config: AnalyseConfig) -> dict[str, Any]:
         return made | {"dry_run": True}
     run = open_run(config, "crosstask analyse", {"targets": list(targets)})
     write_text(run.rows, "".join(json.dumps(finite(row), ensure_ascii=False) + "\n" for row in _rows(targets)))
+    made = with_tables(finite(made))
     if not config.json:
-        print("\n".join(line for name, found in targets.items() if found for line in _lines(name, found)))
-    return run.finish(finite(made))
+        print(lines(made, "Best layers"))
+    return run.finish(made)
 
 
 def load_run(path: Path) -> tuple[dict[str, Any], list[Block]]:
@@ -97,23 +98,3 @@ def _rows(targets: Mapping[str, Any]) -> list[dict[str, Any]]:
             rows += [{"target": name, "predictor": predictor} | layer for layer in layers]
         rows += [{"target": name, "predictor": predictor} | value for predictor, value in found.get("simple", {}).items()]
     return rows
-
-
-def _lines(name: str, found: Mapping[str, Any]) -> list[str]:
-    lines = [
-        f"{name}  ({len(found['sources'])} sources)",
-        f"  {'predictor of accuracy':<24} {'layer':>5} {'rho':>6} {'p':>7} {'q over layers':>13}",
-    ]
-    for predictor, layers in found["layers"].items():
-        if predictor.endswith("raw"):
-            continue
-        known = [layer for layer in layers if not math.isnan(layer["rho"])]
-        for layer in sorted(known, key=lambda layer: layer["p"])[:1]:
-            lines.append(
-                f"  {predictor:<24} {layer['layer']:>5} {layer['rho']:>6.2f} {layer['p']:>7.4f} {layer['q']:>13.4f}   best of {len(layers)}"
-            )
-    for predictor, value in found["simple"].items():
-        lines.append(f"  {predictor:<24} {'':>5} {value['rho']:>6.2f} {value['p']:>7.4f}")
-    below = sum(1 for p, layers in found["layers"].items() if p.endswith("centred") for layer in layers if layer["q"] < 0.05)
-    lines.append(f"  layers with q < 0.05: {below}" + ("" if below else "; no correlation is shown here"))
-    return [*lines, ""]

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from holdfast import tables
 from holdfast.config import CrossTaskConfig, LabelConfig, PromptingConfig
 from holdfast.crosstask import blocks
 from holdfast.crosstask.blocks import Runner
@@ -34,6 +35,7 @@ from holdfast.errors import HoldfastError
 from holdfast.prefix import Cost
 from holdfast.runs import RunDir, check_output, open_run, write_text
 from holdfast.stats import percentage
+from holdfast.tables.text import number as rounded
 
 _NEARLY_ALL, _ENOUGH = 0.95, 20
 """One label for so many of at least so many inputs is suspicious."""
@@ -213,7 +215,7 @@ def _write(
         **_quality(voters), "agreement_with_given_answers": _agreement(labelled, config.rule), "cost": vars(cost),
         "labels_path": str(run.path / "labels.jsonl"),
     }  # fmt: skip
-    summary["warnings"] = _warnings(summary)
+    summary = tables.with_tables(summary | {"warnings": _warnings(summary)})
     for warning in summary["warnings"]:
         print(f"warning: {warning}", file=sys.stderr)
     if not config.json:
@@ -246,17 +248,14 @@ def _warnings(summary: dict[str, Any]) -> list[str]:
 def _lines(summary: dict[str, Any]) -> list[str]:
     """The summary as text."""
     named, labelled, left = summary["target"], summary["labelled"], summary["abstained"]
-    lines = [f"{named}: {labelled} of {summary['pool']} inputs labelled {summary['by_method']}, {left} left without a label"]
+    lines = [f"{named}: {labelled} of {summary['pool']} inputs labelled, {left} left without a label"]
     counts = sorted(summary["labels"].items(), key=lambda pair: -pair[1])
     more = f", and {len(counts) - _LISTED} more" if len(counts) > _LISTED else ""
     if counts:
         lines.append("  labels: " + ", ".join(f"{label} {count}" for label, count in counts[:_LISTED]) + more)
     mass = "" if summary["mass"] is None else f"; mean mass of the labels {summary['mass']:.2g}"
-    lines.append(f"  {summary['validity']['value']:.1f} % of the answers are valid{mass}")
-    for method, found in summary["agreement_with_given_answers"].items():
-        interval = f"{found['value']:.1f} % [{found['low']:.1f}, {found['high']:.1f}]"
-        lines.append(f"  {method}: {interval} agree with the pool's own answers ({found['count']})")
-    return [*lines, f"  {summary['labels_path']}"]
+    lines.append(f"  {rounded(summary['validity']['value'], 1)} % of the answers are valid{mass}")
+    return [*lines, "", tables.lines(summary), "", summary["labels_path"]]
 
 
 def _row(task: Task, found: Labelled) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from holdfast.crosstask.blocks import Block, Runner
 from holdfast.crosstask.grid import Grid, load_grid
 from holdfast.crosstask.tables import rows, summarise
 from holdfast.runs import RunDir, check_output, finite, open_run, write_text
+from holdfast.tables import with_tables
 
 
 def transfer(config: CrossTaskConfig, lm: Any = None) -> dict[str, Any]:
@@ -51,12 +52,12 @@ def transfer(config: CrossTaskConfig, lm: Any = None) -> dict[str, Any]:
     runner.answers = blocks.answers_file(run.path)
     started = time.perf_counter()
     found = _run_blocks(grid, runner, run)
-    summary = finite(summarise(grid, found)) | {"seconds": round(time.perf_counter() - started, 2)}
+    summary = with_tables(finite(summarise(grid, found)) | {"seconds": round(time.perf_counter() - started, 2)})
     write_text(run.rows, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows(grid, found)))
     if not config.json:
-        from holdfast.crosstask.preview import tables
+        from holdfast.crosstask.preview import as_text
 
-        print("\n".join(tables(summary)))
+        print(as_text(summary))
     return run.finish(summary)
 
 

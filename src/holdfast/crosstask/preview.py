@@ -7,6 +7,8 @@ from typing import Any
 
 from holdfast.crosstask.blocks import Runner
 from holdfast.crosstask.grid import ZERO, Grid
+from holdfast.tables import lines
+from holdfast.tables.crosstask import means
 
 _COLOURS = {"source definition": 35, "demonstration": 34, "target definition": 36, "label line": 33, "in-task example": 34, "input": 32}
 
@@ -40,46 +42,15 @@ def preview(grid: Grid, runner: Runner) -> dict[str, Any]:
     return figures
 
 
-def tables(summary: dict[str, Any]) -> list[str]:
-    """The summary as lines of text: a table per target, then the choice of a source, then the whole."""
-    lines = []
-    for name, target in summary["targets"].items():
-        lines += [f"{name}  ({target['items']} items{', free answers' if target['free_answers'] else ''})"]
-        lines.append(f"  {'':<26} {'accuracy [95 %]':>22} {'validity':>9} {'mass':>6} {'batch-cal.':>10} {'vs zero-shot':>13} {'p':>8}")
-        lines += [_line(row) for row in target["conditions"]]
-        for way, choice in target["choice"].items():
-            accuracy = "" if choice["accuracy"] is None else f"  accuracy {choice['accuracy']['value']:.1f}"
-            note = "  (read off the test labels)" if choice["uses_test_labels"] else ""
-            lines.append(f"  best source by {way}: {choice['source']}{accuracy}{note}")
-        lines.append("")
-    if summary["grand"]:
-        g = summary["grand"]
-        lines.append(
-            f"mean over targets: zero-shot {g['zero_shot']:.1f}, cross-task {g['cross_task']:.1f} ({g['points']:+.1f} points), "
-            f"vote {g['vote']:.1f}"
-        )
+def as_text(summary: dict[str, Any]) -> str:
+    """The tables of a summary, then the whole in a line and what it cost."""
+    said = [means(summary)]
     for name, labels in summary["labels_with_colliding_first_tokens"].items():
-        lines.append(f"note: in {name} labels begin with the same token ({labels}); all their tokens are scored")
+        said.append(f"note: in {name} labels begin with the same token ({labels}); all their tokens are scored")
     cost = summary["cost"]
     if cost["plain_tokens"]:
-        lines.append(
+        said.append(
             f"{cost['tokens']:,} tokens through the model in {cost['calls']:,} calls: "
             f"{cost['share_of_plain_percent']} % of the prompts' {cost['plain_tokens']:,}"
         )
-    return lines
-
-
-def _line(row: dict[str, Any]) -> str:
-    accuracy = "-"
-    if row["accuracy"] is not None:
-        a = row["accuracy"]
-        accuracy = f"{a['value']:.1f} [{a['low']:.1f}, {a['high']:.1f}]"
-    test = row.get("against_zero_shot")
-    change, p = (f"{test['difference']:+.1f}", _p(test["p"])) if test else ("", "")
-    mass = f"{row['mass']:.2f}" if "mass" in row else ""
-    batch = f"{row['accuracy_batch_calibrated']['value']:.1f}" if "accuracy_batch_calibrated" in row else ""
-    return f"  {row['condition']:<26} {accuracy:>22} {row['validity']['value']:>8.1f}% {mass:>6} {batch:>10} {change:>13} {p:>8}"
-
-
-def _p(value: float | None) -> str:
-    return "" if value is None else "<0.0001" if value < 1e-4 else f"{value:.4f}"
+    return "\n".join([lines(summary), "", *filter(None, said)])

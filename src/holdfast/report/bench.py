@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from holdfast.report.figures import Axis, Series, points
-from holdfast.report.parts import Cell, Column, Facts, Figure, Interval, Note, Part, Table
+from holdfast.report.parts import Facts, Figure, Note, Part
 from holdfast.report.plain import anything
 from holdfast.report.reading import Run
-from holdfast.report.text import counted, number
+from holdfast.tables.record import Cell, Interval
+from holdfast.tables.text import counted, number
 
 Scores = list[tuple[str, str, dict[str, Any]]]
 """Task, metric, and value with its ends and n."""
@@ -20,12 +21,9 @@ def benchmarked(run: Run, limit: int) -> list[Part]:
     scores = [(task, metric, score) for task, metrics in by_task.items() for metric, score in metrics.items() if "value" in score]
     if not scores:
         return anything(run, limit)
-    rows: list[list[Cell]] = [[task, _directed(metric, score), _interval(score), score.get("n")] for task, metric, score in scores]
-    columns = [Column("task", kind="code"), Column("metric"), Column("value"), Column("n")]
-    table = Table("Scores", columns, rows, "In brackets: 95 % intervals.", filterable=len(rows) > 15)
     metrics = dict.fromkeys(metric for _, metric, _ in scores)
     figures = (_dots(metric, [s for s in scores if s[1] == metric]) for metric in metrics)
-    return [*_notes(run), _facts(run), *_benchmarks(run), *figures, table]
+    return [*_notes(run), _facts(run), *run.titled("Benchmarks"), *figures, *run.titled("Scores")]
 
 
 def _notes(run: Run) -> list[Part]:
@@ -45,20 +43,9 @@ def _facts(run: Run) -> Facts:
     return Facts([(name, value) for name, value in pairs if value is not None])
 
 
-def _benchmarks(run: Run) -> list[Part]:
-    """The score that counts of each benchmark, and how it was asked; also of one that came out without a score."""
-    found = run.summary.get("benchmarks") or {}
-    rows: list[list[Cell]] = [
-        [name, _directed(one.get("metric"), one), _interval(one), one.get("n"), one.get("choice")] for name, one in found.items()
-    ]
-    columns = [Column("benchmark", kind="code"), Column("metric"), Column("value"), Column("n"), Column("what was run")]
-    caption = "The metric that counts for each benchmark. In brackets: 95 % intervals."
-    return [Table("Benchmarks", columns, rows, caption)] if rows else []
-
-
 def _dots(metric: str, scores: Scores) -> Figure:
     tasks = [task for task, _, _ in scores]
-    estimates = [_interval(score) for _, _, score in scores]
+    estimates = [Interval.of(score) for _, _, score in scores]
     sizes = sorted(score["n"] for _, _, score in scores if isinstance(score.get("n"), int))
     span = [f"{size:,}" for size in dict.fromkeys((sizes[0], sizes[-1]))] if sizes else []
     n = f"{' to '.join(span)} items per task" if span else "an unknown number of items"
@@ -67,12 +54,3 @@ def _dots(metric: str, scores: Scores) -> Figure:
     dots = Series(metric, tasks, estimates, notes, "dots", "@accent", size=10)
     caption = f"{metric} by task over {n}, {ends}."
     return points(f"Scores: {metric}", caption, [dots], Axis("task", names=tasks), Axis(metric), height=340)
-
-
-def _directed(metric: Any, score: dict[str, Any]) -> Cell:
-    """The metric, and that lower is better where it is."""
-    return f"{metric} (lower is better)" if metric and score.get("higher_is_better") is False else metric
-
-
-def _interval(score: dict[str, Any]) -> Interval:
-    return Interval(score.get("value"), score.get("low"), score.get("high"))

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from holdfast.report.figures import Axis, Series, level, level_name, points
-from holdfast.report.parts import Figure, Interval, Part
+from holdfast.report.parts import Figure, Part
 from holdfast.report.settings import Setting, Study, with_unit
-from holdfast.report.text import number
+from holdfast.tables.record import Interval
+from holdfast.tables.text import number
 
 
 def share_figure(study: Study) -> Figure:

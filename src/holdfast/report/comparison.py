@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from holdfast.report.figures import Axis, Series, level, points
-from holdfast.report.parts import Cell, Column, Facts, Figure, Interval, Note, Part, Table
+from holdfast.report.parts import Facts, Figure, Note, Part
 from holdfast.report.reading import Run
-from holdfast.report.text import number
+from holdfast.tables.record import Cell, Column, Interval, Table
+from holdfast.tables.text import number
 
 
 def compared(run: Run, limit: int) -> list[Part]:

@@ -7,9 +7,11 @@ from typing import Any
 
 from holdfast.report.figures import Axis, Look, Series, level, points
 from holdfast.report.heatmap import Matrix, heat_map
-from holdfast.report.parts import Cell, Choice, Column, Facts, Figure, Interval, Note, Part, Table
+from holdfast.report.parts import Choice, Facts, Figure, Note, Part
 from holdfast.report.reading import Run
-from holdfast.report.text import counted, number
+from holdfast.tables.crosstask import finite, means, share
+from holdfast.tables.record import Cell, Column, Table
+from holdfast.tables.text import counted, number
 
 _BASELINES = ("zero-shot", "in-task")
 _OTHERS = ("mixed", "vote")
@@ -23,9 +25,9 @@ def transferred(run: Run, limit: int) -> list[Part]:
     sources = list(run.summary.get("sources") or ())
     parts: list[Part] = [*_finding(run), _facts(run), *(_grid(targets, sources, what) for what in ("accuracy", "validity"))]
     options: list[tuple[str, list[Part]]] = [
-        (name, [_accuracy(name, target), *_labels(name, target), _conditions(name, target)]) for name, target in targets.items()
+        (name, [_accuracy(name, target), *_labels(name, target), *run.titled(f"Conditions: {name}")]) for name, target in targets.items()
     ]
-    return [*parts, Choice("Target", options), _choices(targets)]
+    return [*parts, Choice("Target", options), *run.titled("Choosing a source")]
 
 
 def analysed(run: Run, limit: int) -> list[Part]:
@@ -34,7 +36,7 @@ def analysed(run: Run, limit: int) -> list[Part]:
     if not targets:
         return [_facts(run), *unfinished(run)]
     known = {name: found for name, found in targets.items() if found}
-    options = [(name, _explained(name, found)) for name, found in known.items()]
+    options = [(name, _explained(run, name, found)) for name, found in known.items()]
     return [_facts(run), *_left_out([name for name in targets if name not in known]), *([Choice("Target", options)] if options else [])]
 
 
@@ -46,7 +48,7 @@ def _left_out(names: Sequence[str]) -> list[Part]:
     return [Note(f"{said} and {'is' if len(names) == 1 else 'are'} left out: {', '.join(names)}.")]
 
 
-def _explained(name: str, found: dict[str, Any]) -> list[Part]:
+def _explained(run: Run, name: str, found: dict[str, Any]) -> list[Part]:
     layers = {predictor: rows for predictor, rows in found.get("layers", {}).items() if rows}
     n = len(found["sources"])
     figures = (
@@ -58,24 +60,9 @@ def _explained(name: str, found: dict[str, Any]) -> list[Part]:
         ),
         ("Similarity by layer", "mean_similarity", "mean cosine", f"Mean similarity of the {n} sources with the target"),
     )
-    parts: list[Part] = [_by_layer(f"{title}: {name}", said, unit, key, layers) for title, key, unit, said in figures if layers]
-    rows: list[list[Cell]] = [
-        [predictor, int(r["layer"]), *(_finite(r[key]) for key in ("rho", "p", "q", "mean_similarity"))]
-        for predictor, by_layer in layers.items()
-        for r in by_layer
-    ]
-    rows += [[predictor, None, _finite(r["rho"]), _finite(r["p"]), None, None] for predictor, r in found.get("simple", {}).items()]
-    columns = [
-        Column("predictor"),
-        Column("layer"),
-        Column("rho", 2),
-        Column("p", 4),
-        Column("q over layers", 4),
-        Column("mean similarity"),
-    ]
-    accuracy: list[list[Cell]] = [[s, a] for s, a in zip(found["sources"], found["accuracy"], strict=True)]
-    sources = Table(f"Accuracy of the sources: {name}", [Column("source", kind="code"), Column("accuracy, %", 1)], accuracy)
-    return [*parts, Table(f"Predictors of accuracy: {name}", columns, rows), sources]
+    drawn: list[Part] = [_by_layer(f"{title}: {name}", said, unit, key, layers) for title, key, unit, said in figures if layers]
+    titles = (f"{what}: {name}" for what in ("Best layers", "Predictors of accuracy", "Accuracy of the sources"))
+    return [*drawn, *run.titled(*titles)]
 
 
 def _by_layer(title: str, said: str, unit: str, key: str, layers: dict[str, Any]) -> Figure:
@@ -83,8 +70,8 @@ def _by_layer(title: str, said: str, unit: str, key: str, layers: dict[str, Any]
         Series(
             predictor,
             [r["layer"] for r in rows],
-            [_finite(r[key]) for r in rows],
-            [f"p = {number(_finite(r['p']), 4)}, q = {number(_finite(r['q']), 4)}" for r in rows],
+            [finite(r[key]) for r in rows],
+            [f"p = {number(finite(r['p']), 4)}, q = {number(finite(r['q']), 4)}" for r in rows],
             "both",
             dash="dot" if predictor.endswith("raw") else "solid",
         )
@@ -114,14 +101,9 @@ def _facts(run: Run) -> Facts:
 
 
 def _finding(run: Run) -> list[Part]:
-    g = run.summary.get("grand")
-    if not g:
-        return []
-    text = (
-        f"Mean accuracy over targets: zero-shot {number(g['zero_shot'], 1)} %, cross-task {number(g['cross_task'], 1)} % "
-        f"({g['points']:+.1f} points), vote of the sources {number(g['vote'], 1)} %."
-    )
-    return [Note(text, "finding"), Note("Accuracy is never shown without validity: part of a gain may be that answers are labels at all.")]
+    said = means(run.summary)
+    more = "Accuracy is never shown without validity: part of a gain may be that answers are labels at all."
+    return [Note(said, "finding"), Note(more)] if said else []
 
 
 def unfinished(run: Run) -> list[Part]:
@@ -141,7 +123,7 @@ def _grid(targets: dict[str, Any], sources: Sequence[str], what: str) -> Figure:
     by = {name: {row["condition"]: row.get(what) or {} for row in target["conditions"]} for name, target in targets.items()}
     # A target is no source of its own: the order of the sources keeps what the first target lacks in its place, and the diagonal whole.
     conditions = _ordered([*(s for s in sources if any(s in rows for rows in by.values())), *(c for rows in by.values() for c in rows)])
-    values = [[_share(by[target].get(condition)) for target in by] for condition in conditions]
+    values = [[share(by[target].get(condition)) for target in by] for condition in conditions]
     notes = [[_ends(by[target].get(condition)) for target in by] for condition in conditions]
     items = [target["items"] for target in targets.values()]
     n = f"{min(items)}" if min(items) == max(items) else f"{min(items)} to {max(items)}"
@@ -171,9 +153,9 @@ def _accuracy(name: str, target: dict[str, Any]) -> Figure:
     series = []
     looks: tuple[tuple[str, Look, str, float], ...] = (("accuracy", "dots", "@accent", -0.09), ("validity", "rings", "@2", 0.09))
     for what, look, colour, shift in looks:
-        known = [(condition, share) for condition in names if (share := _share(rows[condition].get(what))) is not None]
+        known = [(condition, value) for condition in names if (value := share(rows[condition].get(what))) is not None]
         if known:
-            series.append(Series(what, [c for c, _ in known], [share for _, share in known], look=look, colour=colour, shift=shift))
+            series.append(Series(what, [c for c, _ in known], [value for _, value in known], look=look, colour=colour, shift=shift))
     caption = f"Accuracy (filled) beside validity (rings) on {name}, {target['items']} items, with 95 % Wilson intervals."
     axes = Axis("condition", names=names), Axis("percent", {"range": [0, 103]}, 1)
     return points(f"Accuracy and validity: {name}", caption, series, *axes, height=400)
@@ -195,45 +177,5 @@ def _labels(name: str, target: dict[str, Any]) -> list[Part]:
     return [heat_map(f"Label distribution: {name}", caption, matrix)]
 
 
-def _conditions(name: str, target: dict[str, Any]) -> Table:
-    rows: list[list[Cell]] = []
-    for row in target["conditions"]:
-        test = row.get("against_zero_shot")
-        change = Interval(test["difference"], test.get("low"), test.get("high")) if test else None
-        shares = [_share(row.get("accuracy")), _share(row.get("validity"))]
-        batch = _share(row.get("accuracy_batch_calibrated"))
-        distinct = row["labels"].get("distinct answers") if target.get("free_answers") else None
-        rows.append([row["condition"], *shares, change, test.get("p") if test else None, row.get("mass"), batch, distinct])
-    columns = [
-        Column("condition", kind="code"),
-        Column("accuracy, %", 1),
-        Column("validity, %", 1),
-        Column("points over zero-shot", 1),
-        Column("p, one-tailed", 4),
-        Column("label mass", 2),
-        Column("batch-calibrated, %", 1),
-        Column("distinct answers"),
-    ]
-    return Table(f"Conditions: {name}", columns, rows, f"{target['items']} items; in brackets: 95 % intervals.")
-
-
-def _choices(targets: dict[str, Any]) -> Table:
-    rows: list[list[Cell]] = [
-        [name, way, choice["source"], _share(choice.get("accuracy")), "yes: no result" if choice["uses_test_labels"] else "no"]
-        for name, target in targets.items()
-        for way, choice in target["choice"].items()
-    ]
-    columns = [Column("target"), Column("chosen by"), Column("source"), Column("accuracy, % [95 %]", 1), Column("looks at test labels")]
-    return Table("Choosing a source", columns, rows)
-
-
-def _share(found: dict[str, Any] | None) -> Interval | None:
-    return Interval(found["value"], found["low"], found["high"]) if found else None
-
-
 def _ends(found: dict[str, Any] | None) -> str:
     return f"95 %: {number(found['low'], 1)} to {number(found['high'], 1)}, n = {found['count']}" if found else ""
-
-
-def _finite(value: float | None) -> float | None:
-    return None if value is None or value != value else float(value)

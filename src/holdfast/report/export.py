@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import math
 import urllib.parse
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,18 +10,20 @@ from typing import Any
 from holdfast.errors import HoldfastError
 from holdfast.report.files import numbered_path
 from holdfast.report.palette import THEMES, paint
-from holdfast.report.parts import Cell, Choice, Column, Facts, Figure, Interval, Note, Part, Passage, Section, Table, without_empty
-from holdfast.report.text import clipped, label, number, slug, visible
+from holdfast.report.parts import Choice, Facts, Figure, Note, Part, Passage, Section
+from holdfast.tables.record import Table
+from holdfast.tables.render import as_csv, as_markdown, markdown_cell, plain
+from holdfast.tables.text import label, slug, visible
 
 _SIZE = {"format": "png", "width": 820, "scale": 2}
 
 
 def markdown(title: str, sections: Sequence[Section], pictures: dict[int, str]) -> str:
     """Notes, facts and tables as Markdown; figures as links to their ``pictures`` (by ``id`` of the figure), or their captions alone."""
-    lines = [f"# {_plain(title)}", ""]
+    lines = [f"# {plain(title)}", ""]
     for section in sections:
-        lines += [f"## {_plain(section.kind)}: {_plain(section.title)}", "", f"Run directory: {_plain(section.where)}", ""]
-        lines += [line for problem in section.problems for line in (f"> **Note.** {_plain(problem)}", "")]
+        lines += [f"## {plain(section.kind)}: {plain(section.title)}", "", f"Run directory: {plain(section.where)}", ""]
+        lines += [line for problem in section.problems for line in (f"> **Note.** {plain(problem)}", "")]
         for part in section.parts:
             lines += _markdown(part, pictures)
     return "\n".join(lines).rstrip() + "\n"
@@ -39,7 +38,7 @@ def names(sections: Sequence[Section], formats: Sequence[str]) -> list[str]:
 def tables(sections: Sequence[Section]) -> Iterator[tuple[str, str]]:
     """Name and CSV of every table, and of the values of every figure, in the order of the page."""
     for name, part in _named(sections):
-        yield f"{name}.csv", _csv(part.values if isinstance(part, Figure) else part)
+        yield f"{name}.csv", as_csv(part.values if isinstance(part, Figure) else part)
 
 
 def figures_and_tables(parts: Sequence[Part]) -> Iterator[Figure | Table]:
@@ -111,84 +110,32 @@ def _markdown(part: Part, pictures: dict[int, str]) -> list[str]:
     match part:
         case Note():
             lead = {"plain": "", "finding": "**Finding.** ", "warning": "**Warning.** "}[part.tone]
-            return [lead + _plain(part.text), ""]
+            return [lead + plain(part.text), ""]
         case Facts():
-            return [*(f"- {_plain(name)}: {_cell(value, Column(name, None))}" for name, value in part.pairs), ""]
+            return [*(f"- {plain(name)}: {markdown_cell(value, None)}" for name, value in part.pairs), ""]
         case Table():
-            return [f"### {_plain(part.title)}", "", *([_plain(part.caption), ""] if part.caption else []), *_rows(part), ""]
+            return [
+                f"### {plain(part.title)}",
+                "",
+                *([plain(part.caption), ""] if part.caption else []),
+                *as_markdown(part),
+                "",
+            ]
         case Figure():
-            link = [f"![{_plain(part.title)}]({urllib.parse.quote(pictures[id(part)])})", ""] if id(part) in pictures else []
-            return [f"### {_plain(part.title)}", "", *link, _plain(part.caption), ""]
+            link = [f"![{plain(part.title)}]({urllib.parse.quote(pictures[id(part)])})", ""] if id(part) in pictures else []
+            return [f"### {plain(part.title)}", "", *link, plain(part.caption), ""]
         case Passage():
             lines = [
                 "    " + f"{visible(name)}: " + "".join(visible(_marked(p.text, p.role)) for p in pieces) for name, pieces in part.lines
             ]
-            return [f"### {_plain(part.title)}", "", _plain(part.caption), "", *lines, ""]
+            return [f"### {plain(part.title)}", "", plain(part.caption), "", *lines, ""]
         case Choice():
             return [
                 line
                 for name, inner in part.options
-                for line in (f"**{_plain(name)}**", "", *(x for p in inner for x in _markdown(p, pictures)))
+                for line in (f"**{plain(name)}**", "", *(x for p in inner for x in _markdown(p, pictures)))
             ]
 
 
 def _marked(text: str, role: str) -> str:
     return f"[-{text}-]" if role == "removed" else f"{{+{text}+}}" if role == "added" else text
-
-
-def _rows(table: Table) -> list[str]:
-    table = without_empty(table)
-    align = ["---:" if _numbers(table, i) else "---" for i in range(len(table.columns))]
-    rows = [[_cell(cell, column) for cell, column in zip(row, table.columns, strict=True)] for row in table.rows]
-    return [_line([_plain(c.title) for c in table.columns]), _line(align), *map(_line, rows)]
-
-
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-def _numbers(table: Table, place: int) -> bool:
-    return all(not isinstance(row[place], str) for row in table.rows)
-
-
-def _cell(cell: Cell, column: Column) -> str:
-    if isinstance(cell, Interval):
-        low, high = (_plain(number(end, column.digits)) for end in (cell.low, cell.high))
-        ends = f" [{low}, {high}]" if cell.low is not None else ""
-        return _plain(number(cell.value, column.digits)) + ends
-    return _plain(cell if isinstance(cell, str) else number(cell, column.digits))
-
-
-def _plain(text: str) -> str:
-    """Text that Markdown shows as it is: its own marks and those of HTML are escaped, line breaks are made visible."""
-    made = visible(clipped(text)).replace("\\", "\\\\").replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    for mark in "|`*_[]#!":
-        made = made.replace(mark, "\\" + mark)
-    return made
-
-
-def _csv(table: Table) -> str:
-    """Full precision; an interval is three columns. Text that a spreadsheet would take for a formula gets an apostrophe."""
-    table = without_empty(table)
-    spread = [any(isinstance(row[i], Interval) for row in table.rows) for i in range(len(table.columns))]
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    heads = [[c.title, f"{c.title} low", f"{c.title} high"] if wide else [c.title] for c, wide in zip(table.columns, spread)]
-    writer.writerow([_safe(head) for group in heads for head in group])
-    for row in table.rows:
-        cells = [_values(cell) if wide else [cell] for cell, wide in zip(row, spread)]
-        writer.writerow([_safe(cell) for group in cells for cell in group])
-    return out.getvalue()
-
-
-def _values(cell: Cell) -> list[Cell]:
-    return [cell.value, cell.low, cell.high] if isinstance(cell, Interval) else [cell, None, None]
-
-
-def _safe(cell: Cell) -> str | float | int | None:
-    if isinstance(cell, float) and not math.isfinite(cell):
-        return None
-    if not isinstance(cell, str):
-        return cell if not isinstance(cell, Interval) else cell.value
-    made = visible(cell)
-    return f"'{made}" if made.startswith(("=", "+", "-", "@")) else made

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from holdfast.report.palette import SERIES
-from holdfast.report.parts import Cell, Column, Figure, Interval, Table
-from holdfast.report.text import label, number
+from holdfast.report.parts import Figure
+from holdfast.tables.record import Cell, Column, Interval, Table
+from holdfast.tables.text import label, number
 
 Value = float | int | None
 Look = Literal["line", "dots", "both", "rings"]

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from holdfast.report.figures import Value, colour_bar, estimate, name_ticks
-from holdfast.report.parts import Cell, Column, Figure, Interval, Table
-from holdfast.report.text import label
+from holdfast.report.parts import Figure
+from holdfast.tables.record import Cell, Column, Interval, Table
+from holdfast.tables.text import label
 
 _MOST_WRITTEN = (30, 16)
 """Rows and columns up to which there is room to write values into the cells."""

@@ -1,125 +1,108 @@
 """Sections -> one HTML file that needs nothing else: style, script, plotly.js and data are inside it, and it may load nothing.
 
-The Content-Security-Policy names the two scripts by their hashes, so that nothing that a run holds could ever act as one. Figures travel
-as JSON in a data block; every other piece of text goes through ``text.escape``.
+``page.html`` and ``parts.html`` are the templates. The Content-Security-Policy names the two scripts by their hashes, so that nothing
+that a run holds could ever act as one. Figures travel as JSON in a data block; every other piece of text goes through ``text.escape``.
 """
 
 from __future__ import annotations
 
 import base64
+import dataclasses
+import functools
 import hashlib
-import importlib.resources
 import json
 import math
-import string
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import holdfast
-from holdfast.report.elements import facts, note, passage, table
 from holdfast.report.palette import THEMES
-from holdfast.report.parts import Choice, Facts, Figure, Note, Part, Passage, Section, Table
-from holdfast.report.text import escape, slug
+from holdfast.report.parts import Section
+from holdfast.tables.record import Cell, Column, Interval, numeric, without_empty
+from holdfast.tables.render import cell_text
+from holdfast.tables.text import escape, slug
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 GENERATOR = "Holdfast report"
 _VALUES_SHOWN = 300
 """Rows of the table behind a figure; more are in the CSV."""
+_LONG = 30
+"""Letters from which a cell gets room."""
 
 
 def page(title: str, sections: Sequence[Section]) -> str:
     """The whole file."""
+    from markupsafe import Markup
     from plotly.offline import get_plotlyjs
 
-    body = _Body()
-    main = "".join(body.section(section, place) for place, section in enumerate(sections, start=1))
-    contents = "".join(
-        f'<li><a href="#run-{place}"><span>{escape(section.kind)}</span><bdi>{escape(section.title)}</bdi></a></li>'
-        for place, section in enumerate(sections, start=1)
-    )
-    plotly, script = get_plotlyjs().replace("\r", ""), _file("page.js")
-    return string.Template(_file("page.html")).substitute(
-        policy=_policy(plotly, script),
-        generator=f"{GENERATOR} {holdfast.__version__}",
-        title=escape(title),
-        style=_file("page.css"),
-        contents=contents,
-        main=main,
-        data=_data_block({"figures": body.figures, "themes": THEMES}),
-        plotly=plotly,
-        script=script,
+    environment = _environment()
+    style, script = (environment.loader.get_source(environment, name)[0] for name in ("page.css", "page.js"))  # type: ignore[union-attr]
+    plotly = get_plotlyjs().replace("\r", "")
+    values = {"title": title, "sections": sections, "generator": f"{GENERATOR} {holdfast.__version__}", "most_values": _VALUES_SHOWN}
+    trusted = {"policy": _policy(plotly, script), "style": style, "plotly": plotly, "script": script}
+    return environment.get_template("page.html").render(
+        values | {name: Markup(text) for name, text in trusted.items()},
+        figures=[],  # the templates put figures here on their way
+        anchor=_Anchors().new,
+        data=lambda figures: Markup(_data_block({"figures": figures, "themes": THEMES})),
     )
 
 
-class _Body:
-    """Writes parts and collects their figures on the way."""
+@functools.cache
+def _environment() -> Environment:
+    """Where the templates live: any text that they print goes through ``escape``, and a name that does not exist is an error."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
+
+    def printed(value: Any) -> Any:
+        return Markup(escape(value)) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+    environment = Environment(
+        loader=PackageLoader("holdfast.report", ""), autoescape=True, undefined=StrictUndefined, finalize=printed,
+        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
+    )  # fmt: skip
+    environment.filters |= {
+        "kind": lambda part: type(part).__name__,
+        "slug": slug,
+        "shown": cell_text,
+        "classes": _classes,
+        "sort_key": _sort_key,
+        "numeric": numeric,
+        "without_empty": without_empty,
+        "head": lambda table, most: dataclasses.replace(table, title="", caption="", rows=table.rows[:most]),
+        "with_breaks": lambda text: Markup(escape(text, lines=True)),
+    }
+    return environment
+
+
+class _Anchors:
+    """Names of places on a page, each given once."""
 
     def __init__(self) -> None:
-        self.figures: list[dict[str, Any]] = []
-        self.anchors: set[str] = set()
+        self.taken: set[str] = set()
 
-    def section(self, section: Section, place: int) -> str:
-        problems = "".join(f'<p class="note warning" role="note"><b>Note.</b> {escape(problem)}</p>\n' for problem in section.problems)
-        return (
-            f'<section id="run-{place}" aria-labelledby="run-{place}-title">\n<header><p class="kind">{escape(section.kind)}</p>'
-            f'<h2 id="run-{place}-title"><bdi>{escape(section.title)}</bdi></h2>'
-            f'<p class="where"><bdi>{escape(section.where)}</bdi></p></header>\n'
-            f"{problems}{self.parts(section.parts, place)}</section>\n"
-        )
+    def new(self, wanted: str) -> str:
+        """The name, or the name with the first number that makes it a new one."""
+        name, again = wanted, 2
+        while name in self.taken:
+            name, again = f"{wanted}-{again}", again + 1
+        self.taken.add(name)
+        return name
 
-    def parts(self, parts: Sequence[Part], place: int) -> str:
-        return "".join(self.part(part, place) for part in parts)
 
-    def part(self, part: Part, place: int) -> str:
-        match part:
-            case Note():
-                return note(part)
-            case Facts():
-                return facts(part)
-            case Table():
-                return f'<div class="part">{self._heading(part.title, place)}{table(part)}</div>\n'
-            case Figure():
-                return self._figure(part, place)
-            case Passage():
-                return f'<div class="part">{self._heading(part.title, place)}{passage(part)}</div>\n'
-            case Choice():
-                return self._choice(part, place)
+def _classes(place: tuple[Cell, Column, bool]) -> str | None:
+    cell, column, is_numeric = place
+    if is_numeric:
+        return "n"
+    return ("c" * (column.kind == "code") + " long" * (len(str(cell)) > _LONG)).strip() or None
 
-    def _figure(self, figure: Figure, place: int) -> str:
-        self.figures.append({"data": figure.data, "layout": figure.layout})
-        values = figure.values
-        cut = len(values.rows) - _VALUES_SHOWN
-        rest = f"<p>{cut:,} more rows are in the CSV (--format csv).</p>" if cut > 0 else ""
-        return (
-            f'<figure class="part">{self._heading(figure.title, place)}<div class="plot" data-figure="{len(self.figures) - 1}" '
-            f'style="height:{figure.height}px" role="group" aria-label="{escape(figure.title)}. {escape(figure.caption)}">'
-            "<noscript>The values of this figure are in the table below.</noscript></div>\n"
-            f'<figcaption>{escape(figure.caption)}</figcaption>\n<details class="values"><summary>Values</summary>'
-            f"{table(Table('', values.columns, values.rows[:_VALUES_SHOWN]))}{rest}</details></figure>\n"
-        )
 
-    def _choice(self, choice: Choice, place: int) -> str:
-        key = self._anchor(f"choose-{place}-{slug(choice.title)}")
-        names = [escape(name) for name, _ in choice.options]
-        options = "".join(f'<option value="{i}">{name}</option>' for i, name in enumerate(names))
-        panels = "".join(
-            f'<div class="panel" data-panel="{i}"><p class="panel-name">{escape(choice.title)}, {i + 1} of {len(names)}: '
-            f"<bdi>{names[i]}</bdi></p>\n{self.parts(parts, place)}</div>\n"
-            for i, (_, parts) in enumerate(choice.options)
-        )
-        return (
-            f'<div class="choice"><p class="chooser" hidden><label for="{key}">{escape(choice.title)}</label> '
-            f'<select id="{key}">{options}</select></p>\n{panels}</div>\n'
-        )
-
-    def _heading(self, title: str, place: int) -> str:
-        return f'<h3 id="{self._anchor(f"part-{place}-{slug(title)}")}">{escape(title)}</h3>\n'
-
-    def _anchor(self, wanted: str) -> str:
-        made, again = wanted, 2
-        while made in self.anchors:
-            made, again = f"{wanted}-{again}", again + 1
-        self.anchors.add(made)
-        return made
+def _sort_key(cell: Cell) -> str | None:
+    """What the page's script sorts by, where the text of a number is rounded."""
+    value = cell.value if isinstance(cell, Interval) else cell
+    return repr(value) if isinstance(value, float) and math.isfinite(value) else None
 
 
 def _data_block(value: Any) -> str:
@@ -141,7 +124,3 @@ def _policy(*scripts: str) -> str:
     """Only these scripts run; only styles and pictures that are inside the file are used; nothing is fetched or sent."""
     hashes = " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'" for script in scripts)
     return f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'; form-action 'none'"
-
-
-def _file(name: str) -> str:
-    return importlib.resources.files("holdfast.report").joinpath(name).read_text(encoding="utf-8")

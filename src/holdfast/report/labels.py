@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from holdfast.report.crosstask import unfinished
 from holdfast.report.figures import Axis, Series, bars
-from holdfast.report.parts import Cell, Column, Facts, Interval, Note, Part, Table
+from holdfast.report.parts import Facts, Note, Part
 from holdfast.report.reading import Run, read_rows
+from holdfast.tables.record import Cell, Column, Table
 
 _MOST_INPUTS = 500
 
@@ -29,18 +30,7 @@ def labelled(run: Run, limit: int) -> list[Part]:
     caption = f"How often each label was given, over {found['labelled']} labelled inputs (counts, no intervals)."
     series = [Series("inputs", [], list(labels.values()), colour="@accent")]
     figure = bars("Label distribution", caption, list(labels), series, Axis("inputs", digits=0))
-    return [Note(count, "finding"), Facts([pair for pair in facts if pair[1] is not None]), figure, _methods(run), *_inputs(run)]
-
-
-def _methods(run: Run) -> Table:
-    rows: list[list[Cell]] = []
-    for method, count in run.summary["by_method"].items():
-        known = run.summary["agreement_with_given_answers"].get(method)
-        agreement = Interval(known["value"], known["low"], known["high"]) if known else None
-        rows.append([method, count, agreement, known["count"] if known else None])
-    columns = [Column("method"), Column("labels given"), Column("agree with known answers, %", 1), Column("known answers")]
-    caption = "Known answers were not used to label; they only say how good the labels are. In brackets: 95 % intervals."
-    return Table("Where labels come from", columns, rows, caption)
+    return [Note(count, "finding"), Facts([pair for pair in facts if pair[1] is not None]), figure, *run.tables.values(), *_inputs(run)]
 
 
 def _inputs(run: Run) -> list[Part]:

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from holdfast.report.figures import Axis, Series, points
-from holdfast.report.parts import Cell, Column, Interval, Note, Part, Section, Table
+from holdfast.report.parts import Note, Part, Section
 from holdfast.report.reading import Run
-from holdfast.report.sensitivity import psi, ranked_sets, views_of
+from holdfast.report.sensitivity import psi, ranked_sets
+from holdfast.tables.record import Cell, Column, Interval, Table
+from holdfast.tables.sensitivity import views_of
 
 
 def overlaid(runs: Sequence[Run], titles: Sequence[str]) -> list[Section]:
@@ -59,7 +61,7 @@ def _note(runs: Sequence[Run]) -> Note:
 
 
 def _estimates(group: Sequence[_Measured]) -> list[Part]:
-    views = next((found for one in group if (found := views_of(one.run))), [])
+    views = next((found for one in group if (found := views_of(one.run.summary))), [])
     series = []
     for place, one in enumerate(group, start=1):
         posix = one.run.summary.get("posix", {})

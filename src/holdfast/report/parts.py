@@ -5,33 +5,11 @@ Page -> Section per run -> Part: Note | Facts | Table | Figure | Passage | Choic
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-
-@dataclass(frozen=True)
-class Interval:
-    """An estimate with the ends of its interval."""
-
-    value: float | None
-    low: float | None = None
-    high: float | None = None
-
-
-Cell = str | int | float | bool | Interval | None
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column of a table: ``digits`` after the point (None: three significant ones); ``kind`` code, for model text and names, is set in a
-    fixed-width font."""
-
-    title: str
-    digits: int | None = 3
-    kind: Literal["plain", "code"] = "plain"
-    hint: str = ""
+from holdfast.tables.record import Cell, Table
 
 
 @dataclass(frozen=True)
@@ -47,30 +25,6 @@ class Facts:
     """Names and values, side by side."""
 
     pairs: Sequence[tuple[str, Cell]]
-
-
-@dataclass(frozen=True)
-class Table:
-    """Rows of cells under columns; sortable, and with ``filterable`` a box that hides rows."""
-
-    title: str
-    columns: Sequence[Column]
-    rows: Sequence[Sequence[Cell]]
-    caption: str = ""
-    filterable: bool = False
-
-
-def without_empty(table: Table) -> Table:
-    """The table without columns that have no value in any row."""
-    kept = [place for place in range(len(table.columns)) if place == 0 or any(_has_value(row[place]) for row in table.rows)]
-    if len(kept) == len(table.columns):
-        return table
-    rows = [[row[place] for place in kept] for row in table.rows]
-    return dataclasses.replace(table, columns=[table.columns[place] for place in kept], rows=rows)
-
-
-def _has_value(cell: Cell) -> bool:
-    return cell.value is not None if isinstance(cell, Interval) else cell not in (None, "")
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,10 @@ from holdfast.errors import HoldfastError
 from holdfast.report import export, files, html
 from holdfast.report.pages import sections as make_sections
 from holdfast.report.pages import titles
-from holdfast.report.parts import Figure, Section, Table
+from holdfast.report.parts import Figure, Section
 from holdfast.report.reading import read_run
 from holdfast.runs import write_text
+from holdfast.tables.record import Table
 
 FORMATS = ("html", "md", "png", "csv")
 _SETS_SHOWN = 12

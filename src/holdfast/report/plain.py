@@ -5,20 +5,25 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from holdfast.report.parts import Cell, Column, Interval, Note, Part, Table
+from holdfast.report.parts import Note, Part
 from holdfast.report.reading import Run
+from holdfast.tables.record import Cell, Column, Interval, Table
 
 _MOST_ROWS = 400
 
 
 def anything(run: Run, limit: int) -> list[Part]:
     """The summary as names and values; without one, the config."""
-    what, found = ("Summary", run.summary) if run.summary else ("Configuration", run.config | run.resolved)
+    what, found = ("Summary", _without_tables(run.summary)) if run.summary else ("Configuration", run.config | run.resolved)
     rows: list[list[Cell]] = [[name, value] for name, value in _flat(found)]
     if not rows:
         return [Note("This directory holds neither a summary nor a configuration.")]
     caption = f"The first {_MOST_ROWS} of {len(rows):,} entries." if len(rows) > _MOST_ROWS else ""
     return [Table(what, [Column("name", kind="code"), Column("value", 4)], rows[:_MOST_ROWS], caption, filterable=len(rows) > 25)]
+
+
+def _without_tables(summary: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in summary.items() if key != "tables"}  # they repeat the rest of it
 
 
 def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Cell]]:

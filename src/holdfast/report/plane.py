@@ -12,9 +12,10 @@ from typing import Any
 
 from holdfast.report.figures import estimate
 from holdfast.report.heatmap import Matrix, frame, heat_map
-from holdfast.report.parts import Figure, Interval
+from holdfast.report.parts import Figure
 from holdfast.report.settings import Setting, Study, with_unit
-from holdfast.report.text import label, number
+from holdfast.tables.record import Interval
+from holdfast.tables.text import label, number
 
 Places = Mapping[tuple[float, float], tuple[int, int]]
 """Cell (prompt weight, response weight) -> its column and row."""

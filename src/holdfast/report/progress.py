@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from holdfast.report.figures import Axis, Series, bars, points
-from holdfast.report.parts import Cell, Facts, Figure, Part
+from holdfast.report.parts import Facts, Figure, Part
 from holdfast.report.reading import Run, read_rows
 from holdfast.report.settings import Setting, Study
-from holdfast.report.text import duration
 from holdfast.report.tune import step_axis, thinned
+from holdfast.tables.record import Cell
+from holdfast.tables.text import duration
 
 _MOST_SETTINGS = 40
 _MOST_POINTS = 60

@@ -6,12 +6,15 @@ An unfinished run has no summary and a crash may have cut its last row: what is 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from holdfast import runs
 from holdfast.errors import HoldfastError, redacted_values
 from holdfast.runs import read_json
+from holdfast.tables import tables_of
+from holdfast.tables.record import Table
 
 # Files that commands without a run directory leave behind, and the command that made them.
 _LONE = {"comparison.json": "sensitivity compare", "check.json": "sensitivity check"}
@@ -32,6 +35,15 @@ class Run:
     def of_kind(self, kind: str) -> list[dict[str, Any]]:
         """The rows of one kind, in the order in which they were written."""
         return [row for row in self.rows if row.get("kind") == kind]
+
+    @cached_property
+    def tables(self) -> dict[str, Table]:
+        """The tables of its summary by title, in their order."""
+        return {table.title: table for table in tables_of(self.command, self.summary)}
+
+    def titled(self, *titles: str) -> list[Table]:
+        """Those tables of its summary that there are."""
+        return [self.tables[title] for title in titles if title in self.tables]
 
     @property
     def name(self) -> str:

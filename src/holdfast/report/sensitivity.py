@@ -8,23 +8,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from holdfast.report.figures import Axis, Series, points
-from holdfast.report.parts import Cell, Choice, Column, Facts, Figure, Interval, Note, Part, Table
+from holdfast.report.parts import Choice, Facts, Figure, Note, Part
 from holdfast.report.reading import Run
 from holdfast.report.sets import chosen_set, prompts_of
-from holdfast.report.text import counted, number, shorten
-
-ALL = "all"
-
-INDICES = {
-    "psi": "how far log-probs move, nats per token",
-    "psi_signed": "the same with its sign",
-    "unique_responses": "distinct responses per set",
-    "response_entropy": "entropy of the responses, nats",
-    "logp_spread": "spread of log-probs of one response",
-    "variation_ratio": "share of responses that are not the most frequent",
-    "consistency_rate": "share of equal pairs of answers",
-    "answered": "share of responses that could be read as an answer",
-}
+from holdfast.tables.record import Cell, Column, Interval, Table
+from holdfast.tables.sensitivity import ALL, views_of
+from holdfast.tables.text import counted, number, shorten
 
 
 def measured(run: Run, limit: int) -> list[Part]:
@@ -32,7 +21,7 @@ def measured(run: Run, limit: int) -> list[Part]:
     ranked = ranked_sets(run)
     parts: list[Part] = [*_finding(run), *_missing(run), _facts(run), *_by_kind(run)]
     if not ranked:
-        return [*parts, Note("There are no sets in the rows."), *_indices(run)]
+        return [*parts, Note("There are no sets in the rows."), *run.tables.values()]
     parts += [_ranking(ranked), _ranked_table(ranked)]
     shown = ranked[:limit] if limit else []
     prompts = prompts_of(run)
@@ -43,7 +32,7 @@ def measured(run: Run, limit: int) -> list[Part]:
         rest = len(ranked) - len(options)
         more = f" The other {rest:,} are in the table above; --limit shows more." if rest else ""
         parts += [Note(f"In full, by how far they move: {counted(len(options), 'set')}.{more}"), Choice("Set", options)]
-    return [*parts, *_indices(run)]
+    return [*parts, *run.tables.values()]
 
 
 def psi(row: dict[str, Any]) -> float:
@@ -60,18 +49,10 @@ def ranked_sets(run: Run) -> list[dict[str, Any]]:
     )
 
 
-def views_of(run: Run) -> list[str]:
-    """Views with an estimate; ``all`` is left out where it is the same as the only kind."""
-    views = list(run.summary.get("posix", {}))
-    kinds = [view for view in views if view != ALL]
-    same = len(kinds) == 1 and ALL in views and run.summary["posix"][ALL] == run.summary["posix"][kinds[0]]
-    return kinds if same else views
-
-
 def _finding(run: Run) -> list[Part]:
     """POSIX of the most and the least harmful kind, in words."""
     posix = run.summary.get("posix", {})
-    views = views_of(run)
+    views = views_of(run.summary)
     if not views:
         return []
     said = [
@@ -110,7 +91,7 @@ def _facts(run: Run) -> Facts:
 
 
 def _by_kind(run: Run) -> list[Part]:
-    posix, views = run.summary.get("posix", {}), views_of(run)
+    posix, views = run.summary.get("posix", {}), views_of(run.summary)
     if len(views) < 2:
         return []
     estimates = [Interval(posix[v]["mean"], posix[v]["low"], posix[v]["high"]) for v in views]
@@ -165,30 +146,3 @@ def _ranked_table(ranked: Sequence[dict[str, Any]]) -> Table:
 
 def _most_frequent(responses: Sequence[str]) -> str | None:
     return shorten(max(dict.fromkeys(responses), key=responses.count), 80) if responses else None
-
-
-def _indices(run: Run) -> list[Part]:
-    found = run.summary.get("indices", {})
-    views = [view for view in views_of(run) if view in found]
-    names = [name for name in INDICES if any(name in found[view] for view in views)]
-    if not names:
-        return []
-    rows: list[list[Cell]] = [[name, *(_estimate(found[v].get(name)) for v in views), INDICES[name]] for name in names]
-    columns = [Column("index", kind="code"), *(Column(v) for v in views), Column("what it is")]
-    table = Table("All indices", columns, rows, f"Means with 95 % bootstrap intervals over {run.summary.get('sets')} sets.")
-    return [table, *_targets(run, views)]
-
-
-def _estimate(found: dict[str, Any] | None) -> Interval:
-    return Interval(found["mean"], found.get("low"), found.get("high")) if found else Interval(None)
-
-
-def _targets(run: Run, views: Sequence[str]) -> list[Part]:
-    found = run.summary.get("targets", {})
-    keys = ("avg_p", "max_p", "spread", "sat", "cps", "prompt_sensi_score")
-    if not any(found.get(v) for v in views):
-        return []
-    rows: list[list[Cell]] = [[v, found[v].get("items"), *(found[v].get(k) for k in keys)] for v in views if found.get(v)]
-    titles = ("mean accuracy", "best variant", "best minus worst", "saturation", "combined (CPS)", "PromptSensiScore")
-    columns = [Column("variants"), Column("items"), *(Column(t) for t in titles)]
-    return [Table("Accuracy over wordings", columns, rows, "Shares of right answers; the same items in every wording.")]

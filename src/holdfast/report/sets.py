@@ -12,9 +12,10 @@ from zipfile import BadZipFile
 import numpy as np
 
 from holdfast.report.heatmap import Matrix, difference_map
-from holdfast.report.parts import Cell, Column, Figure, Note, Part, Passage, Piece, Table
+from holdfast.report.parts import Figure, Note, Part, Passage, Piece
 from holdfast.report.reading import Run, read_rows
-from holdfast.report.text import number
+from holdfast.tables.record import Cell, Column, Table
+from holdfast.tables.text import number
 
 _MOST_VARIANTS = 40
 _MOST_WORDS = 1000

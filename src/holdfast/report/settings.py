@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from holdfast.report.parts import Interval
 from holdfast.report.reading import Run
-from holdfast.report.text import counted, number
+from holdfast.tables.record import Interval
+from holdfast.tables.text import counted, number
 
 Trial = dict[str, Any]
 
@@ -75,6 +75,13 @@ class Setting:
         return f"{self.name}, {self.seeds}, prompt share {number(self.x)}"
 
     @property
+    def entry(self) -> dict[str, Any]:
+        """The setting as a selection holds it."""
+        about = {"setting_name": self.name, "prompt_share": self.share, "ratio": self.ratio, "seeds": len(self.trials)}
+        ends = {split: {"mean": at.value, "low": at.low, "high": at.high} for split, at in (("dev", self.dev), ("test", self.test))}
+        return about | ends | {"members": self.members, "difference": self.difference, "conventional": self.conventional}
+
+    @property
     def others(self) -> str:
         """What is varied beside the weights, as text; settings with equal text share a weight plane."""
         rest = {k: v for k, v in self.values.items() if k not in ("prompt_weight", "response_weight", "prompt_share", "ratio")}
@@ -121,6 +128,9 @@ def open_studies(run: Run) -> list[tuple[str, Study]]:
     made = []
     for name in names:
         summary = run.summary | {"finding": None, "selection": {}, "trials": {}} | chosen.get(name, {}) if run.summary else {}
+        if "tables" in summary:
+            mine = [table for table in summary["tables"] if table["title"] == f"Settings: {name}"]
+            summary = summary | {"tables": [table | {"title": "Settings"} for table in mine]}
         rows = [row for row in run.rows if str(row.get("group")) == name]
         resolved = run.resolved | {"trials": [trial for trial in planned if str(trial.get("group")) == name]}
         made.append((name, open_study(dataclasses.replace(run, rows=rows, summary=summary, resolved=resolved))))

@@ -6,12 +6,14 @@ import dataclasses
 from collections.abc import Sequence
 
 from holdfast.report.choice_figures import differences, share_figure, trade_off
-from holdfast.report.parts import Cell, Choice, Column, Facts, Figure, Interval, Note, Part, Table
+from holdfast.report.parts import Choice, Facts, Figure, Note, Part
 from holdfast.report.plane import planes
 from holdfast.report.progress import cost, cost_of_trials, learning
 from holdfast.report.reading import Run
 from holdfast.report.settings import Study, metrics_of, name_of, open_studies
-from holdfast.report.text import number
+from holdfast.tables.record import Cell, Column, Table
+from holdfast.tables.study import settings
+from holdfast.tables.text import number
 
 
 def studied(run: Run, limit: int) -> list[Part]:
@@ -112,28 +114,9 @@ def _planes(study: Study) -> list[Part]:
 
 
 def _settings(study: Study) -> Table:
-    chosen, best = study.named("chosen"), study.named("best_on_dev")
-    rows: list[list[Cell]] = []
-    for s in sorted(study.settings, key=lambda s: s.x or 0.0):
-        marks = [word for setting, word in ((chosen, "chosen"), (best, "best on dev")) if setting is s] + ["conventional"] * s.conventional
-        d = s.difference or {}
-        change = Interval(d.get("mean"), d.get("low"), d.get("high")) if d else None
-        members = ", ".join(f"({p:g}, {r:g})" for p, r in s.members)
-        rows.append([s.name, ", ".join(marks), s.share, s.ratio, len(s.trials), s.dev, s.test, change, d.get("p"), members])
-    columns = [
-        Column("setting", kind="code"),
-        Column("mark"),
-        Column("prompt share"),
-        Column("ratio"),
-        Column("seeds"),
-        Column(f"dev {study.metric}"),
-        Column(f"test {study.metric}"),
-        Column("to conventional"),
-        Column("p", 4),
-        Column("cells of the grid", kind="code"),
-    ]
-    caption = "The choice looks at dev only; test figures are for reading, not for choosing. In brackets: 95 % intervals."
-    return Table("Settings", columns, rows, caption, filterable=len(rows) > 12)
+    """The table of the summary; while there is none, the same of the trials that have ended."""
+    stored = study.run.titled("Settings") if "tables" in study.run.summary else []
+    return stored[0] if stored else settings(study.selection | {"settings": [s.entry for s in study.settings]}, study.metric)
 
 
 def _trials(run: Run) -> list[Part]:

@@ -7,9 +7,10 @@ from typing import Any
 
 from holdfast.records import Role
 from holdfast.report.figures import Axis, Series, bars, points
-from holdfast.report.parts import Cell, Column, Facts, Figure, Interval, Note, Part, Passage, Piece, Table
+from holdfast.report.parts import Facts, Figure, Note, Part, Passage, Piece
 from holdfast.report.reading import Run
-from holdfast.report.text import number
+from holdfast.tables.record import Cell
+from holdfast.tables.text import number
 
 _MEANINGS = {
     Role.SYSTEM: "system message", Role.USER: "what the user says", Role.TOOL: "what a tool returns",
@@ -34,7 +35,10 @@ def aligned(run: Run, limit: int) -> list[Part]:
         ("Log-probs", "nats", ("logps/chosen", "logps/rejected"), "Log-prob of the two responses under the model in training"),
     )
     made = [_curve(run, *figure) for figure in figures]
-    return [_facts(run), *_preferences(run), *(figure for figure in made if figure), *_lineage(run)]
+    return [
+        _facts(run), *run.titled("Preferences before and after"),
+        *(figure for figure in made if figure), *run.titled("Where the model comes from"),
+    ]  # fmt: skip
 
 
 def curves(run: Run) -> list[Part]:
@@ -109,15 +113,12 @@ def _change(before: dict[str, Any], after: dict[str, Any], key: str) -> str | No
 
 
 def _roles(run: Run) -> list[Part]:
-    counts = run.summary.get("data_report", {}).get("targets_per_role")
-    if not isinstance(counts, dict) or not sum(counts.values()):
+    tables = run.titled("Target tokens by role")
+    if not tables:
         return []
-    weights = run.summary.get("weights") or {}
-    total, mass = sum(counts.values()), sum(n * weights.get(role, 0.0) for role, n in counts.items())
-    used = [(role, n) for role, n in counts.items() if n]
-    rows = [[role, weights.get(role), n, 100 * n / total, 100 * n * weights.get(role, 0.0) / mass if mass else None] for role, n in used]
+    rows: list[Any] = list(tables[0].rows)
+    total = sum(row[2] for row in rows)
     colours = {role.label: colour for role, colour in _COLOURS.items()}
-    columns = [Column("role"), Column("weight", 2), Column("target tokens"), Column("% of targets", 1), Column("% of weighted mass", 1)]
     figure = bars(
         "Where the loss looks",
         f"Share of each role in the {total:,} target tokens, and in the weighted mass that the gradient comes from.",
@@ -126,7 +127,7 @@ def _roles(run: Run) -> list[Part]:
         Axis("percent", {"range": [0, 100]}, 1),
         height=190,
     )
-    return [figure, Table("Target tokens by role", columns, rows)]
+    return [figure, *tables]
 
 
 def _example(run: Run) -> list[Part]:
@@ -138,27 +139,3 @@ def _example(run: Run) -> list[Part]:
     legend = [(role.label, meaning) for role, meaning in _MEANINGS.items() if role.label in used]
     caption = f"The first training example as the model sees it, {len(pieces)} tokens; a pointer over a token shows its weight."
     return [Passage("An example, by role", caption, [("example 1", pieces)], legend)]
-
-
-def _preferences(run: Run) -> list[Part]:
-    """Held-out measures before and after, where there are any."""
-    before, after = (run.summary.get(key) or {} for key in ("before", "after"))
-    names = [name for name in after if name != "pairs" and (after[name] is not None or before.get(name) is not None)]
-    rows: list[list[Cell]] = [[name.replace("_", " "), _estimate(before.get(name)), _estimate(after[name])] for name in names]
-    caption = f"On {number(after.get('pairs'))} held-out pairs; in brackets: 95 % intervals."
-    return [Table("Preferences before and after", [Column("measure"), Column("before"), Column("after")], rows, caption)] if rows else []
-
-
-def _estimate(found: Any) -> Cell:
-    return Interval(found["value"], found.get("low"), found.get("high")) if isinstance(found, dict) else found
-
-
-def _lineage(run: Run) -> list[Part]:
-    steps = run.summary.get("lineage")
-    if not isinstance(steps, list) or not steps:
-        return []
-    rows: list[list[Cell]] = [
-        [place, "; ".join(f"{k} {v}" for k, v in step.items()) if isinstance(step, dict) else str(step)]
-        for place, step in enumerate(steps, start=1)
-    ]
-    return [Table("Where the model comes from", [Column("step"), Column("what", kind="code")], rows)]

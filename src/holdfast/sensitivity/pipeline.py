@@ -31,6 +31,7 @@ from holdfast.sensitivity.responses import Scores
 from holdfast.sensitivity.sets import digest, write_sets
 from holdfast.sensitivity.store import Store
 from holdfast.sensitivity.task import SETS_PER_BATCH, Backend, Known, Task
+from holdfast.tables import lines, with_tables
 
 
 def measure(config: SensitivityConfig) -> dict[str, Any]:
@@ -197,8 +198,8 @@ def _write(
         **about,
     }
     write_harness_files(run.path, plan, rows, summary, config)
-    for view, value in summary["posix"].items():
-        print(f"POSIX {view}: {value['mean']:.4f} [{value['low']:.4f}, {value['high']:.4f}] over {value['sets']} sets", file=sys.stderr)
+    summary = with_tables(summary)
+    print(lines(summary), file=sys.stderr)
     return run.finish(summary)
 
 

@@ -34,6 +34,7 @@ from holdfast.study.preview import preview
 from holdfast.study.progress import Progress
 from holdfast.study.search import check_search, search
 from holdfast.study.spec import Spec, load_spec
+from holdfast.tables import lines, with_tables
 
 _FILES = {".lock", "config.json", "rows.jsonl", "summary.json", "data", "trials", "base", "logs"}
 
@@ -81,10 +82,11 @@ def run(config: StudyConfig) -> dict[str, Any]:
         )
         ledger = _Ledger(output)
         rows = _execute(config, made, ledger)
-        summary = _summary(made, rows, ledger)
+        summary = with_tables(_summary(made, rows, ledger))
         write_json(output / "summary.json", summary)
     if not config.json:
-        print(f"{summary['finding']}\n\n{in_words(summary['trials'])}; in {output.resolve()}")
+        said = (lines(summary), summary["finding"], f"{in_words(summary['trials'])}; in {output.resolve()}")
+        print("\n\n".join(filter(None, said)))
     return summary
 
 

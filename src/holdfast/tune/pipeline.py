@@ -17,6 +17,7 @@ from holdfast.config import AlignConfig, TuneConfig
 from holdfast.errors import HoldfastError
 from holdfast.records import PROMPT_ROLES, RESPONSE_ROLES, Role
 from holdfast.runs import RunDir, check_output, open_run, read_json, read_rows
+from holdfast.tables import with_tables
 from holdfast.tune.adaptive import parse
 from holdfast.tune.arguments import training_arguments
 from holdfast.tune.base import adapted, load_base
@@ -140,7 +141,7 @@ def _fit(start: Start, model: Any, run: RunDir) -> dict[str, Any]:
     if trainer.state.global_step < trainer.state.max_steps:
         return {"command": "tune", "stopped_at": trainer.state.global_step, "seconds": round(seconds, 2)}
     last = _evaluation_of_saved(trainer, plan)
-    summary = {
+    summary = with_tables({
         "command": "tune",
         "model": config.model,
         "data": config.data,
@@ -158,7 +159,7 @@ def _fit(start: Start, model: Any, run: RunDir) -> dict[str, Any]:
         "example": example(plan),
         "bad_rows": {"count": len(plan.bad_rows), "first": plan.bad_rows[:20]},
         "model_path": str(run.model),
-    }
+    })  # fmt: skip
     ends = {int(i) for t in plan.train for i in t.ids[t.roles == Role.EOS]}
     save_model(trainer, run.model, model_card(summary), ends)
     if trainer.is_world_process_zero():

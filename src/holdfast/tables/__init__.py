@@ -1,0 +1,46 @@
+"""The tables of every command: made by pure functions of its summary, written into it, and shown alike wherever they are shown.
+
+summary -> [Table] -> summary["tables"] -> terminal, HTML, Markdown, CSV
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from holdfast.tables import bench, crosstask, sensitivity, study, tune
+from holdfast.tables.record import Table, from_json, to_json
+from holdfast.tables.render import as_text
+
+__all__ = ["lines", "tables_of", "with_tables"]
+
+_MAKERS: dict[str, Callable[[dict[str, Any]], list[Table]]] = {
+    "tune": tune.of_tuning,
+    "align": tune.of_preferences,
+    "sensitivity run": sensitivity.of_run,
+    "crosstask run": crosstask.of_run,
+    "crosstask label": crosstask.of_labels,
+    "crosstask analyse": crosstask.of_analysis,
+    "bench run": bench.of_run,
+    "study run": study.of_study,
+}
+"""Command -> the tables of its summary."""
+
+
+def with_tables(summary: dict[str, Any]) -> dict[str, Any]:
+    """The summary with its tables under the key ``tables``."""
+    return summary | {"tables": [to_json(table) for table in _MAKERS[summary["command"]](summary)]}
+
+
+def tables_of(command: str, summary: dict[str, Any]) -> list[Table]:
+    """The tables that a command's summary holds; those of a summary that was written before there were any are made now."""
+    if "tables" in summary:
+        return [from_json(table) for table in summary["tables"]]
+    return _MAKERS[command](summary) if summary and command in _MAKERS else []
+
+
+def lines(summary: dict[str, Any], *beginnings: str) -> str:
+    """The tables of a summary as text for a terminal; ``beginnings`` of titles choose some of them."""
+    tables = tables_of(summary["command"], summary)
+    chosen = [table for table in tables if not beginnings or table.title.startswith(beginnings)]
+    return "\n\n".join("\n".join(as_text(table)) for table in chosen)

@@ -1,0 +1,39 @@
+"""The tables of ``bench run``: the score that counts of each benchmark, and every score of every task."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from holdfast.tables.record import Cell, Column, Interval, Table
+
+
+def of_run(summary: dict[str, Any]) -> list[Table]:
+    """Benchmarks (also those without a score) and scores; only those of which there are rows."""
+    tables = (_benchmarks(summary.get("benchmarks") or {}), _scores(summary.get("scores") or {}))
+    return [table for table in tables if table.rows]
+
+
+def directed(metric: Any, score: dict[str, Any]) -> Cell:
+    """The metric, and that lower is better where it is."""
+    return f"{metric} (lower is better)" if metric and score.get("higher_is_better") is False else metric
+
+
+def _benchmarks(benchmarks: dict[str, Any]) -> Table:
+    rows: list[list[Cell]] = [[name, *_score(one.get("metric"), one), one.get("choice")] for name, one in benchmarks.items()]
+    columns = [Column("benchmark", kind="code"), *_SCORE, Column("what was run")]
+    return Table("Benchmarks", columns, rows, "The metric that counts for each benchmark. In brackets: 95 % intervals.")
+
+
+def _scores(by_task: dict[str, Any]) -> Table:
+    rows: list[list[Cell]] = []
+    for task, metrics in by_task.items():
+        rows += [[task, *_score(metric, score)] for metric, score in metrics.items() if "value" in score]
+    columns = [Column("task", kind="code"), *_SCORE]
+    return Table("Scores", columns, rows, "In brackets: 95 % intervals.", filterable=len(rows) > 15)
+
+
+_SCORE = (Column("metric"), Column("value", 4), Column("n"), Column("values"))
+
+
+def _score(metric: Any, score: dict[str, Any]) -> list[Cell]:
+    return [directed(metric, score), Interval.of(score), score.get("n"), score.get("values")]
