@@ -262,7 +262,7 @@ def test_the_file_of_a_fault_does_not_stop_the_next_attempt(tmp_path: Path, monk
     arguments = ["sensitivity", "run", "--model", "pocket", "--sets", str(sets), "--output", str(tmp_path / "run"), "--max-new-tokens", "4"]
     (tmp_path / "run").mkdir()
     with monkeypatch.context() as patch:
-        patch.setattr("holdfast.sensitivity.pipeline.open_run", lambda *_: 1 / 0)
+        patch.setattr("holdfast.runs.Run.open", lambda *_: 1 / 0)
         assert main(arguments) == 70
     assert (tmp_path / "run" / "fault.txt").is_file()
     assert main(arguments) == 0

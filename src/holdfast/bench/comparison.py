@@ -21,7 +21,7 @@ from holdfast.bench.items import main_metric
 from holdfast.bench.suites import Pin
 from holdfast.config import BenchCompareConfig
 from holdfast.errors import HoldfastError
-from holdfast.runs import check_output, open_run, read_json
+from holdfast.runs import command, read_json
 from holdfast.sensitivity.comparison import is_number, read_lines
 
 Row = dict[str, Any]
@@ -54,8 +54,9 @@ def compare(config: BenchCompareConfig) -> dict[str, Any]:
         print(f"{name} {c['metric']}: {_line(c)}", file=sys.stderr)
     if not config.output or config.dry_run:
         return summary
-    check_output(config, "bench compare")
-    return open_run(config, "bench compare", {}).finish(summary)
+    with command(config, "bench compare") as run:
+        run.open({})
+        return run.finish(summary)
 
 
 def _read(path: Path) -> tuple[dict[str, Any], list[Row]]:
