@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import fcntl
 import importlib.util
@@ -17,8 +18,12 @@ import pytest
 
 from golden_case import RUNS, call, prepare
 from holdfast import runs
-from holdfast.config import AnalyseConfig
+from holdfast.cli import COMMANDS as COMMAND_TABLE
+from holdfast.config import AnalyseConfig, TuneConfig
+from holdfast.config.legacy import LEGACY, legacy_values
 from holdfast.errors import HoldfastError
+from holdfast.study.planning import make_plan
+from study_case import make_case, make_spec, planned
 
 LINES: dict[str, str] = json.loads((RUNS / "commands.json").read_text(encoding="utf-8"))
 NEEDS = {"align": "trl", "bench": "lm_eval"}
@@ -199,3 +204,43 @@ def test_a_config_with_other_content_is_no_fault_of_ours(damage: Callable[[Any],
     file.write_text(json.dumps(damage(json.loads(file.read_text()))))
     with pytest.raises(HoldfastError), runs.command(config(tmp_path / "run"), "crosstask analyse") as run:
         run.check_data(lambda: "a")
+
+
+def test_every_option_that_the_record_lacks_has_the_value_of_its_version() -> None:
+    """Whoever adds an option says in ``config/legacy.py`` what versions did without it."""
+    for file in RUNS.glob("*/config.json"):
+        record = json.loads(file.read_text(encoding="utf-8"))
+        config_class, _ = COMMAND_TABLE[record["command"]]
+        names = {field.name for field in dataclasses.fields(config_class)}
+        assert names - record["config"].keys() <= legacy_values(config_class).keys(), file
+        assert not record["config"].keys() - names, file
+
+
+@pytest.fixture(scope="module")
+def case(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return make_case(tmp_path_factory.mktemp("case"))
+
+
+@dataclasses.dataclass(kw_only=True)
+class NewerConfig(TuneConfig):
+    """A config class that has got an option."""
+
+    sparkle: str = "much"
+    twinkle: str = "none"
+
+
+def test_an_option_at_its_legacy_value_is_no_part_of_an_address(
+    case: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = [trial.id for trial in planned(case, tmp_path / "data").trials]
+    monkeypatch.setitem(LEGACY, NewerConfig, {"sparkle": "none", "twinkle": "none"})
+    monkeypatch.setattr("holdfast.study.planning.TuneConfig", NewerConfig)
+    spec = make_spec(case)
+
+    def ids(**options: Any) -> list[str]:
+        changed = dataclasses.replace(spec, tune=spec.tune | options)
+        return [trial.id for trial in make_plan(changed, [tmp_path / "data"]).trials]
+
+    assert ids(sparkle="none") == before
+    assert not set(ids()) & set(before), "the new option is at work"
+    assert not set(ids(sparkle="none", twinkle="some")) & set(before)

@@ -20,7 +20,7 @@ from holdfast.bench import aggregation as ag
 from holdfast.bench.items import main_metric
 from holdfast.bench.suites import Pin
 from holdfast.config import BenchCompareConfig
-from holdfast.errors import HoldfastError
+from holdfast.errors import HoldfastError, NotComparableError
 from holdfast.runs import command, read_json
 from holdfast.sensitivity.comparison import is_number, read_lines
 
@@ -38,12 +38,13 @@ def compare(config: BenchCompareConfig) -> dict[str, Any]:
         ``no_test`` says why
 
     Raises:
-        HoldfastError: no finished bench runs, or runs over different benchmarks, items, task versions or shots.
+        NotComparableError: the runs are over different benchmarks, items, task versions or shots.
+        HoldfastError: no finished bench runs there.
     """
     runs = [_read(Path(path)) for path in (config.run_a, config.run_b)]
     names = [list(summary["benchmarks"]) for summary, _ in runs]
     if set(names[0]) != set(names[1]):
-        raise HoldfastError(f"other benchmarks: {', '.join(names[0])} in {config.run_a}, {', '.join(names[1])} in {config.run_b}")
+        raise NotComparableError(f"other benchmarks: {', '.join(names[0])} in {config.run_a}, {', '.join(names[1])} in {config.run_b}")
     found: dict[str, Any] = {}
     for name in names[0]:
         a, b = (sorted((r for r in rows if name in _benchmarks(r)), key=_key) for _, rows in runs)
@@ -118,10 +119,10 @@ def _same(name: str, a: list[Row], b: list[Row]) -> None:
     if settings[0] != settings[1]:
         only = [sorted(own - other)[:3] for own, other in (settings, settings[::-1])]
         texts = ["; ".join(f"{task} version {version}, {shots} shots" for task, version, shots in side) or "none" for side in only]
-        raise HoldfastError(f"{name}: other tasks, versions or shots. A only: {texts[0]}. B only: {texts[1]}")
+        raise NotComparableError(f"{name}: other tasks, versions or shots. A only: {texts[0]}. B only: {texts[1]}")
     if [(*_key(r), r["hash"]) for r in a] != [(*_key(r), r["hash"]) for r in b]:
         shared = len({r["hash"] for r in a} & {r["hash"] for r in b})
-        raise HoldfastError(
+        raise NotComparableError(
             f"{name}: other items; {len(a)} and {len(b)}, {shared} of them the same", hint="run both with the same --data-dir and --limit"
         )
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from holdfast.config import CompareConfig
-from holdfast.errors import HoldfastError, from_json
+from holdfast.errors import HoldfastError, NotComparableError, from_json
 from holdfast.runs import read_json, to_json, write_text
 from holdfast.stats import paired_difference
 
@@ -27,12 +27,6 @@ MEASURED = {
 """What two runs must share to be compared: name -> place in the summary."""
 GATED = MEASURED | {"exemplars": ("resolved", "exemplars_sha")}
 """What they must share for one to be the other's baseline."""
-
-
-class NotComparableError(HoldfastError):
-    """Two runs measured different things. The command ends with exit code 3."""
-
-    exit_code = 3
 
 
 @dataclass(frozen=True)
