@@ -23,6 +23,7 @@ from holdfast.config import AnalyseConfig, TuneConfig
 from holdfast.config.legacy import LEGACY, legacy_values
 from holdfast.errors import HoldfastError
 from holdfast.study.planning import make_plan
+from holdfast.tune import arguments
 from study_case import make_case, make_spec, planned
 
 LINES: dict[str, str] = json.loads((RUNS / "commands.json").read_text(encoding="utf-8"))
@@ -235,6 +236,7 @@ def test_an_option_at_its_legacy_value_is_no_part_of_an_address(
     before = [trial.id for trial in planned(case, tmp_path / "data").trials]
     monkeypatch.setitem(LEGACY, NewerConfig, {"sparkle": "none", "twinkle": "none"})
     monkeypatch.setattr("holdfast.study.planning.TuneConfig", NewerConfig)
+    monkeypatch.setitem(arguments._LOWER_IS_BETTER, NewerConfig, arguments._LOWER_IS_BETTER[TuneConfig])
     spec = make_spec(case)
 
     def ids(**options: Any) -> list[str]:
