@@ -224,12 +224,9 @@ def test_overwrite_deletes_runs_and_nothing_that_is_read(
 def test_one_process_at_a_time(model_folder: Path, chat_file: Path, tmp_path: Path) -> None:
     arguments = ["tune", "--model", str(model_folder), "--data", str(chat_file), "--output", str(tmp_path / "run"), "--max-steps", "1"]
     (tmp_path / "run").mkdir()
-    runs.lock(tmp_path / "run")
     other = [sys.executable, "-m", "holdfast.cli", *arguments]
-    try:
+    with runs.locked(tmp_path / "run"):
         made = subprocess.run(other, capture_output=True, text=True)
-    finally:
-        runs.unlock(tmp_path / "run")
     assert made.returncode == 2
     assert "another process is at work" in made.stderr
     assert not (tmp_path / "run" / "config.json").exists()

@@ -17,8 +17,10 @@ from typing import Any
 import pytest
 
 from conftest import write_jsonl
+from holdfast import cli
 from holdfast.cli import main
 from holdfast.config import SensitivityConfig
+from holdfast.errors import ExitCode, HoldfastError, NotComparableError
 from holdfast.sensitivity import measure
 
 SETS = [["Who has the hat?", "Name the person with the hat.", "Hat: whose is it?"], ["What is 2 plus 3?", "Add 2 and 3.", "2 + 3?"]]
@@ -262,7 +264,7 @@ def test_the_file_of_a_fault_does_not_stop_the_next_attempt(tmp_path: Path, monk
     arguments = ["sensitivity", "run", "--model", "pocket", "--sets", str(sets), "--output", str(tmp_path / "run"), "--max-new-tokens", "4"]
     (tmp_path / "run").mkdir()
     with monkeypatch.context() as patch:
-        patch.setattr("holdfast.sensitivity.pipeline.open_run", lambda *_: 1 / 0)
+        patch.setattr("holdfast.runs.Run.open", lambda *_: 1 / 0)
         assert main(arguments) == 70
     assert (tmp_path / "run" / "fault.txt").is_file()
     assert main(arguments) == 0
@@ -337,3 +339,91 @@ def test_a_reader_that_goes_away_is_no_verdict(finished: Path) -> None:
     with open("/dev/full", "w") as full:
         made = subprocess.run([sys.executable, "-m", "holdfast.cli", "--help"], stdout=full, stderr=subprocess.PIPE, text=True)
     assert (made.returncode, made.stderr) == (2, "error: No space left on device\n")
+
+
+# One table for all commands
+
+BAD: dict[str, str] = {
+    "tune": "--model pocket --data no/such.jsonl --output {out}",
+    "weigh": "--model pocket --data no/such.jsonl --output {out}",
+    "align": "--model pocket --data no/such.jsonl --output {out}",
+    "sensitivity run": "--model pocket --sets no/such.jsonl --output {out}",
+    "sensitivity variants": "--prompts no/such.jsonl --output {out}",
+    "sensitivity compare": "no/such no/other",
+    "sensitivity check": "no/such --baseline no/other",
+    "crosstask run": "--model pocket --sources no/such --target pocket:tasks/topic --output {out}",
+    "crosstask label": "--model pocket --sources no/such --target pocket:tasks/topic --output {out}",
+    "crosstask analyse": "--run no/such --output {out}",
+    "bench run": "--model pocket --tasks t --data-dir no/such --output {out}",
+    "bench compare": "no/such no/other --output {out}",
+    "study plan": "no/such.yaml --output {out}",
+    "study run": "no/such.yaml --output {out}",
+    "study best": "no/such --output {out}",
+    "report": "no/such --output {out}/page.html",
+    "demo": "--seed -1 --output {out}",
+}
+ENDINGS: list[tuple[Any, ExitCode]] = [
+    ({}, ExitCode.FINE),
+    ({"exit_code": 1}, ExitCode.NO),
+    (HoldfastError("bad"), ExitCode.BAD_INPUT),
+    (NotComparableError("other"), ExitCode.NOT_COMPARABLE),
+    (KeyError("unforeseen"), ExitCode.FAULT),
+    (KeyboardInterrupt(), ExitCode.INTERRUPTED),
+    (cli._Terminated(), ExitCode.TERMINATED),
+]
+_ending: list[Any] = [{}]
+
+
+def end(_: Any) -> Any:
+    """Stands in for a command."""
+    if isinstance(_ending[0], BaseException):
+        raise _ending[0]
+    return _ending[0]
+
+
+def test_the_table_of_the_docs_is_the_one_of_the_code() -> None:
+    page = Path(__file__).parents[1] / "docs" / "exit-codes.md"
+    assert re.findall(r"^\| (\d+) \|", page.read_text(encoding="utf-8"), re.MULTILINE) == [str(int(code)) for code in ExitCode]
+
+
+@pytest.mark.parametrize("command", cli.COMMANDS)
+def test_bad_input_is_2_and_leaves_nothing(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main([*command.split(), *BAD[command].format(out=tmp_path / "out").split()]) == ExitCode.BAD_INPUT
+    assert capsys.readouterr().err.startswith("error: ")
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(SystemExit) as caught:
+        main([*command.split(), "--no-such-option"])
+    assert caught.value.code == ExitCode.BAD_INPUT
+
+
+@pytest.mark.parametrize("command", cli.COMMANDS)
+def test_every_command_ends_by_the_table(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setitem(cli.COMMANDS, command, (cli.COMMANDS[command][0], f"{__name__}:end"))
+    line = BAD[command].format(out=tmp_path / "out").replace("--seed -1", "")
+    for ending, code in ENDINGS:
+        monkeypatch.setitem(globals(), "_ending", [ending])
+        assert main([*command.split(), *line.split()]) == code
+
+
+def test_a_verdict_and_what_cannot_be_compared(finished: Path, tmp_path: Path) -> None:
+    worse = shutil.copytree(finished, tmp_path / "worse")
+    for number in (0, 1):
+        row(lambda r: with_(r["indices"]["all"]["psi"] + 1, "indices", "all", "psi")(r), number)(worse)
+    other = shutil.copytree(finished, tmp_path / "other")
+    value("summary.json", with_(5, "max_new_tokens"))(other)
+    assert main(["sensitivity", "check", str(worse), "--baseline", str(finished)]) == ExitCode.NO
+    assert main(["sensitivity", "compare", str(worse), str(finished)]) == ExitCode.FINE
+    assert main(["sensitivity", "check", str(other), "--baseline", str(finished)]) == ExitCode.NOT_COMPARABLE
+    assert main(["sensitivity", "compare", str(other), str(finished)]) == ExitCode.NOT_COMPARABLE
+
+
+@pytest.mark.parametrize("key", ["hash", "version", "benchmark"])
+def test_bench_runs_that_cannot_be_compared(key: str, tmp_path: Path) -> None:
+    whole, other = bench_run(tmp_path / "whole"), bench_run(tmp_path / "other")
+    for number in range(40):
+        row(with_("u", key), number)(other)
+    if key == "benchmark":
+        value("summary.json", with_({"u": {"metric": "acc,none"}}, "benchmarks"))(other)
+    assert main(["bench", "compare", str(whole), str(other)]) == ExitCode.NOT_COMPARABLE

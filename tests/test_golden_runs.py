@@ -125,7 +125,6 @@ def test_every_run_directory_is_shown(name: str) -> None:
     assert "<html" in Path("page.html").read_text(encoding="utf-8")
 
 
-@pytest.mark.xfail(strict=True, reason="A key absent from an old config.json means the value that version used: house, part 1")
 def test_a_key_that_an_old_config_lacks_means_the_value_of_its_version() -> None:
     """The version that left this run had no --batching, and padded."""
     config = json.loads(Path("runs/tune-old/config.json").read_text(encoding="utf-8"))["config"]

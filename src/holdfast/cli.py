@@ -19,7 +19,7 @@ from typing import Any
 
 import holdfast
 from holdfast import config as configs
-from holdfast.errors import HoldfastError, nearest, redacted, redacted_values
+from holdfast.errors import ExitCode, HoldfastError, nearest, redacted, redacted_values
 from holdfast.runs import FAULT_FILE, is_own, to_json, write_text
 
 _GRACE = 10.0
@@ -46,10 +46,6 @@ COMMANDS: dict[str, tuple[type, str]] = {
 }
 
 
-FAULT = 70
-"""Exit code for what nobody foresaw: our fault, and no command's verdict."""
-
-
 class _Terminated(BaseException):
     """SIGTERM has come."""
 
@@ -58,8 +54,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run a command.
 
     Returns:
-        The exit code: 0; what the command judged (``sensitivity check``: 1 for worse); 2 for bad input, also what argument errors give;
-        70 for a fault of ours, 130 and 143 for an interruption, 141 where nobody reads our output any more.
+        The exit code (docs/exit-codes.md).
     """
     if argv is None:
         _end_by_sigterm()
@@ -71,23 +66,23 @@ def main(argv: list[str] | None = None) -> int:
         return code
     except HoldfastError as error:
         _say(f"error: {error}")
-        return int(getattr(error, "exit_code", 2))
+        return error.exit_code
     except KeyboardInterrupt:
         _say("interrupted; the same command continues from the last checkpoint")
-        return 130
+        return ExitCode.INTERRUPTED
     except _Terminated:
         _say("terminated; the same command continues from the last checkpoint")
-        return 143
+        return ExitCode.TERMINATED
     except Exception as error:
         if isinstance(error, BrokenPipeError) and _nobody_reads():  # the reader of our output has gone, as `| head` does
             _drop_output()
-            return 141
+            return ExitCode.NO_READER
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             _say(f"error: {error.strerror}{f': {error.filename}' if error.filename else ''}")
             _drop_output()
-            return 2
+            return ExitCode.BAD_INPUT
         _say(_fault(error, argv, str(getattr(parsed[0], "output", "")) if parsed else ""))
-        return FAULT
+        return ExitCode.FAULT
 
 
 def _say(line: str) -> None:
@@ -115,7 +110,7 @@ def _run(argv: list[str], parsed: list[Any]) -> int:
     summary = getattr(importlib.import_module(module), function)(config)
     if config.json:
         print(to_json(redacted_values(summary), indent=1))
-    return int(summary.get("exit_code", 0)) if isinstance(summary, dict) else 0
+    return int(summary.get("exit_code", ExitCode.FINE)) if isinstance(summary, dict) else ExitCode.FINE
 
 
 def _fault(error: Exception, argv: list[str], output: str) -> str:
@@ -172,7 +167,7 @@ def _end_by_sigterm() -> None:
             os.kill(os.getpid(), signal.SIGTERM)
             return
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        late = threading.Timer(_GRACE, os._exit, [143])
+        late = threading.Timer(_GRACE, os._exit, [int(ExitCode.TERMINATED)])
         late.daemon = True
         late.start()
         raise _Terminated

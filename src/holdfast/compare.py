@@ -18,19 +18,13 @@ from typing import Any
 
 import numpy as np
 
-from holdfast.errors import HoldfastError
+from holdfast.errors import HoldfastError, NotComparableError
 from holdfast.runs import read_json, read_rows, write_text
 from holdfast.stats import paired_difference, sign_test
 
 Row = dict[str, Any]
 Checks = Mapping[str, Sequence[str]]
 """What two runs must share: its name for people -> its place in the summary."""
-
-
-class NotComparableError(HoldfastError):
-    """Two runs measured different things. The command ends with exit code 3."""
-
-    exit_code = 3
 
 
 @dataclass(frozen=True)

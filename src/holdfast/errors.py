@@ -1,4 +1,5 @@
-"""The one family of errors that a user can cause. The command prints them without a traceback and exits with code 2.
+"""The one family of errors that a user can cause, and the exit codes. The command prints an error without a traceback
+and ends with its code.
 
 And what no message and no file may hold: ``redacted`` takes keys out of text, ``redacted_values`` out of what becomes
 JSON.
@@ -7,6 +8,7 @@ JSON.
 from __future__ import annotations
 
 import difflib
+import enum
 import json
 import os
 import re
@@ -26,6 +28,20 @@ _BEARER = re.compile(r"(\b(?:Bearer|Basic)\s+)(?=[^\s\"',]*[\d=_-])[^\s\"',]+")
 _FIELDS = {"hub_token", "push_to_hub_token", "api_key", "access_token", "auth_token", "password", "secret"}
 
 
+class ExitCode(enum.IntEnum):
+    """How a command ends; docs/exit-codes.md says which command gives which."""
+
+    FINE = 0
+    NO = 1
+    BAD_INPUT = 2
+    NOT_COMPARABLE = 3
+    UNDECIDED = 4
+    FAULT = 70
+    INTERRUPTED = 130
+    NO_READER = 141
+    TERMINATED = 143
+
+
 class HoldfastError(Exception):
     """Bad input: says what was given and what is allowed, names the file and row, and hints at the way out.
 
@@ -34,6 +50,8 @@ class HoldfastError(Exception):
         hint: what to do next, one sentence.
     """
 
+    exit_code = ExitCode.BAD_INPUT
+
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         self.message = redacted(message)
         self.hint = None if hint is None else redacted(hint)
@@ -41,6 +59,12 @@ class HoldfastError(Exception):
 
     def __str__(self) -> str:
         return f"{self.message}\n  hint: {self.hint}" if self.hint else self.message
+
+
+class NotComparableError(HoldfastError):
+    """Two runs measured different things."""
+
+    exit_code = ExitCode.NOT_COMPARABLE
 
 
 class DivergedError(HoldfastError):

@@ -8,24 +8,37 @@
 JSON files appear whole or not at all; what is not a finite number is null in them, and keys are not in them at all (``errors.redacted``):
 a key that has changed does not make another run. A directory holds one run: the same config continues or
 returns it, another one is refused. One process at a time works on it.
+
+The life of a run is that of a ``with`` block, for every command the same:
+
+    with runs.command(config, "tune") as run:      --output is looked at, nothing is touched
+        if summary := run.finished():
+            return summary
+        ...                                        all that can be wrong is found here
+        run.open(resolved)                         locked; emptied with --overwrite; config.json
+        return run.finish(summary)                 summary.json; on leaving, however that comes about, others are let in
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import errno
 import json
 import math
 import os
 import re
 import shutil
+import sys
 import zipfile
 import zlib
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import holdfast
 from holdfast.config import RunConfig
+from holdfast.config.legacy import legacy_values
 from holdfast.errors import REDACTED, HoldfastError, from_json, redacted_values, without_keys
 
 # Fields that do not change the result, so they may differ when a run is continued.
@@ -34,12 +47,14 @@ _MADE = {"output", "cache", "embeddings"}  # fields that name what is written, n
 _LOCK = ".lock"
 FAULT_FILE = "fault.txt"
 """The traceback of a fault of ours."""
-_locks: dict[Path, IO[str]] = {}
+_NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL}
+_held: dict[tuple[int, int] | None, Any] = {}
+"""The locks of this process, by the file that is locked and not by its name: a directory that was deleted and made again is another."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass
 class RunDir:
-    """An open run directory. ``summary`` is that of the finished run if there is one."""
+    """The files of a run. ``summary`` is that of the finished run if there is one."""
 
     path: Path
     summary: dict[str, Any] | None = None
@@ -73,19 +88,98 @@ class RunDir:
         """Write the summary, which completes the run. Returns it as written."""
         summary = redacted_values(summary)
         write_json(self.path / "summary.json", summary)
-        self.release()
         return summary
 
-    def release(self) -> None:
-        """Let other processes work here."""
-        unlock(self.path)
+
+@dataclasses.dataclass
+class Run(RunDir):
+    """A run between the first look at --output and its summary; see ``command``."""
+
+    config: RunConfig = dataclasses.field(kw_only=True)
+    command: str = dataclasses.field(kw_only=True)
+    held: contextlib.ExitStack = dataclasses.field(kw_only=True)
+    _is_held: bool = False
+    _is_cleared: bool = False
+
+    def finished(self, **parts: Any) -> dict[str, Any] | None:
+        """The summary of the run if it is complete, with these ``parts`` in it, so that nothing is to be done; says so on stderr. None for
+        a dry run."""
+        if self.summary is None or self.config.dry_run or any(self.summary.get(name) != value for name, value in parts.items()):
+            return None
+        print(f"{self.config.output}: already complete; --overwrite starts anew", file=sys.stderr)
+        return self.summary
+
+    def check_data(self, digest: Callable[[], Any]) -> None:
+        """A run is continued, or returned as complete, only on the data that it began with.
+
+        Raises:
+            HoldfastError: neither config.json nor the summary has this ``data_digest``.
+        """
+        file = self.path / "config.json"
+        if self.config.overwrite or not file.is_file():
+            return
+        resolved = read_json(file).get("resolved")
+        before = resolved if isinstance(resolved, dict) and "data_digest" in resolved else self.summary or {}
+        if before.get("data_digest") != digest():
+            raise HoldfastError(
+                f"{self.path}: the data has changed since this run began", hint="choose another --output, or --overwrite to start anew"
+            )
+
+    def hold(self) -> None:
+        """Make the directory and keep other processes out of it. If it is new, and nothing is opened in it, it goes again on leaving.
+
+        Raises:
+            HoldfastError: another process is at work there, or it cannot be written.
+        """
+        if self._is_held:
+            return
+        is_new = not self.path.exists()
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self.held.enter_context(locked(self.path))
+        except OSError as error:
+            raise HoldfastError(f"cannot write to --output {self.path}: {error.strerror}") from error
+        self._is_held = True
+        if is_new:
+            self.held.callback(lambda: None if (self.path / "config.json").exists() else self.withdraw())
+
+    def clear(self) -> None:
+        """Delete what another run left, once: what this one writes stays."""
+        if not self._is_cleared:
+            empty(self.path)
+        self._is_cleared = True
+
+    def open(self, resolved: dict[str, Any]) -> None:
+        """Begin, or go on, after everything that can be checked has been checked. With --overwrite what is there is deleted now.
+
+        Args:
+            resolved: what was worked out from the config; goes into config.json.
+        """
+        self.hold()
+        about = {"command": self.command, "version": holdfast.__version__, "config": dataclasses.asdict(self.config), "resolved": resolved}
+        try:
+            if self.config.overwrite:
+                self.clear()
+            (self.path / FAULT_FILE).unlink(missing_ok=True)  # of an earlier attempt
+            write_json(self.path / "config.json", redacted_values(about))
+            if self.summary is not None:  # of the same run over other data, or another state of the model
+                (self.path / "summary.json").unlink(missing_ok=True)
+        except OSError as error:
+            raise HoldfastError(f"cannot write to --output {self.path}: {error.strerror}") from error
+
+    def withdraw(self) -> None:
+        """Remove the directory: nothing came of it."""
+        shutil.rmtree(self.path, ignore_errors=True)
 
 
-def check_output(config: RunConfig, command: str) -> RunDir:
+Check = Callable[[RunConfig, str], dict[str, Any] | None]
+
+
+def check_output(config: RunConfig, command: str) -> dict[str, Any] | None:
     """Look at --output without touching it.
 
     Returns:
-        the run directory, with its summary if this very run is already complete there.
+        the summary, if this very run is already complete there.
 
     Raises:
         HoldfastError: the directory holds another run and --overwrite was not given; or something that is no run; or, with --overwrite,
@@ -105,11 +199,11 @@ def check_output(config: RunConfig, command: str) -> RunDir:
     if path.exists() and not path.is_dir():
         raise HoldfastError(f"--output {path} is a file, not a directory")
     if not path.exists() or _is_empty(path):
-        return RunDir(path)
+        return None
     found = _read_config(path)
     if config.overwrite:
         check_not_read(path, {"--" + name.replace("_", "-"): value for name, value in vars(config).items() if name not in _MADE})
-        return RunDir(path)
+        return None
     changed = _differences(found, config, command)
     if changed:
         raise HoldfastError(
@@ -117,7 +211,68 @@ def check_output(config: RunConfig, command: str) -> RunDir:
             hint="choose another directory, or --overwrite to delete that run",
         )
     summary = path / "summary.json"
-    return RunDir(path, read_json(summary) if summary.exists() else None)
+    return dict(read_json(summary)) if summary.exists() else None
+
+
+@contextlib.contextmanager
+def command(config: RunConfig, name: str, *, path: Path | None = None, check: Check = check_output) -> Iterator[Run]:
+    """The life of a run of command ``name``. Nothing is touched before ``Run.hold`` or ``Run.open``, and whatever happens after, other
+    processes are let in at the end.
+
+    Args:
+        config: of the command.
+        name: as it is called.
+        path: the directory, if not that of --output.
+        check: looks at the directory; gives the summary of the run if it is complete.
+
+    Raises:
+        HoldfastError: see ``check_output``.
+    """
+    with contextlib.ExitStack() as held:
+        summary = check(config, name)
+        yield Run(path or Path(config.output), summary, config=config, command=name, held=held)
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Keep other processes out of a directory. This one may enter again; the last to leave lets others in.
+
+    Raises:
+        HoldfastError: another process is at work there.
+        OSError: it cannot be written.
+    """
+    from filelock import FileLock, Timeout
+
+    file = path.resolve() / _LOCK
+    lock = _held.get(_identity(file)) or FileLock(file, timeout=0, thread_local=False, fallback_to_soft=False)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise HoldfastError(f"another process is at work on {path}", hint="wait for it, or stop it first") from error
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        lock = None
+    if lock is None:  # no lock of another kind instead: one that a killed process left would keep everybody out for ever
+        print(f"note: the file system of {path} has no locks: nothing keeps other processes out", file=sys.stderr)
+        yield
+        return
+    place = _identity(file)
+    _held[place] = lock
+    try:
+        yield
+    finally:
+        lock.release()
+        if not lock.is_locked:
+            _held.pop(place, None)
+
+
+def _identity(file: Path) -> tuple[int, int] | None:
+    try:
+        status = file.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def is_own(path: Path) -> bool:
@@ -128,57 +283,6 @@ def is_own(path: Path) -> bool:
         return _is_empty(path) or bool(_read_config(path))
     except HoldfastError:
         return False
-
-
-def open_run(config: RunConfig, command: str, resolved: dict[str, Any]) -> RunDir:
-    """Create or continue the run directory, after everything that can be checked has been checked."""
-    run = check_output(config, command)
-    try:
-        run.path.mkdir(parents=True, exist_ok=True)
-        lock(run.path)
-        if config.overwrite:
-            empty(run.path)
-        (run.path / FAULT_FILE).unlink(missing_ok=True)  # of an earlier attempt
-        write_json(
-            run.path / "config.json",
-            redacted_values(
-                {"command": command, "version": holdfast.__version__, "config": dataclasses.asdict(config), "resolved": resolved}
-            ),
-        )
-    except OSError as error:
-        raise HoldfastError(f"cannot write to --output {run.path}: {error.strerror}") from error
-    return run
-
-
-def lock(path: Path) -> None:
-    """Keep other processes out of a run directory until ``unlock``, or until this one ends.
-
-    Raises:
-        HoldfastError: another process is at work there.
-    """
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        return
-    place = path.resolve()
-    if place in _locks:
-        return
-    file = (place / _LOCK).open("w")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        file.close()
-        raise HoldfastError(f"another process is at work on {path}", hint="wait for it, or stop it first") from error
-    except OSError:  # a file system without locks
-        pass
-    _locks[place] = file
-
-
-def unlock(path: Path) -> None:
-    """Let others in again, if this process held them out."""
-    held = _locks.pop(path.resolve(), None)
-    if held is not None:
-        held.close()
 
 
 def empty(path: Path) -> None:
@@ -355,7 +459,10 @@ def _differences(found: Any, config: RunConfig, command: str) -> list[str]:
     if found.get("command") != command:
         return ["command"]
     given = json.loads(json.dumps(redacted_values(dataclasses.asdict(config))))
-    old = redacted_values(found.get("config", {}))
+    old = found.get("config")
+    if not isinstance(old, dict):
+        return ["config"]
+    old = legacy_values(type(config)) | redacted_values(old)
     free = _IRRELEVANT | getattr(config, "continued_with", set())
     return sorted(key for key in given.keys() | old.keys() if key not in free and not _same(given.get(key), old.get(key)))
 

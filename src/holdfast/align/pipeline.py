@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import sys
 import time
 import warnings
@@ -18,6 +17,7 @@ from typing import Any
 
 import holdfast
 from holdfast import lm as models
+from holdfast import runs
 from holdfast.align.lineage import lineage, stage
 from holdfast.align.measure import evaluation, gain, pair_logprobs
 from holdfast.align.plan import Plan, make_plan
@@ -26,12 +26,13 @@ from holdfast.align.tokens import PairTokens
 from holdfast.config import AlignConfig
 from holdfast.errors import HoldfastError
 from holdfast.lm.batched import Floats
-from holdfast.runs import RunDir, check_output, write_text
+from holdfast.runs import Run, RunDir, write_text
 from holdfast.tables import with_tables
 from holdfast.tune.arguments import training_arguments
 from holdfast.tune.base import adapted, load_base
 from holdfast.tune.continuing import has_evaluation, saved_step
-from holdfast.tune.pipeline import check_data_unchanged, continue_run
+from holdfast.tune.pipeline import open_together
+from holdfast.tune.plan import data_digest
 from holdfast.tune.saving import explain_full_disk, save_model, weights_line, whole_checkpoint
 
 
@@ -49,34 +50,33 @@ def align(config: AlignConfig) -> dict[str, Any]:
     Raises:
         HoldfastError: bad input, or TRL is missing; nothing has been written then.
     """
-    done = check_output(config, "align")
-    check_data_unchanged(config, done)
-    if done.summary is not None and not config.dry_run:
-        print(f"{config.output}: already complete; --overwrite trains anew", file=sys.stderr)
-        return done.summary
-    plan = make_plan(config)
-    if config.dry_run:
-        return preview(plan)
-    base = load_base(plan.config)
-    if hasattr(base, "merge_and_unload") and not config.lora_rank and os.environ.get("ACCELERATE_USE_FSDP") == "true":
-        raise HoldfastError(
-            f"{config.model}: adapters cannot be merged under FSDP, where TRL reads the reference from disk",
-            hint="continue them with --lora-rank, or train on one device",
-        )
-    model = adapted(base, plan.config)
-    run = continue_run(config, "align", plan.resolved())
-    with models.quiet(), _silent(), explain_full_disk(run.path):
-        return _fit(plan, model, run)
+    with runs.command(config, "align") as run:
+        run.check_data(lambda: data_digest(config))
+        if summary := run.finished():
+            return summary
+        plan = make_plan(config)
+        if config.dry_run:
+            return preview(plan)
+        base = load_base(plan.config)
+        if hasattr(base, "merge_and_unload") and not config.lora_rank and os.environ.get("ACCELERATE_USE_FSDP") == "true":
+            raise HoldfastError(
+                f"{config.model}: adapters cannot be merged under FSDP, where TRL reads the reference from disk",
+                hint="continue them with --lora-rank, or train on one device",
+            )
+        model = adapted(base, plan.config)
+        open_together(run, plan.resolved())
+        with models.quiet(), _silent(), explain_full_disk(run.path):
+            return _fit(plan, model, run)
 
 
-def _fit(plan: Plan, model: Any, run: RunDir) -> dict[str, Any]:
+def _fit(plan: Plan, model: Any, run: Run) -> dict[str, Any]:
     pad_id = models.pad_id(plan.tokenizer)
     checkpoint = whole_checkpoint(run.path / "checkpoints")
     try:
         trainer = _trainer(plan, model, run)
     except HoldfastError:
         if checkpoint is None:  # refused before the first step: leave nothing
-            shutil.rmtree(run.path, ignore_errors=True)
+            run.withdraw()
         raise
     before_N2 = pair_logprobs(trainer.model, plan.held_out, pad_id)
     if checkpoint:

@@ -18,10 +18,10 @@ import numpy as np
 from holdfast.bench import aggregation as ag
 from holdfast.bench.items import main_metric
 from holdfast.bench.suites import Pin
-from holdfast.compare import Finished, NotComparableError, Row, finished, is_number, paired
+from holdfast.compare import Finished, Row, finished, is_number, paired
 from holdfast.config import BenchCompareConfig
-from holdfast.errors import HoldfastError
-from holdfast.runs import check_output, open_run
+from holdfast.errors import HoldfastError, NotComparableError
+from holdfast.runs import command
 
 Summaries = tuple[dict[str, Any], dict[str, Any]]
 _PAIRS = ("mcc", "f1", "brier_score", "word_perplexity", "byte_perplexity", "bits_per_byte", "likelihood")
@@ -53,8 +53,9 @@ def compare(config: BenchCompareConfig) -> dict[str, Any]:
         print(f"{name} {c['metric']}: {_line(c)}", file=sys.stderr)
     if not config.output or config.dry_run:
         return summary
-    check_output(config, "bench compare")
-    return open_run(config, "bench compare", {}).finish(summary)
+    with command(config, "bench compare") as run:
+        run.open({})
+        return run.finish(summary)
 
 
 def _read(path: str) -> Finished:

@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
 
-from holdfast import http
+from holdfast import http, runs
 from holdfast import lm as models
 from holdfast.bench import harness, openended
 from holdfast.bench.items import RAW, Row, Score, benchmark_scores, item_rows, main_metric, remarks, task_scores
@@ -25,7 +25,7 @@ from holdfast.bench.suites import OPEN_ENDED, PAPER, Pin, chosen
 from holdfast.chat import template_for
 from holdfast.config import BenchConfig
 from holdfast.errors import HoldfastError
-from holdfast.runs import RunDir, check_output, open_run, write_text
+from holdfast.runs import Run, RunDir, write_text
 from holdfast.tables import lines, with_tables
 
 
@@ -41,23 +41,23 @@ def run(config: BenchConfig) -> dict[str, Any]:
     """
     pins = chosen(config.suite, config.tasks)
     _check(config)
-    done = check_output(config, "bench run")
-    closed, opened = [p for p in pins if p.task not in OPEN_ENDED], [p for p in pins if p.task in OPEN_ENDED]
-    if closed:
-        harness.check_extra(closed)
-    questions = {pin.task: openended.read(pin.task, config) for pin in opened}
-    for name, asked in questions.items():
-        openended.check_judge(name, asked, config)
-    tokenizer = models.load_tokenizer(config.model, trust_remote_code=config.trust_remote_code)
-    template = template_for(config.model, config.template, tokenizer)
-    settings = harness.Settings(
-        template, done.path, config.data_dir, config.limit, config.seed, config.batch_size, config.max_new_tokens
-    )  # fmt: skip
-    if config.dry_run:
-        return _preview(closed, questions, settings, tokenizer, sys.stderr if config.json else sys.stdout)
-    with tempfile.TemporaryDirectory() as folder:  # nothing is written to --output before a model is there
-        loaded = harness.find_tasks(closed, replace(settings, folder=Path(folder))) if closed else {}
-        return _run(config, pins, loaded, Path(folder), questions, settings, done)
+    with runs.command(config, "bench run") as run:
+        closed, opened = [p for p in pins if p.task not in OPEN_ENDED], [p for p in pins if p.task in OPEN_ENDED]
+        if closed:
+            harness.check_extra(closed)
+        questions = {pin.task: openended.read(pin.task, config) for pin in opened}
+        for name, asked in questions.items():
+            openended.check_judge(name, asked, config)
+        tokenizer = models.load_tokenizer(config.model, trust_remote_code=config.trust_remote_code)
+        template = template_for(config.model, config.template, tokenizer)
+        settings = harness.Settings(
+            template, run.path, config.data_dir, config.limit, config.seed, config.batch_size, config.max_new_tokens
+        )  # fmt: skip
+        if config.dry_run:
+            return _preview(closed, questions, settings, tokenizer, sys.stderr if config.json else sys.stdout)
+        with tempfile.TemporaryDirectory() as folder:  # nothing is written to --output before a model is there
+            loaded = harness.find_tasks(closed, replace(settings, folder=Path(folder))) if closed else {}
+            return _run(config, pins, loaded, Path(folder), questions, settings, run)
 
 
 def _run(
@@ -67,17 +67,15 @@ def _run(
     folder: Path,
     questions: dict[str, Any],
     settings: harness.Settings,
-    done: RunDir,
+    out: Run,
 ) -> dict[str, Any]:
     """From here on there is a model. ``loaded``: the harness's tasks, whose files lie in ``folder``."""
     closed, template = [pin for pin in pins if pin.task not in OPEN_ENDED], settings.template
     lm = models.load(config.model, trust_remote_code=config.trust_remote_code)
     resolved = _resolved(config, closed, lm, template)
-    if done.summary is not None and done.summary["resolved"] == resolved:
-        print(f"{config.output}: already complete; --overwrite measures anew", file=sys.stderr)
-        return done.summary
-    out = open_run(config, "bench run", resolved)
-    (out.path / "summary.json").unlink(missing_ok=True)  # of the same run over other data, or another state of the model
+    if summary := out.finished(resolved=resolved):
+        return summary
+    out.open(resolved)
     started = time.perf_counter()
     if closed:
         harness.keep_files(loaded, folder, out.path)

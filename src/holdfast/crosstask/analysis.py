@@ -13,10 +13,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from holdfast import runs
 from holdfast.config import AnalyseConfig
 from holdfast.crosstask.blocks import Block, read
 from holdfast.errors import HoldfastError
-from holdfast.runs import check_output, finite, open_run, read_json, write_text
+from holdfast.runs import finite, read_json, write_text
 from holdfast.stats import benjamini_hochberg, spearman
 from holdfast.tables import lines, with_tables
 
@@ -27,26 +28,26 @@ def analyse(config: AnalyseConfig) -> dict[str, Any]:
     Raises:
         HoldfastError: no finished run there, or one without states, or without answers.
     """
-    done = check_output(config, "crosstask analyse")
-    if done.summary is not None and not config.dry_run:
-        return done.summary
-    summary, blocks = load_run(Path(config.run))
-    targets = {name: _target(name, found, blocks, config) for name, found in summary["targets"].items()}
-    if not any(targets.values()):
-        raise HoldfastError(
-            f"{config.run}: no target has answers, sums of states and at least 3 sources",
-            hint="run `holdfast crosstask run --states` on labelled test items",
-        )
-    made = {"command": "crosstask analyse", "run": config.run, "targets": targets}
-    if config.dry_run:
-        print(f"{len(targets)} targets, {sum(1 for t in targets.values() if t)} of them with sums of states")
-        return made | {"dry_run": True}
-    run = open_run(config, "crosstask analyse", {"targets": list(targets)})
-    write_text(run.rows, "".join(json.dumps(finite(row), ensure_ascii=False) + "\n" for row in _rows(targets)))
-    made = with_tables(finite(made))
-    if not config.json:
-        print(lines(made, "Best layers"))
-    return run.finish(made)
+    with runs.command(config, "crosstask analyse") as run:
+        if run.summary is not None and not config.dry_run:
+            return run.summary
+        summary, blocks = load_run(Path(config.run))
+        targets = {name: _target(name, found, blocks, config) for name, found in summary["targets"].items()}
+        if not any(targets.values()):
+            raise HoldfastError(
+                f"{config.run}: no target has answers, sums of states and at least 3 sources",
+                hint="run `holdfast crosstask run --states` on labelled test items",
+            )
+        made = {"command": "crosstask analyse", "run": config.run, "targets": targets}
+        if config.dry_run:
+            print(f"{len(targets)} targets, {sum(1 for t in targets.values() if t)} of them with sums of states")
+            return made | {"dry_run": True}
+        run.open({"targets": list(targets)})
+        write_text(run.rows, "".join(json.dumps(finite(row), ensure_ascii=False) + "\n" for row in _rows(targets)))
+        made = with_tables(finite(made))
+        if not config.json:
+            print(lines(made, "Best layers"))
+        return run.finish(made)
 
 
 def load_run(path: Path) -> tuple[dict[str, Any], list[Block]]:

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from holdfast import tables
+from holdfast import runs, tables
 from holdfast.config import CrossTaskConfig, LabelConfig, PromptingConfig
 from holdfast.crosstask import blocks
 from holdfast.crosstask.blocks import Runner
@@ -33,7 +33,7 @@ from holdfast.crosstask.tasks import Item, Task
 from holdfast.crosstask.vote import Vote
 from holdfast.errors import HoldfastError
 from holdfast.prefix import Cost
-from holdfast.runs import RunDir, check_output, open_run, write_text
+from holdfast.runs import RunDir, write_text
 from holdfast.stats import percentage
 from holdfast.tables.text import number as rounded
 
@@ -71,26 +71,25 @@ def label(config: LabelConfig, lm: Any = None) -> dict[str, Any]:
     Raises:
         HoldfastError: bad input; nothing has been written then.
     """
-    done = check_output(config, "crosstask label")
-    if done.summary is not None and not config.dry_run:
-        print(f"{config.output}: already complete; --overwrite labels anew", file=sys.stderr)
-        return done.summary
-    _check_numbers(config)
-    task, pool = load_pool(config)
-    asked = _asked(pool, config)
-    grid = _grid(config, task, asked)
-    runner = Runner(grid, lm)
-    if config.dry_run:
-        from holdfast.crosstask.preview import preview
+    with runs.command(config, "crosstask label") as run:
+        if summary := run.finished():
+            return summary
+        _check_numbers(config)
+        task, pool = load_pool(config)
+        asked = _asked(pool, config)
+        grid = _grid(config, task, asked)
+        runner = Runner(grid, lm)
+        if config.dry_run:
+            from holdfast.crosstask.preview import preview
 
-        return preview(grid, runner)
-    for source in grid.sources_of(task.name):
-        runner.cells(source)
-    run = open_run(config, "crosstask label", {"sources": grid.sources_of(task.name), "pool": len(pool), "asked": len(asked)})
-    runner.answers = blocks.answers_file(run.path)
-    kept, voters, cost = ask(grid, runner, run, config)
-    labelled = kept + propagate(config, task, pool, kept)
-    return run.finish(_write(run, config, task, pool, labelled, voters, cost, len(asked)))
+            return preview(grid, runner)
+        for source in grid.sources_of(task.name):
+            runner.cells(source)
+        run.open({"sources": grid.sources_of(task.name), "pool": len(pool), "asked": len(asked)})
+        runner.answers = blocks.answers_file(run.path)
+        kept, voters, cost = ask(grid, runner, run, config)
+        labelled = kept + propagate(config, task, pool, kept)
+        return run.finish(_write(run, config, task, pool, labelled, voters, cost, len(asked)))
 
 
 def load_pool(config: LabelConfig) -> tuple[Task, tuple[Item, ...]]:

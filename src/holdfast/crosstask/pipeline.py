@@ -12,13 +12,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+from holdfast import runs
 from holdfast.cluster import Workers, whole
 from holdfast.config import CrossTaskConfig
 from holdfast.crosstask import blocks
 from holdfast.crosstask.blocks import Block, Runner
 from holdfast.crosstask.grid import Grid, load_grid
 from holdfast.crosstask.tables import rows, summarise
-from holdfast.runs import RunDir, check_output, finite, open_run, write_text
+from holdfast.runs import RunDir, finite, write_text
 from holdfast.tables import with_tables
 
 
@@ -36,29 +37,28 @@ def transfer(config: CrossTaskConfig, lm: Any = None) -> dict[str, Any]:
     Raises:
         HoldfastError: bad input; nothing has been written then.
     """
-    done = check_output(config, "crosstask run")
-    if done.summary is not None and not config.dry_run:
-        print(f"{config.output}: already complete; --overwrite runs anew", file=sys.stderr)
-        return done.summary
-    grid = load_grid(config)
-    runner = Runner(grid, lm)
-    if config.dry_run:
-        from holdfast.crosstask.preview import preview
+    with runs.command(config, "crosstask run") as run:
+        if summary := run.finished():
+            return summary
+        grid = load_grid(config)
+        runner = Runner(grid, lm)
+        if config.dry_run:
+            from holdfast.crosstask.preview import preview
 
-        return preview(grid, runner)
-    for block in grid.blocks:
-        runner.cells(block)  # every prompt is built once before anything is written: the last moment to find that one does not fit
-    run = open_run(config, "crosstask run", {"sources": list(grid.sources), "targets": list(grid.targets), "context": runner.limit})
-    runner.answers = blocks.answers_file(run.path)
-    started = time.perf_counter()
-    found = _run_blocks(grid, runner, run)
-    summary = with_tables(finite(summarise(grid, found)) | {"seconds": round(time.perf_counter() - started, 2)})
-    write_text(run.rows, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows(grid, found)))
-    if not config.json:
-        from holdfast.crosstask.preview import as_text
+            return preview(grid, runner)
+        for block in grid.blocks:
+            runner.cells(block)  # every prompt is built once before anything is written: the last moment to find that one does not fit
+        run.open({"sources": list(grid.sources), "targets": list(grid.targets), "context": runner.limit})
+        runner.answers = blocks.answers_file(run.path)
+        started = time.perf_counter()
+        found = _run_blocks(grid, runner, run)
+        summary = with_tables(finite(summarise(grid, found)) | {"seconds": round(time.perf_counter() - started, 2)})
+        write_text(run.rows, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows(grid, found)))
+        if not config.json:
+            from holdfast.crosstask.preview import as_text
 
-        print(as_text(summary))
-    return run.finish(summary)
+            print(as_text(summary))
+        return run.finish(summary)
 
 
 def _run_blocks(grid: Grid, runner: Runner, run: RunDir) -> list[Block]:

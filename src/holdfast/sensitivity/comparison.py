@@ -8,9 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from holdfast.compare import Checks, Finished, NotComparableError, finished, is_number, paired, refuse_unlike, value_at, write_files
+from holdfast.compare import Checks, Finished, finished, is_number, paired, refuse_unlike, value_at, write_files
 from holdfast.config import CompareConfig
-from holdfast.errors import HoldfastError
+from holdfast.errors import HoldfastError, NotComparableError
 from holdfast.runs import to_json
 
 _LISTED = 10

@@ -1,7 +1,7 @@
 """The gate for CI: fail where a model became more sensitive, beyond a tolerance and beyond the noise.
 
 A view fails if its mean psi rose by more than ``max_increase`` and the 95 % interval of the rise, over sets, lies above 0.
-Exit codes: 0 fine, 1 worse, 2 bad input, 3 not comparable.
+Exit codes: docs/exit-codes.md.
 """
 
 from __future__ import annotations

@@ -18,10 +18,11 @@ from typing import Any
 
 import numpy as np
 
+from holdfast import runs
 from holdfast.config import SensitivityConfig, VariantsConfig
 from holdfast.data.read import source_digest
 from holdfast.errors import HoldfastError
-from holdfast.runs import RunDir, check_output, open_run, write_text
+from holdfast.runs import Run, RunDir, write_text
 from holdfast.sensitivity import answers
 from holdfast.sensitivity.backends import load_tokenizer, open_backend
 from holdfast.sensitivity.export import write_harness_files
@@ -48,24 +49,22 @@ def measure(config: SensitivityConfig) -> dict[str, Any]:
         HoldfastError: bad input; nothing has been written then.
     """
     _check(config)
-    done = check_output(config, "sensitivity run")
-    tokenizer = load_tokenizer(config)
-    plan = make_plan(config, tokenizer)
-    if config.dry_run:
-        return _preview(plan, config, tokenizer)
-    with open_backend(config, tokenizer) as backend:
-        return _measure(config, plan, backend, tokenizer, done)
+    with runs.command(config, "sensitivity run") as run:
+        tokenizer = load_tokenizer(config)
+        plan = make_plan(config, tokenizer)
+        if config.dry_run:
+            return _preview(plan, config, tokenizer)
+        with open_backend(config, tokenizer) as backend:
+            return _measure(config, plan, backend, tokenizer, run)
 
 
-def _measure(config: SensitivityConfig, plan: Plan, backend: Backend, tokenizer: Any, done: RunDir) -> dict[str, Any]:
+def _measure(config: SensitivityConfig, plan: Plan, backend: Backend, tokenizer: Any, run: Run) -> dict[str, Any]:
     tasks = [Task.of(s.set_id, ids, list(views.values())) for s, ids, views in zip(plan.sets, plan.ids, plan.views, strict=True)]
     backend.check(tasks)
     resolved = {"sets_digest": plan.digest, **surroundings(config, tokenizer), **backend.identity()}
-    if done.summary is not None and done.summary["resolved"] == resolved:
-        print(f"{config.output}: already complete; --overwrite measures anew", file=sys.stderr)
-        return done.summary
-    run = open_run(config, "sensitivity run", resolved)
-    (run.path / "summary.json").unlink(missing_ok=True)  # of the same run over other sets, or another state of the model
+    if summary := run.finished(resolved=resolved):
+        return summary
+    run.open(resolved)
     started = time.perf_counter()
     scored, audit = _score(tasks, config, backend, run)
     return _write(run, plan, config, scored, tokenizer, {
@@ -85,25 +84,25 @@ def make_variants(config: VariantsConfig) -> dict[str, Any]:
     """
     if config.prompts is None:
         raise HoldfastError("--prompts is needed", hint="a JSONL file with rows of prompt, or of question (with choices and answer)")
-    done = check_output(config, "sensitivity variants")
-    sets, report = gather(config)
-    summary = {
-        "command": "sensitivity variants",
-        "sets": len(sets),
-        "variants": sum(len(s.variants) for s in sets),
-        "sets_digest": digest(sets),
-        "kinds": report.as_dict(),
-    }
-    if config.dry_run:
-        for v in sets[0].variants:
-            print(json.dumps({"variant_id": v.variant_id, "prompt": v.prompt, "target": v.target}, ensure_ascii=False))
-        return summary
-    if done.summary is not None and done.summary == summary:
-        return done.summary
-    run = open_run(config, "sensitivity variants", {"sets_digest": summary["sets_digest"]})
-    write_sets(run.path / "sets.jsonl", sets)
-    print(f"{summary['variants']} prompts in {summary['sets']} sets: {run.path / 'sets.jsonl'}", file=sys.stderr)
-    return run.finish(summary)
+    with runs.command(config, "sensitivity variants") as run:
+        sets, report = gather(config)
+        summary = {
+            "command": "sensitivity variants",
+            "sets": len(sets),
+            "variants": sum(len(s.variants) for s in sets),
+            "sets_digest": digest(sets),
+            "kinds": report.as_dict(),
+        }
+        if config.dry_run:
+            for v in sets[0].variants:
+                print(json.dumps({"variant_id": v.variant_id, "prompt": v.prompt, "target": v.target}, ensure_ascii=False))
+            return summary
+        if run.summary == summary:
+            return summary
+        run.open({"sets_digest": summary["sets_digest"]})
+        write_sets(run.path / "sets.jsonl", sets)
+        print(f"{summary['variants']} prompts in {summary['sets']} sets: {run.path / 'sets.jsonl'}", file=sys.stderr)
+        return run.finish(summary)
 
 
 def surroundings(config: SensitivityConfig, tokenizer: Any) -> dict[str, str | None]:

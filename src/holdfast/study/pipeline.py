@@ -8,7 +8,6 @@ STUDY/summary.json   the selection, and what it cost
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import os
 import shutil
@@ -19,11 +18,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import holdfast
+from holdfast import runs
 from holdfast.cluster import check_address
 from holdfast.config import StudyConfig
-from holdfast.errors import HoldfastError
-from holdfast.runs import RunDir, check_not_read, empty, lock, read_json, unlock, write_json, write_text
+from holdfast.errors import HoldfastError, redacted_values
+from holdfast.runs import Run, RunDir, check_not_read, read_json, write_text
 from holdfast.study.checks import check_second_stage, check_trainings
 from holdfast.study.execute import open_pool
 from holdfast.study.jobs import Job, Pool, Row, diverged, read_row
@@ -72,18 +71,17 @@ def run(config: StudyConfig) -> dict[str, Any]:
     output = _output(config, spec)
     if config.cluster == "ray":
         check_address(os.environ.get("RAY_ADDRESS"))
-    with _locked(output):
-        made = _plan_anew(config, spec, output) if config.overwrite else _planned(spec, [output / "data"])
-        _check_output(output, made)
-        resolved = made.resolved()
-        write_json(
-            output / "config.json",
-            {"command": "study run", "version": holdfast.__version__, "config": dataclasses.asdict(config), "resolved": resolved},
-        )
+    with runs.command(config, "study run", path=output, check=lambda *_: _check_directory(output)) as study:
+        study.hold()  # planning writes tokens
+        if config.overwrite:
+            made = _plan_anew(config, spec, study)
+        else:
+            made = _planned(spec, [output / "data"])
+            _check_output(output, made)
+        study.open(made.resolved())
         ledger = _Ledger(output)
         rows = _execute(config, made, ledger)
-        summary = with_tables(_summary(made, rows, ledger))
-        write_json(output / "summary.json", summary)
+        summary = study.finish(with_tables(_summary(made, rows, ledger)))
     if not config.json:
         said = (lines(summary), summary["finding"], f"{in_words(summary['trials'])}; in {output.resolve()}")
         print("\n\n".join(filter(None, said)))
@@ -291,14 +289,14 @@ def _planned(spec: Spec, folders: list[Path]) -> StudyPlan:
     return made
 
 
-def _plan_anew(config: StudyConfig, spec: Spec, output: Path) -> StudyPlan:
+def _plan_anew(config: StudyConfig, spec: Spec, study: Run) -> StudyPlan:
     """``--overwrite``: the old study goes when all that can be checked of the new one has been. Data is tokenised once."""
-    _check_not_read(config, spec, output)
+    _check_not_read(config, spec, study.path)
     with tempfile.TemporaryDirectory() as folder:
         _planned(spec, [Path(folder)])
-        empty(output)
-        shutil.copytree(folder, output / "data")
-    return make_plan(spec, [output / "data"])
+        study.clear()
+        shutil.copytree(folder, study.path / "data")
+    return make_plan(spec, [study.path / "data"])
 
 
 def _check_not_read(config: StudyConfig, spec: Spec, output: Path) -> None:
@@ -309,11 +307,16 @@ def _check_not_read(config: StudyConfig, spec: Spec, output: Path) -> None:
 
 def _output(config: StudyConfig, spec: Spec) -> Path:
     output = Path(config.output or f"studies/{spec.name}")
+    _check_directory(output)
+    return output
+
+
+def _check_directory(output: Path) -> None:
+    """It is a study's, or nothing's. No study is complete: it may grow."""
     if output.is_file():
         raise HoldfastError(f"--output {output} is a file, not a directory")
     if output.exists() and not _is_study(output):
         raise HoldfastError(f"--output {output} is not empty and holds no study", hint="choose another directory")
-    return output
 
 
 def _is_study(output: Path) -> bool:
@@ -338,29 +341,10 @@ def _check_output(output: Path, made: StudyPlan) -> None:
             f"{file} is damaged: it does not say which study this is",
             hint="delete that file to go on with the trials that are there, or --overwrite to delete them",
         ) from error
-    now = json.loads(json.dumps(made.resolved()["identity"]))
+    before, now = (redacted_values(value) for value in (before, json.loads(json.dumps(made.resolved()["identity"]))))
     changed = [key for key in now if before.get(key) != now[key]]
     if changed:
         raise HoldfastError(
             f"--output {output} holds another study ({', '.join(changed)} differ)",
             hint="choose another directory, or --overwrite to delete what is there",
         )
-
-
-@contextlib.contextmanager
-def _locked(output: Path) -> Iterator[None]:
-    """One process at a time works on a study. A directory that was made for nothing, because the input is bad, goes again."""
-    fresh = not output.exists()
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        lock(output)
-    except OSError as error:
-        raise HoldfastError(f"cannot write to --output {output}: {error.strerror}") from error
-    try:
-        yield
-    except HoldfastError:
-        if fresh and not (output / "config.json").exists():
-            shutil.rmtree(output, ignore_errors=True)
-        raise
-    finally:
-        unlock(output)

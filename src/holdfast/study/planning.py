@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from holdfast.config import TuneConfig
+from holdfast.config.legacy import without_legacy
 from holdfast.errors import HoldfastError
 from holdfast.records import RESPONSE_ROLES
 from holdfast.study import settings as st
@@ -197,7 +198,8 @@ class Cell:
 def _cell(config: TuneConfig, fields: dict[str, Any], sources: Sources) -> Cell:
     weights, facts = check_config(config), sources.of(config)
     reason = st.scale_matters(config)
-    others = {k: v for k, v in dataclasses.asdict(config).items() if k not in _WEIGHT_FIELDS | _NO_MATTER}
+    values = without_legacy(type(config), dataclasses.asdict(config))
+    others = {k: v for k, v in values.items() if k not in _WEIGHT_FIELDS | _NO_MATTER}
     keys = []
     for scale_free in (reason is None, True):
         normalizer, table = st.training_class(weights, config.normalizer, scale_free=scale_free, targets=facts.weighted())

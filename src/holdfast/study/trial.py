@@ -185,7 +185,7 @@ def _clear_unusable(config: TuneConfig | AlignConfig, command: str, stop_at: int
     while (checkpoint := whole_checkpoint(folder / "checkpoints")) is not None and not _opens(checkpoint):
         shutil.rmtree(checkpoint)
     try:
-        complete = check_output(config, command).summary is not None
+        complete = check_output(config, command) is not None
     except HoldfastError:
         shutil.rmtree(folder)
         return

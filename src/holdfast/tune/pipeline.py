@@ -13,10 +13,10 @@ from typing import Any
 import accelerate
 
 from holdfast import lm as models
-from holdfast.config import AlignConfig, TuneConfig
-from holdfast.errors import HoldfastError
+from holdfast import runs
+from holdfast.config import TuneConfig
 from holdfast.records import PROMPT_ROLES, RESPONSE_ROLES, Role
-from holdfast.runs import RunDir, check_output, open_run, read_json, read_rows
+from holdfast.runs import Run, RunDir, read_json, read_rows
 from holdfast.tables import with_tables
 from holdfast.tune.adaptive import parse
 from holdfast.tune.arguments import training_arguments
@@ -54,49 +54,30 @@ def train(config: TuneConfig, start: Start | None = None) -> dict[str, Any]:
     Raises:
         HoldfastError: bad input; nothing has been written then.
     """
-    done = check_output(config, "tune")
-    check_data_unchanged(config, done)
-    if done.summary is not None and not config.dry_run:
-        print(f"{config.output}: already complete; --overwrite trains anew", file=sys.stderr)
-        return done.summary
-    plan = start.plan if start else make_plan(config)
-    if config.dry_run:
-        from holdfast.tune.preview import preview
+    with runs.command(config, "tune") as run:
+        run.check_data(lambda: data_digest(config))
+        if summary := run.finished():
+            return summary
+        plan = start.plan if start else make_plan(config)
+        if config.dry_run:
+            from holdfast.tune.preview import preview
 
-        return preview(plan)
-    start = start or Start(plan, load_base(config))
-    model = adapted(start.model, config)
-    run = continue_run(config, "tune", plan.resolved())
-    try:
+            return preview(plan)
+        start = start or Start(plan, load_base(config))
+        model = adapted(start.model, config)
+        open_together(run, plan.resolved())
         with models.quiet(), explain_full_disk(run.path):
             return _fit(start, model, run)
-    finally:
-        run.release()
 
 
-def check_data_unchanged(config: TuneConfig | AlignConfig, run: RunDir) -> None:
-    """A run is continued, or returned as complete, only on the data that it began with.
-
-    Raises:
-        HoldfastError: the data differ.
-    """
-    if config.overwrite or not (run.path / "config.json").is_file():
-        return
-    if read_json(run.path / "config.json")["resolved"].get("data_digest") != data_digest(config):
-        raise HoldfastError(
-            f"{config.output}: the data has changed since this run began", hint="choose another --output, or --overwrite to train anew"
-        )
-
-
-def continue_run(config: TuneConfig | AlignConfig, command: str, resolved: dict[str, Any]) -> RunDir:
-    """The run directory; under a launcher the main process makes it, and keeps of its rows what a checkpoint covers."""
+def open_together(run: Run, resolved: dict[str, Any]) -> None:
+    """Open a run; under a launcher the main process does, and keeps of its rows what a checkpoint covers, while the others wait."""
     state = accelerate.PartialState()
     if state.is_main_process:
-        run = open_run(config, command, resolved)
+        run.open(resolved)
         checkpoint = whole_checkpoint(run.path / "checkpoints")
         run.keep_rows(*_covered(checkpoint) if checkpoint else (-1,))
     state.wait_for_everyone()
-    return RunDir(Path(config.output))
 
 
 def _covered(checkpoint: Path) -> tuple[int, set[str]]:

@@ -11,7 +11,6 @@ model with another tokenizer can be trained on them: there, too, a token takes t
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -21,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from holdfast import lm as models
+from holdfast import runs
 from holdfast.chat import template_name
 from holdfast.config import WeighConfig
 from holdfast.data.columns import all_unused, tell
@@ -30,7 +30,7 @@ from holdfast.data.weights import TOKEN_WEIGHTS, check_weight
 from holdfast.errors import HoldfastError
 from holdfast.lm.batched import sequence_nlls
 from holdfast.records import Example, Message, Role, Span
-from holdfast.runs import RunDir, check_output, open_run, write_text
+from holdfast.runs import RunDir, write_text
 from holdfast.tune.roles import render_example
 from holdfast.tune.selection import Floats, char_runs, keep_highest
 
@@ -64,31 +64,30 @@ def weigh(config: WeighConfig) -> dict[str, Any]:
     Raises:
         HoldfastError: bad input; nothing has been written then.
     """
-    done = check_output(config, "weigh")
-    digest = source_digest(config.data)
-    if done.summary is not None and not config.dry_run:
-        if done.summary["data_digest"] != digest:
-            raise HoldfastError(f"{config.output}: the data has changed since", hint="choose another --output, or --overwrite")
-        print(f"{config.output}: already complete; --overwrite weighs anew", file=sys.stderr)
-        return done.summary
-    by = _check(config)
-    rows = list(islice(read_rows(config.data), config.limit))
-    examples = examples_of(rows, config.data, layout=config.layout)
-    unused = all_unused(examples)
-    tell(config.data, unused)
-    tokenizer = models.load_tokenizer(config.model, trust_remote_code=config.trust_remote_code)
-    if not tokenizer.is_fast:
-        raise HoldfastError(f"tokenizer {type(tokenizer).__name__} gives no character offsets", hint="load its fast version")
-    encoded = [encode(example, config.template, tokenizer) for example in examples]
-    _check_reference(config, tokenizer)
-    tokens = sum(len(response.token_N) for e in encoded for response in e.responses)
-    figures: dict[str, Any] = {"command": "weigh", "by": by, "data_digest": digest, "examples": len(rows), "tokens": tokens}
-    figures["columns_not_used"] = unused
-    if config.dry_run:
-        return _preview(config, figures, tokenizer, encoded)
-    nlls = _nlls(config, tokenizer, encoded)
-    run = open_run(config, "weigh", {"by": by})
-    return _write(config, run, [row for row, _ in rows], examples, encoded, nlls, figures)
+    with runs.command(config, "weigh") as run:
+        digest = source_digest(config.data)
+        if run.summary is not None:
+            run.check_data(lambda: digest)
+        if summary := run.finished():
+            return summary
+        by = _check(config)
+        rows = list(islice(read_rows(config.data), config.limit))
+        examples = examples_of(rows, config.data, layout=config.layout)
+        unused = all_unused(examples)
+        tell(config.data, unused)
+        tokenizer = models.load_tokenizer(config.model, trust_remote_code=config.trust_remote_code)
+        if not tokenizer.is_fast:
+            raise HoldfastError(f"tokenizer {type(tokenizer).__name__} gives no character offsets", hint="load its fast version")
+        encoded = [encode(example, config.template, tokenizer) for example in examples]
+        _check_reference(config, tokenizer)
+        tokens = sum(len(response.token_N) for e in encoded for response in e.responses)
+        figures: dict[str, Any] = {"command": "weigh", "by": by, "data_digest": digest, "examples": len(rows), "tokens": tokens}
+        figures["columns_not_used"] = unused
+        if config.dry_run:
+            return _preview(config, figures, tokenizer, encoded)
+        nlls = _nlls(config, tokenizer, encoded)
+        run.open({"by": by})
+        return run.finish(_write(config, run, [row for row, _ in rows], examples, encoded, nlls, figures))
 
 
 def encode(example: Example, template: str, tokenizer: Any) -> Encoded:
@@ -154,16 +153,13 @@ def _write(
     scored = np.concatenate(scores)
     known = ~np.isnan(scored)
     chosen = scored[known & np.concatenate(kept)]
-    return run.finish(
-        figures
-        | {
-            "kept": len(chosen),
-            "beyond_context": int((~known).sum()),
-            "lowest_kept_score": float(chosen.min()) if len(chosen) else None,
-            "mean_nll": [float(np.nanmean(np.concatenate([n[at] for n, at in zip(nll, places, strict=True)]))) for nll in nlls],
-            "data_path": str(data),
-        }
-    )
+    return figures | {
+        "kept": len(chosen),
+        "beyond_context": int((~known).sum()),
+        "lowest_kept_score": float(chosen.min()) if len(chosen) else None,
+        "mean_nll": [float(np.nanmean(np.concatenate([n[at] for n, at in zip(nll, places, strict=True)]))) for nll in nlls],
+        "data_path": str(data),
+    }
 
 
 def _field(messages: Sequence[Message], encoded: Encoded, kept_N: npt.NDArray[np.bool_], rest: float) -> list[Any]:
