@@ -173,6 +173,7 @@ def test_overwrite_deletes_when_the_run_is_opened_and_once(tmp_path: Path) -> No
     with runs.command(config(tmp_path / "run", overwrite=True), "crosstask analyse") as run:
         assert run.finished() is None
         assert run.rows.exists()
+        run.hold()
         run.clear()
         (run.path / "made").mkdir()
         run.open({})
@@ -246,3 +247,13 @@ def test_an_option_at_its_legacy_value_is_no_part_of_an_address(
     assert ids(sparkle="none") == before
     assert not set(ids()) & set(before), "the new option is at work"
     assert not set(ids(sparkle="none", twinkle="some")) & set(before)
+
+
+def test_a_run_that_another_process_has_left_meanwhile_is_not_overwritten(tmp_path: Path) -> None:
+    with runs.command(config(tmp_path / "run"), "crosstask analyse") as late:  # reads its data, loads its model ...
+        with runs.command(config(tmp_path / "run", seed=5), "crosstask analyse") as early:
+            early.open({})
+            early.finish({"seed": 5})
+        with pytest.raises(HoldfastError, match=r"holds another run \(seed differ\)"):
+            late.open({})
+    assert json.loads((tmp_path / "run" / "summary.json").read_text()) == {"seed": 5}

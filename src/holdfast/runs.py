@@ -91,12 +91,17 @@ class RunDir:
         return summary
 
 
+Check = Callable[[RunConfig, str], dict[str, Any] | None]
+"""Looks at --output of a config and the name of its command: the summary, if that run is complete there."""
+
+
 @dataclasses.dataclass
 class Run(RunDir):
     """A run between the first look at --output and its summary; see ``command``."""
 
     config: RunConfig = dataclasses.field(kw_only=True)
     command: str = dataclasses.field(kw_only=True)
+    check: Check = dataclasses.field(kw_only=True)
     held: contextlib.ExitStack = dataclasses.field(kw_only=True)
     _is_held: bool = False
     _is_cleared: bool = False
@@ -129,7 +134,7 @@ class Run(RunDir):
         """Make the directory and keep other processes out of it. If it is new, and nothing is opened in it, it goes again on leaving.
 
         Raises:
-            HoldfastError: another process is at work there, or it cannot be written.
+            HoldfastError: another process is at work there, or has left another run; or it cannot be written.
         """
         if self._is_held:
             return
@@ -140,6 +145,7 @@ class Run(RunDir):
         except OSError as error:
             raise HoldfastError(f"cannot write to --output {self.path}: {error.strerror}") from error
         self._is_held = True
+        self.check(self.config, self.command)  # again: another process may have come and gone since the first look
         if is_new:
             self.held.callback(lambda: None if (self.path / "config.json").exists() else self.withdraw())
 
@@ -170,9 +176,6 @@ class Run(RunDir):
     def withdraw(self) -> None:
         """Remove the directory: nothing came of it."""
         shutil.rmtree(self.path, ignore_errors=True)
-
-
-Check = Callable[[RunConfig, str], dict[str, Any] | None]
 
 
 def check_output(config: RunConfig, command: str) -> dict[str, Any] | None:
@@ -230,7 +233,7 @@ def command(config: RunConfig, name: str, *, path: Path | None = None, check: Ch
     """
     with contextlib.ExitStack() as held:
         summary = check(config, name)
-        yield Run(path or Path(config.output), summary, config=config, command=name, held=held)
+        yield Run(path or Path(config.output), summary, config=config, command=name, check=check, held=held)
 
 
 @contextlib.contextmanager
