@@ -98,6 +98,8 @@ def outcomes(lines: list[str], folder: Path) -> list[dict[str, Any]]:
     made = []
     for line in lines:
         outcome = {"line": line} | perform(line)
+        assert outcome["exit_code"] in (0, 1), outcome
+        assert "summary" in outcome, outcome
         left_out = {"summary", "rows"} if line.endswith(" --output tuned") else {"rows"} if " --output wide-" in line else set()
         made.append({key: value for key, value in outcome.items() if key not in left_out})
     return made

@@ -10,6 +10,7 @@ import io
 import json
 import math
 import os
+import re
 import shlex
 import shutil
 from collections.abc import Iterator, Mapping
@@ -111,7 +112,7 @@ def _same(recorded: Any, now: Any) -> bool:
 
 
 # What no two runs share, or two machines: places, sizes on disk, versions, digests of trained weights, the noise of an audit.
-# Costs may fall.
+# Costs may fall; a study may keep tokens and scores per item under another name.
 _VOLATILE = {"cost", "audit", "version", "harness", "model_path", "data_path", "labels_path", "path", "files", "bytes", "model_sha", "way"}
 
 
@@ -124,7 +125,8 @@ def stable(value: Any) -> Any:
 
 def _volatile(key: str, item: Any) -> bool:
     digest = key == "weights" and isinstance(item, str)
-    return digest or key in _VOLATILE or key.endswith(("seconds", "per_second"))
+    cached = (key == "source" and re.fullmatch("[0-9a-f]{12}", str(item))) or (key == "items" and isinstance(item, dict))
+    return bool(digest or cached) or key in _VOLATILE or key.endswith(("seconds", "per_second"))
 
 
 def read_rows(file: Path) -> list[Any]:
