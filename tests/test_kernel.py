@@ -100,9 +100,9 @@ def ours(case: Case, head: str) -> list[Tensor]:
     return [loss.detach(), nll, *(x.grad for x in leaves)]
 
 
-def oracle(case: Case) -> list[Tensor]:
+def oracle(case: Case, dtype: torch.dtype = torch.float64) -> list[Tensor]:
     """The same from the whole matrix of logits in float64, by autograd, with g held fixed."""
-    given = {k: v.double() if isinstance(v, Tensor) and v.is_floating_point() else v for k, v in inputs(case).items()}
+    given = {k: v.to(dtype) if isinstance(v, Tensor) and v.is_floating_point() else v for k, v in inputs(case).items()}
     leaves = [given[k].requires_grad_() for k in ("hidden_ND", "head_VD", "bias_V") if given[k] is not None]
     logits = given["hidden_ND"] @ given["head_VD"].T
     logits = logits if given["bias_V"] is None else logits + given["bias_V"]
@@ -124,10 +124,14 @@ def oracle(case: Case) -> list[Tensor]:
 
 
 def agree(case: Case, head: str) -> None:
+    """To 2e-6 of the largest value in float32, or to what plain float32 itself is off by where that is more: sums over a vocabulary
+    are added up in another order on every kind of processor."""
     tolerance = 2e-6 if case.dtype == torch.float32 else 3e-2
-    for mine, true in zip(ours(case, head), oracle(case), strict=True):
-        scale = float(true.abs().max())
-        assert float((mine.double() - true).abs().max()) <= tolerance * max(scale, 1e-3), case.name
+    for mine, plain, true in zip(ours(case, head), oracle(case, torch.float32), oracle(case), strict=True):
+        allowed = tolerance * max(float(true.abs().max()), 1e-3)
+        if case.dtype == torch.float32:
+            allowed = max(allowed, 1.25 * float((plain.double() - true).abs().max()))
+        assert float((mine.double() - true).abs().max()) <= allowed, case.name
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
