@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from holdfast import http
 from holdfast.errors import HoldfastError
+from holdfast.runs import read_rows
 
 if TYPE_CHECKING:
     from holdfast.lm import LM
@@ -80,10 +81,7 @@ class Endpoint:
         texts: dict[str, str] = {}
         if self.file:
             self.file.parent.mkdir(parents=True, exist_ok=True)
-            for line in self.file.read_text(encoding="utf-8").splitlines() if self.file.exists() else ():
-                try:
-                    row = json.loads(line)
+            for row in read_rows(self.file, problems=[]):  # one that a kill has cut off is asked for again
+                if isinstance(row.get("prompt"), str) and isinstance(row.get("text"), str):
                     texts[row["prompt"]] = row["text"]
-                except (ValueError, KeyError, TypeError):
-                    continue  # cut off by a kill: asked again
         return texts

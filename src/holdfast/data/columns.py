@@ -84,8 +84,8 @@ def all_unused(items: Iterable[Any]) -> list[str]:
 
 
 def tell(source: str, names: Collection[str]) -> None:
-    """Say on stderr, in one line, which columns of a data source are not used."""
-    if names and os.environ.get("RANK", "0") == "0":  # once, not once per device
+    """Say on stderr, in one line, which columns of a data source are not used. Those of ``pocket`` are our own, and for other readers."""
+    if names and not source.startswith("pocket:") and os.environ.get("RANK", "0") == "0":  # once, not once per device
         print(f"{source}: columns not used: {', '.join(name or repr(name) for name in names)}", file=sys.stderr)
 
 

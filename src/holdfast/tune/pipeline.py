@@ -22,7 +22,7 @@ from holdfast.tune.adaptive import parse
 from holdfast.tune.arguments import training_arguments
 from holdfast.tune.base import adapted, load_base
 from holdfast.tune.batches import TokenDataset, collate
-from holdfast.tune.continuing import saved_step
+from holdfast.tune.continuing import RunMemory, saved_step
 from holdfast.tune.plan import Plan, data_digest, make_plan
 from holdfast.tune.preview import example
 from holdfast.tune.saving import explain_full_disk, model_card, save_model, whole_checkpoint
@@ -80,10 +80,15 @@ def open_together(run: Run, resolved: dict[str, Any]) -> None:
     state.wait_for_everyone()
 
 
-def _covered(checkpoint: Path) -> tuple[int, set[str]]:
-    """Up to which step a checkpoint covers the rows, and which kinds of rows of that step: those written before it."""
-    step = int(checkpoint.name.split("-")[1])
-    logs = [row for row in read_json(checkpoint / "trainer_state.json").get("log_history", []) if row.get("step") == step]
+def _covered(checkpoint: Path) -> tuple[int, set[str] | None]:
+    """Up to which step a checkpoint covers the rows, and which kinds of rows of that step: those written before it.
+
+    A checkpoint of a version that had no ``RunMemory`` was written before the rows of its step, and they are not made again: all stay.
+    """
+    step, state = int(checkpoint.name.split("-")[1]), read_json(checkpoint / "trainer_state.json")
+    if RunMemory.__name__ not in (state.get("stateful_callbacks") or {}):
+        return step, None
+    logs = [row for row in state.get("log_history", []) if row.get("step") == step]
     kinds = {"loss": "train", "eval_loss": "eval"}
     return step, {kind for column, kind in kinds.items() if any(column in row for row in logs)}
 
