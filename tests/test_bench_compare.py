@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from holdfast import stats
 from holdfast.bench import compare
-from holdfast.bench.items import bootstrap, estimate, wilson
+from holdfast.bench.items import bootstrap, estimate
 from holdfast.cli import main
 from holdfast.config import BenchCompareConfig
 
@@ -77,7 +78,7 @@ def test_fewer_items_are_other_items(tmp_path: Path, capsys: pytest.CaptureFixtu
 def test_wilson_is_its_formula(hits: int, n: int) -> None:
     z, p = 1.959963984540054, hits / n
     middle, half = (p + z * z / (2 * n)) / (1 + z * z / n), z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    assert wilson(hits, n) == pytest.approx((middle - half, middle + half), abs=1e-12)
+    assert stats.wilson(hits, n) == pytest.approx((middle - half, middle + half), abs=1e-12)
 
 
 def test_a_mean_of_lists_counts_members() -> None:
@@ -85,7 +86,7 @@ def test_a_mean_of_lists_counts_members() -> None:
     assert made["value"] == 0.5
     assert (made["n"], made["values"]) == (2, 4)
     assert (made["low"], made["high"]) == (pytest.approx(1 / 3), 1)
-    assert estimate([1.0, 0.0], 0)["low"] == wilson(1, 2)[0]
+    assert estimate([1.0, 0.0], 0)["low"] == stats.wilson(1, 2)[0]
     assert estimate([], 0)["n"] == 0
     nothing = estimate([[0.0, 0.0], [0.0], [0.0]], 0)  # a bootstrap would say [0, 0]
-    assert (nothing["low"], nothing["high"], nothing["n"]) == (*wilson(0, 3), 3)
+    assert (nothing["low"], nothing["high"], nothing["n"]) == (*stats.wilson(0, 3), 3)

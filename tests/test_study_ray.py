@@ -71,5 +71,8 @@ def test_an_address_that_does_not_answer_is_told_at_once(case: dict[str, Any], t
 
 
 @pytest.mark.parametrize("address", [None, "", "auto", "local"])
-def test_other_addresses_are_left_to_ray(address: str | None) -> None:
+def test_other_addresses_are_left_to_ray(address: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+    monkeypatch.setattr(socket, "create_connection", lambda *arguments, **_: asked.append(arguments))
     check_address(address)
+    assert not asked, "nothing is connected to"

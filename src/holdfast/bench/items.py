@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from holdfast import stats
 from holdfast.bench import aggregation as ag
 from holdfast.bench.suites import Pin
 from holdfast.errors import HoldfastError
@@ -23,7 +24,6 @@ Row = dict[str, Any]
 Loaded = dict[str, Any]
 """Tasks and groups of the harness; see ``harness.find_tasks``."""
 RAW = "raw"
-_DRAWS = 2000
 _SHARES = ("f1", "matthews_corrcoef")
 """Aggregations that never give more than 1, so that they may stand in percent."""
 
@@ -110,7 +110,7 @@ def estimate(values: Sequence[float | Sequence[float]], seed: int) -> Score:
     """Mean with a 95 % interval: Wilson's where every item is 0 or 1 as a whole, else the bootstrap's."""
     whole = [float(np.min(v)) for v in values if np.size(v) and np.min(v) == np.max(v) and np.min(v) in (0.0, 1.0)]
     if values and len(whole) == len(values) and (all(np.ndim(v) == 0 for v in values) or len(set(whole)) == 1):
-        low, high = wilson(int(sum(whole)), len(whole))  # lists that are all the same: a bootstrap would see no spread
+        low, high = stats.wilson(int(sum(whole)), len(whole))  # lists that are all the same: a bootstrap would see no spread
         return {"value": sum(whole) / len(whole), "low": low, "high": high, **_counts([np.size(v) for v in values])}
     return bootstrap(values, seed)
 
@@ -121,18 +121,8 @@ def bootstrap(values: Sequence[float | Sequence[float]], seed: int) -> Score:
     if not lists:
         return {"value": float("nan"), "low": float("nan"), "high": float("nan"), "n": 0}
     sums, sizes = np.array([v.sum() for v in lists]), np.array([len(v) for v in lists])
-    rng = np.random.default_rng(seed)
-    draws = (rng.integers(0, len(lists), len(lists)) for _ in range(_DRAWS))
-    low, high = np.quantile([sums[d].sum() / sizes[d].sum() for d in draws], (0.025, 0.975))
-    return {"value": float(sums.sum() / sizes.sum()), "low": float(low), "high": float(high), **_counts(sizes)}
-
-
-def wilson(hits: int, n: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of a proportion (Wilson 1927)."""
-    from scipy.stats import binomtest
-
-    low, high = binomtest(hits, n).proportion_ci(method="wilson")
-    return float(low), float(high)
+    low, high = stats.bootstrap_of((sums, sizes), lambda totals, counts, axis: totals.sum(axis) / counts.sum(axis), seed)
+    return {"value": float(sums.sum() / sizes.sum()), "low": low, "high": high, **_counts(sizes)}
 
 
 def main_metric(pin: Pin, rows: Sequence[Row]) -> str:
