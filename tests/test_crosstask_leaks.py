@@ -12,6 +12,7 @@ from conftest import make_model, make_tokenizer, write_jsonl
 from holdfast.cli import main
 from holdfast.crosstask import CrossTaskConfig, LabelConfig, label, transfer
 from holdfast.crosstask.grid import load_grid
+from holdfast.crosstask.overlap import normalised
 from holdfast.errors import HoldfastError
 from holdfast.lm import LM
 
@@ -80,6 +81,10 @@ def test_inputs_to_label_may_have_an_answer_of_another_kind_but_no_label(
         "I\u00a0loved every minute of it",
         "\uff29 loved every minute of it...",
         "I loved every minute\nof it",
+        "&quot;I loved every minute of it&quot;",
+        "I loved<br /><br />every minute of it .",
+        "``I loved every minute of it''",
+        "\u201eI loved every minute of it\u201c",
     ],
 )
 def test_spelling_of_the_surface_hides_no_leak(lm: LM, tmp_path: Path, spelled: str) -> None:
@@ -87,6 +92,25 @@ def test_spelling_of_the_surface_hides_no_leak(lm: LM, tmp_path: Path, spelled: 
     pool = write_task(tmp_path, "sentences", rows, template="Sentence: {s}\nKind:", labels=["fact", "opinion"])
     with pytest.raises(HoldfastError, match="row 2: the pool of source 'sentences' holds 1 test items of 'reviews'"):
         run(pool, reviews(tmp_path), tmp_path / "run", lm)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("It&#39;s Tom &amp; Jerry", "It's Tom & Jerry"),
+        ("it\u02bcs good", "it's good"),
+        ("it`s good", "it's good"),
+        ("hello , world", "hello, world"),
+        ("well\u2010known \u2014 yes", "well-known - yes"),
+    ],
+)
+def test_two_spellings_of_one_text(one: str, other: str) -> None:
+    assert normalised(one) == normalised(other)
+
+
+@pytest.mark.parametrize(("one", "other"), [("3 - 4", "3 + 4"), ("-5", "5"), ("1.5", "15"), ("a < b", "a > b"), ("f(x)", "f x")])
+def test_two_texts_that_differ(one: str, other: str) -> None:
+    assert normalised(one) != normalised(other)
 
 
 def test_a_field_that_is_the_same_everywhere_and_an_empty_one_do_not_count(lm: LM, tmp_path: Path) -> None:
