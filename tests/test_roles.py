@@ -266,7 +266,8 @@ def test_text_before_the_eos_of_a_turn_is_the_models_to_write() -> None:
 
 def test_text_before_the_special_token_that_ends_a_turn_is_the_models_to_write() -> None:
     """The tokenizer's EOS is another token, which must not be put between the answer and what closes it."""
-    end = "{% for m in messages %}[{{ m['role'] }}] {{ m['content'] }}{% if m['role'] == 'assistant' %} END<|im_end|>\n{% endif %}{% endfor %}"
+    turn = "[{{ m['role'] }}] {{ m['content'] }}{% if m['role'] == 'assistant' %} END<|im_end|>\n{% endif %}"
+    end = "{% for m in messages %}" + turn + "{% endfor %}"
     spans = render([Message(U, "a"), Message(A, "b"), Message(U, "c"), Message(A, "d")], "chat", make_tokenizer(chat_template=end))
     assert [text for text, label in marked(spans) if label == "eos"] == [" END<|im_end|>"] * 2
     assert "".join(s.text for s in spans) == "[user] a[assistant] b END<|im_end|>\n[user] c[assistant] d END<|im_end|>\n"
