@@ -61,7 +61,8 @@ _REMARK = re.compile(
             | here\s*(?:is|are|'s|\u2019s|you)\b (?: .*(?:{_ABOUT}) | (?:\s+\S+){{0,12}}:$ )
             | (?:below|the\ following)\s+(?:is|are)\b .*(?:{_ABOUT}|:$)
             | these\ (?:all|are\ all|{_NOUN}) | all\ of\ (?:these|them)\b.*\bsame
-            | (?:i\ )?hope\ (?:this|that|these|it|they)\ (?:helps?|works?)\b | i\ hope\b | i(?:'ve|\u2019ve|\ have)\ (?:re-?written|re-?phrased|re-?worded|paraphrased|kept|tried)\b
+            | (?:i\ )?hope\ (?:this|that|these|it|they)\ (?:helps?|works?)\b | i\ hope\b
+            | i(?:'ve|\u2019ve|\ have)\ (?:re-?written|re-?phrased|re-?worded|paraphrased|kept|tried)\b
             | (?:please\ )?let\ me\ know\ if\ (?:you|there|any|this|these)\b | feel\ free\ to\b | is\ there\ anything\ else
             | \(?note\s*: | (?:re-?written|re-?phrased|paraphrased|original)(?:\ \w+)?\s*:
             | {_NOUN}s?\W*$
