@@ -197,3 +197,30 @@ def test_the_command_ends_with_2_and_one_line(tmp_path: Path, capsys: pytest.Cap
     given = ["--model", "pocket", "--sources", pool, "--target", reviews(tmp_path), "--output", str(tmp_path / "run")]
     assert main(["crosstask", "run", *given]) == 2
     assert "holds 4 test items" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["run", "label"])
+def test_a_run_is_continued_and_returned_only_on_the_data_that_it_began_with(command: str, lm: LM, tmp_path: Path) -> None:
+    rows = [{"s": f"Nothing to do with it, number {number}", "answer": "fact"} for number in range(3)]
+    source, target = write_task(tmp_path, "sentences", rows, fields=["s"], labels=["fact", "opinion"]), reviews(tmp_path)
+    pool = write_jsonl(tmp_path / "pool.jsonl", [{"text": text} for text in ("a fine day", "a sad day", "no day at all")])
+    output = tmp_path / "run"
+
+    def go() -> Any:
+        if command == "run":
+            return run(source, target, output, lm)
+        return label(LabelConfig(model="tiny", sources=source, target=target, pool=str(pool), output=str(output)), lm=lm)
+
+    first = go()
+    assert go() == json.loads((output / "summary.json").read_text())
+    (output / "summary.json").unlink()  # a kill before the summary: the blocks are there
+    again = go()
+    assert {**first, "seconds": 0} == {**again, "seconds": 0}
+    if command == "run":
+        write_jsonl(tmp_path / "reviews.jsonl", [{"text": text, "answer": "positive"} for text in TEXTS[::-1]])
+    else:
+        write_jsonl(pool, [{"text": text} for text in ("no day at all", "a sad day", "a fine day")])
+    for _ in range(2):
+        with pytest.raises(HoldfastError, match="the data has changed"):
+            go()
+        (output / "summary.json").unlink(missing_ok=True)

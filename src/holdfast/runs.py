@@ -117,8 +117,12 @@ class Run(RunDir):
         print(f"{self.config.output}: already complete; --overwrite starts anew", file=sys.stderr)
         return self.summary
 
-    def check_data(self, digest: Callable[[], Any]) -> None:
+    def check_data(self, digest: Callable[[], Any], *, always: bool = True) -> None:
         """A run is continued, or returned as complete, only on the data that it began with.
+
+        Args:
+            digest: of the data as they are now.
+            always: False for a command whose earlier versions recorded no digest: such runs are taken as they are.
 
         Raises:
             HoldfastError: neither config.json nor the summary has this ``data_digest``.
@@ -128,6 +132,8 @@ class Run(RunDir):
             return
         resolved = read_json(file).get("resolved")
         before = resolved if isinstance(resolved, dict) and "data_digest" in resolved else self.summary or {}
+        if not always and "data_digest" not in before:
+            return
         if before.get("data_digest") != digest():
             raise HoldfastError(
                 f"{self.path}: the data has changed since this run began", hint="choose another --output, or --overwrite to start anew"
