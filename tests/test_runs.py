@@ -229,6 +229,16 @@ def test_a_summary_that_is_none_is_no_fault_of_ours(content: str, tmp_path: Path
     assert "remove it" in str(error.value.hint)
 
 
+def test_a_complete_run_that_was_moved_names_its_files_where_they_are(tmp_path: Path) -> None:
+    with runs.command(config(tmp_path / "old"), "crosstask analyse") as run:
+        run.open({})
+        run.finish({"model_path": str(run.model), "labels_path": str(run.path / "labels.jsonl"), "steps": 3})
+    shutil.move(tmp_path / "old", tmp_path / "new")
+    with runs.command(config(tmp_path / "new"), "crosstask analyse") as run:
+        files = {"model_path": str(tmp_path / "new" / "model"), "labels_path": str(tmp_path / "new" / "labels.jsonl")}
+        assert run.finished() == files | {"steps": 3}
+
+
 def test_every_option_that_the_record_lacks_has_the_value_of_its_version() -> None:
     """Whoever adds an option says in ``config/legacy.py`` what versions did without it."""
     for file in RUNS.glob("*/config.json"):

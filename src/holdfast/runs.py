@@ -46,6 +46,8 @@ _IRRELEVANT = {"output", "overwrite", "dry_run", "json", "report_to"}
 _MADE = {"output", "cache", "embeddings"}  # fields that name what is written, not what is read
 _LOCK = ".lock"
 _PARTIAL = ".partial"
+_FILES = ("model_path", "data_path", "labels_path")
+"""Parts of a summary that name a file of the run."""
 FAULT_FILE = "fault.txt"
 """The traceback of a fault of ours."""
 _NO_RUN_YET = {_LOCK, FAULT_FILE, FAULT_FILE + _PARTIAL, "config.json" + _PARTIAL}
@@ -115,7 +117,8 @@ class Run(RunDir):
         if self.summary is None or self.config.dry_run or any(self.summary.get(name) != value for name, value in parts.items()):
             return None
         print(f"{self.config.output}: already complete; --overwrite starts anew", file=sys.stderr)
-        return self.summary
+        files = {name: str(self.path / Path(self.summary[name]).name) for name in _FILES if isinstance(self.summary.get(name), str)}
+        return self.summary | files  # the run may have been moved since
 
     def check_data(self, digest: Callable[[], Any], *, always: bool = True) -> None:
         """A run is continued, or returned as complete, only on the data that it began with.
