@@ -12,6 +12,7 @@ from conftest import make_model, make_tokenizer, write_jsonl
 from holdfast.cli import main
 from holdfast.crosstask import CrossTaskConfig, LabelConfig, label, transfer
 from holdfast.crosstask.grid import load_grid
+from holdfast.crosstask.overlap import normalised
 from holdfast.errors import HoldfastError
 from holdfast.lm import LM
 
@@ -80,6 +81,10 @@ def test_inputs_to_label_may_have_an_answer_of_another_kind_but_no_label(
         "I\u00a0loved every minute of it",
         "\uff29 loved every minute of it...",
         "I loved every minute\nof it",
+        "&quot;I loved every minute of it&quot;",
+        "I loved<br /><br />every minute of it .",
+        "``I loved every minute of it''",
+        "\u201eI loved every minute of it\u201c",
     ],
 )
 def test_spelling_of_the_surface_hides_no_leak(lm: LM, tmp_path: Path, spelled: str) -> None:
@@ -87,6 +92,25 @@ def test_spelling_of_the_surface_hides_no_leak(lm: LM, tmp_path: Path, spelled: 
     pool = write_task(tmp_path, "sentences", rows, template="Sentence: {s}\nKind:", labels=["fact", "opinion"])
     with pytest.raises(HoldfastError, match="row 2: the pool of source 'sentences' holds 1 test items of 'reviews'"):
         run(pool, reviews(tmp_path), tmp_path / "run", lm)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("It&#39;s Tom &amp; Jerry", "It's Tom & Jerry"),
+        ("it\u02bcs good", "it's good"),
+        ("it`s good", "it's good"),
+        ("hello , world", "hello, world"),
+        ("well\u2010known \u2014 yes", "well-known - yes"),
+    ],
+)
+def test_two_spellings_of_one_text(one: str, other: str) -> None:
+    assert normalised(one) == normalised(other)
+
+
+@pytest.mark.parametrize(("one", "other"), [("3 - 4", "3 + 4"), ("-5", "5"), ("1.5", "15"), ("a < b", "a > b"), ("f(x)", "f x")])
+def test_two_texts_that_differ(one: str, other: str) -> None:
+    assert normalised(one) != normalised(other)
 
 
 def test_a_field_that_is_the_same_everywhere_and_an_empty_one_do_not_count(lm: LM, tmp_path: Path) -> None:
@@ -173,3 +197,30 @@ def test_the_command_ends_with_2_and_one_line(tmp_path: Path, capsys: pytest.Cap
     given = ["--model", "pocket", "--sources", pool, "--target", reviews(tmp_path), "--output", str(tmp_path / "run")]
     assert main(["crosstask", "run", *given]) == 2
     assert "holds 4 test items" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["run", "label"])
+def test_a_run_is_continued_and_returned_only_on_the_data_that_it_began_with(command: str, lm: LM, tmp_path: Path) -> None:
+    rows = [{"s": f"Nothing to do with it, number {number}", "answer": "fact"} for number in range(3)]
+    source, target = write_task(tmp_path, "sentences", rows, fields=["s"], labels=["fact", "opinion"]), reviews(tmp_path)
+    pool = write_jsonl(tmp_path / "pool.jsonl", [{"text": text} for text in ("a fine day", "a sad day", "no day at all")])
+    output = tmp_path / "run"
+
+    def go() -> Any:
+        if command == "run":
+            return run(source, target, output, lm)
+        return label(LabelConfig(model="tiny", sources=source, target=target, pool=str(pool), output=str(output)), lm=lm)
+
+    first = go()
+    assert go() == json.loads((output / "summary.json").read_text())
+    (output / "summary.json").unlink()  # a kill before the summary: the blocks are there
+    again = go()
+    assert {**first, "seconds": 0} == {**again, "seconds": 0}
+    if command == "run":
+        write_jsonl(tmp_path / "reviews.jsonl", [{"text": text, "answer": "positive"} for text in TEXTS[::-1]])
+    else:
+        write_jsonl(pool, [{"text": text} for text in ("no day at all", "a sad day", "a fine day")])
+    for _ in range(2):
+        with pytest.raises(HoldfastError, match="the data has changed"):
+            go()
+        (output / "summary.json").unlink(missing_ok=True)

@@ -264,6 +264,15 @@ def test_text_before_the_eos_of_a_turn_is_the_models_to_write() -> None:
     assert "".join(s.text for s in spans) == "[user] a[assistant] b END<|end|>[user] c[assistant] d END<|end|>"
 
 
+def test_text_before_the_special_token_that_ends_a_turn_is_the_models_to_write() -> None:
+    """The tokenizer's EOS is another token, which must not be put between the answer and what closes it."""
+    turn = "[{{ m['role'] }}] {{ m['content'] }}{% if m['role'] == 'assistant' %} END<|im_end|>\n{% endif %}"
+    end = "{% for m in messages %}" + turn + "{% endfor %}"
+    spans = render([Message(U, "a"), Message(A, "b"), Message(U, "c"), Message(A, "d")], "chat", make_tokenizer(chat_template=end))
+    assert [text for text, label in marked(spans) if label == "eos"] == [" END<|im_end|>"] * 2
+    assert "".join(s.text for s in spans) == "[user] a[assistant] b END<|im_end|>\n[user] c[assistant] d END<|im_end|>\n"
+
+
 def test_an_eos_behind_the_whole_conversation_leaves_middle_turns_alone() -> None:
     """As in Phi-3: turns end with one token, the conversation with another one behind it."""
     tokenizer = make_tokenizer(chat_template=CHATML + "{% if not add_generation_prompt %}{{ eos_token }}{% endif %}")

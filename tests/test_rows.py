@@ -83,6 +83,39 @@ def test_plain_metadata_is_listed(tmp_path: Path, row: dict[str, Any]) -> None:
     assert example.unused == ("id", "messages.id")
 
 
+@pytest.mark.parametrize("name", ["keep", "drop", "deleted", "is_selected", "use"])
+def test_a_truth_value_that_picks_rows_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(HoldfastError, match=f"'{name}' is not used"):
+        load_examples(str(write_jsonl(tmp_path / "a.jsonl", [PAIR | {name: False}])))
+
+
+@pytest.mark.parametrize(
+    "row", ['{"prompt": "a", "response": "b", "response": "c"}', '{"messages": [{"role": "assistant", "content": "b", "content": "c"}]}']
+)
+@pytest.mark.parametrize("suffix", ["jsonl", "json"])
+def test_a_key_that_is_there_twice_is_no_choice_of_ours(tmp_path: Path, row: str, suffix: str) -> None:
+    file = tmp_path / f"a.{suffix}"
+    file.write_text(row if suffix == "jsonl" else f"[{row}]")
+    with pytest.raises(HoldfastError, match=r"'(response|content)' is there twice"):
+        load_examples(str(file))
+
+
+def test_bad_rows_of_a_json_file_can_be_skipped(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text('[{"prompt": "a", "response": "b"}, 3, {"prompt": "\\ud800", "response": "b"}]')
+    bad: list[str] = []
+    assert len(load_examples(str(tmp_path / "a.json"), bad_rows=bad)) == 1
+    assert [message.partition("a.json, ")[2][:5] for message in bad] == ["row 2", "row 3"]
+    with pytest.raises(HoldfastError, match=r"a\.json"):
+        load_examples(str(tmp_path / "a.json"))
+
+
+def test_splits_that_are_not_read_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = datasets.Dataset.from_list([PAIR])
+    datasets.DatasetDict(train=rows, test=rows, validation=rows).save_to_disk(str(tmp_path / "data"))
+    assert len(load_examples(str(tmp_path / "data"))) == 1
+    assert "split 'train' is read; test, validation are not" in capsys.readouterr().err
+
+
 def test_what_says_nothing_is_passed_over(tmp_path: Path) -> None:
     """Parquet fills every row with every column, and every struct with every key."""
     says_nothing = {"tool_calls": None, "reasoning_content": "", "name": None}

@@ -208,6 +208,37 @@ def test_a_config_with_other_content_is_no_fault_of_ours(damage: Callable[[Any],
         run.check_data(lambda: "a")
 
 
+@pytest.mark.parametrize("left", ["config.json.partial", "fault.txt.partial"])
+def test_a_kill_while_the_first_file_was_written_leaves_a_directory_that_can_be_used(left: str, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".lock").touch()
+    (tmp_path / "run" / left).write_text('{"comm')
+    with runs.command(config(tmp_path / "run"), "crosstask analyse") as run:
+        run.open({})
+    assert runs.read_json(tmp_path / "run" / "config.json")["command"] == "crosstask analyse"
+
+
+@pytest.mark.parametrize("content", ["null", "[1]", "3", '{"a": '])
+def test_a_summary_that_is_none_is_no_fault_of_ours(content: str, tmp_path: Path) -> None:
+    with runs.command(config(tmp_path / "run"), "crosstask analyse") as run:
+        run.open({})
+        run.finish({"a": 1})
+    (tmp_path / "run" / "summary.json").write_text(content)
+    with pytest.raises(HoldfastError, match=r"summary\.json") as error, runs.command(config(tmp_path / "run"), "crosstask analyse"):
+        pass
+    assert "remove it" in str(error.value.hint)
+
+
+def test_a_complete_run_that_was_moved_names_its_files_where_they_are(tmp_path: Path) -> None:
+    with runs.command(config(tmp_path / "old"), "crosstask analyse") as run:
+        run.open({})
+        run.finish({"model_path": str(run.model), "labels_path": str(run.path / "labels.jsonl"), "steps": 3})
+    shutil.move(tmp_path / "old", tmp_path / "new")
+    with runs.command(config(tmp_path / "new"), "crosstask analyse") as run:
+        files = {"model_path": str(tmp_path / "new" / "model"), "labels_path": str(tmp_path / "new" / "labels.jsonl")}
+        assert run.finished() == files | {"steps": 3}
+
+
 def test_every_option_that_the_record_lacks_has_the_value_of_its_version() -> None:
     """Whoever adds an option says in ``config/legacy.py`` what versions did without it."""
     for file in RUNS.glob("*/config.json"):

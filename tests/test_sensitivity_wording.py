@@ -16,6 +16,7 @@ from conftest import write_jsonl
 from holdfast.cli import main
 from holdfast.sensitivity.variants import GENERATORS, Item, generator, make
 from holdfast.sensitivity.variants.items import BARE, CHOICE_LAYOUT
+from holdfast.sensitivity.variants.rewritings import read_answer
 from holdfast.sensitivity.variants.wording import paraphrases_by, paraphrases_from
 from http_server import Reply, serving
 
@@ -206,10 +207,36 @@ def prompts(text: str, kind: str, count: int = 12, **more: Any) -> list[str]:
         "The cat's tail is Sam's.",
         'Write the word `do not` and "it is".',
         "Whether you are or are not.",
+        "What's he done?",
+        "Where's the book gone?",
     ],
 )
 def test_contractions_leave_alone_what_they_would_break(text: str) -> None:
     assert prompts(text, "contractions") == []
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        '["Name the capital of France.", null]',
+        "**Formal:** Name the capital of France.",
+        "1. **Formal:** Name the capital of France.",
+        "<answer>Name the capital of France.</answer>",
+        "Output: Name the capital of France.",
+        "a) Name the capital of France.",
+        "Rewritten prompt: Name the capital of France.",
+        "Here's a rewrite: Name the capital of France.",
+        "Name the capital of France.\nHope this helps!",
+        "Name the capital of France.\n(none)",
+    ],
+)
+def test_odd_wrappings_of_a_rewriting(answer: str) -> None:
+    assert read_answer(answer, "What is the capital of France?").texts == ["Name the capital of France."]
+
+
+@pytest.mark.parametrize("answer", ["[null]", "nil", "(none)", "<null>", "As a language model, I cannot do that.", "Hope this helps!"])
+def test_odd_ways_to_say_nothing(answer: str) -> None:
+    assert read_answer(answer, "What is the capital of France?").texts == []
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -114,6 +115,11 @@ def test_half_written_checkpoint_is_passed_over(tmp_path: Path) -> None:
         (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text(text)
     (tmp_path / "checkpoint-15").mkdir()
     assert whole_checkpoint(tmp_path) == tmp_path / "checkpoint-5"
+    for name in ("checkpoint-best", "checkpoint-9 (copy)", "checkpoint-7.bak"):  # a user's: neither read nor removed
+        shutil.copytree(tmp_path / "checkpoint-5", tmp_path / name)
+        (tmp_path / name / "trainer_state.json").write_text("cut")
+    assert whole_checkpoint(tmp_path) == tmp_path / "checkpoint-5"
+    assert len(list(tmp_path.glob("checkpoint-*"))) == 4
 
 
 def test_full_disk_on_save_keeps_the_previous_checkpoint(model_folder: Path, chat_file: Path, tmp_path: Path) -> None:

@@ -308,15 +308,20 @@ def _special_token(key: _TokenizerKey) -> re.Pattern[str] | None:
 
 @lru_cache(maxsize=512)
 def _turn_end(key: _TokenizerKey, roles: tuple[Role, ...]) -> str:
-    """What the template prints after a response up to the tokenizer's EOS, where a conversation of these roles ends with it; or nothing.
+    """What the template prints after a response up to the tokenizer's EOS, where a conversation of these roles ends with it; without
+    that EOS up to the first special token; or nothing.
 
-    Here no header of a next turn can stand before the EOS, so all of it is the turn's end and the model's to write."""
+    Here no header of a next turn can stand before it, so all of it is the turn's end and the model's to write."""
     eos = key.tokenizer.eos_token
     try:
         tail = _template_pieces(key, roles)[-1]
     except Exception:  # a template may refuse a conversation that stops here: what follows is looked at alone
         return ""
-    return tail[: tail.index(eos) + len(eos)] if eos and eos in tail else ""
+    if eos and eos in tail:
+        return tail[: tail.index(eos) + len(eos)]
+    special = _special_token(key)
+    match = special.search(tail) if special else None
+    return tail[: match.end()] if match else ""
 
 
 def _mark_end_of_turn(spans: list[Span], key: _TokenizerKey, roles: tuple[Role, ...]) -> list[Span]:

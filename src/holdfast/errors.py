@@ -77,14 +77,26 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     return f"did you mean '{near[0]}'?" if near else None
 
 
-def from_json(text: str) -> Any:
-    """``json.loads`` with one kind of error, ``json.JSONDecodeError``: also for nesting too deep and numbers of thousands of digits."""
+def from_json(text: str, *, unique: bool = False) -> Any:
+    """``json.loads`` with one kind of error, ``json.JSONDecodeError``: also for nesting too deep and numbers of thousands of digits.
+
+    ``unique``: also for a key that an object has twice, of which the last would win without a word.
+    """
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_unique if unique else None)
     except json.JSONDecodeError:
         raise
     except (ValueError, RecursionError) as error:
         raise json.JSONDecodeError(str(error).partition(";")[0], text, 0) from error
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the key {twice!r} is there twice")
+    return made
 
 
 def whole_text(text: str, where: str) -> str:

@@ -45,8 +45,13 @@ from holdfast.errors import REDACTED, HoldfastError, from_json, redacted_values,
 _IRRELEVANT = {"output", "overwrite", "dry_run", "json", "report_to"}
 _MADE = {"output", "cache", "embeddings"}  # fields that name what is written, not what is read
 _LOCK = ".lock"
+_PARTIAL = ".partial"
+_FILES = ("model_path", "data_path", "labels_path")
+"""Parts of a summary that name a file of the run."""
 FAULT_FILE = "fault.txt"
 """The traceback of a fault of ours."""
+_NO_RUN_YET = {_LOCK, FAULT_FILE, FAULT_FILE + _PARTIAL, "config.json" + _PARTIAL}
+"""What may be in a directory before its run has begun; a kill may have left the parts."""
 _NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL}
 _held: dict[tuple[int, int] | None, Any] = {}
 """The locks of this process, by the file that is locked and not by its name: a directory that was deleted and made again is another."""
@@ -112,10 +117,15 @@ class Run(RunDir):
         if self.summary is None or self.config.dry_run or any(self.summary.get(name) != value for name, value in parts.items()):
             return None
         print(f"{self.config.output}: already complete; --overwrite starts anew", file=sys.stderr)
-        return self.summary
+        files = {name: str(self.path / Path(self.summary[name]).name) for name in _FILES if isinstance(self.summary.get(name), str)}
+        return self.summary | files  # the run may have been moved since
 
-    def check_data(self, digest: Callable[[], Any]) -> None:
+    def check_data(self, digest: Callable[[], Any], *, always: bool = True) -> None:
         """A run is continued, or returned as complete, only on the data that it began with.
+
+        Args:
+            digest: of the data as they are now.
+            always: False for a command whose earlier versions recorded no digest: such runs are taken as they are.
 
         Raises:
             HoldfastError: neither config.json nor the summary has this ``data_digest``.
@@ -125,6 +135,8 @@ class Run(RunDir):
             return
         resolved = read_json(file).get("resolved")
         before = resolved if isinstance(resolved, dict) and "data_digest" in resolved else self.summary or {}
+        if not always and "data_digest" not in before:
+            return
         if before.get("data_digest") != digest():
             raise HoldfastError(
                 f"{self.path}: the data has changed since this run began", hint="choose another --output, or --overwrite to start anew"
@@ -214,7 +226,18 @@ def check_output(config: RunConfig, command: str) -> dict[str, Any] | None:
             hint="choose another directory, or --overwrite to delete that run",
         )
     summary = path / "summary.json"
-    return dict(read_json(summary)) if summary.exists() else None
+    return _read_summary(summary) if summary.exists() else None
+
+
+def _read_summary(path: Path) -> dict[str, Any]:
+    hint = "remove it, and the same command goes on from what else is there; or --overwrite to start anew"
+    try:
+        summary = read_json(path)
+    except HoldfastError as error:
+        raise HoldfastError(error.message, hint=hint) from error
+    if not isinstance(summary, dict):
+        raise HoldfastError(f"{path}: not the summary of a run, which is a JSON object", hint=hint)
+    return summary
 
 
 @contextlib.contextmanager
@@ -421,7 +444,7 @@ def to_json(value: Any, indent: int | None = None) -> str:
 
 def write_text(path: Path, text: str) -> None:
     """As ``write_json``, for text."""
-    partial = path.with_name(path.name + ".partial")
+    partial = path.with_name(path.name + _PARTIAL)
     with partial.open("w", encoding="utf-8") as file:
         file.write(without_keys(text))
         file.flush()
@@ -430,7 +453,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def _is_empty(path: Path) -> bool:
-    return all(entry.name in (_LOCK, FAULT_FILE) for entry in path.iterdir())
+    return all(entry.name in _NO_RUN_YET for entry in path.iterdir())
 
 
 def _read_config(path: Path) -> Any:

@@ -11,6 +11,8 @@ A block is what is scored in one go: the baselines, one source with all targets 
 
 from __future__ import annotations
 
+import hashlib
+import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -64,6 +66,15 @@ class Grid:
     def sources_of(self, target: str) -> list[str]:
         """Sources that serve this target: all but itself."""
         return [name for name in self.sources if name != target]
+
+
+def data_digest(grid: Grid) -> str:
+    """SHA-256 of every task and item that is read: what is asked, in which order, and what counts as right."""
+    tasks = [*grid.sources.values(), *(target.task for target in grid.targets.values())]
+    items = [(*task.items,) for task in tasks] + [(*target.items, *target.in_task) for target in grid.targets.values()]
+    about = [[task.name, task.definition, task.definition_prefix, task.template, task.answer_prefix, task.labels] for task in tasks]
+    content = [about, [[[item.id, item.fields, item.answer, item.split] for item in some] for some in items]]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
 def load_grid(config: CrossTaskConfig, given: dict[str, Target] | None = None) -> Grid:

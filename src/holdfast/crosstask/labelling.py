@@ -6,6 +6,7 @@ Answers that the pool may already have are not looked at, except to say in the s
 
 from __future__ import annotations
 
+import functools
 import json
 import random
 import sys
@@ -22,7 +23,7 @@ from holdfast.config import CrossTaskConfig, LabelConfig, PromptingConfig
 from holdfast.crosstask import blocks
 from holdfast.crosstask.blocks import Runner
 from holdfast.crosstask.encoders import encoder, window
-from holdfast.crosstask.grid import IN_TASK, Grid, Target, check_apart, check_disjoint, load_grid
+from holdfast.crosstask.grid import IN_TASK, Grid, Target, check_apart, check_disjoint, data_digest, load_grid
 from holdfast.crosstask.library import load_library, read_items
 from holdfast.crosstask.outcomes import Outcome, outcome, vote
 from holdfast.crosstask.predict import same_answer
@@ -72,12 +73,11 @@ def label(config: LabelConfig, lm: Any = None) -> dict[str, Any]:
         HoldfastError: bad input; nothing has been written then.
     """
     with runs.command(config, "crosstask label") as run:
+        load = functools.cache(lambda: _load(config))
+        run.check_data(lambda: load()[-1], always=False)
         if summary := run.finished():
             return summary
-        _check_numbers(config)
-        task, pool = load_pool(config)
-        asked = _asked(pool, config)
-        grid = _grid(config, task, asked)
+        task, pool, asked, grid, digest = load()
         runner = Runner(grid, lm)
         if config.dry_run:
             from holdfast.crosstask.preview import preview
@@ -85,11 +85,21 @@ def label(config: LabelConfig, lm: Any = None) -> dict[str, Any]:
             return preview(grid, runner)
         for source in grid.sources_of(task.name):
             runner.cells(source)
-        run.open({"sources": grid.sources_of(task.name), "pool": len(pool), "asked": len(asked)})
+        run.open({"data_digest": digest, "sources": grid.sources_of(task.name), "pool": len(pool), "asked": len(asked)})
         runner.answers = blocks.answers_file(run.path)
         kept, voters, cost = ask(grid, runner, run, config)
         labelled = kept + propagate(config, task, pool, kept)
         return run.finish(_write(run, config, task, pool, labelled, voters, cost, len(asked)))
+
+
+def _load(config: LabelConfig) -> tuple[Task, tuple[Item, ...], tuple[Item, ...], Grid, str]:
+    """Task, pool, what the model is asked about, the grid of that, and the digest of it all."""
+    _check_numbers(config)
+    task, pool = load_pool(config)
+    asked = _asked(pool, config)
+    grid = _grid(config, task, asked)
+    whole = Grid(grid.config, grid.sources, {task.name: Target(task, (*asked, *pool), len(asked))})
+    return task, pool, asked, grid, data_digest(whole)
 
 
 def load_pool(config: LabelConfig) -> tuple[Task, tuple[Item, ...]]:

@@ -11,6 +11,7 @@ labelled and are no test items, of whatever length: nobody is judged by them.
 
 from __future__ import annotations
 
+import html
 import re
 import unicodedata
 from collections.abc import Hashable, Iterator
@@ -18,7 +19,9 @@ from dataclasses import dataclass, field
 
 from holdfast.crosstask.tasks import LETTERS, Item, Task
 
-_CURLY = str.maketrans({"\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201d": '"', "\u00ab": '"', "\u00bb": '"'})
+_QUOTES, _APOSTROPHES = "\u201c\u201d\u201e\u201f\u00ab\u00bb\u2033", "\u2018\u2019\u201a\u201b\u02bc\u2032`"
+_DASHES = "\u2010\u2011\u2012\u2013\u2014\u2015\u2212"
+_PLAIN = str.maketrans(dict.fromkeys(_QUOTES, '"') | dict.fromkeys(_APOSTROPHES, "'") | dict.fromkeys(_DASHES, "-"))
 _BEFORE, _AFTER = " \"'([{\u00bf\u00a1", " \"')]}.,;:!?\u2026\u3002\u3001"  # a minus and a currency sign belong to a number
 _LONG = 5
 """A text of so many words does not come twice by chance."""
@@ -82,10 +85,13 @@ class Inputs:
 
 
 def normalised(text: str) -> str:
-    """A text without case, white space, forms of letters and quotation marks, and punctuation at its ends."""
-    plain = unicodedata.normalize("NFKC", text).translate(_CURLY).casefold()
+    """A text without case, white space, forms of letters, dashes and quotation marks, marks of HTML, spaces before punctuation, and
+    punctuation at its ends."""
+    plain = re.sub(r"(?i)<br\s*/?>", " ", html.unescape(text)).replace("``", '"').replace("''", '"')
+    plain = unicodedata.normalize("NFKC", plain).translate(_PLAIN).casefold()
     if not plain.isascii():
         plain = "".join(c for c in plain if unicodedata.category(c) != "Cf")  # zero-width marks and soft hyphens
+    plain = re.sub(r"\s+([.,;:!?])", r"\1", plain)
     return " ".join(plain.split()).lstrip(_BEFORE).rstrip(_AFTER)
 
 

@@ -6,6 +6,7 @@ and every table are made from the stored log-probs afterwards.
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
 import time
@@ -17,7 +18,7 @@ from holdfast.cluster import Workers, whole
 from holdfast.config import CrossTaskConfig
 from holdfast.crosstask import blocks
 from holdfast.crosstask.blocks import Block, Runner
-from holdfast.crosstask.grid import Grid, load_grid
+from holdfast.crosstask.grid import Grid, data_digest, load_grid
 from holdfast.crosstask.tables import rows, summarise
 from holdfast.runs import RunDir, finite, write_text
 from holdfast.tables import with_tables
@@ -38,9 +39,11 @@ def transfer(config: CrossTaskConfig, lm: Any = None) -> dict[str, Any]:
         HoldfastError: bad input; nothing has been written then.
     """
     with runs.command(config, "crosstask run") as run:
+        load = functools.cache(lambda: load_grid(config))
+        run.check_data(lambda: data_digest(load()), always=False)
         if summary := run.finished():
             return summary
-        grid = load_grid(config)
+        grid = load()
         runner = Runner(grid, lm)
         if config.dry_run:
             from holdfast.crosstask.preview import preview
@@ -48,7 +51,7 @@ def transfer(config: CrossTaskConfig, lm: Any = None) -> dict[str, Any]:
             return preview(grid, runner)
         for block in grid.blocks:
             runner.cells(block)  # every prompt is built once before anything is written: the last moment to find that one does not fit
-        run.open({"sources": list(grid.sources), "targets": list(grid.targets), "context": runner.limit})
+        run.open({"data_digest": data_digest(grid), "sources": list(grid.sources), "targets": list(grid.targets), "context": runner.limit})
         runner.answers = blocks.answers_file(run.path)
         started = time.perf_counter()
         found = _run_blocks(grid, runner, run)

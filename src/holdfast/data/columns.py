@@ -45,6 +45,10 @@ _PLAIN_IN_MESSAGES = _names("""
 _STEERING = _names("""
     weight weights mask masks masked loss train trained training trainable learn learned skip ignore ignored include exclude excluded
 """)
+_PICKING = _names("""
+    keep kept drop dropped use used discard discarded delete deleted remove removed select selected pick picked filtered supervised enabled
+    disabled
+""")  # as a truth value: whether the row is to be there at all
 _CONTENT = _names("""
     tool tools function functions system developer history context reasoning thinking thought thoughts think image images audio video videos
     template generation generate
@@ -103,7 +107,7 @@ def _of_messages(row: Mapping[str, Any], used: Collection[str], where: str, weig
 
 
 def _refusal(place: str, what: str, name: str, drop: str) -> HoldfastError:
-    if _words(name) & _STEERING and name != "weight":
+    if _words(name) & (_STEERING | _PICKING) and name != "weight":
         hint = f"a 'weight' of 0, on a row or a message, leaves out what is not to be learned; or drop it: {drop}"
     else:
         hint = f"put what it says into a text that is read, or drop it: {drop}"
@@ -117,7 +121,7 @@ def _is_metadata(name: str, value: Any) -> bool:
     if _snake(name) in _PLAIN:
         return True
     if _is_truth(value):
-        return not words & (_STEERING | _CONTENT)
+        return not words & (_STEERING | _CONTENT | _PICKING)
     if _is_number(value):
         return not words & _STEERING and _snake(name) not in _ANSWERS
     return isinstance(value, str) and _snake(name).rpartition("_")[2] in _ENDINGS and not words & (_STEERING | _CONTENT)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import os
 import re
 import sys
 from collections.abc import Iterator
@@ -183,7 +184,11 @@ def open_dataset(source: str, split: str | None = None, folder: Path = Path()) -
     if not isinstance(data, dict):
         return data
     if split is None and ("train" in data or len(data) == 1):
-        return data["train"] if "train" in data else next(iter(data.values()))
+        name = "train" if "train" in data else next(iter(data))
+        others = ", ".join(str(other) for other in data if other != name)
+        if others and os.environ.get("RANK", "0") == "0":  # once, not once per device
+            print(f"note: {path if saved else source}: split '{name}' is read; {others} are not", file=sys.stderr)
+        return data[name]
     if split not in data:
         kind = "none is 'train'" if split is None else f"none is '{split}'"
         advice = None if saved else f"name one: {source}:{next(iter(data), '')}"
@@ -263,7 +268,7 @@ _BLANK = object()
 def _json_line(raw: bytes, where: str, encoding: str, objects: bool) -> Any:
     try:
         line = raw.decode(encoding).strip()
-        row = from_json(line) if line else _BLANK
+        row = from_json(line, unique=True) if line else _BLANK
     except UnicodeDecodeError as error:
         place = f"{where}: not UTF-8 (byte {error.start}: {raw[error.start]:#04x})"
         raise HoldfastError(f"{place}, cannot be read", hint="save the file as UTF-8") from error
@@ -276,7 +281,7 @@ def _json_line(raw: bytes, where: str, encoding: str, objects: bool) -> Any:
 def _json_rows(path: Path, bad_rows: list[str] | None, objects: bool, lines_too: bool) -> Iterator[Row]:
     content = b"".join(_lines(path))
     try:
-        rows = from_json(content.decode("utf-8-sig") or "[]")
+        rows = from_json(content.decode("utf-8-sig") or "[]", unique=True)
     except UnicodeDecodeError as error:
         raise HoldfastError(f"{path}: not UTF-8 (byte {error.start})", hint="save the file as UTF-8") from error
     except json.JSONDecodeError as error:
@@ -286,12 +291,22 @@ def _json_rows(path: Path, bad_rows: list[str] | None, objects: bool, lines_too:
         raise HoldfastError(f"{path}: broken JSON, {error.msg} at line {error.lineno} column {error.colno}", hint=hint) from error
     if lines_too and objects and isinstance(rows, dict):
         rows = [rows]
-    if not isinstance(rows, list) or (objects and not lines_too and not all(isinstance(row, dict) for row in rows)):
+    if not isinstance(rows, list) or (objects and not lines_too and not any(isinstance(row, dict) for row in rows or [{}])):
         hint = 'the file must be [{"column": value}, ...]'
         raise HoldfastError(f"{path}: not a list of objects; a list is needed, not {type(rows).__name__}", hint=hint)
     places = ((row, f"{path}, row {number}") for number, row in enumerate(rows, 1))
     odd = _ODD.search(content) is not None
-    return ((_checked(row, where, objects, odd), where) for row, where in places)
+    return _checked_rows(places, bad_rows, objects, odd)
+
+
+def _checked_rows(places: Iterator[tuple[Any, str]], bad_rows: list[str] | None, objects: bool, odd: bool) -> Iterator[Row]:
+    for row, where in places:
+        try:
+            yield _checked(row, where, objects, odd), where
+        except HoldfastError as error:
+            if bad_rows is None:
+                raise
+            bad_rows.append(error.message)
 
 
 def _checked(row: Any, where: str, objects: bool, odd: bool) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -73,9 +74,10 @@ def model_card(summary: dict[str, Any]) -> str:
 
 
 def whole_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint that was written to its end (its trainer state, written last, is readable). Later fragments are removed."""
-    found = sorted(folder.glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1]), reverse=True)
-    for checkpoint in found:
+    """The newest checkpoint that was written to its end (its trainer state, written last, is readable). Later fragments are removed.
+    Folders with other names, such as a copy that somebody made, are left alone."""
+    checkpoints = {int(match[1]): path for path in folder.glob("checkpoint-*") if (match := re.fullmatch(r"checkpoint-(\d+)", path.name))}
+    for _, checkpoint in sorted(checkpoints.items(), reverse=True):
         try:
             read_json(checkpoint / "trainer_state.json")
         except HoldfastError:

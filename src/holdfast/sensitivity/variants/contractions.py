@@ -133,7 +133,8 @@ def _may_expand(form: str, before: str, words: list[str], after: str) -> bool:
         return _keeps_order(form, lower, following, after)
     if form.endswith("'s") and form != "let's":
         participle = next((w for w in following if w not in ("not", "only", "also")), "")
-        has = participle in _HAS or (participle.endswith("ed") and participle not in _IS_DONE)
+        asks = form in ("what's", "who's", "where's") and bool(set(following) & (_BEEN - _IS_DONE))  # "What's he done?"
+        has = asks or participle in _HAS or (participle.endswith("ed") and participle not in _IS_DONE)
         return bool(following) and not has
     return bool(following)
 

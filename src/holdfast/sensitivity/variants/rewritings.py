@@ -44,6 +44,14 @@ _WRAPS = (
     ("`", "`"),
 )
 
+_LABEL = re.compile(
+    rf"""^(?: (?:\*\*|__)[^*_\n]{{1,40}}(?::(?:\*\*|__)|(?:\*\*|__):) | \(?[a-h][.)](?=\s) | (?:output|answer|result|response)\s*:
+           | here\ ?(?:is|'s|\u2019s)\ (?:a|an|one|the|my)\ (?:\w+\ )?{_NOUN}(?:\ \w+){{0,5}}: | {_NOUN}\ ?(?:prompt|question|text)?\s*:
+           | (?:re-?written|re-?phrased|paraphrased)\ ?(?:prompt|question|text|version)?\s*: )\s*(?=\S)""",
+    re.VERBOSE | re.IGNORECASE,
+)
+"""What a model puts before a rewriting in the same line: a name in bold type, a letter, "Here's a rewrite:"."""
+_TAGS = re.compile(r"^<(answer|output|rewrite|rewritten|paraphrase|result|response)>\s*(.*?)\s*</\1>$", re.DOTALL | re.IGNORECASE)
 _ABOUT = (
     r"re-?writ|re-?phras|re-?word|paraphras|version|variation|alternative|options|different|attempt|\bways?\b|\blist\b|\bgo\b"
     r"|\bare\b.{0,40}:$"
@@ -53,13 +61,14 @@ _REMARK = re.compile(
             | here\s*(?:is|are|'s|\u2019s|you)\b (?: .*(?:{_ABOUT}) | (?:\s+\S+){{0,12}}:$ )
             | (?:below|the\ following)\s+(?:is|are)\b .*(?:{_ABOUT}|:$)
             | these\ (?:all|are\ all|{_NOUN}) | all\ of\ (?:these|them)\b.*\bsame
-            | i\ hope\b | i(?:'ve|\u2019ve|\ have)\ (?:re-?written|re-?phrased|re-?worded|paraphrased|kept|tried)\b
+            | (?:i\ )?hope\ (?:this|that|these|it|they)\ (?:helps?|works?)\b | i\ hope\b
+            | i(?:'ve|\u2019ve|\ have)\ (?:re-?written|re-?phrased|re-?worded|paraphrased|kept|tried)\b
             | (?:please\ )?let\ me\ know\ if\ (?:you|there|any|this|these)\b | feel\ free\ to\b | is\ there\ anything\ else
             | \(?note\s*: | (?:re-?written|re-?phrased|paraphrased|original)(?:\ \w+)?\s*:
             | {_NOUN}s?\W*$
-            | (?:i'm|i\u2019m|i\ am)\ (?:sorry|unable)\b | sorry[,.] | unfortunately\b | as\ an\ ai\b
+            | (?:i'm|i\u2019m|i\ am)\ (?:sorry|unable)\b | sorry[,.] | unfortunately\b | as\ an?\ (?:ai|(?:large\ )?language\ model)\b
             | i\ (?:cannot|can't|can\u2019t|won't)\b
-            | (?:none|null|nan|n/a|undefined)\.?$
+            | [(<\[]?(?:none|null|nil|nan|n/a|undefined)[)>\]]?\.?$
             | \#{{1,6}}\s | [\W\d_]*$ )""",
     re.VERBOSE | re.IGNORECASE,
 )
@@ -143,7 +152,9 @@ def _json_list(text: str) -> list[str] | None:
         listed = from_json(text)
     except ValueError:
         return None
-    return listed if isinstance(listed, list) and all(isinstance(item, str) for item in listed) else None
+    if not isinstance(listed, list) or not all(item is None or isinstance(item, str) for item in listed):
+        return None
+    return [item or "null" for item in listed]
 
 
 def _list_items(lines: Sequence[str], several_lines: bool) -> tuple[list[str], list[str]]:
@@ -180,7 +191,11 @@ def _cut_short(text: str, question: str) -> bool:
 
 
 def _unwrapped(text: str, question: str) -> str:
-    """Without bold type or quotation marks around all of it."""
+    """Without a label before it, or tags, bold type or quotation marks around all of it."""
+    if not _LABEL.match(question):
+        text = _LABEL.sub("", text)
+    if not question.startswith("<"):
+        text = _TAGS.sub(r"\2", text)
     for left, right in _WRAPS:
         inner = text[len(left) : len(text) - len(right)]
         wrapped = len(text) > len(left) + len(right) and text.startswith(left) and text.endswith(right)
