@@ -379,6 +379,16 @@ def test_what_spreadsheets_write_is_read(tmp_path: Path, text: str) -> None:
     assert table.runs == expected.runs
 
 
+@pytest.mark.parametrize("seed", ["Seed", "SEED", "random_seed", "Random Seed"])
+def test_columns_with_a_meaning_are_known_in_any_spelling(tmp_path: Path, seed: str) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text(PLAIN, encoding="utf-8")
+    expected = read_table(path)
+    path.write_text(PLAIN.replace("prompt_weight,response_weight,seed", f"Prompt Weight,response-weight,{seed}"), encoding="utf-8")
+    table = read_table(path)
+    assert (table.runs, table.seeds, table.settings) == (expected.runs, True, ())
+
+
 def test_in_the_long_form_every_metric_has_its_own_unit(tmp_path: Path) -> None:
     lines = [f"{p},1,{metric},{value}" for p in (0, 1) for metric, value in (("acc", f"{50 + p}%"), ("ppl", 7 + p))]
     path = tmp_path / "t.csv"

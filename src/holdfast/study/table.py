@@ -134,7 +134,7 @@ def _told(settings: str, others: list[str], path: Path) -> set[str]:
 
 def _read(path: Path) -> tuple[list[str], list[Record]]:
     lines, delimiter = _lines(path)
-    header = [name.strip() for name in lines[0].fields] if lines else []
+    header = _plain_names([name.strip() for name in lines[0].fields]) if lines else []
     records = []
     for _, line, values in lines[1:]:
         if len(values) != len(header):
@@ -153,6 +153,13 @@ def _read(path: Path) -> tuple[list[str], list[Record]]:
     for (name, _), alike in units.items():
         _take_percent(name, alike, path)
     return header, records
+
+
+def _plain_names(header: list[str]) -> list[str]:
+    """``Prompt Weight`` is ``prompt_weight``, and ``Seed`` or ``random_seed`` the seed, unless there is a column of that very name."""
+    names = {name: "_".join(re.findall(r"[a-z0-9]+", name.lower())) for name in header}
+    names = {name: SEED if plain == f"random_{SEED}" else plain for name, plain in names.items()}
+    return [names[name] if names[name] in (*WEIGHTS, SEED, *LONG) and names[name] not in header else name for name in header]
 
 
 def _lines(path: Path) -> tuple[list[CsvRecord], str]:
