@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("lm_eval", reason="lm-evaluation-harness is not installed: pip install 'holdfast[bench]'")
 
 from bench_tasks import ITEMS, metrics, write_group, write_task, write_tasks
-from conftest import make_model, make_tokenizer
+from conftest import make_model, make_tokenizer, write_jsonl
 from holdfast.bench import compare, harness_scores, run
 from holdfast.cli import main
 from holdfast.config import BenchCompareConfig, BenchConfig
@@ -327,6 +327,16 @@ def test_what_cannot_be_read_is_refused_before_a_model_is_loaded(
     assert main(["bench", "run", "--model", "pocket", *asked]) == 2
     assert says in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_an_answer_without_a_token_is_refused_with_its_prompt(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = write_tasks(tmp_path / "tasks")
+    write_jsonl(folder / "gap.jsonl", [{"q": f"Is {n} more?", "a": "" if n == 3 else "yes"} for n in range(6)])
+    task = {"output_type": "loglikelihood", "doc_to_text": "{{q}}", "doc_to_target": "{{a}}", "target_delimiter": ""}
+    write_task(folder, "t_gap", task | {"metric_list": metrics("perplexity"), "file": "gap.jsonl"})
+    asked = ["--tasks", "t_gap", "--data-dir", str(folder), "--template", "none", "--output", str(tmp_path / "run")]
+    assert main(["bench", "run", "--model", "pocket", *asked]) == 2
+    assert "an answer is empty after 'Is 3 more?'" in capsys.readouterr().err
 
 
 def test_rolling_windows_are_the_harness_s(world: Path) -> None:

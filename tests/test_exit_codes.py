@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -427,3 +428,11 @@ def test_bench_runs_that_cannot_be_compared(key: str, tmp_path: Path) -> None:
     if key == "benchmark":
         value("summary.json", with_({"u": {"metric": "acc,none"}}, "benchmarks"))(other)
     assert main(["bench", "compare", str(whole), str(other)]) == ExitCode.NOT_COMPARABLE
+
+
+@pytest.mark.parametrize("closed", [1, 2])
+def test_a_closed_stream_is_no_fault(closed: int) -> None:
+    arguments = [sys.executable, "-m", "holdfast.cli", *(["--version"] if closed == 1 else ["report"])]
+    command = f"{shlex.join(arguments)} {closed}>&-"
+    ended = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0 if closed == 1 else 2, "", "")

@@ -199,6 +199,10 @@ def test_texts_of_chats() -> None:
         return http.chat_text({"choices": [{"message": {"content": content}}]})
 
     assert [said("x"), said(None), said([{"type": "text", "text": "a"}, {"type": "image"}])] == ["x", "", "a"]
+    assert said([{"type": "text", "text": None}, {"type": "text", "text": "b"}]) == "b"
+    for content in ([{"type": "text", "text": 3}], 0, False, {}):  # no text, and never taken for an answer
+        with pytest.raises(TypeError):
+            said(content)
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,7 +14,7 @@ from conftest import write_jsonl
 from holdfast import lm as models
 from holdfast.cli import main
 from holdfast.crosstask.generate import Endpoint
-from holdfast.errors import HoldfastError
+from holdfast.errors import HoldfastError, redacted
 from holdfast.http import Client
 from http_server import Reply, completion, serving
 from sensitivity_server import serve
@@ -27,14 +29,14 @@ def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
 
 
-def ask_client(address: str) -> None:
+def ask_client(address: str) -> Any:
     import os
 
-    Client(address, timeout=5, retries=1, key=os.environ["OPENAI_API_KEY"]).post("/completions", {})
+    return Client(address, timeout=5, retries=1, key=os.environ["OPENAI_API_KEY"]).post("/completions", {})
 
 
-def ask_endpoint(address: str) -> None:
-    Endpoint(address, "m", retries=1, timeout=5).generate(["x"])
+def ask_endpoint(address: str) -> Any:
+    return Endpoint(address, "m", retries=1, timeout=5).generate(["x"])
 
 
 ASK = pytest.mark.parametrize("ask", [ask_client, ask_endpoint])
@@ -43,7 +45,7 @@ COMPLETION = completion("yes")
 
 @ASK
 @pytest.mark.parametrize("code", [301, 302, 303, 307, 308])
-def test_a_redirect_is_an_error_and_the_key_stays(ask: Callable[[str], None], code: int) -> None:
+def test_a_redirect_is_an_error_and_the_key_stays(ask: Callable[[str], Any], code: int) -> None:
     with serving(lambda _: Reply(COMPLETION)) as other:
         to = {"Location": other.url + "/completions?token=t0k3n"}
         with (
@@ -58,7 +60,7 @@ def test_a_redirect_is_an_error_and_the_key_stays(ask: Callable[[str], None], co
 
 @ASK
 @pytest.mark.parametrize("code", [401, 500])
-def test_a_server_that_echoes_the_key(ask: Callable[[str], None], code: int) -> None:
+def test_a_server_that_echoes_the_key(ask: Callable[[str], Any], code: int) -> None:
     # long enough for the key to lie across the place where the message is cut
     for filler in ("", "x" * 185, "x" * 1990):
         echo = serving(lambda request, f=filler: Reply(f"{f} bad: {request.key}", code))
@@ -69,7 +71,7 @@ def test_a_server_that_echoes_the_key(ask: Callable[[str], None], code: int) -> 
 
 
 @ASK
-def test_an_address_with_a_password_and_a_query(ask: Callable[[str], None]) -> None:
+def test_an_address_with_a_password_and_a_query(ask: Callable[[str], Any]) -> None:
     with serving(lambda _: Reply("nothing here", 404)) as server:
         address = server.url.replace("http://", "http://ann:hunter2@") + "?api-version=7&api_key=s3cret"
         with pytest.raises(HoldfastError) as caught:
@@ -83,7 +85,7 @@ def test_an_address_with_a_password_and_a_query(ask: Callable[[str], None]) -> N
 
 
 @ASK
-def test_an_address_that_cannot_be_read_is_not_repeated(ask: Callable[[str], None]) -> None:
+def test_an_address_that_cannot_be_read_is_not_repeated(ask: Callable[[str], Any]) -> None:
     for address in ("http://ann:hun/ter2@127.0.0.1:9/v1", "http://ann:hun#ter2@127.0.0.1:9/v1"):
         with pytest.raises(HoldfastError) as caught:
             ask(address)
@@ -177,3 +179,44 @@ def test_the_model_of_an_address_is_no_password(tmp_path: Path, capsys: pytest.C
         code = main(["sensitivity", "variants", prompts, "--variants=paraphrases", model, f"--output={tmp_path / 'out'}"])
     assert code == 2
     assert f"{server.url}/chat/completions" in capsys.readouterr().err
+
+
+SPELLINGS = {
+    "backslashes": lambda key: key.replace("/", "\\/"),
+    "unicode escapes": lambda key: "".join(f"\\u{ord(c):04x}" for c in key),
+    "escapes of signs": lambda key: key.replace("+", "\\u002B").replace("/", "\\u002f"),
+    "percent signs": lambda key: key.replace("+", "%2b").replace("/", "%2f"),
+    "a path": lambda key: key.replace("+", "%2B"),
+    "HTML": lambda key: key.replace("+", "&#43;").replace("/", "&#x2F;"),
+}
+
+
+@ASK
+@pytest.mark.parametrize("spelling", SPELLINGS)
+@pytest.mark.parametrize("code", [200, 400])
+def test_a_key_is_known_however_a_server_spells_it(
+    ask: Callable[[str], Any], spelling: str, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = "sk-4f/9+never-printed"
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    echoed = SPELLINGS[spelling](key)
+    with serving(lambda _: Reply('{"choices": [{"text": "key: ' + echoed + '."}]}', code)) as server:
+        try:
+            said = str(ask(server.url))
+        except HoldfastError as error:
+            said = str(error)
+    assert "key: ***." in said
+    assert key not in said
+    assert echoed not in said
+
+
+@pytest.mark.parametrize(
+    "arguments", [["hub_token=hf_abc123def"], ["hub_token", "hf_abc123def", "--no-such"], ["hub-token", "hf_abc123def"]]
+)
+def test_a_token_among_the_arguments_is_not_repeated(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with contextlib.suppress(SystemExit):
+        main(["tune", "--model=m", "--data=d.jsonl", "--output=o", "--training", *arguments])
+    said = "".join(capsys.readouterr())
+    assert said
+    assert "hf_abc123def" not in said
+    assert "hf_abc123def" not in redacted(" ".join(["holdfast tune --training", *arguments]))  # as the file of a fault has it

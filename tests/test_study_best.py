@@ -355,6 +355,55 @@ def test_the_columns_of_the_long_form_and_of_json(tmp_path: Path, capsys: pytest
     assert found["columns"] == {"settings": ["stage", "data", "model"], "scores": scores.split(", "), "seeds": False}
 
 
+PLAIN = "prompt_weight,response_weight,seed,acc\n0,1,0,50.5\n0,1,1,51\n1,1,0,60\n1,1,1,62\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        PLAIN.replace("\n", ",\n"),
+        PLAIN.replace(",", ";"),
+        PLAIN.replace(",", ";").replace(".", ","),
+        PLAIN.replace(",", "\t"),
+        "".join(line + "%\n" if line[0].isdigit() else line + "\n" for line in PLAIN.splitlines()),
+    ],
+    ids=["a comma at every end", "semicolons", "decimal commas", "tabs", "percent signs"],
+)
+def test_what_spreadsheets_write_is_read(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text(PLAIN, encoding="utf-8")
+    expected = read_table(path)
+    path.write_bytes(("\ufeff" + text.replace("\n", "\r\n")).encode())
+    table = read_table(path)
+    assert (table.metric, table.scores, table.settings) == ("acc", ("acc",), ())
+    assert table.runs == expected.runs
+
+
+@pytest.mark.parametrize("seed", ["Seed", "SEED", "random_seed", "Random Seed"])
+def test_columns_with_a_meaning_are_known_in_any_spelling(tmp_path: Path, seed: str) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text(PLAIN, encoding="utf-8")
+    expected = read_table(path)
+    path.write_text(PLAIN.replace("prompt_weight,response_weight,seed", f"Prompt Weight,response-weight,{seed}"), encoding="utf-8")
+    table = read_table(path)
+    assert (table.runs, table.seeds, table.settings) == (expected.runs, True, ())
+
+
+def test_in_the_long_form_every_metric_has_its_own_unit(tmp_path: Path) -> None:
+    lines = [f"{p},1,{metric},{value}" for p in (0, 1) for metric, value in (("acc", f"{50 + p}%"), ("ppl", 7 + p))]
+    path = tmp_path / "t.csv"
+    path.write_text("\n".join(["prompt_weight,response_weight,metric,value", *lines]), encoding="utf-8")
+    assert [run.value for name in ("acc", "ppl") for run in read_table(path, name).runs] == [50, 51, 7, 8]
+
+
+def test_numbers_that_mean_two_things_are_refused(tmp_path: Path) -> None:
+    for score, message in (("51%", "'acc' is in percent on some lines only"), ("5_1", "acc is '5_1', not a finite number")):
+        path = tmp_path / "t.csv"
+        path.write_text(PLAIN.replace("51", score), encoding="utf-8")
+        with pytest.raises(HoldfastError, match=message):
+            read_table(path)
+
+
 def test_row_numbers_without_a_name_are_not_read_and_that_is_said(tmp_path: Path) -> None:
     text = ",prompt_weight,response_weight,seed,acc\n0,0,1,0,50\n1,0,1,1,51\n2,1,1,0,60\n3,1,1,1,62\n"
     lines = shown(tmp_path / "t.csv", text)

@@ -58,6 +58,7 @@ def main(argv: list[str] | None = None) -> int:
     """
     if argv is None:
         _end_by_sigterm()
+        _open_streams()
     argv = sys.argv[1:] if argv is None else argv
     parsed: list[Any] = []
     try:
@@ -154,6 +155,13 @@ def _drop_output() -> None:
     """What is still to be printed would fail again when Python ends."""
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _open_streams() -> None:
+    """A stream that was closed (``>&-``) is None in Python, and what is printed to None goes to stdout."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115  # as long as the process
 
 
 def _end_by_sigterm() -> None:

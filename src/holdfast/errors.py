@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import difflib
 import enum
+import functools
 import json
 import os
 import re
 from collections.abc import Iterable
 from typing import Any
-from urllib.parse import quote
 
 REDACTED = "***"
 KEY_VARIABLES = ("HOLDFAST_API_KEY", "OPENAI_API_KEY")
@@ -25,6 +25,9 @@ _USER = re.compile(r"(?<=://)(?:[^\s/?#]+|[^\s/?#:@]+:(?!\d+(?:[/?#]|$))[^\s@]+)
 _WORD = r"key|apikey|accesskey|token|accesstoken|secret|sig|signature|password|passwd|pwd|auth|authorization|credentials?|jwt"
 _QUERY = re.compile(rf"([?&;#](?:[\w.~%-]*[_.~%-])?(?:{_WORD})=)[^&#\s\"'<>]*?(?=[:;,.)]*(?:[&#\s\"'<>]|$))", re.IGNORECASE)
 _BEARER = re.compile(r"(\b(?:Bearer|Basic)\s+)(?=[^\s\"',]*[\d=_-])[^\s\"',]+")
+_NAMED = re.compile(
+    r"(\b(?:hub[_-]token|push_to_hub_token|api[_-]key|access[_-]token|auth[_-]token)[\"']?[\s:=]+[\"']?)(?=[\w.-]*\d)[\w.-]{6,}"
+)
 _FIELDS = {"hub_token", "push_to_hub_token", "api_key", "access_token", "auth_token", "password", "secret"}
 
 
@@ -112,9 +115,10 @@ def whole_text(text: str, where: str) -> str:
 
 def redacted(text: str) -> str:
     """A message without keys: those of the environment, ``user:password@`` and key-like query values of addresses,
-    bearer tokens."""
+    bearer tokens, and what is named as a token beside it."""
     text = _USER.sub(f"{REDACTED}@", text)
-    text = _BEARER.sub(rf"\g<1>{REDACTED}", _QUERY.sub(rf"\g<1>{REDACTED}", text))
+    for pattern in (_QUERY, _BEARER, _NAMED):
+        text = pattern.sub(rf"\g<1>{REDACTED}", text)
     return _without(text, _keys())
 
 
@@ -149,7 +153,20 @@ def _is_distinctive(key: str) -> bool:
 
 def _without(text: str, keys: Iterable[str]) -> str:
     for key in keys:
-        for form in {key, quote(key, safe=""), json.dumps(key)[1:-1], repr(key)[1:-1]}:
-            if form in text:
-                text = re.sub(rf"(?<!\w){re.escape(form)}(?!\w)" if len(form) < 8 else re.escape(form), REDACTED, text)
+        for form in {repr(key)[1:-1], json.dumps(key)[1:-1]} if key in text or any(sign in text for sign in "%&\\") else ():
+            text = _spelled(form).sub(REDACTED, text)
     return text
+
+
+@functools.cache
+def _spelled(key: str) -> re.Pattern[str]:
+    """A key as JSON, addresses and HTML may write it: any of its ASCII characters may be escaped, each in a way of its own."""
+    characters = [re.escape(c) if not c.isascii() else _escaped(c) for c in key]
+    whole = "".join(characters)
+    return re.compile(rf"(?<!\w){whole}(?!\w)" if len(key) < 8 else whole)
+
+
+def _escaped(c: str) -> str:
+    number = ord(c)
+    ways = rf"%{number:02x}|\\u00{number:02x}|&\#x0*{number:x};|&\#0*{number};"
+    return rf"(?:{re.escape(c)}|(?i:{ways})" + ("" if c.isalnum() else rf"|\\{re.escape(c)}") + ")"

@@ -231,8 +231,8 @@ def chat_text(answer: Any) -> str:
     """What a chat completions server says. Null is a refusal, or nothing but thoughts; a list has its text in parts."""
     content = answer["choices"][0]["message"].get("content")
     if isinstance(content, list):
-        content = "\n".join(str(part["text"]) for part in content if part.get("type") == "text")
-    return _printable(content or "")
+        content = "\n".join(part["text"] for part in content if part.get("type") == "text" and part["text"] is not None)
+    return _printable("" if content is None else content)
 
 
 def completion_text(answer: Any) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 from holdfast import prefix
 from holdfast.chat import generation_prompt
+from holdfast.errors import HoldfastError
 from holdfast.lm import LM
 from holdfast.records import Message, Role
 
@@ -38,6 +39,7 @@ def harness_model(lm: LM, *, batch_size: int, template: str, sharing: bool = Tru
 
     class Shared(HFLM):  # made here, since the harness is an extra
         def _loglikelihood_tokens(self, requests: list[Ask], disable_tqdm: bool = False, override_bs: int | None = None) -> Any:
+            _check_answers(requests)
             if not sharing or not _shares(requests, self.max_length):
                 return super()._loglikelihood_tokens(requests, disable_tqdm=disable_tqdm, override_bs=override_bs)
             return _scored(lm, requests, self.max_length, self.cache_hook)
@@ -94,6 +96,21 @@ def _scored(lm: LM, asks: Sequence[Ask], longest: int, hook: Any) -> list[tuple[
 def _kept(context: list[int], continuation: list[int], longest: int) -> list[int]:
     """The end of the context that fits beside the continuation, whose last token need not be read: the harness's cut."""
     return context[-max(1, longest + 1 - len(continuation)) :]
+
+
+def _check_answers(requests: Sequence[Ask]) -> None:
+    """The harness asserts that there is something to score.
+
+    Raises:
+        HoldfastError: an answer of no token, with its prompt.
+    """
+    for texts, _, answer in requests:
+        if not answer:
+            prompt = str(texts[0]) if texts else ""
+            raise HoldfastError(
+                f"an answer is empty after {prompt if len(prompt) <= 60 else '...' + prompt[-60:]!r}: it has no token to score",
+                hint="leave such items out of the task's data",
+            )
 
 
 def _shares(asks: Sequence[Ask], longest: int) -> bool:

@@ -1,6 +1,7 @@
 """A table of results made elsewhere.
 
-In: a CSV file with a header, one run per line. Out: the scores of one metric, cell by cell.
+In: a CSV file with a header, one run per line; semicolons, tabs, decimal commas and percent signs of spreadsheets are read. Out: the scores
+of one metric, cell by cell.
 
     model,data,prompt_weight,response_weight,seed,exact_match,posix        wide: one column per score
     model,data,prompt_weight,response_weight,seed,metric,value             long: one line per score
@@ -17,10 +18,12 @@ from __future__ import annotations
 
 import contextlib
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from holdfast.data.read import Record as CsvRecord
 from holdfast.data.read import csv_records
 from holdfast.data.weights import check_weight
 from holdfast.errors import HoldfastError, nearest
@@ -130,18 +133,57 @@ def _told(settings: str, others: list[str], path: Path) -> set[str]:
 
 
 def _read(path: Path) -> tuple[list[str], list[Record]]:
-    lines = csv_records(path)
-    header = [name.strip() for name in lines[0].fields] if lines else []
+    lines, delimiter = _lines(path)
+    header = _plain_names([name.strip() for name in lines[0].fields]) if lines else []
     records = []
     for _, line, values in lines[1:]:
         if len(values) != len(header):
             raise HoldfastError(f"{path}, line {line}: {len(values)} values for {len(header)} columns")
-        records.append((line, dict(zip(header, (value.strip() for value in values), strict=True))))
+        records.append((line, dict(zip(header, (_dotted(value.strip(), delimiter) for value in values), strict=True))))
     if not records:
         raise HoldfastError(f"{path}: no data", hint="the first line names the columns, every other line is a run")
+    if header.count("") == 1 and not any(record[""] for _, record in records):  # a comma at the end of every line
+        header.remove("")
     if len(set(header)) < len(header):
         raise HoldfastError(f"{path}: column '{next(n for n in header if header.count(n) > 1)}' appears twice")
+    units: dict[tuple[str, str], list[Record]] = {}  # in the long form every metric may have its own
+    for name in header:
+        for record in records:
+            units.setdefault((name, record[1].get("metric", "") if name == "value" else ""), []).append(record)
+    for (name, _), alike in units.items():
+        _take_percent(name, alike, path)
     return header, records
+
+
+def _plain_names(header: list[str]) -> list[str]:
+    """``Prompt Weight`` is ``prompt_weight``, and ``Seed`` or ``random_seed`` the seed, unless there is a column of that very name."""
+    names = {name: "_".join(re.findall(r"[a-z0-9]+", name.lower())) for name in header}
+    names = {name: SEED if plain == f"random_{SEED}" else plain for name, plain in names.items()}
+    return [names[name] if names[name] in (*WEIGHTS, SEED, *LONG) and names[name] not in header else name for name in header]
+
+
+def _lines(path: Path) -> tuple[list[CsvRecord], str]:
+    """The lines, and what separates their values: a semicolon or a tab where the header has no comma, as spreadsheets write it."""
+    lines = csv_records(path)
+    header = lines[0].fields if lines else []
+    delimiter = next((d for d in ";\t" if len(header) == 1 and d in header[0]), ",")
+    return (lines if delimiter == "," else csv_records(path, delimiter)), delimiter
+
+
+def _dotted(text: str, delimiter: str) -> str:
+    """A number with a decimal comma, which stands where commas separate nothing, with a point."""
+    return text.replace(",", ".") if delimiter != "," and re.fullmatch(r"[+-]?\d+,\d+(?:[eE][+-]?\d+)?", text) else text
+
+
+def _take_percent(name: str, records: list[Record], path: Path) -> None:
+    """Percent signs of a column of numbers go, if every number has one; some would make two units of one column."""
+    signed = [(line, record) for line, record in records if isinstance(_spelling(record[name].removesuffix("%").strip()), float)]
+    bare = [line for line, record in signed if not record[name].endswith("%")]
+    if bare and len(bare) < len(signed):
+        message = f"{path}, line {bare[0]}: '{name}' is in percent on some lines only, and not on this one"
+        raise HoldfastError(message, hint="write all of its numbers in one unit")
+    for _, record in signed if not bare else ():
+        record[name] = record[name].removesuffix("%").strip()
 
 
 def _filtered(records: list[Record], where: str, header: list[str], path: Path) -> list[Record]:
@@ -248,7 +290,7 @@ def _missing(text: str) -> bool:
 def _spelling(text: str) -> float | str:
     """A finite number as such, so that 1e-4 is 0.0001; else the text."""
     with contextlib.suppress(ValueError):
-        if math.isfinite(value := float(text)):
+        if "_" not in text and math.isfinite(value := float(text)):  # Python reads 1_0 as 10
             return value
     return text
 
