@@ -157,3 +157,14 @@ def test_folders_and_files_that_are_no_data(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text('{"text": "a"}\n{"text": "b"}\n')
     with pytest.raises(HoldfastError, match="jsonl"):
         load_examples(str(tmp_path / "a.json"))
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [("prompt,chosen,rejected\na,b,c\n", "holdfast align"), ("question;answer\na;b\n", "parted by ';'")],
+)
+def test_a_table_for_another_command_or_with_other_separators_is_known(tmp_path: Path, text: str, hint: str) -> None:
+    (tmp_path / "d.csv").write_text(text)
+    with pytest.raises(HoldfastError, match="no reading fits") as error:
+        load_examples(str(tmp_path / "d.csv"))
+    assert hint in str(error.value)

@@ -77,7 +77,9 @@ def unused_columns(
         if _repeats(value, texts, values):
             continue
         if name not in listed and not _is_metadata(str(name), value):
-            raise _refusal(where, "column", str(name), f"jq -c 'del(.{name})' rows.jsonl, or Dataset.remove_columns(\"{name}\")")
+            raise _refusal(
+                where, "column", str(name), f"jq -c 'del(.{name})' rows.jsonl, or Dataset.remove_columns(\"{name}\"), or in the spreadsheet"
+            )
         names.append(str(name))
     return tuple(names) + tuple(dict.fromkeys(_of_messages(row, used, where, weighted)))
 

@@ -98,7 +98,11 @@ def _recognise(source: str, rows: list[Row], layout: str, needs_response: bool) 
         return found[0]
     hint = None
     empty = sorted({column for row, _ in rows for column in row if column} - columns)
-    if not found and "prompt" in columns:
+    if not found and {"chosen", "rejected"} <= columns:
+        hint = "these are preferences, which `holdfast align` takes"
+    elif not found and any(";" in column for column in columns):
+        hint = "the columns seem to be parted by ';': save the file with commas"
+    elif not found and "prompt" in columns:
         hint = "prompts alone can be trained on with --preset prompt-only (response weight 0)"
     elif found:
         hint = f"choose with --layout {' or '.join(found)}"
