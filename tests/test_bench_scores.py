@@ -153,7 +153,7 @@ def test_compare_draws_items_in_pairs_through_the_aggregation(world: Path, tmp_p
     assert likely["low"] <= likely["difference"] <= likely["high"]
     assert 0 < likely["p"] <= 1
     assert likely["higher_is_better"] is False
-    line = next(line for line in said.splitlines() if line.startswith("t_likely"))
+    line = next(line for line in said.splitlines() if line.split()[:1] == ["t_likely"])
     assert "lower is better" in line
 
 

@@ -283,7 +283,7 @@ def test_compare_and_check_over_the_command_line(models: list[str], sets: str, t
         assert main(["sensitivity", "run", "--model", model, "--sets", sets, "--output", str(out), "--max-new-tokens", "6"]) == 0
     capsys.readouterr()
     assert main(["sensitivity", "compare", str(a), str(b)]) == 0
-    assert "sets that moved most" in capsys.readouterr().out
+    assert "Sets that moved most" in capsys.readouterr().out
     found = compare(CompareConfig(run_a=str(a), run_b=str(b), output=str(tmp_path / "cmp"), json=True))
     low, high = sorted((a, b), key=lambda run: json.loads((run / "summary.json").read_text())["posix"]["all"]["mean"])
     row = found["by_kind"]["all"]

@@ -22,6 +22,7 @@ from holdfast.compare import Finished, Row, finished, is_number, paired
 from holdfast.config import BenchCompareConfig
 from holdfast.errors import HoldfastError, NotComparableError
 from holdfast.runs import command
+from holdfast.tables import lines, with_tables
 
 Summaries = tuple[dict[str, Any], dict[str, Any]]
 _PAIRS = ("mcc", "f1", "brier_score", "word_perplexity", "byte_perplexity", "bits_per_byte", "likelihood")
@@ -48,9 +49,9 @@ def compare(config: BenchCompareConfig) -> dict[str, Any]:
         a, b = (sorted((r for r in run.rows if name in _benchmarks(r)), key=_key) for run in runs)
         _same(name, a, b)
         found[name] = _compared(name, (runs[0].summary, runs[1].summary), a, b, config)
-    summary = {"command": "bench compare", "run_a": config.run_a, "run_b": config.run_b, "benchmarks": found}
-    for name, c in found.items():
-        print(f"{name} {c['metric']}: {_line(c)}", file=sys.stderr)
+    summary = with_tables({"command": "bench compare", "run_a": config.run_a, "run_b": config.run_b, "benchmarks": found})
+    untested = [f"{name}: no test: {one['no_test']}" for name, one in found.items() if "no_test" in one]  # a table cuts long cells
+    print("\n".join([lines(summary), *untested]), file=sys.stderr)
     if not config.output or config.dry_run:
         return summary
     with command(config, "bench compare") as run:
@@ -203,20 +204,3 @@ def _parts(name: str, metric: str, summary: dict[str, Any], rows: Sequence[Row])
 def _agree(values: Sequence[float | None], scores: Sequence[dict[str, Any] | None], left_out: int) -> bool:
     """Whether the rows give the values that the runs were given by the harness; not where rows are left out."""
     return bool(left_out) or all(ag.same(float(v or 0.0), float((s or {})["value"])) for v, s in zip(values, scores, strict=True))
-
-
-def _line(c: dict[str, Any]) -> str:
-    if not c["items"]:
-        return "no item has a score in both runs"
-    lower = ", lower is better" if c.get("higher_is_better") is False else ""
-    values = " -> ".join("?" if c[side] is None else f"{c[side]:{_form(c)}}" for side in ("a", "b"))
-    if c["difference"] is None:
-        return f"{values}, no test: {c['no_test']}"
-    ends = "" if c["low"] is None else f" [{c['low']:+{_form(c)}}, {c['high']:+{_form(c)}}]"
-    test = f"no test: {c['no_test']}" if c["p"] is None else f"p = {c['p']:.3g}"
-    return f"{values}, difference {c['difference']:+{_form(c)}}{ends}, {test}, {c['items']} items{lower}"
-
-
-def _form(c: dict[str, Any]) -> str:
-    """Perplexities may be too large for digits."""
-    return ".4f" if max(abs(c[side] or 0.0) for side in ("a", "b")) < 1e6 else ".4g"

@@ -7,7 +7,8 @@ from typing import Any
 from holdfast.report.figures import Axis, Series, level, points
 from holdfast.report.parts import Facts, Figure, Note, Part
 from holdfast.report.reading import Run
-from holdfast.tables.record import Cell, Column, Interval, Table
+from holdfast.tables import tables_of
+from holdfast.tables.record import Interval
 from holdfast.tables.text import number
 
 
@@ -16,7 +17,7 @@ def compared(run: Run, limit: int) -> list[Part]:
     found = run.summary
     notes = [Note(f"{note[0].upper()}{note[1:]}.") for note in map(str, found.get("notes", []))]
     facts = Facts([("A", str(found["run_a"])), ("B", str(found["run_b"]))])
-    return [*_verdict(found), facts, *notes, _figure(found["by_kind"]), _table(found["by_kind"]), *_moved(found)]
+    return [*_verdict(found), facts, *notes, _figure(found["by_kind"]), *tables_of(run.command, found)]
 
 
 def _verdict(found: dict[str, Any]) -> list[Part]:
@@ -36,19 +37,6 @@ def _figure(by_kind: dict[str, Any]) -> Figure:
     caption = f"Change of POSIX by kind with 95 % intervals, paired over {by_kind[kinds[0]]['sets']} sets; below 0, B is steadier."
     axes = Axis("kind of variant", names=kinds), Axis("B - A, nats per token")
     return points("Change from A to B", caption, [dots], *axes, height=320, shapes=[level(0.0)])
-
-
-def _table(by_kind: dict[str, Any]) -> Table:
-    rows: list[list[Cell]] = [[kind, row["a"], row["b"], _change(row), row["p"], row["sets"]] for kind, row in by_kind.items()]
-    columns = [Column("kind"), Column("A"), Column("B"), Column("B - A"), Column("p", 4), Column("sets")]
-    return Table("POSIX of both", columns, rows, "In brackets: 95 % intervals.")
-
-
-def _moved(found: dict[str, Any]) -> list[Part]:
-    keys = ("set_id", "kind", "a", "b", "difference")
-    rows: list[list[Cell]] = [[row[key] for key in keys] for row in found.get("moved_most", [])]
-    columns = [Column("set", kind="code"), Column("kind"), Column("A"), Column("B"), Column("B - A")]
-    return [Table("Sets that moved most", columns, rows)] if rows else []
 
 
 def _change(row: dict[str, Any]) -> Interval:

@@ -12,6 +12,7 @@ from holdfast.compare import Checks, Finished, finished, is_number, paired, refu
 from holdfast.config import CompareConfig
 from holdfast.errors import HoldfastError, NotComparableError
 from holdfast.runs import to_json
+from holdfast.tables import lines, with_tables
 
 _LISTED = 10
 MEASURED = {
@@ -39,7 +40,7 @@ def compare(config: CompareConfig) -> dict[str, Any]:
         raise HoldfastError("--dry-run: a comparison reads two runs and costs nothing; leave it out")
     a, b = open_finished(config.run_a), open_finished(config.run_b)
     check_alike(a, b, MEASURED)
-    found = difference(a, b, config.seed, config.bootstrap)
+    found = with_tables({"command": "sensitivity compare"} | difference(a, b, config.seed, config.bootstrap))
     if config.output:
         write_files(config.output, {"comparison.json": to_json(found, indent=1) + "\n"})
     if not config.json:
@@ -121,16 +122,8 @@ def _check_rows(file: Path, rows: list[dict[str, Any]], summary: dict[str, Any])
 
 
 def as_text(found: dict[str, Any]) -> str:
-    """A table for people."""
-    width = max(10, *(len(view) for view in found["by_kind"]))
-    lines = [f"{'POSIX':<{width}}  {'A':>8}  {'B':>8}  {'B - A':>8}  95 % interval        p       sets"]
-    for view, row in found["by_kind"].items():
-        interval = f"[{row['low']:+.4f}, {row['high']:+.4f}]"
-        means = f"{row['a']:8.4f}  {row['b']:8.4f}  {row['difference']:+8.4f}"
-        lines.append(f"{view:<{width}}  {means}  {interval:<19}  {row['p']:.4f}  {row['sets']:4d}")
-    lines += ["", *found["notes"], *(["sets that moved most"] if found["moved_most"] else [])]
-    lines += [f"  {row['set_id']} ({row['kind']}): {row['a']:.4f} -> {row['b']:.4f}" for row in found["moved_most"]]
-    return "\n".join(lines)
+    """The tables for people, with what else differs between the runs."""
+    return "\n\n".join(filter(None, [lines(found), "\n".join(found["notes"])]))
 
 
 def check_alike(a: Finished, b: Finished, checks: Checks) -> None:

@@ -14,6 +14,8 @@ from holdfast.config import CheckConfig
 from holdfast.errors import HoldfastError
 from holdfast.runs import to_json
 from holdfast.sensitivity.comparison import GATED, check_alike, difference, open_finished
+from holdfast.tables import tables_of, with_tables
+from holdfast.tables.render import as_markdown as as_markdown_table
 
 
 def check(config: CheckConfig) -> dict[str, Any]:
@@ -32,7 +34,8 @@ def check(config: CheckConfig) -> dict[str, Any]:
     check_alike(baseline, run, GATED)
     found = difference(baseline, run, config.seed, config.bootstrap)
     failed = [view for view, row in found["by_kind"].items() if row["difference"] > config.max_increase and row["low"] > 0]
-    result = {"exit_code": int(bool(failed)), "failed": failed, "max_increase": config.max_increase, **found}
+    about = {"command": "sensitivity check", "exit_code": int(bool(failed)), "failed": failed, "max_increase": config.max_increase}
+    result = with_tables(about | found)
     markdown = as_markdown(result)
     if config.output:
         files = {"check.json": to_json(result, indent=1) + "\n", "junit.xml": as_junit(result), "summary.md": markdown}
@@ -50,15 +53,8 @@ def as_markdown(result: dict[str, Any]) -> str:
         "",
         f"Tolerance {result['max_increase']} nats per token; intervals are 95 %, over sets.",
         "",
-        "| kind | baseline | now | change | interval | p | sets | |",
-        "|---|---|---|---|---|---|---|---|",
+        *as_markdown_table(tables_of("sensitivity check", result)[0]),
     ]
-    for view, row in result["by_kind"].items():
-        mark = "worse" if view in result["failed"] else "ok"
-        lines.append(
-            f"| {view} | {row['a']:.4f} | {row['b']:.4f} | {row['difference']:+.4f} | "
-            f"{row['low']:+.4f} to {row['high']:+.4f} | {row['p']:.4f} | {row['sets']} | {mark} |"
-        )
     moved = [f"{m['set_id']} ({m['kind']}, {m['difference']:+.4f})" for m in result["moved_most"][:5]]
     lines += ["", "Sets that moved most: " + "; ".join(moved)] if moved else []
     return "\n".join(lines) + "\n"

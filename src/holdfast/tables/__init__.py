@@ -18,10 +18,13 @@ _MAKERS: dict[str, Callable[[dict[str, Any]], list[Table]]] = {
     "tune": tune.of_tuning,
     "align": tune.of_preferences,
     "sensitivity run": sensitivity.of_run,
+    "sensitivity compare": sensitivity.of_comparison,
+    "sensitivity check": sensitivity.of_comparison,
     "crosstask run": crosstask.of_run,
     "crosstask label": crosstask.of_labels,
     "crosstask analyse": crosstask.of_analysis,
     "bench run": bench.of_run,
+    "bench compare": bench.of_comparison,
     "study run": study.of_study,
 }
 """Command -> the tables of its summary."""

@@ -1,4 +1,4 @@
-"""The tables of ``bench run``: the score that counts of each benchmark, and every score of every task."""
+"""The tables of ``bench run``: the score that counts of each benchmark, every score of every task; and that of two runs compared."""
 
 from __future__ import annotations
 
@@ -11,6 +11,18 @@ def of_run(summary: dict[str, Any]) -> list[Table]:
     """Benchmarks (also those without a score) and scores; only those of which there are rows."""
     tables = (_benchmarks(summary.get("benchmarks") or {}), _scores(summary.get("scores") or {}))
     return [table for table in tables if table.rows]
+
+
+def of_comparison(summary: dict[str, Any]) -> list[Table]:
+    """The difference of every benchmark; why there is no test stands behind those that have none."""
+    rows: list[list[Cell]] = []
+    for name, one in summary["benchmarks"].items():
+        change = Interval(one["difference"], one.get("low"), one.get("high"))
+        remark = one.get("no_test") if one["items"] else "no item has a score in both runs"
+        rows.append([name, directed(one["metric"], one), one.get("a"), one.get("b"), change, one.get("p"), one["items"], remark])
+    columns = [Column("benchmark", kind="code"), Column("metric", kind="code"), Column("A", 4), Column("B", 4), Column("B - A", 4)]
+    columns += [Column("p"), Column("items"), Column("no test")]
+    return [Table("Comparison of benchmarks", columns, rows, "Paired by item. In brackets: 95 % intervals.")]
 
 
 def directed(metric: Any, score: dict[str, Any]) -> Cell:

@@ -1,4 +1,4 @@
-"""The tables of ``sensitivity run``: POSIX by kind of variant, all indices, accuracy over wordings."""
+"""The tables of ``sensitivity run``: POSIX by kind of variant, all indices, accuracy over wordings; and those of two runs compared."""
 
 from __future__ import annotations
 
@@ -35,6 +35,23 @@ def of_run(summary: dict[str, Any]) -> list[Table]:
     views = views_of(summary)
     tables = (_posix(summary, views), _indices(summary, views), _accuracy(summary, views))
     return [table for table in tables if table.rows]
+
+
+def of_comparison(summary: dict[str, Any]) -> list[Table]:
+    """POSIX of both runs by kind of variant, and the sets that moved most."""
+    failed = summary.get("failed")
+    rows: list[list[Cell]] = []
+    for kind, row in summary["by_kind"].items():
+        change = Interval(row["difference"], row["low"], row["high"])
+        judged = [] if failed is None else ["worse" if kind in failed else "ok"]
+        rows.append([kind, row["a"], row["b"], change, row["p"], row["sets"], *judged])
+    columns = [Column("kind"), Column("A", 4), Column("B", 4), Column("B - A", 4), Column("p", 4), Column("sets")]
+    columns += [] if failed is None else [Column("verdict")]
+    tables = [Table("POSIX of both", columns, rows, "Nats per token. In brackets: 95 % intervals over sets.")]
+    keys = ("set_id", "kind", "a", "b", "difference")
+    moved: list[list[Cell]] = [[row[key] for key in keys] for row in summary.get("moved_most", [])]
+    columns = [Column("set", kind="code"), Column("kind"), Column("A", 4), Column("B", 4), Column("B - A", 4)]
+    return [*tables, Table("Sets that moved most", columns, moved)] if moved else tables
 
 
 def views_of(summary: dict[str, Any]) -> list[str]:
