@@ -284,7 +284,7 @@ KEPT = [
     ("Is the point (0, 0) on the line?", ["(0, 0)"]),
     ("Sort 3, 1, 2 in the list [10, -20, 3.5].", ["3, 1, 2", "[10, -20, 3.5]"]),
     ("Call foo.bar(x, y) and set my_name = other, please.", ["foo.bar(x, y)", "my_name = other"]),
-    ("Run git commit --amend -m in the folder ~/work/site now.", ["--amend", "-m", "~/work/site"]),
+    ("Run git commit --amend -m in the folder ~/code/site now.", ["--amend", "-m", "~/code/site"]),
     ("Open C:\\Users\\sam\\notes.txt, please.", ["C:\\Users\\sam\\notes.txt"]),
     ("What does camelCase mean in JavaScript?", ["camelCase", "JavaScript"]),
     ("Complete this: the sky is ...", ["..."]),
