@@ -1,10 +1,13 @@
-"""Two checkouts side by side: is the second slower than the first? Scoring, cross-task, the harness, and the demo as a whole.
+"""Two checkouts side by side: is the second slower than the first? Scoring, cross-task, the harness, and the demo as a
+whole.
 
-    python benchmarks/baseline.py --before ../old --after . [--rounds 5] [--only harness demo] [--small] [--json out.json]
+    python benchmarks/baseline.py --before ../old --after . [--rounds 5] [--only harness demo] [--small] [--json
+    out.json]
 
-Every checkout runs its own `benchmarks/` on its own `src/`, each case in a process of its own. Within a round both run a case one right
-after the other, the first of them in turn; figures are medians over rounds, ratios are taken within a round (`measure.py`). Processor
-time is that of the whole process, start-up included: look at it where the machine has other work.
+Every checkout runs its own `benchmarks/` on its own `src/`, each case in a process of its own. Within a round both run
+a case one right after the other, the first of them in turn; figures are medians over rounds, ratios are taken within a
+round (`measure.py`). Processor time is that of the whole process, start-up included: look at it where the machine has
+other work.
 """
 
 from __future__ import annotations
@@ -29,7 +32,9 @@ CPU = "processor"
 
 @dataclass(frozen=True)
 class Case:
-    """Arguments for Python, with a shape of full size or a small one, and how seconds by name are read from what it prints."""
+    """Arguments for Python, with a shape of full size or a small one, and how seconds by name are read from what it
+    prints.
+    """
 
     arguments: list[str]
     full: list[str]
@@ -55,9 +60,14 @@ def requests(out: str) -> Figures:
 
 
 CASES = {
-    "sensitivity": Case(["benchmarks/sensitivity.py", "--repeats", "1", "--threads", "{threads}"], [], ["--shape", "1"], sets),
+    "sensitivity": Case(
+        ["benchmarks/sensitivity.py", "--repeats", "1", "--threads", "{threads}"], [], ["--shape", "1"], sets
+    ),
     "crosstask": Case(
-        ["benchmarks/crosstask.py", "--rounds", "1", "--threads", "{threads}"], [], ["--items", "1", "--counted-items", "2"], grids
+        ["benchmarks/crosstask.py", "--rounds", "1", "--threads", "{threads}"],
+        [],
+        ["--items", "1", "--counted-items", "2"],
+        grids,
     ),
     "harness": Case(["benchmarks/harness.py", "--case", "ours"], [], ["--subjects", "1", "--items", "2"], requests),
     "demo": Case(["-m", "holdfast.cli", "demo", "--output", "{folder}/demo"], [], ["--limit", "16"], lambda _: {}),
@@ -87,7 +97,9 @@ def main() -> None:
     print(table(figures))
     revisions = {side: revision(place) for side, place in sides.items()}
     print(f"\n{options.rounds} rounds; before {revisions['before']}, after {revisions['after']}.")
-    measure.finish({"machine": measure.machine("torch", "transformers"), "revisions": revisions, "figures": figures}, options.json)
+    measure.finish(
+        {"machine": measure.machine("torch", "transformers"), "revisions": revisions, "figures": figures}, options.json
+    )
 
 
 def run(case: Case, place: Path, small: bool, threads: int) -> Figures:

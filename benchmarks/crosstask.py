@@ -3,8 +3,9 @@
     released    one prompt at a time, nothing reused, 15 greedy tokens each, text parsed afterwards
     holdfast    log-probs of all labels, every distinct prefix once, no decoding step
 
-The grid has the shape of the paper's: 10 sources x 5 targets, one retrieved example, pieces of the lengths measured there on the Llama-2
-tokenizer, the share of distinct demonstrations as there (1,050 of 2,502). The model is a random Llama of 15 M parameters, float32.
+The grid has the shape of the paper's: 10 sources x 5 targets, one retrieved example, pieces of the lengths measured
+there on the Llama-2 tokenizer, the share of distinct demonstrations as there (1,050 of 2,502). The model is a random
+Llama of 15 M parameters, float32.
 
     python benchmarks/crosstask.py [--items 8] [--rounds 3] [--threads 2]
 """
@@ -42,8 +43,8 @@ SOURCES = {
 TARGETS, VOCABULARY = 5, 16_384
 DEFINITION_S, DEFINITION_T, INPUT = 40, 77, 55
 DISTINCT, COMMON = 1050 / 2502, 0.2
-"""Distinct demonstrations per (source, target) and prompt, and how many of them serve other targets too. With these the counted grid shares
-what the real prompts share: 46.7 % of their tokens are distinct per pair, 44 % over the grid."""
+"""Distinct demonstrations per (source, target) and prompt, and how many of them serve other targets too. With these the
+counted grid shares what the real prompts share: 46.7 % of their tokens are distinct per pair, 44 % over the grid."""
 
 
 class Tokenizer:
@@ -68,7 +69,9 @@ def prompts(items: int, *, fixed: bool = False, seed: int = 0) -> list[Request]:
     def piece(mean: float, spread: float = 0.3) -> tuple[int, ...]:
         return tuple(rng.randrange(3, VOCABULARY) for _ in range(max(4, round(rng.gauss(mean, spread * mean)))))
 
-    targets = [(piece(DEFINITION_T, 0.2), [piece(INPUT) for _ in range(items)], labels(n, rng)) for n in (4, 3, 4, 4, 3)]
+    targets = [
+        (piece(DEFINITION_T, 0.2), [piece(INPUT) for _ in range(items)], labels(n, rng)) for n in (4, 3, 4, 4, 3)
+    ]
     requests = []
     for mean in SOURCES.values():
         definition = piece(DEFINITION_S, 0.2)
@@ -93,7 +96,12 @@ def released(lm: LM, requests: list[Request]) -> tuple[float, int]:
     for request in requests:
         ids = torch.tensor([request.prompt])
         made = lm.model.generate(
-            input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=15, min_new_tokens=15, do_sample=False, pad_token_id=0
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=15,
+            min_new_tokens=15,
+            do_sample=False,
+            pad_token_id=0,
         )
         tokens += made.shape[1] - 1
     return time.perf_counter() - started, tokens
@@ -106,7 +114,9 @@ def ours(lm: LM, requests: list[Request]) -> tuple[float, Any]:
 
 
 def shares(items: int) -> dict[str, Any]:
-    """Distinct tokens of a whole grid as a share of its prompt tokens: what exact sharing can save, counted without a model."""
+    """Distinct tokens of a whole grid as a share of its prompt tokens: what exact sharing can save, counted without a
+    model.
+    """
     found = {}
     for name, fixed in (("retrieved", False), ("fixed", True)):
         ids = [request.prompt for request in prompts(items, fixed=fixed)]
@@ -129,7 +139,11 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     lm = model()
-    made: dict[str, Any] = {"parameters": lm.model.num_parameters(), "threads": given.threads, "counted": shares(given.counted_items)}
+    made: dict[str, Any] = {
+        "parameters": lm.model.num_parameters(),
+        "threads": given.threads,
+        "counted": shares(given.counted_items),
+    }
     for name, fixed in (("retrieved", False), ("fixed", True)):
         requests = prompts(given.items, fixed=fixed)
         score(lm, requests[:20])
@@ -146,7 +160,11 @@ def main() -> None:
         made[name] = {
             "prompts": len(requests),
             "prompt_tokens": cost.plain_tokens,
-            "released": {"token_forwards": tokens, "calls": 15 * len(requests), "seconds": round(statistics.median(before), 2)},
+            "released": {
+                "token_forwards": tokens,
+                "calls": 15 * len(requests),
+                "seconds": round(statistics.median(before), 2),
+            },
             "holdfast": {
                 "token_forwards": cost.tokens,
                 "padded": cost.padded,

@@ -2,11 +2,12 @@
 
     python benchmarks/exactness.py [--quick] [--json out.json]
 
-Cells: micro-batches {1, 4, 16} x processes {1, 2, over gloo} x {padded, packed, padding-free} x four weight pairs x {full, LoRA} x four
-normalizers; float32, 16 examples of 3 to 41 tokens, some without a response, some with weights per token. The error of a cell is
-|g - g64| / |g64| over all trained parameters; g is read after the all-reduce, before the optimizer. g64 is the plain formula, one
-example at a time, in float64. The same for what people use today (they have no normalizers; weights other than 0 and 1 need a
-subclass). All cells of a number of processes run in one launch. ``--quick`` takes every 19th cell.
+Cells: micro-batches {1, 4, 16} x processes {1, 2, over gloo} x {padded, packed, padding-free} x four weight pairs x
+{full, LoRA} x four normalizers; float32, 16 examples of 3 to 41 tokens, some without a response, some with weights per
+token. The error of a cell is
+|g - g64| / |g64| over all trained parameters; g is read after the all-reduce, before the optimizer. g64 is the plain
+formula, one example at a time, in float64. The same for what people use today (they have no normalizers; weights other
+than 0 and 1 need a subclass). All cells of a number of processes run in one launch. ``--quick`` takes every 19th cell.
 """
 
 from __future__ import annotations
@@ -44,8 +45,13 @@ class Cell(NamedTuple):
 
 
 def cells(stride: int) -> list[Cell]:
-    """Every ``stride``-th cell of ours, and the others, which divide by the count of targets (with a stride: Trainers that go wrong)."""
-    ours = [Cell("holdfast", *rest) for rest in itertools.product(MICRO_BATCHES, BATCHINGS, PAIRS, (False, True), NORMALIZERS)]
+    """Every ``stride``-th cell of ours, and the others, which divide by the count of targets (with a stride: Trainers
+    that go wrong).
+    """
+    ours = [
+        Cell("holdfast", *rest)
+        for rest in itertools.product(MICRO_BATCHES, BATCHINGS, PAIRS, (False, True), NORMALIZERS)
+    ]
     theirs = [
         Cell(way, micro, batching, pair, False, "nonzero")
         for way, batching in RIVALS
@@ -54,7 +60,11 @@ def cells(stride: int) -> list[Cell]:
         if pair == (0.0, 1.0) or "labels" not in way
     ]
     if stride > 1:
-        theirs = [cell for cell in theirs if cell.way.startswith("Trainer") and ("mean" in cell.way or "mask" in cell.batching)]
+        theirs = [
+            cell
+            for cell in theirs
+            if cell.way.startswith("Trainer") and ("mean" in cell.way or "mask" in cell.batching)
+        ]
     return ours[::stride] + theirs
 
 
@@ -81,7 +91,10 @@ def scaled(tokens: list[Any]) -> list[Any]:
     from holdfast.records import Tokens
 
     rng = np.random.default_rng(1)
-    return [Tokens(t.ids, t.roles, rng.uniform(0.5, 2, len(t)).astype(np.float32) if i % 3 == 0 else None) for i, t in enumerate(tokens)]
+    return [
+        Tokens(t.ids, t.roles, rng.uniform(0.5, 2, len(t)).astype(np.float32) if i % 3 == 0 else None)
+        for i, t in enumerate(tokens)
+    ]
 
 
 def make_model(lora: bool) -> Any:
@@ -183,7 +196,13 @@ def _rows(tokens: list[Any], cell: Cell) -> list[dict[str, Any]]:
     for t in tokens:
         weights = np.where(np.isin(t.roles, RESPONSE_ROLES), cell.pair[1], cell.pair[0])
         weights[0] = 0
-        rows.append({"input_ids": t.ids.tolist(), "labels": np.where(weights != 0, t.ids, -100).tolist(), "weights": weights.tolist()})
+        rows.append(
+            {
+                "input_ids": t.ids.tolist(),
+                "labels": np.where(weights != 0, t.ids, -100).tolist(),
+                "weights": weights.tolist(),
+            }
+        )
     return rows
 
 
@@ -210,7 +229,11 @@ def _flatten_with_mask(batch: list[dict[str, Any]]) -> dict[str, Any]:
     return made | {"attention_mask": torch.ones_like(made["input_ids"])}
 
 
-COLLATORS: dict[str, Callable[..., Any]] = {"padded": _pad, "padding-free": _flatten, "one row, 2-D mask": _flatten_with_mask}
+COLLATORS: dict[str, Callable[..., Any]] = {
+    "padded": _pad,
+    "padding-free": _flatten,
+    "one row, 2-D mask": _flatten_with_mask,
+}
 
 
 def _labels(model: Any, tokens: list[Any], cell: Cell, arguments: dict[str, Any]) -> Any:
@@ -223,14 +246,18 @@ def _labels(model: Any, tokens: list[Any], cell: Cell, arguments: dict[str, Any]
 
 
 def _subclass(mean: bool, model: Any, tokens: list[Any], cell: Cell, arguments: dict[str, Any]) -> Any:
-    """Weights by a subclass of Trainer: divided by the micro-batch's own count (``mean``), or by the count that the Trainer passes."""
+    """Weights by a subclass of Trainer: divided by the micro-batch's own count (``mean``), or by the count that the
+    Trainer passes.
+    """
     import torch
     import transformers
 
     class Weighted(transformers.Trainer):
         loss_is_scaled_for_ga = not mean
 
-        def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
+        def compute_loss(
+            self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+        ) -> Any:
             labels, weights = inputs.pop("labels")[:, 1:], inputs.pop("weights")[:, 1:]
             logits = model(**inputs, use_cache=False).logits[:, :-1].float()
             nll = torch.nn.functional.cross_entropy(logits.transpose(1, 2), labels, reduction="none")
@@ -257,7 +284,9 @@ def _trl(mean: bool, model: Any, tokens: list[Any], cell: Cell, arguments: dict[
     class Weighted(trl.SFTTrainer):  # type: ignore[misc]
         loss_is_scaled_for_ga = not mean
 
-        def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
+        def compute_loss(
+            self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+        ) -> Any:
             weights = inputs.pop("weights")[:, 1:]
             counted = (inputs["labels"][:, 1:] != -100).sum().clamp(min=1)
             logp = model(**inputs, fused_lm_head=True, use_cache=False).log_probs
@@ -314,7 +343,10 @@ def work(stride: int) -> Iterator[dict[str, Any]]:
                 known[key] = oracle(tokens, cell)
             try:
                 made = gradient(tokens, cell, folder, world)
-                yield cell._asdict() | {"processes": world, "error": float((made - known[key]).norm() / known[key].norm())}
+                yield cell._asdict() | {
+                    "processes": world,
+                    "error": float((made - known[key]).norm() / known[key].norm()),
+                }
             except (RuntimeError, ValueError) as error:
                 if cell.way == "holdfast":
                     raise
@@ -328,7 +360,12 @@ def launch(processes: int, stride: int) -> list[dict[str, Any]]:
         command = [sys.executable, __file__, "--work", str(path), "--stride", str(stride)]
         if processes > 1:
             command[1:1] = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-        quiet = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+        quiet = {
+            "HF_HUB_OFFLINE": "1",
+            "TRANSFORMERS_VERBOSITY": "error",
+            "OMP_NUM_THREADS": "1",
+            "TOKENIZERS_PARALLELISM": "false",
+        }
         done = subprocess.run(command, capture_output=True, text=True, env=os.environ | quiet)
         if done.returncode:
             raise SystemExit(done.stderr[-4000:])
@@ -338,7 +375,10 @@ def launch(processes: int, stride: int) -> list[dict[str, Any]]:
 def table(found: list[dict[str, Any]]) -> str:
     """Worst error of ours per batching, micro-batches and processes; then the others."""
     columns = [(m, p) for p in (1, 2) for m in MICRO_BATCHES]
-    head = " | ".join(f"{m} micro-batches, {p} process{'es' * (p > 1)}".replace("1 micro-batches", "1 micro-batch") for m, p in columns)
+    head = " | ".join(
+        f"{m} micro-batches, {p} process{'es' * (p > 1)}".replace("1 micro-batches", "1 micro-batch")
+        for m, p in columns
+    )
     lines = [f"| | weights | {head} |", "|---|---|" + "---|" * len(columns)]
     rows: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for cell in found:

@@ -1,12 +1,14 @@
-"""Head and weighted loss on one GPU, forward and backward: time, peak memory and gradient error of ours, its rivals and the bare products.
+"""Head and weighted loss on one GPU, forward and backward: time, peak memory and gradient error of ours, its rivals and
+the bare products.
 
-    python benchmarks/gpu_head.py [--json out.json] [--markdown out.md]        python benchmarks/gpu_head.py --cpu      (smoke test)
+    python benchmarks/gpu_head.py [--json out.json] [--markdown out.md]        python benchmarks/gpu_head.py --cpu
+    (smoke test)
 
-Every (way, model) is a process of its own that goes through all zero shares, head trained and frozen; rounds over the processes are
-interleaved, as many as fit in ``--seconds`` (450). Time: CUDA events, median over passes, then over rounds. Memory: peak over what is
-allocated with the inputs there. Error: largest difference from float64 over the largest value, on every 8th kept row of the hidden
-states' gradient and every 64th row of the head's. Rows of weight 0 are the beginnings of the documents. What is not installed or fails
-is said in the table.
+Every (way, model) is a process of its own that goes through all zero shares, head trained and frozen; rounds over the
+processes are interleaved, as many as fit in ``--seconds`` (450). Time: CUDA events, median over passes, then over
+rounds. Memory: peak over what is allocated with the inputs there. Error: largest difference from float64 over the
+largest value, on every 8th kept row of the hidden states' gradient and every 64th row of the head's. Rows of weight 0
+are the beginnings of the documents. What is not installed or fails is said in the table.
 
 Axes: N rows (targets), V vocabulary, H hidden.
 """
@@ -90,7 +92,9 @@ def make_inputs(shape: Shape, zero_share: float, frozen: bool, device: str) -> I
     rng = torch.Generator(device).manual_seed(0)
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
     hidden = torch.randn(shape.rows, shape.hidden, generator=rng, device=device, dtype=dtype)
-    head = torch.randn(shape.vocabulary, shape.hidden, generator=rng, device=device, dtype=dtype).mul_(2 * shape.hidden**-0.5)
+    head = torch.randn(shape.vocabulary, shape.hidden, generator=rng, device=device, dtype=dtype).mul_(
+        2 * shape.hidden**-0.5
+    )
     targets = torch.randint(shape.vocabulary, (shape.rows,), generator=rng, device=device)
     weights = 0.2 + 0.8 * torch.rand(shape.rows, generator=rng, device=device)
     length = shape.rows // DOCUMENTS
@@ -101,7 +105,8 @@ def make_inputs(shape: Shape, zero_share: float, frozen: bool, device: str) -> I
 Forward = Callable[[], Any]
 
 
-# Each way: inputs -> closure that makes the loss (or, for the bare products, the gradients). What is outside the closure is not timed.
+# Each way: inputs -> closure that makes the loss (or, for the bare products, the gradients). What is outside the
+# closure is not timed.
 def bare_products(inputs: Inputs) -> Forward:
     """The floor: two or three GEMMs on the kept rows and nothing else."""
     rows, head = inputs.hidden_NH.detach()[inputs.weights_N != 0], inputs.head_VH.detach()
@@ -212,7 +217,9 @@ RIVALS = [way for way in WAYS if way not in (FLOOR, UNWEIGHTED) and not way.star
 
 
 def cell(way: str, inputs: Inputs, passes: int, exact: list[Tensor] | None) -> dict[str, float]:
-    """Median milliseconds, peak GiB (GPU only) and gradient error (where there is something to compare with) of one case."""
+    """Median milliseconds, peak GiB (GPU only) and gradient error (where there is something to compare with) of one
+    case.
+    """
     forward, cuda = WAYS[way](inputs), inputs.hidden_NH.is_cuda
 
     def run() -> None:
@@ -224,7 +231,9 @@ def cell(way: str, inputs: Inputs, passes: int, exact: list[Tensor] | None) -> d
     run()
     made = {}
     if exact is not None and inputs.hidden_NH.grad is not None and way != UNWEIGHTED:
-        made["error"] = max(_error(leaf.grad, true) for leaf, true in zip(_sampled(inputs), exact, strict=True) if leaf.grad is not None)
+        made["error"] = max(
+            _error(leaf.grad, true) for leaf, true in zip(_sampled(inputs), exact, strict=True) if leaf.grad is not None
+        )
     inputs.hidden_NH.grad = inputs.head_VH.grad = None
     if cuda:
         torch.cuda.synchronize()
@@ -286,7 +295,9 @@ def case(way: str, shape: Shape, device: str, passes: int, exact: str) -> dict[s
     for share in SHARES:
         for head in ("trained", "frozen"):
             try:
-                made[f"{share:.0%}, {head}"] = cell(way, make_inputs(shape, share, head == "frozen", device), passes, true[share])
+                made[f"{share:.0%}, {head}"] = cell(
+                    way, make_inputs(shape, share, head == "frozen", device), passes, true[share]
+                )
             except CannotRun as reason:
                 made[f"{share:.0%}, {head}"] = {"none": str(reason)}
             except ModuleNotFoundError as error:
@@ -300,8 +311,12 @@ def case(way: str, shape: Shape, device: str, passes: int, exact: str) -> dict[s
 
 def start(way: str, name: str, device: str, exact: str, seconds: float) -> dict[str, Any]:
     """``case`` in a process of its own."""
-    environment = os.environ | {"HF_HUB_OFFLINE": "1"} | ({"TRITON_INTERPRET": "1"} if device == "cpu" and way == OURS else {})
-    command = [sys.executable, __file__, "--case", way, "--shape", name, "--exact", exact] + ["--cpu"] * (device == "cpu")
+    environment = (
+        os.environ | {"HF_HUB_OFFLINE": "1"} | ({"TRITON_INTERPRET": "1"} if device == "cpu" and way == OURS else {})
+    )
+    command = [sys.executable, __file__, "--case", way, "--shape", name, "--exact", exact] + ["--cpu"] * (
+        device == "cpu"
+    )
     try:
         done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=max(1.0, seconds))
     except subprocess.TimeoutExpired:
@@ -318,7 +333,9 @@ def merge(runs: list[dict[str, Any]]) -> dict[str, Any]:
     for key in (f"{share:.0%}, {head}" for share in SHARES for head in ("trained", "frozen")):
         found = [run.get(key) or run["all"] for run in runs]
         good = [c for c in found if "ms" in c]
-        cells[key] = {k: statistics.median(c[k] for c in good) for k in good[0]} | {"rounds": len(good)} if good else found[0]
+        cells[key] = (
+            {k: statistics.median(c[k] for c in good) for k in good[0]} | {"rounds": len(good)} if good else found[0]
+        )
     return cells
 
 
@@ -341,7 +358,9 @@ def verdicts(name: str, ways: dict[str, Any]) -> list[str]:
     """The targets, each met, MISSED or not measured."""
 
     def line(text: str, value: float | None, limit: float) -> str:
-        return f"{name}: {text}: " + ("not measured" if value is None else f"{value:.2f} {'met' if value <= limit else 'MISSED'}")
+        return f"{name}: {text}: " + (
+            "not measured" if value is None else f"{value:.2f} {'met' if value <= limit else 'MISSED'}"
+        )
 
     def over(key: str, way: str) -> float | None:
         mine, other = ways[OURS][key].get("ms"), ways[way][key].get("ms")
@@ -353,12 +372,22 @@ def verdicts(name: str, ways: dict[str, Any]) -> list[str]:
         made += [line("peak GiB, at most 6", ways[OURS]["0%, trained"].get("peak_gib"), 6)]
     for way in RIVALS:
         made.append(
-            line(f"largest time over {way}, below 1", max(filter(None, (over(k, way) for k in ways[OURS])), default=None), 1 - 1e-9)
+            line(
+                f"largest time over {way}, below 1",
+                max(filter(None, (over(k, way) for k in ways[OURS])), default=None),
+                1 - 1e-9,
+            )
         )
     for share in SHARES[1:]:
         all_rows, kept = (ways[OURS][f"{s:.0%}, trained"].get("ms") for s in (SHARES[0], share))
         value = kept / all_rows / (1 - share) if kept and all_rows else None
-        made.append(line(f"time per kept row at {share:.0%} zero rows over that at 0 %, at most 1.25 (our tolerance)", value, 1.25))
+        made.append(
+            line(
+                f"time per kept row at {share:.0%} zero rows over that at 0 %, at most 1.25 (our tolerance)",
+                value,
+                1.25,
+            )
+        )
     return made
 
 
@@ -383,7 +412,9 @@ def compare(names: list[str], device: str, seconds: float) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         for name in names:
             shape = (SHAPES | TINY)[name]
-            torch.save({s: exact_gradients(make_inputs(shape, s, False, device)) for s in SHARES}, Path(folder) / f"{name}.pt")
+            torch.save(
+                {s: exact_gradients(make_inputs(shape, s, False, device)) for s in SHARES}, Path(folder) / f"{name}.pt"
+            )
         if device == "cuda":
             torch.cuda.empty_cache()
         longest, rounds = 0.0, 0
@@ -399,7 +430,9 @@ def compare(names: list[str], device: str, seconds: float) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cpu", action="store_true", help="smoke test: tiny shapes, float32, the kernel through Triton's interpreter")
+    parser.add_argument(
+        "--cpu", action="store_true", help="smoke test: tiny shapes, float32, the kernel through Triton's interpreter"
+    )
     parser.add_argument("--json", help="write the figures to this file")
     parser.add_argument("--markdown", help="write tables and verdicts to this file (they are printed, too)")
     parser.add_argument("--seconds", type=float, default=450, help="no case runs beyond this")

@@ -2,8 +2,9 @@
 
     python benchmarks/harness.py [--rounds 3] [--subjects 3] [--items 20] [--json out.json]
 
-The clock runs over `loglikelihood` of the same requests (real questions of ../shared/data/mmlu, the embedded model's tokenizer): no
-loading, no prompt building. Equal answers are checked in `tests/test_bench_harness.py`, and here between the ways.
+The clock runs over `loglikelihood` of the same requests (real questions of ../shared/data/mmlu, the embedded model's
+tokenizer): no loading, no prompt building. Equal answers are checked in `tests/test_bench_harness.py`, and here between
+the ways.
 """
 
 from __future__ import annotations
@@ -21,7 +22,13 @@ from measure import median, ratio, rounds
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 SUBJECTS = ["abstract_algebra", "anatomy", "astronomy", "marketing", "virology"]
 WAYS = {"ours": (True, 8), "harness, batches of 8": (False, 8), "harness, one by one": (False, 1)}
-SHAPE = {"hidden_size": 256, "intermediate_size": 1024, "num_hidden_layers": 6, "num_attention_heads": 8, "num_key_value_heads": 4}
+SHAPE = {
+    "hidden_size": 256,
+    "intermediate_size": 1024,
+    "num_hidden_layers": 6,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 4,
+}
 
 
 def main() -> None:
@@ -63,10 +70,15 @@ def case(sharing: bool, batch_size: int, subjects: int, items: int) -> dict[str,
     torch.manual_seed(0)
     config = tf.LlamaConfig(vocab_size=len(tokenizer), max_position_embeddings=2048, **SHAPE)
     model = harness_model(
-        LM(tf.LlamaForCausalLM(config).eval(), tokenizer, "random"), batch_size=batch_size, template="none", sharing=sharing
+        LM(tf.LlamaForCausalLM(config).eval(), tokenizer, "random"),
+        batch_size=batch_size,
+        template="none",
+        sharing=sharing,
     )
     with tempfile.TemporaryDirectory() as folder:
-        tasks = find_tasks(pins_of([f"mmlu_{name}" for name in SUBJECTS[:subjects]]), Settings("none", Path(folder), str(DATA)))["tasks"]
+        tasks = find_tasks(
+            pins_of([f"mmlu_{name}" for name in SUBJECTS[:subjects]]), Settings("none", Path(folder), str(DATA))
+        )["tasks"]
         asks = []
         for task in tasks.values():
             task.set_fewshot_seed(seed=0)
@@ -76,7 +88,12 @@ def case(sharing: bool, batch_size: int, subjects: int, items: int) -> dict[str,
     model.loglikelihood(asks[:4], disable_tqdm=True)  # warm
     start = time.perf_counter()
     answers = model.loglikelihood(asks, disable_tqdm=True)
-    return {"seconds": time.perf_counter() - start, "sum": sum(a for a, _ in answers), "requests": len(asks), "tokens": tokens}
+    return {
+        "seconds": time.perf_counter() - start,
+        "sum": sum(a for a, _ in answers),
+        "requests": len(asks),
+        "tokens": tokens,
+    }
 
 
 if __name__ == "__main__":

@@ -1,13 +1,14 @@
-"""Head and weighted loss, forward and backward: time and peak memory of six ways to compute the same thing, beside the bare GEMMs.
+"""Head and weighted loss, forward and backward: time and peak memory of six ways to compute the same thing, beside the
+bare GEMMs.
 
     python benchmarks/head.py [--quick] [--json out.json]
 
-Every (way, shape, zero share) runs in its own process; rounds are interleaved. Two clocks: on an idle machine the wall clock counts, on
-a shared one the processor time of all threads (idle threads sleep, so that waiting costs none). Loss and gradients of each are compared
-with float64.
+Every (way, shape, zero share) runs in its own process; rounds are interleaved. Two clocks: on an idle machine the wall
+clock counts, on a shared one the processor time of all threads (idle threads sleep, so that waiting costs none). Loss
+and gradients of each are compared with float64.
 
-Input is the decoder's output [B, T, H], token ids and weights; the last position predicts nothing, so B (T - 1) rows can count. Zero
-weights stand where they do in instruction data: at the start of each document (the prompt).
+Input is the decoder's output [B, T, H], token ids and weights; the last position predicts nothing, so B (T - 1) rows
+can count. Zero weights stand where they do in instruction data: at the start of each document (the prompt).
 
 Axes: B batch, T tokens, V vocabulary, H hidden, N rows that predict a target.
 """
@@ -87,8 +88,8 @@ def make_inputs(shape: Shape, zero_share: float) -> Inputs:
     return Inputs(hidden.requires_grad_(), head.requires_grad_(), ids, weights, float((weights != 0).sum()))
 
 
-# Each way is a function: inputs -> closure that makes the loss (or, without one, the gradients). What is prepared outside the closure is
-# not timed.
+# Each way is a function: inputs -> closure that makes the loss (or, without one, the gradients). What is prepared
+# outside the closure is not timed.
 def bare_gemms(inputs: Inputs) -> Any:
     """The floor: logits, gradient of hidden, gradient of head, on the kept rows and nothing else."""
     hidden, _, weights = inputs.rows
@@ -110,7 +111,11 @@ def chunked_gemms(inputs: Inputs) -> Any:
     size = default_chunk_rows(head)
 
     def run() -> tuple[Tensor, ...]:
-        buffer, d_rows, d_head = torch.empty(min(size, len(rows)), len(head)), torch.empty_like(rows), torch.zeros_like(head)
+        buffer, d_rows, d_head = (
+            torch.empty(min(size, len(rows)), len(head)),
+            torch.empty_like(rows),
+            torch.zeros_like(head),
+        )
         for start in range(0, len(rows), size):
             piece = rows[start : start + size]
             logits = torch.mm(piece, head.T, out=buffer[: len(piece)])
@@ -124,7 +129,9 @@ def chunked_gemms(inputs: Inputs) -> Any:
 def holdfast(inputs: Inputs) -> Any:
     from holdfast.tune.loss import weighted_linear_cross_entropy
 
-    return lambda: weighted_linear_cross_entropy(inputs.rows[0], inputs.head_VH, *inputs.rows[1:], divisor=inputs.divisor)[0]
+    return lambda: weighted_linear_cross_entropy(
+        inputs.rows[0], inputs.head_VH, *inputs.rows[1:], divisor=inputs.divisor
+    )[0]
 
 
 def dense_kept(inputs: Inputs) -> Any:
@@ -152,7 +159,9 @@ def dense_all(inputs: Inputs) -> Any:
 
 
 def reference_form(inputs: Inputs) -> Any:
-    """The order of operations of the WIT authors' script: shifted copy, boolean selection, full log-softmax, fancy index."""
+    """The order of operations of the WIT authors' script: shifted copy, boolean selection, full log-softmax, fancy
+    index.
+    """
 
     def run() -> Tensor:
         logits = F.linear(inputs.hidden_BTH, inputs.head_VH).float()
@@ -193,7 +202,10 @@ def trl_fused(inputs: Inputs) -> Any:
     inputs.head_VH = nn.Parameter(inputs.head_VH.detach())
     model = Model()
     add_fused_lm_head(model)
-    return lambda: -(model(labels=inputs.labels_BT, fused_lm_head=True).log_probs * inputs.weights_BT[:, 1:]).sum() / inputs.divisor
+    return lambda: (
+        -(model(labels=inputs.labels_BT, fused_lm_head=True).log_probs * inputs.weights_BT[:, 1:]).sum()
+        / inputs.divisor
+    )
 
 
 def torch_chunked(inputs: Inputs, **options: Any) -> Any:
@@ -203,7 +215,9 @@ def torch_chunked(inputs: Inputs, **options: Any) -> Any:
     def run() -> Tensor:
         hidden, targets, weights = inputs.rows
         labels = targets.masked_fill(weights == 0, -100)
-        return (weights * F.linear_cross_entropy(hidden, inputs.head_VH, labels, reduction="none", options=chosen)).sum() / inputs.divisor
+        return (
+            weights * F.linear_cross_entropy(hidden, inputs.head_VH, labels, reduction="none", options=chosen)
+        ).sum() / inputs.divisor
 
     return run
 
@@ -242,9 +256,11 @@ def once(way: str, inputs: Inputs) -> Callable[[], Any]:
 
 
 def case(way: str, shape: Shape, zero_share: float, passes: int, exact: str | None) -> dict[str, float]:
-    """One process: peak memory of the first pass, the best time of some more (other work on the machine only adds to it), errors
-    against ``exact`` if there is one."""
-    once(way, make_inputs(Shape("warm-up", 64, 64, 512), zero_share))()  # libraries and thread pools are there before the baseline
+    """One process: peak memory of the first pass, the best time of some more (other work on the machine only adds to
+    it), errors against ``exact`` if there is one."""
+    once(
+        way, make_inputs(Shape("warm-up", 64, 64, 512), zero_share)
+    )()  # libraries and thread pools are there before the baseline
     inputs = make_inputs(shape, zero_share)
     run = once(way, inputs)
     with measure.peak_rise() as rise:
@@ -298,8 +314,10 @@ def compare(shape: str, zero_share: float, repetitions: int, passes: int, folder
 
 def table(shape: Shape, zero_share: float, results: measure.Results) -> str:
     lines = [
-        f"\n{shape.name}: T = {shape.tokens}, H = {shape.hidden}, V = {shape.vocabulary}; {zero_share:.0%} of the rows have weight 0\n",
-        "| | seconds | spread | x bare GEMMs | processor s | spread | x bare GEMMs | x ours | peak rise, MB | loss error | grad. error |",
+        f"\n{shape.name}: T = {shape.tokens}, H = {shape.hidden}, V = {shape.vocabulary}; {zero_share:.0%} of the "
+        "rows have weight 0\n",
+        "| | seconds | spread | x bare GEMMs | processor s | spread | x bare GEMMs | x ours | peak rise, MB | loss "
+        "error | grad. error |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for way, runs in results.items():
@@ -310,7 +328,11 @@ def table(shape: Shape, zero_share: float, results: measure.Results) -> str:
         for clock in CLOCKS:
             spread = measure.spread(runs, clock) if len(runs) > 1 else "one run"
             cells += [f"{measure.median(runs, clock):.3f}", spread, f"{measure.ratio(runs, results[FLOOR], clock):.2f}"]
-        cells += [f"{measure.ratio(runs, results[OURS], 'cpu_seconds'):.2f}", f"{measure.median(runs, 'rise_mb'):.0f}", *errors]
+        cells += [
+            f"{measure.ratio(runs, results[OURS], 'cpu_seconds'):.2f}",
+            f"{measure.median(runs, 'rise_mb'):.0f}",
+            *errors,
+        ]
         lines.append(f"| {way} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -321,7 +343,10 @@ def targets(results: measure.Results, zero_share: float, clock: str) -> dict[str
     checks = {
         "time over bare GEMMs, at most 1.2": (measure.ratio(ours, results[FLOOR], clock), 1.2),
         "time over dense on kept rows, at most 1": (measure.ratio(ours, results["dense, kept rows"], clock), 1.0),
-        "peak over dense on all rows, at most 0.6": (measure.ratio(ours, results["dense, all rows (HF)"], "rise_mb"), 0.6),
+        "peak over dense on all rows, at most 0.6": (
+            measure.ratio(ours, results["dense, all rows (HF)"], "rise_mb"),
+            0.6,
+        ),
     }
     if zero_share == 0.75:
         checks["time over TRL's head, at most 0.25"] = (measure.ratio(ours, results["TRL fused head"], clock), 0.25)
@@ -333,7 +358,9 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="one small shape, two zero shares, one round")
     parser.add_argument("--json", help="also write the figures to this file")
     parser.add_argument("--shape", choices=SHAPES, action="append", help="only this shape (may be repeated)")
-    parser.add_argument("--zero", type=float, action="append", help="only this share of rows of weight 0 (may be repeated)")
+    parser.add_argument(
+        "--zero", type=float, action="append", help="only this share of rows of weight 0 (may be repeated)"
+    )
     parser.add_argument("--repetitions", type=int, help="rounds; default 3")
     parser.add_argument("--passes", type=int, default=3, help="timed passes per process")
     for hidden in ("--case", "--exact", "--save-exact"):
@@ -341,12 +368,19 @@ def main() -> None:
     given = parser.parse_args()
     if given.save_exact or given.case:
         shape, zero = SHAPES[given.shape[0]], given.zero[0]
-        made = save_exact(shape, zero, given.save_exact) if given.save_exact else case(given.case, shape, zero, given.passes, given.exact)
+        made = (
+            save_exact(shape, zero, given.save_exact)
+            if given.save_exact
+            else case(given.case, shape, zero, given.passes, given.exact)
+        )
         print(json.dumps(made))
         return
     names = given.shape or (["quick"] if given.quick else [name for name in SHAPES if name != "quick"])
     shares = given.zero or ([0.0, 0.75] if given.quick else [0.0, 0.5, 0.75, 0.9])
-    about = measure.machine("torch", "transformers", "trl") | {"threads": torch.get_num_threads(), "load": round(os.getloadavg()[0], 2)}
+    about = measure.machine("torch", "transformers", "trl") | {
+        "threads": torch.get_num_threads(),
+        "load": round(os.getloadavg()[0], 2),
+    }
     print(", ".join(f"{key} {value}" for key, value in about.items()))
     saved: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
@@ -356,7 +390,9 @@ def main() -> None:
                 print(table(SHAPES[name], share, results))
                 checks = {label: targets(results, share, clock) for clock, label in CLOCKS.items()}
                 for label, found in checks.items():
-                    text = "; ".join(f"{name}: {value:.2f} {'met' if met else 'MISSED'}" for name, (value, met) in found.items())
+                    text = "; ".join(
+                        f"{name}: {value:.2f} {'met' if met else 'MISSED'}" for name, (value, met) in found.items()
+                    )
                     print(f"\n{label}: {text}", flush=True)
                 saved.append({"shape": asdict(SHAPES[name]), "zero_share": share, "ways": results, "targets": checks})
     measure.finish({"about": about, "results": saved}, given.json)

@@ -1,7 +1,9 @@
-"""Side by side on one machine: every case in a process of its own, all cases once per round, so that a busy minute hits them alike.
+"""Side by side on one machine: every case in a process of its own, all cases once per round, so that a busy minute hits
+them alike.
 
-A case is a command that prints one JSON object as its last line. ``rounds`` runs the cases and keeps what they print; ``median`` and
-``ratio`` reduce it (a ratio is taken within each round, then the median is taken over rounds). ``peak_rise`` is for use inside a case.
+A case is a command that prints one JSON object as its last line. ``rounds`` runs the cases and keeps what they print;
+``median`` and ``ratio`` reduce it (a ratio is taken within each round, then the median is taken over rounds).
+``peak_rise`` is for use inside a case.
 """
 
 from __future__ import annotations
@@ -109,7 +111,12 @@ def machine(*packages: str) -> dict[str, Any]:
         model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), model)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     versions = {name: importlib.metadata.version(name) for name in packages}
-    return {"date": datetime.date.today().isoformat(), "cores": cores, "processor": model, "python": platform.python_version()} | versions
+    return {
+        "date": datetime.date.today().isoformat(),
+        "cores": cores,
+        "processor": model,
+        "python": platform.python_version(),
+    } | versions
 
 
 def finish(results: dict[str, Any], path: str | None) -> None:

@@ -1,7 +1,7 @@
 """``holdfast report`` over a study of 1,000 runs: seconds and size of the page. Targets: under 20 s, under 15 MB.
 
-The study is synthetic, in the form of ``holdfast study run``: 21 distinct trainings at four learning rates with twelve seeds (1,008
-trials), each with a learning curve of its own. The report runs in a process of its own, start-up included.
+The study is synthetic, in the form of ``holdfast study run``: 21 distinct trainings at four learning rates with twelve
+seeds (1,008 trials), each with a learning curve of its own. The report runs in a process of its own, start-up included.
 
     python benchmarks/report.py [--quick] [--json out.json]
 """
@@ -39,7 +39,13 @@ def main() -> None:
     print(f"report over {trials:,} trials: {seconds:.2f} s ({measure.spread(runs, 'seconds')}), {size / 1e6:.2f} MB")
     for name, value, limit in (("20 s", seconds, SECONDS), ("15 MB", size, BYTES)):
         print(f"under {name}: {'met' if value < limit else 'missed'}")
-    results = {"machine": measure.machine("plotly", "numpy"), "trials": trials, "runs": runs, "seconds": seconds, "bytes": size}
+    results = {
+        "machine": measure.machine("plotly", "numpy"),
+        "trials": trials,
+        "runs": runs,
+        "seconds": seconds,
+        "bytes": size,
+    }
     measure.finish(results, arguments.json)
 
 

@@ -2,11 +2,11 @@
 
     python benchmarks/sensitivity.py [--repeats 3] [--threads 2] [--shape 0] [--clock wall] [--json FILE]
 
-The model is a random Llama of 15 M parameters (hidden 384, 6 layers, vocabulary 16,384, float32). The plain flow is what the package does:
-one ``generate`` per prompt, then a forward pass over prompt and response for every pair, with softmax and log over all positions.
-All flows run in turn, ``repeats`` times, and medians are compared. With 4 distinct responses, or shared halves, the plain flow does the
-same work as without (it neither merges nor shares), so it is timed once per round. Every cell of the first case, and 12 drawn cells of
-the others, must agree within 1e-4 nats.
+The model is a random Llama of 15 M parameters (hidden 384, 6 layers, vocabulary 16,384, float32). The plain flow is
+what the package does: one ``generate`` per prompt, then a forward pass over prompt and response for every pair, with
+softmax and log over all positions. All flows run in turn, ``repeats`` times, and medians are compared. With 4 distinct
+responses, or shared halves, the plain flow does the same work as without (it neither merges nor shares), so it is timed
+once per round. Every cell of the first case, and 12 drawn cells of the others, must agree within 1e-4 nats.
 """
 
 from __future__ import annotations
@@ -64,7 +64,13 @@ def released_flow(model: Any, prompts: Sequence[Ids], new_tokens: int, choose: C
     tokens, made = 0, []
     for prompt in prompts:
         ids = torch.tensor([prompt])
-        out = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=new_tokens, pad_token_id=0)
+        out = model.generate(
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            do_sample=False,
+            max_new_tokens=new_tokens,
+            pad_token_id=0,
+        )
         made.append(tuple(out[0, len(prompt) :].tolist()))
         tokens += len(prompt) + new_tokens - 1
     responses = choose(made)
@@ -85,12 +91,16 @@ def ours(model: Any, prompts: Sequence[Ids], new_tokens: int, choose: Choose) ->
     responses = choose([ids for ids, _ in engine.generate(warm, new_tokens, frozenset())])
     distinct = list(dict.fromkeys(responses))
     cells = engine.cells(warm, [distinct] * len(prompts))
-    total = {(x, r): float(cell.sum()) for x, found in enumerate(cells) for r, cell in zip(distinct, found, strict=True)}
+    total = {
+        (x, r): float(cell.sum()) for x, found in enumerate(cells) for r, cell in zip(distinct, found, strict=True)
+    }
     return np.array([[total[x, r] for r in responses] for x in range(len(prompts))]), engine.cost.tokens
 
 
 def formula(n: int, length: int, new_tokens: int, responses: Sequence[Ids], shared: bool) -> int:
-    """C + N (P - C) + N (R - 1) + N T, where T are the inner nodes of the tree of distinct responses (at most U (R - 1))."""
+    """C + N (P - C) + N (R - 1) + N T, where T are the inner nodes of the tree of distinct responses (at most U (R -
+    1)).
+    """
     common = length // 2 if shared else 0
     nodes = {response[:k] for response in responses for k in range(1, new_tokens)}
     return common + n * (length - common) + n * (new_tokens - 1) + n * len(nodes)
@@ -122,7 +132,9 @@ def measure(model: Any, shape: tuple[int, int, int], repeats: int, clock: Callab
     for case, targets in TARGETS.items():
         expected = formula(n, length, new_tokens, chosen[case], "shared" in case)
         assert results[case][1] == expected, (results[case][1], expected)
-        gap = largest_gap(model, prompts[case], chosen[case], results[case][0], results["released"][0] if case == "distinct" else None)
+        gap = largest_gap(
+            model, prompts[case], chosen[case], results[case][0], results["released"][0] if case == "distinct" else None
+        )
         assert gap < 1e-4, gap
         rows.append({
             "shape": shape,
@@ -140,7 +152,9 @@ def measure(model: Any, shape: tuple[int, int, int], repeats: int, clock: Callab
     return rows
 
 
-def largest_gap(model: Any, prompts: list[Ids], responses: list[Ids], logp_XY: np.ndarray, plain_XY: np.ndarray | None) -> float:
+def largest_gap(
+    model: Any, prompts: list[Ids], responses: list[Ids], logp_XY: np.ndarray, plain_XY: np.ndarray | None
+) -> float:
     if plain_XY is not None:
         return float(np.abs(logp_XY - plain_XY).max())
     drawn = np.random.default_rng(0).integers(0, len(prompts), (12, 2))
@@ -152,14 +166,18 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--shape", type=int, default=None, help="number of one shape")
-    parser.add_argument("--clock", choices=("wall", "cpu"), default="wall", help="cpu: processor time, for a machine with other work")
+    parser.add_argument(
+        "--clock", choices=("wall", "cpu"), default="wall", help="cpu: processor time, for a machine with other work"
+    )
     parser.add_argument("--json", default=None)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     model = model_of()
     rows = []
     for shape in SHAPES if options.shape is None else [SHAPES[options.shape]]:
-        for row in measure(model, shape, options.repeats, time.process_time if options.clock == "cpu" else time.perf_counter):
+        for row in measure(
+            model, shape, options.repeats, time.process_time if options.clock == "cpu" else time.perf_counter
+        ):
             print(json.dumps(row), flush=True)
             rows.append(row)
     if options.json:

@@ -1,13 +1,14 @@
-"""Whole optimizer steps on the same examples: Holdfast, a plain ``transformers.Trainer``, TRL's ``SFTTrainer``, and the WIT reference form;
-padded, packed and padding-free.
+"""Whole optimizer steps on the same examples: Holdfast, a plain ``transformers.Trainer``, TRL's ``SFTTrainer``, and the
+WIT reference form; padded, packed and padding-free.
 
     python benchmarks/step.py [--quick] [--json out.json]
 
-Random Llama models made in place, real text lengths: dolly (``../shared/data/dolly_3k``) if it is there, else ``pocket:instructions``,
-tokenised once by a byte-level BPE that is trained on these texts. All trainers see the same ids in the same order, with the same
-optimizer, in float32; that the losses agree step by step is printed. Each (trainer, weights, model) runs in its own process, rounds
-are interleaved. The clocks (wall, and processor time for machines that do other work too) run from the end of the first step to the end
-of the last. The base of the ratios is the plain Trainer at (0, 1) and the reference form at (0.2, 0.8), within each round.
+Random Llama models made in place, real text lengths: dolly (``../shared/data/dolly_3k``) if it is there, else
+``pocket:instructions``, tokenised once by a byte-level BPE that is trained on these texts. All trainers see the same
+ids in the same order, with the same optimizer, in float32; that the losses agree step by step is printed. Each
+(trainer, weights, model) runs in its own process, rounds are interleaved. The clocks (wall, and processor time for
+machines that do other work too) run from the end of the first step to the end of the last. The base of the ratios is
+the plain Trainer at (0, 1) and the reference form at (0.2, 0.8), within each round.
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ VOCABULARY, LONGEST = 32000, 512
 
 @dataclass(frozen=True)
 class Job:
-    """A model's shape and the batch: ``micro`` examples per forward pass, ``accumulate`` of them per step, ``steps`` after the first."""
+    """A model's shape and the batch: ``micro`` examples per forward pass, ``accumulate`` of them per step, ``steps``
+    after the first.
+    """
 
     name: str
     hidden: int
@@ -78,7 +81,9 @@ def prepare(folder: Path, examples: int) -> dict[str, Any]:
     found = load_examples(str(DOLLY) if DOLLY.exists() else "pocket:instructions")
     bpe = ByteLevelBPETokenizer()
     texts = [m.content for e in found for m in e.messages]
-    bpe.train_from_iterator(texts, vocab_size=VOCABULARY, min_frequency=1, special_tokens=["<pad>", "<eos>"], show_progress=False)
+    bpe.train_from_iterator(
+        texts, vocab_size=VOCABULARY, min_frequency=1, special_tokens=["<pad>", "<eos>"], show_progress=False
+    )
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=bpe._tokenizer, pad_token="<pad>", eos_token="<eos>")
     tokenizer.save_pretrained(folder / "tokenizer")
     tokens, _ = tokenize(found[:examples], tokenizer, role_weights(0, 1), template="dialogue", max_length=LONGEST)
@@ -151,7 +156,9 @@ def case(trainer: str, pair: Pair, job: Job, folder: Path) -> dict[str, Any]:
 
 
 def _clock(model: Any) -> Any:
-    """A callback that measures time and counts positions and tokens from the end of the first step on. Padding has id 0, text has not."""
+    """A callback that measures time and counts positions and tokens from the end of the first step on. Padding has id
+    0, text has not.
+    """
     from transformers import TrainerCallback
 
     class Clock(TrainerCallback):
@@ -219,7 +226,9 @@ def _trainer(model: Any, tokens: list[Any], pair: Pair, arguments: dict[str, Any
     import transformers
 
     rows = [{key: row[key] for key in ("input_ids", "labels")} for row in _rows(tokens, pair)]
-    return transformers.Trainer(model=model, args=transformers.TrainingArguments(**arguments), train_dataset=rows, data_collator=_pad)
+    return transformers.Trainer(
+        model=model, args=transformers.TrainingArguments(**arguments), train_dataset=rows, data_collator=_pad
+    )
 
 
 def _flattened(model: Any, tokens: list[Any], pair: Pair, arguments: dict[str, Any], folder: Path) -> Any:
@@ -227,7 +236,9 @@ def _flattened(model: Any, tokens: list[Any], pair: Pair, arguments: dict[str, A
 
     rows = [{key: row[key] for key in ("input_ids", "labels")} for row in _rows(tokens, pair)]
     collate = transformers.DataCollatorWithFlattening(return_tensors="pt")
-    return transformers.Trainer(model=model, args=transformers.TrainingArguments(**arguments), train_dataset=rows, data_collator=collate)
+    return transformers.Trainer(
+        model=model, args=transformers.TrainingArguments(**arguments), train_dataset=rows, data_collator=collate
+    )
 
 
 def _trl(padding_free: bool, model: Any, tokens: list[Any], pair: Pair, arguments: dict[str, Any], folder: Path) -> Any:
@@ -236,8 +247,12 @@ def _trl(padding_free: bool, model: Any, tokens: list[Any], pair: Pair, argument
     import trl
 
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder / "tokenizer")
-    rows = datasets.Dataset.from_list([{key: row[key] for key in ("input_ids", "labels")} for row in _rows(tokens, pair)])
-    config = trl.SFTConfig(**arguments, dataset_kwargs={"skip_prepare_dataset": True}, max_length=None, padding_free=padding_free)
+    rows = datasets.Dataset.from_list(
+        [{key: row[key] for key in ("input_ids", "labels")} for row in _rows(tokens, pair)]
+    )
+    config = trl.SFTConfig(
+        **arguments, dataset_kwargs={"skip_prepare_dataset": True}, max_length=None, padding_free=padding_free
+    )
     return trl.SFTTrainer(model=model, args=config, train_dataset=rows, processing_class=tokenizer)
 
 
@@ -250,7 +265,9 @@ def _reference(model: Any, tokens: list[Any], pair: Pair, arguments: dict[str, A
 
         loss_is_scaled_for_ga = True
 
-        def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
+        def compute_loss(
+            self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+        ) -> Any:
             labels, weights = inputs.pop("labels"), inputs.pop("weights")
             logits = model(**inputs, use_cache=False).logits.float()
             flat = logits[:, :-1, :].contiguous().view(-1, logits.shape[-1])
@@ -261,7 +278,10 @@ def _reference(model: Any, tokens: list[Any], pair: Pair, arguments: dict[str, A
             return -(weights[active] * at_target).sum() / num_items_in_batch
 
     made = ReferenceForm(
-        model=model, args=transformers.TrainingArguments(**arguments), train_dataset=_rows(tokens, pair), data_collator=_pad
+        model=model,
+        args=transformers.TrainingArguments(**arguments),
+        train_dataset=_rows(tokens, pair),
+        data_collator=_pad,
     )
     made.model_accepts_loss_kwargs = True
     return made
@@ -284,8 +304,10 @@ def loss_difference(runs: list[dict[str, Any]], base: list[dict[str, Any]]) -> f
 
 def table(job: Job, results: measure.Results) -> str:
     lines = [
-        f"\n{job.name}: H = {job.hidden}, {job.layers} layers, V = {job.vocabulary}; {job.micro} x {job.accumulate} examples per step\n",
-        "| | tokens/s | spread | x base | tokens/processor s | spread | x base | positions/s | peak rise, MB | peak, MB | loss diff. |",
+        f"\n{job.name}: H = {job.hidden}, {job.layers} layers, V = {job.vocabulary}; {job.micro} x {job.accumulate} "
+        "examples per step\n",
+        "| | tokens/s | spread | x base | tokens/processor s | spread | x base | positions/s | peak rise, MB | peak, "
+        "MB | loss diff. |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for way, runs in results.items():
@@ -302,7 +324,10 @@ def table(job: Job, results: measure.Results) -> str:
         ]
         lines.append(f"| {way} | {' | '.join(cells)} |")
     gain = measure.ratio(results["holdfast (0, 1)"], results["Trainer (0, 1)"], "tokens_per_second")
-    lines.append(f"\ntokens/s without padding over the padded Trainer's, at least 1.5: {gain:.2f} {'met' if gain >= 1.5 else 'MISSED'}")
+    lines.append(
+        f"\ntokens/s without padding over the padded Trainer's, at least 1.5: {gain:.2f} "
+        f"{'met' if gain >= 1.5 else 'MISSED'}"
+    )
     return "\n".join(lines)
 
 

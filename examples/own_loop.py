@@ -19,7 +19,9 @@ optimizer = torch.optim.AdamW(model.parameters(), lr=3e-4)
 micro_batches = list(DataLoader(TokenDataset(tokens), batch_size=4, collate_fn=collate))
 for step in range(0, len(micro_batches), 4):
     window = [(b["input_ids"], token_weights(b["roles"], weights)) for b in micro_batches[step : step + 4]]
-    divisor = sum((weights_BT != 0).sum() for _, weights_BT in window)  # over the whole step: exact for any micro-batch size
+    divisor = sum(
+        (weights_BT != 0).sum() for _, weights_BT in window
+    )  # over the whole step: exact for any micro-batch size
     losses = []
     for ids_BT, weights_BT in window:
         loss = model(input_ids=ids_BT, loss_rows=LossRows(ids_BT, weights_BT, divisor))["loss"]

@@ -11,7 +11,16 @@ rows = list(pocket.rows("pocket:instructions"))[:160]  # or any data set with pr
 loaded = lm.load("pocket")
 trainer = WITSFTTrainer(
     model=loaded.model,
-    args=SFTConfig("trl-sft", max_length=256, max_steps=5, logging_steps=1, save_strategy="no", report_to=[], bf16=gpu, use_cpu=not gpu),
+    args=SFTConfig(
+        "trl-sft",
+        max_length=256,
+        max_steps=5,
+        logging_steps=1,
+        save_strategy="no",
+        report_to=[],
+        bf16=gpu,
+        use_cpu=not gpu,
+    ),
     train_dataset=rows[32:],
     eval_dataset=rows[:32],
     processing_class=loaded.tokenizer,

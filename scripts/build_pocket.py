@@ -1,9 +1,11 @@
-"""Rebuild the embedded model: tokenizer, random initialisation, pre-training with ``holdfast tune`` at weights (1, 1), card.
+"""Rebuild the embedded model: tokenizer, random initialisation, pre-training with ``holdfast tune`` at weights (1, 1),
+card.
 
     python scripts/build_pocket.py --work /tmp/pocket [--documents 128000] [--threads 1]
 
-About one hour on one core. A killed build continues from its last checkpoint. The result is copied to src/holdfast/pocket/model.
-The text is made by the package beside this file, `pocket`; `make_pocket_rows.py` writes the rows that are shipped.
+About one hour on one core. A killed build continues from its last checkpoint. The result is copied to
+src/holdfast/pocket/model. The text is made by the package beside this file, `pocket`; `make_pocket_rows.py` writes the
+rows that are shipped.
 """
 
 from __future__ import annotations
@@ -19,7 +21,8 @@ SPECIAL = ["<|pad|>", "<|begin|>", "<|end|>", "<|system|>", "<|user|>", "<|assis
 # The answer's leading space stands inside the turn, so that words keep the token they have in running text.
 CHAT_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}{{ '<|' + message['role'] + '|>' }}"
-    "{% if message['role'] == 'assistant' %}{% generation %}{{ ' ' + message['content'] + eos_token }}{% endgeneration %}"
+    "{% if message['role'] == 'assistant' %}{% generation %}{{ ' ' + message['content'] + eos_token }}{% "
+    "endgeneration %}"
     "{% else %}{{ ' ' + message['content'] }}{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
 )
@@ -36,7 +39,10 @@ def build_tokenizer(texts: list[str], folder: Path, vocabulary: int) -> None:
     )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary, special_tokens=SPECIAL, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+        vocab_size=vocabulary,
+        special_tokens=SPECIAL,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
     wrapped = PreTrainedTokenizerFast(
@@ -102,7 +108,9 @@ def pretrain(start: Path, corpus: Path, output: Path, precision: str) -> dict:
 
 
 def measure(work: Path) -> dict:
-    """What the card says of the model: exact answers before and after ``holdfast tune`` at its defaults, and the time that takes."""
+    """What the card says of the model: exact answers before and after ``holdfast tune`` at its defaults, and the time
+    that takes.
+    """
     from holdfast import lm, pocket
     from holdfast.config import TuneConfig
     from holdfast.tune import train
@@ -119,7 +127,9 @@ def measure(work: Path) -> dict:
 
 
 def evaluate(model, rows: list[dict]) -> dict[str, float]:
-    """Share of exact answers on new items in wordings known from training (``new_items``) and in new wordings (``new_wordings``)."""
+    """Share of exact answers on new items in wordings known from training (``new_items``) and in new wordings
+    (``new_wordings``).
+    """
     from holdfast.chat import generation_prompt
     from holdfast.records import Message, Role
     from holdfast.study.answers import exact_match
@@ -127,7 +137,9 @@ def evaluate(model, rows: list[dict]) -> dict[str, float]:
     turns = [[Message(Role[m["role"].upper()], m["content"]) for m in row["messages"]] for row in rows]
     answers = model.generate([generation_prompt(t[:-1], "chat", model.tokenizer) for t in turns], max_new_tokens=24)
     right = [exact_match(answer, t[-1].content) for answer, t in zip(answers, turns, strict=True)]
-    known, new = ([r for r, row in zip(right, rows, strict=True) if row["held_out_wording"] is held] for held in (False, True))
+    known, new = (
+        [r for r, row in zip(right, rows, strict=True) if row["held_out_wording"] is held] for held in (False, True)
+    )
     return {"new_items": sum(known) / len(known), "new_wordings": sum(new) / len(new)}
 
 

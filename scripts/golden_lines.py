@@ -1,4 +1,6 @@
-"""Command lines made systematically from the fields of the config classes, with the configs that they give. See ``make_golden.py``."""
+"""Command lines made systematically from the fields of the config classes, with the configs that they give. See
+``make_golden.py``.
+"""
 
 from __future__ import annotations
 
@@ -68,7 +70,11 @@ def recorded(command: str, config_class: type) -> Entry:
     lines = []
     for entry, names in entries(command, config_class, fields):
         config = config_of(entry)
-        changes = {key: value for key, value in config.items() if value != defaults[key] or type(value) is not type(defaults[key])}
+        changes = {
+            key: value
+            for key, value in config.items()
+            if value != defaults[key] or type(value) is not type(defaults[key])
+        }
         assert changes.keys() == names or (len(names) != 1 and changes.keys() <= names), (entry, changes)
         lines.append(entry | {"changes": changes})
     return {
@@ -113,14 +119,22 @@ def together(command: str, fields: list[tuple[Field, Any]], every: set[str]) -> 
     first = {f.name: values(f, kind)[0] for f, kind in fields}
     spelled = {name: written for name, (written, _) in first.items()}
     equal = {f.name: spelled[f.name].replace(" ", "=", 0 if many(kind) else 1) for f, kind in fields}
-    underscored = {name: "--" + name.join(written[2:].split(name.replace("_", "-"), 1)) for name, written in spelled.items()}
+    underscored = {
+        name: "--" + name.join(written[2:].split(name.replace("_", "-"), 1)) for name, written in spelled.items()
+    }
     for given in (spelled, equal, underscored):
         yield {"form": "flag", "line": line(command, fields, given)}, every
     for separator in ("_", "-"):
         text = "".join(f"{name.replace('_', separator)}: {text}\n" for name, (_, text) in first.items())
         yield in_yaml("yaml", command, fields, text, every), every
-        yield {"form": "mixed", "files": {FILE: text}, "line": f"{command} --config={FILE} --output over --seed 5"}, every
-        yield {"form": "mixed", "files": {FILE: text}, "line": f"{command} --output over --seed 5 --config {FILE}"}, every
+        yield (
+            {"form": "mixed", "files": {FILE: text}, "line": f"{command} --config={FILE} --output over --seed 5"},
+            every,
+        )
+        yield (
+            {"form": "mixed", "files": {FILE: text}, "line": f"{command} --output over --seed 5 --config {FILE}"},
+            every,
+        )
     files = {"a.yaml": "seed: 3\noutput: a\njson: true\n", "b.yaml": "seed: 4\ndry-run: true\n"}
     needed = line(command, fields, {"output": ""})
     yield {"form": "mixed", "files": files, "line": f"{needed} --config a.yaml --config b.yaml"}, every
@@ -131,7 +145,9 @@ def together(command: str, fields: list[tuple[Field, Any]], every: set[str]) -> 
     yield {"form": "mixed", "line": twice}, {"seed"}
 
 
-def positional(command: str, config_class: Any, fields: list[tuple[Field, Any]], every: set[str]) -> Iterator[tuple[Entry, set[str]]]:
+def positional(
+    command: str, config_class: Any, fields: list[tuple[Field, Any]], every: set[str]
+) -> Iterator[tuple[Entry, set[str]]]:
     """Arguments without a flag, in front of flags; of a list also between and behind them. Short forms of flags."""
     names = getattr(config_class, "positional", ())
     if not names:
@@ -143,7 +159,13 @@ def positional(command: str, config_class: Any, fields: list[tuple[Field, Any]],
     yield {"form": "positional", "line": f"{start} --output o --json --seed 3"}, every
     yield {"form": "positional", "files": {FILE: "seed: 3\n"}, "line": f"{start} --config {FILE}"}, every
     if len(names) > 1:
-        yield {"form": "positional", "line": f"{command} ./{names[0]} --{names[1].replace('_', '-')} ./{names[1]} {rest}".strip()}, every
+        yield (
+            {
+                "form": "positional",
+                "line": f"{command} ./{names[0]} --{names[1].replace('_', '-')} ./{names[1]} {rest}".strip(),
+            },
+            every,
+        )
     if many(typing.get_type_hints(config_class)[names[0]]):
         yield {"form": "positional", "line": f"{command} one two 'and three'"}, every
         yield {"form": "positional", "line": f"{command} one --json two --output o three --dry-run"}, every
@@ -172,7 +194,12 @@ def refusals(command: str, config_class: Any, fields: list[tuple[Field, Any]]) -
     yield {"line": f"{least} --no-such-option 1", "says": "no-such-option"}
     yield {"line": f"{least} --config", "says": "--config"}
     yield {"line": f"{least} --config nowhere.yaml", "says": "nowhere.yaml"}
-    for text, says in {"no_such_key: 1\n": "no_such_key", "- a\n": "c.yaml", "a: [\n": "broken YAML", "seed: {a: 1}\n": "seed"}.items():
+    for text, says in {
+        "no_such_key: 1\n": "no_such_key",
+        "- a\n": "c.yaml",
+        "a: [\n": "broken YAML",
+        "seed: {a: 1}\n": "seed",
+    }.items():
         yield {"files": {FILE: text}, "line": f"{least} --config {FILE}", "says": says}
     if not getattr(config_class, "positional", ()):
         yield {"line": f"{least} loose", "says": "loose"}
@@ -184,7 +211,8 @@ def overview() -> list[Entry]:
     made: list[Entry] = [{"line": text, "says": ["usage: holdfast", *commands]} for text in ("", "--help", "-h")]
     for group in sorted({name.split()[0] for name in commands if " " in name}):
         made += [
-            {"line": f"{group}{text}", "says": [name for name in commands if name.startswith(f"{group} ")]} for text in ("", " --help")
+            {"line": f"{group}{text}", "says": [name for name in commands if name.startswith(f"{group} ")]}
+            for text in ("", " --help")
         ]
         made.append({"line": f"{group} nonsense", "says": [f"{group} nonsense"]})
     for name, config_class in commands.items():
@@ -258,7 +286,11 @@ def values_of(f: Field, kind: Any) -> list[tuple[str, str]]:
 
 def choices(kind: Any) -> tuple[Any, ...]:
     """The members of a union."""
-    return typing.get_args(kind) if isinstance(kind, types.UnionType) or typing.get_origin(kind) is typing.Union else (kind,)
+    return (
+        typing.get_args(kind)
+        if isinstance(kind, types.UnionType) or typing.get_origin(kind) is typing.Union
+        else (kind,)
+    )
 
 
 def bad(kind: Any, place: int) -> list[str]:

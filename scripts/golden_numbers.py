@@ -1,6 +1,7 @@
 """Short runs of every command on `pocket` and on stories260k, and what they say. See ``make_golden.py``.
 
-Every case is a list of command lines, run one after another in an empty folder in which ``inputs`` lies, and the model stories260k.
+Every case is a list of command lines, run one after another in an empty folder in which ``inputs`` lies, and the model
+stories260k.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ CASES = {
         f"{TUNE} --output adapted --lora-rank 2",
         f"{TUNE} --output padded --batching padded --head plain --normalizer weight-sum --truncation keep-end"
         " --max-length 40 --seed 3 --max-steps 2",
-        f"{TUNE} --output roles --weights system 0 eos 0.5 --adaptive power:0.5 --schedule linear --max-grad-norm 1 --batching packed",
+        f"{TUNE} --output roles --weights system 0 eos 0.5 --adaptive power:0.5 --schedule linear --max-grad-norm 1 "
+        "--batching packed",
     ],
     "weigh": [
         f"{TUNE} --output tuned",
@@ -34,15 +36,18 @@ CASES = {
         "tune --model {model} --data excess/data.jsonl --output on-weights --batch-size 4 --max-steps 2 --log-steps 1",
     ],
     "align": [
-        "align --model {model} --data pocket:preferences --limit 16 --eval-share 0.5 --batch-size 4 --micro-batch-size 2"
-        " --max-steps 3 --learning-rate 1e-4 --log-steps 1 --output aligned",
+        "align --model {model} --data pocket:preferences --limit 16 --eval-share 0.5 --batch-size 4 "
+        "--micro-batch-size 2"
+        " --max-steps 3 --learning-rate 1e-4 --log-steps 1 --output aligned"
     ],
     "sensitivity": [
         f"{TUNE} --output tuned",
-        "sensitivity variants --prompts inputs/prompts.jsonl --variants spelling,templates,casing --per-kind 2 --output variants",
+        "sensitivity variants --prompts inputs/prompts.jsonl --variants spelling,templates,casing --per-kind 2 "
+        "--output variants",
         f"{SENSITIVITY} --output before".replace("{of}", "{model}"),
         f"{SENSITIVITY} --output after".replace("{of}", "tuned"),
-        "sensitivity run --model {model} --sets pocket:intents --limit 2 --max-new-tokens 5 --pairs kinds --output intents --exact",
+        "sensitivity run --model {model} --sets pocket:intents --limit 2 --max-new-tokens 5 --pairs kinds --output "
+        "intents --exact",
         "sensitivity compare before after --bootstrap 200",
         f"{WIDE} --output wide-before".replace("{of}", "{model}"),
         f"{WIDE} --output wide-after".replace("{of}", "tuned"),
@@ -55,7 +60,8 @@ CASES = {
         f"crosstask run --model {{model}} --sources {SOURCES} --target pocket:tasks/sentiment --limit 6 --pool-limit 40"
         " --states --dev-items 4 --mixed colour_of opposite --in-task pool --output grid",
         "crosstask analyse --run grid --permutations 200 --output why",
-        f"crosstask label --model {{model}} --sources {SOURCES} --target pocket:tasks/sentiment --limit 10 --lm-items 6 --pool-limit 40"
+        f"crosstask label --model {{model}} --sources {SOURCES} --target pocket:tasks/sentiment --limit 10 --lm-items "
+        "6 --pool-limit 40"
         " --propagate knn --rounds 2 --least-margin 0.3 --output labels",
     ],
     "bench": [
@@ -76,7 +82,7 @@ ONCE = {
         "study best inputs/results.csv --metric accuracy",
         "study best inputs/results.csv --metric loss --where kind=small",
         "study best inputs/results.csv --metric loss --where kind=small --higher-is-better",
-    ],
+    ]
 }
 MODELS = ("pocket", "stories260k")
 
@@ -84,7 +90,11 @@ MODELS = ("pocket", "stories260k")
 def record(names: set[str]) -> None:
     """Write one file per case and model."""
     NUMBERS.mkdir(parents=True, exist_ok=True)
-    cases = {f"{name}-{model}": [line.replace("{model}", model) for line in lines] for name, lines in CASES.items() for model in MODELS}
+    cases = {
+        f"{name}-{model}": [line.replace("{model}", model) for line in lines]
+        for name, lines in CASES.items()
+        for model in MODELS
+    }
     for name, lines in (cases | ONCE).items():
         if not names or name in names:
             with tempfile.TemporaryDirectory() as folder:
@@ -92,14 +102,20 @@ def record(names: set[str]) -> None:
 
 
 def outcomes(lines: list[str], folder: Path) -> list[dict[str, Any]]:
-    """What every line leads to. Of a training that only makes a model for the lines behind it, no more than that it works; of
-    many sets only the summary."""
+    """What every line leads to. Of a training that only makes a model for the lines behind it, no more than that it
+    works; of many sets only the summary."""
     prepare(folder)
     made = []
     for line in lines:
         outcome = {"line": line} | perform(line)
         assert outcome["exit_code"] in (0, 1), outcome
         assert "summary" in outcome, outcome
-        left_out = {"summary", "rows"} if line.endswith(" --output tuned") else {"rows"} if " --output wide-" in line else set()
+        left_out = (
+            {"summary", "rows"}
+            if line.endswith(" --output tuned")
+            else {"rows"}
+            if " --output wide-" in line
+            else set()
+        )
         made.append({key: value for key, value in outcome.items() if key not in left_out})
     return made

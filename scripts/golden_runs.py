@@ -1,7 +1,8 @@
-"""A finished run directory of every command, and unfinished ones, as a user of this version has them on disk. See ``make_golden.py``.
+"""A finished run directory of every command, and unfinished ones, as a user of this version has them on disk. See
+``make_golden.py``.
 
-Every path in them is relative to the folder in which ``inputs`` and ``runs`` lie. What a crash would have left of an unfinished run is made
-by an interruption: of `tune` at its third step, of a study as it begins its fourth job.
+Every path in them is relative to the folder in which ``inputs`` and ``runs`` lie. What a crash would have left of an
+unfinished run is made by an interruption: of `tune` at its third step, of a study as it begins its fourth job.
 """
 
 from __future__ import annotations
@@ -21,20 +22,26 @@ SOURCES = "pocket:tasks/colour_of,pocket:tasks/opposite,pocket:tasks/plural,pock
 MEASURE = "sensitivity run --sets runs/variants --max-new-tokens 4 --bootstrap 200"
 BENCH = "bench run --tasks my_sums --data-dir inputs/bench --template none"
 LINES = {
-    "tune": f"{TUNE} --max-steps 4 --log-steps 1 --prompt-weight 0.2 --response-weight 0.8 --training adam_beta2 0.98 --output runs/tune",
+    "tune": f"{TUNE} --max-steps 4 --log-steps 1 --prompt-weight 0.2 --response-weight 0.8 --training adam_beta2 0.98 "
+    "--output runs/tune",
     "tune-lora": f"{TUNE} --max-steps 3 --log-steps 1 --lora-rank 2 --preset continual --output runs/tune-lora",
     "weigh": "weigh --model inputs/model --reference runs/tune --data inputs/chat.jsonl --output runs/weigh",
-    "align": "align --model runs/tune --data inputs/pairs.jsonl --eval-share 0.5 --batch-size 4 --max-steps 2 --log-steps 1"
+    "align": "align --model runs/tune --data inputs/pairs.jsonl --eval-share 0.5 --batch-size 4 --max-steps 2 "
+    "--log-steps 1"
     " --output runs/align",
-    "variants": "sensitivity variants --prompts inputs/prompts.jsonl --variants spelling,casing --per-kind 2 --output runs/variants",
+    "variants": "sensitivity variants --prompts inputs/prompts.jsonl --variants spelling,casing --per-kind 2 --output "
+    "runs/variants",
     "sensitivity": f"{MEASURE} --model inputs/model --output runs/sensitivity",
     "sensitivity-tuned": f"{MEASURE} --model runs/tune --output runs/sensitivity-tuned",
     "compare": "sensitivity compare runs/sensitivity runs/sensitivity-tuned --bootstrap 200 --output runs/compare",
-    "check": "sensitivity check runs/sensitivity-tuned --baseline runs/sensitivity --max-increase 10 --bootstrap 200 --output runs/check",
-    "crosstask": f"crosstask run --model inputs/model --sources {SOURCES} --target pocket:tasks/sentiment --limit 4 --pool-limit 20"
+    "check": "sensitivity check runs/sensitivity-tuned --baseline runs/sensitivity --max-increase 10 --bootstrap 200 "
+    "--output runs/check",
+    "crosstask": f"crosstask run --model inputs/model --sources {SOURCES} --target pocket:tasks/sentiment --limit 4 "
+    "--pool-limit 20"
     " --states --dev-items 2 --output runs/crosstask",
     "analyse": "crosstask analyse --run runs/crosstask --permutations 200 --output runs/analyse",
-    "label": f"crosstask label --model inputs/model --sources {SOURCES} --target pocket:tasks/sentiment --limit 6 --pool-limit 20"
+    "label": f"crosstask label --model inputs/model --sources {SOURCES} --target pocket:tasks/sentiment --limit 6 "
+    "--pool-limit 20"
     " --output runs/label",
     "bench": f"{BENCH} --model inputs/model --output runs/bench",
     "bench-tuned": f"{BENCH} --model runs/tune --output runs/bench-tuned",
@@ -50,7 +57,8 @@ UNFINISHED = {
 }
 OLD = {"tune-old": f"{TUNE} --max-steps 3 --log-steps 1 --batching padded --output runs/tune-old"}
 """A run of the version that had no --batching: it padded."""
-# Not needed to open a run again: locks, logs (times and places of this machine), and of the demo seven models of 5 MB each and pages.
+# Not needed to open a run again: locks, logs (times and places of this machine), and of the demo seven models of 5 MB
+# each and pages.
 PRUNED = (
     ".lock",
     "logs",
@@ -76,7 +84,11 @@ def record(names: set[str]) -> None:
         interrupt_study(UNFINISHED["study-unfinished"])
         forget("runs/tune-old", "batching")
         for pattern in PRUNED:
-            for path in [*Path("runs").glob(pattern), *Path("runs").glob(f"*/{pattern}"), *Path("runs").glob(f"*/trials/*/{pattern}")]:
+            for path in [
+                *Path("runs").glob(pattern),
+                *Path("runs").glob(f"*/{pattern}"),
+                *Path("runs").glob(f"*/trials/*/{pattern}"),
+            ]:
                 shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         Path("runs/commands.json").write_text(dump(LINES | UNFINISHED | OLD), encoding="utf-8")
         for entry in RUNS.iterdir() if RUNS.is_dir() else ():

@@ -1,6 +1,8 @@
-"""Resolve ``requirements.lock`` (the library) and ``requirements-dev.lock`` (with the dev extras) in fresh environments.
+"""Resolve ``requirements.lock`` (the library) and ``requirements-dev.lock`` (with the dev extras) in fresh
+environments.
 
-pip installs from them, so that every machine tests the same versions. torch is pinned here and only ranged in pyproject.toml.
+pip installs from them, so that every machine tests the same versions. torch is pinned here and only ranged in
+pyproject.toml.
 """
 
 from __future__ import annotations
@@ -22,7 +24,9 @@ def resolve(target: str, extra: list[str]) -> list[str]:
         venv.create(folder, with_pip=True)
         python = f"{folder}/bin/python"
         subprocess.run([python, "-m", "pip", "install", "--quiet", TORCH, *extra, target], check=True)
-        listed = subprocess.run([python, "-m", "pip", "list", "--format=freeze"], capture_output=True, text=True, check=True).stdout
+        listed = subprocess.run(
+            [python, "-m", "pip", "list", "--format=freeze"], capture_output=True, text=True, check=True
+        ).stdout
     ours = ("holdfast==", "pip==", "setuptools==")
     return sorted((line.split("+")[0] for line in listed.splitlines() if not line.startswith(ours)), key=str.lower)
 

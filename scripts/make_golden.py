@@ -1,12 +1,14 @@
 """Record what this version of Holdfast does, for the tests that guard it: ``tests/test_golden_*.py``.
 
-    python scripts/make_golden.py lines        tests/golden/command_lines/    every option in every form, and what is refused
+    python scripts/make_golden.py lines        tests/golden/command_lines/    every option in every form, and what is
+    refused
     python scripts/make_golden.py numbers      tests/golden/numbers/          summaries and rows of short runs
-    python scripts/make_golden.py runs         tests/golden/runs/             a finished run directory of every command, an unfinished study
+    python scripts/make_golden.py runs         tests/golden/runs/             a finished run directory of every command,
+    an unfinished study
 
-The data in the repository was recorded by commit 33c6712. Record anew only what has changed on purpose, and say so: ``lines NAME ..`` and
-``numbers NAME ..`` record single files. The run directories stand for what users have on disk: those of an old version are kept, those of
-a later one belong beside them.
+The data in the repository was recorded by commit 33c6712. Record anew only what has changed on purpose, and say so:
+``lines NAME ..`` and ``numbers NAME ..`` record single files. The run directories stand for what users have on disk:
+those of an old version are kept, those of a later one belong beside them.
 """
 
 from __future__ import annotations

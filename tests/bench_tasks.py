@@ -51,10 +51,15 @@ def pair(items):
 def write_tasks(folder: Path) -> Path:
     """The folder, with its tasks, groups and rows."""
     folder.mkdir(exist_ok=True)
-    rows = [{"n": n, "q": f"Is {n} more than {n * 7 % 11}?", "gold": n * 5 % 3 % 2, "a": f"one {n} two three four"} for n in range(ITEMS)]
+    rows = [
+        {"n": n, "q": f"Is {n} more than {n * 7 % 11}?", "gold": n * 5 % 3 % 2, "a": f"one {n} two three four"}
+        for n in range(ITEMS)
+    ]
     write_jsonl(folder / "rows.jsonl", rows)
     write_jsonl(folder / "few.jsonl", rows[:6])
-    texts = [{"text": "".join(f"{word} colours and {word}. " for word in _WORDS[n:] * (1 + 2 * (n % 3)))} for n in range(4)]
+    texts = [
+        {"text": "".join(f"{word} colours and {word}. " for word in _WORDS[n:] * (1 + 2 * (n % 3)))} for n in range(4)
+    ]
     write_jsonl(folder / "texts.jsonl", texts)
     (folder / "functions.py").write_text(_FUNCTIONS, encoding="utf-8")
     for name, task in {
@@ -109,7 +114,9 @@ def write_task(folder: Path, name: str, task: dict) -> None:
 def write_group(folder: Path, name: str, members: list[str], weighted: bool | None = None) -> None:
     group: dict = {"group": name, "task": members}
     if weighted is not None:
-        group["aggregate_metric_list"] = [{"metric": metric, "weight_by_size": weighted} for metric in ("acc", "brier_score")]
+        group["aggregate_metric_list"] = [
+            {"metric": metric, "weight_by_size": weighted} for metric in ("acc", "brier_score")
+        ]
     (folder / f"{name}.yaml").write_text(yaml.safe_dump(group, sort_keys=False), encoding="utf-8")
 
 

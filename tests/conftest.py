@@ -42,7 +42,9 @@ def shared() -> Path:
     return SHARED
 
 
-def make_tokenizer(*, bos: bool = False, eos: bool = True, pad: str | None = "<|pad|>", chat_template: str | None = CHATML) -> Any:
+def make_tokenizer(
+    *, bos: bool = False, eos: bool = True, pad: str | None = "<|pad|>", chat_template: str | None = CHATML
+) -> Any:
     """A byte-level BPE tokenizer trained on a few sentences."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
@@ -52,7 +54,10 @@ def make_tokenizer(*, bos: bool = False, eos: bool = True, pad: str | None = "<|
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=400, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+        vocab_size=400,
+        special_tokens=special,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
     )
     tokenizer.train_from_iterator(TEXT, trainer)
     if bos:
@@ -89,7 +94,9 @@ def make_model(family: str = "llama", seed: int = 0, **changes: Any) -> Any:
         "granite": lambda: tf.GraniteForCausalLM(tf.GraniteConfig(logits_scaling=4.0, **small)),
         "phi": lambda: tf.PhiForCausalLM(tf.PhiConfig(**small | {"num_key_value_heads": 4})),
         "gpt2": lambda: tf.GPT2LMHeadModel(
-            tf.GPT2Config(vocab_size=400, n_embd=32, n_layer=2, n_head=4, n_positions=128, bos_token_id=0, eos_token_id=1)
+            tf.GPT2Config(
+                vocab_size=400, n_embd=32, n_layer=2, n_head=4, n_positions=128, bos_token_id=0, eos_token_id=1
+            )
         ),
     }
     model = makers[family]()
@@ -114,7 +121,12 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def chat_file(tmp_path: Path) -> Path:
     """Forty chat examples, as JSONL."""
     rows = [
-        {"messages": [{"role": "user", "content": f"Count to {n}."}, {"role": "assistant", "content": " ".join(map(str, range(1, n + 1)))}]}
+        {
+            "messages": [
+                {"role": "user", "content": f"Count to {n}."},
+                {"role": "assistant", "content": " ".join(map(str, range(1, n + 1)))},
+            ]
+        }
         for n in range(1, 41)
     ]
     return write_jsonl(tmp_path / "chat.jsonl", rows)

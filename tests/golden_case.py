@@ -1,5 +1,6 @@
-"""What the golden tests and ``scripts/make_golden.py`` have in common: how a command is asked for its config or run, and what two
-runs must share. ``parse``, ``call`` and ``options`` alone know by which door Holdfast is entered: a new house changes nothing else.
+"""What the golden tests and ``scripts/make_golden.py`` have in common: how a command is asked for its config or run,
+and what two runs must share. ``parse``, ``call`` and ``options`` alone know by which door Holdfast is entered: a new
+house changes nothing else.
 """
 
 from __future__ import annotations
@@ -30,10 +31,11 @@ INPUTS = HOME / "inputs"
 SHARED = HOME.parents[2] / "shared"
 
 RELATIVE, ABSOLUTE = 1e-5, 1e-5
-"""How far a number may be from the recorded one. Log-probs are sums in float32, which another processor adds up in another
-order: between SSE4 and AVX-512 the runs recorded here differ by up to 7e-6 in what an untrained model says, and by as much
-after their few small steps. A changed formula, seed or order of examples changes the first four digits. The absolute part is
-for differences of such numbers, which have fewer digits than they."""
+"""How far a number may be from the recorded one. Log-probs are sums in float32, which another processor adds up in
+another
+order: between SSE4 and AVX-512 the runs recorded here differ by up to 7e-6 in what an untrained model says, and by as
+much after their few small steps. A changed formula, seed or order of examples changes the first four digits. The
+absolute part is for differences of such numbers, which have fewer digits than they."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,9 @@ def write_files(files: Mapping[str, str], folder: Path) -> None:
 
 
 def differences(recorded: Any, now: Any, place: str = "") -> list[str]:
-    """Where ``now`` is not what was recorded. Keys may have been added to objects; nothing may be lost or have changed."""
+    """Where ``now`` is not what was recorded. Keys may have been added to objects; nothing may be lost or have
+    changed.
+    """
     if isinstance(recorded, dict) and isinstance(now, dict):
         lost = [f"{place}/{key} is gone" for key in recorded.keys() - now.keys()]
         for key in recorded.keys() & now.keys():
@@ -111,9 +115,22 @@ def _same(recorded: Any, now: Any) -> bool:
     return isinstance(now, int | float) and math.isclose(recorded, now, rel_tol=RELATIVE, abs_tol=ABSOLUTE)
 
 
-# What no two runs share, or two machines: places, sizes on disk, versions, digests of trained weights, the noise of an audit.
-# Costs may fall; a study may keep tokens and scores per item under another name.
-_VOLATILE = {"cost", "audit", "version", "harness", "model_path", "data_path", "labels_path", "path", "files", "bytes", "model_sha", "way"}
+# What no two runs share, or two machines: places, sizes on disk, versions, digests of trained weights, the noise of an
+# audit. Costs may fall; a study may keep tokens and scores per item under another name.
+_VOLATILE = {
+    "cost",
+    "audit",
+    "version",
+    "harness",
+    "model_path",
+    "data_path",
+    "labels_path",
+    "path",
+    "files",
+    "bytes",
+    "model_sha",
+    "way",
+}
 
 
 def stable(value: Any) -> Any:
@@ -125,7 +142,9 @@ def stable(value: Any) -> Any:
 
 def _volatile(key: str, item: Any) -> bool:
     digest = key == "weights" and isinstance(item, str)
-    cached = (key == "source" and re.fullmatch("[0-9a-f]{12}", str(item))) or (key == "items" and isinstance(item, dict))
+    cached = (key == "source" and re.fullmatch("[0-9a-f]{12}", str(item))) or (
+        key == "items" and isinstance(item, dict)
+    )
     return bool(digest or cached) or key in _VOLATILE or key.endswith(("seconds", "per_second"))
 
 
@@ -136,8 +155,8 @@ def read_rows(file: Path) -> list[Any]:
 
 
 def prepare(folder: Path, *, runs: bool = False) -> None:
-    """Go to a folder in which short runs find what they read, with ``runs`` also the committed run directories. One thread: the
-    order in which numbers are added up counts."""
+    """Go to a folder in which short runs find what they read, with ``runs`` also the committed run directories. One
+    thread: the order in which numbers are added up counts."""
     import torch
 
     torch.set_num_threads(1)
@@ -147,11 +166,15 @@ def prepare(folder: Path, *, runs: bool = False) -> None:
     if SHARED.is_dir():
         (folder / "stories260k").symlink_to(SHARED / "models" / "stories260k")
     os.chdir(folder)
-    os.environ["PYTHONPATH"] = str(Path(holdfast.__file__).parents[1])  # of the processes that a study starts: this very code
+    os.environ["PYTHONPATH"] = str(
+        Path(holdfast.__file__).parents[1]
+    )  # of the processes that a study starts: this very code
 
 
 def perform(line: str) -> dict[str, Any]:
-    """Run a command line in the current directory: exit code, and without what no two runs share its summary and its rows."""
+    """Run a command line in the current directory: exit code, and without what no two runs share its summary and its
+    rows.
+    """
     answer = call(f"{line} --json")
     words = shlex.split(line)
     output = Path(words[words.index("--output") + 1]) if "--output" in words else None

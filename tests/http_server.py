@@ -1,4 +1,6 @@
-"""A local HTTP server whose answers, well-behaved or not, a function makes. Every stand-in for a server is built on it."""
+"""A local HTTP server whose answers, well-behaved or not, a function makes. Every stand-in for a server is built on
+it.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ class Request:
 
 @dataclass
 class Reply:
-    """What is sent. ``data``: JSON, text, bytes, or pieces of bytes. ``length``: what is announced, None for the right one, 0 for none."""
+    """What is sent. ``data``: JSON, text, bytes, or pieces of bytes. ``length``: what is announced, None for the right
+    one, 0 for none.
+    """
 
     data: Any = b""
     code: int = 200

@@ -1,4 +1,6 @@
-"""A stand-in for an OpenAI-compatible judge: HTTP on a thread, with faults on order. Grades by a rule, so that scores can be checked."""
+"""A stand-in for an OpenAI-compatible judge: HTTP on a thread, with faults on order. Grades by a rule, so that scores
+can be checked.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ Fault = Callable[[int], str | None]
 
 
 class Judge:
-    """What was asked (prompt -> times), and how to answer: ``say`` makes the text, ``fault`` looks at the number of the request."""
+    """What was asked (prompt -> times), and how to answer: ``say`` makes the text, ``fault`` looks at the number of the
+    request.
+    """
 
     def __init__(self, say: Say, fault: Fault) -> None:
         self.say, self.fault = say, fault

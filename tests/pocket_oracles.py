@@ -1,4 +1,6 @@
-"""What the tests of `pocket` judge rows by: independent answers to every task, and the way from a prompt to its item."""
+"""What the tests of `pocket` judge rows by: independent answers to every task, and the way from a prompt to its
+item.
+"""
 
 from __future__ import annotations
 

@@ -28,7 +28,9 @@ COMPLAINTS = ("error", "warning", "trace")
 def chromium() -> Iterator[Any]:
     """A browser with an empty profile; skips where there is none."""
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    found = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    found = os.environ.get("CHROMIUM") or next(
+        filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+    )
     if found is None:
         pytest.skip("no Chromium is installed")
     with sync_api.sync_playwright() as playwright:
@@ -59,7 +61,9 @@ class Visit:
         )
 
     def settle(self, condition: str) -> None:
-        """Wait until a condition in JavaScript holds (playwright's own waiting would need eval, which the page forbids)."""
+        """Wait until a condition in JavaScript holds (playwright's own waiting would need eval, which the page
+        forbids).
+        """
         for _ in range(100):
             if self.page.evaluate(condition):
                 return
@@ -69,7 +73,8 @@ class Visit:
     def undrawn(self) -> int:
         """Visible places of figures without a figure."""
         found: int = self.page.evaluate(
-            '[...document.querySelectorAll(".plot")].filter((p) => p.offsetParent && !p.querySelector(".main-svg")).length'
+            '[...document.querySelectorAll(".plot")].filter((p) => p.offsetParent && '
+            '!p.querySelector(".main-svg")).length'
         )
         return found
 
@@ -89,7 +94,9 @@ def visit(browser: Any, file: Path, **options: Any) -> Iterator[Visit]:
             request.abort()
 
     context.route("**/*", route)
-    made.page.on("console", lambda message: made.complaints.append(message.text) if message.type in COMPLAINTS else None)
+    made.page.on(
+        "console", lambda message: made.complaints.append(message.text) if message.type in COMPLAINTS else None
+    )
     made.page.on("pageerror", lambda error: made.complaints.append(str(error)))
     made.page.on("dialog", lambda dialog: (made.complaints.append(f"dialog: {dialog.message}"), dialog.dismiss()))
     made.page.goto(address)

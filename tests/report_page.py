@@ -40,7 +40,10 @@ class Page(HTMLParser):
         return [attributes for name, attributes in self.tags if name == tag]
 
     def headings(self, tag: str = "h3") -> list[str]:
-        return ["".join(re.findall(r"[^<]+", re.sub(r"<[^>]+>", "", h))) for h in re.findall(f"<{tag} [^>]*>(.*?)</{tag}>", self.source)]
+        return [
+            "".join(re.findall(r"[^<]+", re.sub(r"<[^>]+>", "", h)))
+            for h in re.findall(f"<{tag} [^>]*>(.*?)</{tag}>", self.source)
+        ]
 
     @property
     def text(self) -> str:
@@ -48,9 +51,13 @@ class Page(HTMLParser):
 
     @property
     def data(self) -> Any:
-        return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', self.source, re.DOTALL)[1])  # type: ignore[index]
+        return json.loads(
+            re.search(r'<script type="application/json" id="data">(.*?)</script>', self.source, re.DOTALL)[1]
+        )  # type: ignore[index]
 
 
 def page_of(tmp_path: Path, *directories: Path, **options: Any) -> Page:
-    config = ReportConfig(directories=[str(d) for d in directories], output=str(tmp_path / "page.html"), json=True, **options)
+    config = ReportConfig(
+        directories=[str(d) for d in directories], output=str(tmp_path / "page.html"), json=True, **options
+    )
     return Page(Path(report(config)["path"]))

@@ -1,4 +1,6 @@
-"""Run directories as the commands leave them, from a seed: a study of any size; a sensitivity run with whatever text a model may write."""
+"""Run directories as the commands leave them, from a seed: a study of any size; a sensitivity run with whatever text a
+model may write.
+"""
 
 from __future__ import annotations
 
@@ -40,10 +42,14 @@ def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
-def make_study(path: Path, *, seeds: int = 3, rates: Sequence[float] = (), curve: int = 8, complete: bool = True) -> Path:
-    """A study over the paper's grid (21 distinct trainings), times the learning ``rates``, times ``seeds``; one more trial has failed.
+def make_study(
+    path: Path, *, seeds: int = 3, rates: Sequence[float] = (), curve: int = 8, complete: bool = True
+) -> Path:
+    """A study over the paper's grid (21 distinct trainings), times the learning ``rates``, times ``seeds``; one more
+    trial has failed.
 
-    The truth: exact match rises a little with the prompt share and falls beyond a third; all else is the noise of one training.
+    The truth: exact match rises a little with the prompt share and falls beyond a third; all else is the noise of one
+    training.
     """
     rng = random.Random(0)
     base = {"kind": "base", "dev": scores(rng, 0.0, -0.35), "test": scores(rng, 0.0, -0.35)}
@@ -51,10 +57,20 @@ def make_study(path: Path, *, seeds: int = 3, rates: Sequence[float] = (), curve
     trials = [
         make_trial(path, cells, extra, seed, rng, curve) for extra in extras for cells in classes() for seed in range(seeds)
     ]  # fmt: skip
-    failed = trials[-1] | {"status": "failed", "error": "out of memory", "seed": seeds, "trial": "f" * 12, "dev": None, "test": None}
+    failed = trials[-1] | {
+        "status": "failed",
+        "error": "out of memory",
+        "seed": seeds,
+        "trial": "f" * 12,
+        "dev": None,
+        "test": None,
+    }
     write_rows(path / "rows.jsonl", [base, *trials, failed])
     resolved = {"metric": METRIC, "trials": [{"id": trial["trial"]} for trial in (*trials, failed)]}
-    write_json(path / "config.json", {"command": "study run", "version": "0.1.0", "config": {"study": "grid"}, "resolved": resolved})
+    write_json(
+        path / "config.json",
+        {"command": "study run", "version": "0.1.0", "config": {"study": "grid"}, "resolved": resolved},
+    )
     if complete:
         write_json(path / "summary.json", summary_of(base, trials))
     return path
@@ -70,7 +86,9 @@ def classes() -> list[list[list[float]]]:
     return list(found.values())
 
 
-def make_trial(study: Path, cells: list[list[float]], extra: dict[str, Any], seed: int, rng: random.Random, curve: int) -> dict[str, Any]:
+def make_trial(
+    study: Path, cells: list[list[float]], extra: dict[str, Any], seed: int, rng: random.Random, curve: int
+) -> dict[str, Any]:
     prompt, response = cells[0]
     ratio = prompt / (prompt + response)
     share = 2 * ratio / (1 + ratio)
@@ -170,7 +188,9 @@ def setting_of(trials: list[dict[str, Any]], reference: list[dict[str, Any]]) ->
         value = mean(trials, split)
         made[split] = {"mean": value, "sd": 0.012, "low": value - 0.013, "high": value + 0.013}
     change = mean(trials, "test") - mean(reference, "test")
-    difference = None if trials is reference else {"mean": change, "low": change - 0.019, "high": change + 0.019, "p": 0.04}
+    difference = (
+        None if trials is reference else {"mean": change, "low": change - 0.019, "high": change + 0.019, "p": 0.04}
+    )
     return made | {"conventional": trials is reference, "seeds": len(trials), "difference": difference}
 
 
@@ -183,20 +203,38 @@ def make_sensitivity(path: Path, texts: Sequence[str], *, sets: int = 4) -> Path
         own = -rng.random(n) * 5 - 1
         logp_XY = np.where(np.eye(n, dtype=bool), own[None], own[None] - rng.random((n, n)) * 4 * (place + 1))
         len_Y = rng.integers(2, 6, n)
-        np.savez(path / "matrices" / f"{place}.npz", logp_XY=logp_XY, len_Y=len_Y, token_logp=np.zeros((n, n, 6), np.float32))
+        np.savez(
+            path / "matrices" / f"{place}.npz", logp_XY=logp_XY, len_Y=len_Y, token_logp=np.zeros((n, n, 6), np.float32)
+        )
         set_id = f"set-{place} {texts[0]}"
         rows.append(set_row(set_id, logp_XY, len_Y, texts))
         kinds = ["original"] + ["wording"] * (n - 1)
         prompts += [
-            {"set_id": set_id, "variant_id": str(i), "kind": kinds[i], "prompt": f"Say it: {text}", "seed": 0, "meta": {}}
+            {
+                "set_id": set_id,
+                "variant_id": str(i),
+                "kind": kinds[i],
+                "prompt": f"Say it: {text}",
+                "seed": 0,
+                "meta": {},
+            }
             for i, text in enumerate(texts)
         ]
     write_rows(path / "rows.jsonl", rows)
     write_rows(path / "sets.jsonl", prompts)
     config = {"model": texts[0], "max_new_tokens": 6, "chat": True, "shots": 0}
-    write_json(path / "config.json", {"command": "sensitivity run", "version": "0.1.0", "config": config, "resolved": {}})
+    write_json(
+        path / "config.json", {"command": "sensitivity run", "version": "0.1.0", "config": config, "resolved": {}}
+    )
     psi = [row["indices"]["all"]["psi"] for row in rows]
-    posix = {"mean": statistics.fmean(psi), "low": min(psi), "high": max(psi), "sd": 1.0, "median": statistics.median(psi), "sets": sets}
+    posix = {
+        "mean": statistics.fmean(psi),
+        "low": min(psi),
+        "high": max(psi),
+        "sd": 1.0,
+        "median": statistics.median(psi),
+        "sets": sets,
+    }
     indices = {"posix": {"all": posix}, "indices": {"all": {"psi": posix}}, "targets": {}}
     about = {"command": "sensitivity run", "sets": sets, "prompts": sets * n, "definition": "paper", "seconds": 1.0}
     write_json(path / "summary.json", about | indices)

@@ -1,9 +1,10 @@
 """A small model behind real HTTP, in the two wire formats that the back ends speak, with faults to order.
 
-Faults: ``no-echo``, ``shifted`` (log-probs moved by one), ``second-bos``, ``order`` (depends on the request before), ``dropped`` (every
-third connection), ``429``, ``slow`` (one answer), ``truncated`` (half a body now and then), ``nan``, ``text`` (tokens as text), ``no-eos``,
-``penalty`` (on repeated tokens, unless the request says none), ``stubborn`` (whatever it says), ``strict`` (refuses fields that OpenAI does
-not know), ``strict-penalty`` (both); a number: so many requests are answered, then it wants to be paid (402).
+Faults: ``no-echo``, ``shifted`` (log-probs moved by one), ``second-bos``, ``order`` (depends on the request before),
+``dropped`` (every third connection), ``429``, ``slow`` (one answer), ``truncated`` (half a body now and then), ``nan``,
+``text`` (tokens as text), ``no-eos``, ``penalty`` (on repeated tokens, unless the request says none), ``stubborn``
+(whatever it says), ``strict`` (refuses fields that OpenAI does not know), ``strict-penalty`` (both); a number: so many
+requests are answered, then it wants to be paid (402).
 """
 
 from __future__ import annotations
@@ -99,7 +100,9 @@ def completions(state: Any, body: dict[str, Any], count: int) -> dict[str, Any]:
                 "logprobs": {
                     "tokens": [show(i) for i in ids[first:]],
                     "token_logprobs": [logp for logp, _ in found[first:]],
-                    "top_logprobs": [{f"token_id:{i}": p for i, p in tops.items()} or None for _, tops in found[first:]],
+                    "top_logprobs": [
+                        {f"token_id:{i}": p for i, p in tops.items()} or None for _, tops in found[first:]
+                    ],
                 },
             }
         ]
@@ -116,7 +119,10 @@ def sglang(state: Any, body: dict[str, Any], count: int) -> dict[str, Any]:
     prompt, start = list(body["input_ids"]), body["logprob_start_len"]
     made = response(state, prompt, body["sampling_params"]["max_new_tokens"], body["sampling_params"])
     found = faulty(state, state.model.logp(prompt + made), count, scoring=not made)
-    entries = [[None if i == start else logp, token, None] for i, (token, (logp, _)) in enumerate(zip(prompt + made, found, strict=True))]
+    entries = [
+        [None if i == start else logp, token, None]
+        for i, (token, (logp, _)) in enumerate(zip(prompt + made, found, strict=True))
+    ]
     if state.fault == "no-echo":
         return {"text": "", "meta_info": {"output_token_logprobs": entries[len(prompt) :]}}
     return {
@@ -146,5 +152,11 @@ def faulty(state: Any, found: Found, count: int, *, scoring: bool) -> Found:
 def serve(lm: LM, fault: str | int | None = None) -> Iterator[Any]:
     """A running server: ``.address``, ``.count`` of requests, ``.paths``."""
     with serving(lambda request: answer(server, request)) as server:
-        server.model, server.fault, server.count, server.paths, server.counting = Model(lm), fault, 0, [], threading.Lock()
+        server.model, server.fault, server.count, server.paths, server.counting = (
+            Model(lm),
+            fault,
+            0,
+            [],
+            threading.Lock(),
+        )
         yield server

@@ -1,5 +1,5 @@
-"""A process of two: one optimizer step of a model sharded by FSDP2 (``fully_shard``, gloo). Prints the gradient's error against float64,
-fully trained and with adapters.
+"""A process of two: one optimizer step of a model sharded by FSDP2 (``fully_shard``, gloo). Prints the gradient's error
+against float64, fully trained and with adapters.
 
 torchrun --standalone --nproc-per-node 2 tests/sharded.py padded padding-free
 """

@@ -22,13 +22,14 @@ MEASURED = np.array(
         [-1.19, -1.67, -1.63, -1.32, -1.03, -1.18, 0.82],
     ]
 )
-"""What real noise is like: response NLL of pocket on test less the mean of its setting, in units of its sd; 8 seeds, ratios 0, 0.01, 0.03,
+"""What real noise is like: response NLL of pocket on test less the mean of its setting, in units of its sd; 8 seeds,
+ratios 0, 0.01, 0.03,
 0.1, 0.2, 0.4 and 0.7 (320 examples in batches of 16). Neighbouring ratios of one seed go together."""
 
 
 def noise(kind: str, shape: tuple[int, int], rng: np.random.Generator) -> Array:
-    """Luck of training [K, S]: normal, t3 (heavy tails), spiky (one run in twenty is six times as noisy), slope (a seed suits prompt
-    weights more or less), measured (the covariance of ``MEASURED``, for 7 settings)."""
+    """Luck of training [K, S]: normal, t3 (heavy tails), spiky (one run in twenty is six times as noisy), slope (a seed
+    suits prompt weights more or less), measured (the covariance of ``MEASURED``, for 7 settings)."""
     if kind == "measured":
         return (rng.standard_normal((shape[1], len(MEASURED))) @ MEASURED / np.sqrt(len(MEASURED))).T
     if kind == "slope":
@@ -50,7 +51,9 @@ def world(
     seed_luck: float = 0.0,
     effect: Array | None = None,
 ) -> list[dict[str, Any]]:
-    """Rows of a study. The luck of a training is the same on dev and test; ``items`` is what the two splits do not share."""
+    """Rows of a study. The luck of a training is the same on dev and test; ``items`` is what the two splits do not
+    share.
+    """
     mean = (np.zeros(settings) if effect is None else effect)[:, None] + seed_luck * rng.standard_normal(seeds)
     trained = mean + training * noise(kind, (settings, seeds), rng)
     dev, test = (trained + items * rng.standard_normal(trained.shape) for _ in "12")

@@ -64,7 +64,12 @@ def test_the_gradient_of_the_power_family_is_that_of_its_loss() -> None:
     ((1 - p**q) / q).sum().backward()
     other = P.log().clone().requires_grad_()
     loss, _ = weighted_linear_cross_entropy(
-        other, torch.eye(4, dtype=torch.float64), TARGETS, torch.ones(5, dtype=torch.float64), divisor=1, adaptive=Adaptive(power=q)
+        other,
+        torch.eye(4, dtype=torch.float64),
+        TARGETS,
+        torch.ones(5, dtype=torch.float64),
+        divisor=1,
+        adaptive=Adaptive(power=q),
     )
     loss.backward()
     assert hidden.grad is not None

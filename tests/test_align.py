@@ -1,4 +1,6 @@
-"""``holdfast align`` on real, small models: what the model sees, TRL's numbers against plain arithmetic, continuing, bad input."""
+"""``holdfast align`` on real, small models: what the model sees, TRL's numbers against plain arithmetic, continuing,
+bad input.
+"""
 
 from __future__ import annotations
 
@@ -57,7 +59,13 @@ def pairs_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def config(model: Any, data: Any, output: Path, **changes: Any) -> AlignConfig:
-    settings = {"learning_rate": 1e-3, "batch_size": 8, "micro_batch_size": 4, "log_steps": 1, "eval_share": 0.2} | changes
+    settings = {
+        "learning_rate": 1e-3,
+        "batch_size": 8,
+        "micro_batch_size": 4,
+        "log_steps": 1,
+        "eval_share": 0.2,
+    } | changes
     return AlignConfig(model=str(model), data=str(data), output=str(output), **settings)
 
 
@@ -67,14 +75,22 @@ def config(model: Any, data: Any, output: Path, **changes: Any) -> AlignConfig:
 def test_preference_accuracy_on_held_out_pairs_rises_beyond_its_interval(tmp_path: Path) -> None:
     data = write_jsonl(tmp_path / "train.jsonl", wrong_answers("train"))
     held_out = write_jsonl(tmp_path / "held-out.jsonl", wrong_answers("dev") + wrong_answers("test"))
-    settings = {"eval_data": str(held_out), "learning_rate": 4e-4, "batch_size": 16, "micro_batch_size": 8, "log_steps": 10}
+    settings = {
+        "eval_data": str(held_out),
+        "learning_rate": 4e-4,
+        "batch_size": 16,
+        "micro_batch_size": 8,
+        "log_steps": 10,
+    }
     summary = align(config("pocket", data, tmp_path / "run", **settings))
     before, after = (summary[when]["preference_accuracy"] for when in ("before", "after"))
     assert after["value"] > before["high"]
     assert summary["gain"]["low"] > 0
     assert summary["gain"]["p"] < 0.01
     assert summary["after"]["reward_accuracy"]["low"] > 0.5
-    logged = np.asarray([[row["before"], row["after"]] for row in map(json.loads, (tmp_path / "run" / "pairs.jsonl").open())])
+    logged = np.asarray(
+        [[row["before"], row["after"]] for row in map(json.loads, (tmp_path / "run" / "pairs.jsonl").open())]
+    )
     assert float((logged[:, 1, 0] > logged[:, 1, 1]).mean()) == after["value"]
 
 
@@ -85,7 +101,10 @@ def test_preference_accuracy_on_held_out_pairs_rises_beyond_its_interval(tmp_pat
 def staged(model_folder: Path, pairs_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of ``tune`` with LoRA, and ``align`` with all weights on top of it."""
     folder = tmp_path_factory.mktemp("staged")
-    data = [{"messages": [say("user", row["prompt"]), say("assistant", row["chosen"])]} for row in map(json.loads, pairs_file.open())]
+    data = [
+        {"messages": [say("user", row["prompt"]), say("assistant", row["chosen"])]}
+        for row in map(json.loads, pairs_file.open())
+    ]
     file = write_jsonl(folder / "chat.jsonl", data)
     train(TuneConfig(model=str(model_folder), data=str(file), output=str(folder / "tune"), lora_rank=2, max_steps=3, prompt_weight=0.2,
                      learning_rate=5e-3, batch_size=8, template="dialogue"))  # fmt: skip
@@ -99,7 +118,15 @@ def test_rows_and_summary(staged: Path) -> None:
     training, evaluations = rows(output, "train"), rows(output, "eval")
     assert [row["step"] for row in training] == list(range(1, summary["steps"] + 1))
     assert [row["step"] for row in evaluations] == [0, 4, 8]
-    for name in ("loss", "rewards/chosen", "rewards/rejected", "rewards/margins", "rewards/accuracies", "grad_norm", "learning_rate"):
+    for name in (
+        "loss",
+        "rewards/chosen",
+        "rewards/rejected",
+        "rewards/margins",
+        "rewards/accuracies",
+        "grad_norm",
+        "learning_rate",
+    ):
         assert all(row[name] is not None for row in training), name
     assert (output / "model" / "README.md").read_text().startswith("---\nlibrary_name: transformers")
     assert summary["before"]["reward_accuracy"] is None
@@ -126,7 +153,12 @@ def test_reference_is_the_start_point_with_its_adapters(staged: Path) -> None:
     summary = json.loads((output / "summary.json").read_text())
     plan = make_plan(config(staged / "tune", Path(summary["data"]), output, epochs=2))
     start, end = (lm.load(staged / name, device="cpu").model.double() for name in ("tune", "align"))
-    ratio = np.asarray([[logprob(end, p.prompt, a) - logprob(start, p.prompt, a) for a in (p.chosen, p.rejected)] for p in plan.held_out])
+    ratio = np.asarray(
+        [
+            [logprob(end, p.prompt, a) - logprob(start, p.prompt, a) for a in (p.chosen, p.rejected)]
+            for p in plan.held_out
+        ]
+    )
     margins = 0.1 * (ratio[:, 0] - ratio[:, 1])
     assert summary["after"]["reward_margin"]["value"] == pytest.approx(margins.mean(), abs=1e-5)
     assert last["rewards/margins"] == pytest.approx(margins.mean(), abs=1e-5)
@@ -160,9 +192,14 @@ def test_other_losses_by_name(model_folder: Path, pairs_file: Path, tmp_path: Pa
     assert math.isfinite(rows(tmp_path / "run", "train")[-1]["loss"])
 
 
-def test_lora_is_trained_continued_and_saved_without_the_reference(model_folder: Path, pairs_file: Path, tmp_path: Path) -> None:
+def test_lora_is_trained_continued_and_saved_without_the_reference(
+    model_folder: Path, pairs_file: Path, tmp_path: Path
+) -> None:
     first = align(config(model_folder, pairs_file, tmp_path / "one", lora_rank=2, max_steps=4))
-    assert {p.name for p in (tmp_path / "one" / "model").iterdir()} >= {"adapter_config.json", "adapter_model.safetensors"}
+    assert {p.name for p in (tmp_path / "one" / "model").iterdir()} >= {
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    }
     assert not (tmp_path / "one" / "model" / "ref").exists()
     second = align(config(tmp_path / "one", pairs_file, tmp_path / "two", lora_rank=2, max_steps=4))
     assert second["before"]["logps/chosen"] == pytest.approx(first["after"]["logps/chosen"], abs=1e-4)
@@ -185,10 +222,16 @@ def test_prompt_and_answers_are_those_of_tune(tokenizer: Any) -> None:
 
 def test_text_pairs_take_the_plain_template_and_its_space_belongs_to_the_answer() -> None:
     (pair,), _ = tokenize_pairs(
-        [read_pair({"prompt": "Hi", "chosen": "Yes", "rejected": "No"}, "row 1")], make_tokenizer(bos=True), max_length=64
+        [read_pair({"prompt": "Hi", "chosen": "Yes", "rejected": "No"}, "row 1")],
+        make_tokenizer(bos=True),
+        max_length=64,
     )
     decode = make_tokenizer(bos=True).decode
-    assert (decode(pair.prompt), decode(pair.chosen), decode(pair.rejected)) == ("<|bos|>Hi", " Yes<|end|>", " No<|end|>")
+    assert (decode(pair.prompt), decode(pair.chosen), decode(pair.rejected)) == (
+        "<|bos|>Hi",
+        " Yes<|end|>",
+        " No<|end|>",
+    )
 
 
 def test_whole_conversations_are_split_where_they_part(tokenizer: Any) -> None:
@@ -196,12 +239,21 @@ def test_whole_conversations_are_split_where_they_part(tokenizer: Any) -> None:
     implicit = {"chosen": [*asked, say("assistant", "Farewell")], "rejected": [*asked, say("assistant", "What")]}
     explicit = implicit | {"prompt": asked}
     apart = {"prompt": asked, "chosen": [say("assistant", "Farewell")], "rejected": [say("assistant", "What")]}
-    made = [tokenize_pairs([read_pair(row, "row 1")], tokenizer, max_length=100)[0] for row in (implicit, explicit, apart)]
+    made = [
+        tokenize_pairs([read_pair(row, "row 1")], tokenizer, max_length=100)[0] for row in (implicit, explicit, apart)
+    ]
     assert made[0] == made[1] == made[2]
-    ultrafeedback = {"prompt": "Hi", "chosen": [say("user", "Hi"), say("assistant", "A")], "rejected": [say("assistant", "B")]}
+    ultrafeedback = {
+        "prompt": "Hi",
+        "chosen": [say("user", "Hi"), say("assistant", "A")],
+        "rejected": [say("assistant", "B")],
+    }
     with pytest.raises(HoldfastError, match="row 1: 'prompt' is not how 'rejected' begins"):
         read_pair(ultrafeedback, "row 1")
-    assert read_pair(ultrafeedback | {"rejected": [say("user", "Hi"), say("assistant", "B")]}, "row 1").rejected.content == "B"
+    assert (
+        read_pair(ultrafeedback | {"rejected": [say("user", "Hi"), say("assistant", "B")]}, "row 1").rejected.content
+        == "B"
+    )
 
 
 def test_long_pairs_are_cut_dropped_or_left_out(tokenizer: Any) -> None:
@@ -220,7 +272,9 @@ def test_long_pairs_are_cut_dropped_or_left_out(tokenizer: Any) -> None:
 
 
 def test_dry_run_shows_the_first_pair_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    figures = align(AlignConfig(model="pocket", data="pocket:preferences", output=str(tmp_path / "x"), preset="paper", dry_run=True))
+    figures = align(
+        AlignConfig(model="pocket", data="pocket:preferences", output=str(tmp_path / "x"), preset="paper", dry_run=True)
+    )
     shown = capsys.readouterr().out
     assert "' forest<|end|>'" in shown
     assert "' kitchen<|end|>'" in shown
@@ -229,19 +283,34 @@ def test_dry_run_shows_the_first_pair_and_writes_nothing(tmp_path: Path, capsys:
 
 
 def test_what_is_given_wins_over_the_preset(model_folder: Path, pairs_file: Path, tmp_path: Path) -> None:
-    plan = make_plan(config(model_folder, pairs_file, tmp_path, preset="paper", learning_rate=1e-5, batch_size=16, epochs=None))
+    plan = make_plan(
+        config(model_folder, pairs_file, tmp_path, preset="paper", learning_rate=1e-5, batch_size=16, epochs=None)
+    )
     assert (plan.learning_rate, plan.config.batch_size, plan.config.epochs) == (1e-5, 16, 2)
 
 
 # Continuing
 
 
-def test_killed_run_continues_and_ends_as_if_nothing_had_happened(model_folder: Path, pairs_file: Path, tmp_path: Path) -> None:
+def test_killed_run_continues_and_ends_as_if_nothing_had_happened(
+    model_folder: Path, pairs_file: Path, tmp_path: Path
+) -> None:
     settings: dict[str, Any] = {"epochs": 12, "save_steps": 5, "log_steps": 5}
     whole = align(config(model_folder, pairs_file, tmp_path / "whole", **settings))
     output = tmp_path / "killed"
     command = [sys.executable, "-m", "holdfast.cli", "align", "--model", str(model_folder), "--data", str(pairs_file)]
-    command += ["--output", str(output), "--learning-rate", "1e-3", "--batch-size", "8", "--micro-batch-size", "4", "--eval-share", "0.2"]
+    command += [
+        "--output",
+        str(output),
+        "--learning-rate",
+        "1e-3",
+        "--batch-size",
+        "8",
+        "--micro-batch-size",
+        "4",
+        "--eval-share",
+        "0.2",
+    ]
     command += ["--epochs", "12", "--save-steps", "5", "--log-steps", "5"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while process.poll() is None and not list(output.glob("checkpoints/checkpoint-*/trainer_state.json")):
@@ -271,12 +340,27 @@ def test_killed_run_continues_and_ends_as_if_nothing_had_happened(model_folder: 
         ({"prompt": "a", "chosen": "b", "rejected": "b"}, "row 1: 'chosen' and 'rejected' are equal"),
         ({"prompt": "a", "chosen": " ", "rejected": "b"}, "row 1: 'chosen' is empty"),
         ({"prompt": " ", "chosen": "a", "rejected": "b"}, "row 1: 'prompt' is empty"),
-        ({"prompt": "a", "chosen": "b", "rejected": [say("assistant", "c")]}, "row 1: 'chosen' and 'rejected' must both be text"),
+        (
+            {"prompt": "a", "chosen": "b", "rejected": [say("assistant", "c")]},
+            "row 1: 'chosen' and 'rejected' must both be text",
+        ),
         ({"prompt": "a", "chosen": 3, "rejected": "b"}, "row 1: 'chosen' is int 3, not text"),
-        ({"chosen": [say("user", "a")], "rejected": [say("user", "b")]}, "row 1: 'chosen' and 'rejected' begin with different messages"),
-        ({"prompt": "a", "chosen": [say("user", "b")], "rejected": [say("assistant", "c")]}, "row 1: after the prompt 'chosen' must hold"),
-        ({"prompt": [say("assistant", "a")], "chosen": "b", "rejected": "c"}, "row 1: 'prompt' ends with an assistant message"),
-        ({"prompt": "hello world " * 99, "chosen": "b", "rejected": "c"}, "no pair is left: 1 with nothing left to compare"),
+        (
+            {"chosen": [say("user", "a")], "rejected": [say("user", "b")]},
+            "row 1: 'chosen' and 'rejected' begin with different messages",
+        ),
+        (
+            {"prompt": "a", "chosen": [say("user", "b")], "rejected": [say("assistant", "c")]},
+            "row 1: after the prompt 'chosen' must hold",
+        ),
+        (
+            {"prompt": [say("assistant", "a")], "chosen": "b", "rejected": "c"},
+            "row 1: 'prompt' ends with an assistant message",
+        ),
+        (
+            {"prompt": "hello world " * 99, "chosen": "b", "rejected": "c"},
+            "no pair is left: 1 with nothing left to compare",
+        ),
     ],
 )
 def test_bad_rows_are_named(model_folder: Path, tmp_path: Path, row: dict[str, Any], message: str) -> None:
@@ -295,9 +379,21 @@ def test_bad_rows_can_be_skipped_and_are_listed(model_folder: Path, pairs_file: 
     assert "row 1: 'chosen' and 'rejected' are equal" in summary["bad_rows"]["first"][0]
 
 
-def test_unknown_loss_names_those_of_trl(model_folder: Path, pairs_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unknown_loss_names_those_of_trl(
+    model_folder: Path, pairs_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert {"sigmoid", "ipo", "hinge"} <= set(trl_losses())
-    command = ["align", "--model", str(model_folder), "--data", str(pairs_file), "--output", str(tmp_path / "run"), "--loss", "sigmiod"]
+    command = [
+        "align",
+        "--model",
+        str(model_folder),
+        "--data",
+        str(pairs_file),
+        "--output",
+        str(tmp_path / "run"),
+        "--loss",
+        "sigmiod",
+    ]
     assert main(command) == 2
     assert "did you mean 'sigmoid'?" in capsys.readouterr().err
 
@@ -313,7 +409,9 @@ def test_unknown_loss_names_those_of_trl(model_folder: Path, pairs_file: Path, t
         ({"training": {"sync_ref_model": "true"}}, "'training' names a setting of the reference model"),
     ],
 )
-def test_bad_settings(model_folder: Path, pairs_file: Path, tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+def test_bad_settings(
+    model_folder: Path, pairs_file: Path, tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
     with pytest.raises(HoldfastError) as error:
         align(config(model_folder, pairs_file, tmp_path / "run", **changes))
     assert message in error.value.message
@@ -338,12 +436,27 @@ def test_ultrafeedback_on_a_real_model(shared: Path, tmp_path: Path) -> None:
     assert len(load_pairs(str(data / "eval.jsonl"), bad_rows=[])) > 190
     rows_of = [json.loads(line) for line in (data / "train.jsonl").open()][:40]
     file = write_jsonl(
-        tmp_path / "chosen.jsonl", [{"prompt": r["prompt"], "response": r["chosen"]} for r in rows_of if r["chosen"].strip()]
+        tmp_path / "chosen.jsonl",
+        [{"prompt": r["prompt"], "response": r["chosen"]} for r in rows_of if r["chosen"].strip()],
     )
     train(
-        TuneConfig(model=str(model), data=str(file), output=str(tmp_path / "tune"), max_steps=2, batch_size=8, max_length=256, eval_share=0)
+        TuneConfig(
+            model=str(model),
+            data=str(file),
+            output=str(tmp_path / "tune"),
+            max_steps=2,
+            batch_size=8,
+            max_length=256,
+            eval_share=0,
+        )
     )
-    options: dict[str, Any] = {"limit": 60, "max_length": 256, "learning_rate": 1e-3, "skip_bad_rows": True, "log_steps": 1}
+    options: dict[str, Any] = {
+        "limit": 60,
+        "max_length": 256,
+        "learning_rate": 1e-3,
+        "skip_bad_rows": True,
+        "log_steps": 1,
+    }
     summary = align(config(tmp_path / "tune", data / "train.jsonl", tmp_path / "align", **options))
     assert summary["data_report"]["truncated"] > 0
     assert [stage["command"] for stage in summary["lineage"]] == ["base", "tune", "align"]
@@ -356,9 +469,39 @@ def test_ultrafeedback_on_a_real_model(shared: Path, tmp_path: Path) -> None:
 @pytest.mark.full
 def test_two_processes_train_as_one(model_folder: Path, pairs_file: Path, tmp_path: Path) -> None:
     one = align(config(model_folder, pairs_file, tmp_path / "one", max_steps=4))
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "-m", "holdfast.cli", "align"]
-    command += ["--model", str(model_folder), "--data", str(pairs_file), "--output", str(tmp_path / "two"), "--max-steps", "4"]
-    command += ["--learning-rate", "1e-3", "--batch-size", "8", "--micro-batch-size", "4", "--log-steps", "1", "--eval-share", "0.2"]
+    command = [
+        sys.executable,
+        "-m",
+        "accelerate.commands.launch",
+        "--cpu",
+        "--num_processes",
+        "2",
+        "-m",
+        "holdfast.cli",
+        "align",
+    ]
+    command += [
+        "--model",
+        str(model_folder),
+        "--data",
+        str(pairs_file),
+        "--output",
+        str(tmp_path / "two"),
+        "--max-steps",
+        "4",
+    ]
+    command += [
+        "--learning-rate",
+        "1e-3",
+        "--batch-size",
+        "8",
+        "--micro-batch-size",
+        "4",
+        "--log-steps",
+        "1",
+        "--eval-share",
+        "0.2",
+    ]
     subprocess.run(command, check=True, capture_output=True)
     two = json.loads((tmp_path / "two" / "summary.json").read_text())
     for key in ("logps/chosen", "logps/rejected"):

@@ -1,4 +1,6 @@
-"""Keys under ``training``: what the Trainer accepts either works here or is refused by name; nothing is taken and ignored."""
+"""Keys under ``training``: what the Trainer accepts either works here or is refused by name; nothing is taken and
+ignored.
+"""
 
 from __future__ import annotations
 
@@ -82,7 +84,9 @@ def test_refused_by_one() -> None:
 
 
 def test_what_is_off_asks_for_nothing() -> None:
-    check_numbers(config(TuneConfig, label_smoothing_factor="0", do_train=False, eval_do_concat_batches="true", hub_token=None))
+    check_numbers(
+        config(TuneConfig, label_smoothing_factor="0", do_train=False, eval_do_concat_batches="true", hub_token=None)
+    )
 
 
 def test_every_argument_of_the_installed_trainers_is_sorted() -> None:
@@ -96,7 +100,11 @@ def test_every_argument_of_the_installed_trainers_is_sorted() -> None:
 
 
 def test_they_act_together_with_their_option() -> None:
-    check_numbers(TuneConfig(model="m", data="d", output="o", gradient_checkpointing=True, training={"gradient_checkpointing_kwargs": {}}))
+    check_numbers(
+        TuneConfig(
+            model="m", data="d", output="o", gradient_checkpointing=True, training={"gradient_checkpointing_kwargs": {}}
+        )
+    )
     check_numbers(TuneConfig(model="m", data="d", output="o", report_to="wandb", training={"run_name": "x"}))
 
 
@@ -112,12 +120,23 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
      {"lr_scheduler_kwargs": {"num_cycles": 0.3}}],
     ids=lambda training: next(iter(training)),
 )  # fmt: skip
-def test_what_works_changes_the_training(model_folder: Path, data: Path, tmp_path: Path, training: dict[str, Any]) -> None:
+def test_what_works_changes_the_training(
+    model_folder: Path, data: Path, tmp_path: Path, training: dict[str, Any]
+) -> None:
     losses = []
     for name, keys in (("bare", {}), ("with", training)):
         output = tmp_path / name
-        settings = {"learning_rate": 1e-2, "batch_size": 4, "max_steps": 3, "log_steps": 1, "eval_share": 0.2, "training": keys}
-        losses.append(train(TuneConfig(model=str(model_folder), data=str(data), output=str(output), **settings))["after"]["loss"])
+        settings = {
+            "learning_rate": 1e-2,
+            "batch_size": 4,
+            "max_steps": 3,
+            "log_steps": 1,
+            "eval_share": 0.2,
+            "training": keys,
+        }
+        losses.append(
+            train(TuneConfig(model=str(model_folder), data=str(data), output=str(output), **settings))["after"]["loss"]
+        )
     assert losses[0] != losses[1]
 
 
@@ -136,7 +155,12 @@ def test_trl_adapter_refuses_its_own(tmp_path: Path) -> None:
     from holdfast.integrations.trl import WITSFTTrainer
 
     rows = [json.loads(line) for line in '{"prompt": "a", "completion": "b"}\n'.splitlines()]
-    for option in ({"label_smoothing_factor": 0.5}, {"pad_to_multiple_of": 8}, {"truncation_mode": "keep_end"}, {"shuffle_dataset": True}):
+    for option in (
+        {"label_smoothing_factor": 0.5},
+        {"pad_to_multiple_of": 8},
+        {"truncation_mode": "keep_end"},
+        {"shuffle_dataset": True},
+    ):
         args = trl.SFTConfig(str(tmp_path), use_cpu=True, bf16=False, report_to=[], **option)
         with pytest.raises(HoldfastError, match=next(iter(option))):
             WITSFTTrainer(make_model(), args, train_dataset=rows, processing_class=make_tokenizer())

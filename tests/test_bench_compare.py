@@ -1,4 +1,6 @@
-"""Intervals and paired comparison of bench runs, against arithmetic done another way; runs that cannot be paired are refused."""
+"""Intervals and paired comparison of bench runs, against arithmetic done another way; runs that cannot be paired are
+refused.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,11 @@ def test_items_of_several_instructions(tmp_path: Path) -> None:
     a = a_run(tmp_path / "a", [[0.0, 1.0, 0.0], [1.0], [0.0, 0.0]])
     b = a_run(tmp_path / "b", [[1.0, 1.0, 0.0], [1.0], [1.0, 1.0]])
     found = compare(BenchCompareConfig(run_a=a, run_b=b))["benchmarks"]["t"]
-    assert (found["a"], found["b"], found["difference"]) == (pytest.approx(2 / 6), pytest.approx(5 / 6), pytest.approx(3 / 6))
+    assert (found["a"], found["b"], found["difference"]) == (
+        pytest.approx(2 / 6),
+        pytest.approx(5 / 6),
+        pytest.approx(3 / 6),
+    )
     assert found["p"] == 0.5  # flips of two changes: both up or both down, two of four
 
 
@@ -60,7 +66,9 @@ def test_a_run_against_itself(tmp_path: Path) -> None:
         ({"benchmark": "u"}, "other benchmarks"),
     ],
 )
-def test_what_cannot_be_paired_is_refused(other: dict[str, Any], says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_cannot_be_paired_is_refused(
+    other: dict[str, Any], says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     a, b = a_run(tmp_path / "a", [1.0, 0.0]), a_run(tmp_path / "b", [1.0, 0.0], **other)
     assert main(["bench", "compare", a, b]) == 3
     assert says in capsys.readouterr().err
@@ -77,7 +85,10 @@ def test_fewer_items_are_other_items(tmp_path: Path, capsys: pytest.CaptureFixtu
 @pytest.mark.parametrize(("hits", "n"), [(0, 8), (3, 10), (10, 10), (250, 1000)])
 def test_wilson_is_its_formula(hits: int, n: int) -> None:
     z, p = 1.959963984540054, hits / n
-    middle, half = (p + z * z / (2 * n)) / (1 + z * z / n), z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    middle, half = (
+        (p + z * z / (2 * n)) / (1 + z * z / n),
+        z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)),
+    )
     assert stats.wilson(hits, n) == pytest.approx((middle - half, middle + half), abs=1e-12)
 
 

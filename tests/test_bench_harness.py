@@ -1,4 +1,6 @@
-"""Tasks of lm-evaluation-harness: our scorer says what the harness's own says, local data, IFEval, resume, bad input."""
+"""Tasks of lm-evaluation-harness: our scorer says what the harness's own says, local data, IFEval, resume, bad
+input.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,11 @@ def instance(kind: str, arguments: tuple[Any, ...]) -> Any:
 
 def questions(count: int) -> list[tuple[str, str]]:
     shots = "What is the capital of France? The capital of France is Paris. " * 2
-    return [(f"{shots}Name {n} colours.", answer) for n in range(count) for answer in (" Red", " green and blue", " user", " fine")]
+    return [
+        (f"{shots}Name {n} colours.", answer)
+        for n in range(count)
+        for answer in (" Red", " green and blue", " user", " fine")
+    ]
 
 
 def small(family: str, context: int = 128) -> LM:
@@ -67,12 +73,16 @@ def test_greedy_is_said_where_it_is_true() -> None:
 def test_answers_in_batches_are_those_one_by_one(family: str) -> None:
     lm = small(family)
     prompts = ["Name three colours.", "What is the capital of France? " * 3, "hello", "user assistant system tool"]
-    asks = [instance("generate_until", (p, {"until": ["zzz"], "max_gen_toks": 12, "do_sample": False})) for p in prompts]
+    asks = [
+        instance("generate_until", (p, {"until": ["zzz"], "max_gen_toks": 12, "do_sample": False})) for p in prompts
+    ]
     whole = harness_model(lm, batch_size=4, template="none").generate_until(asks, disable_tqdm=True)
     single = harness_model(lm, batch_size=1, template="none").generate_until(asks, disable_tqdm=True)
     assert whole == single
     assert any(whole)
-    assert lm.generate(prompts, max_new_tokens=12, batch_size=4) == lm.generate(prompts, max_new_tokens=12, batch_size=1)
+    assert lm.generate(prompts, max_new_tokens=12, batch_size=4) == lm.generate(
+        prompts, max_new_tokens=12, batch_size=1
+    )
 
 
 @pytest.fixture
@@ -96,7 +106,10 @@ def test_mmlu_is_the_same_by_either_scorer(shared: Path, tiny: Path, tmp_path: P
         found.append(evaluate(lm, find_tasks(pins, settings), settings))
     ours, theirs = ([s["filtered_resps"] for s in f["samples"]["mmlu_abstract_algebra"]] for f in found)
     np.testing.assert_allclose([[r[0] for r in q] for q in ours], [[r[0] for r in q] for q in theirs], atol=1e-4)
-    assert found[0]["results"]["mmlu_abstract_algebra"]["acc,none"] == found[1]["results"]["mmlu_abstract_algebra"]["acc,none"]
+    assert (
+        found[0]["results"]["mmlu_abstract_algebra"]["acc,none"]
+        == found[1]["results"]["mmlu_abstract_algebra"]["acc,none"]
+    )
     assert found[0]["n-shot"]["mmlu_abstract_algebra"] == 5
     assert found[0]["samples"]["mmlu_abstract_algebra"][0]["arguments"][0][0].count("Answer:") == 6
 
@@ -104,7 +117,9 @@ def test_mmlu_is_the_same_by_either_scorer(shared: Path, tiny: Path, tmp_path: P
 def test_a_run_leaves_rows_scores_and_the_harness_files(shared: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     tasks = "mmlu_anatomy,mmlu_flan_n_shot_generative_anatomy"
-    config = BenchConfig(model="pocket", tasks=tasks, data_dir=str(shared / "data"), limit=5, output=str(out), max_new_tokens=8)
+    config = BenchConfig(
+        model="pocket", tasks=tasks, data_dir=str(shared / "data"), limit=5, output=str(out), max_new_tokens=8
+    )
     summary = run(config)
     rows = [json.loads(line) for line in (out / "rows.jsonl").read_text().splitlines()]
     assert [row["benchmark"] for row in rows] == [t for t in tasks.split(",") for _ in range(5)]
@@ -112,7 +127,9 @@ def test_a_run_leaves_rows_scores_and_the_harness_files(shared: Path, tmp_path: 
     score = summary["scores"]["mmlu_anatomy"]["acc,none"]
     assert score["value"] == np.mean([row["scores"]["acc,none"] for row in rows[:5]])
     assert score["low"] <= score["value"] <= score["high"]
-    assert {"exact_match,flexible-extract", "empty", "words"} <= summary["scores"]["mmlu_flan_n_shot_generative_anatomy"].keys()
+    assert {"exact_match,flexible-extract", "empty", "words"} <= summary["scores"][
+        "mmlu_flan_n_shot_generative_anatomy"
+    ].keys()
     assert summary["resolved"]["template"] == "chat"
     assert "<|assistant|>" in rows[0]["prompt"]
     results = json.loads((out / "lm-eval" / "results.json").read_text())
@@ -154,7 +171,11 @@ def test_groups_are_one_benchmark(tmp_path: Path, model_folder: Path) -> None:
         rows = [{"input": f"{n} more?\nOptions:\n(A) yes\n(B) no\nList: b a", "target": "(A)"} for n in range(2)]
         write_jsonl(tmp_path / "data" / "bbh" / f"{name.removeprefix('bbh_zeroshot_')}.jsonl", rows)
     config = BenchConfig(
-        model=str(model_folder), suite="reasoning", data_dir=str(tmp_path / "data"), output=str(tmp_path / "run"), max_new_tokens=2
+        model=str(model_folder),
+        suite="reasoning",
+        data_dir=str(tmp_path / "data"),
+        output=str(tmp_path / "run"),
+        max_new_tokens=2,
     )
     summary = run(config)
     assert summary["items"] == 2 * len(members) == 54
@@ -166,7 +187,9 @@ def test_groups_are_one_benchmark(tmp_path: Path, model_folder: Path) -> None:
 
 @pytest.fixture
 def sentences(tmp_path: Path, shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A sentence splitter in the place of nltk's punkt_tab, which cannot be downloaded here: trained by nltk on text of ours."""
+    """A sentence splitter in the place of nltk's punkt_tab, which cannot be downloaded here: trained by nltk on text of
+    ours.
+    """
     nltk = pytest.importorskip("nltk", reason="nltk is not installed: pip install 'holdfast[bench]'")
     try:
         nltk.data.find("tokenizers/punkt_tab")
@@ -200,12 +223,14 @@ def test_ifeval_at_every_level(shared: Path, tmp_path: Path) -> None:
     assert scores[levels[2]]["values"] == len(followed) > 10 == scores[levels[0]]["n"] == scores[levels[2]]["n"]
     assert scores["words"]["value"] == pytest.approx(np.mean([len(row["answer"].split()) for row in rows]))
     assert summary["benchmarks"]["ifeval"]["metric"] == levels[2]
-    assert json.loads((tmp_path / "run" / "lm-eval" / "results.json").read_text())["results"]["ifeval"][levels[2]] == pytest.approx(
-        scores[levels[2]]["value"]
-    )
+    assert json.loads((tmp_path / "run" / "lm-eval" / "results.json").read_text())["results"]["ifeval"][
+        levels[2]
+    ] == pytest.approx(scores[levels[2]]["value"])
 
 
-def test_ifeval_without_sentence_data_stops_before_the_model_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ifeval_without_sentence_data_stops_before_the_model_loads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     nltk = pytest.importorskip("nltk")
     monkeypatch.setattr(nltk.data, "path", [str(tmp_path)])
     with pytest.raises(HoldfastError, match="punkt_tab") as caught:
@@ -230,7 +255,9 @@ def test_tasks_of_ones_own(model_folder: Path, tmp_path: Path) -> None:
         'generation_kwargs: {until: ["\\n"], max_gen_toks: 4}\n'
         "metric_list: [{metric: exact_match}]\nmetadata: {version: 7}\n"
     )
-    summary = run(BenchConfig(model=str(model_folder), tasks="my_sums", data_dir=str(tmp_path), output=str(tmp_path / "run")))
+    summary = run(
+        BenchConfig(model=str(model_folder), tasks="my_sums", data_dir=str(tmp_path), output=str(tmp_path / "run"))
+    )
     assert summary["scores"]["my_sums"]["exact_match,none"]["n"] == 4
     assert json.loads((tmp_path / "run" / "rows.jsonl").read_text().splitlines()[0])["version"] == "7"
 
@@ -240,7 +267,9 @@ def test_dry_run_shows_the_prompt_and_loads_no_model(
 ) -> None:
     monkeypatch.setattr(torch.nn.Module, "to", lambda *_: pytest.fail("a model was loaded"))
     data = str(shared / "data")
-    summary = run(BenchConfig(model="pocket", tasks="mmlu_anatomy", data_dir=data, output=str(tmp_path / "x"), dry_run=True))
+    summary = run(
+        BenchConfig(model="pocket", tasks="mmlu_anatomy", data_dir=data, output=str(tmp_path / "x"), dry_run=True)
+    )
     assert summary["benchmarks"]["mmlu_anatomy"] == {"tasks": 1, "items": 40}
     assert "about anatomy" in capsys.readouterr().out
     assert not (tmp_path / "x").exists()
@@ -263,7 +292,9 @@ def test_dry_run_shows_the_prompt_and_loads_no_model(
         (["--tasks", "mmlu_anatomy", "--limit", "0"], "--limit is 0; it must be at least 1"),
     ],
 )
-def test_bad_input_is_explained(arguments: list[str], says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_input_is_explained(
+    arguments: list[str], says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for name in ("empty", "no_dev", "broken", "odd"):
         (tmp_path / name / "mmlu").mkdir(parents=True)
     row = {"question": "?", "choices": ["1", "2", "3", "4"], "answer": 0, "subject": "anatomy"}
@@ -273,7 +304,17 @@ def test_bad_input_is_explained(arguments: list[str], says: str, tmp_path: Path,
     for split in ("dev", "test"):
         write_jsonl(tmp_path / "odd" / "mmlu" / f"{split}.jsonl", [{"question": "?", "subject": "anatomy"}])
     folders = {name: str(tmp_path / name) for name in ("empty", "no_dev", "broken", "odd")}
-    code = main(["bench", "run", "--model", "pocket", "--output", str(tmp_path / "run"), *(a.format(**folders) for a in arguments)])
+    code = main(
+        [
+            "bench",
+            "run",
+            "--model",
+            "pocket",
+            "--output",
+            str(tmp_path / "run"),
+            *(a.format(**folders) for a in arguments),
+        ]
+    )
     assert code == 2
     assert says in capsys.readouterr().err
     assert not (tmp_path / "run" / "summary.json").exists()
@@ -283,7 +324,11 @@ def test_a_chat_template_that_is_not_there(tmp_path: Path, shared: Path) -> None
     make_model().save_pretrained(tmp_path / "bare")
     make_tokenizer(chat_template=None).save_pretrained(tmp_path / "bare")
     config = BenchConfig(
-        model=str(tmp_path / "bare"), tasks="mmlu_anatomy", data_dir=str(shared / "data"), template="chat", output=str(tmp_path / "run")
+        model=str(tmp_path / "bare"),
+        tasks="mmlu_anatomy",
+        data_dir=str(shared / "data"),
+        template="chat",
+        output=str(tmp_path / "run"),
     )
     with pytest.raises(HoldfastError, match="has no chat template"):
         run(config)
@@ -300,7 +345,20 @@ def test_a_missing_harness_says_what_to_install(monkeypatch: pytest.MonkeyPatch,
 
 def test_the_example_is_a_configuration(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     example = Path(__file__).resolve().parents[1] / "examples" / "bench.yaml"
-    code = main(["bench", "run", "--config", str(example), "--suite", "", "--tasks", "nothing_like_it", "--output", str(tmp_path / "run")])
+    code = main(
+        [
+            "bench",
+            "run",
+            "--config",
+            str(example),
+            "--suite",
+            "",
+            "--tasks",
+            "nothing_like_it",
+            "--output",
+            str(tmp_path / "run"),
+        ]
+    )
     assert code == 2
     assert "no task 'nothing_like_it'" in capsys.readouterr().err
 

@@ -35,12 +35,27 @@ def data(tmp_path: Path) -> Path:
     (folder / "alpaca_eval").mkdir()
     prompts = []
     for kind, reference in (("", ""), ("math-", "Right: {ref_answer_1}. ")):
-        for turn, body in (("", "Q: {question} A: {answer}"), ("-multi-turn", "Q: {question_1} / {question_2} A: {answer_1} / {answer_2}")):
-            prompts.append({"name": f"single-{kind}v1{turn}", "system_prompt": "Grade from 1 to 10.", "prompt_template": reference + body})
+        for turn, body in (
+            ("", "Q: {question} A: {answer}"),
+            ("-multi-turn", "Q: {question_1} / {question_2} A: {answer_1} / {answer_2}"),
+        ):
+            prompts.append(
+                {
+                    "name": f"single-{kind}v1{turn}",
+                    "system_prompt": "Grade from 1 to 10.",
+                    "prompt_template": reference + body,
+                }
+            )
     lines(folder / "mt_bench" / "question.jsonl", QUESTIONS)
     lines(folder / "mt_bench" / "judge_prompts.jsonl", prompts)
-    lines(folder / "mt_bench" / "reference_answer" / "gpt-4.jsonl", [{"question_id": 111, "choices": [{"turns": ["five", "nine"]}]}])
-    rows = [{"instruction": f"Say {n} words.", "output": "A reference.", "generator": "other", "dataset": "x"} for n in range(8)]
+    lines(
+        folder / "mt_bench" / "reference_answer" / "gpt-4.jsonl",
+        [{"question_id": 111, "choices": [{"turns": ["five", "nine"]}]}],
+    )
+    rows = [
+        {"instruction": f"Say {n} words.", "output": "A reference.", "generator": "other", "dataset": "x"}
+        for n in range(8)
+    ]
     (folder / "alpaca_eval" / "alpaca_eval.json").write_text(json.dumps(rows))
     return folder
 
@@ -51,8 +66,12 @@ def lines(path: Path, rows: list[dict[str, Any]]) -> None:
 
 def config(suite: str, data: Path, out: Path, judge: Judge | None = None, **more: Any) -> BenchConfig:
     asked: dict[str, Any] = {"judge_python": PYTHON}
-    asked |= {"judge_url": judge.url, "judge_model": "stand-in", "judge_timeout": 1.0, "judge_retries": 2} if judge else {}
-    return BenchConfig(model="pocket", suite=suite, data_dir=str(data), output=str(out), max_new_tokens=8, **(asked | more))
+    asked |= (
+        {"judge_url": judge.url, "judge_model": "stand-in", "judge_timeout": 1.0, "judge_retries": 2} if judge else {}
+    )
+    return BenchConfig(
+        model="pocket", suite=suite, data_dir=str(data), output=str(out), max_new_tokens=8, **(asked | more)
+    )
 
 
 def test_no_judge_no_score(data: Path, tmp_path: Path) -> None:
@@ -97,7 +116,11 @@ def test_a_judge_may_come_later_and_another_one_grades_anew(data: Path, tmp_path
     values = []
     for grade in (3, 9):
         with judging(lambda _, grade=grade: f"[[{grade}]]") as judge:
-            values.append(run(config("mt_bench", data, tmp_path / "run", judge, judge_model=f"judge {grade}"))["benchmarks"]["mt_bench"])
+            values.append(
+                run(config("mt_bench", data, tmp_path / "run", judge, judge_model=f"judge {grade}"))["benchmarks"][
+                    "mt_bench"
+                ]
+            )
             run(config("mt_bench", data, tmp_path / "run", judge, judge_model=f"judge {grade}"))
             assert judge.requests == 5
     assert [v["value"] for v in values] == [3, 9]
@@ -150,7 +173,10 @@ def test_answers_are_not_made_twice(data: Path, tmp_path: Path, monkeypatch: pyt
 
 def test_what_a_judge_needs_is_looked_for_first(data: Path, tmp_path: Path) -> None:
     with judging(lambda _: "") as judge:
-        for file, says in (("reference_answer/gpt-4.jsonl", "none for 1"), ("judge_prompts.jsonl", "no judge_prompts.jsonl")):
+        for file, says in (
+            ("reference_answer/gpt-4.jsonl", "none for 1"),
+            ("judge_prompts.jsonl", "no judge_prompts.jsonl"),
+        ):
             (data / "mt_bench" / file).unlink()
             with pytest.raises(HoldfastError, match=says) as caught:
                 run(config("mt_bench", data, tmp_path / "run", judge))
@@ -189,7 +215,10 @@ def prefers(text: str) -> Any:
     return say
 
 
-@pytest.mark.skipif(not has_alpaca_eval(), reason="alpaca_eval is not installed; HOLDFAST_JUDGE_PYTHON can name an environment that has it")
+@pytest.mark.skipif(
+    not has_alpaca_eval(),
+    reason="alpaca_eval is not installed; HOLDFAST_JUDGE_PYTHON can name an environment that has it",
+)
 def test_alpaca_eval_itself_judges(data: Path, tmp_path: Path) -> None:
     with judging(prefers("A reference."), lambda number: "429" if number == 2 else None) as judge:
         lost = run(config("alpaca_eval", data, tmp_path / "lost", judge))
@@ -202,9 +231,14 @@ def test_alpaca_eval_itself_judges(data: Path, tmp_path: Path) -> None:
     assert "8 of 8" in none["notes"][0]
 
 
-@pytest.mark.skipif(not has_alpaca_eval(), reason="alpaca_eval is not installed; HOLDFAST_JUDGE_PYTHON can name an environment that has it")
+@pytest.mark.skipif(
+    not has_alpaca_eval(),
+    reason="alpaca_eval is not installed; HOLDFAST_JUDGE_PYTHON can name an environment that has it",
+)
 def test_alpaca_eval_goes_on_after_its_judge_died(data: Path, tmp_path: Path) -> None:
-    rows = [{"instruction": f"Say {n}.", "output": "A reference.", "generator": "other", "dataset": "x"} for n in range(20)]
+    rows = [
+        {"instruction": f"Say {n}.", "output": "A reference.", "generator": "other", "dataset": "x"} for n in range(20)
+    ]
     (data / "alpaca_eval" / "alpaca_eval.json").write_text(json.dumps(rows))
     with judging(prefers("A reference."), lambda number: "500" if number > 16 else None) as judge:
         with pytest.raises(HoldfastError, match="judge failed"):
@@ -216,7 +250,9 @@ def test_alpaca_eval_goes_on_after_its_judge_died(data: Path, tmp_path: Path) ->
     assert summary["scores"]["alpaca_eval"]["win_rate"]["n"] == 20
 
 
-@pytest.mark.parametrize(("text", "grade"), [("[[9]]", 9), ("[[7.5]] or [[2]]", 7.5), ("maybe [3]", 3), ("ten", -1), ("", -1)])
+@pytest.mark.parametrize(
+    ("text", "grade"), [("[[9]]", 9), ("[[7.5]] or [[2]]", 7.5), ("maybe [3]", 3), ("ten", -1), ("", -1)]
+)
 def test_grades_are_read_as_fastchat_reads_them(text: str, grade: float) -> None:
     assert read_grade(text) == grade
 

@@ -1,4 +1,6 @@
-"""Every score of ``bench run`` is the harness's own, however a task makes one number of its items; and those of compare and studies."""
+"""Every score of ``bench run`` is the harness's own, however a task makes one number of its items; and those of compare
+and studies.
+"""
 
 from __future__ import annotations
 
@@ -141,7 +143,9 @@ def test_averages_hold_shares_only(world: Path) -> None:
     assert set(averages["left_out"]) == {"t_likely", "t_text", "t_median", "t_rolling"}
 
 
-def test_compare_draws_items_in_pairs_through_the_aggregation(world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_compare_draws_items_in_pairs_through_the_aggregation(
+    world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     found = compare(BenchCompareConfig(run_a=str(world / "a"), run_b=str(world / "b"), bootstrap=500))["benchmarks"]
     said = capsys.readouterr().err
     (a, _), (b, _) = read(world / "a"), read(world / "b")
@@ -164,7 +168,9 @@ def test_what_is_the_same_is_not_a_difference(world: Path) -> None:
         assert c["p"] in (1.0, None), name
 
 
-def test_a_function_of_the_task_s_own_is_compared_without_a_test(world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_function_of_the_task_s_own_is_compared_without_a_test(
+    world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = write_tasks(tmp_path / "tasks")
     own = "def several(doc, results):\n    return {'parts': {'length': len(results[0]), 'n': 0}}\n\n\n"
     own += "def longest(items):\n    return max(item['length'] for item in items)\n"
@@ -175,8 +181,15 @@ def test_a_function_of_the_task_s_own_is_compared_without_a_test(world: Path, tm
         "metric_list": [{"metric": "parts", "aggregation": "longest", "higher_is_better": False}],
     })  # fmt: skip
     for name in ("a", "b"):
-        run(BenchConfig(model=str(world / f"model-{name}"), tasks="t_own", data_dir=str(folder), output=str(tmp_path / name)))
-    values = [json.loads((tmp_path / name / "summary.json").read_text())["scores"]["t_own"]["parts,none"]["value"] for name in ("a", "b")]
+        run(
+            BenchConfig(
+                model=str(world / f"model-{name}"), tasks="t_own", data_dir=str(folder), output=str(tmp_path / name)
+            )
+        )
+    values = [
+        json.loads((tmp_path / name / "summary.json").read_text())["scores"]["t_own"]["parts,none"]["value"]
+        for name in ("a", "b")
+    ]
     capsys.readouterr()
     found = compare(BenchCompareConfig(run_a=str(tmp_path / "a"), run_b=str(tmp_path / "b")))["benchmarks"]["t_own"]
     assert [found["a"], found["b"]] == values
@@ -184,7 +197,9 @@ def test_a_function_of_the_task_s_own_is_compared_without_a_test(world: Path, tm
     assert "no test" in capsys.readouterr().err
 
 
-def test_a_run_of_before_that_averaged_is_not_compared_as_if_it_were_right(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_of_before_that_averaged_is_not_compared_as_if_it_were_right(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     from test_bench_compare import a_run
 
     a = a_run(tmp_path / "a", [[0.0, 1.0], [1.0, 1.0]] * 8, metric="mcc,none")
@@ -204,7 +219,9 @@ def test_a_task_of_two_benchmarks_counts_in_both(order: str, world: Path, tmp_pa
     assert summary["benchmarks"]["g_picks"] == alone["benchmarks"]["g_picks"]
     rows = [json.loads(line) for line in (tmp_path / "both" / "rows.jsonl").read_text().splitlines()]
     assert len(rows) == 2 * ITEMS
-    same = compare(BenchCompareConfig(run_a=str(tmp_path / "both"), run_b=str(tmp_path / "both"), bootstrap=100))["benchmarks"]
+    same = compare(BenchCompareConfig(run_a=str(tmp_path / "both"), run_b=str(tmp_path / "both"), bootstrap=100))[
+        "benchmarks"
+    ]
     assert {name: c["items"] for name, c in same.items()} == sizes
 
 
@@ -217,10 +234,14 @@ def test_a_task_with_functions_of_its_own_may_be_in_two_benchmarks(world: Path, 
     assert summary["scores"]["g_own"]["exact_match,flexible"]["n"] == ITEMS
 
 
-def test_a_complete_run_of_before_is_scored_anew_and_not_asked_again(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_complete_run_of_before_is_scored_anew_and_not_asked_again(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import transformers
 
-    config = BenchConfig(model=str(world / "model-a"), tasks="t_likely", data_dir=str(world / "tasks"), output=str(tmp_path / "run"))
+    config = BenchConfig(
+        model=str(world / "model-a"), tasks="t_likely", data_dir=str(world / "tasks"), output=str(tmp_path / "run")
+    )
     before = run(config)
     file = tmp_path / "run" / "summary.json"
     old = json.loads(file.read_text())
@@ -238,13 +259,17 @@ def test_a_tag_is_a_benchmark_of_its_tasks(world: Path, tmp_path: Path) -> None:
             "tag": "all_of_it", "output_type": "multiple_choice", "doc_to_text": "{{q}}", "doc_to_target": "{{gold}}",
             "doc_to_choice": ["yes", "no"], "metric_list": metrics("acc"),
         })  # fmt: skip
-    config = BenchConfig(model=str(world / "model-a"), tasks="all_of_it,t_two", data_dir=str(folder), output=str(tmp_path / "run"))
+    config = BenchConfig(
+        model=str(world / "model-a"), tasks="all_of_it,t_two", data_dir=str(folder), output=str(tmp_path / "run")
+    )
     summary = run(config)
     assert summary["benchmarks"]["all_of_it"]["n"] == 2 * ITEMS
     assert summary["benchmarks"]["t_two"]["n"] == ITEMS
 
 
-def test_one_task_asked_for_in_two_ways_is_refused(world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_task_asked_for_in_two_ways_is_refused(
+    world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = write_tasks(tmp_path / "tasks")
     (folder / "shots.yaml").write_text("group: g_shots\ntask:\n- task: t_few\n  num_fewshot: 2\n")
     asked = ["--tasks", "t_few,g_shots", "--data-dir", str(folder), "--output", str(tmp_path / "run")]
@@ -253,10 +278,14 @@ def test_one_task_asked_for_in_two_ways_is_refused(world: Path, tmp_path: Path, 
     assert not (tmp_path / "run").exists()
 
 
-def test_an_aggregation_that_fails_costs_its_own_score_only(world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_aggregation_that_fails_costs_its_own_score_only(
+    world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     write_group(folder := write_tasks(tmp_path / "tasks"), "g_broken", ["t_broken", "t_few"], weighted=True)
     asked = "t_broken,t_pair,t_few,g_broken"
-    summary = run(BenchConfig(model=str(world / "model-a"), tasks=asked, data_dir=str(folder), output=str(tmp_path / "run")))
+    summary = run(
+        BenchConfig(model=str(world / "model-a"), tasks=asked, data_dir=str(folder), output=str(tmp_path / "run"))
+    )
     assert "acc,none" not in summary["scores"]["t_broken"]
     assert "acc_norm,none" in summary["scores"]["t_broken"]
     assert "acc,none" in summary["scores"]["t_few"]
@@ -269,12 +298,19 @@ def test_an_aggregation_that_fails_costs_its_own_score_only(world: Path, tmp_pat
     assert (tmp_path / "run" / "lm-eval" / "samples_t_few.jsonl").exists()
 
 
-def test_scoring_that_fails_costs_its_own_task_only(world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_scoring_that_fails_costs_its_own_task_only(
+    world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = write_tasks(tmp_path / "tasks")
     (folder / "functions.py").write_text(
-        (folder / "functions.py").read_text() + "\ndef several(doc, results):\n    return {'checks': [1 / (int(doc['n']) - 20)]}\n"
+        (folder / "functions.py").read_text()
+        + "\ndef several(doc, results):\n    return {'checks': [1 / (int(doc['n']) - 20)]}\n"
     )
-    summary = run(BenchConfig(model=str(world / "model-a"), tasks="t_several,t_few", data_dir=str(folder), output=str(tmp_path / "run")))
+    summary = run(
+        BenchConfig(
+            model=str(world / "model-a"), tasks="t_several,t_few", data_dir=str(folder), output=str(tmp_path / "run")
+        )
+    )
     assert summary["benchmarks"]["t_several"]["value"] is None
     assert summary["benchmarks"]["t_few"]["n"] == 6
     assert "division by zero" in capsys.readouterr().err
@@ -329,7 +365,9 @@ def test_what_cannot_be_read_is_refused_before_a_model_is_loaded(
     assert not (tmp_path / "run").exists()
 
 
-def test_an_answer_without_a_token_is_refused_with_its_prompt(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_answer_without_a_token_is_refused_with_its_prompt(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = write_tasks(tmp_path / "tasks")
     write_jsonl(folder / "gap.jsonl", [{"q": f"Is {n} more?", "a": "" if n == 3 else "yes"} for n in range(6)])
     task = {"output_type": "loglikelihood", "doc_to_text": "{{q}}", "doc_to_target": "{{a}}", "target_delimiter": ""}
@@ -353,7 +391,9 @@ def test_rolling_windows_are_the_harness_s(world: Path) -> None:
     plain = HFLM(pretrained=lm.model, tokenizer=lm.tokenizer, batch_size=4, max_length=lm.context, device="cpu")
     theirs = plain.loglikelihood_rolling(asks, disable_tqdm=True)
     for sharing in (True, False):
-        ours = harness_model(lm, batch_size=4, template="none", sharing=sharing).loglikelihood_rolling(asks, disable_tqdm=True)
+        ours = harness_model(lm, batch_size=4, template="none", sharing=sharing).loglikelihood_rolling(
+            asks, disable_tqdm=True
+        )
         np.testing.assert_allclose(ours, theirs, rtol=1e-5)
 
 
@@ -362,7 +402,9 @@ def test_texts_of_rolling_windows_are_not_cut(world: Path) -> None:
 
 
 def test_halves_for_a_study(world: Path) -> None:
-    """Dev is the even items and test the odd ones, each through the task's own aggregation; an item's values stay together."""
+    """Dev is the even items and test the odd ones, each through the task's own aggregation; an item's values stay
+    together.
+    """
     from lm_eval.api.metrics import matthews_corrcoef, perplexity
 
     write_task(world / "tasks", "t_mcc", {
@@ -379,7 +421,9 @@ def test_halves_for_a_study(world: Path) -> None:
         raw = [row["scores"][metric] for row in rows if row["task"] == source]
         assert found[task]["value"] == pytest.approx(summary["scores"][source][metric]["value"], rel=1e-6)
         assert found[task]["items"] is None
-        assert [half["value"] for half in found[task]["halves"]] == pytest.approx([function(raw[0::2]), function(raw[1::2])], rel=1e-6)
+        assert [half["value"] for half in found[task]["halves"]] == pytest.approx(
+            [function(raw[0::2]), function(raw[1::2])], rel=1e-6
+        )
     several = found["t_several"]
     assert len(several["items"]) == ITEMS
     assert np.mean(several["items"]) == pytest.approx(several["value"])

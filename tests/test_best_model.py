@@ -1,4 +1,6 @@
-"""``load_best_model_at_end``: what is saved is what the summary and the card speak of, in ``tune`` and ``align``, resumed or not."""
+"""``load_best_model_at_end``: what is saved is what the summary and the card speak of, in ``tune`` and ``align``,
+resumed or not.
+"""
 
 from __future__ import annotations
 
@@ -23,27 +25,50 @@ BEST = {"load_best_model_at_end": True}
 def chats(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("chats")
     rows = [{"prompt": f"Add {n} and {n % 7}.", "response": " ".join(["so"] * (n % 5) + [str(n)])} for n in range(60)]
-    return {"data": str(write_jsonl(folder / "a.jsonl", rows[:48])), "eval_data": str(write_jsonl(folder / "b.jsonl", rows[48:]))}
+    return {
+        "data": str(write_jsonl(folder / "a.jsonl", rows[:48])),
+        "eval_data": str(write_jsonl(folder / "b.jsonl", rows[48:])),
+    }
 
 
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("pairs")
     rows = [
-        {"prompt": f"Count {n}.", "chosen": " ".join("123456"[: n % 5 + 2]), "rejected": " ".join("654321"[: n % 4 + 2])} for n in range(60)
+        {
+            "prompt": f"Count {n}.",
+            "chosen": " ".join("123456"[: n % 5 + 2]),
+            "rejected": " ".join("654321"[: n % 4 + 2]),
+        }
+        for n in range(60)
     ]
-    return {"data": str(write_jsonl(folder / "a.jsonl", rows[:48])), "eval_data": str(write_jsonl(folder / "b.jsonl", rows[48:]))}
+    return {
+        "data": str(write_jsonl(folder / "a.jsonl", rows[:48])),
+        "eval_data": str(write_jsonl(folder / "b.jsonl", rows[48:])),
+    }
 
 
 def tune_config(model: Any, data: dict[str, str], output: Path, **changes: Any) -> TuneConfig:
     """A learning rate at which the loss falls at first and then rises."""
-    settings: dict[str, Any] = {"learning_rate": 1.0, "schedule": "linear", "warmup_ratio": 0.9, "batch_size": 4, "max_steps": 12}
+    settings: dict[str, Any] = {
+        "learning_rate": 1.0,
+        "schedule": "linear",
+        "warmup_ratio": 0.9,
+        "batch_size": 4,
+        "max_steps": 12,
+    }
     settings |= {"save_steps": 2, "eval_steps": 2, "log_steps": 2, "training": BEST}
     return TuneConfig(model=str(model), output=str(output), **settings | data | changes)
 
 
 def align_config(model: Any, data: dict[str, str], output: Path, **changes: Any) -> AlignConfig:
-    settings: dict[str, Any] = {"learning_rate": 1.0, "schedule": "linear", "batch_size": 4, "max_steps": 12, "save_steps": 2}
+    settings: dict[str, Any] = {
+        "learning_rate": 1.0,
+        "schedule": "linear",
+        "batch_size": 4,
+        "max_steps": 12,
+        "save_steps": 2,
+    }
     settings |= {"eval_steps": 2, "log_steps": 2, "training": BEST}
     return AlignConfig(model=str(model), output=str(output), **settings | data | changes)
 
@@ -65,9 +90,12 @@ def best_of(losses: dict[int, float]) -> int:
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"lora_rank": 2, "learning_rate": 10.0, "schedule": "constant"}, {"keep_checkpoints": 1}, {"eval_steps": 1}]
+    "changes",
+    [{}, {"lora_rank": 2, "learning_rate": 10.0, "schedule": "constant"}, {"keep_checkpoints": 1}, {"eval_steps": 1}],
 )
-def test_tune_evaluates_what_it_saves(model_folder: Path, chats: dict[str, str], tmp_path: Path, changes: dict[str, Any]) -> None:
+def test_tune_evaluates_what_it_saves(
+    model_folder: Path, chats: dict[str, str], tmp_path: Path, changes: dict[str, Any]
+) -> None:
     output = tmp_path / "run"
     summary = train(tune_config(model_folder, chats, output, **changes))
     losses = evaluations(output)
@@ -138,7 +166,12 @@ def test_align_says_which_step_it_saved(model_folder: Path, pairs: dict[str, str
     ],
 )
 def test_what_it_needs(
-    model_folder: Path, chats: dict[str, str], pairs: dict[str, str], tmp_path: Path, changes: dict[str, Any], message: str
+    model_folder: Path,
+    chats: dict[str, str],
+    pairs: dict[str, str],
+    tmp_path: Path,
+    changes: dict[str, Any],
+    message: str,
 ) -> None:
     pytest.importorskip("trl", reason="the extra align (trl) is not installed")
     from holdfast.align import align
@@ -159,8 +192,26 @@ def test_a_metric_that_the_data_do_not_have(model_folder: Path, tmp_path: Path) 
 
 
 def test_from_the_command_line(model_folder: Path, chats: dict[str, str], tmp_path: Path) -> None:
-    command = ["tune", "--model", str(model_folder), "--output", str(tmp_path / "run"), "--batch-size", "4", "--max-steps", "4"]
-    command += ["--data", chats["data"], "--eval-data", chats["eval_data"], "--training", "load_best_model_at_end", "true"]
+    command = [
+        "tune",
+        "--model",
+        str(model_folder),
+        "--output",
+        str(tmp_path / "run"),
+        "--batch-size",
+        "4",
+        "--max-steps",
+        "4",
+    ]
+    command += [
+        "--data",
+        chats["data"],
+        "--eval-data",
+        chats["eval_data"],
+        "--training",
+        "load_best_model_at_end",
+        "true",
+    ]
     assert main(command) == 2
     assert main([*command, "--save-steps", "2", "--eval-steps", "2"]) == 0
     assert read_json(tmp_path / "run" / "summary.json")["best_step"] in (2, 4)

@@ -1,4 +1,6 @@
-"""The command: options from the config classes, config files, and every bad input: exit code 2, place, hint, nothing written."""
+"""The command: options from the config classes, config files, and every bad input: exit code 2, place, hint, nothing
+written.
+"""
 
 from __future__ import annotations
 
@@ -27,32 +29,73 @@ def run(*arguments: Any) -> int:
 def test_tune_help_names_every_option(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("tune", "--help") == 0
     text = capsys.readouterr().out
-    for option in ("--model", "--data", "--prompt-weight", "--response-weight", "--lora-rank", "--truncation", "--normalizer", "--dry-run"):
+    for option in (
+        "--model",
+        "--data",
+        "--prompt-weight",
+        "--response-weight",
+        "--lora-rank",
+        "--truncation",
+        "--normalizer",
+        "--dry-run",
+    ):
         assert option in text
     assert "--config FILE.yaml" in text
 
 
 def test_installed_command() -> None:
-    made = subprocess.run([sys.executable, "-m", "holdfast.cli", "--version"], capture_output=True, text=True, check=True)
+    made = subprocess.run(
+        [sys.executable, "-m", "holdfast.cli", "--version"], capture_output=True, text=True, check=True
+    )
     assert made.stdout.startswith("holdfast ")
 
 
 def test_json_summary_on_stdout_and_log_on_stderr(
     model_folder: Path, chat_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run("tune", "--model", model_folder, "--data", chat_file, "--output", tmp_path / "run", "--max-steps", 2, "--json") == 0
+    assert (
+        run(
+            "tune",
+            "--model",
+            model_folder,
+            "--data",
+            chat_file,
+            "--output",
+            tmp_path / "run",
+            "--max-steps",
+            2,
+            "--json",
+        )
+        == 0
+    )
     out, err = capsys.readouterr()
     summary = json.loads(out)
     assert summary["steps"] == 2
     assert "eval at 2" in err
 
 
-def test_config_file_and_flags_over_it(model_folder: Path, chat_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_config_file_and_flags_over_it(
+    model_folder: Path, chat_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "c.yaml").write_text(
-        f"model: {model_folder}\ndata: {chat_file}\nprompt-weight: 0.2\nresponse_weight: 0.8\nlearning_rate: 2e-3\nmax-steps: 3\n"
+        f"model: {model_folder}\ndata: {chat_file}\nprompt-weight: 0.2\nresponse_weight: 0.8\nlearning_rate: "
+        "2e-3\nmax-steps: 3\n"
         "weights: {system: 0, eos: 1}\ntraining: {adam_beta2: 0.98}\n"
     )
-    assert run("tune", "--config", tmp_path / "c.yaml", "--output", tmp_path / "run", "--prompt-weight", 0.4, "--json", "--dry-run") == 0
+    assert (
+        run(
+            "tune",
+            "--config",
+            tmp_path / "c.yaml",
+            "--output",
+            tmp_path / "run",
+            "--prompt-weight",
+            0.4,
+            "--json",
+            "--dry-run",
+        )
+        == 0
+    )
     made = json.loads(capsys.readouterr().out)
     assert made["weights"] == {"template": 0.4, "system": 0.0, "user": 0.4, "tool": 0.4, "assistant": 0.8, "eos": 1.0}
     assert (made["learning_rate"], made["steps"]) == (0.002, 3)
@@ -66,7 +109,16 @@ def test_dry_run_shows_the_first_example_and_writes_nothing(
     for file in model_folder.iterdir():
         if file.suffix != ".safetensors":
             (model_folder_without_weights / file.name).write_bytes(file.read_bytes())
-    arguments = ["--model", model_folder_without_weights, "--data", chat_file, "--output", tmp_path / "run", "--prompt-weight", "0.2"]
+    arguments = [
+        "--model",
+        model_folder_without_weights,
+        "--data",
+        chat_file,
+        "--output",
+        tmp_path / "run",
+        "--prompt-weight",
+        "0.2",
+    ]
     assert run("tune", *arguments, "--dry-run") == 0
     text = capsys.readouterr().out
     assert "'<|im_start|>'" in text
@@ -134,7 +186,10 @@ BAD: dict[str, tuple[Callable[[Path], dict[str, Any]], list[str]]] = {
     "not UTF-8": (file_with(b'{"prompt": "a", "response": "\xe9"}'), ["d.jsonl, row 1: not UTF-8", "hint:"]),
     "missing column": (file_with(json.dumps(GOOD) + '\n{"prompt": "a"}'), ["d.jsonl, row 2: no column 'response'"]),
     "empty response": (file_with('{"prompt": "a", "response": ""}'), ["d.jsonl, row 1: 'response' is empty", "hint:"]),
-    "non-string": (file_with('{"prompt": ["a"], "response": "b"}'), ["d.jsonl, row 1: 'prompt' is list ['a'], not text"]),
+    "non-string": (
+        file_with('{"prompt": ["a"], "response": "b"}'),
+        ["d.jsonl, row 1: 'prompt' is list ['a'], not text"],
+    ),
     "prompt too long": (
         file_with(json.dumps({"prompt": "hello " * 200, "response": "b"})),
         [
@@ -166,7 +221,10 @@ BAD: dict[str, tuple[Callable[[Path], dict[str, Any]], list[str]]] = {
     "limit of nothing": (options(limit=0), ["--limit is 0; it must be at least 1"]),
     "NaN option": (options(weight_decay="nan"), ["--weight-decay is nan; it must be a finite number"]),
     "steps of nothing": (options(max_steps=0), ["--max-steps is 0; it must be -1"]),
-    "half a character": (file_with('{"prompt": "a\\ud800", "response": "b"}'), ["row 1: 'prompt' holds half of a surrogate pair", "hint:"]),
+    "half a character": (
+        file_with('{"prompt": "a\\ud800", "response": "b"}'),
+        ["row 1: 'prompt' holds half of a surrogate pair", "hint:"],
+    ),
     "unknown template": (options(template="vicuna"), ["unknown template 'vicuna'; known: auto, chat, plain"]),
     "missing config": (options(config="none.yaml"), ["--config none.yaml: No such file"]),
 }
@@ -175,9 +233,11 @@ BAD: dict[str, tuple[Callable[[Path], dict[str, Any]], list[str]]] = {
 @pytest.mark.parametrize("name", BAD)
 def test_bad_input(name: str, model_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     make, expected = BAD[name]
-    given = {"--model": model_folder, "--data": write_jsonl(tmp_path / "good.jsonl", [GOOD] * 4), "--output": tmp_path / "run"} | make(
-        tmp_path
-    )
+    given = {
+        "--model": model_folder,
+        "--data": write_jsonl(tmp_path / "good.jsonl", [GOOD] * 4),
+        "--output": tmp_path / "run",
+    } | make(tmp_path)
     before = sorted(p.name for p in (tmp_path / "run").iterdir()) if (tmp_path / "run").exists() else None
     code = run("tune", *(f"{key}={value}" for key, value in given.items()))
     out, err = capsys.readouterr()
@@ -191,7 +251,11 @@ def test_bad_input(name: str, model_folder: Path, tmp_path: Path, capsys: pytest
 
 
 def test_overwrite_deletes_runs_and_nothing_that_is_read(
-    model_folder: Path, chat_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    model_folder: Path,
+    chat_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     output = tmp_path / "run"
 
@@ -222,7 +286,17 @@ def test_overwrite_deletes_runs_and_nothing_that_is_read(
 
 
 def test_one_process_at_a_time(model_folder: Path, chat_file: Path, tmp_path: Path) -> None:
-    arguments = ["tune", "--model", str(model_folder), "--data", str(chat_file), "--output", str(tmp_path / "run"), "--max-steps", "1"]
+    arguments = [
+        "tune",
+        "--model",
+        str(model_folder),
+        "--data",
+        str(chat_file),
+        "--output",
+        str(tmp_path / "run"),
+        "--max-steps",
+        "1",
+    ]
     (tmp_path / "run").mkdir()
     other = [sys.executable, "-m", "holdfast.cli", *arguments]
     with runs.locked(tmp_path / "run"):
@@ -252,7 +326,9 @@ def test_what_is_no_number_is_null_in_json(tmp_path: Path) -> None:
 
 
 def test_help_into_a_pipe_that_closes() -> None:
-    made = subprocess.run(f"{sys.executable} -m holdfast.cli --help | head -1", shell=True, capture_output=True, text=True)
+    made = subprocess.run(
+        f"{sys.executable} -m holdfast.cli --help | head -1", shell=True, capture_output=True, text=True
+    )
     assert made.stdout.startswith("usage: holdfast")
     assert made.stderr == ""
 
@@ -275,8 +351,14 @@ def test_unknown_option_and_command(capsys: pytest.CaptureFixture[str]) -> None:
         ("model: 2020-13-45\n", "broken YAML: month must be in 1..12"),
         ("[" * 3000, "broken YAML: maximum recursion depth"),
         ("model: pocket\ndata: pocket:instructions\noutput: o\ntraining: {learning_rate: 1}\n", "use --learning-rate"),
-        ("model: pocket\ndata: pocket:instructions\noutput: o\ntraining: {lr_scheduler_type: linear}\n", "use --schedule"),
-        ("model: pocket\ndata: pocket:instructions\noutput: o\ntraining: {remove_unused_columns: true}\n", "cannot be changed"),
+        (
+            "model: pocket\ndata: pocket:instructions\noutput: o\ntraining: {lr_scheduler_type: linear}\n",
+            "use --schedule",
+        ),
+        (
+            "model: pocket\ndata: pocket:instructions\noutput: o\ntraining: {remove_unused_columns: true}\n",
+            "cannot be changed",
+        ),
     ],
 )
 def test_bad_config_file(text: str, expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -288,7 +370,18 @@ def test_bad_config_file(text: str, expected: str, tmp_path: Path, capsys: pytes
 def test_skip_bad_rows_counts_and_lists(model_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = tmp_path / "d.jsonl"
     data.write_text((json.dumps(GOOD) + "\n") * 5 + '{"prompt": "a", "response": ""}\n{"broken\n')
-    arguments = ["--model", model_folder, "--data", data, "--output", tmp_path / "run", "--skip-bad-rows", "--max-steps", 1, "--json"]
+    arguments = [
+        "--model",
+        model_folder,
+        "--data",
+        data,
+        "--output",
+        tmp_path / "run",
+        "--skip-bad-rows",
+        "--max-steps",
+        1,
+        "--json",
+    ]
     assert run("tune", *arguments) == 0
     summary = json.loads(capsys.readouterr().out)
     assert summary["bad_rows"]["count"] == 2
@@ -297,7 +390,17 @@ def test_skip_bad_rows_counts_and_lists(model_folder: Path, tmp_path: Path, caps
 
 
 def test_twin_warning(model_folder: Path, chat_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["--model", model_folder, "--data", chat_file, "--output", tmp_path / "run", "--dry-run", "--response-weight", "0.4"]
+    arguments = [
+        "--model",
+        model_folder,
+        "--data",
+        chat_file,
+        "--output",
+        tmp_path / "run",
+        "--dry-run",
+        "--response-weight",
+        "0.4",
+    ]
     run("tune", *arguments)
     assert "scaled copy of 'conventional'" in capsys.readouterr().err
     run("tune", *arguments, "--max-grad-norm", "1")

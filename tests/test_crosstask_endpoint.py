@@ -18,7 +18,9 @@ from http_server import Reply, Request, completion, serving
 
 
 class Model:
-    """Answers completions. ``faults`` are taken one per request: a status, "drop", "slow", "junk", or None; ``refused``: fields."""
+    """Answers completions. ``faults`` are taken one per request: a status, "drop", "slow", "junk", or None;
+    ``refused``: fields.
+    """
 
     def __init__(self, lm: LM, credit: int = 10**6) -> None:
         self.lm, self.credit, self.lock = lm, credit, threading.Lock()
@@ -81,7 +83,9 @@ def test_faults_that_pass_are_waited_out(lm: LM, server: Any) -> None:
     assert endpoint(server, timeout=0.3).generate(PROMPTS) == wanted
 
 
-@pytest.mark.parametrize(("fault", "says"), [(401, "HTTP 401"), ("junk", "is no completion"), ("drop", "Error|Remote|Disconnected")])
+@pytest.mark.parametrize(
+    ("fault", "says"), [(401, "HTTP 401"), ("junk", "is no completion"), ("drop", "Error|Remote|Disconnected")]
+)
 def test_faults_that_stay_are_one_error(server: Any, fault: Any, says: str) -> None:
     server.model.faults = [fault] * 50
     with pytest.raises(HoldfastError, match=says):
@@ -115,9 +119,18 @@ def test_a_run_over_an_endpoint(lm: LM, server: Any, tmp_path: Path) -> None:
     assert there["cost"]["tokens"] == 0
 
 
-def test_neutral_penalties_are_sent_as_far_as_the_server_takes_them(server: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_neutral_penalties_are_sent_as_far_as_the_server_takes_them(
+    server: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     wanted = endpoint(server).generate(PROMPTS)
-    neutral = {"top_p": 1, "top_k": -1, "min_p": 0, "repetition_penalty": 1, "frequency_penalty": 0, "presence_penalty": 0}
+    neutral = {
+        "top_p": 1,
+        "top_k": -1,
+        "min_p": 0,
+        "repetition_penalty": 1,
+        "frequency_penalty": 0,
+        "presence_penalty": 0,
+    }
     assert all(neutral.items() <= request.body.items() for request in server.asked)
     server.model.refused = {"top_k", "repetition_penalty"}
     assert endpoint(server).generate(PROMPTS) == wanted
@@ -132,7 +145,12 @@ def test_a_text_that_is_null_is_no_answer() -> None:
     assert len(server.asked) == 2
 
 
-GRID: dict[str, Any] = {"sources": "pocket:tasks/topic", "target": "pocket:tasks/yes_no", "model": "tiny", "max_new_tokens": 2}
+GRID: dict[str, Any] = {
+    "sources": "pocket:tasks/topic",
+    "target": "pocket:tasks/yes_no",
+    "model": "tiny",
+    "max_new_tokens": 2,
+}
 GRID |= {"decode": "generate", "json": True}
 
 

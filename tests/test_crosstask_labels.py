@@ -1,4 +1,6 @@
-"""What pseudo-labels say of themselves: confidence of one voter, mass, validity, distribution, and warnings where they are worth little."""
+"""What pseudo-labels say of themselves: confidence of one voter, mass, validity, distribution, and warnings where they
+are worth little.
+"""
 
 from __future__ import annotations
 
@@ -35,13 +37,22 @@ def tasks(tmp_path: Path) -> dict[str, str]:
     rows = [{"text": f"the film number {i} of many", "answer": LABELS[i % 2]} for i in range(24)]
     return {
         "target": write_task(tmp_path, "mood", rows, fields=["text"], cue="Mood:", labels=LABELS),
-        "one": write_task(tmp_path, "fact", [{"s": "it is so", "answer": "fact"}], fields=["s"], labels=["fact", "opinion"]),
-        "two": write_task(tmp_path, "size", [{"t": "it is big", "answer": "big"}], fields=["t"], labels=["big", "small"]),
+        "one": write_task(
+            tmp_path, "fact", [{"s": "it is so", "answer": "fact"}], fields=["s"], labels=["fact", "opinion"]
+        ),
+        "two": write_task(
+            tmp_path, "size", [{"t": "it is big", "answer": "big"}], fields=["t"], labels=["big", "small"]
+        ),
     }
 
 
 def config(tasks: dict[str, str], output: Path, *sources: str, **more: Any) -> LabelConfig:
-    given = {"model": "tiny", "sources": ",".join(tasks[s] for s in sources), "target": tasks["target"], "output": str(output)}
+    given = {
+        "model": "tiny",
+        "sources": ",".join(tasks[s] for s in sources),
+        "target": tasks["target"],
+        "output": str(output),
+    }
     return LabelConfig(**given | more)
 
 
@@ -49,7 +60,9 @@ def kept(output: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (output / "labels.jsonl").read_text().splitlines()]
 
 
-def test_with_one_voter_the_confidence_is_the_probability_of_the_label(lm: LM, tasks: dict[str, str], tmp_path: Path) -> None:
+def test_with_one_voter_the_confidence_is_the_probability_of_the_label(
+    lm: LM, tasks: dict[str, str], tmp_path: Path
+) -> None:
     label(config(tasks, tmp_path / "one", "one"), lm)
     asked = CrossTaskConfig(model="tiny", sources=tasks["one"], target=tasks["target"], output=str(tmp_path / "run"))
     transfer(asked, lm)
@@ -103,7 +116,11 @@ def test_label_prints_mass_validity_and_the_distribution_and_warns(
 
 @pytest.mark.parametrize(
     ("answers", "warned"),
-    [([" positive"] * 24, True), ([" positive"] * 23 + [" negative"], True), ([" positive"] * 22 + [" negative"] * 2, False)],
+    [
+        ([" positive"] * 24, True),
+        ([" positive"] * 23 + [" negative"], True),
+        ([" positive"] * 22 + [" negative"] * 2, False),
+    ],
 )
 def test_one_label_that_takes_nearly_everything_is_warned_of(
     lm: LM,
@@ -122,7 +139,9 @@ def test_one_label_that_takes_nearly_everything_is_warned_of(
 
 
 def saying(text: str) -> LM:
-    """A model that always wants to say one token, over a vocabulary of whole words with and without a space and a capital."""
+    """A model that always wants to say one token, over a vocabulary of whole words with and without a space and a
+    capital.
+    """
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
@@ -132,9 +151,13 @@ def saying(text: str) -> LM:
     raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     raw.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=600, special_tokens=["<end>"], initial_alphabet=alphabet, show_progress=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=600, special_tokens=["<end>"], initial_alphabet=alphabet, show_progress=False
+    )
     raw.train_from_iterator([f" {words}"] * 50 + words.split() * 50, trainer)
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw, pad_token="<end>", eos_token="<end>", model_max_length=256)
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=raw, pad_token="<end>", eos_token="<end>", model_max_length=256
+    )
     (token,) = tokenizer(text)["input_ids"]
     model = make_model("phi", vocab_size=len(tokenizer), max_position_embeddings=256)
     with torch.no_grad():
@@ -162,16 +185,33 @@ def test_validity_ignores_case_and_a_leading_space(tmp_path: Path, labels: list[
     rows = [{"text": f"the film number {i} of many", "answer": labels[i % 2]} for i in range(4)]
     target = write_task(tmp_path, "mood", rows, fields=["text"], cue="Mood:", labels=labels)
     source = write_task(tmp_path, "fact", [{"s": "it is so", "answer": "so"}], fields=["s"])
-    summary = transfer(CrossTaskConfig(model="tiny", sources=source, target=target, output=str(tmp_path / "run"), json=True), saying(says))
+    summary = transfer(
+        CrossTaskConfig(model="tiny", sources=source, target=target, output=str(tmp_path / "run"), json=True),
+        saying(says),
+    )
     for row in summary["targets"]["mood"]["conditions"]:
         if row["condition"] != "vote":
             assert row["validity"]["value"] == (100 if valid else 0)
-    made = label(LabelConfig(model="tiny", sources=source, target=target, output=str(tmp_path / "labels"), json=True), saying(says))
+    made = label(
+        LabelConfig(model="tiny", sources=source, target=target, output=str(tmp_path / "labels"), json=True),
+        saying(says),
+    )
     assert made["validity"]["value"] == (100 if valid else 0)
 
 
 def test_the_command_shows_them(tasks: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    given = ["--model", "pocket", "--sources", tasks["one"], "--target", tasks["target"], "--output", str(tmp_path / "x"), "--limit", "6"]
+    given = [
+        "--model",
+        "pocket",
+        "--sources",
+        tasks["one"],
+        "--target",
+        tasks["target"],
+        "--output",
+        str(tmp_path / "x"),
+        "--limit",
+        "6",
+    ]
     assert main(["crosstask", "label", *given]) == 0
     out = capsys.readouterr().out
     assert "labels: " in out

@@ -1,4 +1,6 @@
-"""A pool that holds test items: under another template, in another spelling, under other field names; and pairs that are no leak."""
+"""A pool that holds test items: under another template, in another spelling, under other field names; and pairs that
+are no leak.
+"""
 
 from __future__ import annotations
 
@@ -40,20 +42,29 @@ def reviews(folder: Path, texts: list[str] = TEXTS, **more: Any) -> str:
 
 
 def run(sources: str, target: str, output: Path, lm: LM, **changes: Any) -> Any:
-    return transfer(CrossTaskConfig(model="tiny", sources=sources, target=target, output=str(output), json=True, **changes), lm)
+    return transfer(
+        CrossTaskConfig(model="tiny", sources=sources, target=target, output=str(output), json=True, **changes), lm
+    )
 
 
 def test_the_same_texts_under_another_template_are_a_leak(lm: LM, tmp_path: Path) -> None:
-    rows = [{"s": "Nothing to do with it at all", "answer": "fact"}, *({"s": text, "answer": "opinion"} for text in TEXTS)]
+    rows = [
+        {"s": "Nothing to do with it at all", "answer": "fact"},
+        *({"s": text, "answer": "opinion"} for text in TEXTS),
+    ]
     pool = write_task(tmp_path, "sentences", rows, template="Sentence: {s}\nKind:", labels=["fact", "opinion"])
     says = (
-        r"sentences.jsonl, row 2: the pool of source 'sentences' holds 4 test items of 'reviews' \(this one is .*reviews.jsonl, row 1\), "
+        r"sentences.jsonl, row 2: the pool of source 'sentences' holds 4 test items of 'reviews' \(this one is "
+        r".*reviews.jsonl, row 1\), "
         "under another template"
     )
     with pytest.raises(HoldfastError, match=says):
         run(pool, reviews(tmp_path), tmp_path / "run", lm)
     with pytest.raises(HoldfastError, match="holds 4 test items"):
-        label(LabelConfig(model="tiny", sources=pool, target=reviews(tmp_path), output=str(tmp_path / "run"), json=True), lm)
+        label(
+            LabelConfig(model="tiny", sources=pool, target=reviews(tmp_path), output=str(tmp_path / "run"), json=True),
+            lm,
+        )
     assert not (tmp_path / "run").exists()
 
 
@@ -68,8 +79,12 @@ def test_inputs_to_label_may_have_an_answer_of_another_kind_but_no_label(
     label(LabelConfig(sources=facts, output=str(tmp_path / "run"), **asked), lm)
     assert "note: reviews: 4 inputs are in the pool of source 'facts' too" in capsys.readouterr().err
     known = [{"s": text, "answer": mood} for text, mood in zip(TEXTS, MOODS)]
-    moods = write_task(tmp_path, "moods", known, template="Sentence: {s}\nMood:", labels=["positive", "negative", "neutral"])
-    with pytest.raises(HoldfastError, match=r"moods.jsonl, row 1: the pool of source 'moods' holds 4 inputs to label of 'reviews'"):
+    moods = write_task(
+        tmp_path, "moods", known, template="Sentence: {s}\nMood:", labels=["positive", "negative", "neutral"]
+    )
+    with pytest.raises(
+        HoldfastError, match=r"moods.jsonl, row 1: the pool of source 'moods' holds 4 inputs to label of 'reviews'"
+    ):
         label(LabelConfig(sources=moods, output=str(tmp_path / "no"), **asked), lm)
 
 
@@ -108,7 +123,9 @@ def test_two_spellings_of_one_text(one: str, other: str) -> None:
     assert normalised(one) == normalised(other)
 
 
-@pytest.mark.parametrize(("one", "other"), [("3 - 4", "3 + 4"), ("-5", "5"), ("1.5", "15"), ("a < b", "a > b"), ("f(x)", "f x")])
+@pytest.mark.parametrize(
+    ("one", "other"), [("3 - 4", "3 + 4"), ("-5", "5"), ("1.5", "15"), ("a < b", "a > b"), ("f(x)", "f x")]
+)
 def test_two_texts_that_differ(one: str, other: str) -> None:
     assert normalised(one) != normalised(other)
 
@@ -141,15 +158,21 @@ def test_a_task_of_the_harness_is_compared_by_its_columns(lm: LM, tmp_path: Path
         "doc_to_choice": ["fact", "opinion"],
     }  # fmt: skip
     (tmp_path / "harness.yaml").write_text(json.dumps(given))
-    with pytest.raises(HoldfastError, match=r"docs.jsonl, row 1: the pool of source 'harness' holds 4 test items of 'reviews'"):
+    with pytest.raises(
+        HoldfastError, match=r"docs.jsonl, row 1: the pool of source 'harness' holds 4 test items of 'reviews'"
+    ):
         run(str(tmp_path / "harness.yaml"), reviews(tmp_path), tmp_path / "run", lm)
 
 
-def test_tasks_that_share_a_passage_or_single_words_are_no_leak(lm: LM, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_tasks_that_share_a_passage_or_single_words_are_no_leak(
+    lm: LM, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     passage = "Nora went to the tower and Ben went to the school."
     asked = [{"p": passage, "q": q, "answer": "yes"} for q in ("Is Nora in the tower?", "Is Ben at home?")]
     target = write_task(tmp_path, "reading", asked, template="{p}\n{q}\nAnswer:", labels=["yes", "no"])
-    pool = write_task(tmp_path, "title", [{"text": passage, "answer": "Two trips"}, {"text": "Rain", "answer": "x"}], fields=["text"])
+    pool = write_task(
+        tmp_path, "title", [{"text": passage, "answer": "Two trips"}, {"text": "Rain", "answer": "x"}], fields=["text"]
+    )
     assert run(pool, target, tmp_path / "run", lm)["targets"]
     said = capsys.readouterr().err
     assert "note: reading: 2 inputs share a text with the source 'title' too" in said
@@ -162,7 +185,9 @@ def test_tasks_that_share_a_passage_or_single_words_are_no_leak(lm: LM, tmp_path
 def test_single_words_with_the_same_labels_are_a_leak(lm: LM, tmp_path: Path) -> None:
     texts = ["awful", "good", "bad", "nice"]
     rows = [{"s": text, "answer": "positive"} for text in texts]
-    pool = write_task(tmp_path, "words", rows, template="Word: {s}\nFeeling:", labels=["positive", "negative", "neutral"])
+    pool = write_task(
+        tmp_path, "words", rows, template="Word: {s}\nFeeling:", labels=["positive", "negative", "neutral"]
+    )
     with pytest.raises(HoldfastError, match="holds 4 test items of 'reviews'"):
         run(pool, reviews(tmp_path, texts), tmp_path / "run", lm)
 
@@ -171,15 +196,24 @@ def test_in_task_examples_and_pools_are_compared_by_their_fields_too(lm: LM, tmp
     rows = [{"s": "Nothing to do with it at all", "answer": "fact"}]
     source = write_task(tmp_path, "sentences", rows, fields=["s"], labels=["fact", "opinion"])
     more = write_jsonl(
-        tmp_path / "more.jsonl", [{"text": "a new one", "answer": "positive"}, {"text": "The plot is thin.", "answer": "negative"}]
+        tmp_path / "more.jsonl",
+        [{"text": "a new one", "answer": "positive"}, {"text": "The plot is thin.", "answer": "negative"}],
     )
     says = r"more.jsonl, row 2: 1 of the 2 in-task examples of 'reviews' are test items too \(this one is .*reviews.jsonl, row 3\)"
     with pytest.raises(HoldfastError, match=says):
         run(source, reviews(tmp_path), tmp_path / "run", lm, in_task=str(more))
     asked = LabelConfig(
-        model="tiny", sources=source, target=reviews(tmp_path), pool=str(more), output=str(tmp_path / "run"), propagate="knn", lm_items=1
+        model="tiny",
+        sources=source,
+        target=reviews(tmp_path),
+        pool=str(more),
+        output=str(tmp_path / "run"),
+        propagate="knn",
+        lm_items=1,
     )
-    with pytest.raises(HoldfastError, match=r"more.jsonl, row 2: 1 of the 2 inputs to label of 'reviews' are test items too"):
+    with pytest.raises(
+        HoldfastError, match=r"more.jsonl, row 2: 1 of the 2 inputs to label of 'reviews' are test items too"
+    ):
         label(asked, lm)
 
 
@@ -187,7 +221,9 @@ def test_labelling_looks_at_the_test_items_too(lm: LM, tmp_path: Path) -> None:
     rows = [{"text": text, "answer": mood, "split": "test"} for text, mood in zip(TEXTS, MOODS)]
     rows += [{"text": "An input to be labelled", "split": "train"}]
     target = write_task(tmp_path, "reviews", rows, fields=["text"], labels=["positive", "negative"])
-    pool = write_task(tmp_path, "sentences", [{"s": text, "answer": "opinion"} for text in TEXTS], template="Sentence: {s}\nKind:")
+    pool = write_task(
+        tmp_path, "sentences", [{"s": text, "answer": "opinion"} for text in TEXTS], template="Sentence: {s}\nKind:"
+    )
     with pytest.raises(HoldfastError, match="holds 4 test items of 'reviews'"):
         label(LabelConfig(model="tiny", sources=pool, target=target, output=str(tmp_path / "run"), json=True), lm)
 
@@ -200,16 +236,25 @@ def test_the_command_ends_with_2_and_one_line(tmp_path: Path, capsys: pytest.Cap
 
 
 @pytest.mark.parametrize("command", ["run", "label"])
-def test_a_run_is_continued_and_returned_only_on_the_data_that_it_began_with(command: str, lm: LM, tmp_path: Path) -> None:
+def test_a_run_is_continued_and_returned_only_on_the_data_that_it_began_with(
+    command: str, lm: LM, tmp_path: Path
+) -> None:
     rows = [{"s": f"Nothing to do with it, number {number}", "answer": "fact"} for number in range(3)]
-    source, target = write_task(tmp_path, "sentences", rows, fields=["s"], labels=["fact", "opinion"]), reviews(tmp_path)
-    pool = write_jsonl(tmp_path / "pool.jsonl", [{"text": text} for text in ("a fine day", "a sad day", "no day at all")])
+    source, target = (
+        write_task(tmp_path, "sentences", rows, fields=["s"], labels=["fact", "opinion"]),
+        reviews(tmp_path),
+    )
+    pool = write_jsonl(
+        tmp_path / "pool.jsonl", [{"text": text} for text in ("a fine day", "a sad day", "no day at all")]
+    )
     output = tmp_path / "run"
 
     def go() -> Any:
         if command == "run":
             return run(source, target, output, lm)
-        return label(LabelConfig(model="tiny", sources=source, target=target, pool=str(pool), output=str(output)), lm=lm)
+        return label(
+            LabelConfig(model="tiny", sources=source, target=target, pool=str(pool), output=str(output)), lm=lm
+        )
 
     first = go()
     assert go() == json.loads((output / "summary.json").read_text())

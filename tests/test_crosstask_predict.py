@@ -114,7 +114,9 @@ def test_abstention() -> None:
 
 @pytest.mark.parametrize(("wins", "losses", "t"), [(837, 91, 28.079), (307, 409, -3.822)])
 def test_the_paired_test_on_rows_that_give_the_published_statistics(wins: int, losses: int, t: float) -> None:
-    """2,502 pooled items; 7B race and 13B conll_pos. The counts of changed items are the ones that these t and accuracies imply."""
+    """2,502 pooled items; 7B race and 13B conll_pos. The counts of changed items are the ones that these t and
+    accuracies imply.
+    """
     before = [0] * wins + [1] * losses + [1] * (2502 - wins - losses)
     after = [1] * wins + [0] * losses + [1] * (2502 - wins - losses)
     found = paired_t(after, before)
@@ -156,7 +158,9 @@ def test_spearman_against_scipy_and_its_exact_permutation_p() -> None:
     x, y = [1.0, 2.0, 3.0, 4.0, 5.0], [2.0, 1.0, 4.0, 3.0, 5.0]
     rho, p = spearman(x, y)
     assert rho == pytest.approx(stats.spearmanr(x, y).statistic)
-    exact = stats.permutation_test((x,), lambda a: stats.spearmanr(a, y).statistic, permutation_type="pairings", n_resamples=10**6)
+    exact = stats.permutation_test(
+        (x,), lambda a: stats.spearmanr(a, y).statistic, permutation_type="pairings", n_resamples=10**6
+    )
     assert p == pytest.approx(exact.pvalue)
     assert spearman(range(10), range(10), permutations=999) == (pytest.approx(1), pytest.approx(0.001))
     assert math.isnan(spearman([1, 1, 1], [1, 2, 3])[0])

@@ -45,7 +45,11 @@ def grid(seed: int = 0, labels: tuple[tuple[int, ...], ...] = ((5,), (6, 7), (6,
 
 
 def difference(a: list[prefix.Scores], b: list[prefix.Scores]) -> float:
-    return max(float(np.abs(x - y).max()) for p, q in zip(a, b, strict=True) for x, y in zip(p.token_logp, q.token_logp, strict=True))
+    return max(
+        float(np.abs(x - y).max())
+        for p, q in zip(a, b, strict=True)
+        for x, y in zip(p.token_logp, q.token_logp, strict=True)
+    )
 
 
 @given(sequences)
@@ -63,7 +67,9 @@ def test_the_tree_holds_every_sequence_once(given_sequences: list[tuple[int, ...
 
 
 @given(sequences, st.integers(1, 30), st.sampled_from([1, 5, 192]))
-def test_a_plan_covers_every_sequence_behind_prefixes_that_come_first(rows: list[tuple[int, ...]], size: int, worth: int) -> None:
+def test_a_plan_covers_every_sequence_behind_prefixes_that_come_first(
+    rows: list[tuple[int, ...]], size: int, worth: int
+) -> None:
     passes = plan(build(rows), size, worth)
     done, ends = {None}, []
     for step in passes:

@@ -12,7 +12,9 @@ from holdfast.errors import HoldfastError
 
 
 def task(name: str, rows: list[dict[str, Any]], **given: Any) -> Task:
-    return make_task({"name": name} | given, [(row, f"{name}.jsonl, row {i}") for i, row in enumerate(rows, 1)], f"{name}.yaml")
+    return make_task(
+        {"name": name} | given, [(row, f"{name}.jsonl, row {i}") for i, row in enumerate(rows, 1)], f"{name}.yaml"
+    )
 
 
 BOOLQ = task(
@@ -40,9 +42,15 @@ def test_one_source_one_example() -> None:
 
 def test_the_most_similar_example_is_farthest_from_the_target_unless_asked_otherwise() -> None:
     first, second = (f"{BOOLQ.render(item)} {item.answer}\n" for item in BOOLQ.items)
-    head, tail = "Definition: Answer a yes/no question.\n", "Definition: Classify the news.\nSentence: Shares fell.\nLabel:"
+    head, tail = (
+        "Definition: Answer a yes/no question.\n",
+        "Definition: Classify the news.\nSentence: Shares fell.\nLabel:",
+    )
     assert build(NEWS, NEWS.items[0], [Shown(BOOLQ, BOOLQ.items)]).text == head + first + second + tail
-    assert build(NEWS, NEWS.items[0], [Shown(BOOLQ, BOOLQ.items)], order="similar-last").text == head + second + first + tail
+    assert (
+        build(NEWS, NEWS.items[0], [Shown(BOOLQ, BOOLQ.items)], order="similar-last").text
+        == head + second + first + tail
+    )
 
 
 def test_mixed_sources_have_a_definition_each() -> None:
@@ -96,7 +104,9 @@ def words(text: str) -> int:
 
 
 def fitted(limit: int, k: int = 2, **options: Any) -> Prompt:
-    return fit(NEWS, NEWS.items[0], [Shown(BOOLQ, BOOLQ.items[:k])], NEWS.items[1:], count=words, limit=limit, **options)
+    return fit(
+        NEWS, NEWS.items[0], [Shown(BOOLQ, BOOLQ.items[:k])], NEWS.items[1:], count=words, limit=limit, **options
+    )
 
 
 def test_what_fits_is_left_alone() -> None:
@@ -132,7 +142,9 @@ def test_the_target_is_never_touched(limit: int) -> None:
 
 
 def test_a_target_that_cannot_fit_is_an_error_with_its_row() -> None:
-    with pytest.raises(HoldfastError, match=r"news.jsonl, row 1: the prompt has 8 tokens even with no demonstration; the model takes 6"):
+    with pytest.raises(
+        HoldfastError, match=r"news.jsonl, row 1: the prompt has 8 tokens even with no demonstration; the model takes 6"
+    ):
         fitted(6)
 
 

@@ -79,8 +79,12 @@ def test_it_does_not_depend_on_the_order_of_inputs(name: str) -> None:
     if name == "graph":
         pytest.skip("training starts from seeded weights, and sums run in another order")
     order = np.random.default_rng(5).permutation(40)
-    turned = Problem(found.vectors[order], found.given[order], found.trust, LABELS, [found.texts[i] for i in order], tfidf, 8)
-    assert (PROPAGATORS[name](turned).argmax(1) == PROPAGATORS[name](found)[order].argmax(1)).mean() > 0.95  # ties of cosines aside
+    turned = Problem(
+        found.vectors[order], found.given[order], found.trust, LABELS, [found.texts[i] for i in order], tfidf, 8
+    )
+    assert (
+        PROPAGATORS[name](turned).argmax(1) == PROPAGATORS[name](found)[order].argmax(1)
+    ).mean() > 0.95  # ties of cosines aside
 
 
 def test_labels_of_little_trust_weigh_little() -> None:

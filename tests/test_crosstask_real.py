@@ -1,4 +1,6 @@
-"""Real tasks and real models: ARC, BoolQ, CommonsenseQA, Social-IQA, OpenBookQA and instruction induction as one library."""
+"""Real tasks and real models: ARC, BoolQ, CommonsenseQA, Social-IQA, OpenBookQA and instruction induction as one
+library.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,11 @@ FILES: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "boolq": (
         "boolq/dev.jsonl",
-        {"definition": "Answer the question with True or False.", "fields": ["passage", "question"], "labels": ["True", "False"]},
+        {
+            "definition": "Answer the question with True or False.",
+            "fields": ["passage", "question"],
+            "labels": ["True", "False"],
+        },
     ),
 }
 INDUCED = ("antonyms", "singular_to_plural", "sentiment")
@@ -51,7 +57,10 @@ def library(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, (file, given) in FILES.items():
         write_jsonl(
             folder / f"{name}.jsonl",
-            [row | ({"answer": str(row["answer"])} if name == "boolq" else {}) for row in rows(shared / "data" / file, 150)],
+            [
+                row | ({"answer": str(row["answer"])} if name == "boolq" else {})
+                for row in rows(shared / "data" / file, 150)
+            ],
         )
         (folder / f"{name}.yaml").write_text(json.dumps(given))
     induction = shared / "data" / "instruction_induction"
@@ -59,7 +68,9 @@ def library(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in INDUCED:
         examples = [row for row in rows(induction / "examples.jsonl", 10_000) if row["task"] == name][:80]
         write_jsonl(folder / f"{name}.jsonl", [{"input": row["input"], "answer": row["output"]} for row in examples])
-        (folder / f"{name}.yaml").write_text(json.dumps({"definition": wordings[name][0], "template": "Input: {input}\nOutput:"}))
+        (folder / f"{name}.yaml").write_text(
+            json.dumps({"definition": wordings[name][0], "template": "Input: {input}\nOutput:"})
+        )
     return folder
 
 

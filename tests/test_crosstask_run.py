@@ -1,4 +1,6 @@
-"""The whole way: task files -> prompts -> log-probs -> run directory, and what stands on it: labels, analysis, Ray, the command line."""
+"""The whole way: task files -> prompts -> log-probs -> run directory, and what stands on it: labels, analysis, Ray, the
+command line.
+"""
 
 from __future__ import annotations
 
@@ -42,16 +44,29 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, given in tasks.items():
         rows = []
         for i, thing in enumerate(THINGS):
-            answers = {"kind": "weather" if i % 2 else "food", "length": str(len(thing)), "first": thing[0], "pair": str(i % 2 == 0)}
+            answers = {
+                "kind": "weather" if i % 2 else "food",
+                "length": str(len(thing)),
+                "first": thing[0],
+                "pair": str(i % 2 == 0),
+            }
             fields = {"one": thing, "two": THINGS[i - i % 2]} if name == "pair" else {"text": f"the {thing}"}
-            rows.append({"fields": fields, "answer": answers[name], "split": "train" if i < 6 else "dev" if i < 7 else "test"})
+            rows.append(
+                {"fields": fields, "answer": answers[name], "split": "train" if i < 6 else "dev" if i < 7 else "test"}
+            )
         write_jsonl(folder / f"{name}.jsonl", rows)
         (folder / f"{name}.yaml").write_text(json.dumps(given))
     return folder
 
 
 def config(library: Path, output: Path, **changes: Any) -> CrossTaskConfig:
-    given = {"model": "tiny", "sources": str(library), "target": str(library / "kind.yaml"), "output": str(output), "json": True}
+    given = {
+        "model": "tiny",
+        "sources": str(library),
+        "target": str(library / "kind.yaml"),
+        "output": str(output),
+        "json": True,
+    }
     return CrossTaskConfig(**given | changes)
 
 
@@ -62,7 +77,10 @@ def rows(output: Path) -> list[dict[str, Any]]:
 def test_a_run_and_everything_that_is_reported_together(lm: LM, library: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     summary = transfer(
-        config(library, out, target=str(library), in_task="pool", with_in_task=True, mixed=["pair", "length"], dev_items=1), lm
+        config(
+            library, out, target=str(library), in_task="pool", with_in_task=True, mixed=["pair", "length"], dev_items=1
+        ),
+        lm,
     )
     assert list(summary["targets"]) == ["first", "kind", "length", "pair"]
     kind = {row["condition"]: row for row in summary["targets"]["kind"]["conditions"]}
@@ -88,14 +106,18 @@ def test_a_run_and_everything_that_is_reported_together(lm: LM, library: Path, t
     choice = summary["targets"]["kind"]["choice"]
     assert set(choice) == {"definition", "confidence", "validity", "mass", "dev", "oracle"}
     assert [way for way in choice if choice[way]["uses_test_labels"]] == ["oracle"]
-    assert summary["labels_with_colliding_first_tokens"]["kind"] == "weather, weathered, food"  # all begin with the space
+    assert (
+        summary["labels_with_colliding_first_tokens"]["kind"] == "weather, weathered, food"
+    )  # all begin with the space
     assert summary["sources"]["pair"]["against_zero_shot"]["count"] == 9
     assert summary["cost"]["tokens"] < summary["cost"]["plain_tokens"]
     found = rows(out)
     assert len(found) == (2 + 2 * 3 + 1) * 4 * 4  # conditions, targets, items
     assert set(found[0]) >= {"target", "condition", "item", "gold", "prediction", "valid", "demos"}
     assert transfer(
-        config(library, out, target=str(library), in_task="pool", with_in_task=True, mixed=["pair", "length"], dev_items=1)
+        config(
+            library, out, target=str(library), in_task="pool", with_in_task=True, mixed=["pair", "length"], dev_items=1
+        )
     ) == json.loads((out / "summary.json").read_text())
 
 
@@ -109,7 +131,9 @@ def test_what_is_written_is_strict_json(lm: LM, library: Path, tmp_path: Path) -
 
 
 def logp(output: Path, condition: str) -> Any:
-    return np.array([list(row["logp"].values()) for row in rows(output) if row["condition"] == condition and "logp" in row])
+    return np.array(
+        [list(row["logp"].values()) for row in rows(output) if row["condition"] == condition and "logp" in row]
+    )
 
 
 def test_shared_prefixes_equal_plain_scoring(lm: LM, library: Path, tmp_path: Path) -> None:
@@ -162,7 +186,9 @@ def test_greedy_generation_agrees_where_the_model_wants_to_say_a_label(lm: LM, t
             assert parse_label(text, labels, "paper") == labels[int(scores.sums[i].argmax())]
 
 
-def test_a_killed_run_goes_on_from_its_whole_blocks(lm: LM, library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_run_goes_on_from_its_whole_blocks(
+    lm: LM, library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     transfer(config(library, tmp_path / "whole"), lm)
     real, ran = blocks.Runner.run, list[str]()
 
@@ -188,7 +214,12 @@ def test_a_killed_run_goes_on_from_its_whole_blocks(lm: LM, library: Path, tmp_p
 def test_calibration_in_a_run(lm: LM, library: Path, tmp_path: Path, calibration: Any) -> None:
     transfer(config(library, tmp_path / "run", calibration=calibration), lm)
     if calibration == "contextual":
-        prompt = blocks.Runner(load_grid(config(library, tmp_path / "x", calibration=calibration)), lm).cells("pair")[0].empty[0].text
+        prompt = (
+            blocks.Runner(load_grid(config(library, tmp_path / "x", calibration=calibration)), lm)
+            .cells("pair")[0]
+            .empty[0]
+            .text
+        )
         assert prompt.endswith("Definition: Weather or food?\nText: N/A\nAnswer:")
 
 
@@ -207,12 +238,15 @@ def test_prompts_that_are_too_long_lose_demonstrations_not_the_question(lm: LM, 
     assert not (tmp_path / "short").exists()
 
 
-def test_dry_run_names_the_pieces_and_writes_nothing(lm: LM, library: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_dry_run_names_the_pieces_and_writes_nothing(
+    lm: LM, library: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     made = transfer(config(library, tmp_path / "run", dry_run=True, json=False), lm)
     shown = capsys.readouterr().out
-    assert [kind in shown for kind in ("source definition | 'Definition:", "demonstration |", "target definition |", "input |")] == [
-        True
-    ] * 4
+    assert [
+        kind in shown
+        for kind in ("source definition | 'Definition:", "demonstration |", "target definition |", "input |")
+    ] == [True] * 4
     assert made["prompts"] == 12
     assert not (tmp_path / "run").exists()
 
@@ -221,7 +255,13 @@ def test_dry_run_names_the_pieces_and_writes_nothing(lm: LM, library: Path, tmp_
 
 
 def labels_config(library: Path, output: Path, **changes: Any) -> LabelConfig:
-    given = {"model": "tiny", "sources": str(library), "target": str(library / "kind.yaml"), "output": str(output), "json": True}
+    given = {
+        "model": "tiny",
+        "sources": str(library),
+        "target": str(library / "kind.yaml"),
+        "output": str(output),
+        "json": True,
+    }
     return LabelConfig(**given | changes)
 
 
@@ -246,7 +286,10 @@ def test_answers_of_the_pool_do_not_reach_the_labels(lm: LM, library: Path, tmp_
     write_jsonl(bare / "pool.jsonl", [{"text": f"the {thing}"} for thing in THINGS[:6]])
     label(labels_config(library, tmp_path / "a"), lm)
     label(labels_config(library, tmp_path / "b", pool=str(bare / "pool.jsonl")), lm)
-    a, b = ([json.loads(line)["answer"] for line in (tmp_path / name / "labels.jsonl").read_text().splitlines()] for name in "ab")
+    a, b = (
+        [json.loads(line)["answer"] for line in (tmp_path / name / "labels.jsonl").read_text().splitlines()]
+        for name in "ab"
+    )
     assert a == b
 
 
@@ -262,7 +305,8 @@ def test_abstention_rounds_and_propagation(lm: LM, library: Path, tmp_path: Path
 def test_a_pool_that_holds_test_items_is_refused(lm: LM, library: Path, tmp_path: Path) -> None:
     pool = write_jsonl(tmp_path / "pool.jsonl", [{"text": "a new thing"}, {"text": "The  PLUM"}])
     with pytest.raises(
-        HoldfastError, match=r"pool.jsonl, row 2: 1 of the 2 inputs to label of 'kind' are test items too \(this one is .*row 8\)"
+        HoldfastError,
+        match=r"pool.jsonl, row 2: 1 of the 2 inputs to label of 'kind' are test items too \(this one is .*row 8\)",
     ):
         label(labels_config(library, tmp_path / "x", pool=str(pool)), lm)
     assert not (tmp_path / "x").exists()
@@ -272,7 +316,10 @@ def test_a_pool_that_holds_test_items_is_refused(lm: LM, library: Path, tmp_path
 
 
 def test_sums_of_states_equal_a_plain_pass(lm: LM, library: Path, tmp_path: Path) -> None:
-    made = [blocks.Runner(load_grid(config(library, tmp_path / "x", states=True, exact=exact)), lm).run("pair") for exact in (False, True)]
+    made = [
+        blocks.Runner(load_grid(config(library, tmp_path / "x", states=True, exact=exact)), lm).run("pair")
+        for exact in (False, True)
+    ]
     for kind in ("centred", "raw"):
         fast, plain = (np.array(list(block.results[0].similarity[kind].values())) for block in made)  # type: ignore[index]
         assert np.abs(fast - plain).max() < 1e-4
@@ -325,15 +372,21 @@ def test_bad_settings(lm: LM, library: Path, tmp_path: Path, changes: dict[str, 
 def test_the_target_under_another_name_is_found_by_content(lm: LM, library: Path, tmp_path: Path) -> None:
     for suffix in (".yaml", ".jsonl"):
         (tmp_path / f"disguised{suffix}").write_text((library / f"kind{suffix}").read_text())
-    with pytest.raises(HoldfastError, match=r"source 'disguised' is the target 'kind' under another name \(3 of 3 test items are in it\)"):
-        transfer(config(library, tmp_path / "run", sources=f"{library / 'pair.yaml'},{tmp_path / 'disguised.yaml'}"), lm)
+    with pytest.raises(
+        HoldfastError,
+        match=r"source 'disguised' is the target 'kind' under another name \(3 of 3 test items are in it\)",
+    ):
+        transfer(
+            config(library, tmp_path / "run", sources=f"{library / 'pair.yaml'},{tmp_path / 'disguised.yaml'}"), lm
+        )
 
 
 def test_a_pool_that_holds_test_items_of_the_target(lm: LM, library: Path, tmp_path: Path) -> None:
     (tmp_path / "other.yaml").write_text(json.dumps({"definition": "Something else.", "fields": ["text"]}))
     write_jsonl(tmp_path / "other.jsonl", [{"text": "the snow", "answer": "x"}, {"text": "the plum", "answer": "y"}])
     with pytest.raises(
-        HoldfastError, match=r"other.jsonl, row 2: the pool of source 'other' holds 1 test items of 'kind' \(this one is .*row 8\)"
+        HoldfastError,
+        match=r"other.jsonl, row 2: the pool of source 'other' holds 1 test items of 'kind' \(this one is .*row 8\)",
     ):
         transfer(config(library, tmp_path / "run", sources=str(tmp_path / "other.yaml")), lm)
 
@@ -358,7 +411,15 @@ def test_labels_with_the_same_ids(lm: LM) -> None:
 
 
 def test_the_commands(library: Path, model_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    given = ["--model", str(model_folder), "--sources", str(library), "--target", str(library / "length.yaml"), "--json"]
+    given = [
+        "--model",
+        str(model_folder),
+        "--sources",
+        str(library),
+        "--target",
+        str(library / "length.yaml"),
+        "--json",
+    ]
     assert main(["crosstask", "run", *given, "--states", "--output", str(tmp_path / "run")]) == 0
     assert json.loads(capsys.readouterr().out)["command"] == "crosstask run"
     assert main(["crosstask", "label", *given, "--output", str(tmp_path / "labels")]) == 0

@@ -43,7 +43,9 @@ def test_options_answers_and_splits() -> None:
         ({"fields": {"q": "Where?", "c": ["bank", "mall"]}, "answer": 1, "split": "test"}, "row 1"),
         ({"q": "Who?", "c": ["me"], "answer": 0}, "row 2"),
     ]
-    task = make_task({"definition": "d", "labels": ["A", "B"], "template": "{q}\n{c}\nAnswer:", "answer_is": "index"}, rows, "t.yaml")
+    task = make_task(
+        {"definition": "d", "labels": ["A", "B"], "template": "{q}\n{c}\nAnswer:", "answer_is": "index"}, rows, "t.yaml"
+    )
     assert task.render(task.items[0]) == "Where?\nA. bank\nB. mall\nAnswer:"
     assert [item.answer for item in task.items] == ["B", "A"]
     assert [len(part) for part in (task.pool, task.test, task.dev)] == [0, 1, 0]
@@ -51,7 +53,9 @@ def test_options_answers_and_splits() -> None:
 
 def test_items_of_one_content_are_the_same_item() -> None:
     task = make_task(
-        {"definition": "d", "fields": ["text"]}, [({"text": "Good  day"}, "1"), ({"text": "good day"}, "2"), ({"text": "x"}, "3")], "t"
+        {"definition": "d", "fields": ["text"]},
+        [({"text": "Good  day"}, "1"), ({"text": "good day"}, "2"), ({"text": "x"}, "3")],
+        "t",
     )
     contents = [task.content(item) for item in task.items]
     assert contents[0] == contents[1] != contents[2]
@@ -60,14 +64,22 @@ def test_items_of_one_content_are_the_same_item() -> None:
 @pytest.mark.parametrize(
     ("yaml", "rows", "says"),
     [
-        (YAML, [{"text": "x", "answer": "happy"}], r"mood.jsonl, row 1: answer 'happy' is outside the label space positive, negative"),
+        (
+            YAML,
+            [{"text": "x", "answer": "happy"}],
+            r"mood.jsonl, row 1: answer 'happy' is outside the label space positive, negative",
+        ),
         (YAML, [ROWS[0] | {"id": 7}, ROWS[1] | {"id": 7}], r"row 2: id '7' is already used \(.*row 1\)"),
         (YAML, [{"body": "x"}], r"row 1: the template wants 'text'; the row has body"),
         (YAML, [], r"mood.yaml: the task has no rows"),
         (YAML, [{"text": None}], r"row 1: field 'text' is a NoneType"),
         (YAML, [{"text": "x", "answer": 1}], r"answer_is: index"),
         (YAML.replace("Say the mood.", ""), ROWS, "'definition' is missing or empty"),
-        (YAML.replace("[positive, negative]", "[yes, no]"), ROWS, r"YAML reads yes, no, true and false as truth values"),
+        (
+            YAML.replace("[positive, negative]", "[yes, no]"),
+            ROWS,
+            r"YAML reads yes, no, true and false as truth values",
+        ),
         (YAML.replace("[positive, negative]", "[positive, positive]"), ROWS, "label 'positive' is listed twice"),
         (YAML.replace("[positive, negative]", "[positive]"), ROWS, "at least two labels"),
         (YAML + "colour: red\n", ROWS, "unknown key 'colour'"),
@@ -84,7 +96,11 @@ def test_bad_tasks(tmp_path: Path, yaml: str, rows: list[dict[str, Any]], says: 
 
 @pytest.mark.parametrize(
     ("content", "says"),
-    [(b'{"text": "x"\n', r"row 1: broken JSON"), (b"\xff\n", r"row 1: not UTF-8"), (b"[1]\n", r"row 1: a list, not an object")],
+    [
+        (b'{"text": "x"\n', r"row 1: broken JSON"),
+        (b"\xff\n", r"row 1: not UTF-8"),
+        (b"[1]\n", r"row 1: a list, not an object"),
+    ],
 )
 def test_broken_rows(tmp_path: Path, content: bytes, says: str) -> None:
     path = write(tmp_path)
@@ -127,7 +143,10 @@ doc_to_text: "Question: {{question}}\\n{% for c in choices %}{{ 'AB'[loop.index0
 doc_to_target: answer
 doc_to_choice: [A, B]
 """
-DOCS = [{"question": "Where?", "choices": ["bank", "mall"], "answer": 1}, {"question": "Who?", "choices": ["me", "you"], "answer": 0}]
+DOCS = [
+    {"question": "Where?", "choices": ["bank", "mall"], "answer": 1},
+    {"question": "Who?", "choices": ["me", "you"], "answer": 0},
+]
 
 
 def test_a_task_of_lm_eval_with_local_data(tmp_path: Path) -> None:
@@ -168,7 +187,9 @@ def test_lm_eval_tasks_that_cannot_be_read(tmp_path: Path, change: tuple[str, st
 def test_a_labelled_data_set_with_a_column_mapping(tmp_path: Path) -> None:
     import datasets
 
-    features = datasets.Features({"sentence": datasets.Value("string"), "label": datasets.ClassLabel(names=["negative", "positive"])})
+    features = datasets.Features(
+        {"sentence": datasets.Value("string"), "label": datasets.ClassLabel(names=["negative", "positive"])}
+    )
     part = datasets.Dataset.from_dict({"sentence": ["good", "bad"], "label": [1, 0]}, features=features)
     datasets.DatasetDict({"train": part, "validation": part.select([0])}).save_to_disk(str(tmp_path / "sst"))
     given = {

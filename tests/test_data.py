@@ -15,8 +15,13 @@ from holdfast.errors import HoldfastError
 from holdfast.records import Role
 
 PAIR = [{"prompt": "2+2?", "response": "4"}, {"prompt": "3+3?", "response": "6"}]
-ALPACA = [{"instruction": "Add.", "input": "2 2", "output": "4"}, {"instruction": "Say hi.", "input": "", "output": "hi"}]
-CHAT = [{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "weight": 0.5}], "weight": 2}]
+ALPACA = [
+    {"instruction": "Add.", "input": "2 2", "output": "4"},
+    {"instruction": "Say hi.", "input": "", "output": "hi"},
+]
+CHAT = [
+    {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "weight": 0.5}], "weight": 2}
+]
 
 
 def contents(source: Any, **options: Any) -> list[list[tuple[Role, str]]]:
@@ -26,7 +31,9 @@ def contents(source: Any, **options: Any) -> list[list[tuple[Role, str]]]:
 def test_layouts(tmp_path: Path) -> None:
     pair = contents(write_jsonl(tmp_path / "a.jsonl", PAIR))
     assert pair[1] == [(Role.USER, "3+3?"), (Role.ASSISTANT, "6")]
-    assert contents(write_jsonl(tmp_path / "b.jsonl", [{"prompt": "p", "completion": "c"}])) == [[(Role.USER, "p"), (Role.ASSISTANT, "c")]]
+    assert contents(write_jsonl(tmp_path / "b.jsonl", [{"prompt": "p", "completion": "c"}])) == [
+        [(Role.USER, "p"), (Role.ASSISTANT, "c")]
+    ]
     alpaca = contents(write_jsonl(tmp_path / "c.jsonl", ALPACA))
     assert alpaca == [
         [(Role.USER, "Add."), (Role.USER, "2 2"), (Role.ASSISTANT, "4")],
@@ -78,7 +85,9 @@ def test_limit_and_pocket() -> None:
 
 def test_ambiguous_columns_and_the_way_out(tmp_path: Path) -> None:
     source = write_jsonl(tmp_path / "a.jsonl", [{"text": "t", "prompt": "p", "response": "r"}])
-    with pytest.raises(HoldfastError, match="several readings are possible; columns are prompt, response, text") as error:
+    with pytest.raises(
+        HoldfastError, match="several readings are possible; columns are prompt, response, text"
+    ) as error:
         contents(source)
     assert "--layout pair or text" in str(error.value)
     assert contents(source, layout="text") == [[(Role.ASSISTANT, "t")]]
@@ -88,9 +97,15 @@ BAD = {
     "broken JSON": ('{"text": "a"}\n{"text": \n', r"row 2: broken JSON"),
     "nested too deep": ("[" * 100_000, r"row 1: broken JSON, maximum recursion depth"),
     "endless number": ('{"text": "a", "weight": ' + "9" * 5000 + "}", r"row 1: broken JSON, Exceeds the limit"),
-    "null column": ('{"prompt": null, "response": "b"}', r"no reading fits; columns are response; (.|\n)*null in every row: prompt"),
+    "null column": (
+        '{"prompt": null, "response": "b"}',
+        r"no reading fits; columns are response; (.|\n)*null in every row: prompt",
+    ),
     "not an object": ('{"text": "a"}\n[1]\n', r"row 2: a list, not an object"),
-    "missing column": ('{"prompt": "a", "response": "b"}\n{"prompt": "a"}\n', r"row 2: no column 'response'; the row has prompt"),
+    "missing column": (
+        '{"prompt": "a", "response": "b"}\n{"prompt": "a"}\n',
+        r"row 2: no column 'response'; the row has prompt",
+    ),
     "empty response": ('{"prompt": "a", "response": "  "}\n', r"row 1: 'response' is empty"),
     "non-string": ('{"prompt": 3, "response": "b"}\n', r"row 1: 'prompt' is int 3, not text"),
     "negative weight": ('{"text": "a", "weight": -1}\n', r"row 1: 'weight' is -1.0; a weight is a finite number"),

@@ -29,7 +29,13 @@ def test_its_chat_template_marks_generations_as_we_do() -> None:
     tokenizer = lm.load_tokenizer("pocket")
     dicts = [
         {"role": r, "content": c}
-        for r, c in (("system", "Be kind."), ("user", "hot?"), ("assistant", "cold"), ("user", "up?"), ("assistant", "down"))
+        for r, c in (
+            ("system", "Be kind."),
+            ("user", "hot?"),
+            ("assistant", "cold"),
+            ("user", "up?"),
+            ("assistant", "down"),
+        )
     ]
     encoded = tokenizer.apply_chat_template(dicts, return_assistant_tokens_mask=True, return_dict=True)
     from holdfast.tune.roles import assign_roles
@@ -41,7 +47,9 @@ def test_its_chat_template_marks_generations_as_we_do() -> None:
 
 
 def test_the_table_tells_new_items_from_new_wordings(tmp_path: Path) -> None:
-    """Two seeds of one setting; of the first 20 test items those in wordings from training are right, of the others one in two runs."""
+    """Two seeds of one setting; of the first 20 test items those in wordings from training are right, of the others one
+    in two runs.
+    """
     new = np.array([row["held_out_wording"] for row in pocket.rows("pocket:instructions/test")[:20]])
     rows = []
     for seed in range(2):
@@ -65,13 +73,23 @@ def test_the_table_tells_new_items_from_new_wordings(tmp_path: Path) -> None:
 
 @pytest.mark.full
 def test_demo_in_small(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The shipped study on 64 examples per run: table, finding, cross-task line, page. A second call shows it again at once."""
+    """The shipped study on 64 examples per run: table, finding, cross-task line, page. A second call shows it again at
+    once.
+    """
     arguments = ["demo", "--output", str(tmp_path / "demo"), "--limit", "64"]
     assert cli.main(arguments) == 0
     out = capsys.readouterr().out
     table = out.splitlines()[:5]
-    assert [re.split(r"  +", line)[0] for line in table] == ["(prompt, response)", "base model", "(0, 1)", "(0.2, 0.8)", "(1, 1)"]
-    base = dict(zip(("response NLL", "prompt NLL", "new items", "new wordings", "posix"), table[1].split()[2:], strict=True))
+    assert [re.split(r"  +", line)[0] for line in table] == [
+        "(prompt, response)",
+        "base model",
+        "(0, 1)",
+        "(0.2, 0.8)",
+        "(1, 1)",
+    ]
+    base = dict(
+        zip(("response NLL", "prompt NLL", "new items", "new wordings", "posix"), table[1].split()[2:], strict=True)
+    )
     assert float(base["new items"]) <= 20
     assert float(base["new wordings"]) <= 20
     assert all(line.count("±") == 5 for line in table[2:])

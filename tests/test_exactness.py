@@ -1,5 +1,6 @@
-"""The gradient of an optimizer step is that of float64 on the whole batch, however the step is cut up. The whole matrix (576 cells) is
-``benchmarks/exactness.py``; here its short form, over the same code: one and two processes, all batchings, weights and normalizers."""
+"""The gradient of an optimizer step is that of float64 on the whole batch, however the step is cut up. The whole matrix
+(576 cells) is ``benchmarks/exactness.py``; here its short form, over the same code: one and two processes, all
+batchings, weights and normalizers."""
 
 from __future__ import annotations
 
@@ -19,7 +20,9 @@ ROOT = Path(__file__).resolve().parents[1]
 def cells(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     found = tmp_path_factory.mktemp("exactness") / "cells.json"
     command = [sys.executable, str(ROOT / "benchmarks" / "exactness.py"), "--quick", "--json", str(found)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=300, env=os.environ | {"OMP_NUM_THREADS": "1"}
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     made: list[dict[str, Any]] = json.loads(found.read_text())["cells"]
     return made
@@ -35,7 +38,9 @@ def test_every_cell_is_exact_to_a_millionth_in_float32(cells: list[dict[str, Any
 
 
 def test_the_usual_recipes_are_not(cells: list[dict[str, Any]]) -> None:
-    """So the matrix can tell: a mean per micro-batch depends on the split, and a 2-D mask over one row mixes its examples."""
+    """So the matrix can tell: a mean per micro-batch depends on the split, and a 2-D mask over one row mixes its
+    examples.
+    """
     means = [c for c in cells if c["way"] == "Trainer, weighted mean of the micro-batch" and c["pair"] == [0.2, 0.8]]
     errors = {(c["micro"], c["processes"]): c["error"] for c in means}
     assert errors.pop((1, 1)) < 1e-6
@@ -46,10 +51,14 @@ def test_the_usual_recipes_are_not(cells: list[dict[str, Any]]) -> None:
 
 
 def test_a_sharded_model_has_the_exact_gradient() -> None:
-    """FSDP2 over gloo: the head is a DTensor, the divisor spans the ranks. Padded and padding-free, full training and adapters."""
+    """FSDP2 over gloo: the head is a DTensor, the divisor spans the ranks. Padded and padding-free, full training and
+    adapters.
+    """
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command += [str(ROOT / "tests" / "sharded.py"), "padded", "padding-free"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=200, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=200, env=os.environ | {"OMP_NUM_THREADS": "1"}
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout.strip().splitlines()[-1])
     assert [f["sharded"] for f in found] == ["DTensor"] * 4

@@ -1,4 +1,6 @@
-"""Exit codes: a verdict (1) is only ever a judgement; bad input is 2 with a line; what nobody foresaw is 70 with a line and a file."""
+"""Exit codes: a verdict (1) is only ever a judgement; bad input is 2 with a line; what nobody foresaw is 70 with a line
+and a file.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,10 @@ from holdfast.config import SensitivityConfig
 from holdfast.errors import ExitCode, HoldfastError, NotComparableError
 from holdfast.sensitivity import measure
 
-SETS = [["Who has the hat?", "Name the person with the hat.", "Hat: whose is it?"], ["What is 2 plus 3?", "Add 2 and 3.", "2 + 3?"]]
+SETS = [
+    ["Who has the hat?", "Name the person with the hat.", "Hat: whose is it?"],
+    ["What is 2 plus 3?", "Add 2 and 3.", "2 + 3?"],
+]
 Change = Callable[[Any], Any]
 
 
@@ -32,7 +37,9 @@ Change = Callable[[Any], Any]
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("finished")
     sets = write_jsonl(folder / "sets.jsonl", SETS)
-    measure(SensitivityConfig(model="pocket", sets=str(sets), output=str(folder / "run"), max_new_tokens=4, bootstrap=20))
+    measure(
+        SensitivityConfig(model="pocket", sets=str(sets), output=str(folder / "run"), max_new_tokens=4, bootstrap=20)
+    )
     return folder / "run"
 
 
@@ -132,12 +139,23 @@ DAMAGE: dict[str, Callable[[Path], Any]] = {
 
 
 @pytest.mark.parametrize("name", DAMAGE)
-def test_a_damaged_run_is_bad_input(name: str, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_damaged_run_is_bad_input(
+    name: str, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     shutil.copytree(finished, tmp_path / "run")
     DAMAGE[name](tmp_path / "run")
     run, whole = str(tmp_path / "run"), str(finished)
-    commands = [["check", run, "--baseline", whole], ["check", whole, "--baseline", run], ["compare", run, whole], ["compare", whole, run]]
-    for command in [*commands, ["check", run, "--baseline", run]] if name not in ("set of another run", "psi too large") else commands:
+    commands = [
+        ["check", run, "--baseline", whole],
+        ["check", whole, "--baseline", run],
+        ["compare", run, whole],
+        ["compare", whole, run],
+    ]
+    for command in (
+        [*commands, ["check", run, "--baseline", run]]
+        if name not in ("set of another run", "psi too large")
+        else commands
+    ):
         assert main(["sensitivity", *command]) == 2, command
         out, err = capsys.readouterr()
         assert out == ""
@@ -155,7 +173,10 @@ def test_paths_that_are_no_runs(path: str, finished: Path, tmp_path: Path, monke
 
 
 def test_directories_of_other_commands(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["sensitivity", "check", str(finished), "--baseline", str(finished), "--output", str(tmp_path / "check")]) == 0
+    assert (
+        main(["sensitivity", "check", str(finished), "--baseline", str(finished), "--output", str(tmp_path / "check")])
+        == 0
+    )
     assert main(["sensitivity", "compare", str(finished), str(finished), "--output", str(tmp_path / "compare")]) == 0
     prompts = write_jsonl(tmp_path / "p.jsonl", [{"prompt": "Who has the hat?"}])
     arguments = ["--prompts", str(prompts), "--variants", "casing", "--output", str(tmp_path / "variants")]
@@ -178,7 +199,10 @@ def test_an_output_that_cannot_be_written(command: str, output: str, finished: P
 def bench_run(folder: Path) -> Path:
     folder.mkdir()
     about = {"kind": "item", "task": "t", "benchmark": "t", "version": "1.0", "shots": 0}
-    write_jsonl(folder / "rows.jsonl", [about | {"item": n, "hash": f"h{n}", "scores": {"acc,none": float(n % 2)}} for n in range(40)])
+    write_jsonl(
+        folder / "rows.jsonl",
+        [about | {"item": n, "hash": f"h{n}", "scores": {"acc,none": float(n % 2)}} for n in range(40)],
+    )
     summary = {"command": "bench run", "benchmarks": {"t": {"metric": "acc,none"}}, "items": 40}
     (folder / "summary.json").write_text(json.dumps(summary))
     return folder
@@ -188,7 +212,8 @@ BENCH_DAMAGE: dict[str, Callable[[Path], Any]] = {
     name: DAMAGE[name]
     for name in (
         "rows cut after a row", "no rows", "white rows", "binary rows", "rows of NUL", "rows nested too deep", "rows twice", "rows missing",
-        "rows a folder", "row a list", "row null", "summary empty", "summary binary", "summary nested too deep", "summary a list",
+        "rows a folder", "row a list", "row null", "summary empty", "summary binary", "summary nested too "
+                                                                                      "deep", "summary a list",
         "summary of nothing",
     )
 } | {
@@ -231,7 +256,9 @@ def broken(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
 
 
 @pytest.mark.parametrize("place", ["none", "missing", "empty", "run", "foreign"])
-def test_what_nobody_foresaw(place: str, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+def test_what_nobody_foresaw(
+    place: str, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-4f9-never-printed")
     broken(monkeypatch, KeyError("http://ann:hunter2@h/v1 sk-4f9-never-printed\nsecond line"))
     output = tmp_path / "out"
@@ -262,7 +289,18 @@ def test_what_nobody_foresaw(place: str, finished: Path, tmp_path: Path, monkeyp
 
 def test_the_file_of_a_fault_does_not_stop_the_next_attempt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sets = write_jsonl(tmp_path / "sets.jsonl", SETS)
-    arguments = ["sensitivity", "run", "--model", "pocket", "--sets", str(sets), "--output", str(tmp_path / "run"), "--max-new-tokens", "4"]
+    arguments = [
+        "sensitivity",
+        "run",
+        "--model",
+        "pocket",
+        "--sets",
+        str(sets),
+        "--output",
+        str(tmp_path / "run"),
+        "--max-new-tokens",
+        "4",
+    ]
     (tmp_path / "run").mkdir()
     with monkeypatch.context() as patch:
         patch.setattr("holdfast.runs.Run.open", lambda *_: 1 / 0)
@@ -283,7 +321,9 @@ def test_the_traceback_on_demand(finished: Path, tmp_path: Path, monkeypatch: py
     assert "no file could be written" in err
 
 
-def test_interruptions_and_exits(finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_interruptions_and_exits(
+    finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     arguments = ["sensitivity", "check", str(finished), "--baseline", str(finished)]
     broken(monkeypatch, KeyboardInterrupt())
     assert main(arguments) == 130
@@ -331,14 +371,18 @@ def test_a_reader_that_goes_away_is_no_verdict(finished: Path) -> None:
     reading, writing = os.pipe()
     os.close(reading)
     for arguments in (["sensitivity", "check", str(finished), "--baseline", str(finished)], ["--help"]):
-        made = subprocess.run([sys.executable, "-m", "holdfast.cli", *arguments], stdout=writing, stderr=subprocess.PIPE, text=True)
+        made = subprocess.run(
+            [sys.executable, "-m", "holdfast.cli", *arguments], stdout=writing, stderr=subprocess.PIPE, text=True
+        )
         assert (made.returncode, made.stderr) == (141, "")
     arguments = ["sensitivity", "check", str(finished), "--baseline", "absent"]
     made = subprocess.run([sys.executable, "-m", "holdfast.cli", *arguments], stderr=writing)
     assert made.returncode == 2
     os.close(writing)
     with open("/dev/full", "w") as full:
-        made = subprocess.run([sys.executable, "-m", "holdfast.cli", "--help"], stdout=full, stderr=subprocess.PIPE, text=True)
+        made = subprocess.run(
+            [sys.executable, "-m", "holdfast.cli", "--help"], stdout=full, stderr=subprocess.PIPE, text=True
+        )
     assert (made.returncode, made.stderr) == (2, "error: No space left on device\n")
 
 
@@ -384,11 +428,15 @@ def end(_: Any) -> Any:
 
 def test_the_table_of_the_docs_is_the_one_of_the_code() -> None:
     page = Path(__file__).parents[1] / "docs" / "exit-codes.md"
-    assert re.findall(r"^\| (\d+) \|", page.read_text(encoding="utf-8"), re.MULTILINE) == [str(int(code)) for code in ExitCode]
+    assert re.findall(r"^\| (\d+) \|", page.read_text(encoding="utf-8"), re.MULTILINE) == [
+        str(int(code)) for code in ExitCode
+    ]
 
 
 @pytest.mark.parametrize("command", cli.COMMANDS)
-def test_bad_input_is_2_and_leaves_nothing(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+def test_bad_input_is_2_and_leaves_nothing(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
     monkeypatch.chdir(tmp_path)
     assert main([*command.split(), *BAD[command].format(out=tmp_path / "out").split()]) == ExitCode.BAD_INPUT
     assert capsys.readouterr().err.startswith("error: ")

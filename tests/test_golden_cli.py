@@ -1,6 +1,8 @@
-"""Golden command lines: every option of every command in every form gives the config that it gave; what was refused is refused.
+"""Golden command lines: every option of every command in every form gives the config that it gave; what was refused is
+refused.
 
-Recorded by ``scripts/make_golden.py``. An option may be added; none may be lost, be renamed, or read its value in another way.
+Recorded by ``scripts/make_golden.py``. An option may be added; none may be lost, be renamed, or read its value in
+another way.
 """
 
 from __future__ import annotations
@@ -43,13 +45,20 @@ def test_a_line_gives_its_config(name: str, form: str, tmp_path: Path, monkeypat
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_bad_input_ends_with_code_2_and_names_the_place(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bad_input_ends_with_code_2_and_names_the_place(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     wrong = []
     for entry in recorded(name)["refused"]:
         write_files(entry.get("files", {}), tmp_path)
         answer = parse(entry["line"])
-        if answer.exit_code != entry["exit_code"] or answer.config is not None or answer.out or entry["says"] not in answer.err:
+        if (
+            answer.exit_code != entry["exit_code"]
+            or answer.config is not None
+            or answer.out
+            or entry["says"] not in answer.err
+        ):
             wrong.append(f"{entry}: exit code {answer.exit_code}, {answer.out}{answer.err}")
     assert not wrong, "\n".join(wrong)
 

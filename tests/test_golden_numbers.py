@@ -1,4 +1,5 @@
-"""Golden numbers: short runs of every command on `pocket` and on stories260k say what they said when they were recorded.
+"""Golden numbers: short runs of every command on `pocket` and on stories260k say what they said when they were
+recorded.
 
 Summaries and rows may gain keys; none may be lost, and no number may move by more than another processor moves it
 (``golden_case.RELATIVE``). Recorded by ``scripts/make_golden.py numbers``.
@@ -30,7 +31,9 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the numbers were recorded on a CPU")
-@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.full] if name in LONG else []) for name in CASES])
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.full] if name in LONG else []) for name in CASES]
+)
 def test_the_numbers_are_those_recorded(name: str, elsewhere: Path, request: pytest.FixtureRequest) -> None:
     extra = NEEDS.get(name.split("-")[0])
     if extra and importlib.util.find_spec(extra) is None:
@@ -40,12 +43,16 @@ def test_the_numbers_are_those_recorded(name: str, elsewhere: Path, request: pyt
     prepare(elsewhere)
     wrong = []
     for entry in json.loads((NUMBERS / f"{name}.json").read_text(encoding="utf-8")):
-        wrong += [f"{entry['line']}: {text}" for text in differences(entry, {"line": entry["line"]} | perform(entry["line"]))]
+        wrong += [
+            f"{entry['line']}: {text}" for text in differences(entry, {"line": entry["line"]} | perform(entry["line"]))
+        ]
     assert not wrong, "\n".join(wrong)
 
 
 def test_every_command_that_gives_numbers_is_recorded() -> None:
-    lines = [entry["line"] for name in CASES for entry in json.loads((NUMBERS / f"{name}.json").read_text(encoding="utf-8"))]
+    lines = [
+        entry["line"] for name in CASES for entry in json.loads((NUMBERS / f"{name}.json").read_text(encoding="utf-8"))
+    ]
     for command in ("tune", "weigh", "align", "sensitivity run", "sensitivity variants", "sensitivity compare", "sensitivity check",
                     "crosstask run", "crosstask label", "crosstask analyse", "bench run", "bench compare", "study plan", "study run",
                     "study best", "report"):  # fmt: skip

@@ -1,4 +1,5 @@
-"""Run directories that version 33c6712 has left: today's code opens each, shows each, and does only what is missing of an unfinished one.
+"""Run directories that version 33c6712 has left: today's code opens each, shows each, and does only what is missing of
+an unfinished one.
 
 They lie in ``golden/runs`` (see the README there), and are copied before they are touched.
 """
@@ -27,7 +28,9 @@ REWRITTEN = {"config.json", "summary.json", "report.html", ".lock", "best.json",
 SCORED_ANEW = {"bench", "bench-tuned"}
 """Complete runs whose scores that version took for means: they are made again from the answers that are kept."""
 MEASURED_ANEW = {"study", "demo"}
-"""Ends of turns and joints are read in another way since: the base model is measured again, and named anew in the rows. No trial is."""
+"""Ends of turns and joints are read in another way since: the base model is measured again, and named anew in the rows.
+No trial is.
+"""
 NEEDS = {"align": "trl", "bench": "lm_eval", "bench-tuned": "lm_eval"}
 
 
@@ -43,7 +46,9 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def content(name: str) -> dict[str, str]:
     """Every file of a run directory that a second call has no reason to write, and the digest of what is in it."""
     folder = Path("runs", name)
-    files = [file for file in folder.rglob("*") if file.is_file() and file.relative_to(folder).as_posix() not in REWRITTEN]
+    files = [
+        file for file in folder.rglob("*") if file.is_file() and file.relative_to(folder).as_posix() not in REWRITTEN
+    ]
     return {file.relative_to(folder).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 
 
@@ -84,8 +89,8 @@ def test_a_finished_run_is_given_again_and_not_run(name: str) -> None:
 
 
 def remade(file: str, name: str) -> bool:
-    """Files that the README of the runs says were left out, and that are made of what is there; those of a base model; and a
-    cache of answers."""
+    """Files that the README of the runs says were left out, and that are made of what is there; those of a base model;
+    and a cache of answers."""
     own = {"base/", "data/"} if name in MEASURED_ANEW else {"cache-"} if name in SCORED_ANEW else set()
     return file.startswith(("logs/", "data/sets-", *own))
 
@@ -93,20 +98,28 @@ def remade(file: str, name: str) -> bool:
 def test_of_an_unfinished_study_only_what_is_missing_is_trained() -> None:
     study = Path("runs/study-unfinished")
     done = {row.parent.name for row in study.glob("trials/*/row.json")}
-    before = {file: (file.stat().st_mtime_ns, file.read_bytes()) for file in study.glob("trials/*/**/*") if file.is_file()}
+    before = {
+        file: (file.stat().st_mtime_ns, file.read_bytes()) for file in study.glob("trials/*/**/*") if file.is_file()
+    }
     assert len(done) == 2
     assert not (study / "summary.json").exists()
     answer = call(LINES["study-unfinished"])
     assert answer.exit_code == 0, answer.err
     trained = {row.parent.name for row in study.glob("trials/*/row.json")} - done
     assert len(trained) == 2
-    assert {file: (file.stat().st_mtime_ns, file.read_bytes()) for file in before} == before, "what was done has been done again"
+    assert {file: (file.stat().st_mtime_ns, file.read_bytes()) for file in before} == before, (
+        "what was done has been done again"
+    )
     summary = json.loads((study / "summary.json").read_text(encoding="utf-8"))
     assert summary["trials"] == {"planned": 4, "done": 4, "stopped": 0, "failed": 0, "not_started": 0, "merged_from": 4}
     rows, whole = read_rows(study / "rows.jsonl"), read_rows(Path("runs/study/rows.jsonl"))
     for row, calm in zip(rows, whole, strict=True):
-        apart = {"dev", "test", "seconds"} | ({"items"} if row["kind"] == "base" else set())  # of the base model by another name
-        assert {key: row[key] for key in row if key not in apart} == {key: calm[key] for key in calm if key not in apart}
+        apart = {"dev", "test", "seconds"} | (
+            {"items"} if row["kind"] == "base" else set()
+        )  # of the base model by another name
+        assert {key: row[key] for key in row if key not in apart} == {
+            key: calm[key] for key in calm if key not in apart
+        }
         for split in ("dev", "test"):
             assert row[split] == pytest.approx(calm[split], rel=1e-3), "not the study that nobody disturbed"
 

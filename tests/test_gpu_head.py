@@ -1,4 +1,6 @@
-"""``benchmarks/gpu_head.py`` end to end without a GPU, on tiny heads in float32, and its verdicts on figures made by hand."""
+"""``benchmarks/gpu_head.py`` end to end without a GPU, on tiny heads in float32, and its verdicts on figures made by
+hand.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("gpu_head")
     command = [sys.executable, str(BENCHMARKS / "gpu_head.py"), "--cpu", "--passes", "1"]
     command += ["--json", str(folder / "out.json"), "--markdown", str(folder / "out.md")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=300, env=os.environ | {"OMP_NUM_THREADS": "1"}
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     made: dict[str, Any] = json.loads((folder / "out.json").read_text())
     return made | {"markdown": (folder / "out.md").read_text()}

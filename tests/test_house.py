@@ -64,12 +64,21 @@ def test_left_never_imports_right(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "door", ["import holdfast", "import holdfast.cli", "import holdfast.tune", "import holdfast.pocket", "import holdfast.report"]
+    "door",
+    [
+        "import holdfast",
+        "import holdfast.cli",
+        "import holdfast.tune",
+        "import holdfast.pocket",
+        "import holdfast.report",
+    ],
 )
 def test_nothing_heavy_at_the_door(door: str) -> None:
     heavy = "{'torch', 'transformers', 'numpy', 'datasets', 'peft', 'accelerate', 'trl', 'scipy', 'sklearn', 'pandas'}"
     code = f"import sys; {door}; print(sorted({heavy} & set(sys.modules)))"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    )
 
 
 def test_help_is_instant_and_light() -> None:
@@ -92,7 +101,11 @@ READERS = {
     "runs.py": {"json.loads"},  # what Holdfast itself has written
     "data/read.py": {"csv.reader", "yaml.load", "datasets.load_from_disk", "datasets.load_dataset"},
     "study/pipeline.py": {"json.loads"},  # of json.dumps: a value as it will be found in a file
-    "bench/alpaca_driver.py": {"json.load", "json.loads", "yaml.safe_load"},  # a script for another environment, without Holdfast
+    "bench/alpaca_driver.py": {
+        "json.load",
+        "json.loads",
+        "yaml.safe_load",
+    },  # a script for another environment, without Holdfast
 }
 """The files that may parse, and what they may call."""
 _PARSERS = {
@@ -109,7 +122,11 @@ def test_rows_and_files_are_parsed_in_the_readers_only() -> None:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.ImportFrom) and node.module in _PARSERS:
                 calls |= {f"{node.module}.{alias.name}" for alias in node.names if alias.name in _PARSERS[node.module]}
-            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.attr in _PARSERS.get(node.value.id, ()):
+            if (
+                isinstance(node, ast.Attribute)
+                and isinstance(node.value, ast.Name)
+                and node.attr in _PARSERS.get(node.value.id, ())
+            ):
                 calls.add(f"{node.value.id}.{node.attr}")
         assert calls == READERS.get(name, set()), f"{name}: read through data.read, runs or errors.from_json"
 

@@ -1,4 +1,6 @@
-"""The one HTTP client against a server that misbehaves in every way we have met: it ends, says what is wrong, and says no key."""
+"""The one HTTP client against a server that misbehaves in every way we have met: it ends, says what is wrong, and says
+no key.
+"""
 
 from __future__ import annotations
 
@@ -109,13 +111,18 @@ def drip(first: bytes = b"") -> Iterator[bytes]:
         lambda: Reply(drip(), length=10_000),
         lambda: Reply(drip(), length=0),
         lambda: Reply(drip(), length=0, headers={"Dripping": "x"}, code=500),
-        lambda: Reply((b"1\r\n" + piece + b"\r\n" for piece in drip(b" ")), length=0, headers={"Transfer-Encoding": "chunked"}),
+        lambda: Reply(
+            (b"1\r\n" + piece + b"\r\n" for piece in drip(b" ")), length=0, headers={"Transfer-Encoding": "chunked"}
+        ),
     ],
     ids=["announced", "endless", "an error", "chunked"],
 )
 def test_a_server_that_sends_a_byte_now_and_then(reply: Any) -> None:
     start = time.monotonic()
-    with serving(lambda _: reply()) as server, pytest.raises(HoldfastError, match=r"no whole answer within 0.3 s|HTTP 500"):
+    with (
+        serving(lambda _: reply()) as server,
+        pytest.raises(HoldfastError, match=r"no whole answer within 0.3 s|HTTP 500"),
+    ):
         post(server, timeout=0.3, retries=1)
     assert time.monotonic() - start < 3
     assert len(server.asked) == 2
@@ -164,7 +171,18 @@ def test_compressed_answers_are_neither_asked_for_nor_read() -> None:
 
 @pytest.mark.parametrize(
     ("header", "pause"),
-    [("2", 2), ("0.25", 0.25), ("0", 0), ("-5", 0.5), ("nan", 0.5), ("inf", 60), ("1e9", 60), ("soon", 0.5), ("", 0.5), ("9" * 400, 60)],
+    [
+        ("2", 2),
+        ("0.25", 0.25),
+        ("0", 0),
+        ("-5", 0.5),
+        ("nan", 0.5),
+        ("inf", 60),
+        ("1e9", 60),
+        ("soon", 0.5),
+        ("", 0.5),
+        ("9" * 400, 60),
+    ],
 )
 def test_retry_after_in_seconds(header: str, pause: float, pauses: list[float]) -> None:
     refusal(Reply("busy", 429, {"Retry-After": header}), retries=1)
@@ -173,7 +191,9 @@ def test_retry_after_in_seconds(header: str, pause: float, pauses: list[float]) 
 
 def test_retry_after_as_a_date(pauses: list[float]) -> None:
     for ahead, least, most in ((20, 17, 20), (9000, 60, 60), (-9000, 0.5, 0.5)):
-        refusal(Reply("busy", 503, {"Retry-After": email.utils.formatdate(time.time() + ahead, usegmt=True)}), retries=1)
+        refusal(
+            Reply("busy", 503, {"Retry-After": email.utils.formatdate(time.time() + ahead, usegmt=True)}), retries=1
+        )
         assert least <= pauses[-1] <= most
     refusal(Reply("busy", 503, {"Retry-After": "Fri, 99 Foo 2026 99:99:99 GMT"}), retries=1)
     assert pauses[-1] == 0.5
@@ -206,7 +226,8 @@ def test_texts_of_chats() -> None:
 
 
 @pytest.mark.parametrize(
-    "address", ["ftp://x", "localhost:80", "http://", "http://h:0", "http://h:x", "http://h/a b", "http://h/ü", "http://h w/"]
+    "address",
+    ["ftp://x", "localhost:80", "http://", "http://h:0", "http://h:x", "http://h/a b", "http://h/ü", "http://h w/"],
 )
 def test_addresses_that_are_none(address: str) -> None:
     with pytest.raises(HoldfastError, match="address"):

@@ -21,7 +21,9 @@ from holdfast.tune.chunk import choose, fusable_rows, no_kernel
 from holdfast.tune.loss import adaptive_factor, weighted_linear_cross_entropy
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-needs_interpreter = pytest.mark.skipif(not INTERPRETED, reason="run by test_the_kernel_through_the_interpreter in a process of its own")
+needs_interpreter = pytest.mark.skipif(
+    not INTERPRETED, reason="run by test_the_kernel_through_the_interpreter in a process of its own"
+)
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,13 @@ def ours(case: Case, head: str) -> list[Tensor]:
     given = inputs(case)
     leaves = [given[k].requires_grad_() for k in ("hidden_ND", "head_VD", "bias_V") if given[k] is not None]
     loss, nll = weighted_linear_cross_entropy(
-        **given, divisor=3.0, softcap=case.softcap, logit_scale=case.scale, chunk_rows=2, adaptive=parse(case.adaptive), head=head
+        **given,
+        divisor=3.0,
+        softcap=case.softcap,
+        logit_scale=case.scale,
+        chunk_rows=2,
+        adaptive=parse(case.adaptive),
+        head=head,
     )
     loss.backward()
     return [loss.detach(), nll, *(x.grad for x in leaves)]
@@ -124,8 +132,8 @@ def oracle(case: Case, dtype: torch.dtype = torch.float64) -> list[Tensor]:
 
 
 def agree(case: Case, head: str) -> None:
-    """To 2e-6 of the largest value in float32, or to what plain float32 itself is off by where that is more: sums over a vocabulary
-    are added up in another order on every kind of processor."""
+    """To 2e-6 of the largest value in float32, or to what plain float32 itself is off by where that is more: sums over
+    a vocabulary are added up in another order on every kind of processor."""
     tolerance = 2e-6 if case.dtype == torch.float32 else 3e-2
     for mine, plain, true in zip(ours(case, head), oracle(case, torch.float32), oracle(case), strict=True):
         allowed = tolerance * max(float(true.abs().max()), 1e-3)
@@ -201,7 +209,9 @@ def test_without_gradients_the_kernel_leaves_the_logits_alone() -> None:
 
 
 @pytest.mark.skipif(INTERPRETED, reason="this is the process it starts")
-@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason='the kernel needs Triton: pip install "holdfast[kernels]"')
+@pytest.mark.skipif(
+    importlib.util.find_spec("triton") is None, reason='the kernel needs Triton: pip install "holdfast[kernels]"'
+)
 def test_the_kernel_through_the_interpreter() -> None:
     """Triton decides when it is imported whether it interprets, so these tests have a process of their own."""
     run = subprocess.run(
@@ -222,7 +232,9 @@ def test_a_kernel_that_cannot_run_says_why() -> None:
 
 
 @pytest.mark.skipif(INTERPRETED, reason="interpreted functions are not compiled")
-@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason='the kernel needs Triton: pip install "holdfast[kernels]"')
+@pytest.mark.skipif(
+    importlib.util.find_spec("triton") is None, reason='the kernel needs Triton: pip install "holdfast[kernels]"'
+)
 @pytest.mark.parametrize("full", [False, True], ids=["plain", "all options"])
 @pytest.mark.parametrize("logits", ["*bf16", "*fp32"])
 @pytest.mark.parametrize("capability", [80, 90])
@@ -237,12 +249,24 @@ def test_the_kernel_compiles_for_gpus_that_are_not_here(
     from holdfast.tune.kernel import _LONGEST_BLOCK, _rows
 
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-    fixed = dict.fromkeys(("HAS_BIAS", "HAS_CAP", "ADAPTIVE", "SOME", "HAS_ENTROPY"), full) | {"GRAD": True, "BLOCK": _LONGEST_BLOCK}
+    fixed = dict.fromkeys(("HAS_BIAS", "HAS_CAP", "ADAPTIVE", "SOME", "HAS_ENTROPY"), full) | {
+        "GRAD": True,
+        "BLOCK": _LONGEST_BLOCK,
+    }
     fixed |= {} if full else dict.fromkeys(("bias_ptr", "adapts_ptr", "entropy_ptr"))
-    types = {"x_ptr": logits, "bias_ptr": logits, "target_ptr": "*i64", "adapts_ptr": "*i1", "stride": "i32", "vocabulary": "i32"}
+    types = {
+        "x_ptr": logits,
+        "bias_ptr": logits,
+        "target_ptr": "*i64",
+        "adapts_ptr": "*i1",
+        "stride": "i32",
+        "vocabulary": "i32",
+    }
     types |= dict.fromkeys(("weight_ptr", "entropy_ptr", "nll_ptr", "g_ptr"), "*fp32")
     signature = {name: "constexpr" if name in fixed else types.get(name, "fp32") for name in _rows.arg_names}
-    source = ASTSource(_rows, signature, constexprs={(_rows.arg_names.index(name),): value for name, value in fixed.items()})
+    source = ASTSource(
+        _rows, signature, constexprs={(_rows.arg_names.index(name),): value for name, value in fixed.items()}
+    )
     made = triton.compile(source, target=GPUTarget("cuda", capability, 32), options={"num_warps": 32})
     assert made.asm["cubin"]
 

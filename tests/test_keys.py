@@ -1,4 +1,6 @@
-"""Keys travel to the server that was named and nowhere else: not on a redirect, not into messages, not into a file of a run."""
+"""Keys travel to the server that was named and nowhere else: not on a redirect, not into messages, not into a file of a
+run.
+"""
 
 from __future__ import annotations
 
@@ -92,7 +94,9 @@ def test_an_address_that_cannot_be_read_is_not_repeated(ask: Callable[[str], Any
         assert "hun" not in str(caught.value)
 
 
-@pytest.mark.parametrize(("value", "sent"), [(f"{KEY}\n", f"Bearer {KEY}"), (f"  {KEY}\r\n", f"Bearer {KEY}"), ("\n", None)])
+@pytest.mark.parametrize(
+    ("value", "sent"), [(f"{KEY}\n", f"Bearer {KEY}"), (f"  {KEY}\r\n", f"Bearer {KEY}"), ("\n", None)]
+)
 def test_white_space_around_a_key_is_stripped(value: str, sent: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", value)
     with serving(lambda _: Reply(COMPLETION)) as server:
@@ -102,8 +106,21 @@ def test_white_space_around_a_key_is_stripped(value: str, sent: str | None, monk
 
 def run_arguments(folder: Path, address: str, **more: str) -> list[str]:
     sets = write_jsonl(folder / "sets.jsonl", [["Who has the hat?", "Name the person with the hat."]])
-    given = {"model": "pocket", "sets": str(sets), "max-new-tokens": "4", "backend": "openai", "endpoint": address, "retries": "1"} | more
-    return ["sensitivity", "run", "--output", str(folder / "run"), *(f"--{name}={value}" for name, value in given.items())]
+    given = {
+        "model": "pocket",
+        "sets": str(sets),
+        "max-new-tokens": "4",
+        "backend": "openai",
+        "endpoint": address,
+        "retries": "1",
+    } | more
+    return [
+        "sensitivity",
+        "run",
+        "--output",
+        str(folder / "run"),
+        *(f"--{name}={value}" for name, value in given.items()),
+    ]
 
 
 @pytest.mark.parametrize("value", ["sk-in\nside", "sk-\x07bell", "sk-größe", "sk-\u200bzero"])
@@ -127,7 +144,9 @@ def test_a_run_holds_no_key_and_another_key_continues_it(tmp_path: Path, capsys:
         host = server.address.removeprefix("http://")
 
         def address(user: str, **query: str) -> str:
-            return f"http://{user}@{host}/v1?" + "&".join(f"{name.replace('_', '-')}={value}" for name, value in query.items())
+            return f"http://{user}@{host}/v1?" + "&".join(
+                f"{name.replace('_', '-')}={value}" for name, value in query.items()
+            )
 
         first = address("ann:hunter2", api_version="1", sig="5igned")
         assert main([*run_arguments(tmp_path, first), "--json"]) == 0
@@ -135,7 +154,9 @@ def test_a_run_holds_no_key_and_another_key_continues_it(tmp_path: Path, capsys:
         assert config["config"]["endpoint"] == f"http://***@{host}/v1?api-version=1&sig=***"
         before = server.count
         capsys.readouterr()
-        assert main(run_arguments(tmp_path, address("bob:other", api_version="1", sig="later"))) == 0  # the key was changed
+        assert (
+            main(run_arguments(tmp_path, address("bob:other", api_version="1", sig="later"))) == 0
+        )  # the key was changed
         assert "already complete" in capsys.readouterr().err
         assert server.count - before == 4  # the preflight
         assert main(run_arguments(tmp_path, address("ann:hunter2", api_version="2", sig="5igned"))) == 2
@@ -147,7 +168,13 @@ def test_a_run_holds_no_key_and_another_key_continues_it(tmp_path: Path, capsys:
 
 
 def test_a_key_that_a_server_answers_with_reaches_no_row(tmp_path: Path) -> None:
-    arguments = ["--sources=pocket:tasks/topic", "--target=pocket:tasks/yes_no", "--limit=2", "--decode=generate", "--model=m"]
+    arguments = [
+        "--sources=pocket:tasks/topic",
+        "--target=pocket:tasks/yes_no",
+        "--limit=2",
+        "--decode=generate",
+        "--model=m",
+    ]
     with serving(lambda request: Reply(completion(f"yes {request.key}"))) as server:
         assert main(["crosstask", "run", *arguments, f"--endpoint={server.url}", f"--output={tmp_path / 'run'}"]) == 0
     assert server.asked[0].key == f"Bearer {KEY}"
@@ -176,7 +203,9 @@ def test_the_model_of_an_address_is_no_password(tmp_path: Path, capsys: pytest.C
     prompts = f"--prompts={tmp_path / 'p.jsonl'}"
     with serving(lambda _: Reply("no", 404)) as server:
         model = f"--paraphrase-model={server.url}#@cf/llama"
-        code = main(["sensitivity", "variants", prompts, "--variants=paraphrases", model, f"--output={tmp_path / 'out'}"])
+        code = main(
+            ["sensitivity", "variants", prompts, "--variants=paraphrases", model, f"--output={tmp_path / 'out'}"]
+        )
     assert code == 2
     assert f"{server.url}/chat/completions" in capsys.readouterr().err
 
@@ -219,4 +248,6 @@ def test_a_token_among_the_arguments_is_not_repeated(arguments: list[str], capsy
     said = "".join(capsys.readouterr())
     assert said
     assert "hf_abc123def" not in said
-    assert "hf_abc123def" not in redacted(" ".join(["holdfast tune --training", *arguments]))  # as the file of a fault has it
+    assert "hf_abc123def" not in redacted(
+        " ".join(["holdfast tune --training", *arguments])
+    )  # as the file of a fault has it

@@ -1,4 +1,6 @@
-"""The weighted loss: reference numbers worked out by hand, properties, and the fast path against the plain one in float64."""
+"""The weighted loss: reference numbers worked out by hand, properties, and the fast path against the plain one in
+float64.
+"""
 
 from __future__ import annotations
 
@@ -68,7 +70,9 @@ def test_one_example(pair: tuple[float, float], wit: float, weight_sum: float, r
 
 
 def test_the_jump_of_the_paper_near_zero() -> None:
-    """Weight 1e-12 counts in the divisor and not in the sum. The formula does that; role_weights refuses such a weight."""
+    """Weight 1e-12 counts in the divisor and not in the sum. The formula does that; role_weights refuses such a
+    weight.
+    """
     logits, ids, roles = batch(A)
     weights = torch.where(roles == Role.USER, 1e-12, torch.where(roles == Role.ASSISTANT, 1.0, 0.0)).double()
     made = weighted_nll(logits, ids, weights)
@@ -142,10 +146,14 @@ def test_infinite_nll_under_zero_weight_does_no_harm() -> None:
 def test_homogeneous(factor: float) -> None:
     logits, ids, roles = batch(A, B)
     weights = token_weights(roles, role_weights(0.2, 0.8), dtype=torch.float64)
-    torch.testing.assert_close(weighted_nll(logits, ids, factor * weights).total, factor * weighted_nll(logits, ids, weights).total)
+    torch.testing.assert_close(
+        weighted_nll(logits, ids, factor * weights).total, factor * weighted_nll(logits, ids, weights).total
+    )
 
 
-def dense(hidden: Any, head: Any, targets: Any, weights: Any, divisor: float, bias: Any, softcap: float | None, scale: float) -> Any:
+def dense(
+    hidden: Any, head: Any, targets: Any, weights: Any, divisor: float, bias: Any, softcap: float | None, scale: float
+) -> Any:
     """The naive form, in whatever precision it is given."""
     logits = hidden @ head.T + (0 if bias is None else bias)
     logits = logits * scale
@@ -226,7 +234,9 @@ def test_extreme_logits_stay_finite() -> None:
 
 def test_nothing_kept_is_a_connected_zero() -> None:
     hidden, head = torch.randn(5, 3, requires_grad=True), torch.randn(4, 3, requires_grad=True)
-    value, nll = weighted_linear_cross_entropy(hidden, head, torch.zeros(5, dtype=torch.long), torch.zeros(5), divisor=0.0)
+    value, nll = weighted_linear_cross_entropy(
+        hidden, head, torch.zeros(5, dtype=torch.long), torch.zeros(5), divisor=0.0
+    )
     value.backward()
     assert value.item() == 0
     assert not nll.any()
@@ -253,7 +263,9 @@ def test_tied_head_adds_both_gradients() -> None:
 def test_no_grad_makes_no_gradients() -> None:
     hidden, head = torch.randn(4, 3, requires_grad=True), torch.randn(5, 3, requires_grad=True)
     with torch.no_grad():
-        value, _ = weighted_linear_cross_entropy(hidden, head, torch.zeros(4, dtype=torch.long), torch.ones(4), divisor=4.0)
+        value, _ = weighted_linear_cross_entropy(
+            hidden, head, torch.zeros(4, dtype=torch.long), torch.ones(4), divisor=4.0
+        )
     assert not value.requires_grad
 
 

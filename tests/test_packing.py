@@ -1,4 +1,6 @@
-"""Batches without waste: packed equals apart, for every token and gradient, or is refused. Layouts keep what they lay out."""
+"""Batches without waste: packed equals apart, for every token and gradient, or is refused. Layouts keep what they lay
+out.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ WAYS = [*LAYOUTS, "auto"]
 
 
 def other(family: str) -> Any:
-    """Families that ``make_model`` has not: sliding windows of 4 tokens, absolute positions, ALiBi, states that run on."""
+    """Families that ``make_model`` has not: sliding windows of 4 tokens, absolute positions, ALiBi, states that run
+    on.
+    """
     configs: dict[str, Any] = {
         "mistral": lambda: tf.MistralConfig(**SMALL, sliding_window=4),
         "qwen3": lambda: tf.Qwen3Config(**SMALL, head_dim=8),
@@ -57,8 +61,8 @@ def model_of(family: str) -> Any:
 
 @pytest.mark.parametrize("family", KEEP_APART)
 def test_packed_equals_apart_to_a_millionth_in_float64_and_float32(family: str) -> None:
-    """Documents longer than the sliding windows, one of a single token; the oracle is eager attention, one document at a time.
-    (The families keep their norms and softmaxes in float32 inside a float64 model.)"""
+    """Documents longer than the sliding windows, one of a single token; the oracle is eager attention, one document at
+    a time. (The families keep their norms and softmaxes in float32 inside a float64 model.)"""
     lengths = [20, 1, 9, 30, 2]
     ids_NT = torch.randint(0, 400, (5, 30), generator=torch.Generator().manual_seed(0))
     for dtype in (torch.float64, torch.float32):
@@ -70,7 +74,9 @@ def test_packed_equals_apart_to_a_millionth_in_float64_and_float32(family: str) 
             for way in WAYS:
                 kind, _ = settle(model, way)
                 layout = lay_out(lengths, LAYOUTS[kind](lengths), 30)
-                logits_RWV = model(input_ids=layout.pack(ids_NT), use_cache=False, **document_arguments(layout, model)).logits
+                logits_RWV = model(
+                    input_ids=layout.pack(ids_NT), use_cache=False, **document_arguments(layout, model)
+                ).logits
                 for i, logits_TV in enumerate(apart):
                     at = (layout.index_RW // 30 == i).nonzero(as_tuple=True)
                     error = (logits_RWV[at] - logits_TV).abs().max() / logits_TV.abs().max()
@@ -148,7 +154,13 @@ def test_whole_runs_agree_step_by_step(tmp_path: Path) -> None:
     for batching in ("padded", *LAYOUTS):
         made = trainer(some_tokens(64), tmp_path, batching=batching, max_steps=4, micro=4, step=16, logging_steps=1)
         made.train()
-        curves.append([(r["loss"], r["prompt_nll"], r["response_nll"], r["tokens"]) for r in made.state.log_history if "loss" in r])
+        curves.append(
+            [
+                (r["loss"], r["prompt_nll"], r["response_nll"], r["tokens"])
+                for r in made.state.log_history
+                if "loss" in r
+            ]
+        )
     assert len(curves[0]) == 4
     for curve in curves[1:]:
         assert torch.allclose(torch.tensor(curve), torch.tensor(curves[0]), rtol=1e-5)
@@ -160,14 +172,34 @@ def test_evaluation_is_the_same_in_every_form_and_batch_size(tmp_path: Path, bat
     plain = trainer(tokens, tmp_path, batching="padded", per_device_eval_batch_size=1).evaluate()
     for size in (1, 4, 13):
         made = trainer(tokens, tmp_path, batching=batching, per_device_eval_batch_size=size).evaluate()
-        for name in ("eval_loss", "eval_prompt_nll", "eval_response_nll", "eval_prompt_targets", "eval_response_targets"):
+        for name in (
+            "eval_loss",
+            "eval_prompt_nll",
+            "eval_response_nll",
+            "eval_prompt_targets",
+            "eval_response_targets",
+        ):
             assert made[name] == pytest.approx(plain[name], rel=1e-6)
 
 
-def test_the_option_reaches_the_run_and_changes_nothing_but_speed(model_folder: Path, chat_file: Path, tmp_path: Path) -> None:
-    settings = {"model": str(model_folder), "data": str(chat_file), "learning_rate": 5e-3, "batch_size": 8, "micro_batch_size": 4}
-    made = {b: train(TuneConfig(output=str(tmp_path / b), batching=b, **settings)) for b in ("auto", "padded", "packed")}
-    assert {name: summary["batching"] for name, summary in made.items()} == {"auto": "padding-free", "padded": "padded", "packed": "packed"}
+def test_the_option_reaches_the_run_and_changes_nothing_but_speed(
+    model_folder: Path, chat_file: Path, tmp_path: Path
+) -> None:
+    settings = {
+        "model": str(model_folder),
+        "data": str(chat_file),
+        "learning_rate": 5e-3,
+        "batch_size": 8,
+        "micro_batch_size": 4,
+    }
+    made = {
+        b: train(TuneConfig(output=str(tmp_path / b), batching=b, **settings)) for b in ("auto", "padded", "packed")
+    }
+    assert {name: summary["batching"] for name, summary in made.items()} == {
+        "auto": "padding-free",
+        "padded": "padded",
+        "packed": "packed",
+    }
     for summary in made.values():
         assert summary["after"] == pytest.approx(made["padded"]["after"], rel=1e-4)
         assert summary["steps"] == made["padded"]["steps"]
@@ -181,7 +213,9 @@ def test_gradient_checkpointing_and_adapters_keep_documents_apart(tmp_path: Path
 
     def adapted() -> Any:
         torch.manual_seed(5)
-        made = peft.get_peft_model(make_model(), peft.LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM"))
+        made = peft.get_peft_model(
+            make_model(), peft.LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM")
+        )
         for name, parameter in made.named_parameters():
             if "lora_B" in name:
                 torch.nn.init.normal_(parameter, std=0.1)

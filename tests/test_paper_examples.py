@@ -1,4 +1,5 @@
-"""``examples/paper``: the study files hold the hyper-parameters of arXiv 2507.07817, and plan 525 + 525 trainings, 315 + 315 distinct.
+"""``examples/paper``: the study files hold the hyper-parameters of arXiv 2507.07817, and plan 525 + 525 trainings, 315
++ 315 distinct.
 
 The hub is not needed: what is planned is the files' own settings on copies of the embedded model and on its data.
 """
@@ -48,7 +49,9 @@ def stand_in(spec: Spec, folder: Path) -> Spec:
 
 @pytest.mark.parametrize("stage", ["tune", "align"])
 def test_525_trainings_are_asked_for_and_315_are_distinct(stage: str, tmp_path: Path) -> None:
-    plans = [make_plan(stand_in(load_spec(str(PAPER / f"{stage}-{name}.yaml")), tmp_path), [tmp_path]) for name in STUDIES]
+    plans = [
+        make_plan(stand_in(load_spec(str(PAPER / f"{stage}-{name}.yaml")), tmp_path), [tmp_path]) for name in STUDIES
+    ]
     assert sum(plan.requested for plan in plans) == 525
     assert sum(len(plan.trials) for plan in plans) == 315
     for plan in plans:
@@ -63,7 +66,9 @@ def test_525_trainings_are_asked_for_and_315_are_distinct(stage: str, tmp_path: 
 def test_hyper_parameters_are_those_of_the_paper(stage: str, name: str) -> None:
     spec = load_spec(str(PAPER / f"{stage}-{name}.yaml"))
     mistral = name.endswith("-mistral")
-    assert {model.split("/")[-1] for model in spec.models} == ({"Mistral-7B-v0.1"} if mistral else MODELS - {"Mistral-7B-v0.1"})
+    assert {model.split("/")[-1] for model in spec.models} == (
+        {"Mistral-7B-v0.1"} if mistral else MODELS - {"Mistral-7B-v0.1"}
+    )
     assert spec.data[0].name == name.removesuffix("-mistral")
     assert (spec.weights, spec.seeds, spec.search.kind) == ("paper", (23,), "grid")
     made = TuneConfig(model=spec.models[0], data=spec.data[0].train, output="", **spec.tune)
@@ -81,7 +86,11 @@ def test_hyper_parameters_are_those_of_the_paper(stage: str, name: str) -> None:
         "max_length": None,  # the model's context, at most 4,096
     }
     assert {key: getattr(made, key) for key in stated} == stated
-    assert {m.name for m in spec.measures} >= {"lm_eval:mmlu_flan_n_shot_generative", "lm_eval:bbh_zeroshot", "lm_eval:ifeval"}
+    assert {m.name for m in spec.measures} >= {
+        "lm_eval:mmlu_flan_n_shot_generative",
+        "lm_eval:bbh_zeroshot",
+        "lm_eval:ifeval",
+    }
     assert ("posix" in {m.name for m in spec.measures}) == (stage == "tune")
     assert set(spec.then) == ({"align"} if stage == "align" else set())
 
@@ -97,7 +106,13 @@ def test_second_stage_is_the_papers(tmp_path: Path) -> None:
         local = {"data": str(data), "eval_data": None, "model": "pocket", "output": str(tmp_path)}
         plan = plan_of(AlignConfig(**options | local))
         config = plan.config
-        assert (plan.learning_rate, config.batch_size, config.epochs, config.warmup_ratio, config.weight_decay) == (5e-7, 32, 2, 0.1, 0)
+        assert (plan.learning_rate, config.batch_size, config.epochs, config.warmup_ratio, config.weight_decay) == (
+            5e-7,
+            32,
+            2,
+            0.1,
+            0,
+        )
         assert (config.beta, plan.losses, config.lora_rank) == (0.1, ["sigmoid"], 0)
 
 
@@ -132,7 +147,10 @@ def test_training_dev_and_test_rows_are_apart() -> None:
 def test_conversations_and_prompts_are_read() -> None:
     made = prepare().lima_messages(["Hi", "Hello", "Bye", "Farewell"])
     assert [m["role"] for m in made] == ["user", "assistant", "user", "assistant"]
-    rows = [{"instruction": "Add.", "input": "1 2", "output": "3"}, {"instruction": "Name one.", "input": "", "output": "A"}]
+    rows = [
+        {"instruction": "Add.", "input": "1 2", "output": "3"},
+        {"instruction": "Name one.", "input": "", "output": "A"},
+    ]
     assert sorted(row["prompt"] for row in prepare().alpaca_prompts(rows, 2)) == ["Add.\n\n1 2", "Name one."]
 
 

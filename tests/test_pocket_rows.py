@@ -22,7 +22,8 @@ from pocket_oracles import ORACLES, fields_in
 
 Row = dict[str, Any]
 
-# Of the rows that version 0 made at every call (commit 33c6712): SHA-256 of JSON lines, names and order of columns included.
+# Of the rows that version 0 made at every call (commit 33c6712): SHA-256 of JSON lines, names and order of columns
+# included.
 OLD_DIGESTS = {
     "pocket:corpus": "43becf8282be90b3bff7657c7fa7028ba2c6092422fd0d8df98ecf60c8feb03e",
     "pocket:instructions": "82dc7039c750c1a905f66eeb7d0744c3293417cf213e48bb5db7e1cfa4136e3f",
@@ -36,10 +37,17 @@ OLD_DIGESTS = {
     "pocket:preferences/dev": "793dd787476eecf6d6ec50772519ac3c3a1a254ca90e4eb28fd5c929233be492",
     "pocket:preferences/test": "1708554bf80b0f14f62c207e788ade104aee5f1e4d579908f82d1186e9452e83",
 }
-SIZES = {"pocket:corpus": 20_000, "pocket:instructions/train": 8000, "pocket:instructions/dev": 600, "pocket:instructions/test": 900}
+SIZES = {
+    "pocket:corpus": 20_000,
+    "pocket:instructions/train": 8000,
+    "pocket:instructions/dev": 600,
+    "pocket:instructions/test": 900,
+}
 OLD_META = ("task", "wording", "held_out_wording", "split")  # of intents, the only rows that had one
 WITH_ALTERNATIVES = ("pocket:instructions/test", "pocket:preferences/test", "pocket:intents")
-WITHOUT_ALTERNATIVES = tuple(f"pocket:{kind}/{split}" for kind in ("instructions", "preferences") for split in ("train", "dev"))
+WITHOUT_ALTERNATIVES = tuple(
+    f"pocket:{kind}/{split}" for kind in ("instructions", "preferences") for split in ("train", "dev")
+)
 
 
 def as_of_old(name: str, row: Row) -> Row:
@@ -92,7 +100,11 @@ def test_unknown_name_lists_the_known_ones() -> None:
 @pytest.mark.parametrize("damage", ["missing", "cut short", "not gzip", "not JSON"])
 def test_a_damaged_installation_is_named(damage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = pocket.rows_path("pocket:intents").read_bytes()
-    contents = {"cut short": whole[: len(whole) // 2], "not gzip": b"version https://git-lfs.github.com", "not JSON": gzip.compress(b"{")}
+    contents = {
+        "cut short": whole[: len(whole) // 2],
+        "not gzip": b"version https://git-lfs.github.com",
+        "not JSON": gzip.compress(b"{"),
+    }
     path = tmp_path / "intents.jsonl.gz"
     if damage in contents:
         path.write_bytes(contents[damage])
@@ -106,7 +118,9 @@ def test_a_damaged_installation_is_named(damage: str, tmp_path: Path, monkeypatc
 
 def rebuilt(name: str, folder: Path) -> None:
     shipped, new = make_pocket_rows.HOME / f"{name}.jsonl.gz", make_pocket_rows.write_rows(folder, name)
-    assert gzip.decompress(new.read_bytes()) == gzip.decompress(shipped.read_bytes()), f"{name}: run scripts/make_pocket_rows.py"
+    assert gzip.decompress(new.read_bytes()) == gzip.decompress(shipped.read_bytes()), (
+        f"{name}: run scripts/make_pocket_rows.py"
+    )
     assert new.read_bytes()[:10] == shipped.read_bytes()[:10]  # neither a time nor a file name in the header
 
 
@@ -122,7 +136,11 @@ def test_generators_make_the_shipped_corpus(tmp_path: Path) -> None:
 
 def test_nothing_else_is_shipped() -> None:
     files = {path.name for path in make_pocket_rows.HOME.iterdir()}
-    assert files == {pocket.rows_path(name).name for name in pocket.NAMES} == {f"{name}.jsonl.gz" for name in make_pocket_rows.DATA_SETS}
+    assert (
+        files
+        == {pocket.rows_path(name).name for name in pocket.NAMES}
+        == {f"{name}.jsonl.gz" for name in make_pocket_rows.DATA_SETS}
+    )
 
 
 def test_facts_are_the_same_in_every_process() -> None:
@@ -130,14 +148,28 @@ def test_facts_are_the_same_in_every_process() -> None:
     printed = set()
     for hash_seed in ("1", "2"):
         environment = os.environ | {"PYTHONHASHSEED": hash_seed, "PYTHONPATH": os.pathsep.join(sys.path)}
-        printed.add(subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True).stdout)
+        printed.add(
+            subprocess.run(
+                [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+            ).stdout
+        )
     assert len(printed) == 1
 
 
 @pytest.mark.full
 def test_the_wheel_holds_the_rows(tmp_path: Path) -> None:
     root = Path(make_pocket_rows.__file__).parents[1]
-    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(tmp_path), str(root)]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--no-deps",
+        "--no-build-isolation",
+        "--wheel-dir",
+        str(tmp_path),
+        str(root),
+    ]
     subprocess.run(command, capture_output=True, check=True)
     [wheel] = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as packed:
@@ -221,14 +253,20 @@ def test_a_polite_prefix_stays_before_whatever_is_asked_instead() -> None:
 def test_an_intent_has_one_list_of_edits_in_all_its_wordings() -> None:
     sets: dict[str, set[str]] = {}
     for row in pocket.rows("pocket:intents"):
-        edits = [{key: value for key, value in edited.items() if key != "prompt"} for edited in row["meta"]["alternatives"]]
+        edits = [
+            {key: value for key, value in edited.items() if key != "prompt"} for edited in row["meta"]["alternatives"]
+        ]
         sets.setdefault(row["set_id"], set()).add(json.dumps(edits))
     assert {len(edits) for edits in sets.values()} == {1}
 
 
 @pytest.mark.parametrize("name", WITHOUT_ALTERNATIVES)
 def test_rows_that_may_be_trained_on_hold_no_test_item_and_no_new_wording(name: str) -> None:
-    assert not [row for row in pocket.rows(name) if row["meta"].keys() & {"alternatives", "wordings"} or row["meta"]["held_out_wording"]]
+    assert not [
+        row
+        for row in pocket.rows(name)
+        if row["meta"].keys() & {"alternatives", "wordings"} or row["meta"]["held_out_wording"]
+    ]
 
 
 # --- data sets -----------------------------------------------------------------------------------------------------

@@ -216,7 +216,9 @@ def test_rows_are_the_same_in_every_process() -> None:
     digests = set()
     for hash_seed in ("1", "2"):
         environment = os.environ | {"PYTHONHASHSEED": hash_seed, "PYTHONPATH": os.pathsep.join(sys.path)}
-        run = subprocess.run([sys.executable, "-c", DIGEST], env=environment, capture_output=True, text=True, check=True)
+        run = subprocess.run(
+            [sys.executable, "-c", DIGEST], env=environment, capture_output=True, text=True, check=True
+        )
         digests.add(run.stdout.strip())
     rows = [list(corpus(50)), splits.instructions("test", 64), splits.intents(n_sets=16), splits.preferences("dev", 64)]
     assert digests == {hashlib.sha256(json.dumps(rows).encode()).hexdigest()}

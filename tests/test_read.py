@@ -29,7 +29,8 @@ from holdfast.study.table import read_table
 from holdfast.tune.arguments import _scalar
 
 ROW = (
-    '{"prompt": "a", "response": "b", "chosen": "c", "rejected": "d", "set_id": "s", "variant_id": "0", "paraphrases": ["e"],'
+    '{"prompt": "a", "response": "b", "chosen": "c", "rejected": "d", "set_id": "s", "variant_id": "0", '
+    '"paraphrases": ["e"],'
     ' "turns": ["f"], "instruction": "g"'
 )
 GOOD = (ROW + "}").encode()
@@ -122,7 +123,9 @@ def test_broken_files_of_other_kinds(tmp_path: Path, reader: str, name: str, con
         READERS[reader](tmp_path / name)
 
 
-@pytest.mark.parametrize("damage", ["state.json of {}", "state.json of []", "state.json cut", "no state.json", "Arrow cut", "Arrow gone"])
+@pytest.mark.parametrize(
+    "damage", ["state.json of {}", "state.json of []", "state.json cut", "no state.json", "Arrow cut", "Arrow gone"]
+)
 @pytest.mark.parametrize("reader", READERS)
 def test_a_damaged_saved_data_set(tmp_path: Path, reader: str, damage: str) -> None:
     import datasets
@@ -171,7 +174,9 @@ def test_exemplars_of_every_kind_are_told_apart(tmp_path: Path) -> None:
 
 
 def test_blank_cells_are_not_there(tmp_path: Path) -> None:
-    (tmp_path / "sets.csv").write_text("set_id,variant_id,kind,seed,prompt,target\ns,0,original,,a,\ns,1,spelling,3,b,B\n")
+    (tmp_path / "sets.csv").write_text(
+        "set_id,variant_id,kind,seed,prompt,target\ns,0,original,,a,\ns,1,spelling,3,b,B\n"
+    )
     variants = load_sets(str(tmp_path / "sets.csv"))[0].variants
     assert [(v.kind, v.seed, v.target) for v in variants] == [("original", 0, None), ("spelling", 3, "B")]
     (tmp_path / "pool.csv").write_text("prompt,answer\na,\n")

@@ -39,13 +39,20 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def made(folder: Path, *runs: Path) -> Path:
-    return Path(report(ReportConfig(directories=[str(run) for run in runs], output=str(folder / "report.html"), json=True))["path"])
+    return Path(
+        report(ReportConfig(directories=[str(run) for run in runs], output=str(folder / "report.html"), json=True))[
+            "path"
+        ]
+    )
 
 
 @pytest.fixture(scope="module")
 def chosen(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A choice between two models, of which each begins with a finding, and in each a choice between two metrics."""
-    metrics = [Choice("Metric", [("nll", [dots("nll of " + name)]), ("posix", [dots("posix of " + name)])]) for name in ("small", "large")]
+    metrics = [
+        Choice("Metric", [("nll", [dots("nll of " + name)]), ("posix", [dots("posix of " + name)])])
+        for name in ("small", "large")
+    ]
     models: list[tuple[str, list[Part]]] = [
         (name, [Note(f"{name} is best.", "finding"), part, table()]) for name, part in zip(("small", "large"), metrics)
     ]
@@ -53,7 +60,9 @@ def chosen(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def written(folder: Path, *parts: Part) -> Path:
-    (folder / "parts.html").write_text(page_of_parts("Parts", [Section("parts", "Test", "here", parts)]), encoding="utf-8")
+    (folder / "parts.html").write_text(
+        page_of_parts("Parts", [Section("parts", "Test", "here", parts)]), encoding="utf-8"
+    )
     return folder / "parts.html"
 
 
@@ -63,11 +72,15 @@ def dots(title: str, *names: str) -> Figure:
 
 
 def table() -> Table:
-    return Table("Long words", [Column("name"), Column("value")], [["a" * 80, 1.0], ["b", 2.0]], "A caption of many words. " * 12)
+    return Table(
+        "Long words", [Column("name"), Column("value")], [["a" * 80, 1.0], ["b", 2.0]], "A caption of many words. " * 12
+    )
 
 
 @pytest.mark.parametrize("name", ["study", "hostile"])
-def test_every_figure_is_drawn_without_a_complaint_and_fits_every_window(browser: Any, request: pytest.FixtureRequest, name: str) -> None:
+def test_every_figure_is_drawn_without_a_complaint_and_fits_every_window(
+    browser: Any, request: pytest.FixtureRequest, name: str
+) -> None:
     with visit(browser, request.getfixturevalue(name)) as seen:
         seen.scroll()
         assert seen.undrawn() == 0
@@ -111,7 +124,11 @@ def test_names_from_the_data_are_shown_as_they_are(browser: Any, tmp_path: Path)
     """Those that look like one of our colours, plotly's templates, markup or formulas, too."""
     names = ["@2", "%{y} @2", "$x^2$", "<b>b</b>"]
     alone = points("Alone", "One point.", [Series(names[1], [1], [0.5], look="dots")], Axis("x"), Axis("$y$"))
-    grid = heat_map("Grid", "Four cells.", Matrix([[0.25, 0.5]], ["@accent"], ["%{z} @1", "$y$"], [["%{x}", "@3"]], ("@4", "%{y}", "$z$")))
+    grid = heat_map(
+        "Grid",
+        "Four cells.",
+        Matrix([[0.25, 0.5]], ["@accent"], ["%{z} @1", "$y$"], [["%{x}", "@3"]], ("@4", "%{y}", "$z$")),
+    )
     with visit(browser, written(tmp_path, dots("Names", *names), grid, alone)) as seen:
         seen.scroll()
         texts = "[...document.querySelectorAll('%s')].map((text) => text.textContent)"
@@ -144,7 +161,10 @@ def test_a_table_is_sorted_by_number_and_by_letter_and_filtered(browser: Any, st
         for wanted, reverse in (("ascending", False), ("descending", True)):
             button.click()
             assert table.locator("thead th").nth(seed).get_attribute("aria-sort") == wanted
-            cells = [text.replace("\N{MINUS SIGN}", "-") for text in table.locator(f"tbody tr td:nth-child({seed + 1})").all_inner_texts()]
+            cells = [
+                text.replace("\N{MINUS SIGN}", "-")
+                for text in table.locator(f"tbody tr td:nth-child({seed + 1})").all_inner_texts()
+            ]
             values = [float(text) for text in cells if text != "\N{EN DASH}"]
             assert len(values) == 63
             assert values == sorted(values, reverse=reverse)
@@ -172,7 +192,11 @@ def test_the_keyboard_reaches_the_content_the_figures_values_and_a_sort(browser:
         reached = set()
         for _ in range(60):
             page.keyboard.press("Tab")
-            reached.add(page.evaluate("document.activeElement.tagName + ' ' + (document.activeElement.closest('thead') ? 'head' : '')"))
+            reached.add(
+                page.evaluate(
+                    "document.activeElement.tagName + ' ' + (document.activeElement.closest('thead') ? 'head' : '')"
+                )
+            )
             if "BUTTON head" in reached:
                 break
         assert {"SELECT ", "SUMMARY ", "BUTTON head"} <= reached
@@ -225,7 +249,9 @@ def test_what_chooses_lies_above_what_is_chosen(browser: Any, chosen: Path) -> N
 
 def test_in_a_narrow_window_captions_are_whole_and_no_name_of_an_axis_is_left_out(browser: Any, tmp_path: Path) -> None:
     names = [f"(0.{i}, 0.4{i})" for i in range(6)]
-    figure = points("Names", "Six points.", [Series("one", names, range(6), look="dots")], Axis("x", names=names), Axis("y"))
+    figure = points(
+        "Names", "Six points.", [Series("one", names, range(6), look="dots")], Axis("x", names=names), Axis("y")
+    )
     with visit(browser, written(tmp_path, figure, table()), viewport={"width": 400, "height": 800}) as seen:
         seen.scroll()
         shown = "[...document.querySelectorAll('.plot .xtick text')].filter((text) => text.style.display !== 'none')"
@@ -242,7 +268,13 @@ def test_hostile_text_is_seen_as_text(browser: Any, hostile: Path) -> None:
         assert page.locator("img, iframe, object, embed, form").count() == 0
         assert page.locator("a:not([href^='#'])").count() == 0  # plotly makes links of labels that it lets
         text = page.locator("#main").inner_text()
-        for shown in ("<script>alert(1)</script>", "</table></section></main>", "[U+202E]to left[U+202C]", "bell [U+0007]", "[U+D800]"):
+        for shown in (
+            "<script>alert(1)</script>",
+            "</table></section></main>",
+            "[U+202E]to left[U+202C]",
+            "bell [U+0007]",
+            "[U+D800]",
+        ):
             assert shown in text
         assert page.get_by_role("heading", name="<b>b<", exact=True).count() == 1
         plot = page.locator(".choice .panel:visible .plot").first
@@ -276,7 +308,9 @@ def test_print_is_light(browser: Any, study: Path) -> None:
 
 @pytest.mark.parametrize("name", ["study", "hostile", "chosen"])
 def test_on_paper_everything_is_whole(browser: Any, request: pytest.FixtureRequest, name: str) -> None:
-    """On A4 with margins of 15 mm, of a page that nobody has scrolled: figures in their places, tables inside the page, all panels."""
+    """On A4 with margins of 15 mm, of a page that nobody has scrolled: figures in their places, tables inside the page,
+    all panels.
+    """
     with visit(browser, request.getfixturevalue(name), viewport={"width": 680, "height": 1000}) as seen:
         print_begins(seen)
         figures = seen.page.evaluate("""[...document.querySelectorAll(".plot")].map((place) => {
@@ -285,7 +319,9 @@ def test_on_paper_everything_is_whole(browser: Any, request: pytest.FixtureReque
         })""")
         assert figures
         assert all(figures)
-        tables = seen.page.evaluate("[...document.querySelectorAll('table')].filter((t) => t.offsetParent).map((t) => t.offsetWidth)")
+        tables = seen.page.evaluate(
+            "[...document.querySelectorAll('table')].filter((t) => t.offsetParent).map((t) => t.offsetWidth)"
+        )
         assert tables
         assert max(tables) <= 680
         assert seen.page.locator(".panel:visible").count() == seen.page.locator(".panel").count() > 1
@@ -302,7 +338,9 @@ def test_on_paper_each_panel_says_which_one_it_is(browser: Any, chosen: Path) ->
         seen.page.evaluate("dispatchEvent(new Event('afterprint'))")
 
 
-def test_after_printing_the_screen_is_as_before_and_a_panel_not_yet_seen_is_drawn_at_its_size(browser: Any, chosen: Path) -> None:
+def test_after_printing_the_screen_is_as_before_and_a_panel_not_yet_seen_is_drawn_at_its_size(
+    browser: Any, chosen: Path
+) -> None:
     with visit(browser, chosen) as seen:
         print_begins(seen)
         seen.page.evaluate("dispatchEvent(new Event('afterprint'))")

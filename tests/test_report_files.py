@@ -62,7 +62,9 @@ def pictures(tmp_path: Path, run: Path) -> None:
     pytest.importorskip("kaleido", reason="kaleido (extra png) is not installed")
     if not any(shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome", "chrome")):
         pytest.skip("no Chrome or Chromium is installed")
-    made = report(ReportConfig(directories=[str(run)], output=str(tmp_path / "a report (1).html"), format="png,md", json=True))
+    made = report(
+        ReportConfig(directories=[str(run)], output=str(tmp_path / "a report (1).html"), format="png,md", json=True)
+    )
     png = [Path(f) for f in made["files"] if f.endswith(".png")]
     assert len(png) == made["figures"]
     for path in png:
@@ -70,7 +72,9 @@ def pictures(tmp_path: Path, run: Path) -> None:
         assert content[:8] == b"\x89PNG\r\n\x1a\n"
         assert int.from_bytes(content[16:20], "big") == 1640
     text = (tmp_path / "a report (1).md").read_text()
-    assert re.findall(r"\]\((.*?\.png)\)", text) == [path.name.replace("a report (1)", "a%20report%20%281%29") for path in png]
+    assert re.findall(r"\]\((.*?\.png)\)", text) == [
+        path.name.replace("a report (1)", "a%20report%20%281%29") for path in png
+    ]
 
 
 def test_png_without_kaleido_names_the_way_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,7 +130,9 @@ def test_a_report_made_again_replaces_its_own_files_and_no_others(tmp_path: Path
     study, prompts = make_study(tmp_path / "s", seeds=1), make_sensitivity(tmp_path / "p", ["yes", "no"])
 
     def made(run: Path, formats: str, **options: bool) -> set[Path]:
-        config = ReportConfig(directories=[str(run)], output=str(tmp_path / "r.html"), format=formats, json=True, **options)
+        config = ReportConfig(
+            directories=[str(run)], output=str(tmp_path / "r.html"), format=formats, json=True, **options
+        )
         return {Path(path) for path in report(config)["files"]}
 
     first = made(study, "html,csv")

@@ -1,4 +1,6 @@
-"""Real runs of the embedded model, as the commands write them today, on one page: nothing falls back to the plain form."""
+"""Real runs of the embedded model, as the commands write them today, on one page: nothing falls back to the plain
+form.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,19 @@ SENSITIVITY = ["--sets", "pocket:intents", "--limit", "3", "--chat", "--max-new-
 CROSSTASK = ["--model", "pocket", "--sources", SOURCES]
 TARGETS = ["--target", "pocket:tasks/who_has,pocket:tasks/colour_of", "--limit", "6"]
 COMMANDS = {
-    "tuned": ["tune", "--model", "pocket", "--data", "pocket:instructions", "--limit", "64", "--log-steps", "1", "--prompt-weight", "0.2"],
+    "tuned": [
+        "tune",
+        "--model",
+        "pocket",
+        "--data",
+        "pocket:instructions",
+        "--limit",
+        "64",
+        "--log-steps",
+        "1",
+        "--prompt-weight",
+        "0.2",
+    ],
     "before": ["sensitivity", "run", "--model", "pocket", *SENSITIVITY],
     "after": ["sensitivity", "run", "--model", "tuned", *SENSITIVITY],
     "change": ["sensitivity", "compare", "before", "after"],
@@ -157,11 +171,15 @@ def test_cross_task_shows_baselines_sources_and_votes_with_validity(runs: Path) 
     by_target = ["Accuracy and validity: who_has", "Accuracy and validity: colour_of", "Label distribution: colour_of"]
     assert titles(section, Figure) == ["Accuracy", "Validity", *by_target]
     accuracy = next(part for part in section.parts if isinstance(part, Figure))
-    names = [row[0] for row in accuracy.values.rows]  # the first target is no source of its own, but stands where the other has it
+    names = [
+        row[0] for row in accuracy.values.rows
+    ]  # the first target is no source of its own, but stands where the other has it
     assert names == ["zero-shot", "in-task", "who_has", "yes_no", "sentiment", "vote"]
     summary = json.loads((runs / "grid" / "summary.json").read_text())
     found = {row["condition"]: row["accuracy"] for row in summary["targets"]["colour_of"]["conditions"]}
-    assert {row[0]: (row[2].value, row[2].low) for row in accuracy.values.rows} == {c: (a["value"], a["low"]) for c, a in found.items()}
+    assert {row[0]: (row[2].value, row[2].low) for row in accuracy.values.rows} == {
+        c: (a["value"], a["low"]) for c, a in found.items()
+    }
     (why,) = shown(runs, "why")
     assert titles(why, Figure) == ["Rank correlation by layer: colour_of", "Similarity by layer: colour_of"]
     (left_out,) = [part.text for part in why.parts if isinstance(part, Note)]
@@ -174,7 +192,9 @@ def test_cross_task_shows_baselines_sources_and_votes_with_validity(runs: Path) 
 def test_free_answers_are_counted_and_have_no_distribution_of_labels(runs: Path) -> None:
     (section,) = shown(runs, "grid")
     tables = {part.title: without_empty(part) for part in flat(section) if isinstance(part, Table)}
-    columns = {name: [column.title for column in tables[f"Conditions: {name}"].columns] for name in ("who_has", "colour_of")}
+    columns = {
+        name: [column.title for column in tables[f"Conditions: {name}"].columns] for name in ("who_has", "colour_of")
+    }
     assert columns["who_has"][-1] == "distinct answers"
     assert "distinct answers" not in columns["colour_of"]
     summary = json.loads((runs / "grid" / "summary.json").read_text())
@@ -192,16 +212,22 @@ def test_aligned_and_benchmarked_runs(tmp_path: Path) -> None:
     write_json(tmp_path / "a" / "config.json", {"command": "align", "config": {"model": "m"}, "resolved": {}})
     write_rows(tmp_path / "a" / "rows.jsonl", rewards)
     write_json(
-        tmp_path / "a" / "summary.json", {"lineage": [{"command": "tune", "model": "pocket"}, {"command": "align", "model": "runs/t"}]}
+        tmp_path / "a" / "summary.json",
+        {"lineage": [{"command": "tune", "model": "pocket"}, {"command": "align", "model": "runs/t"}]},
     )
     score = {"value": 0.5, "low": 0.3, "high": 0.7, "n": 20}
     write_json(tmp_path / "b" / "config.json", {"command": "bench run", "config": {"model": "m"}, "resolved": {}})
-    write_json(tmp_path / "b" / "summary.json", {"scores": {"arc": {"acc": score, "f1": score}, "boolq": {"acc": score | {"n": 9}}}})
+    write_json(
+        tmp_path / "b" / "summary.json",
+        {"scores": {"arc": {"acc": score, "f1": score}, "boolq": {"acc": score | {"n": 9}}}},
+    )
     aligned, bench = shown(tmp_path, "a", "b")
     assert titles(aligned, Figure) == ["Rewards", "Reward margin", "Loss"]
     assert titles(aligned, Table) == ["Where the model comes from"]
     assert titles(bench, Figure) == ["Scores: acc", "Scores: f1"]
-    assert "9 to 20 items per task, with 95 % intervals" in next(p for p in bench.parts if isinstance(p, Figure)).caption
+    assert (
+        "9 to 20 items per task, with 95 % intervals" in next(p for p in bench.parts if isinstance(p, Figure)).caption
+    )
     assert len(next(p for p in bench.parts if isinstance(p, Table)).rows) == 3
 
 
@@ -218,7 +244,9 @@ def test_scores_without_an_interval_and_of_which_less_is_better(tmp_path: Path) 
 
 
 def test_all_of_them_on_one_page_in_a_browser(runs: Path, tmp_path: Path) -> None:
-    made = report(ReportConfig(directories=[str(runs / name) for name in ALL], output=str(tmp_path / "r.html"), json=True))
+    made = report(
+        ReportConfig(directories=[str(runs / name) for name in ALL], output=str(tmp_path / "r.html"), json=True)
+    )
     with chromium() as browser, visit(browser, Path(made["path"])) as seen:
         seen.scroll()
         assert seen.undrawn() == 0

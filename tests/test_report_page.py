@@ -20,9 +20,14 @@ def test_a_study_page_says_what_was_found_and_shows_what_it_rests_on(tmp_path: P
     page = page_of(tmp_path, make_study(tmp_path / "s"))
     assert "(0.2, 0.8) is better than conventional tuning on this data." in page.text
     assert re.search(
-        r"Warning\. The best on the test split is \(.*\): picked on the split it is reported on, from 21 settings\.", page.text
+        r"Warning\. The best on the test split is \(.*\): picked on the split it is reported on, from 21 settings\.",
+        page.text,
     )
-    wanted = ["Weight plane: exact_match", "exact_match against the prompt share of the loss", "Difference to conventional tuning"]
+    wanted = [
+        "Weight plane: exact_match",
+        "exact_match against the prompt share of the loss",
+        "Difference to conventional tuning",
+    ]
     wanted += ["Settings", "Fit against steadiness", "Learning curves: response NLL", "Learning curves: prompt NLL"]
     assert [title for title in page.headings() if title in wanted] == wanted
     assert page.headings()[-2:] == ["Cost of a trial", "Every trial"]
@@ -71,7 +76,8 @@ def test_a_study_of_two_models_shows_one_at_a_time_and_all_trials_together(tmp_p
     write_rows(study / "rows.jsonl", rows)
     summary = json.loads((study / "summary.json").read_text())
     chosen = {
-        name: {"base": summary["base"], "selection": summary["selection"] | {"finding": f"{name} says so."}} for name in ("small", "large")
+        name: {"base": summary["base"], "selection": summary["selection"] | {"finding": f"{name} says so."}}
+        for name in ("small", "large")
     }
     write_json(study / "summary.json", summary | {"groups": chosen, "finding": "small: yes.\nlarge: no."})
     page = page_of(tmp_path, study)
@@ -101,7 +107,10 @@ def test_a_run_that_has_only_begun_is_no_error(tmp_path: Path) -> None:
         "bench run",
         "x",
     ):
-        write_json(tmp_path / command.replace(" ", "-") / "config.json", {"command": command, "config": {"model": "m"}, "resolved": {}})
+        write_json(
+            tmp_path / command.replace(" ", "-") / "config.json",
+            {"command": command, "config": {"model": "m"}, "resolved": {}},
+        )
     folders = sorted(p.parent for p in tmp_path.glob("*/config.json"))
     page = page_of(tmp_path, *folders)
     assert page.text.count("This run is not complete") == len(folders)
@@ -111,7 +120,8 @@ def test_a_run_that_has_only_begun_is_no_error(tmp_path: Path) -> None:
 def test_a_summary_that_no_command_wrote_is_shown_plainly(tmp_path: Path) -> None:
     write_json(tmp_path / "s" / "config.json", {"command": "study run", "config": {}, "resolved": {}})
     write_json(
-        tmp_path / "s" / "summary.json", {"selection": {"settings": ["oops"]}, "answer": {"value": 1.5, "low": 1.25, "high": 1.75, "n": 3}}
+        tmp_path / "s" / "summary.json",
+        {"selection": {"settings": ["oops"]}, "answer": {"value": 1.5, "low": 1.25, "high": 1.75, "n": 3}},
     )
     page = page_of(tmp_path, tmp_path / "s")
     assert "Shown plainly, as its files are not those that `study run` writes" in page.text
@@ -122,7 +132,10 @@ def test_a_page_of_benchmarks_says_what_the_run_says_about_its_scores(tmp_path: 
     score = {"value": 0.5, "low": 0.25, "high": 0.75, "n": 8}
     write_json(tmp_path / "b" / "config.json", {"command": "bench run", "config": {"model": "m"}, "resolved": {}})
     summary = {
-        "benchmarks": {"arc": {"metric": "acc", "choice": "the usual ranking, 5 shots"} | score, "mt": {"metric": "rating", "value": None}},
+        "benchmarks": {
+            "arc": {"metric": "acc", "choice": "the usual ranking, 5 shots"} | score,
+            "mt": {"metric": "rating", "value": None},
+        },
         "averages": {"mean": 50.0, "of": ["arc"], "paper_average": 62.5},
         "items": 8,
         "scores": {"arc": {"acc": score}},
@@ -149,7 +162,12 @@ def test_times_of_several_slots_say_that_they_are_sums(tmp_path: Path) -> None:
 
 
 def test_only_what_plotly_takes_for_a_colour_is_painted() -> None:
-    figure = {"name": "@1", "marker": {"color": "@1", "line": {"color": "#123456"}}, "ticktext": ["@2"], "gridcolor": "@grid"}
+    figure = {
+        "name": "@1",
+        "marker": {"color": "@1", "line": {"color": "#123456"}},
+        "ticktext": ["@2"],
+        "gridcolor": "@grid",
+    }
     assert paint(figure, THEMES["light"]) == figure | {
         "marker": {"color": THEMES["light"]["@1"], "line": {"color": "#123456"}},
         "gridcolor": THEMES["light"]["@grid"],
@@ -158,7 +176,13 @@ def test_only_what_plotly_takes_for_a_colour_is_painted() -> None:
 
 def test_a_picture_keeps_the_order_of_its_legend() -> None:
     figure = bars("Cost", "Two parts.", ["a"], [Series("train", [], [1.0]), Series("measure", [], [2.0])], Axis("s"))
-    assert picture(figure)["layout"]["legend"] == {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "traceorder": "normal"}
+    assert picture(figure)["layout"]["legend"] == {
+        "orientation": "h",
+        "x": 0,
+        "y": 1.02,
+        "yanchor": "bottom",
+        "traceorder": "normal",
+    }
 
 
 @pytest.mark.parametrize(("theme", "ground"), [("light", "#fbfcfc"), ("dark", "#111615")])
@@ -196,7 +220,10 @@ def test_the_last_of_two_rows_for_one_trial_counts(tmp_path: Path) -> None:
 def test_shares_close_to_zero_get_a_logarithmic_axis_with_a_place_for_zero(tmp_path: Path) -> None:
     study = make_study(tmp_path / "s", seeds=1, complete=False)
     rows = [json.loads(line) for line in (study / "rows.jsonl").read_text().splitlines()]
-    write_rows(study / "rows.jsonl", [row | {"prompt_share": row["prompt_share"] ** 6} if row["kind"] == "trial" else row for row in rows])
+    write_rows(
+        study / "rows.jsonl",
+        [row | {"prompt_share": row["prompt_share"] ** 6} if row["kind"] == "trial" else row for row in rows],
+    )
     page = page_of(tmp_path, study)
     figure = next(f for f in page.data["figures"] if f["layout"]["xaxis"]["title"]["text"].startswith("prompt share"))
     axis, places = figure["layout"]["xaxis"], [x for trace in figure["data"] for x in trace["x"]]

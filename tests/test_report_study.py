@@ -1,4 +1,6 @@
-"""What the section of a study says about its settings: which plane holds the chosen one, whose numbers are whose, and in what unit."""
+"""What the section of a study says about its settings: which plane holds the chosen one, whose numbers are whose, and
+in what unit.
+"""
 
 from __future__ import annotations
 
@@ -68,7 +70,9 @@ def test_values_behind_figures_name_their_points_and_keep_their_intervals(tmp_pa
     plane = figures["Weight plane: exact_match"].values
     cells = [cell for row in plane.rows for cell in row[1:] if cell is not None]
     assert all(isinstance(cell, Interval) and cell.low is not None for cell in cells)
-    assert all(isinstance(value, float | None) for line in figures["Weight plane: exact_match"].data[0]["z"] for value in line)
+    assert all(
+        isinstance(value, float | None) for line in figures["Weight plane: exact_match"].data[0]["z"] for value in line
+    )
     assert not [figure.title for figure in figures.values() if "tooltip" in figure.caption]
 
 
@@ -76,19 +80,30 @@ def test_axes_and_colour_bars_say_their_unit(tmp_path: Path) -> None:
     figures = {part.title: part for part in found(section_of(make_study(tmp_path / "s", seeds=1)), Figure)}
     assert figures["Weight plane: exact_match"].data[0]["colorbar"]["title"]["text"] == "exact_match, share of items"
     assert figures["Weight plane: posix"].data[0]["colorbar"]["title"]["text"] == "posix, nats per token"
-    assert figures["exact_match against the prompt share of the loss"].layout["yaxis"]["title"]["text"] == "exact_match, share of items"
-    assert figures["Difference to conventional tuning"].layout["yaxis"]["title"]["text"] == "difference in exact_match, share of items"
+    assert (
+        figures["exact_match against the prompt share of the loss"].layout["yaxis"]["title"]["text"]
+        == "exact_match, share of items"
+    )
+    assert (
+        figures["Difference to conventional tuning"].layout["yaxis"]["title"]["text"]
+        == "difference in exact_match, share of items"
+    )
 
 
 def test_of_several_models_each_has_its_own_counts_titles_and_files(tmp_path: Path) -> None:
     section = section_of(two_models(tmp_path))
     counts = [dict(facts.pairs) for facts in found(section, Facts) if "trials done" in dict(facts.pairs)]
-    assert [(facts["trials planned"], facts["trials done"], facts["trials failed"]) for facts in counts] == [(22, 21, 1)] * 2
+    assert [(facts["trials planned"], facts["trials done"], facts["trials failed"]) for facts in counts] == [
+        (22, 21, 1)
+    ] * 2
     titles = [part.title for part in found(section, Figure | Table)]  # type: ignore[arg-type]
     assert "Settings: small" in titles
     assert "Weight plane: posix: big" in titles
     assert len(set(titles)) == len(titles)
-    assert [name[3:] for name in names([section], ["csv"]) if "-settings" in name] == ["s-settings-small.csv", "s-settings-big.csv"]
+    assert [name[3:] for name in names([section], ["csv"]) if "-settings" in name] == [
+        "s-settings-small.csv",
+        "s-settings-big.csv",
+    ]
 
 
 def two_models(folder: Path) -> Path:
@@ -106,5 +121,7 @@ def two_models(folder: Path) -> Path:
     resolved = {"metric": "exact_match", "trials": trials}
     write_json(study / "config.json", {"command": "study run", "config": {}, "resolved": resolved})
     counts = {"planned": 44, "done": 42, "failed": 2, "merged_from": 70}
-    write_json(study / "summary.json", {"command": "study run", "metric": "exact_match", "groups": groups, "trials": counts})
+    write_json(
+        study / "summary.json", {"command": "study run", "metric": "exact_match", "groups": groups, "trials": counts}
+    )
     return study

@@ -58,7 +58,23 @@ def test_hostile_text_is_shown_and_does_nothing(tmp_path: Path, text: str) -> No
             "thead",
             "tr",
         ),
-        *("th", "tbody", "td", "label", "input", "output", "select", "option", "ul", "del", "ins", "small", "footer", "script", "b"),
+        *(
+            "th",
+            "tbody",
+            "td",
+            "label",
+            "input",
+            "output",
+            "select",
+            "option",
+            "ul",
+            "del",
+            "ins",
+            "small",
+            "footer",
+            "script",
+            "b",
+        ),
     }
     assert len(page.of("script")) == 3
     assert not [name for _, attributes in page.tags for name in attributes if name.startswith("on")]
@@ -155,7 +171,10 @@ def test_a_diff_names_what_went_and_what_came() -> None:
     assert [(p.text, p.role) for p in pieces if p.role] == [("u", "removed")]
     assert "".join(p.text for p in pieces if p.role != "added") == shots + "What is the colour?"
     assert [p.role for p in word_diff("a " + shots, "b " + shots[::-1])] == ["removed", "added"]
-    assert [p.role for p in word_diff("ab" * 10_000, "ba" * 10_000)] == ["removed", "added"]  # letter by letter this takes half a minute
+    assert [p.role for p in word_diff("ab" * 10_000, "ba" * 10_000)] == [
+        "removed",
+        "added",
+    ]  # letter by letter this takes half a minute
     assert [p.role for p in word_diff("short", shots)] == ["removed", "added"]
 
 

@@ -1,4 +1,6 @@
-"""A run that is killed ends, by the same command, as the one left alone: weights bit for bit, rows and summary apart from times."""
+"""A run that is killed ends, by the same command, as the one left alone: weights bit for bit, rows and summary apart
+from times.
+"""
 
 from __future__ import annotations
 
@@ -125,7 +127,11 @@ def few_chats(chats: Path) -> Path:
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows = [
-        {"prompt": f"Count {n}.", "chosen": " ".join("123456"[: n % 5 + 2]), "rejected": " ".join("654321"[: n % 4 + 2])}
+        {
+            "prompt": f"Count {n}.",
+            "chosen": " ".join("123456"[: n % 5 + 2]),
+            "rejected": " ".join("654321"[: n % 4 + 2]),
+        }
         for n in range(200)
     ]
     return write_jsonl(tmp_path_factory.mktemp("pairs") / "pairs.jsonl", rows)
@@ -148,7 +154,9 @@ def run_align(config: AlignConfig) -> dict[str, Any]:
 # After the last checkpoint, before the summary
 
 
-def end_twice(run: Callable[[Any], Any], make: Callable[..., Any], model: Path, data: Path, output: Path, **changes: Any) -> None:
+def end_twice(
+    run: Callable[[Any], Any], make: Callable[..., Any], model: Path, data: Path, output: Path, **changes: Any
+) -> None:
     """End a run, take away what comes after the last checkpoint, give the same command again."""
     run(make(model, data, output, **changes))
     first = outcome(output)
@@ -165,20 +173,28 @@ def end_twice(run: Callable[[Any], Any], make: Callable[..., Any], model: Path, 
 
 
 @pytest.mark.parametrize("lora_rank", [0, 2])
-@pytest.mark.parametrize("changes", [{}, {"max_steps": -1, "epochs": 0.15}, {"eval_share": 0}], ids=["max-steps", "epochs", "no-held-out"])
-def test_a_tuning_killed_after_its_last_checkpoint(model_folder: Path, chats: Path, tmp_path: Path, lora_rank: int, changes: Any) -> None:
+@pytest.mark.parametrize(
+    "changes", [{}, {"max_steps": -1, "epochs": 0.15}, {"eval_share": 0}], ids=["max-steps", "epochs", "no-held-out"]
+)
+def test_a_tuning_killed_after_its_last_checkpoint(
+    model_folder: Path, chats: Path, tmp_path: Path, lora_rank: int, changes: Any
+) -> None:
     end_twice(train, tune_config, model_folder, chats, tmp_path / "run", lora_rank=lora_rank, **changes)
 
 
 @pytest.mark.parametrize("lora_rank", [0, 2])
-def test_an_alignment_killed_after_its_last_checkpoint(model_folder: Path, pairs: Path, tmp_path: Path, lora_rank: int) -> None:
+def test_an_alignment_killed_after_its_last_checkpoint(
+    model_folder: Path, pairs: Path, tmp_path: Path, lora_rank: int
+) -> None:
     end_twice(run_align, align_config, model_folder, pairs, tmp_path / "run", lora_rank=lora_rank)
 
 
 # At any moment
 
 
-def kill_everywhere(run: Callable[[Any], Any], make: Callable[..., Any], model: Path, data: Path, folder: Path, **changes: Any) -> None:
+def kill_everywhere(
+    run: Callable[[Any], Any], make: Callable[..., Any], model: Path, data: Path, folder: Path, **changes: Any
+) -> None:
     run(make(model, data, folder / "whole", **changes))
     whole = outcome(folder / "whole")
     moments: list[Any] = [killed_at_row(number) for number in range(len(whole["rows"]))]
@@ -193,7 +209,13 @@ def kill_everywhere(run: Callable[[Any], Any], make: Callable[..., Any], model: 
 
 
 EPOCHS = {"max_steps": -1, "epochs": 2.5, "save_steps": 2, "log_steps": 3}
-AT_ENDS = {"max_steps": -1, "epochs": 2, "save_steps": 4, "log_steps": 5, "eval_share": 0.2}  # a checkpoint at the end of each epoch
+AT_ENDS = {
+    "max_steps": -1,
+    "epochs": 2,
+    "save_steps": 4,
+    "log_steps": 5,
+    "eval_share": 0.2,
+}  # a checkpoint at the end of each epoch
 BETWEEN = {"max_steps": 7, "save_steps": 3, "eval_steps": 2, "log_steps": 2}
 MOMENTS = [
     pytest.param(AT_ENDS, id="at-ends"),
@@ -203,14 +225,24 @@ MOMENTS = [
 
 
 @pytest.mark.parametrize("changes", MOMENTS)
-def test_a_tuning_killed_at_any_moment(model_folder: Path, few_chats: Path, tmp_path: Path, changes: dict[str, Any]) -> None:
-    settings = {"lora_rank": 2, "lora_dropout": 0.3, "learning_rate": 2e-2} | changes  # dropout: random numbers must go on where they were
+def test_a_tuning_killed_at_any_moment(
+    model_folder: Path, few_chats: Path, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    settings = {
+        "lora_rank": 2,
+        "lora_dropout": 0.3,
+        "learning_rate": 2e-2,
+    } | changes  # dropout: random numbers must go on where they were
     kill_everywhere(train, tune_config, model_folder, few_chats, tmp_path, **settings)
 
 
 @pytest.mark.parametrize("changes", MOMENTS)
-def test_an_alignment_killed_at_any_moment(model_folder: Path, few_pairs: Path, tmp_path: Path, changes: dict[str, Any]) -> None:
-    kill_everywhere(run_align, align_config, model_folder, few_pairs, tmp_path, lora_rank=2, lora_dropout=0.3, **changes)
+def test_an_alignment_killed_at_any_moment(
+    model_folder: Path, few_pairs: Path, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    kill_everywhere(
+        run_align, align_config, model_folder, few_pairs, tmp_path, lora_rank=2, lora_dropout=0.3, **changes
+    )
 
 
 def test_tokens_are_counted_on(model_folder: Path, pairs: Path, tmp_path: Path) -> None:

@@ -33,7 +33,13 @@ def by_role(tokenizer: Any, spans: list[Span]) -> list[tuple[str, str]]:
 
 
 def test_chat_by_hand(tokenizer: Any) -> None:
-    messages = [Message(S, "Be brief."), Message(U, "hello"), Message(A, "hi"), Message(U, "user"), Message(A, "assistant")]
+    messages = [
+        Message(S, "Be brief."),
+        Message(U, "hello"),
+        Message(A, "hi"),
+        Message(U, "user"),
+        Message(A, "assistant"),
+    ]
     assert marked(render(messages, "chat", tokenizer)) == [
         ("<|im_start|>system\n", "template"),
         ("Be brief.", "system"),
@@ -74,10 +80,16 @@ def test_equal_to_the_tokenizers_own_chat_rendering(tokenizer: Any) -> None:
 
 
 def test_the_space_before_a_response_counts_as_response(tokenizer: Any) -> None:
-    """Generation starts before it, and the token of a space and a word straddles the boundary: it belongs to its last character."""
+    """Generation starts before it, and the token of a space and a word straddles the boundary: it belongs to its last
+    character.
+    """
     spans = render([Message(U, "the capital of France is"), Message(A, "Paris")], "plain", tokenizer)
     assert marked(spans)[1] == (" ", "assistant")
-    assert by_role(tokenizer, spans) == [("user", "the capital of France is"), ("assistant", " Paris"), ("eos", "<|end|>")]
+    assert by_role(tokenizer, spans) == [
+        ("user", "the capital of France is"),
+        ("assistant", " Paris"),
+        ("eos", "<|end|>"),
+    ]
 
 
 def test_prompt_that_ends_in_white_space_gets_no_further_space(tokenizer: Any) -> None:
@@ -121,7 +133,11 @@ def test_template_choice(tokenizer: Any) -> None:
 
 def test_bos_and_eos_around_plain_text() -> None:
     tokenizer = make_tokenizer(bos=True)
-    assert marked(render([Message(A, "text")], "plain", tokenizer)) == [("<|bos|>", "template"), ("text", "assistant"), ("<|end|>", "eos")]
+    assert marked(render([Message(A, "text")], "plain", tokenizer)) == [
+        ("<|bos|>", "template"),
+        ("text", "assistant"),
+        ("<|end|>", "eos"),
+    ]
 
 
 def test_no_eos_is_an_error_with_responses_and_fine_without() -> None:
@@ -136,7 +152,8 @@ def test_no_eos_is_an_error_with_responses_and_fine_without() -> None:
     [
         CHATML.replace("m['content']", "m['content'] | trim"),  # strips
         "{{ bos_token }}" + CHATML,
-        "{% if messages[0]['role'] != 'system' %}{{ '<|im_start|>system\nYou are kind.<|im_end|>\n' }}{% endif %}" + CHATML,  # adds a turn
+        "{% if messages[0]['role'] != 'system' %}{{ '<|im_start|>system\nYou are kind.<|im_end|>\n' }}{% endif %}"
+        + CHATML,  # adds a turn
     ],
 )
 def test_other_chat_templates(template: str) -> None:
@@ -151,7 +168,9 @@ def test_end_of_turn_by_eos_token_and_none_at_all() -> None:
                               "{% if m['role'] == 'assistant' %}{{ eos_token }}{% endif %}{% endfor %}")  # fmt: skip
     spans = render([Message(U, "a"), Message(A, "b"), Message(U, "c"), Message(A, "d")], "chat", with_eos)
     assert [text for text, label in marked(spans) if label == "eos"] == ["<|end|>", "<|end|>"]
-    without = make_tokenizer(chat_template="{% for m in messages %}{{ m['role'] + ': ' + m['content'] + '\n' }}{% endfor %}")
+    without = make_tokenizer(
+        chat_template="{% for m in messages %}{{ m['role'] + ': ' + m['content'] + '\n' }}{% endfor %}"
+    )
     spans = render([Message(U, "a"), Message(A, "b")], "chat", without)
     assert marked(spans)[-2:] == [("<|end|>", "eos"), ("\n", "template")]
 
@@ -160,7 +179,9 @@ def test_templates_that_rewrite_or_refuse_are_errors() -> None:
     upper = make_tokenizer(chat_template=CHATML.replace("m['content']", "m['content'] | upper"))
     with pytest.raises(HoldfastError, match="rewrites"):
         render([Message(U, "hello"), Message(A, "x")], "chat", upper)
-    strict = make_tokenizer(chat_template="{% if messages|length > 1 %}{{ raise_exception('one only') }}{% endif %}" + CHATML)
+    strict = make_tokenizer(
+        chat_template="{% if messages|length > 1 %}{{ raise_exception('one only') }}{% endif %}" + CHATML
+    )
     with pytest.raises(HoldfastError, match="one only"):
         render([Message(U, "a"), Message(A, "b")], "chat", strict)
 
@@ -243,23 +264,35 @@ def test_pad_equal_to_eos_changes_nothing() -> None:
 def test_a_response_that_begins_with_white_space_gets_no_space_before_it(tokenizer: Any, template: str) -> None:
     asked, answer = [Message(U, "The sky is")], Message(A, " blue.")
     whole = "".join(s.text for s in render([*asked, answer], template, tokenizer))
-    assert whole == generation_prompt(asked, template, tokenizer) + " blue.<|end|>"  # what is trained is what is asked for
+    assert (
+        whole == generation_prompt(asked, template, tokenizer) + " blue.<|end|>"
+    )  # what is trained is what is asked for
 
 
 def test_every_token_of_a_turns_end_up_to_eos_is_eos() -> None:
     """Command R7B ends a turn with two tokens, of which the second is the tokenizer's EOS."""
     turn = "{{ '<|im_start|>' + m['role'] + '\n' + m['content'] }}"
-    two = "{% for m in messages %}" + turn + "{{ '<|im_end|><|end|>' if m['role'] == 'assistant' else '<|end|>' }}{% endfor %}"
+    two = (
+        "{% for m in messages %}"
+        + turn
+        + "{{ '<|im_end|><|end|>' if m['role'] == 'assistant' else '<|end|>' }}{% endfor %}"
+    )
     messages = [Message(U, "a"), Message(A, "b", 0.5), Message(U, "c"), Message(A, "d")]
     spans = render(messages, "chat", make_tokenizer(chat_template=two))
-    assert marked(spans)[3:6] == [("b", "assistant"), ("<|im_end|><|end|>", "eos"), ("<|im_start|>user\nc"[:-1], "template")]
+    assert marked(spans)[3:6] == [
+        ("b", "assistant"),
+        ("<|im_end|><|end|>", "eos"),
+        ("<|im_start|>user\nc"[:-1], "template"),
+    ]
     assert marked(spans)[-1] == ("<|im_end|><|end|>", "eos")
     assert [s.weight for s in spans if s.role is Role.EOS] == [0.5, 1.0]
 
 
 def test_text_before_the_eos_of_a_turn_is_the_models_to_write() -> None:
     end = "{% for m in messages %}[{{ m['role'] }}] {{ m['content'] }}{% if m['role'] == 'assistant' %} END<|end|>{% endif %}{% endfor %}"
-    spans = render([Message(U, "a"), Message(A, "b"), Message(U, "c"), Message(A, "d")], "chat", make_tokenizer(chat_template=end))
+    spans = render(
+        [Message(U, "a"), Message(A, "b"), Message(U, "c"), Message(A, "d")], "chat", make_tokenizer(chat_template=end)
+    )
     assert [text for text, label in marked(spans) if label == "eos"] == [" END<|end|>"] * 2
     assert "".join(s.text for s in spans) == "[user] a[assistant] b END<|end|>[user] c[assistant] d END<|end|>"
 
@@ -268,9 +301,13 @@ def test_text_before_the_special_token_that_ends_a_turn_is_the_models_to_write()
     """The tokenizer's EOS is another token, which must not be put between the answer and what closes it."""
     turn = "[{{ m['role'] }}] {{ m['content'] }}{% if m['role'] == 'assistant' %} END<|im_end|>\n{% endif %}"
     end = "{% for m in messages %}" + turn + "{% endfor %}"
-    spans = render([Message(U, "a"), Message(A, "b"), Message(U, "c"), Message(A, "d")], "chat", make_tokenizer(chat_template=end))
+    spans = render(
+        [Message(U, "a"), Message(A, "b"), Message(U, "c"), Message(A, "d")], "chat", make_tokenizer(chat_template=end)
+    )
     assert [text for text, label in marked(spans) if label == "eos"] == [" END<|im_end|>"] * 2
-    assert "".join(s.text for s in spans) == "[user] a[assistant] b END<|im_end|>\n[user] c[assistant] d END<|im_end|>\n"
+    assert (
+        "".join(s.text for s in spans) == "[user] a[assistant] b END<|im_end|>\n[user] c[assistant] d END<|im_end|>\n"
+    )
 
 
 def test_an_eos_behind_the_whole_conversation_leaves_middle_turns_alone() -> None:
@@ -283,7 +320,9 @@ def test_an_eos_behind_the_whole_conversation_leaves_middle_turns_alone() -> Non
 def test_where_the_next_header_stops_a_turn_it_alone_is_eos() -> None:
     """As in GLM: `<|im_end|>` opens the user's turn here, and nothing follows the last response."""
     glm = "{% for m in messages %}{{ '<|im_end|>' if m['role'] == 'user' else '<|im_start|>' }}\n{{ m['content'] }}{% endfor %}"
-    spans = render([Message(U, "a"), Message(A, "b"), Message(U, "c"), Message(A, "d")], "chat", make_tokenizer(chat_template=glm))
+    spans = render(
+        [Message(U, "a"), Message(A, "b"), Message(U, "c"), Message(A, "d")], "chat", make_tokenizer(chat_template=glm)
+    )
     assert [text for text, label in marked(spans) if label == "eos"] == ["<|im_end|>", "<|end|>"]
     assert marked(spans)[5] == ("\n", "template")
 
@@ -297,7 +336,15 @@ def test_command_r7b_as_trl_marks_it() -> None:
     if not (folder / "cohere2_training.jinja").is_file():
         pytest.skip("this TRL has no template of Command R7B")
     tokenizer = make_tokenizer(bos=True, chat_template=(folder / "cohere2.jinja").read_text())
-    names = ("START_OF_TURN_TOKEN", "END_OF_TURN_TOKEN", "SYSTEM_TOKEN", "USER_TOKEN", "CHATBOT_TOKEN", "START_RESPONSE", "END_RESPONSE")
+    names = (
+        "START_OF_TURN_TOKEN",
+        "END_OF_TURN_TOKEN",
+        "SYSTEM_TOKEN",
+        "USER_TOKEN",
+        "CHATBOT_TOKEN",
+        "START_RESPONSE",
+        "END_RESPONSE",
+    )
     tokenizer.add_special_tokens({"additional_special_tokens": [f"<|{name}|>" for name in names]})
     tokenizer.eos_token = "<|END_OF_TURN_TOKEN|>"
     messages = [Message(U, "hello"), Message(A, "hi"), Message(U, "world"), Message(A, "Fine, thank you!")]

@@ -1,5 +1,5 @@
-"""The router loss of mixtures of experts: in the loss where the config asks for it, equal to transformers' own forward, logged, never
-in an evaluation."""
+"""The router loss of mixtures of experts: in the loss where the config asks for it, equal to transformers' own forward,
+logged, never in an evaluation."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ from test_trainer import gradient, relative, some_tokens, trainer
 
 FAMILIES: dict[str, Any] = {
     "mixtral": (tf.MixtralForCausalLM, {"num_local_experts": 4}),
-    "qwen2_moe": (tf.Qwen2MoeForCausalLM, {"num_experts": 4, "moe_intermediate_size": 32, "shared_expert_intermediate_size": 32}),
+    "qwen2_moe": (
+        tf.Qwen2MoeForCausalLM,
+        {"num_experts": 4, "moe_intermediate_size": 32, "shared_expert_intermediate_size": 32},
+    ),
     "qwen3_moe": (tf.Qwen3MoeForCausalLM, {"num_experts": 4, "moe_intermediate_size": 32, "head_dim": 8}),
     "olmoe": (tf.OlmoeForCausalLM, {"num_experts": 4}),
     "gpt_oss": (tf.GptOssForCausalLM, {"num_local_experts": 4, "head_dim": 8}),
@@ -36,10 +39,24 @@ FAMILIES: dict[str, Any] = {
 def make_moe(family: str = "mixtral", coefficient: float = 0.5, asked: bool = True, **changes: Any) -> Any:
     kind, own = FAMILIES[family]
     torch.manual_seed(0)
-    small = {"vocab_size": 400, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
-    small |= {"num_key_value_heads": 2, "max_position_embeddings": 128, "num_experts_per_tok": 2, "pad_token_id": 2, "bos_token_id": 0}
+    small = {
+        "vocab_size": 400,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+    }
+    small |= {
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 128,
+        "num_experts_per_tok": 2,
+        "pad_token_id": 2,
+        "bos_token_id": 0,
+    }
     small |= {"eos_token_id": 1, "router_aux_loss_coef": coefficient, "output_router_logits": asked}
-    model = kind._from_config(kind.config_class(**small | own | changes), experts_implementation="eager")  # float64, too
+    model = kind._from_config(
+        kind.config_class(**small | own | changes), experts_implementation="eager"
+    )  # float64, too
     for parameter in model.parameters():  # larger than the usual start, so that routers have preferences
         if parameter.dim() > 1:
             torch.nn.init.normal_(parameter, std=0.2)
@@ -69,13 +86,24 @@ def test_value_is_that_of_the_models_own_forward(tmp_path: Path, family: str) ->
 @pytest.mark.parametrize("head", ["auto", "plain"])
 @pytest.mark.parametrize("batching", ["padded", "packed", "padding-free"])
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_gradient_is_that_of_the_models_own_forward(tmp_path: Path, head: str, batching: str, checkpointing: bool) -> None:
+def test_gradient_is_that_of_the_models_own_forward(
+    tmp_path: Path, head: str, batching: str, checkpointing: bool
+) -> None:
     """Padding counts nowhere, and examples that share a row count as if each had its own."""
     tokens = some_tokens(8)
     model = make_moe("qwen3_moe").double()
     own_loss(model, tokens).loss.backward()
-    oracle = torch.cat([p.grad.flatten() if p.grad is not None else torch.zeros_like(p).flatten() for p in model.parameters()])
-    options = {"head": head, "batching": batching, "gradient_checkpointing": checkpointing, "pair": (1, 1), "micro": 8, "step": 8}
+    oracle = torch.cat(
+        [p.grad.flatten() if p.grad is not None else torch.zeros_like(p).flatten() for p in model.parameters()]
+    )
+    options = {
+        "head": head,
+        "batching": batching,
+        "gradient_checkpointing": checkpointing,
+        "pair": (1, 1),
+        "micro": 8,
+        "step": 8,
+    }
     ours = gradient(tokens, tmp_path, model=make_moe("qwen3_moe").double(), **options)
     assert relative(ours, oracle) < 1e-6
     without = gradient(tokens, tmp_path, model=make_moe("qwen3_moe", asked=False).double(), **options)
@@ -95,7 +123,9 @@ def test_micro_batches_are_averaged(tmp_path: Path) -> None:
     routed = []
     for batch in batches:
         longest = int(batch["attention_mask"].sum(1).max())
-        out = make_moe().double()(input_ids=batch["input_ids"][:, :longest], attention_mask=batch["attention_mask"][:, :longest])
+        out = make_moe().double()(
+            input_ids=batch["input_ids"][:, :longest], attention_mask=batch["attention_mask"][:, :longest]
+        )
         routed.append(float(out.aux_loss))
     assert losses == pytest.approx(nll + 0.5 * sum(routed) / 2, rel=1e-6)
 
@@ -113,12 +143,21 @@ def rows(output: Path, kind: str) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("lora_rank", [0, 2])
 def test_tune_logs_both_and_evaluates_the_nll_alone(tmp_path: Path, lora_rank: int) -> None:
     """The case of an even router: total 11.906 = 10.906 + 0.5 x 2.000 in its proportions."""
-    data = write_jsonl(tmp_path / "p.jsonl", [{"prompt": f"Say {n}.", "response": "a b " * (n % 4 + 1)} for n in range(40)])
+    data = write_jsonl(
+        tmp_path / "p.jsonl", [{"prompt": f"Say {n}.", "response": "a b " * (n % 4 + 1)} for n in range(40)]
+    )
     made = {}
     for name, asked in (("with", True), ("without", False)):
         model = moe_folder(tmp_path / name, asked=asked)
         output = tmp_path / f"run-{name}"
-        settings = {"learning_rate": 1e-9, "batch_size": 8, "micro_batch_size": 4, "max_steps": 2, "log_steps": 1, "eval_share": 0.2}
+        settings = {
+            "learning_rate": 1e-9,
+            "batch_size": 8,
+            "micro_batch_size": 4,
+            "max_steps": 2,
+            "log_steps": 1,
+            "eval_share": 0.2,
+        }
         train(TuneConfig(model=str(model), data=str(data), output=str(output), lora_rank=lora_rank, **settings))
         made[name] = output
     for ours, bare in zip(rows(made["with"], "train"), rows(made["without"], "train"), strict=True):
@@ -130,7 +169,9 @@ def test_tune_logs_both_and_evaluates_the_nll_alone(tmp_path: Path, lora_rank: i
 
 
 def test_routers_learn_to_balance(tmp_path: Path) -> None:
-    data = write_jsonl(tmp_path / "p.jsonl", [{"prompt": f"Say {n}.", "response": "a b " * (n % 4 + 1)} for n in range(40)])
+    data = write_jsonl(
+        tmp_path / "p.jsonl", [{"prompt": f"Say {n}.", "response": "a b " * (n % 4 + 1)} for n in range(40)]
+    )
     model = moe_folder(tmp_path / "model", coefficient=20.0)
     settings = {"learning_rate": 1e-2, "batch_size": 8, "max_steps": 12, "log_steps": 1, "eval_share": 0.0}
     train(TuneConfig(model=str(model), data=str(data), output=str(tmp_path / "run"), **settings))
@@ -173,7 +214,12 @@ def test_trl_adapter(tmp_path: Path) -> None:
             report_to=[], use_cpu=True, bf16=False, save_strategy="no", router_aux_loss_coef=coefficient,
         )  # fmt: skip
         adapter = WITSFTTrainer(
-            make_moe(), args, train_dataset=tokens, processing_class=make_tokenizer(), prompt_loss_weight=1.0, completion_loss_weight=1.0
+            make_moe(),
+            args,
+            train_dataset=tokens,
+            processing_class=make_tokenizer(),
+            prompt_loss_weight=1.0,
+            completion_loss_weight=1.0,
         )
         adapter.train()
         made[coefficient] = next(logs for logs in adapter.state.log_history if "loss" in logs)
@@ -189,8 +235,12 @@ def test_align_logs_what_trl_adds(tmp_path: Path) -> None:
     from holdfast.align import align
     from holdfast.config import AlignConfig
 
-    data = write_jsonl(tmp_path / "p.jsonl", [{"prompt": f"Count {n}.", "chosen": "1 2 3", "rejected": "3 2 1"} for n in range(16)])
+    data = write_jsonl(
+        tmp_path / "p.jsonl", [{"prompt": f"Count {n}.", "chosen": "1 2 3", "rejected": "3 2 1"} for n in range(16)]
+    )
     settings = {"learning_rate": 1e-9, "batch_size": 4, "max_steps": 1, "log_steps": 1, "eval_share": 0.0}
-    align(AlignConfig(model=str(moe_folder(tmp_path / "moe")), data=str(data), output=str(tmp_path / "run"), **settings))
+    align(
+        AlignConfig(model=str(moe_folder(tmp_path / "moe")), data=str(data), output=str(tmp_path / "run"), **settings)
+    )
     (row,) = rows(tmp_path / "run", "train")
     assert row["loss"] == pytest.approx(math.log(2) + 0.5 * row["router_loss"], rel=1e-4)

@@ -1,4 +1,6 @@
-"""Rows from outside: what nothing reads is refused or listed, what is missing is named, and CSV files are read to the letter."""
+"""Rows from outside: what nothing reads is refused or listed, what is missing is named, and CSV files are read to the
+letter.
+"""
 
 from __future__ import annotations
 
@@ -90,7 +92,11 @@ def test_a_truth_value_that_picks_rows_is_refused(tmp_path: Path, name: str) -> 
 
 
 @pytest.mark.parametrize(
-    "row", ['{"prompt": "a", "response": "b", "response": "c"}', '{"messages": [{"role": "assistant", "content": "b", "content": "c"}]}']
+    "row",
+    [
+        '{"prompt": "a", "response": "b", "response": "c"}',
+        '{"messages": [{"role": "assistant", "content": "b", "content": "c"}]}',
+    ],
 )
 @pytest.mark.parametrize("suffix", ["jsonl", "json"])
 def test_a_key_that_is_there_twice_is_no_choice_of_ours(tmp_path: Path, row: str, suffix: str) -> None:
@@ -121,18 +127,32 @@ def test_what_says_nothing_is_passed_over(tmp_path: Path) -> None:
     says_nothing = {"tool_calls": None, "reasoning_content": "", "name": None}
     rows = [
         {"messages": [USER | says_nothing, ANSWER | says_nothing | {"tool_calls": []}], "tools": [], "system": None},
-        {"messages": [USER, ANSWER | {"tool_calls": [{"name": None, "arguments": {"city": None}}]}], "history": [], "system": "  "},
+        {
+            "messages": [USER, ANSWER | {"tool_calls": [{"name": None, "arguments": {"city": None}}]}],
+            "history": [],
+            "system": "  ",
+        },
     ]
     assert [e.unused for e in load_examples(str(write_jsonl(tmp_path / "a.jsonl", rows)))] == [(), ()]
-    datasets.Dataset.from_list([CHAT | {"tools": None}, CHAT | {"tools": [{"name": None}]}]).to_parquet(str(tmp_path / "a.parquet"))
+    datasets.Dataset.from_list([CHAT | {"tools": None}, CHAT | {"tools": [{"name": None}]}]).to_parquet(
+        str(tmp_path / "a.parquet")
+    )
     assert [e.unused for e in load_examples(str(tmp_path / "a.parquet"))] == [(), ()]
 
 
 def test_a_column_that_repeats_what_is_read_is_passed_over(tmp_path: Path) -> None:
-    """As in UltraChat (the prompt is the first message) and in what `crosstask label` writes (the answer ends the response)."""
+    """As in UltraChat (the prompt is the first message) and in what `crosstask label` writes (the answer ends the
+    response).
+    """
     rows = [CHAT | {"prompt": "Rain?", "prompt_id": "1"}, CHAT | {"prompt": "Rain? ", "prompt_id": "2"}]
     assert [e.unused for e in load_examples(str(write_jsonl(tmp_path / "a.jsonl", rows)))] == [("prompt_id",)] * 2
-    labelled = {"prompt": "Topic:", "response": "so: food", "answer": "food", "fields": {"text": "Tea"}, "votes": {"food": 2}}
+    labelled = {
+        "prompt": "Topic:",
+        "response": "so: food",
+        "answer": "food",
+        "fields": {"text": "Tea"},
+        "votes": {"food": 2},
+    }
     assert load_examples(str(write_jsonl(tmp_path / "b.jsonl", [labelled])))[0].unused == ("fields", "votes")
     with pytest.raises(HoldfastError, match="'answer' is not used"):  # `od` is no word of the response
         load_examples(str(write_jsonl(tmp_path / "c.jsonl", [labelled | {"answer": "od"}])))
@@ -154,18 +174,36 @@ def test_numbers_and_truth_values_in_a_csv_file_are_text(tmp_path: Path) -> None
         load_examples(str(tmp_path / "a.csv"))
 
 
-def test_tune_lists_unused_columns_once_and_in_its_summary(model_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_tune_lists_unused_columns_once_and_in_its_summary(
+    model_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     rows = [PAIR | {"id": n, "category": "counting"} for n in range(6)]
-    data, held_out = write_jsonl(tmp_path / "a.jsonl", rows), write_jsonl(tmp_path / "b.jsonl", [PAIR | {"id": 1, "split": "dev"}])
-    config = TuneConfig(model=str(model_folder), data=str(data), eval_data=str(held_out), output=str(tmp_path / "run"), max_steps=1)
+    data, held_out = (
+        write_jsonl(tmp_path / "a.jsonl", rows),
+        write_jsonl(tmp_path / "b.jsonl", [PAIR | {"id": 1, "split": "dev"}]),
+    )
+    config = TuneConfig(
+        model=str(model_folder), data=str(data), eval_data=str(held_out), output=str(tmp_path / "run"), max_steps=1
+    )
     summary = train(config)
     assert summary["data_report"]["columns_not_used"] == ["category", "id", "split"]
     assert capsys.readouterr().err.count("columns not used: category, id, split\n") == 1
 
 
-def test_a_column_of_every_row_is_no_matter_of_bad_rows(model_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_column_of_every_row_is_no_matter_of_bad_rows(
+    model_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     every = write_jsonl(tmp_path / "a.jsonl", [PAIR | {"system": "Be brief."}] * 4)
-    arguments = ["tune", "--model", str(model_folder), "--output", str(tmp_path / "run"), "--skip-bad-rows", "--dry-run", "--data"]
+    arguments = [
+        "tune",
+        "--model",
+        str(model_folder),
+        "--output",
+        str(tmp_path / "run"),
+        "--skip-bad-rows",
+        "--dry-run",
+        "--data",
+    ]
     assert cli.main([*arguments, str(every)]) == 2
     assert "every row is refused (4 in all); the first: " in (error := capsys.readouterr().err)
     assert "row 1: column 'system' is not used" in error
@@ -176,7 +214,12 @@ def test_a_column_of_every_row_is_no_matter_of_bad_rows(model_folder: Path, tmp_
 
 @pytest.mark.parametrize(
     ("extra", "name"),
-    [({"system": "s"}, "system"), ({"tools": CALL}, "tools"), ({"messages": [USER, ANSWER]}, "messages"), ({"weight": 0.5}, "weight")],
+    [
+        ({"system": "s"}, "system"),
+        ({"tools": CALL}, "tools"),
+        ({"messages": [USER, ANSWER]}, "messages"),
+        ({"weight": 0.5}, "weight"),
+    ],
 )
 def test_pairs_refuse_what_they_do_not_use(tmp_path: Path, extra: dict[str, Any], name: str) -> None:
     with pytest.raises(HoldfastError, match=rf"row 1: column '{name}' is not used"):
@@ -190,13 +233,24 @@ def test_pairs_look_into_their_messages(tmp_path: Path) -> None:
     with pytest.raises(HoldfastError, match=r"row 1, message 2 of 'chosen': key 'thinking' is not used"):
         load_pairs(str(write_jsonl(tmp_path / "a.jsonl", [{"chosen": chosen, "rejected": rejected}])))
     with pytest.raises(HoldfastError, match=r"key 'weight' is not used"):
-        load_pairs(str(write_jsonl(tmp_path / "a.jsonl", [{"chosen": [USER, ANSWER | {"weight": 0}], "rejected": rejected}])))
-    row = {"chosen": [USER, ANSWER], "rejected": rejected, "messages": [USER, ANSWER], "prompt": "Rain?", "score_chosen": 7.5, "weight": 1}
+        load_pairs(
+            str(write_jsonl(tmp_path / "a.jsonl", [{"chosen": [USER, ANSWER | {"weight": 0}], "rejected": rejected}]))
+        )
+    row = {
+        "chosen": [USER, ANSWER],
+        "rejected": rejected,
+        "messages": [USER, ANSWER],
+        "prompt": "Rain?",
+        "score_chosen": 7.5,
+        "weight": 1,
+    }
     (pair,) = load_pairs(str(write_jsonl(tmp_path / "a.jsonl", [row])))
     assert pair.unused == ("score_chosen",)
 
 
-def test_align_and_weigh_list_unused_columns(model_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_align_and_weigh_list_unused_columns(
+    model_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     pytest.importorskip("trl")
     choices = write_jsonl(tmp_path / "a.jsonl", [CHOICE | {"id": n} for n in range(4)])
     summary = align(AlignConfig(model=str(model_folder), data=str(choices), output=str(tmp_path / "a"), dry_run=True))
@@ -262,7 +316,17 @@ def test_a_missing_prompt_is_skipped_and_counted_by_the_command(
     model_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = write_jsonl(tmp_path / "a.jsonl", [PAIR, {"response": "c"}, PAIR, PAIR])
-    arguments = ["tune", "--model", str(model_folder), "--data", str(file), "--output", str(tmp_path / "run"), "--dry-run", "--json"]
+    arguments = [
+        "tune",
+        "--model",
+        str(model_folder),
+        "--data",
+        str(file),
+        "--output",
+        str(tmp_path / "run"),
+        "--dry-run",
+        "--json",
+    ]
     assert cli.main(arguments) == 2
     assert "row 2: no column 'prompt'; the row has response\n  hint: " in capsys.readouterr().err
     assert cli.main([*arguments, "--skip-bad-rows"]) == 0
@@ -283,7 +347,9 @@ def test_an_unclosed_quote_is_an_error_that_names_its_row(tmp_path: Path) -> Non
 
 
 def test_quotes_that_mean_themselves_and_line_breaks_within_quotes_are_read(tmp_path: Path) -> None:
-    (tmp_path / "a.csv").write_text('prompt,response\na 5" pipe,say "hi" now\n"two\nlines, ""quoted""","x"\n\nlast,row\n')
+    (tmp_path / "a.csv").write_text(
+        'prompt,response\na 5" pipe,say "hi" now\n"two\nlines, ""quoted""","x"\n\nlast,row\n'
+    )
     texts = [[m.content for m in e.messages] for e in load_examples(str(tmp_path / "a.csv"))]
     assert texts == [['a 5" pipe', 'say "hi" now'], ['two\nlines, "quoted"', "x"], ["last", "row"]]
     (tmp_path / "a.csv").write_text('prompt,response\n"two\nlines",x\nc,"d\n')
@@ -324,7 +390,9 @@ def test_rows_that_are_no_objects_in_the_other_readers(tmp_path: Path) -> None:
     from holdfast.sensitivity.sets import load_sets
 
     (tmp_path / "t.json").write_text('[{"q": "a", "a": "b"}, 3]')
-    (tmp_path / "t.yaml").write_text("task: t\ndataset_kwargs: {data_files: {test: t.json}}\ndoc_to_text: q\ndoc_to_target: a\n")
+    (tmp_path / "t.yaml").write_text(
+        "task: t\ndataset_kwargs: {data_files: {test: t.json}}\ndoc_to_text: q\ndoc_to_target: a\n"
+    )
     with pytest.raises(HoldfastError, match=r"t\.json, row 2: a int, not an object"):
         load_library(str(tmp_path / "t.yaml"))
     rows = [{"set_id": "s", "variant_id": str(n), "prompt": f"p{n}", "seed": None} for n in range(2)]
@@ -350,7 +418,9 @@ def test_no_space_is_added_where_either_side_has_one(tmp_path: Path, joint: tupl
     (tokens,), _ = tokenize(examples, tokenizer, role_weights(), max_length=64)
     assert tokens.ids.tolist() == whole
     if prompt:
-        pairs = load_pairs(str(write_jsonl(tmp_path / "b.jsonl", [{"prompt": prompt, "chosen": answer, "rejected": answer + "!"}])))
+        pairs = load_pairs(
+            str(write_jsonl(tmp_path / "b.jsonl", [{"prompt": prompt, "chosen": answer, "rejected": answer + "!"}]))
+        )
         (pair,), _ = tokenize_pairs(pairs, tokenizer, max_length=64)
         assert pair.prompt + pair.chosen == whole
 
@@ -361,15 +431,27 @@ def test_answers_behind_a_cue_that_ends_in_white_space_get_no_space(tmp_path: Pa
     from holdfast.sensitivity.prompts import Renderer
     from holdfast.sensitivity.sets import Variant
 
-    for template, answer in (("Say: {text}\nTopic: ", "food"), ("Say: {text}\nTopic:", "food"), ("Say: {text}\nTopic:", " food")):
-        task = make_task({"name": "t", "definition": "d", "template": template}, [({"text": "Tea", "answer": answer}, "row 1")], "t.yaml")
+    for template, answer in (
+        ("Say: {text}\nTopic: ", "food"),
+        ("Say: {text}\nTopic:", "food"),
+        ("Say: {text}\nTopic:", " food"),
+    ):
+        task = make_task(
+            {"name": "t", "definition": "d", "template": template},
+            [({"text": "Tea", "answer": answer}, "row 1")],
+            "t.yaml",
+        )
         assert demonstration(task, task.items[0]).text == "Say: Tea\nTopic: food\n"
     given = make_task(
-        {"definition": "d", "template": "{text} ", "answer_prefix": "\n"}, [({"text": "Tea", "answer": "food"}, "row 1")], "t.yaml"
+        {"definition": "d", "template": "{text} ", "answer_prefix": "\n"},
+        [({"text": "Tea", "answer": "food"}, "row 1")],
+        "t.yaml",
     )
     assert demonstration(given, given.items[0]).text == "Tea \nfood\n"  # a prefix that is given is kept to
 
     for target in ("blue", " blue"):
         file = write_jsonl(tmp_path / "shots.jsonl", [{"prompt": "Sky?", "target": target}])
-        made = Renderer(make_tokenizer(), chat_template=False, system=None, shots=1, shots_data=str(file), layout="fixed")
+        made = Renderer(
+            make_tokenizer(), chat_template=False, system=None, shots=1, shots_data=str(file), layout="fixed"
+        )
         assert made.render(Variant("v", "original", "Sea?")) == "Sky? blue\n\nSea?"

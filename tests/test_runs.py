@@ -28,7 +28,19 @@ from study_case import make_case, make_spec, planned
 
 LINES: dict[str, str] = json.loads((RUNS / "commands.json").read_text(encoding="utf-8"))
 NEEDS = {"align": "trl", "bench": "lm_eval"}
-COMMANDS = ("tune", "align", "weigh", "sensitivity", "variants", "crosstask", "label", "analyse", "bench", "bench-compare", "study")
+COMMANDS = (
+    "tune",
+    "align",
+    "weigh",
+    "sensitivity",
+    "variants",
+    "crosstask",
+    "label",
+    "analyse",
+    "bench",
+    "bench-compare",
+    "study",
+)
 
 
 @pytest.fixture
@@ -40,7 +52,9 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def is_free(path: Path) -> bool:
-    """Whether another process could lock a directory: a lock is the file's, so another opening of it counts as another process."""
+    """Whether another process could lock a directory: a lock is the file's, so another opening of it counts as another
+    process.
+    """
     with (path / ".lock").open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -115,7 +129,10 @@ def test_a_directory_made_again_is_locked_again(tmp_path: Path) -> None:
         first.path.mkdir()
         with (first.path / ".lock").open("w") as other:
             fcntl.flock(other, fcntl.LOCK_EX)
-            with runs.command(config(first.path), "crosstask analyse") as second, pytest.raises(HoldfastError, match="another process"):
+            with (
+                runs.command(config(first.path), "crosstask analyse") as second,
+                pytest.raises(HoldfastError, match="another process"),
+            ):
                 second.open({})
         with runs.command(config(first.path), "crosstask analyse") as third:
             third.open({})
@@ -126,7 +143,8 @@ def test_a_directory_made_again_is_locked_again(tmp_path: Path) -> None:
 def test_another_process_is_kept_out(tmp_path: Path) -> None:
     script = (
         "import sys; from holdfast import runs; from holdfast.config import AnalyseConfig\n"
-        "with runs.command(AnalyseConfig(run='elsewhere', output=sys.argv[1]), 'crosstask analyse') as run: run.open({})"
+        "with runs.command(AnalyseConfig(run='elsewhere', output=sys.argv[1]), 'crosstask analyse') as run: "
+        "run.open({})"
     )
     other = [sys.executable, "-c", script, str(tmp_path / "run")]
     with runs.command(config(tmp_path / "run"), "crosstask analyse") as run:
@@ -224,7 +242,10 @@ def test_a_summary_that_is_none_is_no_fault_of_ours(content: str, tmp_path: Path
         run.open({})
         run.finish({"a": 1})
     (tmp_path / "run" / "summary.json").write_text(content)
-    with pytest.raises(HoldfastError, match=r"summary\.json") as error, runs.command(config(tmp_path / "run"), "crosstask analyse"):
+    with (
+        pytest.raises(HoldfastError, match=r"summary\.json") as error,
+        runs.command(config(tmp_path / "run"), "crosstask analyse"),
+    ):
         pass
     assert "remove it" in str(error.value.hint)
 

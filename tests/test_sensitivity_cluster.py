@@ -30,10 +30,19 @@ def test_rows_are_those_of_one_process(ray: object, tmp_path: Path, monkeypatch:
         monkeypatch.setattr(module, "SETS_PER_BATCH", 2)
     make_model().save_pretrained(tmp_path / "model")
     make_tokenizer(bos=True).save_pretrained(tmp_path / "model")
-    sets = str(write_jsonl(tmp_path / "sets.jsonl", [[f"Name {n} colours.", f"Which are {n} colours?", f"{n} colours"] for n in range(5)]))
+    sets = str(
+        write_jsonl(
+            tmp_path / "sets.jsonl",
+            [[f"Name {n} colours.", f"Which are {n} colours?", f"{n} colours"] for n in range(5)],
+        )
+    )
 
     def run(name: str, **more: object) -> list[dict[str, object]]:
-        measure(SensitivityConfig(model=str(tmp_path / "model"), sets=sets, output=str(tmp_path / name), max_new_tokens=5, **more))  # type: ignore[arg-type]
+        measure(
+            SensitivityConfig(
+                model=str(tmp_path / "model"), sets=sets, output=str(tmp_path / name), max_new_tokens=5, **more
+            )
+        )  # type: ignore[arg-type]
         return [json.loads(line) for line in (tmp_path / name / "rows.jsonl").open()]
 
     assert run("cluster", cluster="ray", workers=2) == run("one")

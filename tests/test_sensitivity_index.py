@@ -1,4 +1,6 @@
-"""The index and its companions against hand-worked values, and the properties that tell the right formula from its likely mistakes."""
+"""The index and its companions against hand-worked values, and the properties that tell the right formula from its
+likely mistakes.
+"""
 
 from __future__ import annotations
 
@@ -73,7 +75,9 @@ def test_identical_responses_two_prompts_and_the_data_set() -> None:
 
 MATRICES = st.integers(2, 6).flatmap(
     lambda n: st.tuples(
-        arrays(np.float64, (n, n), elements=st.floats(-50, 0, width=32)), arrays(np.int64, n, elements=st.integers(1, 30)), st.randoms()
+        arrays(np.float64, (n, n), elements=st.floats(-50, 0, width=32)),
+        arrays(np.int64, n, elements=st.integers(1, 30)),
+        st.randoms(),
     )
 )
 

@@ -1,4 +1,6 @@
-"""The same numbers as others: cells of the released POSIX package 0.0.1 and of lm-evaluation-harness, and what the package's index is."""
+"""The same numbers as others: cells of the released POSIX package 0.0.1 and of lm-evaluation-harness, and what the
+package's index is.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +49,9 @@ def stopping(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def package(folder: Path, prompts: list[str], new: int, batched: bool = False) -> tuple[float, Any]:
     """psi and the trace of the released package."""
-    pytest.importorskip("prompt_sensitivity_index", reason="the released package (prompt-sensitivity-index 0.0.1) is not installed")
+    pytest.importorskip(
+        "prompt_sensitivity_index", reason="the released package (prompt-sensitivity-index 0.0.1) is not installed"
+    )
     from prompt_sensitivity_index.models import HFModel
     from prompt_sensitivity_index.posix import PosixConfig, get_prompt_sensitivity
 
@@ -71,7 +75,9 @@ def test_early_stops_where_the_package_is_right_about_the_cells(stopping: Path) 
     assert ours.logp_XY == pytest.approx(np.array(trace.logprob_matrices[0]), abs=1e-4)
     assert psi_released(ours.logp_XY, 6) == pytest.approx(theirs, abs=1e-5)
     assert psi(ours.logp_XY, ours.len_Y) != pytest.approx(theirs, abs=1e-2)  # the paper's index is another number
-    assert package(stopping, PROMPTS, 6, batched=True)[0] != pytest.approx(theirs, abs=1e-3)  # batched, it scores its own padding
+    assert package(stopping, PROMPTS, 6, batched=True)[0] != pytest.approx(
+        theirs, abs=1e-3
+    )  # batched, it scores its own padding
 
 
 def test_the_compatible_definition_is_an_option_of_the_command(stopping: Path, tmp_path: Path) -> None:

@@ -53,7 +53,9 @@ def test_questions_of_mmlu(shared: Path, tmp_path: Path) -> None:
     assert fast["audit"]["max_difference"] < 1e-4
     for view, found in fast["posix"].items():
         assert found["mean"] == pytest.approx(plain["posix"][view]["mean"], abs=1e-5)
-    assert fast["posix"]["templates"]["mean"] > fast["posix"]["options"]["mean"]  # other layouts move it more than other orders
+    assert (
+        fast["posix"]["templates"]["mean"] > fast["posix"]["options"]["mean"]
+    )  # other layouts move it more than other orders
     assert plain["cost"]["tokens"] > 3 * fast["cost"]["tokens"]
     assert set(fast["targets"]["options"]) >= {"prompt_sensi_score", "spread", "max_p", "per_case"}
 
@@ -61,7 +63,9 @@ def test_questions_of_mmlu(shared: Path, tmp_path: Path) -> None:
 def test_instructions_in_the_wordings_of_several_people(shared: Path, tmp_path: Path) -> None:
     sets = write_jsonl(tmp_path / "sets.jsonl", instruction_sets(shared, 5))
     summary = measure(
-        SensitivityConfig(model=str(shared / "models/stories260k"), sets=str(sets), max_new_tokens=10, output=str(tmp_path / "out"))
+        SensitivityConfig(
+            model=str(shared / "models/stories260k"), sets=str(sets), max_new_tokens=10, output=str(tmp_path / "out")
+        )
     )
     assert summary["sets"] == 3
     assert summary["audit"]["max_difference"] < 1e-4
@@ -73,7 +77,9 @@ def test_instructions_in_the_wordings_of_several_people(shared: Path, tmp_path: 
 def test_exemplars_of_the_same_subject_stand_behind_one_header(shared: Path) -> None:
     from holdfast.lm import load_tokenizer
 
-    (item,) = [i for i in load_items(str(shared / "data/mmlu/test_40_per_subject.jsonl")) if "astronomy" in i.header][:1]
+    (item,) = [i for i in load_items(str(shared / "data/mmlu/test_40_per_subject.jsonl")) if "astronomy" in i.header][
+        :1
+    ]
     (made,), _ = make([item], {"templates": generator("templates")}, 2, 0)
     renderer = Renderer(
         load_tokenizer(shared / "models/stories260k"), chat_template=False, system=None, shots=2,

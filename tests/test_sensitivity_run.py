@@ -1,4 +1,6 @@
-"""The whole command: sets in, run directory out; continued, extended, compared, gated; bad input refused before anything is written."""
+"""The whole command: sets in, run directory out; continued, extended, compared, gated; bad input refused before
+anything is written.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,13 @@ from holdfast.sensitivity.index import psi, psi_signed
 from holdfast.sensitivity.score import Local
 
 ROWS = [
-    {"set_id": "fr", "variant_id": "o", "kind": "original", "prompt": "What is the capital of France?", "target": "Paris"},
+    {
+        "set_id": "fr",
+        "variant_id": "o",
+        "kind": "original",
+        "prompt": "What is the capital of France?",
+        "target": "Paris",
+    },
     {"set_id": "fr", "variant_id": "a", "kind": "wording", "prompt": "Name the capital of France.", "target": "Paris"},
     {"set_id": "fr", "variant_id": "b", "kind": "wording", "prompt": "capital of France?", "target": "Paris"},
     {"set_id": "col", "variant_id": "o", "kind": "original", "prompt": "Name three colours.", "target": "red"},
@@ -49,14 +57,18 @@ def sets(tmp_path: Path) -> str:
 
 
 def config(model: str, source: str, output: Path, **more: Any) -> SensitivityConfig:
-    return SensitivityConfig(**{"model": model, "sets": source, "output": str(output), "max_new_tokens": 6, "bootstrap": 200, **more})
+    return SensitivityConfig(
+        **{"model": model, "sets": source, "output": str(output), "max_new_tokens": 6, "bootstrap": 200, **more}
+    )
 
 
 def rows_of(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "rows.jsonl").open()]
 
 
-def test_a_run_leaves_rows_matrices_summary_and_the_shape_of_the_harness(models: list[str], sets: str, tmp_path: Path) -> None:
+def test_a_run_leaves_rows_matrices_summary_and_the_shape_of_the_harness(
+    models: list[str], sets: str, tmp_path: Path
+) -> None:
     out = tmp_path / "out"
     summary = measure(config(models[0], sets, out, variants="spelling,templates", per_kind=3, mixture=2))
     assert set(summary["posix"]) == {"all", "wording", "spelling", "templates", "mixture"}
@@ -69,18 +81,37 @@ def test_a_run_leaves_rows_matrices_summary_and_the_shape_of_the_harness(models:
         assert rows[0]["indices"]["wording"]["psi"] == pytest.approx(psi(*wording))
         assert rows[0]["indices"]["wording"]["psi_signed"] == pytest.approx(psi_signed(*wording))
         assert np.nansum(matrix["token_logp"], -1) == pytest.approx(matrix["logp_XY"], abs=1e-4)
-    assert summary["posix"]["all"]["mean"] == pytest.approx(np.mean([r["indices"]["all"]["psi"] for r in rows]), abs=1e-6)
+    assert summary["posix"]["all"]["mean"] == pytest.approx(
+        np.mean([r["indices"]["all"]["psi"] for r in rows]), abs=1e-6
+    )
     assert summary["posix"]["all"]["low"] <= summary["posix"]["all"]["mean"] <= summary["posix"]["all"]["high"]
     assert summary["audit"]["cells"] >= 4
     assert summary["audit"]["max_difference"] < 1e-4
-    assert set(summary["targets"]["wording"]) >= {"accuracy", "prompt_sensi_score", "spread", "cps", "per_case", "performance_drop"}
+    assert set(summary["targets"]["wording"]) >= {
+        "accuracy",
+        "prompt_sensi_score",
+        "spread",
+        "cps",
+        "per_case",
+        "performance_drop",
+    }
     mixture = rows[0]["indices"]["mixture"]["prompts"]
     assert mixture == 2 + 2 + 2
     (results,), (samples,) = list(out.glob("results_*.json")), list(out.glob("samples_*.jsonl"))
     found = json.loads(results.read_text())
     assert found["results"]["holdfast_sensitivity"]["posix_all,none"] == summary["posix"]["all"]["mean"]
     sample = json.loads(samples.read_text().splitlines()[0])
-    assert {"doc_id", "doc", "target", "arguments", "resps", "filtered_resps", "doc_hash", "prompt_hash", "target_hash"} <= sample.keys()
+    assert {
+        "doc_id",
+        "doc",
+        "target",
+        "arguments",
+        "resps",
+        "filtered_resps",
+        "doc_hash",
+        "prompt_hash",
+        "target_hash",
+    } <= sample.keys()
     assert sample["resps"] == [[rows[0]["variants"][0]["response"]]]
     assert json.loads((out / "summary.json").read_text()) == json.loads(json.dumps(summary))
 
@@ -136,7 +167,9 @@ def test_a_complete_run_is_returned_and_a_killed_one_continues(
     continued = measure(config(models[0], sets, tmp_path / "out"))
     assert calls == [["fr"], ["col"], ["col"]]
     assert continued["posix"] == whole["posix"]
-    assert measure(config(models[0], sets, tmp_path / "out")) == json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert measure(config(models[0], sets, tmp_path / "out")) == json.loads(
+        (tmp_path / "out" / "summary.json").read_text()
+    )
     assert len(calls) == 3
     with pytest.raises(HoldfastError, match=r"holds another run .*max_new_tokens"):
         measure(config(models[0], sets, tmp_path / "out", max_new_tokens=3))
@@ -155,12 +188,20 @@ def test_an_edited_sets_file_costs_one_row_and_one_column(models: list[str], set
     assert rows_of(out)[0]["indices"]["all"]["psi"] != before
     shared = measure(config(models[0], sets, tmp_path / "shared", cache=cache))
     assert shared["cost"]["tokens"] == 0
-    other = measure(config(models[1], sets, tmp_path / "other", cache=cache))  # other weights: nothing is taken from the cache
+    other = measure(
+        config(models[1], sets, tmp_path / "other", cache=cache)
+    )  # other weights: nothing is taken from the cache
     assert other["cost"]["tokens"] > 0
 
 
-def test_chat_templates_and_exemplars_are_part_of_what_is_measured(models: list[str], sets: str, tmp_path: Path) -> None:
-    dev = str(write_jsonl(tmp_path / "dev.jsonl", [{"question": "1 + 1?", "answer": "2"}, {"question": "2 + 2?", "answer": "4"}]))
+def test_chat_templates_and_exemplars_are_part_of_what_is_measured(
+    models: list[str], sets: str, tmp_path: Path
+) -> None:
+    dev = str(
+        write_jsonl(
+            tmp_path / "dev.jsonl", [{"question": "1 + 1?", "answer": "2"}, {"question": "2 + 2?", "answer": "4"}]
+        )
+    )
     some: dict[str, Any] = {"variants": "templates", "per_kind": 2}
     plain = measure(config(models[0], sets, tmp_path / "plain", **some))
     chat = measure(config(models[0], sets, tmp_path / "chat", **some, chat=True, system="Be short."))
@@ -172,10 +213,13 @@ def test_chat_templates_and_exemplars_are_part_of_what_is_measured(models: list[
     def prompts(name: str) -> dict[str, str]:
         (file,) = (tmp_path / name).glob("samples_*.jsonl")
         samples = [json.loads(line) for line in file.open()]
-        return {s["doc"]["variant_id"]: s["arguments"]["gen_args_0"]["arg_0"] for s in samples if s["doc"]["set_id"] == "fr"}
+        return {
+            s["doc"]["variant_id"]: s["arguments"]["gen_args_0"]["arg_0"] for s in samples if s["doc"]["set_id"] == "fr"
+        }
 
     assert prompts("chat")["o"] == (
-        "<|im_start|>system\nBe short.<|im_end|>\n<|im_start|>user\nWhat is the capital of France?<|im_end|>\n<|im_start|>assistant\n"
+        "<|im_start|>system\nBe short.<|im_end|>\n<|im_start|>user\nWhat is the capital of "
+        "France?<|im_end|>\n<|im_start|>assistant\n"
     )
     assert prompts("shots")["o"] == "Q:1 + 1?\nA: 2\n\nQ:2 + 2?\nA: 4\n\nWhat is the capital of France?"
     assert prompts("shots")["templates-0"] == "q:1 + 1?\na: 2\n\nq:2 + 2?\na: 4\n\nq:What is the capital of France?\na:"
@@ -191,7 +235,13 @@ def test_chat_templates_and_exemplars_are_part_of_what_is_measured(models: list[
 def test_the_preset_of_the_paper(models: list[str], tmp_path: Path) -> None:
     prompts = write_jsonl(
         tmp_path / "p.jsonl",
-        [{"question": "Which one of these many things here is a bright colour?", "choices": ["dog", "red"], "answer": "B"}],
+        [
+            {
+                "question": "Which one of these many things here is a bright colour?",
+                "choices": ["dog", "red"],
+                "answer": "B",
+            }
+        ],
     )
     texts = [{"id": "1", "paraphrases": [f"Paraphrase {chr(97 + i)}: which is a colour?" for i in range(20)]}]
     summary = measure(
@@ -252,8 +302,12 @@ def test_bad_input_is_refused_before_anything_is_written(
 def test_a_kind_that_would_replace_a_view_is_refused(
     models: list[str], tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = write_jsonl(tmp_path / "sets.jsonl", [row | {"kind": kind if row["kind"] == "wording" else row["kind"]} for row in ROWS])
-    assert main(["sensitivity", "run", "--model", models[0], "--sets", str(path), "--output", str(tmp_path / "out")]) == 2
+    path = write_jsonl(
+        tmp_path / "sets.jsonl", [row | {"kind": kind if row["kind"] == "wording" else row["kind"]} for row in ROWS]
+    )
+    assert (
+        main(["sensitivity", "run", "--model", models[0], "--sets", str(path), "--output", str(tmp_path / "out")]) == 2
+    )
     assert f"sets.jsonl, row 2: the kind '{kind}' is a name of the results" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
@@ -261,7 +315,10 @@ def test_a_kind_that_would_replace_a_view_is_refused(
 def test_made_variants_do_not_take_the_ids_of_those_in_the_file(models: list[str], tmp_path: Path) -> None:
     rows = [row | {"variant_id": "spelling-0" if row["variant_id"] == "a" else row["variant_id"]} for row in ROWS]
     path = write_jsonl(tmp_path / "sets.jsonl", rows)
-    with pytest.raises(HoldfastError, match=r"row 2: variant_id 'spelling-0' of set 'fr' is the name of a variant that --variants makes"):
+    with pytest.raises(
+        HoldfastError,
+        match=r"row 2: variant_id 'spelling-0' of set 'fr' is the name of a variant that --variants makes",
+    ):
         measure(config(models[0], str(path), tmp_path / "out", variants="spelling", per_kind=2))
     assert not (tmp_path / "out").exists()
 
@@ -277,10 +334,17 @@ def test_the_dry_run_shows_the_first_set_and_the_cost(
     assert run["cost"]["tokens"] <= found["token_forwards_at_most"] < found["plain_token_forwards"]
 
 
-def test_compare_and_check_over_the_command_line(models: list[str], sets: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_compare_and_check_over_the_command_line(
+    models: list[str], sets: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     a, b = tmp_path / "a", tmp_path / "b"
     for model, out in ((models[0], a), (models[1], b)):
-        assert main(["sensitivity", "run", "--model", model, "--sets", sets, "--output", str(out), "--max-new-tokens", "6"]) == 0
+        assert (
+            main(
+                ["sensitivity", "run", "--model", model, "--sets", sets, "--output", str(out), "--max-new-tokens", "6"]
+            )
+            == 0
+        )
     capsys.readouterr()
     assert main(["sensitivity", "compare", str(a), str(b)]) == 0
     assert "Sets that moved most" in capsys.readouterr().out
@@ -292,7 +356,9 @@ def test_compare_and_check_over_the_command_line(models: list[str], sets: str, t
     assert json.loads((tmp_path / "cmp" / "comparison.json").read_text())["by_kind"]["all"]["p"] == row["p"]
 
     assert main(["sensitivity", "check", str(a), "--baseline", str(a), "--output", str(tmp_path / "ok")]) == 0
-    result = check(CheckConfig(run=str(high), baseline=str(low), max_increase=0.0, output=str(tmp_path / "gate"), json=True))
+    result = check(
+        CheckConfig(run=str(high), baseline=str(low), max_increase=0.0, output=str(tmp_path / "gate"), json=True)
+    )
     worse = [v for v, r in result["by_kind"].items() if r["difference"] > 0 and r["low"] > 0]
     assert result["failed"] == worse
     tree = ET.parse(tmp_path / "gate" / "junit.xml").getroot()
@@ -309,7 +375,9 @@ def test_compare_and_check_over_the_command_line(models: list[str], sets: str, t
     assert main(["sensitivity", "compare", str(tmp_path / "chat"), str(a)]) == 3
     dev = str(write_jsonl(tmp_path / "dev.jsonl", [{"question": "1 + 1?", "answer": "2"}]))
     measure(config(models[0], sets, tmp_path / "shots", shots=1, shots_data=dev))
-    assert main(["sensitivity", "compare", str(a), str(tmp_path / "shots")]) == 0  # the effect of exemplars is a question
+    assert (
+        main(["sensitivity", "compare", str(a), str(tmp_path / "shots")]) == 0
+    )  # the effect of exemplars is a question
     assert "exemplars (--shots) differ: 0 and 1" in capsys.readouterr().out
     assert main(["sensitivity", "check", str(tmp_path / "shots"), "--baseline", str(a)]) == 3  # but no baseline
     other = str(write_jsonl(tmp_path / "other.jsonl", ROWS[:3]))
@@ -331,9 +399,16 @@ def test_the_gate_fails_beyond_tolerance_and_noise_only(models: list[str], sets:
         write_jsonl(target / "rows.jsonl", rows)
         return str(target)
 
-    cases = {"worse": ([0.5, 0.6], 1), "small": ([0.01, 0.01], 0), "noise": ([2.0, -0.5], 0), "better": ([-0.3, -0.2], 0)}
+    cases = {
+        "worse": ([0.5, 0.6], 1),
+        "small": ([0.01, 0.01], 0),
+        "noise": ([2.0, -0.5], 0),
+        "better": ([-0.3, -0.2], 0),
+    }
     for name, (by, code) in cases.items():
-        assert check(CheckConfig(run=shifted(name, by), baseline=str(tmp_path / "a"), json=True))["exit_code"] == code, name
+        assert (
+            check(CheckConfig(run=shifted(name, by), baseline=str(tmp_path / "a"), json=True))["exit_code"] == code
+        ), name
     assert main(["sensitivity", "check", str(tmp_path / "worse"), "--baseline", str(tmp_path / "a")]) == 1
 
 

@@ -1,4 +1,6 @@
-"""Every cell of the fast way against a plain forward pass, on three families; nothing depends on batch, order, padding or company."""
+"""Every cell of the fast way against a plain forward pass, on three families; nothing depends on batch, order, padding
+or company.
+"""
 
 from __future__ import annotations
 
@@ -60,7 +62,9 @@ def run(lm: LM, tasks: list[list[Ids]], new: int = 6, **options: Any) -> tuple[l
 
 
 def same(a: Scores, b: Scores, tolerance: float = 1e-4) -> bool:
-    return [r.ids for r in a.responses] == [r.ids for r in b.responses] and np.allclose(a.logp_XY, b.logp_XY, atol=tolerance, rtol=0)
+    return [r.ids for r in a.responses] == [r.ids for r in b.responses] and np.allclose(
+        a.logp_XY, b.logp_XY, atol=tolerance, rtol=0
+    )
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -173,7 +177,9 @@ def test_a_new_variant_costs_its_row_and_its_column() -> None:
     before = local.cost()["tokens"]
     task = Task.of("a", prompts)
     local.complete([task], known)
-    assert local.cost()["tokens"] - before == (7 + 5 + 5 * 5) + (22 + 4 * 5)  # its row; then the others' prompts and one column
+    assert local.cost()["tokens"] - before == (7 + 5 + 5 * 5) + (
+        22 + 4 * 5
+    )  # its row; then the others' prompts and one column
     assert same(known.scores(task), run(lm, [prompts])[0][0])
 
 
@@ -237,7 +243,9 @@ def test_models_that_do_not_share_caches_are_scored_plainly() -> None:
     import transformers as tf
 
     torch.manual_seed(0)
-    mamba = tf.MambaForCausalLM(tf.MambaConfig(vocab_size=400, hidden_size=16, num_hidden_layers=2, state_size=4)).eval()
+    mamba = tf.MambaForCausalLM(
+        tf.MambaConfig(vocab_size=400, hidden_size=16, num_hidden_layers=2, state_size=4)
+    ).eval()
     lm = LM(mamba, make_tokenizer(), "mamba")
     assert not agrees(lm)
     assert np.isfinite(run(lm, [ragged((5, 3))])[0][0].logp_XY).all()
@@ -270,4 +278,6 @@ def test_audit_reports_the_largest_difference() -> None:
     assert local.audit([task], known, 5, 0)["max_difference"] < 1e-4
     broken = next(iter(known.cells))
     known.cells[broken] = known.cells[broken] + 1.0
-    assert local.audit([task], known, 100, 0) == pytest.approx({"cells": 16, "max_difference": len(known.cells[broken])}, abs=1e-3)
+    assert local.audit([task], known, 100, 0) == pytest.approx(
+        {"cells": 16, "max_difference": len(known.cells[broken])}, abs=1e-3
+    )

@@ -33,7 +33,13 @@ def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def config(tmp_path: Path) -> dict[str, Any]:
-    return {"model": "pocket", "sets": str(write_jsonl(tmp_path / "sets.jsonl", SETS)), "max_new_tokens": 5, "timeout": 30.0, "retries": 6}
+    return {
+        "model": "pocket",
+        "sets": str(write_jsonl(tmp_path / "sets.jsonl", SETS)),
+        "max_new_tokens": 5,
+        "timeout": 30.0,
+        "retries": 6,
+    }
 
 
 def served(server: Any, backend: str) -> dict[str, Any]:
@@ -49,15 +55,21 @@ def test_numbers_are_those_of_this_process_also_on_a_bad_line(
     config["timeout"] = 1.0 if fault == "slow" else 30.0
     with serve(pocket, fault) as server:
         there = measure(SensitivityConfig(**config, **served(server, backend), output=str(tmp_path / "there")))
-        assert (server.count > there["cost"]["requests"] - there["cost"]["retries"]) == (fault in ("dropped", "429", "slow", "truncated"))
+        assert (server.count > there["cost"]["requests"] - there["cost"]["retries"]) == (
+            fault in ("dropped", "429", "slow", "truncated")
+        )
     assert there["posix"]["all"]["mean"] == pytest.approx(here["posix"]["all"]["mean"], abs=1e-4)
     rows = [[json.loads(line) for line in (tmp_path / name / "rows.jsonl").open()] for name in ("here", "there")]
-    assert [[v["response"] for v in row["variants"]] for row in rows[0]] == [[v["response"] for v in row["variants"]] for row in rows[1]]
+    assert [[v["response"] for v in row["variants"]] for row in rows[0]] == [
+        [v["response"] for v in row["variants"]] for row in rows[1]
+    ]
     assert there["audit"]["max_difference"] < 1e-4
     assert (there["cost"]["retries"] > 0) == (fault is not None)
 
 
-def test_tokens_as_text_are_matched_where_they_are_exact(pocket: models.LM, config: dict[str, Any], tmp_path: Path) -> None:
+def test_tokens_as_text_are_matched_where_they_are_exact(
+    pocket: models.LM, config: dict[str, Any], tmp_path: Path
+) -> None:
     with serve(pocket, "text") as server:
         there = measure(SensitivityConfig(**config, **served(server, "openai"), output=str(tmp_path / "there")))
     here = measure(SensitivityConfig(**config, output=str(tmp_path / "here")))
@@ -86,7 +98,9 @@ def test_the_preflight_refuses_with_the_reason(
     assert not (tmp_path / "out").exists()
 
 
-def test_scoring_on_sglang_starts_at_the_last_prompt_token(pocket: models.LM, config: dict[str, Any], tmp_path: Path) -> None:
+def test_scoring_on_sglang_starts_at_the_last_prompt_token(
+    pocket: models.LM, config: dict[str, Any], tmp_path: Path
+) -> None:
     with serve(pocket) as server:
         seen: list[dict[str, Any]] = []
         answer = server.model.logp
@@ -108,7 +122,9 @@ def test_an_absent_server_and_wrong_addresses(config: dict[str, Any], tmp_path: 
         measure(SensitivityConfig(**config, endpoint="http://127.0.0.1:9/v1"))
 
 
-def test_a_run_over_http_continues_after_the_server_died(pocket: models.LM, config: dict[str, Any], tmp_path: Path) -> None:
+def test_a_run_over_http_continues_after_the_server_died(
+    pocket: models.LM, config: dict[str, Any], tmp_path: Path
+) -> None:
     config |= {"output": str(tmp_path / "out"), "concurrency": 1, "retries": 0}
     with serve(pocket) as server:
         address = served(server, "openai")
@@ -151,10 +167,22 @@ BAD = [
 
 @pytest.mark.parametrize("bad", BAD)
 def test_answers_of_another_form(bad: Any, config: dict[str, Any], tmp_path: Path) -> None:
-    for reply in ({"choices": [{"logprobs": bad, "text": "x"}]}, {"meta_info": {"output_token_logprobs": bad}}, {"meta_info": bad}, bad):
+    for reply in (
+        {"choices": [{"logprobs": bad, "text": "x"}]},
+        {"meta_info": {"output_token_logprobs": bad}},
+        {"meta_info": bad},
+        bad,
+    ):
         for backend in ("openai", "sglang"):
-            with serving(lambda _, r=reply: Reply(json.dumps(r))) as server, pytest.raises(HoldfastError, match=r"is no |cannot be used"):
-                measure(SensitivityConfig(**config | {"retries": 0}, **served(server, backend), output=str(tmp_path / "out")))
+            with (
+                serving(lambda _, r=reply: Reply(json.dumps(r))) as server,
+                pytest.raises(HoldfastError, match=r"is no |cannot be used"),
+            ):
+                measure(
+                    SensitivityConfig(
+                        **config | {"retries": 0}, **served(server, backend), output=str(tmp_path / "out")
+                    )
+                )
 
 
 def test_paraphrases_asked_from_a_loaded_model_and_refusals(pocket: models.LM) -> None:
@@ -189,7 +217,9 @@ def test_a_penalty_that_is_the_servers_default_is_switched_off(
     assert there["posix"]["all"]["mean"] == pytest.approx(here["posix"]["all"]["mean"], abs=1e-4)
 
 
-@pytest.mark.parametrize(("backend", "fault"), [("openai", "stubborn"), ("sglang", "stubborn"), ("openai", "strict-penalty")])
+@pytest.mark.parametrize(
+    ("backend", "fault"), [("openai", "stubborn"), ("sglang", "stubborn"), ("openai", "strict-penalty")]
+)
 def test_responses_that_are_not_greedy_are_refused(
     backend: str, fault: str, pocket: models.LM, config: dict[str, Any], tmp_path: Path
 ) -> None:

@@ -25,8 +25,21 @@ from holdfast.sensitivity.variants.spelling import KEYBOARD, OPERATIONS
 from holdfast.sensitivity.variants.templates import PAPER_TEMPLATES
 from holdfast.sensitivity.variants.wording import paraphrases_by, paraphrases_from, sentence_similarity
 
-CHOICE = Item("q", "Which of these is not a colour, as you do not know it?", CHOICE_LAYOUT, ("red", "blue", "dog", "green"), 2, gold="dog")
-TRICKY = Item("t", 'Send {name} 17 of `f(x)` to "Mr Smith" at $x^2$; is not Paris the place_id?', BARE, target="Paris", gold="Paris")
+CHOICE = Item(
+    "q",
+    "Which of these is not a colour, as you do not know it?",
+    CHOICE_LAYOUT,
+    ("red", "blue", "dog", "green"),
+    2,
+    gold="dog",
+)
+TRICKY = Item(
+    "t",
+    'Send {name} 17 of `f(x)` to "Mr Smith" at $x^2$; is not Paris the place_id?',
+    BARE,
+    target="Paris",
+    gold="Paris",
+)
 
 
 def variants(item: Item, kind: str, count: int = 20, seed: int = 0) -> list[Any]:
@@ -45,7 +58,11 @@ def test_every_kind_is_seeded_distinct_and_keeps_what_must_stay(kind: str) -> No
             assert v.kind == kind
             assert v.meta["edits"] == edit_distance(made[0].prompt, v.prompt) > 0
             assert v.meta["diff"]
-            for piece in ("{name}", "17", "`f(x)`", '"Mr Smith"', "$x^2$", "Paris", "place_id") if item is TRICKY else item.choices:
+            for piece in (
+                ("{name}", "17", "`f(x)`", '"Mr Smith"', "$x^2$", "Paris", "place_id")
+                if item is TRICKY
+                else item.choices
+            ):
                 assert piece in v.prompt
             if item is CHOICE:
                 assert v.meta["options"][v.target] == "dog"
@@ -70,7 +87,9 @@ def test_templates_are_those_of_the_paper_byte_for_byte() -> None:
     bare = [v.prompt for v in variants(Item("x", "Why?", QUESTION_LAYOUT), "templates")[1:]]
     assert (bare[0], bare[5], bare[18]) == ("q:Why?\na:", "Q: Why? || A:", "QUESTION\tWhy?\nANSWER\t")
     assert without_options("Q: {question} , {options} , A:") == "Q: {question} , A:"
-    assert Item("x", "a {options} b", "Q: {question}", ("1", "2")).prompt() == "Q: a {options} b"  # braces of the text stay
+    assert (
+        Item("x", "a {options} b", "Q: {question}", ("1", "2")).prompt() == "Q: a {options} b"
+    )  # braces of the text stay
 
 
 @given(st.text("abcdeABC", min_size=2, max_size=9), st.integers(0, 1000))
@@ -181,7 +200,10 @@ def test_items_from_rows(tmp_path: Path) -> None:
     ]
     items = load_items(str(write_jsonl(tmp_path / "a.jsonl", rows)))
     assert [i.expected for i in items] == ["B", "A", "B", "done", "4", None]
-    assert items[0].prompt() == "The following are multiple choice questions (with answers) about high school maths.\n\nQ:Q?\n(A)x (B)y\nA:"
+    assert (
+        items[0].prompt()
+        == "The following are multiple choice questions (with answers) about high school maths.\n\nQ:Q?\n(A)x (B)y\nA:"
+    )
     assert items[3].prompt() == "Q:Do.\nthis\nA:"
     assert items[5].prompt() == "just text"
 
@@ -207,18 +229,33 @@ def test_bad_items_name_file_and_row(tmp_path: Path, rows: list[Any], match: str
     ("rows", "match"),
     [
         ([{"set_id": "a", "variant_id": "0", "prompt": "x"}] * 2, "row 2: variant '0' of set 'a'"),
-        ([{"set_id": "a", "prompt": "x", "target": "C", "meta": {"options": {"A": "1", "B": "2"}}}], "row 1: the target 'C' is none of"),
+        (
+            [{"set_id": "a", "prompt": "x", "target": "C", "meta": {"options": {"A": "1", "B": "2"}}}],
+            "row 1: the target 'C' is none of",
+        ),
         ([{"prompt": "x"}], "row 1: a row has set_id"),
         ([{"set_id": "a", "prompt": 3}], "prompt must be text"),
         ([{"set_id": "a", "prompt": "x", "meta": 3}], "'meta' must be"),
         ([], "no sets"),
-        ([{"set_id": "a", "kind": "given", "prompt": "x"}, {"set_id": "a", "kind": "all", "prompt": "y"}], "row 2: the kind 'all' is"),
+        (
+            [{"set_id": "a", "kind": "given", "prompt": "x"}, {"set_id": "a", "kind": "all", "prompt": "y"}],
+            "row 2: the kind 'all' is",
+        ),
         ([{"set_id": "a", "kind": "mixture", "prompt": "x"}], "row 1: the kind 'mixture' is a name of the results"),
-        ([{"set_id": "a", "kind": "typos_stderr", "prompt": "x"}], "row 1: the kind 'typos_stderr' is a name of the results"),
+        (
+            [{"set_id": "a", "kind": "typos_stderr", "prompt": "x"}],
+            "row 1: the kind 'typos_stderr' is a name of the results",
+        ),
         ([{"set_id": None, "prompt": "x"}, {"set_id": None, "prompt": "y"}], "row 1: 'set_id' is null"),
         ([{"set_id": "a", "prompt": "x", "seed": "many"}], "row 1: 'seed' must be a whole number"),
-        ([["x", "y"], {"set_id": "set-1", "variant_id": "b", "prompt": "z"}], "row 2: the set 'set-1' is the list of row 1"),
-        ([{"set_id": "set-2", "variant_id": "b", "prompt": "z"}, ["x", "y"]], "row 2: a list here is the set 'set-2', which is there"),
+        (
+            [["x", "y"], {"set_id": "set-1", "variant_id": "b", "prompt": "z"}],
+            "row 2: the set 'set-1' is the list of row 1",
+        ),
+        (
+            [{"set_id": "set-2", "variant_id": "b", "prompt": "z"}, ["x", "y"]],
+            "row 2: a list here is the set 'set-2', which is there",
+        ),
     ],
 )
 def test_bad_sets_name_file_and_row(tmp_path: Path, rows: list[Any], match: str) -> None:
@@ -227,7 +264,10 @@ def test_bad_sets_name_file_and_row(tmp_path: Path, rows: list[Any], match: str)
 
 
 def test_null_is_as_good_as_absent(tmp_path: Path) -> None:
-    rows = [{"set_id": "a", "prompt": p, "kind": None, "seed": None, "variant_id": None, "meta": None, "target": None} for p in "xy"]
+    rows = [
+        {"set_id": "a", "prompt": p, "kind": None, "seed": None, "variant_id": None, "meta": None, "target": None}
+        for p in "xy"
+    ]
     (made,) = load_sets(str(write_jsonl(tmp_path / "a.jsonl", rows)))
     assert [(v.variant_id, v.kind, v.seed, v.target, v.meta) for v in made.variants] == [
         ("1", "given", 0, None, {}),
@@ -262,8 +302,12 @@ def test_lists_of_prompts_are_sets(tmp_path: Path) -> None:
 
 
 def test_the_command_writes_a_file_to_edit(tmp_path: Path) -> None:
-    prompts = write_jsonl(tmp_path / "p.jsonl", [{"question": "You do not know red?", "choices": ["yes", "no"], "answer": 0}])
-    config = VariantsConfig(prompts=str(prompts), variants="spelling,options,contractions", per_kind=4, output=str(tmp_path / "out"))
+    prompts = write_jsonl(
+        tmp_path / "p.jsonl", [{"question": "You do not know red?", "choices": ["yes", "no"], "answer": 0}]
+    )
+    config = VariantsConfig(
+        prompts=str(prompts), variants="spelling,options,contractions", per_kind=4, output=str(tmp_path / "out")
+    )
     summary = make_variants(config)
     (made,) = load_sets(str(tmp_path / "out" / "sets.jsonl"))
     assert digest(load_sets(str(tmp_path / "out"))) == digest([made]), "the folder will do"

@@ -1,4 +1,6 @@
-"""Variants ask for the same thing: what a model writes beside its paraphrases, contractions, and what no generator may touch."""
+"""Variants ask for the same thing: what a model writes beside its paraphrases, contractions, and what no generator may
+touch.
+"""
 
 from __future__ import annotations
 
@@ -88,7 +90,8 @@ def test_only_the_items_of_an_answer_are_variants(answer: str) -> None:
         "1. 1.\n2. 2.\n3. 3.",
         "I'm sorry, but I can't help with that.",
         "As an AI language model, I cannot rewrite this.",
-        "import random\n\ndef paraphrase(text):\n    words = text.split()\n    for word in words:\n        print(word)\n    return words",
+        "import random\n\ndef paraphrase(text):\n    words = text.split()\n    for word in words:\n        "
+        "print(word)\n    return words",
         "```python\nprint('What is the capital?')\n```",
         "```\nunclosed = True",
         '#include <stdio.h>\nint main() {\n  printf("hi");\n  return 0;\n}',
@@ -104,10 +107,19 @@ def test_an_answer_without_items_gives_no_variant_and_is_counted(answer: str) ->
 
 def test_what_looks_like_a_preamble_but_is_the_prompt_stays() -> None:
     question = "Here are three words: sun, rain, wind. Say which is wet:"
-    items = ["Here are the words sun, rain, wind. Tell which one is wet:", "Sure as rain: which of sun, rain, wind is wet?"]
+    items = [
+        "Here are the words sun, rain, wind. Tell which one is wet:",
+        "Sure as rain: which of sun, rain, wind is wet?",
+    ]
     assert paraphrased("\n".join(items[:1]), question)[0] == items[:1]
-    assert paraphrased("3.5 plus 2 is what?\nWhat is 3.5 plus 2?", "Add 2 to 3.5.")[0] == ["3.5 plus 2 is what?", "What is 3.5 plus 2?"]
-    assert paraphrased('Repeat "hello"\nPlease say "hello"', 'Say "hello"')[0] == ['Repeat "hello"', 'Please say "hello"']
+    assert paraphrased("3.5 plus 2 is what?\nWhat is 3.5 plus 2?", "Add 2 to 3.5.")[0] == [
+        "3.5 plus 2 is what?",
+        "What is 3.5 plus 2?",
+    ]
+    assert paraphrased('Repeat "hello"\nPlease say "hello"', 'Say "hello"')[0] == [
+        'Repeat "hello"',
+        'Please say "hello"',
+    ]
     code = "def f(x):\n    return x\nSay what the function does."
     assert paraphrased("1. def f(x):\n    return x\nWhat is done by the function?", code)[0] == [
         "def f(x):\n    return x\nWhat is done by the function?"
@@ -116,12 +128,16 @@ def test_what_looks_like_a_preamble_but_is_the_prompt_stays() -> None:
 
 def test_a_rewriting_keeps_all_of_a_long_prompt() -> None:
     passage = (
-        "Sam went to the old tower in the north and then he took the late train to the harbour, where Nora was waiting for him with tea."
+        "Sam went to the old tower in the north and then he took the late train to the harbour, "
+        "where Nora was waiting for him with tea."
     )
     question = f"Give a title to this passage.\n{passage}"
     assert paraphrased("1. Name this passage.\n2. Find a title for it.", question)[0] == []
     whole = f"1. Name this passage.\n{passage}\n2. Find a title for what follows.\n{passage}"
-    assert paraphrased(whole, question)[0] == [f"Name this passage.\n{passage}", f"Find a title for what follows.\n{passage}"]
+    assert paraphrased(whole, question)[0] == [
+        f"Name this passage.\n{passage}",
+        f"Find a title for what follows.\n{passage}",
+    ]
 
 
 def test_protected_pieces_are_compared_as_whole_words() -> None:
@@ -155,12 +171,25 @@ def chat() -> Iterator[tuple[str, dict[str, Any]]]:
     ],
 )
 def test_a_served_paraphraser(
-    chat: tuple[str, dict[str, Any]], tmp_path: Path, choice: dict[str, Any], made: list[str], capsys: pytest.CaptureFixture[str]
+    chat: tuple[str, dict[str, Any]],
+    tmp_path: Path,
+    choice: dict[str, Any],
+    made: list[str],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     address, answer = chat
     answer.update(choice)
     prompts = write_jsonl(tmp_path / "p.jsonl", [QUESTION])
-    given = ["--prompts", str(prompts), "--variants", "paraphrases", "--paraphrase-model", address, "--output", str(tmp_path / "out")]
+    given = [
+        "--prompts",
+        str(prompts),
+        "--variants",
+        "paraphrases",
+        "--paraphrase-model",
+        address,
+        "--output",
+        str(tmp_path / "out"),
+    ]
     assert main(["sensitivity", "variants", *given, "--per-kind", "3", "--json"]) == 0
     counts = json.loads(capsys.readouterr().out)["kinds"]
     rows = [json.loads(line) for line in (tmp_path / "out" / "sets.jsonl").read_text().splitlines()]
@@ -234,7 +263,9 @@ def test_odd_wrappings_of_a_rewriting(answer: str) -> None:
     assert read_answer(answer, "What is the capital of France?").texts == ["Name the capital of France."]
 
 
-@pytest.mark.parametrize("answer", ["[null]", "nil", "(none)", "<null>", "As a language model, I cannot do that.", "Hope this helps!"])
+@pytest.mark.parametrize(
+    "answer", ["[null]", "nil", "(none)", "<null>", "As a language model, I cannot do that.", "Hope this helps!"]
+)
 def test_odd_ways_to_say_nothing(answer: str) -> None:
     assert read_answer(answer, "What is the capital of France?").texts == []
 
@@ -243,7 +274,10 @@ def test_odd_ways_to_say_nothing(answer: str) -> None:
     ("text", "made"),
     [
         ("I'm planning a trip", ["I am planning a trip"]),
-        ("I'll go and I've seen it", ["I will go and I have seen it", "I will go and I've seen it", "I'll go and I have seen it"]),
+        (
+            "I'll go and I've seen it",
+            ["I will go and I have seen it", "I will go and I've seen it", "I'll go and I have seen it"],
+        ),
         ("i'm here", ["i am here"]),
         ("You\u2019re late", ["You are late"]),
         ("Do not go.", ["Don't go."]),
@@ -258,10 +292,17 @@ def test_odd_ways_to_say_nothing(answer: str) -> None:
         ("He doesn't know.", ["He does not know."]),
         ("Let's think step by step.", ["Let us think step by step."]),
         ("Let us assume that x is odd.", ["Let's assume that x is odd."]),
-        ("I am sure that I will win.", ["I'm sure that I'll win.", "I'm sure that I will win.", "I am sure that I'll win."]),
+        (
+            "I am sure that I will win.",
+            ["I'm sure that I'll win.", "I'm sure that I will win.", "I am sure that I'll win."],
+        ),
         (
             "They cannot swim, but they can not swim.",
-            ["They can't swim, but they can't swim.", "They can't swim, but they can not swim.", "They cannot swim, but they can't swim."],
+            [
+                "They can't swim, but they can't swim.",
+                "They can't swim, but they can not swim.",
+                "They cannot swim, but they can't swim.",
+            ],
         ),
     ],
 )
@@ -276,7 +317,10 @@ KEPT = [
     (CODE, ["    for name in names:\n        print(name, sep=', ')"]),
     ("What does the file /etc/passwd hold?", ["/etc/passwd"]),
     ("Print the value of $HOME and ${USER}, please.", ["$HOME", "${USER}"]),
-    ("What is meant by \u201cfreedom\u201d here, and by \u2018truth\u2019?", ["\u201cfreedom\u201d", "\u2018truth\u2019"]),
+    (
+        "What is meant by \u201cfreedom\u201d here, and by \u2018truth\u2019?",
+        ["\u201cfreedom\u201d", "\u2018truth\u2019"],
+    ),
     ("What is meant by 'freedom fighters' in the dogs' house?", ["'freedom fighters'"]),
     ("Is the mood positive or negative?", ["positive or negative"]),
     ("Say whether it is positive, negative, or neutral.", ["positive, negative, or neutral"]),
@@ -321,7 +365,16 @@ def orders(*choices: str, answer: int = 0, question: str = "Which is a metal?") 
 
 
 @pytest.mark.parametrize(
-    "last", ["None of the above", "All of the above.", "none of these", "All of these", "Both of the above", "Neither of them", "None"]
+    "last",
+    [
+        "None of the above",
+        "All of the above.",
+        "none of these",
+        "All of these",
+        "Both of the above",
+        "Neither of them",
+        "None",
+    ],
 )
 def test_options_that_speak_of_those_above_stay_last(last: str) -> None:
     made = orders("Iron", "Gold", "Oxygen", last)
@@ -354,7 +407,17 @@ def test_options_that_name_others_are_not_put_in_another_order(choices: tuple[st
 def test_options_that_only_look_like_it_are_put_in_all_orders() -> None:
     assert len(orders("A", "B", "AB", "O", question="Which blood group?")) == 23
     assert len(orders("I only", "II only", "I and II only", "Both I and II")) == 23
-    assert len(orders("altitude above sea level", "All of the fossils were found", "Both are metals", "neither a bird nor a bee")) == 23
+    assert (
+        len(
+            orders(
+                "altitude above sea level",
+                "All of the fossils were found",
+                "Both are metals",
+                "neither a bird nor a bee",
+            )
+        )
+        == 23
+    )
     assert len(orders("A dog and a cat", "A cow", "A wolf", "a bee")) == 23
     assert orders("Iron", "Gold", "Lead", question="Why is option A better than B?") == []
 
@@ -374,8 +437,45 @@ def test_synonyms_keep_the_sense_in_ordinary_prompts() -> None:
         assert not [made for made in prompts(text, "synonyms", 20) if wrong in made]
 
 
-TRICKY = ["I'm", "I'll", "it's", "don't", "let us", "what is", "cannot", "ISN'T", "i\u017f not", "a\u0301", "\u00df", "\u0130", "or", "/"]
-TRICKY += ["$x", "$", '"', "'", "`", "```", "(", ")", "{", "}", ",", ".", "?", "\n", " ", "    ", "1.", "<think>", "Sure!", "[", "\x00"]
+TRICKY = [
+    "I'm",
+    "I'll",
+    "it's",
+    "don't",
+    "let us",
+    "what is",
+    "cannot",
+    "ISN'T",
+    "i\u017f not",
+    "a\u0301",
+    "\u00df",
+    "\u0130",
+    "or",
+    "/",
+]
+TRICKY += [
+    "$x",
+    "$",
+    '"',
+    "'",
+    "`",
+    "```",
+    "(",
+    ")",
+    "{",
+    "}",
+    ",",
+    ".",
+    "?",
+    "\n",
+    " ",
+    "    ",
+    "1.",
+    "<think>",
+    "Sure!",
+    "[",
+    "\x00",
+]
 texts = st.text(max_size=60) | st.lists(st.sampled_from(TRICKY), max_size=20).map(" ".join)
 
 

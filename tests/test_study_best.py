@@ -1,4 +1,6 @@
-"""``holdfast study best``: the published grids, tables from elsewhere good and bad, and the config of a chosen setting."""
+"""``holdfast study best``: the published grids, tables from elsewhere good and bad, and the config of a chosen
+setting.
+"""
 
 from __future__ import annotations
 
@@ -81,12 +83,18 @@ def test_published_gains_in_hindsight_by_luck_and_honestly(published: dict[str, 
 
 def test_what_the_published_grid_supports(published: dict[str, Any]) -> None:
     clear = {s["setting"] for s in published["settings"] if s["p"] <= 0.05}
-    assert clear == {"Tulu-v2 Llama-3.2-1B", "Tulu-v2 Llama-3-8B", "Alpaca-Cleaned Gemma-2-2B", "Alpaca-Cleaned Mistral-7B"}
+    assert clear == {
+        "Tulu-v2 Llama-3.2-1B",
+        "Tulu-v2 Llama-3-8B",
+        "Alpaca-Cleaned Gemma-2-2B",
+        "Alpaca-Cleaned Mistral-7B",
+    }
     assert not clear & {s["setting"] for s in published["settings"] if s["rerun"]}
     assert all(r["low"] < 0 for r in published["ratios"])
     assert published["finding"] == (
         "Supported: in 4 of 15 settings a weighting beats conventional tuning beyond the noise of identical runs. "
-        "Not supported: that one fixed weighting beats it across settings ((0.2, 0.8) +2.30 % in hindsight, +1.72 % when chosen on other "
+        "Not supported: that one fixed weighting beats it across settings ((0.2, 0.8) +2.30 % in hindsight, +1.72 % "
+        "when chosen on other "
         "settings); the size of the best cells' gain (+6.76 %; the best of 5 identical runs gains +1.89 %)."
     )
 
@@ -108,7 +116,10 @@ def test_smaller_published_posix_is_better(capsys: pytest.CaptureFixture[str]) -
 
 def test_the_command_on_the_published_grid(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     out = tmp_path / "out"
-    assert cli.main(["study", "best", str(PUBLISHED), "--metric", "average", "--where", "stage=sft", "--output", str(out)]) == 0
+    assert (
+        cli.main(["study", "best", str(PUBLISHED), "--metric", "average", "--where", "stage=sft", "--output", str(out)])
+        == 0
+    )
     text = capsys.readouterr().out
     assert "35 pairs of weights, 21 distinct trainings" in text
     assert "re-run of conventional tuning: 7 of 15" in text
@@ -170,7 +181,9 @@ def test_runs_that_scored_exactly_alike_say_nothing(tmp_path: Path) -> None:
 def test_a_table_without_a_comparison_does_not_speak_of_one(tmp_path: Path) -> None:
     head = "prompt_weight,response_weight,seed,acc\n"
     assert "identical runs" not in said(tmp_path / "one.csv", head + "0,1,0,50\n0.2,0.8,0,60\n")
-    assert "no other training than conventional tuning" in said(tmp_path / "usual.csv", head + "0,1,0,50\n0,1,1,51\n0,0.4,0,50\n")
+    assert "no other training than conventional tuning" in said(
+        tmp_path / "usual.csv", head + "0,1,0,50\n0,1,1,51\n0,0.4,0,50\n"
+    )
     text = said(tmp_path / "other.csv", head + "0,0.4,0,50\n0,0.4,1,52\n0.2,0.8,0,40\n0.2,0.8,1,41\n")
     assert "conv. is (0, 0.4), as there is no (0, 1)" in text
     assert "the size of the best cells' gain" not in text, "there is none"
@@ -226,7 +239,9 @@ def test_a_study_knows_the_direction_of_its_metrics(tmp_path: Path, capsys: pyte
 
 def test_options_of_tune_are_settings_even_as_numbers(tmp_path: Path) -> None:
     lines = [f"{p},{1 - p},{lr},{seed},{50 + 5 * p + seed}" for p in (0, 0.2) for lr in (1e-4, 1e-3) for seed in (0, 1)]
-    table = read_table(write(tmp_path / "lr.csv", "\n".join(["prompt_weight,response_weight,learning_rate,seed,acc", *lines])))
+    table = read_table(
+        write(tmp_path / "lr.csv", "\n".join(["prompt_weight,response_weight,learning_rate,seed,acc", *lines]))
+    )
     assert (table.columns, table.metric) == (("learning_rate",), "acc")
     assert len(analyse(table, higher_is_better=True)["settings"]) == 2
 
@@ -237,14 +252,26 @@ GOOD = "model,prompt_weight,response_weight,score\na,0,1,50\na,1,1,60\n"
 @pytest.mark.parametrize(
     ("text", "options", "message"),
     [
-        ("model,prompt_weigth,response_weight,score\na,0,1,5", {}, r"no column 'prompt_weight'(.|\n)*did you mean 'prompt_weigth'"),
+        (
+            "model,prompt_weigth,response_weight,score\na,0,1,5",
+            {},
+            r"no column 'prompt_weight'(.|\n)*did you mean 'prompt_weigth'",
+        ),
         (GOOD.replace("1,1,60", "one,1,60"), {}, r"line 3: prompt_weight is 'one', not a finite number"),
         (GOOD.replace("1,1,60", "-1,1,60"), {}, r"line 3: prompt_weight is -1\.0; a weight is a finite number"),
         (GOOD.replace("60", "6O"), {}, r"line 3: score is '6O', not a finite number"),
         (GOOD.replace("50", "NA"), {}, r"no setting has a run with prompt weight 0 and a score"),
-        ("x,prompt_weight,response_weight,seed,f1\na,0,1,0,5\na,0,1,0,6", {}, r"stand on line 2 already(.|\n)*a column of its own"),
+        (
+            "x,prompt_weight,response_weight,seed,f1\na,0,1,0,5\na,0,1,0,6",
+            {},
+            r"stand on line 2 already(.|\n)*a column of its own",
+        ),
         (GOOD.replace("60", "60,7"), {}, r"line 3: 5 values for 4 columns"),
-        (GOOD + "a,1,1,61\n", {}, r"line 4: weights \(1, 1\) of this setting stand on line 3 already(.|\n)*column 'seed'"),
+        (
+            GOOD + "a,1,1,61\n",
+            {},
+            r"line 4: weights \(1, 1\) of this setting stand on line 3 already(.|\n)*column 'seed'",
+        ),
         (GOOD.replace("score", "model"), {}, r"column 'model' appears twice"),
         ("prompt_weight,response_weight\n0,1", {}, "no column of scores"),
         ("prompt_weight,response_weight,score\n", {}, "no data"),
@@ -256,7 +283,11 @@ GOOD = "model,prompt_weight,response_weight,score\na,0,1,50\na,1,1,60\n"
         (GOOD, {"where": "model"}, "'model' is not column=value"),
         (GOOD.replace("a,0,1,50\n", ""), {}, "no run with prompt weight 0"),
         (GOOD.replace("50", "0"), {}, "conventional tuning scores 0 in score"),
-        ("model,prompt_weight,response_weight,score\na,0,1,5\na,1,1,5\nb,0,0.5,5", {}, "no pair of weights was run in every setting"),
+        (
+            "model,prompt_weight,response_weight,score\na,0,1,5\na,1,1,5\nb,0,0.5,5",
+            {},
+            "no pair of weights was run in every setting",
+        ),
     ],
 )
 def test_bad_tables_say_where_and_what(tmp_path: Path, text: str, options: dict[str, str], message: str) -> None:
@@ -268,7 +299,11 @@ def test_bad_tables_say_where_and_what(tmp_path: Path, text: str, options: dict[
 
 def test_files_that_are_no_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "binary.csv").write_bytes(b"\xff\xfe\x00\x01")
-    for name, message in (("binary.csv", "not a CSV file in UTF-8"), ("absent.csv", "no such file or directory"), (".", "not a study")):
+    for name, message in (
+        ("binary.csv", "not a CSV file in UTF-8"),
+        ("absent.csv", "no such file or directory"),
+        (".", "not a study"),
+    ):
         assert cli.main(["study", "best", str(tmp_path / name)]) == 2
         assert message in capsys.readouterr().err
 
@@ -288,11 +323,15 @@ def grid(name: str, values: Sequence[object]) -> str:
     """A table of two weightings and two seeds at every value of a column."""
     lines = [f"prompt_weight,response_weight,{name},seed,acc"]
     for i, value in enumerate(values):
-        lines += [f"{p},{1 - p},{value},{2 * i + s},{50 + 5 * p + 20 * i + s + p * s}" for p in (0, 0.2) for s in (0, 1)]
+        lines += [
+            f"{p},{1 - p},{value},{2 * i + s},{50 + 5 * p + 20 * i + s + p * s}" for p in (0, 0.2) for s in (0, 1)
+        ]
     return "\n".join(lines) + "\n"
 
 
-@pytest.mark.parametrize("name", ["rank", "beta", "alpha", "lora_rank", "lr", "Learning Rate", "epochs", "batch-size", "warmup", "dropout"])
+@pytest.mark.parametrize(
+    "name", ["rank", "beta", "alpha", "lora_rank", "lr", "Learning Rate", "epochs", "batch-size", "warmup", "dropout"]
+)
 def test_a_known_hyperparameter_is_a_setting_and_unlike_runs_are_not_pooled(tmp_path: Path, name: str) -> None:
     path = tmp_path / "t.csv"
     path.write_text(grid(name, (8, 64)), encoding="utf-8")
@@ -303,7 +342,9 @@ def test_a_known_hyperparameter_is_a_setting_and_unlike_runs_are_not_pooled(tmp_
     assert "2 settings, 2 pairs of weights" in lines[1]
 
 
-def test_lines_of_one_cell_that_differ_in_another_number_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_lines_of_one_cell_that_differ_in_another_number_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = tmp_path / "t.csv"
     path.write_text(grid("gamma", (8, 64)), encoding="utf-8")
     assert cli.main(["study", "best", str(path), "--metric", "acc"]) == 2
@@ -322,14 +363,18 @@ def test_two_scores_of_one_run_need_no_telling(tmp_path: Path) -> None:
     text = "prompt_weight,response_weight,seed,accuracy,rougeL,val_loss\n" + "".join(
         f"{p},1,{s},{50 + s + 5 * p},{20 + 3 * s},{2 - s}\n" for p in (0, 1) for s in (0, 1)
     )
-    assert shown(tmp_path / "t.csv", text, "--metric", "accuracy")[0].startswith("settings: none; scores: accuracy, rougeL, val_loss;")
+    assert shown(tmp_path / "t.csv", text, "--metric", "accuracy")[0].startswith(
+        "settings: none; scores: accuracy, rougeL, val_loss;"
+    )
 
 
 def test_columns_are_what_the_user_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "t.csv"
     named = grid("alpha", (8, 64)).replace("acc", "note")
     lines = shown(path, named, "--metric", "alpha", "--settings", "none")
-    assert lines[0].startswith("settings: none; scores: alpha, note;"), "a hyperparameter is a score where it is named as one"
+    assert lines[0].startswith("settings: none; scores: alpha, note;"), (
+        "a hyperparameter is a score where it is named as one"
+    )
     text = grid("gamma", (8, 64))
     for settings, message in (
         ("gama", "did you mean 'gamma'"),
@@ -349,7 +394,11 @@ def test_the_columns_of_the_long_form_and_of_json(tmp_path: Path, capsys: pytest
     assert cli.main(["study", "best", str(PUBLISHED), "--metric", "average", "--where", "stage=sft"]) == 0
     first = capsys.readouterr().out.splitlines()[0]
     scores = "AlpacaEval, BBH, IFEval, MMLU, MT-Bench, average, posix"
-    assert first == f"settings: stage, data, model; scores (in column metric): {scores}; no column tells runs of one setting apart"
+    assert (
+        first
+        == f"settings: stage, data, model; scores (in column metric): {scores}; no column tells runs of one setting "
+        "apart"
+    )
     assert cli.main(["study", "best", str(PUBLISHED), "--metric", "average", "--where", "stage=sft", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["columns"] == {"settings": ["stage", "data", "model"], "scores": scores.split(", "), "seeds": False}
@@ -384,7 +433,9 @@ def test_columns_with_a_meaning_are_known_in_any_spelling(tmp_path: Path, seed: 
     path = tmp_path / "t.csv"
     path.write_text(PLAIN, encoding="utf-8")
     expected = read_table(path)
-    path.write_text(PLAIN.replace("prompt_weight,response_weight,seed", f"Prompt Weight,response-weight,{seed}"), encoding="utf-8")
+    path.write_text(
+        PLAIN.replace("prompt_weight,response_weight,seed", f"Prompt Weight,response-weight,{seed}"), encoding="utf-8"
+    )
     table = read_table(path)
     assert (table.runs, table.seeds, table.settings) == (expected.runs, True, ())
 
@@ -397,7 +448,10 @@ def test_in_the_long_form_every_metric_has_its_own_unit(tmp_path: Path) -> None:
 
 
 def test_numbers_that_mean_two_things_are_refused(tmp_path: Path) -> None:
-    for score, message in (("51%", "'acc' is in percent on some lines only"), ("5_1", "acc is '5_1', not a finite number")):
+    for score, message in (
+        ("51%", "'acc' is in percent on some lines only"),
+        ("5_1", "acc is '5_1', not a finite number"),
+    ):
         path = tmp_path / "t.csv"
         path.write_text(PLAIN.replace("51", score), encoding="utf-8")
         with pytest.raises(HoldfastError, match=message):
@@ -407,17 +461,25 @@ def test_numbers_that_mean_two_things_are_refused(tmp_path: Path) -> None:
 def test_row_numbers_without_a_name_are_not_read_and_that_is_said(tmp_path: Path) -> None:
     text = ",prompt_weight,response_weight,seed,acc\n0,0,1,0,50\n1,0,1,1,51\n2,1,1,0,60\n3,1,1,1,62\n"
     lines = shown(tmp_path / "t.csv", text)
-    assert lines[0] == "settings: none; scores: acc; runs of one setting differ in seed; row numbers (a column without a name) are not read"
+    assert (
+        lines[0]
+        == "settings: none; scores: acc; runs of one setting differ in seed; row numbers (a column without a name) "
+        "are not read"
+    )
     assert "1 settings, 2 pairs" in lines[1]
 
 
 def test_a_number_is_one_setting_however_it_is_written(tmp_path: Path) -> None:
-    text = "prompt_weight,response_weight,lr,seed,acc\n0,1,1e-4,0,50\n0,1,0.0001,1,51\n1,1,1e-4,0,60\n1,1,0.00010,1,62\n"
+    text = (
+        "prompt_weight,response_weight,lr,seed,acc\n0,1,1e-4,0,50\n0,1,0.0001,1,51\n1,1,1e-4,0,60\n1,1,0.00010,1,62\n"
+    )
     assert "1 settings" in shown(tmp_path / "t.csv", text)[1]
 
 
 @pytest.mark.parametrize("gap", ["", "nan", "NaN", "NA", "N/A", "-", "inf", "-inf", "None", "null"])
-def test_a_run_without_a_score_is_left_out_counted_and_named(tmp_path: Path, capsys: pytest.CaptureFixture[str], gap: str) -> None:
+def test_a_run_without_a_score_is_left_out_counted_and_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], gap: str
+) -> None:
     lines = ["model,prompt_weight,response_weight,seed,acc"]
     lines += [f"{m},{p},1,{s},{50 + 5 * p + s + p * s}" for m in "ab" for p in (0, 1, 3) for s in (0, 1, 2)]
     whole, torn = "\n".join(lines), "\n".join([*lines[:5], f"a,1,1,1,{gap}", *lines[6:]])
@@ -432,7 +494,9 @@ def test_a_run_without_a_score_is_left_out_counted_and_named(tmp_path: Path, cap
     path.write_text("\n".join(line for line in torn.splitlines() if line != f"a,1,1,1,{gap}") + "\n", encoding="utf-8")
     assert cli.main(["study", "best", str(path), "--json"]) == 0
     alone = json.loads(capsys.readouterr().out)
-    assert (found["settings"], found["finding"]) == (alone["settings"], alone["finding"]), "as if the line were not there"
+    assert (found["settings"], found["finding"]) == (alone["settings"], alone["finding"]), (
+        "as if the line were not there"
+    )
     path.write_text(whole + "\n", encoding="utf-8")
     assert cli.main(["study", "best", str(path)]) == 0
     assert "left out" not in capsys.readouterr().out
@@ -440,7 +504,10 @@ def test_a_run_without_a_score_is_left_out_counted_and_named(tmp_path: Path, cap
 
 def test_a_setting_whose_conventional_runs_have_no_score_is_left_out_and_named(tmp_path: Path) -> None:
     text = "model,prompt_weight,response_weight,seed,acc\n" + "".join(
-        f"{m},{p},1,{s},{'nan' if m == 'b' and p == 0 else 50 + 5 * p + s + p * s}\n" for m in "abc" for p in (0, 1) for s in (0, 1)
+        f"{m},{p},1,{s},{'nan' if m == 'b' and p == 0 else 50 + 5 * p + s + p * s}\n"
+        for m in "abc"
+        for p in (0, 1)
+        for s in (0, 1)
     )
     lines = shown(tmp_path / "t.csv", text)
     assert "2 settings, 2 pairs of weights" in lines[1]
@@ -489,7 +556,13 @@ def make_study(path: Path, scores: dict[tuple[float, float], list[float]]) -> Pa
             row["trial"] = f"{len(lines):012x}"
             row["path"] = f"trials/{row['trial']}"
             config = TuneConfig(
-                model="pocket", data="pocket:instructions", output="x", prompt_weight=cell[0], response_weight=cell[1], seed=seed, limit=64
+                model="pocket",
+                data="pocket:instructions",
+                output="x",
+                prompt_weight=cell[0],
+                response_weight=cell[1],
+                seed=seed,
+                limit=64,
             )
             (path / row["path"]).mkdir(parents=True)
             (path / row["path"] / "config.json").write_text(json.dumps({"command": "tune", "config": vars(config)}))
@@ -500,8 +573,12 @@ def make_study(path: Path, scores: dict[tuple[float, float], list[float]]) -> Pa
     return path
 
 
-def test_the_chosen_setting_is_printed_as_a_config_that_tune_takes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    study = make_study(tmp_path / "study", {(0, 1): [0.5, 0.51, 0.49], (0.2, 0.8): [0.7, 0.72, 0.71], (1, 1): [0.6, 0.62, 0.6]})
+def test_the_chosen_setting_is_printed_as_a_config_that_tune_takes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = make_study(
+        tmp_path / "study", {(0, 1): [0.5, 0.51, 0.49], (0.2, 0.8): [0.7, 0.72, 0.71], (1, 1): [0.6, 0.62, 0.6]}
+    )
     assert cli.main(["study", "best", str(study), "--output", str(tmp_path / "out")]) == 0
     out, err = capsys.readouterr()
     assert "(0.2, 0.8) beats conventional tuning on the test split by +0.2" in err
@@ -532,7 +609,9 @@ def test_another_metric_than_the_one_of_the_study(tmp_path: Path, capsys: pytest
 def test_of_several_base_models_one_is_chosen_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     study = make_study(tmp_path / "study", {(0, 1): [0.5, 0.51], (0.2, 0.8): [0.8, 0.82], (1, 1): [0.1, 0.12]})
     rows = [json.loads(line) | {"group": "small"} for line in (study / "rows.jsonl").read_text().splitlines()[:-1]]
-    rows += [row | {"group": "large", "trial": "x" + row["trial"]} for row in rows if row["setting_name"] != "(0.2, 0.8)"]
+    rows += [
+        row | {"group": "large", "trial": "x" + row["trial"]} for row in rows if row["setting_name"] != "(0.2, 0.8)"
+    ]
     (study / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert cli.main(["study", "best", str(study)]) == 2
     assert "several base models or data sets: small, large" in capsys.readouterr().err
@@ -543,12 +622,18 @@ def test_of_several_base_models_one_is_chosen_for(tmp_path: Path, capsys: pytest
     assert "no group 'smal'; it has small, large" in capsys.readouterr().err
 
 
-def test_the_config_is_that_of_the_setting_and_not_of_its_scaled_twin(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_config_is_that_of_the_setting_and_not_of_its_scaled_twin(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     study = make_study(tmp_path / "study", {(0.1, 0.4): [0.8], (0.2, 0.8): [0.82], (0, 0.5): [0.5], (0, 1): [0.51]})
     rows = [json.loads(line) for line in (study / "rows.jsonl").read_text().splitlines()[:-1]]
     for row in rows:  # as a study with twins writes them: one setting, of which the second run has half the weights
         whole = [0.2, 0.8] if row["ratio"] else [0.0, 1.0]
-        row |= {"setting_name": str(whole), "members": [whole], "twin": int(row["setting"]["response_weight"] in (0.4, 0.5))}
+        row |= {
+            "setting_name": str(whole),
+            "members": [whole],
+            "twin": int(row["setting"]["response_weight"] in (0.4, 0.5)),
+        }
     (study / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert cli.main(["study", "best", str(study)]) == 0
     out, err = capsys.readouterr()

@@ -1,4 +1,6 @@
-"""What a study plans: which settings are one training, what addresses a trial, and what is refused before anything runs."""
+"""What a study plans: which settings are one training, what addresses a trial, and what is refused before anything
+runs.
+"""
 
 from __future__ import annotations
 
@@ -67,7 +69,8 @@ def test_the_papers_whole_design_is_315_trainings(case: dict[str, Any], tmp_path
     """5 models x 3 data sets x 35 cells = 525."""
     models = [other_model(case, tmp_path / f"m{i}", seed=i + 1) for i in range(5)]
     data = [
-        case["data"] | {"name": f"d{i}", "train": str(write_jsonl(tmp_path / f"{i}.jsonl", chats(50 * i + 100, 50 * i + 110)))}
+        case["data"]
+        | {"name": f"d{i}", "train": str(write_jsonl(tmp_path / f"{i}.jsonl", chats(50 * i + 100, 50 * i + 110)))}
         for i in range(3)
     ]
     plan = planned(case | {"model": models, "data": data, "vary": {"weights": "paper"}, "seeds": 1}, tmp_path / "data")
@@ -105,7 +108,9 @@ def test_what_sees_the_size_of_the_loss_keeps_equal_ratios_apart(
     assert names == ("(0, 1)", "(0, 0.4)")
 
 
-@pytest.mark.parametrize("training", [{}, {"optim": "adamw_torch_fused"}, {"optim": "paged_adamw_8bit"}, {"adam_epsilon": "1e-8"}])
+@pytest.mark.parametrize(
+    "training", [{}, {"optim": "adamw_torch_fused"}, {"optim": "paged_adamw_8bit"}, {"adam_epsilon": "1e-8"}]
+)
 def test_adamw_does_not_see_the_size_of_the_loss(training: dict[str, str]) -> None:
     assert scale_matters(TuneConfig(model="m", data="d", output="o", training=training)) is None
 
@@ -123,10 +128,15 @@ _WEIGHT = some.sampled_from([0.0, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0])
 def test_one_class_means_one_loss_up_to_a_constant(
     first: list[float], second: list[float], scale: float | None, pair: tuple[str, str], seed: int
 ) -> None:
-    """The oracle is the loss itself, on random steps: weight of every token over the divisor. Equal class <=> constant quotient."""
+    """The oracle is the loss itself, on random steps: weight of every token over the divisor. Equal class <=> constant
+    quotient.
+    """
     if scale is not None:
         second = [scale * w for w in first]
-    tables = [role_weights(weights={r.label: w for r, w in zip((*PROMPT_ROLES, *RESPONSE_ROLES), values)}) for values in (first, second)]
+    tables = [
+        role_weights(weights={r.label: w for r, w in zip((*PROMPT_ROLES, *RESPONSE_ROLES), values)})
+        for values in (first, second)
+    ]
     for scale_free in (True, False):
         classes = [training_class(t, n, scale_free=scale_free, targets=EVERY) for t, n in zip(tables, pair)]
         if classes[0] == classes[1]:
@@ -175,9 +185,9 @@ def test_roles_that_the_data_lacks_make_no_training_of_their_own(case: dict[str,
 def test_with_clipping_equal_ratios_do_train_to_different_models(
     case: dict[str, Any], tmp_path: Path, clip: float, epsilon: float, low: float, high: float
 ) -> None:
-    """And without it they do not: so merging is right, and so is keeping apart. What is left without it is the epsilon of AdamW against
-    a gradient of a sixteenth. (The clip lies between the gradient norms of the two losses; were both always clipped, they would be one
-    again.)"""
+    """And without it they do not: so merging is right, and so is keeping apart. What is left without it is the epsilon
+    of AdamW against a gradient of a sixteenth. (The clip lies between the gradient norms of the two losses; were both
+    always clipped, they would be one again.)"""
     from safetensors.torch import load_file
 
     from holdfast.tune import train
@@ -189,7 +199,9 @@ def test_with_clipping_equal_ratios_do_train_to_different_models(
             response_weight=weight, max_grad_norm=clip, training={"adam_epsilon": str(epsilon)}, **case["tune"], epochs=4.0,
         )  # fmt: skip
         train(config)
-        found.append(torch.cat([v.flatten() for v in load_file(tmp_path / str(weight) / "model" / "model.safetensors").values()]))
+        found.append(
+            torch.cat([v.flatten() for v in load_file(tmp_path / str(weight) / "model" / "model.safetensors").values()])
+        )
     base = torch.cat([v.flatten() for v in load_file(Path(case["model"]) / "model.safetensors").values()])
     assert low <= float((found[0] - found[1]).norm() / (found[0] - base).norm()) < high
 
@@ -219,7 +231,9 @@ def test_an_address_is_the_content_of_a_trial_and_nothing_else(case: dict[str, A
     assert ids(vary={"weights": [[1, 1], [0.5, 0.5], [0.2, 0.8], [0, 0.7], [0.4, 0.6]]}) > own
     assert ids(seeds=3) > own
     assert ids(tune=case["tune"] | {"save_steps": 5}) == own
-    moved = write_jsonl(tmp_path / "moved.jsonl", [json.loads(line) for line in Path(case["data"]["train"]).read_text().splitlines()])
+    moved = write_jsonl(
+        tmp_path / "moved.jsonl", [json.loads(line) for line in Path(case["data"]["train"]).read_text().splitlines()]
+    )
     assert ids(data=case["data"] | {"train": str(moved)}) == own
     for change in (
         {"tune": case["tune"] | {"learning_rate": 0.02}},
@@ -256,9 +270,15 @@ def test_data_without_splits_is_split_by_content(case: dict[str, Any], tmp_path:
 
 def test_prompts_alone_can_be_studied(case: dict[str, Any], tmp_path: Path) -> None:
     data = {
-        name: str(write_jsonl(tmp_path / f"{name}.jsonl", [{"prompt": f"What is {i}{name}?"} for i in range(6)])) for name in case["data"]
+        name: str(write_jsonl(tmp_path / f"{name}.jsonl", [{"prompt": f"What is {i}{name}?"} for i in range(6)]))
+        for name in case["data"]
     }
-    content = case | {"data": data, "measure": [], "select": "prompt_nll", "vary": {"weights": [[1, 0]], "learning_rate": [0.01, 0.1]}}
+    content = case | {
+        "data": data,
+        "measure": [],
+        "select": "prompt_nll",
+        "vary": {"weights": [[1, 0]], "learning_rate": [0.01, 0.1]},
+    }
     assert len(planned(content, tmp_path / "data").trials) == 4
     with pytest.raises(HoldfastError, match="exact_match needs right answers"):
         planned(content | {"measure": ["exact_match"]}, tmp_path / "data")
@@ -277,9 +297,15 @@ def bad(case: dict[str, Any]) -> dict[str, tuple[dict[str, Any], str]]:
         "wrong type": ({"tune": {"batch_size": "many"}}, "'batch_size' is 'many'"),
         "negative weight": ({"vary": {"weights": [[0, -1]]}}, "finite number >= 0"),
         "no weight": ({"vary": {"weights": [[0, 0]]}}, "all weights are zero"),
-        "weight that is no number": ({"vary": {"weights": [[math.nan, 1]]}}, "vary.weights: nan is not a finite number >= 0"),
+        "weight that is no number": (
+            {"vary": {"weights": [[math.nan, 1]]}},
+            "vary.weights: nan is not a finite number >= 0",
+        ),
         "no weights": ({"vary": {"weights": {"share": []}}}, "vary.weights.share has no values"),
-        "only a pair of zeros": ({"vary": {"weights": {"prompt": [0], "response": [0]}}}, "vary.weights: all weights are zero"),
+        "only a pair of zeros": (
+            {"vary": {"weights": {"prompt": [0], "response": [0]}}},
+            "vary.weights: all weights are zero",
+        ),
         "seeds that are lists": ({"seeds": [[0], [1]]}, "seeds is [0]; it must be a whole number"),
         "seed twice": ({"seeds": [1, 1]}, "a list of different ones"),
         "weight as text": ({"vary": {"weights": [["a", 1]]}}, "not a number"),
@@ -291,8 +317,14 @@ def bad(case: dict[str, Any]) -> dict[str, tuple[dict[str, Any], str]]:
         "no data": ({"data": None}, "'data' is missing"),
         "no such file": ({"data": {"train": "./nothing.jsonl"}}, "no such file"),
         "dev in test": ({"data": overlap}, "share 6 examples"),
-        "direction that is no bool": ({"measure": [{"json:dumps": {"higher_is_better": 0}}]}, "higher_is_better is 0; it must be true or"),
-        "direction as text": ({"measure": [{"lm_eval:x": {"higher_is_better": "nope"}}]}, "higher_is_better is 'nope'; it must be true"),
+        "direction that is no bool": (
+            {"measure": [{"json:dumps": {"higher_is_better": 0}}]},
+            "higher_is_better is 0; it must be true or",
+        ),
+        "direction as text": (
+            {"measure": [{"lm_eval:x": {"higher_is_better": "nope"}}]},
+            "higher_is_better is 'nope'; it must be true",
+        ),
         "limit as text": ({"measure": [{"lm_eval:x": {"limit": "many"}}]}, "'limit' is 'many'"),
         "no module": ({"measure": [":f"]}, ":f could not be loaded"),
         "relative module": ({"measure": [".:f"]}, ".:f could not be loaded"),
@@ -301,13 +333,28 @@ def bad(case: dict[str, Any]) -> dict[str, tuple[dict[str, Any], str]]:
             "posix.sets is ['pocket:intents']; it must be a file",
         ),
         "prompt sets as number": ({"measure": [{"posix": {"sets": 3}}]}, "posix.sets is 3; it must be a file"),
-        "no response": ({"measure": [{"posix": {"sets": "pocket:intents", "max_new_tokens": 0}}]}, "measure.posix: --max-new-tokens is 0"),
-        "tasks as numbers": ({"measure": [{"crosstask_accuracy": {"sources": 3, "dev": 4, "test": 5}}]}, "crosstask_accuracy.sources is 3"),
-        "no source tasks": ({"measure": [{"crosstask_accuracy": {"dev": "a", "test": "b"}}]}, "'sources', and 'dev' and 'test'"),
+        "no response": (
+            {"measure": [{"posix": {"sets": "pocket:intents", "max_new_tokens": 0}}]},
+            "measure.posix: --max-new-tokens is 0",
+        ),
+        "tasks as numbers": (
+            {"measure": [{"crosstask_accuracy": {"sources": 3, "dev": 4, "test": 5}}]},
+            "crosstask_accuracy.sources is 3",
+        ),
+        "no source tasks": (
+            {"measure": [{"crosstask_accuracy": {"dev": "a", "test": "b"}}]},
+            "'sources', and 'dev' and 'test'",
+        ),
         "model twice": ({"model": ["pocket", "pocket"]}, "model: 'pocket' is there twice"),
         "no pairs": ({"then": {"align": {}}}, "then.align: 'data' is missing"),
-        "second stage below 0": ({"then": {"align": {"data": "pocket:preferences", "limit": 0}}}, "then.align: --limit is 0"),
-        "epsilon as text": ({"tune": {"training": {"adam_epsilon": "abc"}}}, "adam_epsilon is 'abc'; it must be a number"),
+        "second stage below 0": (
+            {"then": {"align": {"data": "pocket:preferences", "limit": 0}}},
+            "then.align: --limit is 0",
+        ),
+        "epsilon as text": (
+            {"tune": {"training": {"adam_epsilon": "abc"}}},
+            "adam_epsilon is 'abc'; it must be a number",
+        ),
         "unknown argument": ({"tune": {"training": {"foo": 1}}}, "unexpected keyword argument 'foo'"),
         "unknown optimizer": ({"vary": {"training": [{}, {"optim": "nope"}]}}, "nope is not a valid OptimizerNames"),
         "unknown schedule": ({"tune": {"schedule": "nope"}}, "nope is not a valid SchedulerType"),
@@ -339,10 +386,14 @@ def test_broken_yaml_is_named_by_line_and_column(tmp_path: Path) -> None:
 
 def test_a_key_is_given_once(tmp_path: Path) -> None:
     """YAML would take the last one."""
-    (tmp_path / "s.yaml").write_text("model: pocket\ndata: &d {train: a, dev: b}\nseeds: 2\ntune: {epochs: 1}\nseeds: 3\n")
+    (tmp_path / "s.yaml").write_text(
+        "model: pocket\ndata: &d {train: a, dev: b}\nseeds: 2\ntune: {epochs: 1}\nseeds: 3\n"
+    )
     with pytest.raises(HoldfastError, match=r"s\.yaml, line 5, column 1: .*'seeds' is there twice"):
         load_spec(str(tmp_path / "s.yaml"))
-    (tmp_path / "merged.yaml").write_text("model: pocket\ndata:\n- &d {train: a, dev: b}\n- {<<: *d, name: other, train: c}\n")
+    (tmp_path / "merged.yaml").write_text(
+        "model: pocket\ndata:\n- &d {train: a, dev: b}\n- {<<: *d, name: other, train: c}\n"
+    )
     assert [(d.train, d.dev) for d in load_spec(str(tmp_path / "merged.yaml")).data] == [("a", "b"), ("c", "b")]
 
 
@@ -355,7 +406,9 @@ def test_functions_are_found_in_the_current_directory(case: dict[str, Any], tmp_
     assert "measured: response_nll, prompt_nll, beside_the_study:score" in shown.stdout, shown.stderr
 
 
-def test_an_edited_function_is_another_measure(case: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_edited_function_is_another_measure(
+    case: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.syspath_prepend(str(tmp_path))
     ids = []
     for value in ("0.5", "0.25"):
@@ -364,7 +417,9 @@ def test_an_edited_function_is_another_measure(case: dict[str, Any], tmp_path: P
     assert not ids[0] & ids[1]
 
 
-def test_a_plan_is_printed_and_nothing_written(case: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_plan_is_printed_and_nothing_written(
+    case: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     file = write_study(tmp_path / "tiny.yaml", case)
     assert main(["study", "plan", str(file), "--output", str(tmp_path / "out"), "--calibrate", "0"]) == 0
     shown = capsys.readouterr().out
@@ -376,12 +431,16 @@ def test_a_plan_is_printed_and_nothing_written(case: dict[str, Any], tmp_path: P
     assert capsys.readouterr().out == shown
 
 
-def test_a_plan_names_the_data_and_not_what_is_cut_off_it(case: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_plan_names_the_data_and_not_what_is_cut_off_it(
+    case: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     file = write_jsonl(tmp_path / "all.jsonl", chats(0, 100))
     study = write_study(tmp_path / "cut.yaml", case | {"data": str(file)})
     assert main(["study", "plan", str(study), "--output", str(tmp_path / "out"), "--calibrate", "0"]) == 0
     shown = capsys.readouterr().out
-    assert re.search(rf" on {re.escape(str(file))} \(\d+ examples\), dev cut off it \(\d+\), test cut off it \(\d+\)\n", shown)
+    assert re.search(
+        rf" on {re.escape(str(file))} \(\d+ examples\), dev cut off it \(\d+\), test cut off it \(\d+\)\n", shown
+    )
 
 
 def test_facts_move_no_row_of_pocket_to_another_split(case: dict[str, Any], tmp_path: Path) -> None:
@@ -401,7 +460,10 @@ def test_tasks_are_tried_before_anything_is_trained(case: dict[str, Any], tmp_pa
         ("lm_eval:nosuchtask", "no task 'nosuchtask'"),
         ({"crosstask_accuracy": tasks | {"dev": "pocket:tasks/none"}}, "pocket:tasks/none"),
         ({"crosstask_accuracy": tasks | {"sources": "nosuch"}}, "nosuch"),
-        ({"crosstask_accuracy": tasks | {"test": "pocket:tasks/add"}}, "dev and test share .* the first: pocket:tasks/add, row"),
+        (
+            {"crosstask_accuracy": tasks | {"test": "pocket:tasks/add"}},
+            "dev and test share .* the first: pocket:tasks/add, row",
+        ),
     ):
         study = write_study(tmp_path / "s.yaml", case | {"measure": [measure]})
         with pytest.raises(HoldfastError, match=message):
@@ -455,13 +517,25 @@ def test_a_second_stage_is_tried_before_anything_is_trained(
 def test_a_second_stage_is_tried_with_the_template_of_the_first(case: dict[str, Any], tmp_path: Path) -> None:
     """Pairs that are conversations do not fit the template that the models will have been trained with."""
     pytest.importorskip("trl")
-    chat = [{"role": "user", "content": "Count."}, {"role": "assistant", "content": "1"}, {"role": "user", "content": "Go on."}]
+    chat = [
+        {"role": "user", "content": "Count."},
+        {"role": "assistant", "content": "1"},
+        {"role": "user", "content": "Go on."},
+    ]
     answers = {name: [{"role": "assistant", "content": text}] for name, text in (("chosen", "2"), ("rejected", "3"))}
     pairs = str(write_jsonl(tmp_path / "pairs.jsonl", [{"prompt": chat, **answers}]))
     plain = {
-        name: str(write_jsonl(tmp_path / f"{name}.jsonl", [{"prompt": f"Count {i}{name}.", "response": "1 2"} for i in range(4)]))
+        name: str(
+            write_jsonl(
+                tmp_path / f"{name}.jsonl", [{"prompt": f"Count {i}{name}.", "response": "1 2"} for i in range(4)]
+            )
+        )
         for name in ("train", "dev", "test")
     }
-    content = case | {"data": plain, "tune": case["tune"] | {"template": "alpaca"}, "then": {"align": {"data": pairs, "eval_share": 0.0}}}
+    content = case | {
+        "data": plain,
+        "tune": case["tune"] | {"template": "alpaca"},
+        "then": {"align": {"data": pairs, "eval_share": 0.0}},
+    }
     with pytest.raises(HoldfastError, match=r"then\.align: .*alpaca"):
         run_study(content, tmp_path / "out")

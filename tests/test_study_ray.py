@@ -58,7 +58,9 @@ def test_what_diverged_on_ray_is_not_trained_with_other_seeds(case: dict[str, An
     assert summary["diverged"] == ["(0, 1), lr 1e+30"]
 
 
-def test_an_address_that_does_not_answer_is_told_at_once(case: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_address_that_does_not_answer_is_told_at_once(
+    case: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -1,4 +1,6 @@
-"""kill -9 of everything at random moments, then the same command again: the rows are those of the study that nobody disturbed."""
+"""kill -9 of everything at random moments, then the same command again: the rows are those of the study that nobody
+disturbed.
+"""
 
 from __future__ import annotations
 
@@ -25,21 +27,30 @@ from study_case import comparable, make_case, planned, rows_of, run_study, write
 def content(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Trials of 24 steps with checkpoints in between, of which one run killed at random is usually in the middle."""
     case = make_case(tmp_path_factory.mktemp("case"))
-    return case | {"tune": case["tune"] | {"epochs": 8.0, "save_steps": 4}, "vary": {"weights": [[0, 1], [0.2, 0.8], [1, 1]]}}
+    return case | {
+        "tune": case["tune"] | {"epochs": 8.0, "save_steps": 4},
+        "vary": {"weights": [[0, 1], [0.2, 0.8], [1, 1]]},
+    }
 
 
 def start(file: Path, output: Path) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "holdfast.cli", "study", "run", str(file), "--output", str(output), "--slots", "1"]
-    return subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, preexec_fn=_one_core)
+    return subprocess.Popen(
+        command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, preexec_fn=_one_core
+    )
 
 
 def _one_core() -> None:
-    """A worker has a thread per core. The calm study runs on one thread, and sums differ in their last digits with another number."""
+    """A worker has a thread per core. The calm study runs on one thread, and sums differ in their last digits with
+    another number.
+    """
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 
 
 def kill_at_random(file: Path, output: Path, rng: random.Random) -> str:
-    """Start the study and kill its process group at a random moment after the first job has begun; returns what had been reached."""
+    """Start the study and kill its process group at a random moment after the first job has begun; returns what had
+    been reached.
+    """
     began = time.time()
     process = start(file, output)
     while process.poll() is None and not any(log.stat().st_mtime > began for log in output.glob("logs/*")):
@@ -64,7 +75,9 @@ def disturbed(content: dict[str, Any], folder: Path, kills: int, seed: int) -> N
             run_study(content, output)
             assert comparable(output) == comparable(folder / "calm"), reached
             for calm in (folder / "calm").glob("trials/*/rows.jsonl"):
-                assert curve(output / calm.relative_to(folder / "calm")) == pytest.approx(curve(calm), rel=1e-5), reached
+                assert curve(output / calm.relative_to(folder / "calm")) == pytest.approx(curve(calm), rel=1e-5), (
+                    reached
+                )
     assert any(at != "0 rows, 0 checkpoints" for at in reached), "no kill hit a training"
 
 
@@ -107,7 +120,12 @@ def cut_short(file: Path) -> None:
 @pytest.mark.parametrize("lora", [0, 2])
 def test_a_model_cut_short_is_trained_anew(content: dict[str, Any], tmp_path: Path, lora: int) -> None:
     """As a crash of the machine leaves it: complete by its files, without the row, and its weights do not open."""
-    small = content | {"vary": {"weights": [[0, 1]]}, "seeds": 1, "measure": [], "tune": content["tune"] | {"lora_rank": lora}}
+    small = content | {
+        "vary": {"weights": [[0, 1]]},
+        "seeds": 1,
+        "measure": [],
+        "tune": content["tune"] | {"lora_rank": lora},
+    }
     run_study(small, tmp_path / "out")
     before = comparable(tmp_path / "out")
     trial = tmp_path / "out" / before[1]["path"]
@@ -134,7 +152,12 @@ def test_a_model_in_shards_opens_when_all_are_whole(tmp_path: Path) -> None:
 def halving(content: dict[str, Any]) -> dict[str, Any]:
     """Two rungs, of 8 and 24 steps, over seven settings; of a trial only its row is wanted."""
     search = {"kind": "halving", "points": 7, "low": 0.2, "factor": 3}
-    return {k: v for k, v in content.items() if k != "vary"} | {"search": search, "seeds": 1, "measure": [], "keep_models": False}
+    return {k: v for k, v in content.items() if k != "vary"} | {
+        "search": search,
+        "seeds": 1,
+        "measure": [],
+        "keep_models": False,
+    }
 
 
 def interrupted(content: dict[str, Any], output: Path, jobs: int) -> None:
@@ -152,7 +175,11 @@ def interrupted(content: dict[str, Any], output: Path, jobs: int) -> None:
 
 def weights_in(output: Path) -> set[str]:
     """Trials that have left anything heavy."""
-    return {file.relative_to(output).parts[1] for name in ("*.safetensors", "*.pt") for file in output.glob(f"trials/**/{name}")}
+    return {
+        file.relative_to(output).parts[1]
+        for name in ("*.safetensors", "*.pt")
+        for file in output.glob(f"trials/**/{name}")
+    }
 
 
 def test_only_rows_stay_of_a_halving_search(halving: dict[str, Any], tmp_path: Path) -> None:
@@ -212,7 +239,9 @@ def test_a_second_stage_leaves_no_more_than_the_first(content: dict[str, Any], t
         assert rows_of(tmp_path / "out")[1]["dev"] == pytest.approx(row["dev"])
 
 
-def test_a_stopped_trial_whose_checkpoint_is_gone_goes_on_from_the_start(halving: dict[str, Any], tmp_path: Path) -> None:
+def test_a_stopped_trial_whose_checkpoint_is_gone_goes_on_from_the_start(
+    halving: dict[str, Any], tmp_path: Path
+) -> None:
     run_study(halving, tmp_path / "out")
     grid = halving | {"search": {"kind": "ratios", "points": 7, "low": 0.2}}
     for name in ("out", "calm"):

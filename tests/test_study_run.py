@@ -1,4 +1,6 @@
-"""Studies that run: rows as agreed, trials as `holdfast tune` alone would train them, failures that stop nothing, nothing done twice."""
+"""Studies that run: rows as agreed, trials as `holdfast tune` alone would train them, failures that stop nothing,
+nothing done twice.
+"""
 
 from __future__ import annotations
 
@@ -97,7 +99,9 @@ def test_nlls_are_those_of_the_model_alone(done: tuple[Path, dict[str, Any]], ca
     assert (sums[:, 1].sum(), sums[:, 3].sum()) == (count[False], count[True])
 
 
-def test_a_trial_is_what_tune_alone_would_train(done: tuple[Path, dict[str, Any]], case: dict[str, Any], tmp_path: Path) -> None:
+def test_a_trial_is_what_tune_alone_would_train(
+    done: tuple[Path, dict[str, Any]], case: dict[str, Any], tmp_path: Path
+) -> None:
     from safetensors.torch import load_file
 
     output, _ = done
@@ -127,12 +131,19 @@ def test_nothing_is_done_twice_and_a_study_can_grow(
     assert "7 of 9 are there already" in capsys.readouterr().err
     assert {p: p.stat().st_mtime_ns for p in stamps} == stamps
     names = {row["setting_name"]: row["members"] for row in rows_of(output) if row["kind"] == "trial"}
-    assert names == {"(1, 1)": [[1.0, 1.0]], "(0, 0.7)": [[0.0, 0.7]], "(0.4, 1.6)": [[0.4, 1.6]], "(1, 0)": [[1.0, 0.0]]}
+    assert names == {
+        "(1, 1)": [[1.0, 1.0]],
+        "(0, 0.7)": [[0.0, 0.7]],
+        "(0.4, 1.6)": [[0.4, 1.6]],
+        "(1, 0)": [[1.0, 0.0]],
+    }
     run_study(case, output)
     assert comparable(output) == before
 
 
-def test_a_failed_trial_is_recorded_and_stops_nothing(case: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_failed_trial_is_recorded_and_stops_nothing(
+    case: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     content = case | {"vary": {"weights": [[0, 1], [1, 1]], "learning_rate": [0.01, 1e30]}, "seeds": 1, "measure": []}
     content["tune"] = case["tune"] | {"epochs": 4.0}
     summary = run_study(content, tmp_path / "out")
@@ -145,7 +156,9 @@ def test_a_failed_trial_is_recorded_and_stops_nothing(case: dict[str, Any], tmp_
         run_study(content | {"vary": {"weights": [[0, 1]], "learning_rate": [1e30]}}, tmp_path / "all")
 
 
-def test_what_is_damaged_on_disk_is_done_again(case: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_damaged_on_disk_is_done_again(
+    case: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     output = tmp_path / "out"
     small = case | {"vary": {"weights": [[0, 1], [1, 1]]}, "seeds": 2, "measure": [], "keep_models": False}
     run_study(small, output)
@@ -159,7 +172,9 @@ def test_what_is_damaged_on_disk_is_done_again(case: dict[str, Any], tmp_path: P
     summary = run_study(small, output)
     shown = capsys.readouterr().err
     assert "2 of 5 are there already" in shown
-    assert [part in shown for part in ("broken JSON", "items-test.npz: cannot be read", "items-dev.npz: cannot be read")] == [True] * 3
+    assert [
+        part in shown for part in ("broken JSON", "items-test.npz: cannot be read", "items-dev.npz: cannot be read")
+    ] == [True] * 3
     assert comparable(output) == before
     assert summary["selection"]["chosen"] is not None
 
@@ -188,9 +203,12 @@ def division_by_zero(model: Any, source: str) -> float:
 
 
 @pytest.mark.parametrize(
-    ("name", "message"), [("text", r"returned 'abc'; it must return a number"), ("division_by_zero", "failed: ZeroDivisionError")]
+    ("name", "message"),
+    [("text", r"returned 'abc'; it must return a number"), ("division_by_zero", "failed: ZeroDivisionError")],
 )
-def test_a_measure_that_fails_on_the_base_model_stops_the_study(case: dict[str, Any], tmp_path: Path, name: str, message: str) -> None:
+def test_a_measure_that_fails_on_the_base_model_stops_the_study(
+    case: dict[str, Any], tmp_path: Path, name: str, message: str
+) -> None:
     with pytest.raises(HoldfastError, match=f"measure test_study_run:{name} {message}"):
         run_study(case | {"measure": [f"test_study_run:{name}"]}, tmp_path / "out")
     assert not (tmp_path / "out" / "trials").exists(), "nothing has been trained"
@@ -198,7 +216,12 @@ def test_a_measure_that_fails_on_the_base_model_stops_the_study(case: dict[str, 
 
 def test_whatever_fails_on_the_base_model_stops_the_study(case: dict[str, Any], tmp_path: Path) -> None:
     failing = mock.patch("holdfast.study.measure.Ruler._answers", side_effect=ValueError("no room"))
-    with failing, pytest.raises(HoldfastError, match="the base model cannot be measured, so nothing more is trained: ValueError: no room"):
+    with (
+        failing,
+        pytest.raises(
+            HoldfastError, match="the base model cannot be measured, so nothing more is trained: ValueError: no room"
+        ),
+    ):
         run_study(case, tmp_path / "out")
     assert not (tmp_path / "out" / "trials").exists()
 
@@ -214,8 +237,14 @@ def kill_own_process(model: Any, source: str) -> float:
 
 
 def run_scored(case: dict[str, Any], output: Path, scores: list[float]) -> dict[str, Any]:
-    """A study of two settings chosen by a measure that gives these scores: dev and test of the base model, then of each trial."""
-    content = case | {"vary": {"weights": [[0, 1], [1, 1]]}, "seeds": 1, "measure": ["test_study_run:mean_answer_length"]}
+    """A study of two settings chosen by a measure that gives these scores: dev and test of the base model, then of each
+    trial.
+    """
+    content = case | {
+        "vary": {"weights": [[0, 1], [1, 1]]},
+        "seeds": 1,
+        "measure": ["test_study_run:mean_answer_length"],
+    }
     with mock.patch("holdfast.study.measure.function_of", return_value=mock.Mock(side_effect=scores)):
         return run_study(content, output)
 
@@ -229,12 +258,21 @@ def test_a_trial_whose_score_is_no_number_is_left_out(case: dict[str, Any], tmp_
     assert "exit_code" not in summary
 
 
-def test_a_process_that_dies_fails_its_trial_only(case: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_dies_fails_its_trial_only(
+    case: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
-    content = case | {"vary": {"weights": [[0, 1]]}, "seeds": 2, "measure": ["test_study_run:kill_own_process"], "select": "response_nll"}
+    content = case | {
+        "vary": {"weights": [[0, 1]]},
+        "seeds": 2,
+        "measure": ["test_study_run:kill_own_process"],
+        "select": "response_nll",
+    }
     with pytest.raises(HoldfastError, match=r"every trial failed; the first: its process died \(signal 9; .*memory\)"):
         run_study(content, tmp_path / "out", processes=True)
-    assert [row["status"] for row in rows_of(tmp_path / "out")] == ["done", "failed", "failed"], "the last job got a new process"
+    assert [row["status"] for row in rows_of(tmp_path / "out")] == ["done", "failed", "failed"], (
+        "the last job got a new process"
+    )
 
 
 def test_a_measure_of_ones_own(case: dict[str, Any], tmp_path: Path) -> None:
@@ -242,7 +280,9 @@ def test_a_measure_of_ones_own(case: dict[str, Any], tmp_path: Path) -> None:
     content = case | {"vary": {"weights": [[0, 1]]}, "seeds": 1, "measure": [{name: {"higher_is_better": False}}]}
     summary = run_study(content, tmp_path / "out")
     assert (summary["metric"], summary["higher_is_better"]) == (name, False)
-    wanted = [len(json.loads(line)["messages"][-1]["content"]) for line in Path(case["data"]["test"]).read_text().splitlines()]
+    wanted = [
+        len(json.loads(line)["messages"][-1]["content"]) for line in Path(case["data"]["test"]).read_text().splitlines()
+    ]
     assert rows_of(tmp_path / "out")[1]["test"][name] == pytest.approx(np.mean(wanted))
 
 
@@ -250,7 +290,9 @@ def test_a_test_split_full_of_poison_changes_nothing(case: dict[str, Any], tmp_p
     """The same study with another test split: every choice stays, only what is reported of test moves."""
     poison = tmp_path / "poison.jsonl"
     chat = [{"role": "user", "content": "Count 99."}, {"role": "assistant", "content": "zzz qqq"}]
-    poison.write_text("".join(json.dumps({"messages": [{**chat[0], "content": f"Count 9{i}."}, chat[1]]}) + "\n" for i in range(6)))
+    poison.write_text(
+        "".join(json.dumps({"messages": [{**chat[0], "content": f"Count 9{i}."}, chat[1]]}) + "\n" for i in range(6))
+    )
     content = case | {"select": "response_nll"}
     clean = run_study(content, tmp_path / "clean")["selection"]
     spoilt = run_study(content | {"data": case["data"] | {"test": str(poison)}}, tmp_path / "spoilt")["selection"]
@@ -281,7 +323,9 @@ def test_halving_trains_the_promising_to_the_end(case: dict[str, Any], tmp_path:
     whole = {row["trial"]: row for row in rows_of(tmp_path / "full") if row["kind"] == "trial"}
     for row in finished:  # trained in three pieces, from checkpoints, as in one
         assert row["dev"] == pytest.approx(whole[row["trial"]]["dev"], rel=1e-6)
-        one, other = (load_file(tmp_path / kind / row["path"] / "model" / "model.safetensors") for kind in ("halving", "full"))
+        one, other = (
+            load_file(tmp_path / kind / row["path"] / "model" / "model.safetensors") for kind in ("halving", "full")
+        )
         assert all(torch.equal(one[name], other[name]) for name in one)
     before = comparable(tmp_path / "halving")
     for row, rung in ((finished[0], 0), (finished[-1], 1), (stopped[0], 0)):
@@ -301,7 +345,9 @@ def test_one_in_so_many_goes_on_whatever_the_order() -> None:
     assert promoted({"a": 2.0, "b": 1.0}, 3, higher_is_better=False) == {"b"}
     assert promoted({"a": math.nan, "b": 1.0, "c": 2.0}, 3, higher_is_better=True) == {"c"}
     assert promoted({"a": math.nan}, 3, higher_is_better=True) == set()
-    assert promoted({"a": 1.0, "b": 2.0, "c": 2.0, "d": 0.0}, 3, higher_is_better=True) == {"b", "c"}, "equal scores go on together"
+    assert promoted({"a": 1.0, "b": 2.0, "c": 2.0, "d": 0.0}, 3, higher_is_better=True) == {"b", "c"}, (
+        "equal scores go on together"
+    )
 
 
 def test_no_rung_ends_before_anything_is_learnt() -> None:
@@ -348,7 +394,9 @@ def test_overwrite_deletes_studies_and_nothing_else(case: dict[str, Any], tmp_pa
 def test_overwrite_keeps_the_old_study_until_the_new_one_is_possible(case: dict[str, Any], tmp_path: Path) -> None:
     small = case | {"vary": {"weights": [[0, 1]]}, "seeds": 1, "measure": []}
     run_study(small, tmp_path / "out")
-    before = {file: file.read_bytes() for file in (tmp_path / "out").rglob("*") if file.is_file() and file.name != ".lock"}
+    before = {
+        file: file.read_bytes() for file in (tmp_path / "out").rglob("*") if file.is_file() and file.name != ".lock"
+    }
     bad = [
         ({"data": case["data"] | {"test": str(tmp_path / "gone.jsonl")}}, "no such file"),
         ({"data": case["data"] | {"test": case["data"]["dev"]}}, "share 6 examples"),
@@ -363,7 +411,9 @@ def test_overwrite_keeps_the_old_study_until_the_new_one_is_possible(case: dict[
     assert len(list((tmp_path / "out" / "trials").iterdir())) == 1
 
 
-def test_overwrite_spares_what_measures_read(case: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_overwrite_spares_what_measures_read(
+    case: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     output = tmp_path / "out"
     small = case | {"vary": {"weights": [[0, 1]]}, "seeds": 1, "measure": []}
     run_study(small, output)
@@ -390,10 +440,15 @@ def test_a_plan_with_overwrite_counts_nothing_as_done(done: tuple[Path, dict[str
 
 
 @pytest.mark.parametrize(
-    ("suffix", "damage"), [("npz", lambda b: b[: len(b) // 2]), ("json", lambda b: b[: len(b) // 2]), ("json", lambda _: b"{}")]
+    ("suffix", "damage"),
+    [("npz", lambda b: b[: len(b) // 2]), ("json", lambda b: b[: len(b) // 2]), ("json", lambda _: b"{}")],
 )
 def test_damaged_data_is_made_again(
-    case: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str], suffix: str, damage: Callable[[bytes], bytes]
+    case: dict[str, Any],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    suffix: str,
+    damage: Callable[[bytes], bytes],
 ) -> None:
     output = tmp_path / "out"
     small = case | {"vary": {"weights": [[0, 1]]}, "seeds": 1, "measure": []}
@@ -466,10 +521,16 @@ def test_scores_of_an_answer() -> None:
 def test_posix_counts_no_set_on_both_splits(case: dict[str, Any], tmp_path: Path) -> None:
     sets = tmp_path / "sets.jsonl"
     lines = [
-        {"set_id": f"s{i}", "variant_id": f"v{j}", "kind": "wording", "prompt": f"{w} {i}"} for i in range(5) for j, w in enumerate("abc")
+        {"set_id": f"s{i}", "variant_id": f"v{j}", "kind": "wording", "prompt": f"{w} {i}"}
+        for i in range(5)
+        for j, w in enumerate("abc")
     ]
     sets.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    content = case | {"vary": {"weights": [[0, 1]]}, "seeds": 1, "measure": [{"posix": {"sets": str(sets), "max_new_tokens": 2}}]}
+    content = case | {
+        "vary": {"weights": [[0, 1]]},
+        "seeds": 1,
+        "measure": [{"posix": {"sets": str(sets), "max_new_tokens": 2}}],
+    }
     summary = run_study(content, tmp_path / "out")
     assert (summary["metric"], summary["higher_is_better"]) == ("posix", False)
     row = rows_of(tmp_path / "out")[1]

@@ -28,8 +28,9 @@ def of(selection: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def test_the_simplest_setting_within_one_standard_error_of_the_best_is_chosen() -> None:
-    """By hand: residuals after settings and seeds are ±0.01 for setting 0 and ∓0.01 for setting 1, 0 for setting 2, so sigma^2 = 0.0004 / 2
-    and the standard error of a mean over two seeds is 0.01. Setting 1 lies 0.009 below the best, setting 0 lies 0.011 below."""
+    """By hand: residuals after settings and seeds are ±0.01 for setting 0 and ∓0.01 for setting 1, 0 for setting 2, so
+    sigma^2 = 0.0004 / 2 and the standard error of a mean over two seeds is 0.01. Setting 1 lies 0.009 below the best,
+    setting 0 lies 0.011 below."""
     selection = chosen(rows([[0.489 - 0.01, 0.489 + 0.01], [0.491 + 0.01, 0.491 - 0.01], [0.5, 0.5]]))
     assert selection["one_standard_error"] == pytest.approx(0.01)
     assert selection["best_on_dev"] == "setting 2"
@@ -79,7 +80,14 @@ def test_smaller_is_better_is_the_mirror_image() -> None:
 def test_of_several_conventional_settings_the_best_on_dev_is_the_reference() -> None:
     """The learning rate varies too: prompt loss has to beat conventional tuning at its best rate."""
     found = [
-        trial(ratio, seed, score + 0.01 * seed, score + 0.01 * seed, name=f"{ratio:g} lr {rate:g}", fields={"learning_rate": rate})
+        trial(
+            ratio,
+            seed,
+            score + 0.01 * seed,
+            score + 0.01 * seed,
+            name=f"{ratio:g} lr {rate:g}",
+            fields={"learning_rate": rate},
+        )
         for ratio, rate, score in ((0, 1e-4, 0.3), (0, 1e-3, 0.6), (0.5, 1e-4, 0.5), (0.5, 1e-3, 0.58))
         for seed in range(3)
     ]
@@ -159,16 +167,22 @@ def test_where_all_runs_score_exactly_alike_nothing_is_said_of_any_setting(seeds
     """Rounding is no noise: no interval is wider than that."""
     value = 6.160732982384342
     selection = chosen(rows([[value] * seeds] * 3))
-    assert selection["finding"].startswith("All runs scored exactly alike on dev, so nothing can be said of any setting")
+    assert selection["finding"].startswith(
+        "All runs scored exactly alike on dev, so nothing can be said of any setting"
+    )
     assert (selection["claim"], selection["chosen"]) == ("none", "conventional")
     if seeds > 1:
         assert selection["noise"]["sd"] == 0
-        assert {(s[split]["low"], s[split]["high"]) for s in selection["settings"] for split in ("dev", "test")} == {(value, value)}
+        assert {(s[split]["low"], s[split]["high"]) for s in selection["settings"] for split in ("dev", "test")} == {
+            (value, value)
+        }
 
 
 def test_only_finished_trials_of_the_last_rung_count() -> None:
     final = [row | {"rung": 2} for row in rows([[0.5, 0.52], [0.6, 0.61]])]
-    early = [row | {"rung": 0, "trial": f"early {row['trial']}"} for row in rows([[0.9, 0.92], [0.1, 0.1], [0.99, 0.99]])]
+    early = [
+        row | {"rung": 0, "trial": f"early {row['trial']}"} for row in rows([[0.9, 0.92], [0.1, 0.1], [0.99, 0.99]])
+    ]
     failed = [row | {"status": "failed", "error": "boom", "dev": {}, "trial": "failed"} for row in rows([[0.9]])]
     assert chosen([*early, *final, *failed, {"kind": "base", "dev": {"score": 0.0}}]) == chosen(final)
     with pytest.raises(HoldfastError, match="no finished trial"):
@@ -252,7 +266,9 @@ def test_a_difference_that_scatters_more_than_the_others_has_a_wider_interval() 
 @pytest.mark.parametrize("together", [0, 1])
 @pytest.mark.parametrize("settings", [3, 5, 15])
 def test_means_over_settings_hold_whatever_goes_together(settings: int, together: int) -> None:
-    """A model that likes prompt loss likes it at every ratio: gains of 20 ratios that are one draw each, or independent."""
+    """A model that likes prompt loss likes it at every ratio: gains of 20 ratios that are one draw each, or
+    independent.
+    """
     rng = np.random.default_rng(14)
     false = 0
     for i in range(100):
@@ -271,24 +287,29 @@ def test_means_of_one_column_are_the_t_test() -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "seeds", "seed_luck", "kind"), [(2, 3, 1, "normal"), (5, 2, 0, "normal"), (8, 3, 2, "normal"), (8, 3, 1, "t3")]
+    ("settings", "seeds", "seed_luck", "kind"),
+    [(2, 3, 1, "normal"), (5, 2, 0, "normal"), (8, 3, 2, "normal"), (8, 3, 1, "t3")],
 )
 def test_intervals_hold_the_truth_as_often_as_they_say(settings: int, seeds: int, seed_luck: float, kind: str) -> None:
-    """All differences of a study at once, and the mean of one setting, in 300 studies; allowed: what 94 % would give at worst."""
+    """All differences of a study at once, and the mean of one setting, in 300 studies; allowed: what 94 % would give at
+    worst.
+    """
     rng = np.random.default_rng(6)
     truth = np.linspace(0, 3, settings)
     studies, together, single = 300, 0, 0
     for i in range(studies):
         found = chosen(world(settings, seeds, rng, kind=kind, effect=truth, seed_luck=seed_luck), seed=i)["settings"]
-        together += all(s["difference"]["low"] <= m <= s["difference"]["high"] for s, m in zip(found[1:], truth[1:], strict=True))
+        together += all(
+            s["difference"]["low"] <= m <= s["difference"]["high"] for s, m in zip(found[1:], truth[1:], strict=True)
+        )
         single += found[-1]["test"]["low"] <= truth[-1] <= found[-1]["test"]["high"]
     assert together >= stats.binom.ppf(0.001, studies, 0.94)
     assert single >= stats.binom.ppf(0.001, studies, 0.90)
 
 
 def test_the_luck_of_the_test_items_is_counted_where_scores_per_item_are_known(tmp_path: Path) -> None:
-    """Two settings as good as each other on all items there could be, but on the 40 of the test split one is luckier. Seeds agree about
-    that, so intervals from seeds alone are far too short; with the scores per item they hold."""
+    """Two settings as good as each other on all items there could be, but on the 40 of the test split one is luckier.
+    Seeds agree about that, so intervals from seeds alone are far too short; with the scores per item they hold."""
     rng = np.random.default_rng(7)
     studies, covered, covered_without = 120, 0, 0
     for study in range(studies):
@@ -303,7 +324,8 @@ def test_the_luck_of_the_test_items_is_counted_where_scores_per_item_are_known(t
                 found[-1]["dev"]["score"] = float(rng.normal())
         for root in (tmp_path, None):
             inside = all(
-                s["difference"]["low"] <= 0 <= s["difference"]["high"] for s in chosen(found, root=root, seed=study)["settings"][1:]
+                s["difference"]["low"] <= 0 <= s["difference"]["high"]
+                for s in chosen(found, root=root, seed=study)["settings"][1:]
             )
             covered += inside and root is not None
             covered_without += inside and root is None
@@ -350,12 +372,16 @@ def claims(studies: int, seed: int = 8, **of_world: Any) -> int:
 
 @pytest.mark.parametrize("null", NULLS)
 def test_where_all_settings_are_equal_hardly_a_study_claims_otherwise(null: str) -> None:
-    """At most 5 % of the sentences may be false; 150 studies are refused if 5 % would give so many once in a hundred times."""
+    """At most 5 % of the sentences may be false; 150 studies are refused if 5 % would give so many once in a hundred
+    times.
+    """
     assert claims(150, **NULLS[null]) <= stats.binom.ppf(0.99, 150, 0.05)
 
 
 def test_settings_that_a_search_has_stopped_are_covered_too() -> None:
-    """16 equal settings, of which conventional tuning and the four luckiest on dev are trained to the end: no fair sample of them."""
+    """16 equal settings, of which conventional tuning and the four luckiest on dev are trained to the end: no fair
+    sample of them.
+    """
     rng = np.random.default_rng(11)
     studies, false, wider = 150, 0, 0
     for i in range(studies):
@@ -366,10 +392,14 @@ def test_settings_that_a_search_has_stopped_are_covered_too() -> None:
         mean = {name: float(np.mean(values)) for name, values in scores.items()}
         kept = {"conventional", *sorted(mean, key=mean.__getitem__)[-4:]}
         final = [row for row in found if row["setting_name"] in kept]
-        stopped = [row | {"status": "stopped", "rung": 0, "test": {}} for row in found if row["setting_name"] not in kept]
+        stopped = [
+            row | {"status": "stopped", "rung": 0, "test": {}} for row in found if row["setting_name"] not in kept
+        ]
         covered, forgotten = chosen([*stopped, *final], seed=i), chosen(final, seed=i)
         false += covered["claim"] == "better"
-        wider += all(_width(a) > _width(b) for a, b in zip(covered["settings"][1:], forgotten["settings"][1:], strict=True))
+        wider += all(
+            _width(a) > _width(b) for a, b in zip(covered["settings"][1:], forgotten["settings"][1:], strict=True)
+        )
     assert false <= stats.binom.ppf(0.99, studies, 0.05)
     assert wider == studies
 
@@ -385,20 +415,25 @@ def test_false_discovery_rate_over_1000_studies(null: str) -> None:
 
 
 def test_the_test_has_teeth() -> None:
-    """Testing only the chosen setting, as if it had been chosen on other runs, would break the bound on the same studies."""
+    """Testing only the chosen setting, as if it had been chosen on other runs, would break the bound on the same
+    studies.
+    """
     rng = np.random.default_rng(8)
     false = 0
     for _ in range(150):
         found = np.array([row["test"]["score"] for row in world(21, 3, rng)]).reshape(21, 3)
         best = int(found.mean(1).argmax())
         fit = st.fit(found.ravel(), np.repeat(range(21), 3).tolist(), [0, 1, 2] * 21)
-        false += best > 0 and stats.t.sf((fit.mean_K[best] - fit.mean_K[0]) / math.sqrt(fit.variance * 2 / 3), fit.df) < 0.025
+        false += (
+            best > 0
+            and stats.t.sf((fit.mean_K[best] - fit.mean_K[0]) / math.sqrt(fit.variance * 2 / 3), fit.df) < 0.025
+        )
     assert false > 0.1 * 150
 
 
 def test_a_real_effect_is_found() -> None:
-    """One setting is better by four standard deviations of a run: found in most studies of eight settings and three seeds, and in all of
-    five."""
+    """One setting is better by four standard deviations of a run: found in most studies of eight settings and three
+    seeds, and in all of five."""
     effect = np.zeros(8)
     effect[2] = 4.0
     assert claims(100, settings=8, seeds=3, effect=effect) >= 70

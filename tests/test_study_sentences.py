@@ -51,7 +51,9 @@ def test_settings_that_failed_or_diverged_are_named_as_not_compared() -> None:
     assert "setting 3 (no score on dev)" in said
     some = [row | (failed if row["setting_name"] == "setting 1" else {}) for row in found]
     assert "setting 1 (failed)" in finding(some)
-    assert "failed" not in finding([row | (failed if row["trial"] == "setting 1 0" else {}) for row in found]), "one seed of it has worked"
+    assert "failed" not in finding([row | (failed if row["trial"] == "setting 1 0" else {}) for row in found]), (
+        "one seed of it has worked"
+    )
 
 
 def test_where_every_setting_has_one_run_left_it_is_not_one_seed_that_is_blamed() -> None:
@@ -62,7 +64,9 @@ def test_where_every_setting_has_one_run_left_it_is_not_one_seed_that_is_blamed(
 
 
 def test_no_noise_on_dev_is_not_called_noise() -> None:
-    """Two seeds, scores to two digits: both settings move by the same. Nothing is within or beyond a noise that nobody has seen."""
+    """Two seeds, scores to two digits: both settings move by the same. Nothing is within or beyond a noise that nobody
+    has seen.
+    """
     said = finding(rows([[0.52, 0.54], [0.50, 0.52]], [[0.52, 0.55], [0.50, 0.51]]))
     assert "beyond noise" not in said
     assert "every seed shows the same differences on dev, so no noise is seen there" in said
@@ -81,7 +85,9 @@ def test_without_noise_on_test_nothing_is_said_of_test() -> None:
 
 
 def test_a_setting_that_beats_conventional_tuning_on_test_is_not_passed_over() -> None:
-    """Dev and test disagree: the choice is made on dev, but that no setting beats conventional tuning would be false."""
+    """Dev and test disagree: the choice is made on dev, but that no setting beats conventional tuning would be
+    false.
+    """
     dev = [[0.700, 0.711, 0.690, 0.702], [0.600, 0.612, 0.590, 0.598], [0.500, 0.513, 0.489, 0.501]]
     test = [[0.500, 0.511, 0.490, 0.502], [0.800, 0.812, 0.790, 0.798], [0.400, 0.413, 0.389, 0.401]]
     said = finding(rows(dev, test))
@@ -107,7 +113,13 @@ def stopped(found: list[dict[str, Any]], names: dict[str, float | None]) -> list
         if row["setting_name"] not in names:
             kept.append(row | {"rung": 2})
         elif row["seed"] == 0:
-            at = {"step": 8, "steps": 72, "metric": "score", "score": row["dev"]["score"], "behind": names[row["setting_name"]]}
+            at = {
+                "step": 8,
+                "steps": 72,
+                "metric": "score",
+                "score": row["dev"]["score"],
+                "behind": names[row["setting_name"]],
+            }
             kept.append(row | {"status": "stopped", "rung": 0, "steps": 8, "test": {}, "stopped_at": at})
     return kept
 
@@ -120,11 +132,16 @@ def test_after_a_search_the_sentence_says_where_each_was_stopped_and_its_gap() -
     assert said.startswith("Only conventional tuning was trained to the end, so nothing is compared with it there")
     assert "setting 1 after 8 of 72 steps, 0.1 behind conventional tuning in score on dev" in said
     assert "setting 2 after 8 of 72 steps" in said
-    assert [(s["setting_name"], s["step"], s["behind"]) for s in selection["stopped"]] == [("setting 1", 8, 0.1), ("setting 2", 8, None)]
+    assert [(s["setting_name"], s["step"], s["behind"]) for s in selection["stopped"]] == [
+        ("setting 1", 8, 0.1),
+        ("setting 2", 8, None),
+    ]
     part = finding(stopped(found, {"setting 2": -0.2}))
     assert part.startswith("No setting that was trained to the end beats conventional tuning beyond noise")
     assert "setting 2 after 8 of 72 steps, 0.2 ahead of conventional tuning in score on dev" in part
-    old = [{key: value for key, value in row.items() if key != "stopped_at"} for row in stopped(found, {"setting 1": 0.1})]
+    old = [
+        {key: value for key, value in row.items() if key != "stopped_at"} for row in stopped(found, {"setting 1": 0.1})
+    ]
     assert "setting 1 after 8 steps" in finding(old), "rows of an older study know no gap"
 
 
@@ -183,7 +200,9 @@ def test_the_second_seed_of_a_setting_that_diverged_is_not_trained(
     assert again["trials"] == summary["trials"]
 
 
-def test_a_study_that_was_torn_between_the_seeds_goes_on_as_if_it_had_not_been(diverging: dict[str, Any], tmp_path: Path) -> None:
+def test_a_study_that_was_torn_between_the_seeds_goes_on_as_if_it_had_not_been(
+    diverging: dict[str, Any], tmp_path: Path
+) -> None:
     calm = run_study(diverging, tmp_path / "calm")
     effect = [perform] * 4  # the base model and three of the four first seeds
 
@@ -201,7 +220,10 @@ def test_a_study_that_was_torn_between_the_seeds_goes_on_as_if_it_had_not_been(d
 
 def test_where_all_diverge_that_is_said_of_all(diverging: dict[str, Any], tmp_path: Path) -> None:
     content = diverging | {"vary": {"weights": [[0, 1], [1, 1]], "learning_rate": [1e30]}}
-    with pytest.raises(HoldfastError, match=r"every trial that was started failed; the first: the loss is nan(.|\n)*; 2 others were not"):
+    with pytest.raises(
+        HoldfastError,
+        match=r"every trial that was started failed; the first: the loss is nan(.|\n)*; 2 others were not",
+    ):
         run_study(content, tmp_path / "out")
 
 
@@ -218,7 +240,12 @@ def test_a_trial_that_ends_with_a_broken_model_has_diverged_too(diverging: dict[
 
     with mock.patch("study_case.perform", broken):
         summary = run_study(content, output)
-    assert by_setting(output) == {("(0, 1)", 0): "done", ("(0, 1)", 1): "done", ("(0, 1)", 2): "done", ("(1, 1)", 0): "done"}
+    assert by_setting(output) == {
+        ("(0, 1)", 0): "done",
+        ("(0, 1)", 1): "done",
+        ("(0, 1)", 2): "done",
+        ("(1, 1)", 0): "done",
+    }
     assert (summary["trials"]["done"], summary["trials"]["not_started"], summary["diverged"]) == (4, 2, ["(1, 1)"])
     assert adds_up(run_study(content, output)["trials"])
     assert len(by_setting(output)) == 4, "resumed"
@@ -235,7 +262,9 @@ def test_seeds_that_are_there_already_stay(diverging: dict[str, Any], tmp_path: 
     assert (summary["trials"]["done"], summary["trials"]["not_started"]) == (4, 0)
 
 
-def test_a_trial_that_failed_for_another_reason_says_nothing_of_its_other_seeds(diverging: dict[str, Any], tmp_path: Path) -> None:
+def test_a_trial_that_failed_for_another_reason_says_nothing_of_its_other_seeds(
+    diverging: dict[str, Any], tmp_path: Path
+) -> None:
     def fail(job: Any, bench: Any) -> dict[str, Any]:
         if job.trial is not None and job.trial.setting_name == "(1, 1)" and job.trial.seed == 0:
             return dict(job.failed("out of memory"))
@@ -247,7 +276,9 @@ def test_a_trial_that_failed_for_another_reason_says_nothing_of_its_other_seeds(
     assert (summary["trials"]["failed"], summary["trials"]["not_started"], summary["diverged"]) == (1, 0, [])
 
 
-def test_the_counts_add_up_wherever_they_are_shown(case: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_counts_add_up_wherever_they_are_shown(
+    case: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Seven settings, two seeds, of which a search trains few to the end: 14 planned."""
     content = {key: value for key, value in case.items() if key != "vary"} | {"measure": [], "seeds": 2}
     content |= {"tune": case["tune"] | {"batch_size": 4, "epochs": 12.0}}
@@ -264,7 +295,9 @@ def test_the_counts_add_up_wherever_they_are_shown(case: dict[str, Any], tmp_pat
     assert f"{line}; in {output.resolve()}" in capsys.readouterr().out
     for row in rows_of(output):
         if row.get("status") == "stopped":
-            usual = json.loads((output / conventional(output)["path"] / f"rung-{row['rung']}.json").read_text())["dev"]["response_nll"]
+            usual = json.loads((output / conventional(output)["path"] / f"rung-{row['rung']}.json").read_text())["dev"][
+                "response_nll"
+            ]
             at = row["stopped_at"]
             assert (at["step"], at["steps"], at["metric"]) == (row["steps"], 72, "response_nll")
             assert at["behind"] == pytest.approx(row["dev"]["response_nll"] - usual)
@@ -290,7 +323,9 @@ def conventional(output: Path) -> dict[str, Any]:
     return next(row for row in rows_of(output) if row.get("ratio") == 0 and row["kind"] == "trial")
 
 
-def test_an_undecided_study_ends_well_with_its_sentence(case: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_undecided_study_ends_well_with_its_sentence(
+    case: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     file = write_study(tmp_path / "s.yaml", case | {"vary": {"weights": [[0, 1], [1, 1]]}, "seeds": 1, "measure": []})
     with mock.patch("holdfast.study.pipeline.open_pool", lambda _, study: HerePool(study)):
         assert cli.main(["study", "run", str(file), "--output", str(tmp_path / "out")]) == 0

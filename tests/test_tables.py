@@ -1,4 +1,6 @@
-"""Tables go through JSON and back, are drawn alike wherever they are drawn, and the report shows those that a run has written down."""
+"""Tables go through JSON and back, are drawn alike wherever they are drawn, and the report shows those that a run has
+written down.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,13 @@ from report_runs import make_sensitivity
 
 TABLE = Table(
     "Scores",
-    [Column("task", kind="code"), Column("value", 2, hint="a share"), Column("n"), Column("p", None), Column("nothing")],
+    [
+        Column("task", kind="code"),
+        Column("value", 2, hint="a share"),
+        Column("n"),
+        Column("p", None),
+        Column("nothing"),
+    ],
     [["a|b\x1b[31m", Interval(-0.125, -0.5, 0.25), 12345, 1e-9, None], ["b", Interval(0.5), None, 0.25, None]],
     "In brackets: 95 % intervals.",
     filterable=True,
@@ -99,7 +107,9 @@ def tables_on_page(run: Path) -> list[Table]:
     (section,) = sections([read_run(str(run))], limit=2)
     assert list(section.problems) == []
     parts = [
-        part for whole in section.parts for part in ([p for _, ps in whole.options for p in ps] if isinstance(whole, Choice) else [whole])
+        part
+        for whole in section.parts
+        for part in ([p for _, ps in whole.options for p in ps] if isinstance(whole, Choice) else [whole])
     ]
     return [part for part in parts if isinstance(part, Table)]
 

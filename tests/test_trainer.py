@@ -1,4 +1,6 @@
-"""The trainer: exact whatever the micro-batches, padding and order; equal to the losses people know; evaluation token-exact."""
+"""The trainer: exact whatever the micro-batches, padding and order; equal to the losses people know; evaluation
+token-exact.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,9 @@ def some_tokens(count: int = 16, seed: int = 0, scale: bool = False) -> list[Tok
         ids = torch.randint(5, 400, (prompt + response + 2,), generator=rng)
         roles = [Role.TEMPLATE] + [Role.USER] * prompt + [Role.ASSISTANT] * response + [Role.EOS]
         factors = torch.rand(len(ids), generator=rng).numpy().astype("float32") if scale else None
-        made.append(Tokens(ids.numpy().astype("int32"), torch.tensor([int(r) for r in roles]).numpy().astype("int8"), factors))
+        made.append(
+            Tokens(ids.numpy().astype("int32"), torch.tensor([int(r) for r in roles]).numpy().astype("int8"), factors)
+        )
     return made
 
 
@@ -67,10 +71,14 @@ def trainer(
 
 
 def gradient(tokens: list[Tokens], tmp_path: Path, **options: Any) -> torch.Tensor:
-    """The gradient of one optimizer step, through the Trainer's own loop (SGD, learning rate 1: the step is the gradient)."""
+    """The gradient of one optimizer step, through the Trainer's own loop (SGD, learning rate 1: the step is the
+    gradient).
+    """
     model = options.pop("model", None) or make_model()
     before = torch.cat([p.detach().double().flatten().clone() for p in model.parameters() if p.requires_grad])
-    made = trainer(tokens, tmp_path, model=model, optim="sgd", learning_rate=1.0, lr_scheduler_type="constant", **options)
+    made = trainer(
+        tokens, tmp_path, model=model, optim="sgd", learning_rate=1.0, lr_scheduler_type="constant", **options
+    )
     made.train()
     after = torch.cat([p.detach().double().flatten() for p in model.parameters() if p.requires_grad])
     return before - after
@@ -194,7 +202,11 @@ def test_evaluation_is_token_exact_whatever_the_batch_size(tmp_path: Path) -> No
         prompt += float(nll[1:][~is_response[1:]].sum())
         response += float(nll[is_response].sum())
         weighted += float((weights * nll).sum())
-        counts = [counts[0] + int((~is_response[1:]).sum()), counts[1] + int(is_response.sum()), counts[2] + int((weights != 0).sum())]
+        counts = [
+            counts[0] + int((~is_response[1:]).sum()),
+            counts[1] + int(is_response.sum()),
+            counts[2] + int((weights != 0).sum()),
+        ]
     for size in (1, 4, 13):
         metrics = trainer(tokens, tmp_path, per_device_eval_batch_size=size).evaluate()
         assert metrics["eval_prompt_nll"] == pytest.approx(prompt / counts[0], rel=1e-6)
@@ -211,14 +223,21 @@ def parameters_after(tmp_path: Path, pair: Any, **changes: Any) -> torch.Tensor:
 
 def test_scaled_weights_train_the_same_model_under_adamw_and_not_with_clipping(tmp_path: Path) -> None:
     start = torch.cat([p.detach().flatten() for p in make_model().parameters()])
-    exactly = {"adam_epsilon": 1e-30, "optim": "adamw_torch"}  # as good as 0, but embeddings that saw no token are 0 / 0 otherwise
+    exactly = {
+        "adam_epsilon": 1e-30,
+        "optim": "adamw_torch",
+    }  # as good as 0, but embeddings that saw no token are 0 / 0 otherwise
     one, quarter = (parameters_after(tmp_path, pair, **exactly) for pair in ((1, 1), (0.25, 0.25)))
     assert torch.equal(one, quarter)  # a power of two: bit for bit
     fifth = parameters_after(tmp_path, (0.2, 0.2), **exactly)
     assert float((one - fifth).norm() / (one - start).norm()) < 1e-4
-    clipped, clipped_quarter = (parameters_after(tmp_path, pair, **exactly, max_grad_norm=1.0) for pair in ((1, 1), (0.25, 0.25)))
+    clipped, clipped_quarter = (
+        parameters_after(tmp_path, pair, **exactly, max_grad_norm=1.0) for pair in ((1, 1), (0.25, 0.25))
+    )
     assert not torch.allclose(clipped, clipped_quarter, atol=1e-6)
-    sgd_one, sgd_fifth = (parameters_after(tmp_path, pair, optim="sgd", max_steps=1) - start for pair in ((1, 1), (0.2, 0.2)))
+    sgd_one, sgd_fifth = (
+        parameters_after(tmp_path, pair, optim="sgd", max_steps=1) - start for pair in ((1, 1), (0.2, 0.2))
+    )
     torch.testing.assert_close(0.2 * sgd_one, sgd_fifth, rtol=1e-3, atol=1e-7)
 
 
@@ -227,14 +246,19 @@ def test_lora_trains_adapters_only_and_exactly(tmp_path: Path) -> None:
 
     def adapted() -> Any:
         torch.manual_seed(5)
-        made = peft.get_peft_model(make_model(), peft.LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM"))
+        made = peft.get_peft_model(
+            make_model(), peft.LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM")
+        )
         for name, parameter in made.named_parameters():
             if "lora_B" in name:
                 torch.nn.init.normal_(parameter, std=0.1)
         return made
 
     tokens = some_tokens()
-    grads = [gradient(tokens, tmp_path, model=adapted(), micro=m, head=h) for m, h in ((16, "torch"), (4, "torch"), (16, "plain"))]
+    grads = [
+        gradient(tokens, tmp_path, model=adapted(), micro=m, head=h)
+        for m, h in ((16, "torch"), (4, "torch"), (16, "plain"))
+    ]
     assert relative(grads[0], grads[2]) < 2e-6
     assert relative(grads[1], grads[2]) < 2e-6
     made = trainer(tokens, tmp_path, model=adapted())

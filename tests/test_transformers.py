@@ -1,4 +1,6 @@
-"""Whichever transformers is installed: the words that it is about to drop are not used, and batches are left as they are by what casts."""
+"""Whichever transformers is installed: the words that it is about to drop are not used, and batches are left as they
+are by what casts.
+"""
 
 from __future__ import annotations
 
@@ -56,14 +58,18 @@ def test_the_name_is_found_behind_whatever_wraps_a_forward() -> None:
     expected = cache_argument(make_model(), 1)
     passing = copy.deepcopy(make_model())
     passing.__class__ = Passing
-    adapted = peft.get_peft_model(make_model(), peft.LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM"))
+    adapted = peft.get_peft_model(
+        make_model(), peft.LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM")
+    )
     assert cache_argument(passing, 1) == expected
     assert cache_argument(adapted, 1) == expected
     assert cache_argument(Older(), 1) == {"past_key_values": 1}
     assert cache_argument(Newer(), 1) == {"cache": 1}
 
 
-def test_the_trainers_cast_for_deepspeed_leaves_factors_bit_for_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_trainers_cast_for_deepspeed_leaves_factors_bit_for_bit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """transformers' own ``_prepare_inputs``, told that DeepSpeed trains in bfloat16. It casts what lies in a dict."""
     made, batch = trainer(some_tokens(4, scale=True), tmp_path), collate(some_tokens(4, scale=True))
     plugin = SimpleNamespace(hf_ds_config=SimpleNamespace(dtype=lambda: torch.bfloat16))

@@ -22,7 +22,10 @@ from holdfast.tune import train
 from test_trainer import exact, relative, some_tokens
 
 PAIRS = [{"prompt": f"Count to {n}.", "completion": " ".join(map(str, range(1, n + 1)))} for n in range(1, 25)]
-CHATS = [{"messages": [{"role": "user", "content": r["prompt"]}, {"role": "assistant", "content": r["completion"]}]} for r in PAIRS]
+CHATS = [
+    {"messages": [{"role": "user", "content": r["prompt"]}, {"role": "assistant", "content": r["completion"]}]}
+    for r in PAIRS
+]
 
 
 def arguments(folder: Path, **changes: Any) -> SFTConfig:
@@ -34,7 +37,9 @@ def arguments(folder: Path, **changes: Any) -> SFTConfig:
     return SFTConfig(**given | changes)
 
 
-def trainer(folder: Path, rows: Any, *, model: Any = None, config: dict[str, Any] | None = None, **options: Any) -> WITSFTTrainer:
+def trainer(
+    folder: Path, rows: Any, *, model: Any = None, config: dict[str, Any] | None = None, **options: Any
+) -> WITSFTTrainer:
     return WITSFTTrainer(
         make_model() if model is None else model,
         arguments(folder, **(config or {})),
@@ -54,9 +59,23 @@ def test_same_numbers_as_holdfast_tune(rows: Any, model_folder: Path, tmp_path: 
     import json
 
     data = write_jsonl(tmp_path / "rows.jsonl", rows)
-    settings = {"prompt_weight": 0.2, "response_weight": 0.8, "learning_rate": 5e-3, "batch_size": 8, "micro_batch_size": 4}
+    settings = {
+        "prompt_weight": 0.2,
+        "response_weight": 0.8,
+        "learning_rate": 5e-3,
+        "batch_size": 8,
+        "micro_batch_size": 4,
+    }
     train(
-        TuneConfig(model=str(model_folder), data=str(data), output=str(tmp_path / "a"), eval_share=0, max_steps=4, log_steps=1, **settings)
+        TuneConfig(
+            model=str(model_folder),
+            data=str(data),
+            output=str(tmp_path / "a"),
+            eval_share=0,
+            max_steps=4,
+            log_steps=1,
+            **settings,
+        )
     )
     ours = [json.loads(line) for line in (tmp_path / "a" / "rows.jsonl").read_text().splitlines()]
     made = trainer(tmp_path / "b", rows, prompt_loss_weight=0.2, completion_loss_weight=0.8)
@@ -74,7 +93,13 @@ def test_the_gradient_is_exact(batching: str, tmp_path: Path) -> None:
     tokens = some_tokens(scale=True)
     model = make_model()
     before = torch.cat([p.detach().double().flatten() for p in model.parameters()])
-    once = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 4, "max_steps": 1, "optim": "sgd", "learning_rate": 1.0}
+    once = {
+        "per_device_train_batch_size": 4,
+        "gradient_accumulation_steps": 4,
+        "max_steps": 1,
+        "optim": "sgd",
+        "learning_rate": 1.0,
+    }
     once |= {"lr_scheduler_type": "constant", "weight_decay": 0.0, "max_grad_norm": 0.0, "warmup_steps": 0}
     weights = {"prompt_loss_weight": 0.2, "completion_loss_weight": 0.8}
     trainer(tmp_path, tokens, model=model, config=once, batching=batching, **weights).train()
@@ -104,7 +129,9 @@ def test_defaults_are_completion_only_and_role_weights_refine_them(tmp_path: Pat
 def test_lora_config_is_trls(tmp_path: Path) -> None:
     import peft
 
-    made = trainer(tmp_path, CHATS, peft_config=peft.LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM"))
+    made = trainer(
+        tmp_path, CHATS, peft_config=peft.LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM")
+    )
     made.train()
     assert made.plain_reason is None
     assert losses(made)[-1] < losses(made)[0]

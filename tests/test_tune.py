@@ -41,7 +41,11 @@ def test_run_directory(model_folder: Path, chat_file: Path, tmp_path: Path) -> N
     assert summary == json.loads((output / "summary.json").read_text())
     assert summary["after"]["response_nll"] < summary["before"]["response_nll"]
     saved = json.loads((output / "config.json").read_text())
-    assert (saved["command"], saved["config"]["prompt_weight"], saved["resolved"]["weights"]["eos"]) == ("tune", 0.2, 0.8)
+    assert (saved["command"], saved["config"]["prompt_weight"], saved["resolved"]["weights"]["eos"]) == (
+        "tune",
+        0.2,
+        0.8,
+    )
     training = rows(output, "train")
     assert [row["step"] for row in training] == [2, 4, 6, 8, 10, 12, 14]
     for name in ("tokens", "loss", "prompt_nll", "response_nll", "grad_norm", "learning_rate", "tokens_per_second"):
@@ -66,7 +70,9 @@ def test_weighted_share_is_reported(model_folder: Path, chat_file: Path, tmp_pat
 
 
 def test_same_seed_same_numbers_other_seed_other_split(model_folder: Path, chat_file: Path, tmp_path: Path) -> None:
-    first, again, other = (train(config(model_folder, chat_file, tmp_path / f"{n}", seed=s)) for n, s in ((1, 0), (2, 0), (3, 1)))
+    first, again, other = (
+        train(config(model_folder, chat_file, tmp_path / f"{n}", seed=s)) for n, s in ((1, 0), (2, 0), (3, 1))
+    )
     assert first["after"] == again["after"]
     assert first["after"] != other["after"]
 
@@ -86,7 +92,9 @@ def test_finished_run_is_returned_and_another_is_refused(model_folder: Path, cha
     assert changed["weights"]["user"] == 0.5
 
 
-def test_killed_run_continues_and_ends_as_if_nothing_had_happened(model_folder: Path, chat_file: Path, tmp_path: Path) -> None:
+def test_killed_run_continues_and_ends_as_if_nothing_had_happened(
+    model_folder: Path, chat_file: Path, tmp_path: Path
+) -> None:
     settings = {"epochs": 8, "save_steps": 5, "log_steps": 5, "eval_share": 0.2}
     whole = train(config(model_folder, chat_file, tmp_path / "whole", **settings))
     output = tmp_path / "killed"
@@ -123,7 +131,9 @@ def test_half_written_checkpoint_is_passed_over(tmp_path: Path) -> None:
 
 
 def test_full_disk_on_save_keeps_the_previous_checkpoint(model_folder: Path, chat_file: Path, tmp_path: Path) -> None:
-    """The file-size limit of the process stands for a full disk: the first checkpoint fits, a grown rows file or model does not."""
+    """The file-size limit of the process stands for a full disk: the first checkpoint fits, a grown rows file or model
+    does not.
+    """
     output = tmp_path / "run"
     first = config(model_folder, chat_file, output, max_steps=4, save_steps=2, eval_share=0)
     code = (
@@ -138,7 +148,19 @@ def test_full_disk_on_save_keeps_the_previous_checkpoint(model_folder: Path, cha
         "pipeline.save_model = limited\n"
         "sys.exit(main(sys.argv[1:]))"
     )
-    arguments = ["tune", "--model", first.model, "--data", first.data, "--output", str(output), "--max-steps", "4", "--save-steps", "2"]
+    arguments = [
+        "tune",
+        "--model",
+        first.model,
+        "--data",
+        first.data,
+        "--output",
+        str(output),
+        "--max-steps",
+        "4",
+        "--save-steps",
+        "2",
+    ]
     arguments += ["--eval-share", "0", "--learning-rate", "5e-3", "--batch-size", "8", "--log-steps", "2"]
     run = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
     assert run.returncode == 2, run.stderr
@@ -162,8 +184,12 @@ def test_lora_and_tuning_a_tuned_model(model_folder: Path, chat_file: Path, tmp_
 
 
 @pytest.mark.parametrize("lora_rank", [0, 4])
-def test_a_tuned_model_ends_where_its_template_does(model_folder: Path, chat_file: Path, tmp_path: Path, lora_rank: int) -> None:
-    """The template ends a response with <|im_end|>, which is not the tokenizer's EOS, so the base model does not stop at it."""
+def test_a_tuned_model_ends_where_its_template_does(
+    model_folder: Path, chat_file: Path, tmp_path: Path, lora_rank: int
+) -> None:
+    """The template ends a response with <|im_end|>, which is not the tokenizer's EOS, so the base model does not stop
+    at it.
+    """
     train(config(model_folder, chat_file, tmp_path / "run", lora_rank=lora_rank, max_steps=2))
     base, tuned = lm.load(str(model_folder)), lm.load(str(tmp_path / "run"))
     end = tuned.tokenizer.convert_tokens_to_ids("<|im_end|>")
@@ -193,14 +219,20 @@ def test_prompt_only_on_unannotated_data(model_folder: Path, tmp_path: Path) -> 
 
 
 def test_training_keys_reach_the_trainer(model_folder: Path, chat_file: Path, tmp_path: Path) -> None:
-    train(config(model_folder, chat_file, tmp_path / "a", training={"optim": "adafactor", "label_smoothing_factor": "0"}))
+    train(
+        config(model_folder, chat_file, tmp_path / "a", training={"optim": "adafactor", "label_smoothing_factor": "0"})
+    )
     with pytest.raises(HoldfastError, match="training arguments"):
         train(config(model_folder, chat_file, tmp_path / "b", training={"optimiser": "adam"}))
 
 
 @pytest.mark.parametrize(("steps", "first"), [(1, 1.0), (60, 1.0), (200, 0.0)])
-def test_a_warm_up_of_less_than_a_step_is_none(model_folder: Path, chat_file: Path, tmp_path: Path, steps: int, first: float) -> None:
-    """The first step of a warm-up has a learning rate of 0, so a short training would lose it, and one of a single step everything."""
+def test_a_warm_up_of_less_than_a_step_is_none(
+    model_folder: Path, chat_file: Path, tmp_path: Path, steps: int, first: float
+) -> None:
+    """The first step of a warm-up has a learning rate of 0, so a short training would lose it, and one of a single step
+    everything.
+    """
     plan = make_plan(config(model_folder, chat_file, tmp_path / "run", max_steps=steps, learning_rate=1.0))
     arguments = training_arguments(plan, tmp_path / "checkpoints")
     assert (arguments.get_warmup_steps(steps) == 0) == (first == 1.0)
@@ -210,7 +242,13 @@ def test_default_learning_rate_grows_for_small_models() -> None:
     import transformers
 
     assert default_learning_rate(lm.count_parameters(make_model().config)) == 1e-3
-    shapes = {"hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16, "num_attention_heads": 32, "vocab_size": 128256}
+    shapes = {
+        "hidden_size": 2048,
+        "intermediate_size": 8192,
+        "num_hidden_layers": 16,
+        "num_attention_heads": 32,
+        "vocab_size": 128256,
+    }
     billion = lm.count_parameters(transformers.LlamaConfig(**shapes))
     assert default_learning_rate(billion) == 2e-5
     assert default_learning_rate(billion, lora=True) == 2e-4
@@ -285,9 +323,22 @@ def test_killed_again_and_again(model_folder: Path, chat_file: Path, tmp_path: P
         "--output",
         str(output),
     ]
-    command += ["--learning-rate", "5e-3", "--batch-size", "8", "--log-steps", "2", "--epochs", "6", "--save-steps", "2"]
+    command += [
+        "--learning-rate",
+        "5e-3",
+        "--batch-size",
+        "8",
+        "--log-steps",
+        "2",
+        "--epochs",
+        "6",
+        "--save-steps",
+        "2",
+    ]
     for _ in range(30):
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ | {"OMP_NUM_THREADS": "1"})
+        process = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ | {"OMP_NUM_THREADS": "1"}
+        )
         time.sleep(rng.uniform(4, 9))
         process.kill()
         process.wait()
@@ -301,12 +352,44 @@ def test_two_processes_train_as_one(model_folder: Path, chat_file: Path, tmp_pat
     """DDP over gloo: the divisor spans ranks, evaluation is exact with an uneven last batch, one process writes."""
     settings = {"batch_size": 8, "epochs": 2, "prompt_weight": 0.2, "response_weight": 0.8, "eval_share": 0.18}
     alone = train(config(model_folder, chat_file, tmp_path / "one", micro_batch_size=4, **settings))
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1"]
+    command = [
+        sys.executable,
+        "-m",
+        "accelerate.commands.launch",
+        "--cpu",
+        "--num_processes",
+        "2",
+        "--num_machines",
+        "1",
+    ]
     command += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
-    command += ["-m", "holdfast.cli", "tune", "--model", str(model_folder), "--data", str(chat_file), "--output", str(tmp_path / "two")]
-    command += ["--learning-rate", "5e-3", "--batch-size", "8", "--micro-batch-size", "4", "--epochs", "2", "--log-steps", "2"]
+    command += [
+        "-m",
+        "holdfast.cli",
+        "tune",
+        "--model",
+        str(model_folder),
+        "--data",
+        str(chat_file),
+        "--output",
+        str(tmp_path / "two"),
+    ]
+    command += [
+        "--learning-rate",
+        "5e-3",
+        "--batch-size",
+        "8",
+        "--micro-batch-size",
+        "4",
+        "--epochs",
+        "2",
+        "--log-steps",
+        "2",
+    ]
     command += ["--prompt-weight", "0.2", "--response-weight", "0.8", "--eval-share", "0.18"]
-    made = subprocess.run(command, capture_output=True, text=True, timeout=300, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    made = subprocess.run(
+        command, capture_output=True, text=True, timeout=300, env=os.environ | {"OMP_NUM_THREADS": "1"}
+    )
     assert made.returncode == 0, made.stderr[-3000:]
     together = json.loads((tmp_path / "two" / "summary.json").read_text())
     assert together["eval_examples"] == alone["eval_examples"] == 7

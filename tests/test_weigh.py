@@ -1,4 +1,6 @@
-"""``holdfast weigh``: which tokens are kept, by hand; weights that survive another tokenizer; what ``tune`` makes of them."""
+"""``holdfast weigh``: which tokens are kept, by hand; weights that survive another tokenizer; what ``tune`` makes of
+them.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,11 @@ def tokens_of(folder: Path, row: dict[str, Any], tokenizer: Any, **options: Any)
 def weight_of_each(tokens: Tokens, tokenizer: Any) -> list[tuple[str, float]]:
     """Response tokens as text, with their weights."""
     scale = np.ones(len(tokens)) if tokens.scale is None else tokens.scale
-    return [(tokenizer.decode([i]), float(w)) for i, r, w in zip(tokens.ids, tokens.roles, scale, strict=True) if r == Role.ASSISTANT]
+    return [
+        (tokenizer.decode([i]), float(w))
+        for i, r, w in zip(tokens.ids, tokens.roles, scale, strict=True)
+        if r == Role.ASSISTANT
+    ]
 
 
 # Five tokens, by hand
@@ -130,7 +136,10 @@ def test_a_template_that_strips_keeps_them_in_place(tmp_path: Path) -> None:
 
 
 def test_weights_of_message_row_and_token_multiply(tmp_path: Path) -> None:
-    row = {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": TEXT, "weight": 0.5}], "weight": 4}
+    row = {
+        "messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": TEXT, "weight": 0.5}],
+        "weight": 4,
+    }
     tokenizer = make_tokenizer()
     made = weight_of_each(tokens_of(tmp_path, row | {"token_weights": [None, [[7, 11, 0.25]]]}, tokenizer), tokenizer)
     assert {weight for _, weight in made} == {2.0, 0.5}
@@ -159,15 +168,21 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_scores_are_those_of_the_plain_models(model_folder: Path, reference: Path, tmp_path: Path) -> None:
     texts = ["Name three colours.", "Fine, thank you!", "How are you today?", "Red"]
     data = write_jsonl(tmp_path / "data.jsonl", [{"text": text, "id": i} for i, text in enumerate(texts)])
-    summary = weigh(WeighConfig(model=str(model_folder), reference=str(reference), data=str(data), output=str(tmp_path / "w")))
-    excess = [np.subtract(nll_of_each(model_folder, t + "<|end|>"), nll_of_each(reference, t + "<|end|>"))[:-1] for t in texts]
+    summary = weigh(
+        WeighConfig(model=str(model_folder), reference=str(reference), data=str(data), output=str(tmp_path / "w"))
+    )
+    excess = [
+        np.subtract(nll_of_each(model_folder, t + "<|end|>"), nll_of_each(reference, t + "<|end|>"))[:-1] for t in texts
+    ]
     scores = np.sort(np.concatenate(excess))[::-1]
     assert summary["tokens"] == len(scores)
     assert summary["kept"] == int(0.6 * len(scores) + 0.5)
     assert summary["lowest_kept_score"] == pytest.approx(scores[summary["kept"] - 1], abs=1e-4)
     made = [json.loads(line) for line in (tmp_path / "w" / "data.jsonl").open()]
     assert [row["id"] for row in made] == [0, 1, 2, 3]
-    plan = make_plan(TuneConfig(model=str(model_folder), data=str(tmp_path / "w" / "data.jsonl"), output="x", eval_share=0))
+    plan = make_plan(
+        TuneConfig(model=str(model_folder), data=str(tmp_path / "w" / "data.jsonl"), output="x", eval_share=0)
+    )
     for tokens, wanted in zip(plan.train, excess, strict=True):
         scale = np.ones(len(tokens)) if tokens.scale is None else tokens.scale
         assert (scale[1:-1] == (wanted >= summary["lowest_kept_score"] - 1e-4)).all()
@@ -175,20 +190,36 @@ def test_scores_are_those_of_the_plain_models(model_folder: Path, reference: Pat
 
 
 def test_tuning_on_weighed_data_learns_what_was_kept(model_folder: Path, chat_file: Path, tmp_path: Path) -> None:
-    summary = weigh(WeighConfig(model=str(model_folder), data=str(chat_file), output=str(tmp_path / "w"), by="confidence", keep=0.5))
+    summary = weigh(
+        WeighConfig(model=str(model_folder), data=str(chat_file), output=str(tmp_path / "w"), by="confidence", keep=0.5)
+    )
     weighed = train(
-        TuneConfig(model=str(model_folder), data=summary["data_path"], output=str(tmp_path / "run"), learning_rate=5e-3, max_steps=3)
+        TuneConfig(
+            model=str(model_folder),
+            data=summary["data_path"],
+            output=str(tmp_path / "run"),
+            learning_rate=5e-3,
+            max_steps=3,
+        )
     )
     assert weighed["data_report"]["targets_per_role"]["assistant"] > summary["kept"] / 2
     assert weighed["after"]["loss"] < weighed["before"]["loss"]
 
 
-def test_one_model_keeps_what_surprises_it_or_what_it_knows(model_folder: Path, chat_file: Path, tmp_path: Path) -> None:
+def test_one_model_keeps_what_surprises_it_or_what_it_knows(
+    model_folder: Path, chat_file: Path, tmp_path: Path
+) -> None:
     lost = {}
     for by in ("surprise", "confidence"):
-        weigh(WeighConfig(model=str(model_folder), data=str(chat_file), output=str(tmp_path / by), by=by, keep=0.5, scope="sample"))  # type: ignore[arg-type]
+        weigh(
+            WeighConfig(
+                model=str(model_folder), data=str(chat_file), output=str(tmp_path / by), by=by, keep=0.5, scope="sample"
+            )
+        )  # type: ignore[arg-type]
         rows = [json.loads(line) for line in (tmp_path / by / "data.jsonl").open()]
-        lost[by] = {(i, c) for i, row in enumerate(rows) for a, b, _ in row["token_weights"][1] or [] for c in range(a, b)}
+        lost[by] = {
+            (i, c) for i, row in enumerate(rows) for a, b, _ in row["token_weights"][1] or [] for c in range(a, b)
+        }
     assert lost["surprise"]
     assert not lost["surprise"] & lost["confidence"]
 
@@ -203,8 +234,24 @@ def test_finished_run_is_returned_and_changed_data_refused(model_folder: Path, c
         weigh(config)
 
 
-def test_dry_run_writes_nothing(model_folder: Path, chat_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["weigh", "--model", str(model_folder), "--data", str(chat_file), "--output", str(tmp_path / "w"), "--dry-run"]) == 0
+def test_dry_run_writes_nothing(
+    model_folder: Path, chat_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert (
+        main(
+            [
+                "weigh",
+                "--model",
+                str(model_folder),
+                "--data",
+                str(chat_file),
+                "--output",
+                str(tmp_path / "w"),
+                "--dry-run",
+            ]
+        )
+        == 0
+    )
     assert "response tokens of 40 rows by surprise" in capsys.readouterr().out
     assert not (tmp_path / "w").exists()
 
@@ -219,7 +266,9 @@ def test_dry_run_writes_nothing(model_folder: Path, chat_file: Path, tmp_path: P
         ({"reference": "pocket"}, "have different tokenizers"),
     ],
 )
-def test_bad_settings(model_folder: Path, chat_file: Path, tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+def test_bad_settings(
+    model_folder: Path, chat_file: Path, tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
     with pytest.raises(HoldfastError) as error:
         weigh(WeighConfig(model=str(model_folder), data=str(chat_file), output=str(tmp_path / "w"), **changes))
     assert message in error.value.message

@@ -1,4 +1,5 @@
-"""Write the data of arXiv 2507.07817 that need more than a name: python examples/paper/prepare.py [FOLDER, default data]
+"""Write the data of arXiv 2507.07817 that need more than a name: python examples/paper/prepare.py [FOLDER, default
+data]
 
 lima.jsonl               GAIR/lima, as messages (gated: accept its terms on the hub first)
 tulu.jsonl               a random 150,000 of allenai/tulu-v2-sft-mixture (the paper's draw is not published)
@@ -43,11 +44,16 @@ def main(folder: Path) -> None:
     from datasets import load_dataset
 
     folder.mkdir(parents=True, exist_ok=True)
-    write(folder / "lima.jsonl", [{"messages": lima_messages(r["conversations"])} for r in load_dataset("GAIR/lima", split="train")])
+    write(
+        folder / "lima.jsonl",
+        [{"messages": lima_messages(r["conversations"])} for r in load_dataset("GAIR/lima", split="train")],
+    )
     tulu = load_dataset("allenai/tulu-v2-sft-mixture", split="train")
     for name, indices in zip(("tulu", "dev", "test"), draw(tulu["dataset"], 150_000, 1_000), strict=True):
         write(folder / f"{name}.jsonl", [{"messages": row["messages"]} for row in tulu.select(indices)])
-    write(folder / "posix-prompts.jsonl", alpaca_prompts(list(load_dataset("yahma/alpaca-cleaned", split="train")), 5_000))
+    write(
+        folder / "posix-prompts.jsonl", alpaca_prompts(list(load_dataset("yahma/alpaca-cleaned", split="train")), 5_000)
+    )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """What else could be asked in place of an item: must-move edits (another right answer), further wordings (the same).
 
-In: a task, an item and the wording it was asked in. Out: plain rows, ready for JSON, for the column `meta` of shipped rows.
+In: a task, an item and the wording it was asked in. Out: plain rows, ready for JSON, for the column `meta` of shipped
+rows.
 
     must-move edit = a small change of the fields after which the right answer is another one
 
@@ -104,7 +105,9 @@ def _replaced(text: str, words: dict[str, str]) -> str:
 # --- look-up in a short passage ------------------------------------------------------------------------------------
 
 
-def _look_up(asked: str, told: Callable[[str], dict[str, str]], pool: tuple[str, ...]) -> Callable[[Item, Random], Iterator[Candidate]]:
+def _look_up(
+    asked: str, told: Callable[[str], dict[str, str]], pool: tuple[str, ...]
+) -> Callable[[Item, Random], Iterator[Candidate]]:
     """Edits of a task that asks for the value of one key of its passage; `asked` is the field that names the key."""
 
     def candidates(item: Item, rng: Random) -> Iterator[Candidate]:
@@ -217,7 +220,12 @@ def _numbers(solve: Callable[[list[int]], list[int]]) -> Callable[[Item, Random]
         for at in range(len(numbers)):
             for number in rng.sample([n for n in range(1, world.LARGEST_NUMBER + 1) if n not in numbers], _DRAWS):
                 new = [*numbers[:at], number, *numbers[at + 1 :]]
-                yield "number", _edited(item, world.listed([str(n) for n in solve(new)]), numbers=world.listed([str(n) for n in new]))
+                yield (
+                    "number",
+                    _edited(
+                        item, world.listed([str(n) for n in solve(new)]), numbers=world.listed([str(n) for n in new])
+                    ),
+                )
 
     return candidates
 

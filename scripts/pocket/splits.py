@@ -124,7 +124,9 @@ def preferences(split: Split, n: int | None = None, seed: int = 0) -> list[Row]:
 
 
 def _meta(task: PocketTask, wording: int, item: Item, split: Split, opening: list[dict[str, str]]) -> Row:
-    """The facts of a row; in the test split with its must-move edits and all further wordings, under the same polite prefix."""
+    """The facts of a row; in the test split with its must-move edits and all further wordings, under the same polite
+    prefix.
+    """
     facts = meta(task, wording, item, split)
     if split == "test":
         prefix = opening[-1]["content"].removesuffix(ask(task, wording, item))

@@ -193,7 +193,9 @@ def _add(rng: Random) -> Item:
     return Item({"a": str(a), "b": str(b)}, str(a + b))
 
 
-def _task(name: str, definition: str, labels: tuple[str, ...] | None, cue: str, make: Callable[[Random], Item]) -> PocketTask:
+def _task(
+    name: str, definition: str, labels: tuple[str, ...] | None, cue: str, make: Callable[[Random], Item]
+) -> PocketTask:
     return PocketTask(name, definition, labels, cue, WORDINGS[name], HELD_OUT_WORDINGS[name], make)
 
 

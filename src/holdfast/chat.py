@@ -3,9 +3,10 @@
 In: the messages of an example and the tokenizer's chat template, or the name of a plain template.
 Out: a list of ``Span``; their texts joined are exactly what the model sees.
 
-A chat template is a program, so the place of a message in its output has to be found. We render once with the real contents and once
-(per sequence of roles, cached) with placeholders; the text between placeholders is what the template adds. Walking the real rendering
-with those pieces gives the exact span of every message, or an error if the template rewrites the contents: never a guess.
+A chat template is a program, so the place of a message in its output has to be found. We render once with the real
+contents and once (per sequence of roles, cached) with placeholders; the text between placeholders is what the template
+adds. Walking the real rendering with those pieces gives the exact span of every message, or an error if the template
+rewrites the contents: never a guess.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ _AND_INPUT = ", paired with an input that provides further context"
 
 
 def plain(messages: Sequence[Message]) -> list[Span]:
-    """Prompt, one space, response. As in the WIT code, but where either side of the joint has white space, it gets no further space."""
+    """Prompt, one space, response. As in the WIT code, but where either side of the joint has white space, it gets no
+    further space.
+    """
     spans: list[Span] = []
     for message in messages:
         if any(s.text for s in spans) and message.content and not spans[-1].text[-1:].isspace():
@@ -41,7 +44,10 @@ def plain(messages: Sequence[Message]) -> list[Span]:
 def alpaca(messages: Sequence[Message]) -> list[Span]:
     """The Stanford Alpaca layout. A second user message is the optional input field."""
     users = [_content(m) for m in messages if m.role is Role.USER]
-    spans = [Span(_ALPACA_HEAD.format(and_input=_AND_INPUT if len(users) > 1 else "") + "### Instruction:\n", Role.TEMPLATE), users[0]]
+    spans = [
+        Span(_ALPACA_HEAD.format(and_input=_AND_INPUT if len(users) > 1 else "") + "### Instruction:\n", Role.TEMPLATE),
+        users[0],
+    ]
     for extra in users[1:]:
         spans += [Span("\n\n### Input:\n", Role.TEMPLATE), extra]
     spans.append(Span("\n\n### Response:\n", Role.TEMPLATE))
@@ -51,7 +57,9 @@ def alpaca(messages: Sequence[Message]) -> list[Span]:
 
 
 def dialogue(messages: Sequence[Message]) -> list[Span]:
-    """``User: ...`` and ``Assistant: ...`` on lines of their own, for chat data and a tokenizer without a chat template."""
+    """``User: ...`` and ``Assistant: ...`` on lines of their own, for chat data and a tokenizer without a chat
+    template.
+    """
     spans: list[Span] = []
     for message in messages:
         head = f"{message.role.label.capitalize()}:"
@@ -68,13 +76,16 @@ _DEFAULT = {"chat": "dialogue", "alpaca": "alpaca", "pair": "plain", "text": "pl
 def template_name(requested: str, layout: str, tokenizer: Any) -> str:
     """The template for examples of this layout: ``chat`` (the tokenizer's own) or a key of ``TEMPLATES``.
 
-    ``auto`` takes the chat template if the tokenizer has one and the data is chat, else the plain template of the layout.
+    ``auto`` takes the chat template if the tokenizer has one and the data is chat, else the plain template of the
+    layout.
     """
     if requested == "auto":
         return "chat" if layout == "chat" and tokenizer.chat_template else _DEFAULT[layout]
     if requested == "chat":
         if not tokenizer.chat_template:
-            raise HoldfastError("template 'chat' was asked for, but the tokenizer has no chat template", hint="use --template auto")
+            raise HoldfastError(
+                "template 'chat' was asked for, but the tokenizer has no chat template", hint="use --template auto"
+            )
         return "chat"
     if requested not in TEMPLATES:
         raise HoldfastError(f"unknown template '{requested}'; known: auto, chat, {', '.join(TEMPLATES)}")
@@ -82,7 +93,8 @@ def template_name(requested: str, layout: str, tokenizer: Any) -> str:
 
 
 def template_for(model: str, requested: str, tokenizer: Any) -> str:
-    """The template that prompts without a layout are put into: ``chat``, a key of ``TEMPLATES``, or ``none`` (as they are).
+    """The template that prompts without a layout are put into: ``chat``, a key of ``TEMPLATES``, or ``none`` (as they
+    are).
 
     ``auto`` is what the model was tuned with, else the tokenizer's chat template, else none.
 
@@ -93,7 +105,8 @@ def template_for(model: str, requested: str, tokenizer: Any) -> str:
         return tuned_template(model) or ("chat" if tokenizer.chat_template else "none")
     if requested == "chat" and not tokenizer.chat_template:
         raise HoldfastError(
-            f"--template chat: the tokenizer of {model} has no chat template", hint="--template none, plain, alpaca or dialogue"
+            f"--template chat: the tokenizer of {model} has no chat template",
+            hint="--template none, plain, alpaca or dialogue",
         )
     if requested not in ("chat", "none", *TEMPLATES):
         raise HoldfastError(f"--template {requested}: unknown; known are auto, chat, none, {', '.join(TEMPLATES)}")
@@ -101,9 +114,15 @@ def template_for(model: str, requested: str, tokenizer: Any) -> str:
 
 
 def tuned_template(model: str) -> str | None:
-    """The template that the run at ``model`` (or whose model folder it is) was tuned with; None if there is not exactly one."""
+    """The template that the run at ``model`` (or whose model folder it is) was tuned with; None if there is not exactly
+    one.
+    """
     run = next((path for path in (Path(model), Path(model).parent) if runs.resolve(path) is not None), None)
-    return None if run is None else only_template(runs.read_json(run / "config.json").get("resolved", {}).get("templates", {}))
+    return (
+        None
+        if run is None
+        else only_template(runs.read_json(run / "config.json").get("resolved", {}).get("templates", {}))
+    )
 
 
 def only_template(templates: Mapping[str, int]) -> str | None:
@@ -126,7 +145,9 @@ def render(messages: Sequence[Message], template: str, tokenizer: Any) -> list[S
 
 
 def generation_prompt(messages: Sequence[Message], template: str, tokenizer: Any) -> str:
-    """The text after which the model is to answer: everything up to and including the header of the assistant's turn."""
+    """The text after which the model is to answer: everything up to and including the header of the assistant's
+    turn.
+    """
     if template == "chat":
         return str(tokenizer.apply_chat_template(_as_dicts(messages), tokenize=False, add_generation_prompt=True))
     return "".join(s.text for s in _with_specials(TEMPLATES[template](messages), tokenizer))
@@ -185,7 +206,9 @@ def _as_dicts(messages: Sequence[Message]) -> list[dict[str, str]]:
 
 
 def _adds_bos(tokenizer: Any) -> bool:
-    """Whether the tokenizer itself would put BOS in front. Asked of the tokenizer because its flags are not reliable."""
+    """Whether the tokenizer itself would put BOS in front. Asked of the tokenizer because its flags are not
+    reliable.
+    """
     cached: bool | None = getattr(tokenizer, "_holdfast_adds_bos", None)
     if cached is None:
         ids = tokenizer("a")["input_ids"]
@@ -213,13 +236,17 @@ def _render_chat(messages: Sequence[Message], tokenizer: Any) -> list[Span]:
         )
     spans = _mark_end_of_turn(_give_back_space(spans, key, roles), key, roles)
     last = max((i for i, s in enumerate(spans) if s.role is Role.ASSISTANT), default=None)
-    if last is not None and spans[last + 1].role is not Role.EOS:  # a template without an end of turn: the last response gets EOS
+    if (
+        last is not None and spans[last + 1].role is not Role.EOS
+    ):  # a template without an end of turn: the last response gets EOS
         spans.insert(last + 1, Span(_eos(tokenizer), Role.EOS, spans[last].weight))
     return spans
 
 
 class _TokenizerKey:
-    """Hashable by identity of the tokenizer and what a user may change in it, so that what is cached of its template is safe."""
+    """Hashable by identity of the tokenizer and what a user may change in it, so that what is cached of its template is
+    safe.
+    """
 
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
@@ -234,7 +261,9 @@ class _TokenizerKey:
 
 @lru_cache(maxsize=512)
 def _template_pieces(key: _TokenizerKey, roles: tuple[Role, ...]) -> tuple[str, ...]:
-    """What the template prints before, between and after the messages of this sequence of roles: len(roles) + 1 pieces."""
+    """What the template prints before, between and after the messages of this sequence of roles: len(roles) + 1
+    pieces.
+    """
     marked = _placeholders(roles)
     text = key.tokenizer.apply_chat_template(marked, tokenize=False)
     pieces = []
@@ -248,9 +277,11 @@ def _template_pieces(key: _TokenizerKey, roles: tuple[Role, ...]) -> tuple[str, 
 
 @lru_cache(maxsize=512)
 def _unprompted(key: _TokenizerKey, roles: tuple[Role, ...]) -> int:
-    """Length of the white space that the template puts before the last message but not at the end of its generation prompt.
+    """Length of the white space that the template puts before the last message but not at the end of its generation
+    prompt.
 
-    The model has to write it, so it is response. Text that is more than white space (empty thoughts, say) is left to the template.
+    The model has to write it, so it is response. Text that is more than white space (empty thoughts, say) is left to
+    the template.
     """
     if len(roles) < 2:  # there is no prompt, and templates refuse to render nothing
         return 0
@@ -266,7 +297,9 @@ def _placeholders(roles: Sequence[Role]) -> list[dict[str, str]]:
 
 
 def _walk(text: str, pieces: Sequence[str], messages: Sequence[Message]) -> list[Span] | None:
-    """Match ``text`` against piece, content, piece, ... where a template may strip the contents. None if it does not match."""
+    """Match ``text`` against piece, content, piece, ... where a template may strip the contents. None if it does not
+    match.
+    """
     spans: list[Span] = []
     at = 0
     for piece, message, following in zip(pieces, messages, pieces[1:], strict=False):
@@ -274,7 +307,9 @@ def _walk(text: str, pieces: Sequence[str], messages: Sequence[Message]) -> list
             return None
         spans.append(Span(piece, Role.TEMPLATE))
         at += len(piece)
-        for content in dict.fromkeys((message.content, message.content.strip(), message.content.rstrip(), message.content.lstrip())):
+        for content in dict.fromkeys(
+            (message.content, message.content.strip(), message.content.rstrip(), message.content.lstrip())
+        ):
             if text.startswith(content + following, at):
                 spans.append(replace(_content(message), text=content, start=message.content.find(content)))
                 at += len(content)
@@ -287,7 +322,9 @@ def _walk(text: str, pieces: Sequence[str], messages: Sequence[Message]) -> list
 
 
 def _give_back_space(spans: list[Span], key: _TokenizerKey, roles: tuple[Role, ...]) -> list[Span]:
-    """Count as response the white space before a response that the generation prompt does not hold. ``spans`` alternates piece, message."""
+    """Count as response the white space before a response that the generation prompt does not hold. ``spans``
+    alternates piece, message.
+    """
     made: list[Span] = []
     for i, span in enumerate(spans):
         turn = (i - 1) // 2
@@ -308,8 +345,8 @@ def _special_token(key: _TokenizerKey) -> re.Pattern[str] | None:
 
 @lru_cache(maxsize=512)
 def _turn_end(key: _TokenizerKey, roles: tuple[Role, ...]) -> str:
-    """What the template prints after a response up to the tokenizer's EOS, where a conversation of these roles ends with it; without
-    that EOS up to the first special token; or nothing.
+    """What the template prints after a response up to the tokenizer's EOS, where a conversation of these roles ends
+    with it; without that EOS up to the first special token; or nothing.
 
     Here no header of a next turn can stand before it, so all of it is the turn's end and the model's to write."""
     eos = key.tokenizer.eos_token
@@ -327,8 +364,8 @@ def _turn_end(key: _TokenizerKey, roles: tuple[Role, ...]) -> str:
 def _mark_end_of_turn(spans: list[Span], key: _TokenizerKey, roles: tuple[Role, ...]) -> list[Span]:
     """Split what follows an assistant's message: the end of the turn has role EOS, the rest is template.
 
-    The end is everything up to the tokenizer's EOS. Where the template ends a turn with another token (or with the header of the next
-    turn, as GLM's does), it is the special token with which the text begins.
+    The end is everything up to the tokenizer's EOS. Where the template ends a turn with another token (or with the
+    header of the next turn, as GLM's does), it is the special token with which the text begins.
     """
     special = _special_token(key)
     marked: list[Span] = []

@@ -1,4 +1,6 @@
-"""Command names -> config class -> function; nothing else. ``holdfast --help`` imports neither torch nor transformers."""
+"""Command names -> config class -> function; nothing else. ``holdfast --help`` imports neither torch nor
+transformers.
+"""
 
 from __future__ import annotations
 
@@ -75,7 +77,9 @@ def main(argv: list[str] | None = None) -> int:
         _say("terminated; the same command continues from the last checkpoint")
         return ExitCode.TERMINATED
     except Exception as error:
-        if isinstance(error, BrokenPipeError) and _nobody_reads():  # the reader of our output has gone, as `| head` does
+        if (
+            isinstance(error, BrokenPipeError) and _nobody_reads()
+        ):  # the reader of our output has gone, as `| head` does
             _drop_output()
             return ExitCode.NO_READER
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -115,7 +119,9 @@ def _run(argv: list[str], parsed: list[Any]) -> int:
 
 
 def _fault(error: Exception, argv: list[str], output: str) -> str:
-    """The line about an error that nobody foresaw. The traceback goes into a file; with HOLDFAST_DEBUG it is shown as well."""
+    """The line about an error that nobody foresaw. The traceback goes into a file; with HOLDFAST_DEBUG it is shown as
+    well.
+    """
     trace = redacted("".join(traceback.format_exception(error)))
     about = f"holdfast {holdfast.__version__}, Python {sys.version.split()[0]}, {sys.platform}"
     called = redacted(" ".join(map(shlex.quote, ["holdfast", *argv])))
@@ -185,7 +191,12 @@ def _end_by_sigterm() -> None:
 
 
 def _overview(group: str = "") -> str:
-    lines = ["usage: holdfast COMMAND [options]     (holdfast COMMAND --help lists them)", "", (holdfast.__doc__ or "").strip(), ""]
+    lines = [
+        "usage: holdfast COMMAND [options]     (holdfast COMMAND --help lists them)",
+        "",
+        (holdfast.__doc__ or "").strip(),
+        "",
+    ]
     width = max(map(len, COMMANDS))
     for name, (config_class, _) in COMMANDS.items():
         if name.startswith(group):
@@ -194,7 +205,9 @@ def _overview(group: str = "") -> str:
 
 
 def _split(argv: list[str]) -> tuple[str, list[str]]:
-    """Command name, of one or two words, and its arguments. An empty name: help on a group of commands was asked for."""
+    """Command name, of one or two words, and its arguments. An empty name: help on a group of commands was asked
+    for.
+    """
     if not any(name.startswith(argv[0] + " ") for name in COMMANDS):
         return argv[0], argv[1:]
     if len(argv) < 2 or argv[1] in ("-h", "--help"):
@@ -204,7 +217,9 @@ def _split(argv: list[str]) -> tuple[str, list[str]]:
 
 def _command(name: str) -> tuple[type, str]:
     if name not in COMMANDS:
-        raise HoldfastError(f"unknown command '{name}'; commands are {', '.join(COMMANDS)}", hint=nearest(name, COMMANDS))
+        raise HoldfastError(
+            f"unknown command '{name}'; commands are {', '.join(COMMANDS)}", hint=nearest(name, COMMANDS)
+        )
     return COMMANDS[name]
 
 
@@ -229,14 +244,16 @@ def _parse(config_class: type, name: str, arguments: list[str]) -> Any:
         )
 
     spoken, shown = [redacted(argument) for argument in arguments], redacted_values(given)
-    if spoken != arguments or shown != given:  # help and errors repeat options: they are to come now, when these hold no key
+    if (
+        spoken != arguments or shown != given
+    ):  # help and errors repeat options: they are to come now, when these hold no key
         parse(spoken, shown)
     return parse(arguments, given)
 
 
 def _named(config_class: type, arguments: list[str]) -> list[str]:
-    """Leading arguments without a flag, such as ``compare RUN_A RUN_B``, get the flags that the config class names for them; a list takes
-    every such argument, wherever it stands. Short forms that the class names are spelled out."""
+    """Leading arguments without a flag, such as ``compare RUN_A RUN_B``, get the flags that the config class names for
+    them; a list takes every such argument, wherever it stands. Short forms that the class names are spelled out."""
     short = getattr(config_class, "short", {})
     rest = [short.get(argument, argument) for argument in arguments]
     fields = {f.name: str(f.type) for f in dataclasses.fields(config_class)}

@@ -69,7 +69,9 @@ class Workers:
     def __enter__(self) -> Workers:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def results(
@@ -82,7 +84,8 @@ class Workers:
             started: told the number of each job when a worker has taken it.
 
         Yields:
-            (number of the job, value), as they end; the value is ``Lost`` where the worker was, and another one takes its place.
+            (number of the job, value), as they end; the value is ``Lost`` where the worker was, and another one takes
+            its place.
 
         Raises:
             HoldfastError: a worker found bad input.
@@ -109,7 +112,10 @@ class Workers:
 
     def ask_all(self, method: str, *arguments: Any) -> list[Any]:
         """Call a method of what every worker holds, worker by worker."""
-        return [whole(self._value(reference)) for reference in [actor.call.remote(method, arguments) for actor in self._actors]]
+        return [
+            whole(self._value(reference))
+            for reference in [actor.call.remote(method, arguments) for actor in self._actors]
+        ]
 
     def close(self) -> None:
         """End the workers, and the cluster if it was started for them."""
@@ -155,7 +161,8 @@ def check_address(address: str | None) -> None:
     except OSError as error:
         raise HoldfastError(
             f"RAY_ADDRESS {address} does not answer ({error.strerror or error}, waited {_SECONDS:.0f} s at most)",
-            hint="start the cluster with `ray start --head`, or unset RAY_ADDRESS to start one here, or leave out --cluster ray",
+            hint="start the cluster with `ray start --head`, or unset RAY_ADDRESS to start one here, or leave out "
+            "--cluster ray",
         ) from error
 
 

@@ -47,7 +47,9 @@ def finished(path: str, command: str) -> Finished:
     if summary is None and config is not None and config.get("command") == command:
         raise HoldfastError(f"{path}: this run is not finished", hint="the same command continues it")
     if any(file is not None and file.get("command") != command for file in (summary, config)) or summary is None:
-        raise HoldfastError(f"{path}: not a {command.removesuffix(' run')} run", hint=f"give the --output of holdfast {command}")
+        raise HoldfastError(
+            f"{path}: not a {command.removesuffix(' run')} run", hint=f"give the --output of holdfast {command}"
+        )
     return Finished(path, summary, read_rows(folder / "rows.jsonl"))
 
 

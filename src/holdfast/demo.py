@@ -1,7 +1,7 @@
 """``holdfast demo``: the study that ships with the package, then its report. No network, a few minutes on two cores.
 
-In: nothing but the package. Out: a study directory with ``report.html`` in it; on stdout one table, a sentence that claims no more than the
-seeds allow, one line on cross-task prompting, and last of all the path to open.
+In: nothing but the package. Out: a study directory with ``report.html`` in it; on stdout one table, a sentence that
+claims no more than the seeds allow, one line on cross-task prompting, and last of all the path to open.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ _COLUMNS = {
 
 
 def demo(config: DemoConfig) -> dict[str, Any]:
-    """Run the study, make the report; returns ``study`` (its summary), ``table``, ``cross_task`` and ``report``, the path of the page.
+    """Run the study, make the report; returns ``study`` (its summary), ``table``, ``cross_task`` and ``report``, the
+    path of the page.
 
     A demo that is there is shown again, not repeated.
 
@@ -69,7 +70,9 @@ def table(study: Path) -> list[str]:
         groups.setdefault(row.get("setting_name", "base model"), []).append(row["test"] | _by_wording(row, study))
     lines = [f"{'(prompt, response)':<18}" + "".join(f"{title:>16}" for title, _ in _COLUMNS.values())]
     for name, scores in groups.items():
-        lines.append(f"{name:<18}" + "".join(f"{_cell([s[column] for s in scores], column):>16}" for column in _COLUMNS))
+        lines.append(
+            f"{name:<18}" + "".join(f"{_cell([s[column] for s in scores], column):>16}" for column in _COLUMNS)
+        )
     return lines
 
 
@@ -92,7 +95,9 @@ def _cell(values: Sequence[float], column: str) -> str:
 
 
 def _cross_task(file: Path) -> dict[str, Any]:
-    """What the embedded model makes of examples of other tasks, untuned; kept, since it does not depend on the study."""
+    """What the embedded model makes of examples of other tasks, untuned; kept, since it does not depend on the
+    study.
+    """
     if not file.is_file():
         write_json(file, zero_shot_against_cross_task(models.load("pocket")))
     found: dict[str, Any] = read_json(file)

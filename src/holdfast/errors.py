@@ -23,7 +23,9 @@ _OTHER_KEYS = re.compile(r"(_API_KEY|_TOKEN|_SECRET|_SECRET_ACCESS_KEY|_PASSWORD
 _NO_KEYS = {"none", "null", "empty", "dummy"}  # what people put where a server wants no key
 _USER = re.compile(r"(?<=://)(?:[^\s/?#]+|[^\s/?#:@]+:(?!\d+(?:[/?#]|$))[^\s@]+)@")
 _WORD = r"key|apikey|accesskey|token|accesstoken|secret|sig|signature|password|passwd|pwd|auth|authorization|credentials?|jwt"
-_QUERY = re.compile(rf"([?&;#](?:[\w.~%-]*[_.~%-])?(?:{_WORD})=)[^&#\s\"'<>]*?(?=[:;,.)]*(?:[&#\s\"'<>]|$))", re.IGNORECASE)
+_QUERY = re.compile(
+    rf"([?&;#](?:[\w.~%-]*[_.~%-])?(?:{_WORD})=)[^&#\s\"'<>]*?(?=[:;,.)]*(?:[&#\s\"'<>]|$))", re.IGNORECASE
+)
 _BEARER = re.compile(r"(\b(?:Bearer|Basic)\s+)(?=[^\s\"',]*[\d=_-])[^\s\"',]+")
 _NAMED = re.compile(
     r"(\b(?:hub[_-]token|push_to_hub_token|api[_-]key|access[_-]token|auth[_-]token)[\"']?[\s:=]+[\"']?)(?=[\w.-]*\d)[\w.-]{6,}"
@@ -81,7 +83,8 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
 
 
 def from_json(text: str, *, unique: bool = False) -> Any:
-    """``json.loads`` with one kind of error, ``json.JSONDecodeError``: also for nesting too deep and numbers of thousands of digits.
+    """``json.loads`` with one kind of error, ``json.JSONDecodeError``: also for nesting too deep and numbers of
+    thousands of digits.
 
     ``unique``: also for a key that an object has twice, of which the last would win without a word.
     """
@@ -108,7 +111,8 @@ def whole_text(text: str, where: str) -> str:
         text.encode()
     except UnicodeEncodeError as error:
         raise HoldfastError(
-            f"{where} holds half of a surrogate pair (character {error.start + 1})", hint="save it as whole characters, UTF-8"
+            f"{where} holds half of a surrogate pair (character {error.start + 1})",
+            hint="save it as whole characters, UTF-8",
         ) from None
     return text
 
@@ -142,8 +146,12 @@ def redacted_values(value: Any) -> Any:
 def _keys() -> list[str]:
     """The keys in the environment, the longest first. Those of others count only where they cannot be anything else."""
     own = [os.environ.get(name, "").strip() for name in KEY_VARIABLES]
-    others = [value.strip() for name, value in os.environ.items() if _OTHER_KEYS.search(name) and name not in KEY_VARIABLES]
-    found = {key for key in own if key and key.lower() not in _NO_KEYS} | {k for k in others if len(k) >= 12 and _is_distinctive(k)}
+    others = [
+        value.strip() for name, value in os.environ.items() if _OTHER_KEYS.search(name) and name not in KEY_VARIABLES
+    ]
+    found = {key for key in own if key and key.lower() not in _NO_KEYS} | {
+        k for k in others if len(k) >= 12 and _is_distinctive(k)
+    }
     return sorted(found, key=len, reverse=True)
 
 
@@ -153,14 +161,18 @@ def _is_distinctive(key: str) -> bool:
 
 def _without(text: str, keys: Iterable[str]) -> str:
     for key in keys:
-        for form in {repr(key)[1:-1], json.dumps(key)[1:-1]} if key in text or any(sign in text for sign in "%&\\") else ():
+        for form in (
+            {repr(key)[1:-1], json.dumps(key)[1:-1]} if key in text or any(sign in text for sign in "%&\\") else ()
+        ):
             text = _spelled(form).sub(REDACTED, text)
     return text
 
 
 @functools.cache
 def _spelled(key: str) -> re.Pattern[str]:
-    """A key as JSON, addresses and HTML may write it: any of its ASCII characters may be escaped, each in a way of its own."""
+    """A key as JSON, addresses and HTML may write it: any of its ASCII characters may be escaped, each in a way of its
+    own.
+    """
     characters = [re.escape(c) if not c.isascii() else _escaped(c) for c in key]
     whole = "".join(characters)
     return re.compile(rf"(?<!\w){whole}(?!\w)" if len(key) < 8 else whole)

@@ -2,9 +2,11 @@
 
     Client(base, timeout=60, retries=4, key=api_key()).post("/completions", {...})  ->  the parsed answer
 
-Asked again      the statuses of ``RETRIED``; no connection, a lost one, no whole answer in time; a cut body; no JSON; JSON of
+Asked again      the statuses of ``RETRIED``; no connection, a lost one, no whole answer in time; a cut body; no JSON;
+JSON of
                  another form
-Refused at once  every other status; a redirect (the key would travel along); more than ``LIMIT`` bytes; a compressed answer;
+Refused at once  every other status; a redirect (the key would travel along); more than ``LIMIT`` bytes; a compressed
+answer;
                  a certificate that nobody vouches for
 
 What comes back holds no key, should the server echo it.
@@ -40,7 +42,9 @@ RETRIED = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523,
 LIMIT = 64 * 2**20
 """Bytes that an answer may have."""
 NEUTRAL = {"top_p": 1, "top_k": -1, "min_p": 0, "repetition_penalty": 1, "frequency_penalty": 0, "presence_penalty": 0}
-"""With these, temperature 0 is greedy, whatever a server's defaults are (vLLM takes penalties from generation_config.json)."""
+"""With these, temperature 0 is greedy, whatever a server's defaults are (vLLM takes penalties from
+generation_config.json).
+"""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 60.0
 _DAY = 86400.0
 _PIECE, _QUOTED = 2**16, 2000
@@ -68,9 +72,11 @@ class Client:
     """Talks to one server. May be used from many threads.
 
     Args:
-        base: address that paths are appended to. A query stays behind them; ``user:password@`` is sent in place of the key.
+        base: address that paths are appended to. A query stays behind them; ``user:password@`` is sent in place of the
+            key.
         timeout: seconds until a request counts as lost, its whole answer included.
-        retries: how often a failed request is sent again, after 0.5 s, 1 s, 2 s, ... or as long as the server says, at most a minute.
+        retries: how often a failed request is sent again, after 0.5 s, 1 s, 2 s, ... or as long as the server says, at
+            most a minute.
         key: sent as a bearer token.
 
     Raises:
@@ -90,11 +96,14 @@ class Client:
             self._headers["Authorization"] = f"Bearer {key}"
         self._lock = threading.Lock()
 
-    def post(self, path: str, body: dict[str, Any], take: Callable[[Any], Any] | None = None, kind: str = "JSON") -> Any:
+    def post(
+        self, path: str, body: dict[str, Any], take: Callable[[Any], Any] | None = None, kind: str = "JSON"
+    ) -> Any:
         """Send JSON, get JSON.
 
         Args:
-            take: takes what is wanted out of the answer. One that it cannot read (KeyError, ValueError, ...) is no ``kind``.
+            take: takes what is wanted out of the answer. One that it cannot read (KeyError, ValueError, ...) is no
+                ``kind``.
 
         Raises:
             RefusedError: the server will not have it.
@@ -119,7 +128,9 @@ class Client:
             except (http.client.HTTPException, OSError) as error:
                 reason = getattr(error, "reason", error)
                 if isinstance(reason, ssl.SSLCertVerificationError):
-                    raise HoldfastError(f"{url}: {reason}", hint="SSL_CERT_FILE names the authorities that are trusted") from None
+                    raise HoldfastError(
+                        f"{url}: {reason}", hint="SSL_CERT_FILE names the authorities that are trusted"
+                    ) from None
                 problem = str(reason) or type(reason).__name__
             if attempt < self.retries:
                 time.sleep(pause)
@@ -167,7 +178,8 @@ def _status(url: str, error: urllib.error.HTTPError) -> str:
     error.close()
     if 300 <= error.code < 400:
         raise HoldfastError(
-            f"{url}: the server answers HTTP {error.code} and points to {error.headers.get('Location') or 'no address'}; "
+            f"{url}: the server answers HTTP {error.code} and points to "
+            f"{error.headers.get('Location') or 'no address'}; "
             "a request is not sent on, because its key would travel along",
             hint="if you trust that address, give it yourself",
         ) from None
@@ -198,12 +210,16 @@ def _asked_pause(header: str | None, otherwise: float) -> float:
 
 
 class Optional:
-    """Fields that a request carries as long as the server takes them. One that its refusal (400, 422) names is left out then."""
+    """Fields that a request carries as long as the server takes them. One that its refusal (400, 422) names is left out
+    then.
+    """
 
     def __init__(self, client: Client, fields: dict[str, Any]) -> None:
         self.client, self.fields = client, fields
 
-    def post(self, path: str, request: Callable[[dict[str, Any]], dict[str, Any]], take: Callable[[Any], B], kind: str) -> B:
+    def post(
+        self, path: str, request: Callable[[dict[str, Any]], dict[str, Any]], take: Callable[[Any], B], kind: str
+    ) -> B:
         """Send what ``request`` makes of the fields; see ``Client.post``."""
         while True:
             fields = self.fields

@@ -2,9 +2,10 @@
 
 In: passes over a tree of prefixes (``holdfast.trie``). Out: the log-probs and distributions that requests ask for.
 
-A token of a packed row sees the cached prefix, its own ancestors and itself through a 4-D attention mask, and carries its position in its
-own sequence. The head is computed on the rows that are asked for, in float32.
-Axes: B rows, T tokens of a row, K tokens of prefix and row, N positions whose distribution is wanted, V vocabulary, D width.
+A token of a packed row sees the cached prefix, its own ancestors and itself through a 4-D attention mask, and carries
+its position in its own sequence. The head is computed on the rows that are asked for, in float32.
+Axes: B rows, T tokens of a row, K tokens of prefix and row, N positions whose distribution is wanted, V vocabulary, D
+width.
 """
 
 from __future__ import annotations
@@ -41,7 +42,9 @@ class Request:
 
 @dataclass
 class Scores:
-    """The answer to a request: log-probs per token of each continuation (nats), and the distribution right after the prompt."""
+    """The answer to a request: log-probs per token of each continuation (nats), and the distribution right after the
+    prompt.
+    """
 
     token_logp: list[npt.NDArray[np.float64]]
     top: int = -1
@@ -74,7 +77,9 @@ class Cost:
 
 @dataclass
 class _Wanted:
-    """The distribution after one token of the tree is wanted: for these ids, each to be put into (request, continuation, place)."""
+    """The distribution after one token of the tree is wanted: for these ids, each to be put into (request,
+    continuation, place).
+    """
 
     ids: list[int] = field(default_factory=list)
     places: list[tuple[int, int, int]] = field(default_factory=list)
@@ -95,7 +100,9 @@ class Run:
 
     def locate(self, passes: Sequence[Pass], owners: Sequence[tuple[int, int]]) -> None:
         """Find the node and offset of every position that somebody asks for."""
-        nodes = [node for step in passes for top in step.rows for node in flatten(top)] + [node for step in passes for node in step.cached]
+        nodes = [node for step in passes for top in step.rows for node in flatten(top)] + [
+            node for step in passes for node in step.cached
+        ]
         for node in nodes:
             for number in node.ends:
                 r, c = owners[number]
@@ -110,7 +117,9 @@ class Run:
         if c == 0:
             self._want(_holder(node, last), last).ends.append(r)
             if self.on_states and self.requests[r].taps:
-                self.taps[r] = [(holder, p - holder.start) for p in self.requests[r].taps for holder in (_holder(node, p),)]
+                self.taps[r] = [
+                    (holder, p - holder.start) for p in self.requests[r].taps for holder in (_holder(node, p),)
+                ]
                 for holder, offset in self.taps[r]:
                     self.tapped.setdefault(holder, {})[offset] = np.empty(0, np.float32)
 
@@ -129,7 +138,9 @@ class Run:
             self._forward(step.prefix.stop if step.prefix else 0, past, rows[:size], width, keep)
             del rows[:size]
 
-    def _forward(self, behind: int, past: list[tuple[Tensor, Tensor]], rows: list[list[Node]], width: int, keep: set[Node]) -> None:
+    def _forward(
+        self, behind: int, past: list[tuple[Tensor, Tensor]], rows: list[list[Node]], width: int, keep: set[Node]
+    ) -> None:
         from transformers import DynamicCache
 
         device, model = self.lm.model.device, self.lm.model
@@ -156,13 +167,16 @@ class Run:
                 use_cache=cache is not None, output_hidden_states=bool(tapped), **cache_argument(model, cache),
             )  # fmt: skip
         for index, node, offset in tapped:
-            self.tapped[node][offset] = torch.stack([h.flatten(0, 1)[index] for h in out.hidden_states]).float().cpu().numpy()
+            self.tapped[node][offset] = (
+                torch.stack([h.flatten(0, 1)[index] for h in out.hidden_states]).float().cpu().numpy()
+            )
         self._read(out.logits[0], [(node, offset) for _, node, offset in places])
         for b, nodes in enumerate(rows):
             if nodes[0] in keep:
                 end = behind + len(nodes[0].ids)
                 self.caches[nodes[0]] = [
-                    (layer.keys[b : b + 1, :, :end].clone(), layer.values[b : b + 1, :, :end].clone()) for layer in cache.layers
+                    (layer.keys[b : b + 1, :, :end].clone(), layer.values[b : b + 1, :, :end].clone())
+                    for layer in cache.layers
                 ]
             elif tapped:
                 for node in nodes:
@@ -201,12 +215,18 @@ def _length(nodes: Sequence[Node]) -> int:
 
 
 def _batch_size(lengths: Sequence[int]) -> int:
-    """How many of these rows, the longest first, to batch: none shorter than four fifths of the longest, once the batch is worth a call."""
+    """How many of these rows, the longest first, to batch: none shorter than four fifths of the longest, once the batch
+    is worth a call.
+    """
     width = lengths[0]
-    return next((i for i, length in enumerate(lengths) if length < 0.8 * width and i * width >= _WORTH_A_CALL), len(lengths))
+    return next(
+        (i for i, length in enumerate(lengths) if length < 0.8 * width and i * width >= _WORTH_A_CALL), len(lengths)
+    )
 
 
-def _layout(rows: Sequence[Sequence[Node]], width: int, behind: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+def _layout(
+    rows: Sequence[Sequence[Node]], width: int, behind: int, dtype: torch.dtype
+) -> tuple[Tensor, Tensor, Tensor]:
     """Ids and positions [B, T] and the additive mask [B, 1, T, K] of packed rows, padded on the right."""
     ids = np.zeros((len(rows), width), np.int64)
     positions = np.zeros((len(rows), width), np.int64)
@@ -250,8 +270,8 @@ def only_rows(model: Any, rows: list[int], *, trim: bool) -> Iterator[None]:
     """Let the head see only these rows [N] of the flattened batch, so that the model's logits are [1, N, V].
 
     Args:
-        trim: nobody reads the last layer elsewhere, so its MLP, which works row by row, need not see other rows either. Its keys and
-            values are made before that, so caches are whole.
+        trim: nobody reads the last layer elsewhere, so its MLP, which works row by row, need not see other rows either.
+            Its keys and values are made before that, so caches are whole.
     """
     index = torch.tensor(rows, dtype=torch.long, device=model.device)
 

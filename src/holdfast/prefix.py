@@ -1,13 +1,16 @@
 """The model room, second door: log-probs of given ids after given prompts, with every shared prefix computed once.
 
-In: prompts and continuations as ids. Out: the log-prob of every continuation token, and what the model itself would say next.
+In: prompts and continuations as ids. Out: the log-prob of every continuation token, and what the model itself would say
+next.
 
     log P(c | x) = sum_i log softmax(logits(x, c[:i]))[c[i]]
 
-The sequences become a tree (``holdfast.trie``); a token of a packed row sees the cached prefix, its own ancestors and itself through
-a 4-D attention mask, and carries its position in its own sequence. The head is computed on the rows that are asked for, in float32.
-``score_plain`` is the same, one sequence at a time; a model that does not agree with it on a small case is always scored plainly.
-Axes: B rows, T tokens of a row, K tokens of prefix and row, N positions whose distribution is wanted, V vocabulary, D width.
+The sequences become a tree (``holdfast.trie``); a token of a packed row sees the cached prefix, its own ancestors and
+itself through a 4-D attention mask, and carries its position in its own sequence. The head is computed on the rows that
+are asked for, in float32. ``score_plain`` is the same, one sequence at a time; a model that does not agree with it on a
+small case is always scored plainly.
+Axes: B rows, T tokens of a row, K tokens of prefix and row, N positions whose distribution is wanted, V vocabulary, D
+width.
 """
 
 from __future__ import annotations
@@ -27,14 +30,19 @@ __all__ = ["Cost", "OnStates", "Request", "Scores", "packs", "score", "score_pla
 
 
 def score(
-    lm: LM, requests: Sequence[Request], *, token_budget: int | None = None, row_tokens: int = 512, on_states: OnStates | None = None
+    lm: LM,
+    requests: Sequence[Request],
+    *,
+    token_budget: int | None = None,
+    row_tokens: int = 512,
+    on_states: OnStates | None = None,
 ) -> tuple[list[Scores], Cost]:
     """Score all continuations, each distinct prefix once.
 
     Args:
         requests: any number, in any order; the order changes nothing.
-        token_budget: tokens per forward pass, padding included. Changes speed and memory only. Default: 1024 on a CPU, whose caches
-            hold no more, 16384 elsewhere.
+        token_budget: tokens per forward pass, padding included. Changes speed and memory only. Default: 1024 on a CPU,
+            whose caches hold no more, 16384 elsewhere.
         row_tokens: longest packed row, unless a single sequence is longer. Changes speed only.
         on_states: called once per request with taps.
 
@@ -50,7 +58,9 @@ def score(
 
 @torch.inference_mode()
 def score_plain(lm: LM, requests: Sequence[Request], *, on_states: OnStates | None = None) -> tuple[list[Scores], Cost]:
-    """As ``score``, one whole sequence per forward pass: the reference. The head is the model's own, on every position."""
+    """As ``score``, one whole sequence per forward pass: the reference. The head is the model's own, on every
+    position.
+    """
     _check(lm, requests)
     lm.model.eval()
     answers, cost = blank(requests), Cost()
@@ -59,7 +69,8 @@ def score_plain(lm: LM, requests: Sequence[Request], *, on_states: OnStates | No
         for index, continuation in enumerate(request.continuations or ((),)):
             ids = request.prompt + continuation[:-1]
             out = lm.model(
-                input_ids=torch.tensor([ids], device=lm.model.device), output_hidden_states=bool(on_states and request.taps and not index)
+                input_ids=torch.tensor([ids], device=lm.model.device),
+                output_hidden_states=bool(on_states and request.taps and not index),
             )
             logits_NV = out.logits[0, len(request.prompt) - 1 :].float()
             check_finite(logits_NV)
@@ -68,7 +79,10 @@ def score_plain(lm: LM, requests: Sequence[Request], *, on_states: OnStates | No
                 answers[number].top = int(logp_NV[0].argmax())
                 answers[number].entropy = float(-(logp_NV[0].exp() * logp_NV[0]).sum())
                 if on_states and request.taps:
-                    on_states(number, torch.stack([h[0, list(request.taps)] for h in out.hidden_states], 1).float().cpu().numpy())
+                    on_states(
+                        number,
+                        torch.stack([h[0, list(request.taps)] for h in out.hidden_states], 1).float().cpu().numpy(),
+                    )
             for place, token in enumerate(continuation):
                 answers[number].token_logp[index][place] = float(logp_NV[place, token])
             cost.tokens, cost.padded, cost.calls = cost.tokens + len(ids), cost.padded + len(ids), cost.calls + 1
@@ -76,7 +90,9 @@ def score_plain(lm: LM, requests: Sequence[Request], *, on_states: OnStates | No
 
 
 def packs(lm: LM, longest: int = 0) -> bool:
-    """Whether this model scores packed rows as it scores plain ones: tried once on a small case. Sliding windows must not bite."""
+    """Whether this model scores packed rows as it scores plain ones: tried once on a small case. Sliding windows must
+    not bite.
+    """
     window = getattr(lm.model.config.get_text_config(), "sliding_window", None)
     if window is not None and longest > window:
         return False
@@ -107,7 +123,12 @@ def _agrees(lm: LM) -> bool:
 
 @torch.inference_mode()
 def _score_packed(
-    lm: LM, requests: Sequence[Request], token_budget: int, row_tokens: int, on_states: OnStates | None, worth: int | None = None
+    lm: LM,
+    requests: Sequence[Request],
+    token_budget: int,
+    row_tokens: int,
+    on_states: OnStates | None,
+    worth: int | None = None,
 ) -> tuple[list[Scores], Cost]:
     lm.model.eval()
     owners = [(r, c) for r, request in enumerate(requests) for c in range(max(1, len(request.continuations)))]
@@ -123,7 +144,11 @@ def _score_packed(
 def _check(lm: LM, requests: Sequence[Request]) -> None:
     for number, request in enumerate(requests):
         if not request.prompt:
-            raise HoldfastError(f"prompt {number} is empty, and the tokenizer adds no BOS", hint="a model needs one token to start from")
+            raise HoldfastError(
+                f"prompt {number} is empty, and the tokenizer adds no BOS", hint="a model needs one token to start from"
+            )
         longest = len(request.prompt) + max((len(c) for c in request.continuations), default=1) - 1
         if longest > lm.context:
-            raise HoldfastError(f"prompt {number} and its continuation have {longest} tokens; the model takes {lm.context}")
+            raise HoldfastError(
+                f"prompt {number} and its continuation have {longest} tokens; the model takes {lm.context}"
+            )

@@ -2,7 +2,8 @@
 
     Example -> Tokens(ids, roles, scale) -> batches -> WeightedNLL
 
-Every token has a role, not a prompt length: weights and masks are functions of the role, so a sweep over weights tokenises once.
+Every token has a role, not a prompt length: weights and masks are functions of the role, so a sweep over weights
+tokenises once.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ import numpy.typing as npt
 
 
 class Role(IntEnum):
-    """What a token is. ``TEMPLATE`` is text that the template adds (role headers, separators, BOS); ``EOS`` is the end of a response."""
+    """What a token is. ``TEMPLATE`` is text that the template adds (role headers, separators, BOS); ``EOS`` is the end
+    of a response.
+    """
 
     PAD = 0
     TEMPLATE = 1
@@ -36,13 +39,15 @@ RESPONSE_ROLES = (Role.ASSISTANT, Role.EOS)
 
 
 CharWeights = tuple[tuple[int, int, float], ...]
-"""Weights of characters: (start, end, weight), in order and without overlap. Characters in none of them have weight 1."""
+"""Weights of characters: (start, end, weight), in order and without overlap. Characters in none of them have weight
+1.
+"""
 
 
 @dataclass(frozen=True)
 class Message:
-    """One turn. ``role`` is system, user, assistant or tool; ``weight`` multiplies the weight of its tokens, ``char_weights`` that of
-    the tokens whose last character is in them."""
+    """One turn. ``role`` is system, user, assistant or tool; ``weight`` multiplies the weight of its tokens,
+    ``char_weights`` that of the tokens whose last character is in them."""
 
     role: Role
     content: str
@@ -54,8 +59,9 @@ class Message:
 class Example:
     """One training or evaluation example.
 
-    ``layout`` says which columns it came from and so which template suits it: ``chat``, ``alpaca``, ``pair``, ``text`` or ``prompt``.
-    ``where`` is the place to name in an error, such as ``data.jsonl, row 3``. ``unused`` names the columns of metadata.
+    ``layout`` says which columns it came from and so which template suits it: ``chat``, ``alpaca``, ``pair``, ``text``
+    or ``prompt``. ``where`` is the place to name in an error, such as ``data.jsonl, row 3``. ``unused`` names the
+    columns of metadata.
     """
 
     messages: tuple[Message, ...]
@@ -69,7 +75,8 @@ class Example:
 class Span:
     """A piece of rendered text whose every character has one role and one weight (message weight times example weight).
 
-    Where it is the content of a message, or a part of it, ``message`` is that message and ``start`` the place in its content.
+    Where it is the content of a message, or a part of it, ``message`` is that message and ``start`` the place in its
+    content.
     """
 
     text: str
@@ -81,7 +88,9 @@ class Span:
 
 @dataclass(frozen=True)
 class Tokens:
-    """A tokenised example: ``ids`` [T] int32, ``roles`` [T] int8, ``scale`` [T] float32 or None where every weight factor is 1."""
+    """A tokenised example: ``ids`` [T] int32, ``roles`` [T] int8, ``scale`` [T] float32 or None where every weight
+    factor is 1.
+    """
 
     ids: npt.NDArray[np.int32]
     roles: npt.NDArray[np.int8]

@@ -5,9 +5,9 @@
     OUTPUT/summary.json   written last: its presence means that the run is complete
     OUTPUT/model/         a tuned model in Hugging Face layout
 
-JSON files appear whole or not at all; what is not a finite number is null in them, and keys are not in them at all (``errors.redacted``):
-a key that has changed does not make another run. A directory holds one run: the same config continues or
-returns it, another one is refused. One process at a time works on it.
+JSON files appear whole or not at all; what is not a finite number is null in them, and keys are not in them at all
+(``errors.redacted``): a key that has changed does not make another run. A directory holds one run: the same config
+continues or returns it, another one is refused. One process at a time works on it.
 
 The life of a run is that of a ``with`` block, for every command the same:
 
@@ -54,7 +54,9 @@ _NO_RUN_YET = {_LOCK, FAULT_FILE, FAULT_FILE + _PARTIAL, "config.json" + _PARTIA
 """What may be in a directory before its run has begun; a kill may have left the parts."""
 _NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL}
 _held: dict[tuple[int, int] | None, Any] = {}
-"""The locks of this process, by the file that is locked and not by its name: a directory that was deleted and made again is another."""
+"""The locks of this process, by the file that is locked and not by its name: a directory that was deleted and made
+again is another.
+"""
 
 
 @dataclasses.dataclass
@@ -86,7 +88,11 @@ class RunDir:
         """
         if self.rows.exists():
             lines = [line for line in self.rows.read_text(encoding="utf-8").splitlines() if _step(line) <= last_step]
-            kept = [line for line in lines if kinds is None or _step(line) < last_step or json.loads(line).get("kind") in kinds]
+            kept = [
+                line
+                for line in lines
+                if kinds is None or _step(line) < last_step or json.loads(line).get("kind") in kinds
+            ]
             write_text(self.rows, "".join(line + "\n" for line in kept))
 
     def finish(self, summary: dict[str, Any]) -> dict[str, Any]:
@@ -112,12 +118,20 @@ class Run(RunDir):
     _is_cleared: bool = False
 
     def finished(self, **parts: Any) -> dict[str, Any] | None:
-        """The summary of the run if it is complete, with these ``parts`` in it, so that nothing is to be done; says so on stderr. None for
-        a dry run."""
-        if self.summary is None or self.config.dry_run or any(self.summary.get(name) != value for name, value in parts.items()):
+        """The summary of the run if it is complete, with these ``parts`` in it, so that nothing is to be done; says so
+        on stderr. None for a dry run."""
+        if (
+            self.summary is None
+            or self.config.dry_run
+            or any(self.summary.get(name) != value for name, value in parts.items())
+        ):
             return None
         print(f"{self.config.output}: already complete; --overwrite starts anew", file=sys.stderr)
-        files = {name: str(self.path / Path(self.summary[name]).name) for name in _FILES if isinstance(self.summary.get(name), str)}
+        files = {
+            name: str(self.path / Path(self.summary[name]).name)
+            for name in _FILES
+            if isinstance(self.summary.get(name), str)
+        }
         return self.summary | files  # the run may have been moved since
 
     def check_data(self, digest: Callable[[], Any], *, always: bool = True) -> None:
@@ -139,11 +153,13 @@ class Run(RunDir):
             return
         if before.get("data_digest") != digest():
             raise HoldfastError(
-                f"{self.path}: the data has changed since this run began", hint="choose another --output, or --overwrite to start anew"
+                f"{self.path}: the data has changed since this run began",
+                hint="choose another --output, or --overwrite to start anew",
             )
 
     def hold(self) -> None:
-        """Make the directory and keep other processes out of it. If it is new, and nothing is opened in it, it goes again on leaving.
+        """Make the directory and keep other processes out of it. If it is new, and nothing is opened in it, it goes
+        again on leaving.
 
         Raises:
             HoldfastError: another process is at work there, or has left another run; or it cannot be written.
@@ -168,13 +184,19 @@ class Run(RunDir):
         self._is_cleared = True
 
     def open(self, resolved: dict[str, Any]) -> None:
-        """Begin, or go on, after everything that can be checked has been checked. With --overwrite what is there is deleted now.
+        """Begin, or go on, after everything that can be checked has been checked. With --overwrite what is there is
+        deleted now.
 
         Args:
             resolved: what was worked out from the config; goes into config.json.
         """
         self.hold()
-        about = {"command": self.command, "version": holdfast.__version__, "config": dataclasses.asdict(self.config), "resolved": resolved}
+        about = {
+            "command": self.command,
+            "version": holdfast.__version__,
+            "config": dataclasses.asdict(self.config),
+            "resolved": resolved,
+        }
         try:
             if self.config.overwrite:
                 self.clear()
@@ -197,8 +219,8 @@ def check_output(config: RunConfig, command: str) -> dict[str, Any] | None:
         the summary, if this very run is already complete there.
 
     Raises:
-        HoldfastError: the directory holds another run and --overwrite was not given; or something that is no run; or, with --overwrite,
-            what the command is to read.
+        HoldfastError: the directory holds another run and --overwrite was not given; or something that is no run; or,
+            with --overwrite, what the command is to read.
     """
     path = Path(config.output)
     if not config.output:
@@ -217,7 +239,9 @@ def check_output(config: RunConfig, command: str) -> dict[str, Any] | None:
         return None
     found = _read_config(path)
     if config.overwrite:
-        check_not_read(path, {"--" + name.replace("_", "-"): value for name, value in vars(config).items() if name not in _MADE})
+        check_not_read(
+            path, {"--" + name.replace("_", "-"): value for name, value in vars(config).items() if name not in _MADE}
+        )
         return None
     changed = _differences(found, config, command)
     if changed:
@@ -242,8 +266,8 @@ def _read_summary(path: Path) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def command(config: RunConfig, name: str, *, path: Path | None = None, check: Check = check_output) -> Iterator[Run]:
-    """The life of a run of command ``name``. Nothing is touched before ``Run.hold`` or ``Run.open``, and whatever happens after, other
-    processes are let in at the end.
+    """The life of a run of command ``name``. Nothing is touched before ``Run.hold`` or ``Run.open``, and whatever
+    happens after, other processes are let in at the end.
 
     Args:
         config: of the command.
@@ -279,7 +303,9 @@ def locked(path: Path) -> Iterator[None]:
         if error.errno not in _NO_LOCKS:
             raise
         lock = None
-    if lock is None:  # no lock of another kind instead: one that a killed process left would keep everybody out for ever
+    if (
+        lock is None
+    ):  # no lock of another kind instead: one that a killed process left would keep everybody out for ever
         print(f"note: the file system of {path} has no locks: nothing keeps other processes out", file=sys.stderr)
         yield
         return
@@ -312,8 +338,8 @@ def is_own(path: Path) -> bool:
 
 
 def empty(path: Path) -> None:
-    """Delete everything in a run directory but its lock. What says that a run is complete goes first, and last what says that it is one:
-    after a crash in between it is an unfinished run."""
+    """Delete everything in a run directory but its lock. What says that a run is complete goes first, and last what
+    says that it is one: after a crash in between it is an unfinished run."""
     order = {"summary.json": 0, "config.json": 2}
     for entry in sorted(path.iterdir(), key=lambda entry: order.get(entry.name, 1)):
         if entry.name != _LOCK:
@@ -321,8 +347,8 @@ def empty(path: Path) -> None:
 
 
 def check_not_read(path: Path, read: Mapping[str, Any]) -> None:
-    """What --overwrite deletes must not hold what the command reads (name -> path or paths; what is no path is left alone), or the
-    current directory.
+    """What --overwrite deletes must not hold what the command reads (name -> path or paths; what is no path is left
+    alone), or the current directory.
 
     Raises:
         HoldfastError: names it.
@@ -333,13 +359,20 @@ def check_not_read(path: Path, read: Mapping[str, Any]) -> None:
     for name, value in read.items():
         for item in value if isinstance(value, list | tuple) else [value]:
             if isinstance(item, str) and os.path.exists(item) and Path(item).resolve().is_relative_to(place):
-                raise HoldfastError(f"--overwrite would delete {name} {item}, which is in --output {path}", hint="choose another --output")
+                raise HoldfastError(
+                    f"--overwrite would delete {name} {item}, which is in --output {path}",
+                    hint="choose another --output",
+                )
 
 
 def resolve(name: str | os.PathLike[str]) -> Path | None:
     """The model folder of a run directory, or None if ``name`` is no run directory."""
     path = Path(name)
-    return path / "model" if (path / "config.json").is_file() and (path / "model" / "config.json").is_file() else _adapter(path)
+    return (
+        path / "model"
+        if (path / "config.json").is_file() and (path / "model" / "config.json").is_file()
+        else _adapter(path)
+    )
 
 
 def read_json(path: Path) -> Any:
@@ -354,7 +387,9 @@ def read_json(path: Path) -> Any:
         raise HoldfastError(f"{path}: no such file") from error
     except OSError as error:
         raise HoldfastError(f"{path}: cannot be read ({error.strerror})") from error
-    except ValueError as error:  # also of text that is not UTF-8, of numbers with thousands of digits, and of nesting too deep
+    except (
+        ValueError
+    ) as error:  # also of text that is not UTF-8, of numbers with thousands of digits, and of nesting too deep
         raise HoldfastError(f"{path}: broken JSON ({error})") from error
 
 
@@ -362,8 +397,10 @@ def read_rows(path: Path, *, cut_off: bool = False, problems: list[str] | None =
     """The rows of a JSONL file that Holdfast has written.
 
     Args:
-        cut_off: whether a kill may have cut the file: then its broken last line is left out, and it may be absent or empty.
-        problems: collects a sentence on broken rows, which are then left out, wherever they are; the file may be absent or empty.
+        cut_off: whether a kill may have cut the file: then its broken last line is left out, and it may be absent or
+            empty.
+        problems: collects a sentence on broken rows, which are then left out, wherever they are; the file may be absent
+            or empty.
 
     Raises:
         HoldfastError: absent, empty or broken; names file and row.
@@ -429,7 +466,9 @@ def check_arrays(path: Path, names: Collection[str] = ()) -> None:
     except (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise HoldfastError(f"{path}: cannot be read ({error})") from error
     if damaged or missing:
-        raise HoldfastError(f"{path}: cannot be read ({damaged or min(missing)} is {'damaged' if damaged else 'missing'})")
+        raise HoldfastError(
+            f"{path}: cannot be read ({damaged or min(missing)} is {'damaged' if damaged else 'missing'})"
+        )
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -457,7 +496,9 @@ def _is_empty(path: Path) -> bool:
 
 
 def _read_config(path: Path) -> Any:
-    """config.json of a run directory; an error if it is none, whatever the flags: --overwrite deletes runs, nothing else."""
+    """config.json of a run directory; an error if it is none, whatever the flags: --overwrite deletes runs, nothing
+    else.
+    """
     try:
         found = read_json(path / "config.json")
     except HoldfastError:
@@ -490,11 +531,15 @@ def _differences(found: Any, config: RunConfig, command: str) -> list[str]:
         return ["config"]
     old = legacy_values(type(config)) | redacted_values(old)
     free = _IRRELEVANT | getattr(config, "continued_with", set())
-    return sorted(key for key in given.keys() | old.keys() if key not in free and not _same(given.get(key), old.get(key)))
+    return sorted(
+        key for key in given.keys() | old.keys() if key not in free and not _same(given.get(key), old.get(key))
+    )
 
 
 def _same(given: Any, old: Any) -> bool:
-    """Whether two values of a config are equal, where a key that was taken out of the old one may stand for anything."""
+    """Whether two values of a config are equal, where a key that was taken out of the old one may stand for
+    anything.
+    """
     if isinstance(given, str) and isinstance(old, str) and REDACTED in old:
         return re.fullmatch(".+".join(map(re.escape, old.split(REDACTED))), given) is not None
     return bool(given == old)

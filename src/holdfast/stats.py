@@ -7,8 +7,9 @@ In: arrays of values, one per independent unit (an item, or a set of prompts). O
     paired difference  bootstrap and sign flips; exact sign test (McNemar); Student's t
     several tests      Holm (family-wise error), Benjamini and Hochberg (false discovery rate)
 
-What belongs to one unit is drawn together: the variants of a set, or the instructions of an item, are not independent. Intervals are
-95 %. The same seed gives the same draws. How few runs of a study are compared is another question: ``study/statistics.py``.
+What belongs to one unit is drawn together: the variants of a set, or the instructions of an item, are not independent.
+Intervals are 95 %. The same seed gives the same draws. How few runs of a study are compared is another question:
+``study/statistics.py``.
 """
 
 from __future__ import annotations
@@ -53,11 +54,15 @@ def percentage(hits: int, count: int) -> dict[str, float]:
 
 
 def bootstrap(values: Sequence[float] | Array, seed: int, draws: int = DRAWS) -> tuple[float, float]:
-    """95 % percentile interval of the mean over draws of whole units; one unit has no spread, and its value is both bounds."""
+    """95 % percentile interval of the mean over draws of whole units; one unit has no spread, and its value is both
+    bounds.
+    """
     return bootstrap_of((np.asarray(values, np.float64),), lambda x, axis: x.mean(axis), seed, draws)
 
 
-def bootstrap_of(samples: Sequence[Array], statistic: Callable[..., Any], seed: int, draws: int = DRAWS) -> tuple[float, float]:
+def bootstrap_of(
+    samples: Sequence[Array], statistic: Callable[..., Any], seed: int, draws: int = DRAWS
+) -> tuple[float, float]:
     """95 % percentile interval of a statistic of units.
 
     Args:
@@ -84,7 +89,9 @@ def bootstrap_of(samples: Sequence[Array], statistic: Callable[..., Any], seed: 
 
 
 def bootstrap_mean(values: Sequence[float], seed: int, draws: int = DRAWS) -> dict[str, float | int]:
-    """Mean over sets with its bootstrap interval, standard deviation (ddof 1; 0 for one set), median and number of sets."""
+    """Mean over sets with its bootstrap interval, standard deviation (ddof 1; 0 for one set), median and number of
+    sets.
+    """
     x = np.asarray(values, np.float64)
     low, high = bootstrap(x, seed, draws)
     return {
@@ -107,9 +114,11 @@ def normal_mean(values: Array) -> dict[str, float | None]:
 
 
 def paired_difference(a: Sequence[float], b: Sequence[float], seed: int, draws: int = DRAWS) -> dict[str, float | int]:
-    """Mean of b - a over the same sets, its bootstrap interval, and the two-sided p-value of a sign-flip permutation test.
+    """Mean of b - a over the same sets, its bootstrap interval, and the two-sided p-value of a sign-flip permutation
+    test.
 
-    The test asks how often random signs give a mean at least as far from 0; exact where all 2^n flips are few enough (4 x ``draws``).
+    The test asks how often random signs give a mean at least as far from 0; exact where all 2^n flips are few enough (4
+    x ``draws``).
     """
     x = np.asarray(b, np.float64) - np.asarray(a, np.float64)
     low, high = bootstrap(x, seed, draws)
@@ -117,7 +126,9 @@ def paired_difference(a: Sequence[float], b: Sequence[float], seed: int, draws: 
 
 
 def sign_flips(x: Array, seed: int, draws: int = DRAWS) -> float:
-    """Two-sided p-value of a mean under random signs of its values (Fisher's randomisation test); see ``paired_difference``."""
+    """Two-sided p-value of a mean under random signs of its values (Fisher's randomisation test); see
+    ``paired_difference``.
+    """
     from scipy.stats import permutation_test
 
     if len(x) == 1 or not np.any(x):
@@ -131,7 +142,9 @@ def sign_flips(x: Array, seed: int, draws: int = DRAWS) -> float:
 
 
 def sign_test(gained: int, lost: int) -> float:
-    """Exact two-sided p-value of so many items gained and lost, were either as likely (McNemar 1947); 1 if none has changed."""
+    """Exact two-sided p-value of so many items gained and lost, were either as likely (McNemar 1947); 1 if none has
+    changed.
+    """
     from scipy.stats import binomtest
 
     return float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
@@ -141,7 +154,8 @@ def paired_t(after: npt.ArrayLike, before: npt.ArrayLike) -> dict[str, float]:
     """One-tailed paired t-test that ``after`` is larger, over items (the test of arXiv 2405.10548, over 0/1 outcomes).
 
     Returns:
-        difference of the means in points with its two-sided 95 % interval, t, p, count. Without any difference t = 0 and p = 0.5.
+        difference of the means in points with its two-sided 95 % interval, t, p, count. Without any difference t = 0
+        and p = 0.5.
     """
     from scipy.stats import ttest_rel
 
@@ -157,8 +171,11 @@ def paired_t(after: npt.ArrayLike, before: npt.ArrayLike) -> dict[str, float]:
     return {"difference": 100 * mean, "low": 100 * low, "high": 100 * high, "t": t, "p": p, "count": n}
 
 
-def spearman(x: Sequence[float] | Array, y: Sequence[float] | Array, *, permutations: int = 5000, seed: int = 0) -> tuple[float, float]:
-    """Rank correlation and its two-sided permutation p-value; all orders are tried where there are at most ``permutations`` of them.
+def spearman(
+    x: Sequence[float] | Array, y: Sequence[float] | Array, *, permutations: int = 5000, seed: int = 0
+) -> tuple[float, float]:
+    """Rank correlation and its two-sided permutation p-value; all orders are tried where there are at most
+    ``permutations`` of them.
 
     Returns:
         (nan, nan) where one side does not vary, or with fewer than three points.
@@ -178,7 +195,9 @@ def spearman(x: Sequence[float] | Array, y: Sequence[float] | Array, *, permutat
 
 
 def benjamini_hochberg(p_values: Sequence[float]) -> list[float]:
-    """p-values adjusted for the false discovery rate over one family (Benjamini and Hochberg 1995); nan stays nan and does not count."""
+    """p-values adjusted for the false discovery rate over one family (Benjamini and Hochberg 1995); nan stays nan and
+    does not count.
+    """
     from scipy.stats import false_discovery_control
 
     p = np.asarray(p_values, float)
@@ -200,7 +219,9 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def ratio_of_means(after: Sequence[float], before: Sequence[float]) -> float:
-    """Relative gain in percent of the grand mean over the mean: what the abstract of arXiv 2405.10548 reports (107 %, 18.6 %, 3.2 %)."""
+    """Relative gain in percent of the grand mean over the mean: what the abstract of arXiv 2405.10548 reports (107 %,
+    18.6 %, 3.2 %).
+    """
     return 100 * (float(np.mean(after)) / float(np.mean(before)) - 1)
 
 

@@ -1,4 +1,5 @@
-"""Token sequences -> a tree of shared prefixes -> packed rows: what must pass through a model, each distinct prefix once.
+"""Token sequences -> a tree of shared prefixes -> packed rows: what must pass through a model, each distinct prefix
+once.
 
 In: token sequences. Out: ``Pass`` objects, in an order in which every prefix comes before what stands behind it.
 
@@ -6,7 +7,8 @@ In: token sequences. Out: ``Pass`` objects, in an order in which every prefix co
              │          │       └─ input 2        a row: a whole subtree laid out flat, in which a token sees the
              └─ demo 2 ─ ...    └─ ...            prefix, its ancestors and itself, and no siblings
 
-A subtree of up to ``row_tokens`` tokens is one row. A larger one has its first node put into the cache and its children as rows.
+A subtree of up to ``row_tokens`` tokens is one row. A larger one has its first node put into the cache and its children
+as rows.
 """
 
 from __future__ import annotations
@@ -17,12 +19,16 @@ from dataclasses import dataclass, field
 Ids = tuple[int, ...]
 
 _WORTH_CACHING = 192
-"""A shared prefix is cached of its own only if this saves so many tokens: a forward pass for a few tokens costs more than it saves."""
+"""A shared prefix is cached of its own only if this saves so many tokens: a forward pass for a few tokens costs more
+than it saves.
+"""
 
 
 @dataclass(eq=False)
 class Node:
-    """A run of tokens that always occur together. ``start`` is the position of the first one in every sequence through this node."""
+    """A run of tokens that always occur together. ``start`` is the position of the first one in every sequence through
+    this node.
+    """
 
     ids: Ids
     start: int
@@ -41,7 +47,8 @@ class Node:
 
 @dataclass(frozen=True)
 class Pass:
-    """What stands behind one cached prefix: ``rows`` are subtrees to batch freely; ``cached`` are nodes to extend the prefix with.
+    """What stands behind one cached prefix: ``rows`` are subtrees to batch freely; ``cached`` are nodes to extend the
+    prefix with.
 
     ``prefix`` is the last node of the prefix, or None for an empty one.
     """
@@ -115,7 +122,9 @@ def _sort_out(nodes: list[Node], row_tokens: int, worth: int) -> tuple[list[Node
 
 
 def _dissolve(node: Node) -> list[Node]:
-    """Give the tokens of a node to each of its children; the node itself stays, childless, if a sequence ends with it."""
+    """Give the tokens of a node to each of its children; the node itself stays, childless, if a sequence ends with
+    it.
+    """
     children = node.children
     for child in children:
         child.ids, child.start, child.parent = node.ids + child.ids, node.start, node.parent
@@ -127,7 +136,9 @@ def _dissolve(node: Node) -> list[Node]:
 
 
 def _split(node: Node, at: int) -> Node:
-    """Cut a node before position ``at``. The front takes its place in the tree; the node becomes the only child of the front."""
+    """Cut a node before position ``at``. The front takes its place in the tree; the node becomes the only child of the
+    front.
+    """
     front = Node(node.ids[: at - node.start], node.start, node.parent, [node])
     if node.parent is not None:
         node.parent.children[node.parent.children.index(node)] = front

@@ -8,7 +8,9 @@ __all__ = ["AlignConfig", "align"]
 
 
 def align(config: AlignConfig) -> dict[str, Any]:
-    """Train a model on preferences and write a run directory; returns the summary. See ``holdfast.align.pipeline.align``."""
+    """Train a model on preferences and write a run directory; returns the summary. See
+    ``holdfast.align.pipeline.align``.
+    """
     from holdfast.align.pipeline import align as run  # imports torch and transformers
 
     return run(config)

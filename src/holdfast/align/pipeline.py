@@ -1,6 +1,7 @@
 """The whole of ``holdfast align``, top to bottom: config -> plan -> TRL's trainer -> run directory.
 
-The reference is the start point. Its log-probs are computed once, before the first step, so no second model is held in memory.
+The reference is the start point. Its log-probs are computed once, before the first step, so no second model is held in
+memory.
 """
 
 from __future__ import annotations
@@ -43,9 +44,10 @@ def align(config: AlignConfig) -> dict[str, Any]:
         config: see ``holdfast.config.AlignConfig``.
 
     Returns:
-        The summary: preference accuracy and rewards on held-out pairs before and after with intervals, lineage, counts, the model's
-        folder. A run that is already complete in ``config.output`` is returned; an unfinished one is continued from its last whole
-        checkpoint.
+        The summary: preference accuracy and rewards on held-out pairs before and after with intervals, lineage, counts,
+            the model's
+        folder. A run that is already complete in ``config.output`` is returned; an unfinished one is continued from its
+        last whole checkpoint.
 
     Raises:
         HoldfastError: bad input, or TRL is missing; nothing has been written then.
@@ -58,7 +60,11 @@ def align(config: AlignConfig) -> dict[str, Any]:
         if config.dry_run:
             return preview(plan)
         base = load_base(plan.config)
-        if hasattr(base, "merge_and_unload") and not config.lora_rank and os.environ.get("ACCELERATE_USE_FSDP") == "true":
+        if (
+            hasattr(base, "merge_and_unload")
+            and not config.lora_rank
+            and os.environ.get("ACCELERATE_USE_FSDP") == "true"
+        ):
             raise HoldfastError(
                 f"{config.model}: adapters cannot be merged under FSDP, where TRL reads the reference from disk",
                 hint="continue them with --lora-rank, or train on one device",
@@ -112,7 +118,9 @@ def _trainer(plan: Plan, model: Any, run: RunDir) -> Any:
     )  # fmt: skip
 
     def rows(pairs: list[PairTokens]) -> Any:
-        return datasets.Dataset.from_list([{"prompt_ids": p.prompt, "chosen_ids": p.chosen, "rejected_ids": p.rejected} for p in pairs])
+        return datasets.Dataset.from_list(
+            [{"prompt_ids": p.prompt, "chosen_ids": p.chosen, "rejected_ids": p.rejected} for p in pairs]
+        )
 
     try:
         trainer = PreferenceTrainer(
@@ -124,7 +132,9 @@ def _trainer(plan: Plan, model: Any, run: RunDir) -> Any:
             processing_class=plan.tokenizer,
         )
     except (ValueError, NotImplementedError) as error:
-        raise HoldfastError(f"TRL refuses this: {error}", hint="settings of a loss are given under 'training'") from error
+        raise HoldfastError(
+            f"TRL refuses this: {error}", hint="settings of a loss are given under 'training'"
+        ) from error
     if "ref" in getattr(model, "peft_config", {}):
         model.delete_adapter("ref")  # TRL's copy of the adapters has done its work, and would be saved with them
     return trainer
@@ -168,7 +178,9 @@ def _write_pairs(run: RunDir, pairs: list[PairTokens], before_N2: Floats, after_
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    """No progress bars of data sets, none of TRL's pass over the reference unless on a terminal, no talk among libraries."""
+    """No progress bars of data sets, none of TRL's pass over the reference unless on a terminal, no talk among
+    libraries.
+    """
     import datasets
 
     was = os.environ.get("TQDM_DISABLE"), datasets.utils.are_progress_bars_disabled()
@@ -177,7 +189,9 @@ def _silent() -> Iterator[None]:
     datasets.disable_progress_bars()
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # between TRL and transformers: gradient_checkpointing is to be renamed
+            warnings.simplefilter(
+                "ignore", FutureWarning
+            )  # between TRL and transformers: gradient_checkpointing is to be renamed
             yield
     finally:
         os.environ.pop("TQDM_DISABLE", None)
@@ -196,7 +210,8 @@ def _card(summary: dict[str, Any]) -> str:
         "---",
         f"# {Path(summary['model']).name} trained on preferences",
         "",
-        f"Start point and reference `{summary['model']}`, pairs `{summary['data']}` ({summary['train_examples']}), TRL's loss "
+        f"Start point and reference `{summary['model']}`, pairs `{summary['data']}` ({summary['train_examples']}), "
+        "TRL's loss "
         f"`{'+'.join(summary['losses'])}`, beta {summary['beta']:g}, {summary['steps']} steps, peak learning rate "
         f"{summary['learning_rate']:.2g}.",
         *weights_line(summary),
@@ -204,7 +219,10 @@ def _card(summary: dict[str, Any]) -> str:
     if summary["after"]:
         lines += ["", "| held-out pairs | before | after |", "|---|---|---|"]
         for name in ("preference_accuracy", "preference_accuracy_per_token"):
-            lines.append(f"| {name.replace('_', ' ')} | {_interval(summary['before'][name])} | {_interval(summary['after'][name])} |")
+            lines.append(
+                f"| {name.replace('_', ' ')} | {_interval(summary['before'][name])} | "
+                f"{_interval(summary['after'][name])} |"
+            )
     return "\n".join([*lines, "", f"Made with holdfast {holdfast.__version__}.", ""])
 
 

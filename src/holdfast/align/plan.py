@@ -1,4 +1,6 @@
-"""Config -> checked pairs -> plan. Everything that can be wrong with the input is found here, before a byte is written."""
+"""Config -> checked pairs -> plan. Everything that can be wrong with the input is found here, before a byte is
+written.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,13 @@ from holdfast.tune.plan import (
     tell_rows,
 )
 
-PAPER: dict[str, Any] = {"learning_rate": 5e-7, "batch_size": 32, "epochs": 2.0, "warmup_ratio": 0.1, "weight_decay": 0.0}
+PAPER: dict[str, Any] = {
+    "learning_rate": 5e-7,
+    "batch_size": 32,
+    "epochs": 2.0,
+    "warmup_ratio": 0.1,
+    "weight_decay": 0.0,
+}
 """What arXiv 2507.07817 states of its DPO stage."""
 
 
@@ -108,7 +116,8 @@ def make_plan(config: AlignConfig) -> Plan:
         report=report,
         bad_rows=bad_rows or [],
         max_length=max_length,
-        learning_rate=config.learning_rate or default_learning_rate(models.count_parameters(model_config), lora=config.lora_rank > 0) / 40,
+        learning_rate=config.learning_rate
+        or default_learning_rate(models.count_parameters(model_config), lora=config.lora_rank > 0) / 40,
         micro_batch=micro_batch,
         accumulation=accumulation,
         steps=count_steps(config, len(train)),
@@ -124,7 +133,9 @@ def trl_losses() -> list[str]:
     try:
         from trl import DPOConfig
     except ImportError as error:
-        raise HoldfastError(f"preference tuning needs the package trl ({error})", hint='pip install "holdfast[align]"') from error
+        raise HoldfastError(
+            f"preference tuning needs the package trl ({error})", hint='pip install "holdfast[align]"'
+        ) from error
     text = DPOConfig.__dataclass_fields__["loss_type"].metadata["help"]
     return re.findall(r"`'(\w+)'`", text)
 
@@ -150,7 +161,9 @@ def _check_left(source: str, pairs: list[PairTokens], report: PairReport, bad_ro
     """Say what truncation left out; refuse if that is everything."""
     if not pairs:
         lost = [f"{report.dropped} longer than {max_length} tokens"] if report.dropped else []
-        lost += [f"{len(report.left_out)} with nothing left to compare in {max_length} tokens"] if report.left_out else []
+        lost += (
+            [f"{len(report.left_out)} with nothing left to compare in {max_length} tokens"] if report.left_out else []
+        )
         lost += [f"{len(bad_rows)} bad"] if bad_rows else []
         first = [*report.left_out, *bad_rows, f"{report.longest} tokens"][0]
         raise HoldfastError(
@@ -159,7 +172,8 @@ def _check_left(source: str, pairs: list[PairTokens], report: PairReport, bad_ro
         )
     if report.left_out:
         print(
-            f"warning: {source}: {len(report.left_out)} pairs left out, as nothing to compare is left in {max_length} tokens; "
+            f"warning: {source}: {len(report.left_out)} pairs left out, as nothing to compare is left in {max_length} "
+            "tokens; "
             f"first: {report.left_out[0]}",
             file=sys.stderr,
         )

@@ -44,11 +44,14 @@ def first_pair(plan: Plan, *, colour: bool) -> list[str]:
 def _cost(figures: dict[str, Any]) -> list[str]:
     report = figures["data_report"]
     lines = [
-        f"{figures['train_examples']:,} pairs to train on, {figures['eval_examples']:,} held out; longest {report['longest']:,} tokens, "
+        f"{figures['train_examples']:,} pairs to train on, {figures['eval_examples']:,} held out; longest "
+        f"{report['longest']:,} tokens, "
         f"limit {figures['max_length']:,}; template {', '.join(report['templates'])}",
-        f"{figures['steps']:,} steps of loss {'+'.join(figures['losses'])}, beta {figures['beta']:g}, peak learning rate "
+        f"{figures['steps']:,} steps of loss {'+'.join(figures['losses'])}, beta {figures['beta']:g}, peak learning "
+        "rate "
         f"{figures['learning_rate']:.3g}",
-        f"about {figures['tokens_to_come']:,} tokens forward and backward, and {figures['reference_tokens']:,} forward for the reference",
+        f"about {figures['tokens_to_come']:,} tokens forward and backward, and {figures['reference_tokens']:,} "
+        "forward for the reference",
     ]
     if report["truncated"] or report["dropped_too_long"] or report["nothing_left_to_compare"]:
         lines.append(
@@ -56,5 +59,7 @@ def _cost(figures: dict[str, Any]) -> list[str]:
             f"{report['nothing_left_to_compare']:,} left out as nothing was left to compare"
         )
     if figures["bad_rows"]["count"]:
-        lines.append(f"{figures['bad_rows']['count']:,} bad rows left out; the first: {figures['bad_rows']['first'][0]}")
+        lines.append(
+            f"{figures['bad_rows']['count']:,} bad rows left out; the first: {figures['bad_rows']['first'][0]}"
+        )
     return lines

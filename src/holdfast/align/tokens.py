@@ -1,4 +1,5 @@
-"""Pairs -> token ids, rendered by the templates of ``tune``, so that the second stage sees what the first one was trained on.
+"""Pairs -> token ids, rendered by the templates of ``tune``, so that the second stage sees what the first one was
+trained on.
 
     prompt ids | chosen ids
     prompt ids | rejected ids
@@ -26,7 +27,9 @@ _BATCH = 256
 
 @dataclass(frozen=True)
 class PairTokens:
-    """A tokenised pair: ids of the prompt, and of the two answers that follow it. ``ends`` are those with which its turns end."""
+    """A tokenised pair: ids of the prompt, and of the two answers that follow it. ``ends`` are those with which its
+    turns end.
+    """
 
     prompt: list[int]
     chosen: list[int]
@@ -84,15 +87,17 @@ def tokenize_pairs(
     Args:
         template: see ``holdfast.chat.template_name``.
         max_length: of prompt and answer, in tokens.
-        truncation: ``keep-start`` cuts the ends of answers; ``drop`` leaves longer pairs out. Where the prompt fills the context, or
-            the answers differ only in what is cut, the pair is left out and listed.
+        truncation: ``keep-start`` cuts the ends of answers; ``drop`` leaves longer pairs out. Where the prompt fills
+            the context, or the answers differ only in what is cut, the pair is left out and listed.
         bad_rows: collects the messages of bad pairs; None raises at the first one.
 
     Raises:
         HoldfastError: names the row: the template refuses it, or both answers are the same tokens.
     """
     if not tokenizer.is_fast:
-        raise HoldfastError(f"tokenizer {type(tokenizer).__name__} gives no character offsets", hint="load its fast version")
+        raise HoldfastError(
+            f"tokenizer {type(tokenizer).__name__} gives no character offsets", hint="load its fast version"
+        )
     report = PairReport()
     done = []
     for start in range(0, len(pairs), _BATCH):
@@ -105,7 +110,9 @@ def tokenize_pairs(
     return done, report
 
 
-def _encode(pairs: Sequence[Pair], tokenizer: Any, template: str, report: PairReport, bad_rows: list[str] | None) -> list[PairTokens]:
+def _encode(
+    pairs: Sequence[Pair], tokenizer: Any, template: str, report: PairReport, bad_rows: list[str] | None
+) -> list[PairTokens]:
     rendered, places = [], []
     for pair in pairs:
         try:
@@ -122,7 +129,11 @@ def _encode(pairs: Sequence[Pair], tokenizer: Any, template: str, report: PairRe
     for where, chosen, rejected in zip(places, tokens[::2], tokens[1::2], strict=True):
         pair_tokens = _split(chosen, rejected, where)
         if pair_tokens.chosen == pair_tokens.rejected:
-            _reject(HoldfastError("'chosen' and 'rejected' are the same tokens to this tokenizer and template"), where, bad_rows)
+            _reject(
+                HoldfastError("'chosen' and 'rejected' are the same tokens to this tokenizer and template"),
+                where,
+                bad_rows,
+            )
         else:
             made.append(pair_tokens)
     return made
@@ -130,7 +141,9 @@ def _encode(pairs: Sequence[Pair], tokenizer: Any, template: str, report: PairRe
 
 def _render(messages: tuple[Message, ...], template: str, tokenizer: Any) -> Any:
     if template == "alpaca" and [m.role for m in messages] != [Role.USER, Role.ASSISTANT]:
-        raise HoldfastError("the alpaca template holds one user message and its answer", hint="choose another with --template")
+        raise HoldfastError(
+            "the alpaca template holds one user message and its answer", hint="choose another with --template"
+        )
     return render(messages, template, tokenizer)
 
 
@@ -141,11 +154,15 @@ def _split(chosen: Tokens, rejected: Tokens, where: str) -> PairTokens:
     differ = np.flatnonzero(chosen.ids[:begin] != rejected.ids[:begin])
     begin = int(differ[0]) if len(differ) else begin
     a, b = chosen.ids.tolist(), rejected.ids.tolist()
-    return PairTokens(a[:begin], a[begin:end_a], b[begin:end_b], where, tuple(chosen.ids[chosen.roles == Role.EOS].tolist()))
+    return PairTokens(
+        a[:begin], a[begin:end_a], b[begin:end_b], where, tuple(chosen.ids[chosen.roles == Role.EOS].tolist())
+    )
 
 
 def _answer(tokens: Tokens) -> tuple[int, int]:
-    """First token and end of the last turn's response; what the template prints after it is not the model's to write."""
+    """First token and end of the last turn's response; what the template prints after it is not the model's to
+    write.
+    """
     response = np.isin(tokens.roles, RESPONSE_ROLES)
     end = int(np.flatnonzero(response)[-1]) + 1
     before = np.flatnonzero(~response[:end])
@@ -162,7 +179,9 @@ def _fit(pair: PairTokens, max_length: int, truncation: str, report: PairReport)
     room = max(max_length - len(pair.prompt), 0)
     kept = replace(pair, chosen=pair.chosen[:room], rejected=pair.rejected[:room])
     if kept.chosen == kept.rejected:
-        report.left_out.append(f"{pair.where}: the prompt has {len(pair.prompt)} tokens; of the answers {room} remain, and they are equal")
+        report.left_out.append(
+            f"{pair.where}: the prompt has {len(pair.prompt)} tokens; of the answers {room} remain, and they are equal"
+        )
         return None
     report.truncated += 1
     return kept

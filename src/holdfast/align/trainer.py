@@ -1,4 +1,6 @@
-"""TRL's ``DPOTrainer`` on pairs that are tokenised already, with one row per log step in the run directory. Needs TRL."""
+"""TRL's ``DPOTrainer`` on pairs that are tokenised already, with one row per log step in the run directory. Needs
+TRL.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,15 @@ from holdfast.runs import RunDir
 from holdfast.tune.continuing import ContinuingTrainer
 from holdfast.tune.trainer import Bar, check_loss
 
-_METRICS = ("loss", "rewards/chosen", "rewards/rejected", "rewards/margins", "rewards/accuracies", "logps/chosen", "logps/rejected")
+_METRICS = (
+    "loss",
+    "rewards/chosen",
+    "rewards/rejected",
+    "rewards/margins",
+    "rewards/accuracies",
+    "logps/chosen",
+    "logps/rejected",
+)
 _TRAIN_COLUMNS = (*_METRICS, "grad_norm", "learning_rate", "num_tokens", "epoch")
 
 
@@ -67,6 +77,7 @@ def _row(logs: dict[str, float], step: int) -> dict[str, Any] | None:
 def _say(row: dict[str, Any], steps: int) -> None:
     head = f"step {row['step']}/{steps}" if row["kind"] == "train" else f"eval at {row['step']}"
     print(
-        f"{head}  loss {row['loss']:.4f}  margin {row['rewards/margins']:.4f}  reward accuracy {row['rewards/accuracies']:.3f}",
+        f"{head}  loss {row['loss']:.4f}  margin {row['rewards/margins']:.4f}  reward accuracy "
+        f"{row['rewards/accuracies']:.3f}",
         file=sys.stderr,
     )

@@ -55,14 +55,16 @@ def harness_scores(
 
     Args:
         model: what ``holdfast.lm.load`` takes.
-        tasks: names of the harness; those of our suites get the pinned number of shots and the pinned metric, others their own.
+        tasks: names of the harness; those of our suites get the pinned number of shots and the pinned metric, others
+            their own.
         data_dir: see ``holdfast.bench.local``.
         limit: items per task.
 
     Returns:
-        ``{task: {"value", "metric", "items", "halves"}}``: the harness's value; a number per item, in a fixed order so that two
-        models can be paired, whose mean is the value, or None where the task takes no mean; and value and items of the even items and
-        of the odd ones. What belongs to one item, such as the instructions of an item of ``ifeval``, stays together.
+        ``{task: {"value", "metric", "items", "halves"}}``: the harness's value; a number per item, in a fixed order so
+        that two models can be paired, whose mean is the value, or None where the task takes no mean; and value and
+        items of the even items and of the odd ones. What belongs to one item, such as the instructions of an item of
+        ``ifeval``, stays together.
 
     Raises:
         HoldfastError: unknown task, missing extra or data.

@@ -1,7 +1,8 @@
 """From the items of a metric to one number, in the task's own way, and the draws of items that say how sure it is.
 
-The harness makes the number itself; here it is made again, over items drawn anew, for intervals and paired tests. A group is the mean
-of its tasks, each with its weight. Aggregations go by the harness's names, so that ``bench compare`` finds them again from a run's files.
+The harness makes the number itself; here it is made again, over items drawn anew, for intervals and paired tests. A
+group is the mean of its tasks, each with its weight. Aggregations go by the harness's names, so that ``bench compare``
+finds them again from a run's files.
 """
 
 from __future__ import annotations
@@ -45,7 +46,9 @@ class Part:
 
 
 def aggregation_of(task: Any, metric: str, values: Sequence[Any]) -> tuple[str, Function | None]:
-    """Name and function of a task's aggregation. What gives the mean over all values of the items, by whatever name, is ``mean``."""
+    """Name and function of a task's aggregation. What gives the mean over all values of the items, by whatever name, is
+    ``mean``.
+    """
     from lm_eval.api.metrics import mean
 
     function = (task.aggregation() or {}).get(metric) or mean  # the harness's own choice where a task names none
@@ -54,7 +57,9 @@ def aggregation_of(task: Any, metric: str, values: Sequence[Any]) -> tuple[str, 
 
 
 def function_of(name: str) -> Function | None:
-    """The function that the harness has under this name; None for one of a task's own, which is in the task's files alone."""
+    """The function that the harness has under this name; None for one of a task's own, which is in the task's files
+    alone.
+    """
     return _registered().get(name)
 
 
@@ -80,17 +85,23 @@ def total(parts: Sequence[Part], drawn: Indices | None = None) -> float:
 def interval(parts: Sequence[Part], value: float, seed: int) -> tuple[float, float] | None:
     """95 % percentile interval over draws of items within each task.
 
-    None where draws cannot say it: the function does not give the harness's value again, fails on a draw, or never changes.
+    None where draws cannot say it: the function does not give the harness's value again, fails on a draw, or never
+    changes.
     """
     if not _gives(parts, value) or all(len(part.values) < 2 for part in parts):
         return None
     rng = np.random.default_rng(seed)
-    ends = quantiles(numbers_over(lambda drawn: total(parts, drawn), (_indices(parts, rng) for _ in range(_draws(parts, _DRAWS)))))
+    ends = quantiles(
+        numbers_over(lambda drawn: total(parts, drawn), (_indices(parts, rng) for _ in range(_draws(parts, _DRAWS))))
+    )
     return None if ends is None or ends[0] == ends[1] else ends
 
 
-def paired(a: Sequence[Part], b: Sequence[Part], seed: int, draws: int) -> tuple[tuple[float, float] | None, float | None]:
-    """Interval of B - A over draws of items, the same of both; and p, by giving the two answers of an item to the runs at random.
+def paired(
+    a: Sequence[Part], b: Sequence[Part], seed: int, draws: int
+) -> tuple[tuple[float, float] | None, float | None]:
+    """Interval of B - A over draws of items, the same of both; and p, by giving the two answers of an item to the runs
+    at random.
 
     The p-value is two-sided and counts the data as one of the draws, as that of sign flips does.
     """
@@ -98,7 +109,9 @@ def paired(a: Sequence[Part], b: Sequence[Part], seed: int, draws: int) -> tuple
         return None, None
     rng = np.random.default_rng(seed)
     draws = _draws(a, draws)
-    ends = quantiles(numbers_over(lambda drawn: total(b, drawn) - total(a, drawn), (_indices(a, rng) for _ in range(draws))))
+    ends = quantiles(
+        numbers_over(lambda drawn: total(b, drawn) - total(a, drawn), (_indices(a, rng) for _ in range(draws)))
+    )
     difference = abs(total(b) - total(a))
     swaps = ([rng.random(len(part.values)) < 0.5 for part in a] for _ in range(draws))
     moved = numbers_over(lambda swap: total(_swapped(b, a, swap)) - total(_swapped(a, b, swap)), swaps)
@@ -162,7 +175,9 @@ def _draws(parts: Sequence[Part], most: int) -> int:
 
 
 def _is_mean(function: Function, values: Sequence[Any]) -> bool:
-    """Whether a function of the task's own is the mean over all values: of these items, and of random zeros and ones in their place."""
+    """Whether a function of the task's own is the mean over all values: of these items, and of random zeros and ones in
+    their place.
+    """
     lists = flat(values)
     if not lists:
         return False

@@ -4,8 +4,9 @@ OUTPUT/alpaca_eval/outputs.json       instruction, output, generator, dataset: w
 OUTPUT/alpaca_eval/reference.json     the same of text-davinci-003, from the question file
 OUTPUT/alpaca_eval/judge-NAME/        the package's own cache of verdicts, from which it goes on
 
-The package runs in a process of its own, because it reads its settings from the environment when it is imported, and so that it may live in
-an environment of its own (--judge-python). Its prompt, parser and randomised order are used as they are (annotator ``alpaca_eval_gpt4``).
+The package runs in a process of its own, because it reads its settings from the environment when it is imported, and so
+that it may live in an environment of its own (--judge-python). Its prompt, parser and randomised order are used as they
+are (annotator ``alpaca_eval_gpt4``).
 """
 
 from __future__ import annotations
@@ -34,7 +35,12 @@ _DRIVER = Path(__file__).with_name("alpaca_driver.py")
 def write_answers(questions: Sequence[Question], answers: Answers, folder: Path, generator: str) -> Path:
     """``outputs.json``, and ``reference.json`` where the question file holds reference answers."""
     made = [
-        {"instruction": q.turns[0], "output": answers[q.id][0], "generator": generator, "dataset": q.row.get("dataset", "")}
+        {
+            "instruction": q.turns[0],
+            "output": answers[q.id][0],
+            "generator": generator,
+            "dataset": q.row.get("dataset", ""),
+        }
         for q in questions
     ]
     write_json(folder / "outputs.json", made)
@@ -61,7 +67,9 @@ def check(questions: Sequence[Question], config: BenchConfig) -> None:
         )
 
 
-def verdicts(questions: Sequence[Question], answers: Answers, folder: Path, config: BenchConfig) -> dict[str, dict[str, float]]:
+def verdicts(
+    questions: Sequence[Question], answers: Answers, folder: Path, config: BenchConfig
+) -> dict[str, dict[str, float]]:
     """Question -> {"win_rate": 0, 0.5 or 1}; a question whose verdict the package could not read is absent.
 
     Raises:
@@ -81,7 +89,9 @@ def verdicts(questions: Sequence[Question], answers: Answers, folder: Path, conf
         raise HoldfastError(f"AlpacaEval's judge failed: {last.strip()}", hint=_kept(folder))
     silent = done.stderr.count(_GAVE_UP)
     if silent:  # after ten refusals the package takes a judge for one that has said nothing
-        raise HoldfastError(f"AlpacaEval's judge did not answer {silent} of {len(questions)} questions", hint=_kept(folder))
+        raise HoldfastError(
+            f"AlpacaEval's judge did not answer {silent} of {len(questions)} questions", hint=_kept(folder)
+        )
     return _read(questions, read_json(judge / "verdicts.json"))
 
 

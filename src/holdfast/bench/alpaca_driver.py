@@ -1,6 +1,8 @@
-"""Runs inside the environment that has ``alpaca_eval``, and imports nothing of ours: an order as JSON on stdin, verdicts in a file.
+"""Runs inside the environment that has ``alpaca_eval``, and imports nothing of ours: an order as JSON on stdin,
+verdicts in a file.
 
-The annotator is the package's ``alpaca_eval_gpt4`` with the user's model as the judge. Small chunks: the package keeps verdicts per chunk.
+The annotator is the package's ``alpaca_eval_gpt4`` with the user's model as the judge. Small chunks: the package keeps
+verdicts per chunk.
 """
 
 from __future__ import annotations

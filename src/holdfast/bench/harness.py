@@ -1,7 +1,8 @@
 """lm-evaluation-harness on one of our models: pins in, the harness's results and samples out.
 
-The harness builds prompts, filters answers and computes metrics. Ours: which task and how many shots, local data, templates, the cache of
-answers that lets a killed run go on, and the scorer behind log-likelihoods where many prompts share a prefix.
+The harness builds prompts, filters answers and computes metrics. Ours: which task and how many shots, local data,
+templates, the cache of answers that lets a killed run go on, and the scorer behind log-likelihoods where many prompts
+share a prefix.
 """
 
 from __future__ import annotations
@@ -33,7 +34,9 @@ EXTRA = 'pip install "holdfast[bench]"'
 
 @dataclass(frozen=True)
 class Settings:
-    """How to ask. ``template``: a name of ``holdfast.chat`` or ``none``; ``folder``: for the cache and the task files of local data."""
+    """How to ask. ``template``: a name of ``holdfast.chat`` or ``none``; ``folder``: for the cache and the task files
+    of local data.
+    """
 
     template: str
     folder: Path
@@ -68,17 +71,19 @@ def check_extra(pins: Sequence[Pin]) -> None:
             nltk.data.find("tokenizers/punkt_tab")
         except LookupError:
             raise HoldfastError(
-                "IFEval splits answers into sentences with data of nltk that is not on this machine (punkt_tab, about 4 MB)",
+                "IFEval splits answers into sentences with data of nltk that is not on this machine (punkt_tab, about "
+                "4 MB)",
                 hint="python -m nltk.downloader punkt_tab",
             ) from None
 
 
 def find_tasks(pins: Sequence[Pin], settings: Settings) -> Any:
-    """The harness's tasks and groups of these pins, with their shots set: a dict of ``tasks``, ``groups``, ``group_map``, and
-    ``benchmarks``: the names of the tasks that each pin is made of.
+    """The harness's tasks and groups of these pins, with their shots set: a dict of ``tasks``, ``groups``,
+    ``group_map``, and ``benchmarks``: the names of the tasks that each pin is made of.
 
     Raises:
-        HoldfastError: unknown name, rows that cannot be got, one task asked for in two ways, or one that cannot be scored here.
+        HoldfastError: unknown name, rows that cannot be got, one task asked for in two ways, or one that cannot be
+            scored here.
     """
     with _quiet():
         manager = _manager([pin.task for pin in pins], settings)
@@ -104,7 +109,9 @@ def keep_files(loaded: dict[str, Any], before: Path, after: Path) -> None:
     for file in sorted((before / "tasks").glob("*")):
         (after / "tasks").mkdir(exist_ok=True)
         text = file.read_text(encoding="utf-8")
-        write_text(after / "tasks" / file.name, text.replace(str(before), str(after)) if file.suffix == ".yaml" else text)
+        write_text(
+            after / "tasks" / file.name, text.replace(str(before), str(after)) if file.suffix == ".yaml" else text
+        )
     for task in loaded["tasks"].values():
         files = (task.get_config("dataset_kwargs") or {}).get("data_files")
         if isinstance(files, dict) and any(str(file).startswith(str(before)) for file in files.values()):
@@ -113,8 +120,8 @@ def keep_files(loaded: dict[str, Any], before: Path, after: Path) -> None:
 
 
 def evaluate(lm: LM, loaded: dict[str, Any], settings: Settings) -> dict[str, Any]:
-    """The harness's whole result: ``results``, ``groups``, ``samples``, ``versions``, ``n-shot``, ``configs``, ...; and ``failed``: of each
-    task, what could not be scored -> why.
+    """The harness's whole result: ``results``, ``groups``, ``samples``, ``versions``, ``n-shot``, ``configs``, ...; and
+    ``failed``: of each task, what could not be scored -> why.
 
     Answers that are in ``settings.cache`` are not asked again; the rest are put there as they come.
     """
@@ -135,7 +142,12 @@ def evaluate(lm: LM, loaded: dict[str, Any], settings: Settings) -> dict[str, An
             apply_chat_template=settings.template != "none",
             fewshot_as_multiturn=settings.template in _IN_TURNS,
         )
-    about = {"model": lm.name, "model_args": {"template": settings.template}, "batch_size": settings.batch_size, "limit": settings.limit}
+    about = {
+        "model": lm.name,
+        "model_args": {"template": settings.template},
+        "batch_size": settings.batch_size,
+        "limit": settings.limit,
+    }
     return dict(found or {}) | {
         "failed": failed,
         "config": about | model.get_model_info() | {"fewshot_seed": settings.seed},
@@ -159,7 +171,9 @@ def preview(pin: Pin, settings: Settings, tokenizer: Any) -> tuple[str, dict[str
     return str(task.instances[0].args[0]), {"tasks": len(sizes), "items": sum(sizes)}
 
 
-def check_tasks(tasks: list[str], *, data_dir: str | None, limit: int | None, halves: bool, higher_is_better: bool | None) -> None:
+def check_tasks(
+    tasks: list[str], *, data_dir: str | None, limit: int | None, halves: bool, higher_is_better: bool | None
+) -> None:
     """See ``holdfast.bench.check_tasks``."""
     pins = pins_of(tasks)
     check_extra(pins)
@@ -170,7 +184,9 @@ def check_tasks(tasks: list[str], *, data_dir: str | None, limit: int | None, ha
             check_direction(pin, loaded, higher_is_better)
 
 
-def scores(model: str, tasks: list[str], *, data_dir: str | None, limit: int | None, seed: int) -> dict[str, dict[str, Any]]:
+def scores(
+    model: str, tasks: list[str], *, data_dir: str | None, limit: int | None, seed: int
+) -> dict[str, dict[str, Any]]:
     """See ``holdfast.bench.harness_scores``."""
     from holdfast.bench.items import flat_scores
     from holdfast.chat import template_for
@@ -246,13 +262,18 @@ def _loaded(manager: Any, name: str, settings: Settings) -> dict[str, Any]:
         ) from error
     except Exception as error:  # whatever the hub, the data library or a task's own code raises
         raise HoldfastError(
-            f"task {name}: its data cannot be loaded ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''})",
-            hint=_FORM if settings.data_dir else "the hub is needed for it, or --data-dir with local files (docs/bench.md)",
+            f"task {name}: its data cannot be loaded ({type(error).__name__}: "
+            f"{str(error).splitlines()[0] if str(error) else ''})",
+            hint=_FORM
+            if settings.data_dir
+            else "the hub is needed for it, or --data-dir with local files (docs/bench.md)",
         ) from error
 
 
 def _fit_answers(tasks: dict[str, Any], context: int, most: int | None) -> None:
-    """Cap how long an answer may get: what was asked for, and never more than half of the context, which the prompt needs too."""
+    """Cap how long an answer may get: what was asked for, and never more than half of the context, which the prompt
+    needs too.
+    """
     for task in tasks.values():
         if task.get_config("output_type") != "generate_until":
             continue
@@ -278,7 +299,9 @@ def _explained(settings: Settings) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """The harness's chatter: what it prints goes to stderr, bars are for terminals only, and its log begins at errors."""
+    """The harness's chatter: what it prints goes to stderr, bars are for terminals only, and its log begins at
+    errors.
+    """
     logs = [logging.getLogger(name) for name in ("lm_eval", "transformers")]
     levels = [log.level for log in logs]
     for log in logs:

@@ -1,8 +1,8 @@
 """The harness's samples -> one row per item; rows -> scores with intervals.
 
-The value of a score is the harness's own. Proportions get Wilson's interval, every other mean a bootstrap over items: an item of IFEval
-holds several instructions that are not independent, so whole items are drawn, and instructions are counted over the draw. What is no mean
-is drawn through the task's own aggregation (``aggregation``).
+The value of a score is the harness's own. Proportions get Wilson's interval, every other mean a bootstrap over items:
+an item of IFEval holds several instructions that are not independent, so whole items are drawn, and instructions are
+counted over the draw. What is no mean is drawn through the task's own aggregation (``aggregation``).
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ _SHARES = ("f1", "matthews_corrcoef")
 
 
 def item_rows(results: dict[str, Any]) -> list[Row]:
-    """One row per task and item, with the value of every metric under every filter, the answer, and hashes of what was asked.
+    """One row per task and item, with the value of every metric under every filter, the answer, and hashes of what was
+    asked.
 
     ``RAW`` has the values as the task's aggregation takes them; it is to be taken out before rows are written.
     """
@@ -37,24 +38,33 @@ def item_rows(results: dict[str, Any]) -> list[Row]:
     for task, samples in results["samples"].items():
         for sample in samples:
             row = rows.setdefault((task, sample["doc_id"]), _row(task, sample))
-            values = {f"{metric},{sample['filter']}": sample[metric] for metric in sample["metrics"] if sample[metric] is not None}
+            values = {
+                f"{metric},{sample['filter']}": sample[metric]
+                for metric in sample["metrics"]
+                if sample[metric] is not None
+            }
             row["scores"] |= {name: _plain(value) for name, value in values.items()}
             row[RAW] |= values
     return list(rows.values())
 
 
 def task_scores(rows: Sequence[Row], seed: int) -> dict[str, Score]:
-    """Every metric over these rows, as a mean; of generated answers also how many are empty, and their mean length in words."""
+    """Every metric over these rows, as a mean; of generated answers also how many are empty, and their mean length in
+    words.
+    """
     names = dict.fromkeys(name for row in rows for name in row["scores"])
     scores = {name: estimate(_values(rows, name), seed) for name in names}
     return {name: score for name, score in (scores | _of_answers(rows, seed)).items() if score["n"]}
 
 
-def benchmark_scores(name: str, rows: Sequence[Row], results: dict[str, Any], loaded: Loaded, seed: int) -> dict[str, Score]:
+def benchmark_scores(
+    name: str, rows: Sequence[Row], results: dict[str, Any], loaded: Loaded, seed: int
+) -> dict[str, Score]:
     """Every metric of a task or group, with the harness's value, over the rows of its tasks.
 
-    A metric without a value of the harness is left out: its aggregation failed, or it is no number. Where a group or tag has none, as the
-    harness adds nothing up for it, the mean over all items of its tasks stands, if every task takes the mean.
+    A metric without a value of the harness is left out: its aggregation failed, or it is no number. Where a group or
+    tag has none, as the harness adds nothing up for it, the mean over all items of its tasks stands, if every task
+    takes the mean.
     """
     scores: dict[str, Score] = {}
     for metric in dict.fromkeys(metric for row in rows for metric in row["scores"]):
@@ -65,9 +75,16 @@ def benchmark_scores(name: str, rows: Sequence[Row], results: dict[str, Any], lo
 
 
 def remarks(
-    name: str, metric: str, scores: dict[str, dict[str, Score]], rows: Sequence[Row], results: dict[str, Any], loaded: Loaded
+    name: str,
+    metric: str,
+    scores: dict[str, dict[str, Score]],
+    rows: Sequence[Row],
+    results: dict[str, Any],
+    loaded: Loaded,
 ) -> list[str]:
-    """What a reader should know of a benchmark: which of its tasks' metrics have no score and why, and what a group's number is."""
+    """What a reader should know of a benchmark: which of its tasks' metrics have no score and why, and what a group's
+    number is.
+    """
     notes = []
     for task in tasks_of(name, loaded):
         own = [row for row in rows if row["task"] == task]
@@ -81,12 +98,17 @@ def remarks(
     if metric not in scores[name]:
         return [*notes, f"{name} {metric}: no score; the harness has none of this group, or one of its tasks has none"]
     if metric not in results["results"].get(name, {}):
-        notes.append(f"{name} {metric}: the harness adds nothing up for it; this is the mean over all items of its tasks")
+        notes.append(
+            f"{name} {metric}: the harness adds nothing up for it; this is the mean over all items of its tasks"
+        )
     return notes
 
 
-def halves(name: str, metric: str, rows: Sequence[Row], results: dict[str, Any], loaded: Loaded) -> list[dict[str, Any]]:
-    """Value of the even items, and of the odd ones; each as the harness would make it of them, with the items' shares in a mean.
+def halves(
+    name: str, metric: str, rows: Sequence[Row], results: dict[str, Any], loaded: Loaded
+) -> list[dict[str, Any]]:
+    """Value of the even items, and of the odd ones; each as the harness would make it of them, with the items' shares
+    in a mean.
 
     Raises:
         HoldfastError: the aggregation fails on a half, or gives no number.
@@ -110,18 +132,24 @@ def estimate(values: Sequence[float | Sequence[float]], seed: int) -> Score:
     """Mean with a 95 % interval: Wilson's where every item is 0 or 1 as a whole, else the bootstrap's."""
     whole = [float(np.min(v)) for v in values if np.size(v) and np.min(v) == np.max(v) and np.min(v) in (0.0, 1.0)]
     if values and len(whole) == len(values) and (all(np.ndim(v) == 0 for v in values) or len(set(whole)) == 1):
-        low, high = stats.wilson(int(sum(whole)), len(whole))  # lists that are all the same: a bootstrap would see no spread
+        low, high = stats.wilson(
+            int(sum(whole)), len(whole)
+        )  # lists that are all the same: a bootstrap would see no spread
         return {"value": sum(whole) / len(whole), "low": low, "high": high, **_counts([np.size(v) for v in values])}
     return bootstrap(values, seed)
 
 
 def bootstrap(values: Sequence[float | Sequence[float]], seed: int) -> Score:
-    """Mean with a percentile interval over draws of items. Values that are lists are flattened into the mean, and drawn as a whole."""
+    """Mean with a percentile interval over draws of items. Values that are lists are flattened into the mean, and drawn
+    as a whole.
+    """
     lists = [np.atleast_1d(np.asarray(v, np.float64)) for v in values]
     if not lists:
         return {"value": float("nan"), "low": float("nan"), "high": float("nan"), "n": 0}
     sums, sizes = np.array([v.sum() for v in lists]), np.array([len(v) for v in lists])
-    low, high = stats.bootstrap_of((sums, sizes), lambda totals, counts, axis: totals.sum(axis) / counts.sum(axis), seed)
+    low, high = stats.bootstrap_of(
+        (sums, sizes), lambda totals, counts, axis: totals.sum(axis) / counts.sum(axis), seed
+    )
     return {"value": float(sums.sum() / sizes.sum()), "low": low, "high": high, **_counts(sizes)}
 
 
@@ -138,10 +166,20 @@ def flat_scores(results: dict[str, Any], loaded: Loaded, pins: Sequence[Pin]) ->
     for pin in pins:
         own = [row for task in tasks_of(pin.task, loaded) for row in rows if row["task"] == task]
         metric = main_metric(pin, own)
-        score = None if _has_failed(pin.task, metric, results, loaded) else _score(pin.task, metric, own, results, loaded, None)
+        score = (
+            None
+            if _has_failed(pin.task, metric, results, loaded)
+            else _score(pin.task, metric, own, results, loaded, None)
+        )
         if score is None:
-            reasons = [f"{metric}: {text}" for task in tasks_of(pin.task, loaded) for text in results["failed"].get(task, {}).values()]
-            raise HoldfastError(f"{pin.task}: the harness gives no score ({'; '.join(reasons) or metric or 'no metric'})")
+            reasons = [
+                f"{metric}: {text}"
+                for task in tasks_of(pin.task, loaded)
+                for text in results["failed"].get(task, {}).values()
+            ]
+            raise HoldfastError(
+                f"{pin.task}: the harness gives no score ({'; '.join(reasons) or metric or 'no metric'})"
+            )
         items = shares_of(_values(own, metric)) if score["aggregation"] == ag.MEAN else None
         scores[pin.task] = {"value": score["value"], "metric": metric, "items": items}
         scores[pin.task] |= {"halves": halves(pin.task, metric, own, results, loaded)}
@@ -153,7 +191,9 @@ def _has_failed(name: str, metric: str, results: dict[str, Any], loaded: Loaded)
     return any({metric, ""} & results["failed"].get(task, {}).keys() for task in tasks_of(name, loaded))
 
 
-def _score(name: str, metric: str, rows: Sequence[Row], results: dict[str, Any], loaded: Loaded, seed: int | None) -> Score | None:
+def _score(
+    name: str, metric: str, rows: Sequence[Row], results: dict[str, Any], loaded: Loaded, seed: int | None
+) -> Score | None:
     """None if there is no number. Without a ``seed``, nothing is drawn through the aggregation of what is no mean."""
     official = results["results"].get(name, {}).get(metric)
     if official is not None and not _is_number(official):
@@ -165,8 +205,13 @@ def _score(name: str, metric: str, rows: Sequence[Row], results: dict[str, Any],
     values = _values(rows, metric)
     about = {"higher_is_better": _direction(name, metric, results, loaded), "share": _in_percent(parts)}
     pooled = estimate(values, seed or 0) if means else None
-    if pooled and ((official is None and name not in loaded["tasks"]) or (official is not None and ag.same(pooled["value"], official))):
-        return pooled | {"value": pooled["value"] if official is None else float(official), "aggregation": ag.MEAN} | about
+    if pooled and (
+        (official is None and name not in loaded["tasks"])
+        or (official is not None and ag.same(pooled["value"], official))
+    ):
+        return (
+            pooled | {"value": pooled["value"] if official is None else float(official), "aggregation": ag.MEAN} | about
+        )
     if official is None:
         return None
     low, high = (None if seed is None else ag.interval(parts, float(official), seed)) or (None, None)
@@ -192,7 +237,10 @@ def _parts(name: str, metric: str, rows: Sequence[Row], results: dict[str, Any],
 def _weights(name: str, metric: str, results: dict[str, Any], loaded: Loaded) -> dict[str, float]:
     """What each task weighs: its number of items, or 1 where the group says so."""
     tasks = tasks_of(name, loaded)
-    return {task: float(results["results"][task].get("sample_len", 0)) if _by_size(name, metric, loaded) else 1.0 for task in tasks}
+    return {
+        task: float(results["results"][task].get("sample_len", 0)) if _by_size(name, metric, loaded) else 1.0
+        for task in tasks
+    }
 
 
 def _by_size(name: str, metric: str, loaded: Loaded) -> bool:
@@ -203,13 +251,17 @@ def _by_size(name: str, metric: str, loaded: Loaded) -> bool:
 
 def _half(name: str, metric: str, rows: Sequence[Row], results: dict[str, Any], loaded: Loaded) -> dict[str, Any]:
     by_size = _by_size(name, metric, loaded)
-    parts = [replace(p, weight=float(len(p.values)) if by_size else 1.0) for p in _parts(name, metric, rows, results, loaded)]
+    parts = [
+        replace(p, weight=float(len(p.values)) if by_size else 1.0) for p in _parts(name, metric, rows, results, loaded)
+    ]
     if parts and all(part.name == ag.MEAN for part in parts) and (by_size or len(parts) == 1):
         items = shares_of(_values(rows, metric))
         return {"value": float(np.mean(items)), "items": items}
     numbers = ag.numbers_over(lambda _: ag.total(parts), [None] if parts else [])
     if not numbers:
-        raise HoldfastError(f"{name}: {metric} cannot be made of half of the items ({len(rows)})", hint="more items, or another task")
+        raise HoldfastError(
+            f"{name}: {metric} cannot be made of half of the items ({len(rows)})", hint="more items, or another task"
+        )
     return {"value": numbers[0], "items": None}
 
 
@@ -257,7 +309,11 @@ def _of_answers(rows: Sequence[Row], seed: int) -> dict[str, Score]:
 def _row(task: str, sample: dict[str, Any]) -> Row:
     first = sample["resps"][0][0]
     generated = isinstance(first, str)
-    logp = [float(answers[0] if np.ndim(answers[0]) == 0 else answers[0][0]) for answers in sample["resps"]] if not generated else None
+    logp = (
+        [float(answers[0] if np.ndim(answers[0]) == 0 else answers[0][0]) for answers in sample["resps"]]
+        if not generated
+        else None
+    )
     return {
         "kind": "item",
         "task": task,
@@ -274,7 +330,9 @@ def _row(task: str, sample: dict[str, Any]) -> Row:
 
 
 def _plain(value: Any) -> Any:
-    """A metric's value of one item as JSON takes it. What a task counts by itself, such as (label, guess) or (reference, answer), stays."""
+    """A metric's value of one item as JSON takes it. What a task counts by itself, such as (label, guess) or
+    (reference, answer), stays.
+    """
     if isinstance(value, bool | int | float | np.number | np.bool_):
         return float(value)
     return _inside(value)

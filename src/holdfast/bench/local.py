@@ -1,12 +1,15 @@
-"""Local data for tasks of the harness, in the harness's own way: --data-dir in, task YAMLs that include the harness's out.
+"""Local data for tasks of the harness, in the harness's own way: --data-dir in, task YAMLs that include the harness's
+out.
 
-    DATA/mmlu/dev*.jsonl, test*.jsonl    question, choices, answer, subject          (a task takes the rows of its subject)
+    DATA/mmlu/dev*.jsonl, test*.jsonl    question, choices, answer, subject          (a task takes the rows of its
+    subject)
     DATA/bbh/<subtask>.jsonl             input, target
     DATA/ifeval/*.jsonl                  key, prompt, instruction_id_list, kwargs
     DATA/**/*.yaml                       tasks of one's own, as the harness reads them
 
-The folder of a task is named as in the harness. A file whose name begins with a split's name belongs to it; where no file does, all files
-are the split that is tested. So the prompts, filters and metrics stay the harness's; only where rows come from changes.
+The folder of a task is named as in the harness. A file whose name begins with a split's name belongs to it; where no
+file does, all files are the split that is tested. So the prompts, filters and metrics stay the harness's; only where
+rows come from changes.
 """
 
 from __future__ import annotations
@@ -48,7 +51,13 @@ def write_tasks(entries: Iterable[tuple[str, Path, dict[str, Any]]], data_dir: P
             file = folder / f"{name}-{split}.jsonl"
             file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
             files[split] = str(file)
-        task = {"include": str(path), "task": name, "dataset_path": "json", "dataset_name": None, "dataset_kwargs": {"data_files": files}}
+        task = {
+            "include": str(path),
+            "task": name,
+            "dataset_path": "json",
+            "dataset_name": None,
+            "dataset_kwargs": {"data_files": files},
+        }
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(task, sort_keys=False), encoding="utf-8")
 
 
@@ -67,9 +76,14 @@ def read_rows(path: Path) -> Rows:
     return [row for row, _ in read_values(str(path))]
 
 
-def _splits(name: str, path: Path, settings: dict[str, Any], data_dir: Path, read: Callable[[Path], Rows]) -> dict[str, Rows]:
+def _splits(
+    name: str, path: Path, settings: dict[str, Any], data_dir: Path, read: Callable[[Path], Rows]
+) -> dict[str, Rows]:
     family = path.parts[path.parts.index("tasks") + 1]
-    form = _FORMS.get(family, f"{family}/<split>*.jsonl with rows as {settings.get('dataset_path')} has them, or a task YAML of your own")
+    form = _FORMS.get(
+        family,
+        f"{family}/<split>*.jsonl with rows as {settings.get('dataset_path')} has them, or a task YAML of your own",
+    )
     part = settings.get("dataset_name")
     tested = settings.get("test_split") or settings.get("validation_split") or "test"
     wanted = list(dict.fromkeys([tested, settings.get("fewshot_split") or tested]))
@@ -83,7 +97,10 @@ def _splits(name: str, path: Path, settings: dict[str, Any], data_dir: Path, rea
         rows = [row for f in found for row in read(f) if part is None or f.stem == part or row.get("subject") == part]
         if not rows:
             where = ", ".join(f.name for f in files)
-            raise HoldfastError(f"--data-dir {data_dir}: no '{split}' rows for task {name} in {family}/ ({where})", hint=f"wanted: {form}")
+            raise HoldfastError(
+                f"--data-dir {data_dir}: no '{split}' rows for task {name} in {family}/ ({where})",
+                hint=f"wanted: {form}",
+            )
         made[split] = rows
     return made
 

@@ -1,12 +1,14 @@
-"""MT-Bench: our answers in FastChat's files, graded 1-10 by the user's judge with FastChat's published prompts, which --data-dir holds.
+"""MT-Bench: our answers in FastChat's files, graded 1-10 by the user's judge with FastChat's published prompts, which
+--data-dir holds.
 
 OUTPUT/mt_bench/model_answer/MODEL.jsonl          choices[0].turns: what FastChat's llm_judge reads
 OUTPUT/mt_bench/model_judgment/JUDGE_single.jsonl one line per question and turn: what its show_result.py reads
 
-FastChat's own gen_judgment is not called: fschat 0.2.36 needs openai < 1 (AlpacaEval needs a later one), takes only judges that its code
-lists, waits for a key to be pressed, ships neither prompts nor reference answers, and writes an unreachable judge down as a grade of -1.
-Its rules are kept: temperature 0, 2048 tokens, the four single-answer prompts, references for math, reasoning and coding, a grade read
-from [[N]] and else [N], -1 for one that cannot be read (left out of means).
+FastChat's own gen_judgment is not called: fschat 0.2.36 needs openai < 1 (AlpacaEval needs a later one), takes only
+judges that its code lists, waits for a key to be pressed, ships neither prompts nor reference answers, and writes an
+unreachable judge down as a grade of -1. Its rules are kept: temperature 0, 2048 tokens, the four single-answer prompts,
+references for math, reasoning and coding, a grade read from [[N]] and else [N], -1 for one that cannot be read (left
+out of means).
 """
 
 from __future__ import annotations
@@ -49,7 +51,9 @@ def check(questions: Sequence[Question], config: BenchConfig) -> None:
     _references(config, questions)
 
 
-def verdicts(questions: Sequence[Question], answers: Answers, folder: Path, config: BenchConfig) -> dict[str, dict[str, Any]]:
+def verdicts(
+    questions: Sequence[Question], answers: Answers, folder: Path, config: BenchConfig
+) -> dict[str, dict[str, Any]]:
     """Question -> {"rating": its grades, "rating_turn_1", "rating_turn_2"}; grades that could not be read are absent.
 
     Raises:
@@ -63,7 +67,10 @@ def verdicts(questions: Sequence[Question], answers: Answers, folder: Path, conf
     for question in questions:
         for turn in range(1, len(question.turns) + 1):
             template = prompts[_prompt_name(question, turn)]
-            asked[question, turn] = template, _fill(template, question, answers[question.id], references.get(question.id), turn)
+            asked[question, turn] = (
+                template,
+                _fill(template, question, answers[question.id], references.get(question.id), turn),
+            )
     left = [job for job, (_, prompt) in asked.items() if (job[0].id, job[1], prompt) not in known]
     known |= _ask(left, asked, file, config)
     made: dict[str, dict[str, Any]] = {}
@@ -80,7 +87,10 @@ def _ask(
     jobs: Sequence[Job], asked: dict[Job, tuple[dict[str, Any], str]], file: Path, config: BenchConfig
 ) -> dict[tuple[str, int, str], float]:
     client = http.Client(
-        str(config.judge_url), timeout=config.judge_timeout, retries=config.judge_retries, key=http.api_key("OPENAI_API_KEY")
+        str(config.judge_url),
+        timeout=config.judge_timeout,
+        retries=config.judge_retries,
+        key=http.api_key("OPENAI_API_KEY"),
     )
     grades: dict[tuple[str, int, str], float] = {}
 
@@ -104,7 +114,8 @@ def _ask(
         http.together(judge, jobs, config.judge_concurrency, keep)
     except HoldfastError as error:
         raise HoldfastError(
-            f"MT-Bench's judge failed after {len(asked) - len(jobs) + len(grades)} of {len(asked)} grades: {error.message.splitlines()[0]}",
+            f"MT-Bench's judge failed after {len(asked) - len(jobs) + len(grades)} of {len(asked)} grades: "
+            f"{error.message.splitlines()[0]}",
             hint=f"answers and grades so far are kept in {file.parent.parent}; the same command asks for the rest only",
         ) from error
     return grades
@@ -121,7 +132,9 @@ def _prompt_name(question: Question, turn: int) -> str:
     return f"single-{kind}v1" + ("-multi-turn" if turn > 1 else "")
 
 
-def _fill(template: dict[str, Any], question: Question, said: Sequence[str], reference: Sequence[str] | None, turn: int) -> str:
+def _fill(
+    template: dict[str, Any], question: Question, said: Sequence[str], reference: Sequence[str] | None, turn: int
+) -> str:
     names: dict[str, str] = {}
     for number, text in enumerate(reference or (), 1):
         names[f"ref_answer_{number}"] = text
@@ -135,16 +148,25 @@ def _fill(template: dict[str, Any], question: Question, said: Sequence[str], ref
 
 def _prompts(config: BenchConfig) -> dict[str, dict[str, Any]]:
     folder = Path(config.data_dir or "") / "mt_bench"
-    file = next((f for f in (folder / "judge_prompts.jsonl", folder.parent / "judge_prompts.jsonl") if f.is_file()), None)
+    file = next(
+        (f for f in (folder / "judge_prompts.jsonl", folder.parent / "judge_prompts.jsonl") if f.is_file()), None
+    )
     if file is None:
         raise HoldfastError(
             f"MT-Bench's judge needs FastChat's prompts, and {folder} has no judge_prompts.jsonl",
             hint=f"curl -o {folder}/judge_prompts.jsonl {_SOURCE}/judge_prompts.jsonl",
         )
     found = {str(row.get("name")): row for row in read_rows(file)}
-    missing = [f"single-{kind}v1{turn}" for kind in ("", "math-") for turn in ("", "-multi-turn") if f"single-{kind}v1{turn}" not in found]
+    missing = [
+        f"single-{kind}v1{turn}"
+        for kind in ("", "math-")
+        for turn in ("", "-multi-turn")
+        if f"single-{kind}v1{turn}" not in found
+    ]
     if missing:
-        raise HoldfastError(f"{file}: no prompt named {', '.join(missing)}", hint=f"the file is at {_SOURCE}/judge_prompts.jsonl")
+        raise HoldfastError(
+            f"{file}: no prompt named {', '.join(missing)}", hint=f"the file is at {_SOURCE}/judge_prompts.jsonl"
+        )
     return found
 
 
@@ -159,7 +181,8 @@ def _references(config: BenchConfig, questions: Sequence[Question]) -> dict[str,
     lacking = [q.id for q in wanted if q.id not in found]
     if lacking:
         raise HoldfastError(
-            f"MT-Bench's math, reasoning and coding questions are graded against reference answers; none for {len(lacking)} in {folder}",
+            "MT-Bench's math, reasoning and coding questions are graded against reference answers; none for "
+            f"{len(lacking)} in {folder}",
             hint=f"curl --create-dirs -o {folder}/gpt-4.jsonl {_SOURCE}/mt_bench/reference_answer/gpt-4.jsonl",
         )
     return found

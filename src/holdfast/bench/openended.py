@@ -1,7 +1,7 @@
 """Open-ended benchmarks: questions -> the model's greedy answers -> the user's judge -> rows.
 
-Answers are kept as they come, in the files that AlpacaEval and FastChat read, so that either package can be run on them by hand.
-Without a judge there is no score, and that is said.
+Answers are kept as they come, in the files that AlpacaEval and FastChat read, so that either package can be run on them
+by hand. Without a judge there is no score, and that is said.
 """
 
 from __future__ import annotations
@@ -52,7 +52,11 @@ def read(name: str, config: BenchConfig) -> list[Question]:
     made = []
     for number, row in enumerate(rows[: config.limit], 1):
         turns = (row.get("instruction"),) if name == "alpaca_eval" else row.get("turns")
-        if not turns or not isinstance(turns, list | tuple) or not all(isinstance(turn, str) and turn for turn in turns):
+        if (
+            not turns
+            or not isinstance(turns, list | tuple)
+            or not all(isinstance(turn, str) and turn for turn in turns)
+        ):
             wanted = "'instruction'" if name == "alpaca_eval" else "'turns'"
             raise HoldfastError(f"{place}, row {number}: no {wanted}")
         made.append(Question(str(row.get("question_id", number)), tuple(turns), row))
@@ -69,8 +73,11 @@ def check_judge(name: str, questions: Sequence[Question], config: BenchConfig) -
         _package(name).check(questions, config)
 
 
-def answer(name: str, questions: Sequence[Question], lm: LM, template: str, out: RunDir, config: BenchConfig, sha: str) -> Answers:
-    """Greedy answers to every turn; the second turn sees the first and its answer. Those in the file already are not asked again.
+def answer(
+    name: str, questions: Sequence[Question], lm: LM, template: str, out: RunDir, config: BenchConfig, sha: str
+) -> Answers:
+    """Greedy answers to every turn; the second turn sees the first and its answer. Those in the file already are not
+    asked again.
 
     A prompt that leaves no room for an answer in the model's context gets an empty one.
     """
@@ -88,12 +95,16 @@ def answer(name: str, questions: Sequence[Question], lm: LM, template: str, out:
             for i, text in zip(asked, _fitting(lm, prompts, length, config.batch_size), strict=True):
                 said[i].append(text)
         with file.open("a", encoding="utf-8") as opened:
-            opened.writelines(json.dumps({"id": q.id, "turns": turns}, ensure_ascii=False) + "\n" for q, turns in zip(batch, said))
+            opened.writelines(
+                json.dumps({"id": q.id, "turns": turns}, ensure_ascii=False) + "\n" for q, turns in zip(batch, said)
+            )
         known |= {q.id: turns for q, turns in zip(batch, said)}
     return {q.id: known[q.id] for q in questions}
 
 
-def judge(name: str, questions: Sequence[Question], answers: Answers, out: RunDir, config: BenchConfig) -> tuple[list[Row], list[str]]:
+def judge(
+    name: str, questions: Sequence[Question], answers: Answers, out: RunDir, config: BenchConfig
+) -> tuple[list[Row], list[str]]:
     """Write the answers where the benchmark's package looks for them; have them judged if there is a judge.
 
     Returns:
@@ -108,7 +119,9 @@ def judge(name: str, questions: Sequence[Question], answers: Answers, out: RunDi
     for row, question in zip(rows, questions, strict=True):
         row["scores"] = verdicts.get(question.id, {})
     lost = sum(_unread(row) for row in rows)
-    return rows, [f"{name}: {lost} of {len(rows)} questions have a verdict that could not be read; it is not counted"] if lost else []
+    return rows, [
+        f"{name}: {lost} of {len(rows)} questions have a verdict that could not be read; it is not counted"
+    ] if lost else []
 
 
 def first_prompt(questions: Sequence[Question], template: str, tokenizer: Any) -> str:
@@ -141,7 +154,13 @@ def _fitting(lm: LM, prompts: Sequence[str], length: int, batch_size: int) -> li
 
 
 def _row(name: str, question: Question, turns: Sequence[str]) -> Row:
-    about = {"kind": "item", "task": name, "item": question.id, "prompt": "\n".join(question.turns), "answer": "\n".join(turns)}
+    about = {
+        "kind": "item",
+        "task": name,
+        "item": question.id,
+        "prompt": "\n".join(question.turns),
+        "answer": "\n".join(turns),
+    }
     return about | {"turns": list(turns), "hash": question.digest, "version": "", "shots": 0, "scores": {}}
 
 
@@ -163,7 +182,8 @@ def _mt_rows(config: BenchConfig) -> tuple[list[Row], Path]:
     path = next((p for p in named if config.data_dir and p.is_file()), None)
     if path is None:
         raise HoldfastError(
-            "MT-Bench needs --data-dir with mt_bench/question.jsonl" + (f"; {folder} has none" if config.data_dir else ""),
+            "MT-Bench needs --data-dir with mt_bench/question.jsonl"
+            + (f"; {folder} has none" if config.data_dir else ""),
             hint=f"curl --create-dirs -o DATA/mt_bench/question.jsonl {_MT_BENCH}/mt_bench/question.jsonl",
         )
     return read_rows(path), path
@@ -176,7 +196,8 @@ def _from_hub(repository: str, file: str) -> Path:
         return Path(hf_hub_download(repository, file, repo_type="dataset"))
     except Exception as error:  # offline, refused, gone: the hub's own classes are many
         raise HoldfastError(
-            f"{file} of {repository} cannot be fetched ({type(error).__name__})", hint=f"or --data-dir DATA with DATA/alpaca_eval/{file}"
+            f"{file} of {repository} cannot be fetched ({type(error).__name__})",
+            hint=f"or --data-dir DATA with DATA/alpaca_eval/{file}",
         ) from error
 
 

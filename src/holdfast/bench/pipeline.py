@@ -1,6 +1,8 @@
-"""The whole of ``holdfast bench run``, top to bottom: config -> tasks -> answers -> judge -> rows, scores, run directory.
+"""The whole of ``holdfast bench run``, top to bottom: config -> tasks -> answers -> judge -> rows, scores, run
+directory.
 
-OUTPUT/rows.jsonl     one row per item           OUTPUT/lm-eval/      results.json and samples_*.jsonl as the harness writes them
+OUTPUT/rows.jsonl     one row per item           OUTPUT/lm-eval/      results.json and samples_*.jsonl as the harness
+writes them
 OUTPUT/alpaca_eval/   answers, judge's verdicts  OUTPUT/mt_bench/     answers and grades, as FastChat lays them out
 OUTPUT/cache*.db      answers so far, so that a killed run continues
 """
@@ -33,11 +35,14 @@ def run(config: BenchConfig) -> dict[str, Any]:
     """Measure a model on benchmarks and write a run directory.
 
     Returns:
-        The summary: the pinned score of every benchmark, all scores by task and metric with 95 % intervals, averages, what was pinned.
-        A run that is complete in ``config.output`` is returned if model and data are the same; items answered there are not asked again.
+        The summary: the pinned score of every benchmark, all scores by task and metric with 95 % intervals, averages,
+            what was pinned.
+        A run that is complete in ``config.output`` is returned if model and data are the same; items answered there are
+        not asked again.
 
     Raises:
-        HoldfastError: bad input (nothing has been written then), or a judge that failed (what was answered and judged is kept).
+        HoldfastError: bad input (nothing has been written then), or a judge that failed (what was answered and judged
+            is kept).
     """
     pins = chosen(config.suite, config.tasks)
     _check(config)
@@ -108,7 +113,9 @@ def _resolved(config: BenchConfig, closed: list[Pin], lm: models.LM, template: s
 
     return {
         "harness": version("lm-eval") if closed else None,
-        "values": "the harness's own" if closed else None,  # runs of before averaged what it does not average: they are scored anew
+        "values": "the harness's own"
+        if closed
+        else None,  # runs of before averaged what it does not average: they are scored anew
         "template": template,
         "model_sha": hashlib.sha256((weights_digest(lm.model) + tokenizer_digest(lm.tokenizer)).encode()).hexdigest(),
         "data_sha": digest(config.data_dir),
@@ -119,7 +126,9 @@ def _resolved(config: BenchConfig, closed: list[Pin], lm: models.LM, template: s
 def _closed(
     pins: list[Pin], loaded: dict[str, Any], lm: models.LM, settings: harness.Settings, out: RunDir
 ) -> tuple[list[Row], dict[str, dict[str, Score]], dict[str, list[str]], list[str]]:
-    """Rows and scores of the harness's tasks, which tasks each benchmark consists of, and what the reader should know."""
+    """Rows and scores of the harness's tasks, which tasks each benchmark consists of, and what the reader should
+    know.
+    """
     if not pins:
         return [], {}, {}, []
     results = harness.evaluate(lm, loaded, settings)
@@ -127,14 +136,19 @@ def _closed(
     rows = item_rows(results)
     tasks = loaded["tasks"]
     versions = {"version", "num_fewshot", "dataset_path", "dataset_name", "generation_kwargs"}
-    settled = {n: {k: v for k, v in t.dump_config().items() if k in versions} | {"version": t.VERSION} for n, t in tasks.items()}
+    settled = {
+        n: {k: v for k, v in t.dump_config().items() if k in versions} | {"version": t.VERSION}
+        for n, t in tasks.items()
+    }
     write_text(out.path / "lm-eval" / "tasks.json", json.dumps(settled, indent=1, default=str) + "\n")
     for row in rows:
         row |= {"version": str(settled[row["task"]]["version"]), "shots": settled[row["task"]].get("num_fewshot") or 0}
     scores, notes = _scored(pins, rows, results, loaded, settings.seed)
     for row in rows:
         del row[RAW]
-    asked = [row for row in rows if tasks[row["task"]].OUTPUT_TYPE != "loglikelihood_rolling"]  # whose windows are the whole text
+    asked = [
+        row for row in rows if tasks[row["task"]].OUTPUT_TYPE != "loglikelihood_rolling"
+    ]  # whose windows are the whole text
     return rows, scores, loaded["benchmarks"], [*notes, *_cut(asked, lm)]
 
 
@@ -157,9 +171,16 @@ def _scored(
 
 def _cut(rows: list[Row], lm: models.LM) -> list[str]:
     """The harness cuts long prompts from the left without a word; we say how many."""
-    lengths = [len(ids) for ids in lm.tokenizer([row["prompt"] for row in rows], add_special_tokens=False, verbose=False)["input_ids"]]
+    lengths = [
+        len(ids)
+        for ids in lm.tokenizer([row["prompt"] for row in rows], add_special_tokens=False, verbose=False)["input_ids"]
+    ]
     long = sum(length >= lm.context for length in lengths)
-    return [f"{long} of {len(rows)} prompts are longer than the model's {lm.context} tokens and were cut from the left"] if long else []
+    return (
+        [f"{long} of {len(rows)} prompts are longer than the model's {lm.context} tokens and were cut from the left"]
+        if long
+        else []
+    )
 
 
 def _write_harness_files(folder: Path, results: dict[str, Any]) -> None:
@@ -170,7 +191,9 @@ def _write_harness_files(folder: Path, results: dict[str, Any]) -> None:
         lines = (json.dumps(sample, default=handle_non_serializable, ensure_ascii=False) + "\n" for sample in samples)
         write_text(folder / f"samples_{task}.jsonl", "".join(lines))
     whole = {key: value for key, value in results.items() if key not in ("samples", "failed")}
-    write_text(folder / "results.json", json.dumps(whole, indent=1, default=handle_non_serializable, ensure_ascii=False) + "\n")
+    write_text(
+        folder / "results.json", json.dumps(whole, indent=1, default=handle_non_serializable, ensure_ascii=False) + "\n"
+    )
 
 
 def _write(
@@ -196,7 +219,9 @@ def _write(
         results[pin.task] = {"metric": metric, "choice": pin.choice} | (score or {"value": None, "n": 0})
     means = averages(results)
     if means.get("left_out"):
-        about["notes"].append(f"the average of the benchmarks leaves out what is no share of 1: {', '.join(means['left_out'])}")
+        about["notes"].append(
+            f"the average of the benchmarks leaves out what is no share of 1: {', '.join(means['left_out'])}"
+        )
     for note in about["notes"]:
         print(f"note: {note}", file=sys.stderr)
     summary = with_tables({
@@ -213,12 +238,16 @@ def _write(
 
 
 def averages(results: dict[str, Any]) -> dict[str, Any]:
-    """The plain mean of the benchmarks that have a score, in percent (a rating of 1-10 counts ten times); and, where all five of the paper
-    are there, its own average: their sum over four, which is 1.25 times their mean. What is no share of 1, or better when lower, such as a
-    perplexity, is left out of both and named."""
+    """The plain mean of the benchmarks that have a score, in percent (a rating of 1-10 counts ten times); and, where
+    all five of the paper are there, its own average: their sum over four, which is 1.25 times their mean. What is no
+    share of 1, or better when lower, such as a perplexity, is left out of both and named."""
     scored = {task: r for task, r in results.items() if r["value"] is not None}
     out = [task for task, r in scored.items() if not r.get("share", True) or r.get("higher_is_better") is False]
-    percent = {task: float(r["value"]) * (10 if r["metric"] == "rating" else 100) for task, r in scored.items() if task not in out}
+    percent = {
+        task: float(r["value"]) * (10 if r["metric"] == "rating" else 100)
+        for task, r in scored.items()
+        if task not in out
+    }
     made: dict[str, Any] = {"mean": sum(percent.values()) / len(percent) if percent else None, "of": list(percent)}
     if out:
         made["left_out"] = out
@@ -227,7 +256,9 @@ def averages(results: dict[str, Any]) -> dict[str, Any]:
     return made
 
 
-def _preview(closed: list[Pin], questions: dict[str, Any], settings: harness.Settings, tokenizer: Any, out: TextIO) -> dict[str, Any]:
+def _preview(
+    closed: list[Pin], questions: dict[str, Any], settings: harness.Settings, tokenizer: Any, out: TextIO
+) -> dict[str, Any]:
     """The first prompt of every benchmark as the model will see it, and how many items and requests there are."""
     made: dict[str, Any] = {"command": "bench run", "template": settings.template, "benchmarks": {}}
     with tempfile.TemporaryDirectory() as folder:

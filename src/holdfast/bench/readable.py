@@ -1,6 +1,8 @@
-"""What the harness cannot read or score: said before a model is loaded where that can be seen, and kept to its own task where it cannot.
+"""What the harness cannot read or score: said before a model is loaded where that can be seen, and kept to its own task
+where it cannot.
 
-One made-up answer goes through a task's filters, scoring and aggregation: what is not installed on this machine shows then.
+One made-up answer goes through a task's filters, scoring and aggregation: what is not installed on this machine shows
+then.
 """
 
 from __future__ import annotations
@@ -21,17 +23,22 @@ _ASIDE = ("metadata", "task_alias", "group_alias", "alias", "weight_by_size", "t
 
 
 def check_readable(name: str, task: Any, seed: int) -> None:
-    """Try a made-up answer to the first question. A task may refuse it for what it says; only what is missing here counts.
+    """Try a made-up answer to the first question. A task may refuse it for what it says; only what is missing here
+    counts.
 
     Raises:
         HoldfastError: a package, a metric or data that is not there, or a task that this command does not run.
     """
     if getattr(task, "UNSAFE_CODE", False):
-        raise HoldfastError(f"task {name} runs code that a model has written; bench run does not", hint="the harness's own command can")
+        raise HoldfastError(
+            f"task {name} runs code that a model has written; bench run does not", hint="the harness's own command can"
+        )
     if getattr(task, "MULTIMODAL", False):
         raise HoldfastError(f"task {name} asks about images or sounds; bench run asks with text")
     metrics = getattr(task, "_metric_fn_list", {})
-    lost = [metric for metric, function in metrics.items() if function is None and not task.get_config("process_results")]
+    lost = [
+        metric for metric, function in metrics.items() if function is None and not task.get_config("process_results")
+    ]
     if lost:
         raise HoldfastError(
             f"task {name}: metric '{lost[0]}' is none of the harness's, and the package `evaluate` cannot load it here",
@@ -42,7 +49,9 @@ def check_readable(name: str, task: Any, seed: int) -> None:
     try:
         _try(task)
     except ImportError as error:
-        raise HoldfastError(f"task {name}: its scores need a package that is missing or broken: {error}", hint="pip install it") from error
+        raise HoldfastError(
+            f"task {name}: its scores need a package that is missing or broken: {error}", hint="pip install it"
+        ) from error
     except Exception as error:
         if type(error) is LookupError or isinstance(error, OSError):  # nltk's; and the hub's, or of files
             text = " ".join(str(error).replace("*", "").split())
@@ -58,7 +67,9 @@ def check_alike(name: str, task: Any, other: Any, benchmark: str) -> None:
     if other is None:
         return
     settings = [_settings(each) for each in (task, other)]
-    changed = sorted(key for key in settings[0].keys() | settings[1].keys() if settings[0].get(key) != settings[1].get(key))
+    changed = sorted(
+        key for key in settings[0].keys() | settings[1].keys() if settings[0].get(key) != settings[1].get(key)
+    )
     if changed:
         raise HoldfastError(
             f"task {name} is in two of the benchmarks, with other settings in {benchmark} ({', '.join(changed)})",
@@ -75,7 +86,9 @@ def check_halves(name: str, loaded: dict[str, Any], limit: int | None) -> None:
     for task in loaded["benchmarks"][name]:
         size = len(loaded["tasks"][task].eval_docs)
         if min(size, limit or size) < 2:
-            raise HoldfastError(f"lm_eval:{name}: dev and test are halves of a task's items; {task} has no two items with limit {limit}")
+            raise HoldfastError(
+                f"lm_eval:{name}: dev and test are halves of a task's items; {task} has no two items with limit {limit}"
+            )
 
 
 def check_direction(pin: Pin, loaded: dict[str, Any], higher_is_better: bool | None) -> None:
@@ -96,7 +109,9 @@ def check_direction(pin: Pin, loaded: dict[str, Any], higher_is_better: bool | N
 
 @contextlib.contextmanager
 def going_on(loaded: dict[str, Any]) -> Iterator[Failures]:
-    """While this lasts, scoring that fails costs its own task, an aggregation its own metric, and either the groups that need it."""
+    """While this lasts, scoring that fails costs its own task, an aggregation its own metric, and either the groups
+    that need it.
+    """
     from lm_eval import evaluator_utils
 
     failures: Failures = {}
@@ -129,7 +144,9 @@ def _kept(name: str, score: Callable[..., Any], failures: Failures) -> Callable[
 
 
 def _one_by_one(aggregate: Callable[..., Any], failures: Failures) -> Callable[..., Any]:
-    def compute(task: Any, raw_metrics: dict[Any, list[Any]], bootstrap_iters: int | None = 0) -> tuple[dict[str, Any], int]:
+    def compute(
+        task: Any, raw_metrics: dict[Any, list[Any]], bootstrap_iters: int | None = 0
+    ) -> tuple[dict[str, Any], int]:
         name = task.task_name
         if "" in failures.get(name, {}):
             return {}, 0
@@ -144,7 +161,9 @@ def _one_by_one(aggregate: Callable[..., Any], failures: Failures) -> Callable[.
     return compute
 
 
-def _aggregated(aggregate: Callable[..., Any], task: Any, metric: dict[Any, list[Any]], draws: int | None) -> dict[str, Any]:
+def _aggregated(
+    aggregate: Callable[..., Any], task: Any, metric: dict[Any, list[Any]], draws: int | None
+) -> dict[str, Any]:
     try:
         return dict(aggregate(task, metric, draws)[0])
     except Exception:  # the number may be there, and its standard error not
@@ -162,7 +181,9 @@ def _whole(group: Any, aggregate: Callable[..., Any], failures: Failures) -> Cal
         if not lost:
             return numbers
         return {
-            key: value for key, value in numbers.items() if "," not in key or ("" not in lost and key.replace("_stderr,", ",") not in lost)
+            key: value
+            for key, value in numbers.items()
+            if "," not in key or ("" not in lost and key.replace("_stderr,", ",") not in lost)
         }
 
     return of_all
@@ -174,7 +195,9 @@ def _try(task: Any) -> None:
         instance.resps = [_ANSWERS[instance.request_type]] * max(1, instance.repeats)
     task.apply_filters()
     for name in task.instances[0].filtered_resps:
-        for metric, value in task.process_results(task.instances[0].doc, [i.filtered_resps[name] for i in task.instances]).items():
+        for metric, value in task.process_results(
+            task.instances[0].doc, [i.filtered_resps[name] for i in task.instances]
+        ).items():
             function = (task.aggregation() or {}).get(metric)
             if function is not None:
                 function([value, value])
@@ -182,7 +205,11 @@ def _try(task: Any) -> None:
 
 def _settings(task: Any) -> dict[str, str]:
     """What a task asks and how it counts, as text; the place in memory of a function is none of it."""
-    return {key: re.sub(r" at 0x[0-9a-f]+", "", str(value)) for key, value in task.dump_config().items() if key not in _ASIDE}
+    return {
+        key: re.sub(r" at 0x[0-9a-f]+", "", str(value))
+        for key, value in task.dump_config().items()
+        if key not in _ASIDE
+    }
 
 
 def _main_metric(pin: Pin, task: Any) -> str:

@@ -1,8 +1,10 @@
-"""The harness's model class over our scorer: requests that share a prefix (few-shot examples, the question) pay for it once.
+"""The harness's model class over our scorer: requests that share a prefix (few-shot examples, the question) pay for it
+once.
 
-In: the harness's (context ids, continuation ids). Out: log P(continuation | context) and whether greedy decoding would write it.
-A continuation of n tokens becomes n requests of one token each, after ever longer prompts: the tree of prefixes holds them all once, and
-each says what the model itself would write there. Where little is shared the harness's own batches are as fast, and are used.
+In: the harness's (context ids, continuation ids). Out: log P(continuation | context) and whether greedy decoding would
+write it. A continuation of n tokens becomes n requests of one token each, after ever longer prompts: the tree of
+prefixes holds them all once, and each says what the model itself would write there. Where little is shared the
+harness's own batches are as fast, and are used.
 """
 
 from __future__ import annotations
@@ -27,7 +29,8 @@ Ask = tuple[Any, list[int], list[int]]
 
 
 def harness_model(lm: LM, *, batch_size: int, template: str, sharing: bool = True) -> Any:
-    """The model as lm-evaluation-harness takes it: its own ``HFLM`` with our templates, and our scorer where that is faster.
+    """The model as lm-evaluation-harness takes it: its own ``HFLM`` with our templates, and our scorer where that is
+    faster.
 
     Args:
         template: name of a template of ``holdfast.chat``, or ``none``.
@@ -38,7 +41,9 @@ def harness_model(lm: LM, *, batch_size: int, template: str, sharing: bool = Tru
     render = chat_renderer(lm.tokenizer, template)
 
     class Shared(HFLM):  # made here, since the harness is an extra
-        def _loglikelihood_tokens(self, requests: list[Ask], disable_tqdm: bool = False, override_bs: int | None = None) -> Any:
+        def _loglikelihood_tokens(
+            self, requests: list[Ask], disable_tqdm: bool = False, override_bs: int | None = None
+        ) -> Any:
             _check_answers(requests)
             if not sharing or not _shares(requests, self.max_length):
                 return super()._loglikelihood_tokens(requests, disable_tqdm=disable_tqdm, override_bs=override_bs)
@@ -61,7 +66,9 @@ def harness_model(lm: LM, *, batch_size: int, template: str, sharing: bool = Tru
 
 
 def chat_renderer(tokenizer: Any, template: str) -> Callable[..., str]:
-    """Messages as the harness holds them -> the prompt, in one of our templates. An open last answer is continued, not closed."""
+    """Messages as the harness holds them -> the prompt, in one of our templates. An open last answer is continued, not
+    closed.
+    """
 
     def render(history: list[dict[str, str]], add_generation_prompt: bool = True, **_: Any) -> str:
         asked, begun = (history, "") if add_generation_prompt else (history[:-1], history[-1]["content"])
@@ -94,7 +101,9 @@ def _scored(lm: LM, asks: Sequence[Ask], longest: int, hook: Any) -> list[tuple[
 
 
 def _kept(context: list[int], continuation: list[int], longest: int) -> list[int]:
-    """The end of the context that fits beside the continuation, whose last token need not be read: the harness's cut."""
+    """The end of the context that fits beside the continuation, whose last token need not be read: the harness's
+    cut.
+    """
     return context[-max(1, longest + 1 - len(continuation)) :]
 
 
@@ -108,7 +117,8 @@ def _check_answers(requests: Sequence[Ask]) -> None:
         if not answer:
             prompt = str(texts[0]) if texts else ""
             raise HoldfastError(
-                f"an answer is empty after {prompt if len(prompt) <= 60 else '...' + prompt[-60:]!r}: it has no token to score",
+                f"an answer is empty after {prompt if len(prompt) <= 60 else '...' + prompt[-60:]!r}: it has no token "
+                "to score",
                 hint="leave such items out of the task's data",
             )
 

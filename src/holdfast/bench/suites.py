@@ -1,7 +1,7 @@
 """Names of suites -> what is run, pinned: task of the harness, number of shots, metric that counts.
 
-The paper (arXiv 2507.07817) names MMLU, BBH, IFEval, AlpacaEval and MT-Bench; which task of the harness it ran is known only in part:
-``choice`` says what is known. Versions of tasks and harness are recorded with every run.
+The paper (arXiv 2507.07817) names MMLU, BBH, IFEval, AlpacaEval and MT-Bench; which task of the harness it ran is known
+only in part: ``choice`` says what is known. Versions of tasks and harness are recorded with every run.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from holdfast.errors import HoldfastError, nearest
 
 @dataclass(frozen=True)
 class Pin:
-    """One benchmark of a suite. ``shots`` None: the task's own number. ``metric`` as the harness writes it, with its filter."""
+    """One benchmark of a suite. ``shots`` None: the task's own number. ``metric`` as the harness writes it, with its
+    filter.
+    """
 
     task: str
     metric: str
@@ -26,13 +28,19 @@ _KNOWLEDGE = Pin(
     "mmlu_flan_n_shot_generative", "exact_match,flexible-extract", 0,
     "the paper: harness, zero-shot, 'flexible exact match'; which of the generative tasks is not stated",
 )  # fmt: skip
-_RANKED = Pin("mmlu", "acc,none", 5, "not the paper's: the usual ranking of the four letters by log-likelihood, 5 shots")
-_REASONING = Pin("bbh_zeroshot", "exact_match,flexible-extract", 0, "the paper: harness, zero-shot, no chain of thought, 'flexible'")
+_RANKED = Pin(
+    "mmlu", "acc,none", 5, "not the paper's: the usual ranking of the four letters by log-likelihood, 5 shots"
+)
+_REASONING = Pin(
+    "bbh_zeroshot", "exact_match,flexible-extract", 0, "the paper: harness, zero-shot, no chain of thought, 'flexible'"
+)
 _INSTRUCTIONS = Pin(
     "ifeval", "inst_level_strict_acc,none", 0,
     "the paper's values are multiples of 1/834, so instruction level; strict or loose is not stated",
 )  # fmt: skip
-ALPACA_EVAL = Pin("alpaca_eval", "win_rate", None, "the paper: AlpacaEval 1.0 against text-davinci-003, judge GPT-4o-mini")
+ALPACA_EVAL = Pin(
+    "alpaca_eval", "win_rate", None, "the paper: AlpacaEval 1.0 against text-davinci-003, judge GPT-4o-mini"
+)
 MT_BENCH = Pin("mt_bench", "rating", None, "the paper: single-answer grades 1-10 over two turns, judge Llama-3.3-70B")
 
 SUITES: dict[str, tuple[Pin, ...]] = {

@@ -1,4 +1,6 @@
-"""Every knob on one page: one config class per command. The command line, the YAML keys and the docs are made from these classes."""
+"""Every knob on one page: one config class per command. The command line, the YAML keys and the docs are made from
+these classes.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,9 @@ class RunConfig:
     """Print the summary as JSON on stdout."""
 
     def __post_init__(self) -> None:
-        """Numbers are finite and not below what ``least`` of the class or of one that it derives from says; so is the seed in range."""
+        """Numbers are finite and not below what ``least`` of the class or of one that it derives from says; so is the
+        seed in range.
+        """
         least: dict[str, float] = {}
         for base in reversed(type(self).__mro__):
             least |= vars(base).get("least", {})
@@ -54,9 +58,13 @@ class TuneConfig(RunConfig):
     model: str
     """Hub name, local folder, a Holdfast run directory, or `pocket` (the embedded model)."""
     data: str
-    """JSONL, JSON, CSV or Parquet file, saved dataset folder, hub name, or `pocket:instructions`. Columns decide how it is read."""
+    """JSONL, JSON, CSV or Parquet file, saved dataset folder, hub name, or `pocket:instructions`. Columns decide how it
+    is read.
+    """
     layout: Literal["auto", "chat", "alpaca", "pair", "text", "prompt"] = "auto"
-    """Which columns to read: chat (messages), alpaca (instruction, input, output), pair (prompt, response or completion), text, prompt."""
+    """Which columns to read: chat (messages), alpaca (instruction, input, output), pair (prompt, response or
+    completion), text, prompt.
+    """
 
     # weights
     prompt_weight: float | None = None
@@ -64,12 +72,16 @@ class TuneConfig(RunConfig):
     response_weight: float | None = None
     """Weight of response tokens: the assistant's text and its end-of-turn token. Default 1."""
     preset: Preset | None = None
-    """Named weights: conventional (0,1), continual (1,1), prompt-only (1,0), instruction-modelling (1,1 with template text 0)."""
+    """Named weights: conventional (0,1), continual (1,1), prompt-only (1,0), instruction-modelling (1,1 with template
+    text 0).
+    """
     weights: dict[str, float] = field(default_factory=dict)
-    """Weight per role, over the pair above: system, user, tool, template, assistant, eos. Best given in the config file."""
+    """Weight per role, over the pair above: system, user, tool, template, assistant, eos. Best given in the config
+    file.
+    """
     normalizer: Normalizer = "nonzero"
-    """What the weighted sum is divided by: nonzero (tokens of non-zero weight, the paper), weight-sum, response-count, or
-    example (mean over examples of the mean over the example's tokens of non-zero weight)."""
+    """What the weighted sum is divided by: nonzero (tokens of non-zero weight, the paper), weight-sum, response-count,
+    or example (mean over examples of the mean over the example's tokens of non-zero weight)."""
 
     # data
     eval_data: str | None = None
@@ -77,7 +89,9 @@ class TuneConfig(RunConfig):
     eval_share: float = 0.05
     """Share of --data held out when there is no --eval-data; 0 for none."""
     template: str = "auto"
-    """chat (the tokenizer's chat template), plain, alpaca or dialogue. auto: chat for chat data if the tokenizer has a template."""
+    """chat (the tokenizer's chat template), plain, alpaca or dialogue. auto: chat for chat data if the tokenizer has a
+    template.
+    """
     max_length: int | None = None
     """Longest example in tokens. Default: the model's context, at most 4096."""
     truncation: Truncation = "keep-start"
@@ -91,8 +105,8 @@ class TuneConfig(RunConfig):
     max_steps: int = -1
     """Stop after this many optimizer steps; -1: as many as the epochs give."""
     learning_rate: float | None = None
-    """Peak learning rate. Default: 2e-5 at 1 B parameters and more, 2e-4 with LoRA; below 1 B it grows with 1/sqrt(parameters)
-    up to 1e-3."""
+    """Peak learning rate. Default: 2e-5 at 1 B parameters and more, 2e-4 with LoRA; below 1 B it grows with
+    1/sqrt(parameters) up to 1e-3."""
     schedule: str = "cosine"
     """Learning-rate schedule after the warm-up, by its transformers name."""
     warmup_ratio: float = 0.01
@@ -100,16 +114,18 @@ class TuneConfig(RunConfig):
     weight_decay: float = 0.1
     """Decoupled weight decay of AdamW."""
     max_grad_norm: float = 0.0
-    """Clip the gradient norm at this value. 0: no clipping, as in the paper; with clipping, equal ratios are not equal trainings."""
+    """Clip the gradient norm at this value. 0: no clipping, as in the paper; with clipping, equal ratios are not equal
+    trainings.
+    """
     batch_size: int = 32
     """Examples per optimizer step, over all devices and micro-batches."""
     micro_batch_size: int = 8
-    """Largest number of examples per forward pass on one device (without padding: the average number). Changes speed and memory,
-    never the result."""
+    """Largest number of examples per forward pass on one device (without padding: the average number). Changes speed
+    and memory, never the result."""
     batching: Literal["auto", "padded", "packed", "padding-free"] = "auto"
-    """How examples share a forward pass: padded (one per row), packed (several per row, best fit), padding-free (all in one row), auto
-    (the least work for which it is proven, on this model, that examples do not see each other). Changes speed and memory, never the
-    result."""
+    """How examples share a forward pass: padded (one per row), packed (several per row, best fit), padding-free (all in
+    one row), auto (the least work for which it is proven, on this model, that examples do not see each other). Changes
+    speed and memory, never the result."""
     lora_rank: int = 0
     """Train LoRA adapters of this rank on all linear layers but the head. 0: full fine-tuning."""
     lora_alpha: float | None = None
@@ -119,10 +135,12 @@ class TuneConfig(RunConfig):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Compute precision; master weights are always fp32. auto: bf16 on GPUs that are fast at it, else fp32."""
     head: Literal["auto", "torch", "triton", "plain"] = "auto"
-    """How the loss is computed: torch or triton (fused, chunked, zero-weight rows skipped; in plain torch or by a GPU kernel), plain (full
-    logits), auto (fused where proven equal, by the kernel on a GPU)."""
+    """How the loss is computed: torch or triton (fused, chunked, zero-weight rows skipped; in plain torch or by a GPU
+    kernel), plain (full logits), auto (fused where proven equal, by the kernel on a GPU)."""
     adaptive: str = "none"
-    """Factor that looks at the token, joined by +: dft (p), power:Q (p^Q), eaft[:ALPHA] (entropy), above:P, below:P (thresholds of p)."""
+    """Factor that looks at the token, joined by +: dft (p), power:Q (p^Q), eaft[:ALPHA] (entropy), above:P, below:P
+    (thresholds of p).
+    """
     adaptive_on: Literal["response", "all"] = "response"
     """Tokens that --adaptive applies to."""
     gradient_checkpointing: bool = False
@@ -148,7 +166,9 @@ class TuneConfig(RunConfig):
 
 @dataclass(kw_only=True)
 class WeighConfig(RunConfig):
-    """Score a data set with one or two models and write it again with per-token weights, for `tune` on any tokenizer."""
+    """Score a data set with one or two models and write it again with per-token weights, for `tune` on any
+    tokenizer.
+    """
 
     least: ClassVar[dict[str, float]] = {"batch_size": 1}
     data: str
@@ -156,10 +176,12 @@ class WeighConfig(RunConfig):
     model: str
     """Model that scores: a name as for `tune`. With --reference, the one that is to be tuned (or a like one)."""
     reference: str | None = None
-    """Model that has learned from good data, with the same tokenizer, such as a `tune` run of --model on a clean part."""
+    """Model that has learned from good data, with the same tokenizer, such as a `tune` run of --model on a clean
+    part.
+    """
     by: Literal["excess", "surprise", "confidence"] | None = None
-    """What is kept: tokens of high excess (NLL of --model less NLL of --reference; the default with a reference), of high NLL (surprise;
-    the default without), or of low NLL (confidence)."""
+    """What is kept: tokens of high excess (NLL of --model less NLL of --reference; the default with a reference), of
+    high NLL (surprise; the default without), or of low NLL (confidence)."""
     keep: float = 0.6
     """Share of the response tokens that keep weight 1."""
     rest: float = 0.0
@@ -183,14 +205,16 @@ class AlignConfig(RunConfig):
     model: str
     """Where to start: a Holdfast run directory, hub name, local folder, or `pocket`. It is the reference as well."""
     data: str
-    """Pairs in any file that `tune` reads, or `pocket:preferences`: prompt, chosen, rejected as text or as messages; or chosen and
-    rejected as whole conversations that differ in the last answer."""
+    """Pairs in any file that `tune` reads, or `pocket:preferences`: prompt, chosen, rejected as text or as messages; or
+    chosen and rejected as whole conversations that differ in the last answer."""
     eval_data: str | None = None
     """Held-out pairs. Default: a seeded split of --data."""
     eval_share: float = 0.05
     """Share of --data held out when there is no --eval-data; 0 for none."""
     template: str = "auto"
-    """chat (the tokenizer's chat template), plain, alpaca or dialogue. auto: what the run at --model was tuned with, else as `tune`."""
+    """chat (the tokenizer's chat template), plain, alpaca or dialogue. auto: what the run at --model was tuned with,
+    else as `tune`.
+    """
     max_length: int | None = None
     """Longest prompt and answer together in tokens. Default: the model's context, at most 4096."""
     truncation: Literal["keep-start", "drop"] = "keep-start"
@@ -200,11 +224,15 @@ class AlignConfig(RunConfig):
 
     # objective
     loss: str = "sigmoid"
-    """Loss of TRL's DPOTrainer by name: sigmoid (DPO), ipo, hinge, robust, apo_zero, ...; several, comma separated, are added up."""
+    """Loss of TRL's DPOTrainer by name: sigmoid (DPO), ipo, hinge, robust, apo_zero, ...; several, comma separated, are
+    added up.
+    """
     beta: float = 0.1
     """How strongly the model is held to the reference."""
     preset: Literal["paper"] | None = None
-    """paper (arXiv 2507.07817): learning rate 5e-7, batch 32, 2 epochs, warm-up 0.1, no weight decay; it does not state beta."""
+    """paper (arXiv 2507.07817): learning rate 5e-7, batch 32, 2 epochs, warm-up 0.1, no weight decay; it does not state
+    beta.
+    """
 
     # training
     epochs: float | None = None
@@ -226,7 +254,9 @@ class AlignConfig(RunConfig):
     micro_batch_size: int = 8
     """Largest number of pairs per forward pass on one device. Changes speed and memory only."""
     lora_rank: int = 0
-    """Train LoRA adapters of this rank, or continue those of the run at --model. 0: all weights; adapters are merged first."""
+    """Train LoRA adapters of this rank, or continue those of the run at --model. 0: all weights; adapters are merged
+    first.
+    """
     lora_alpha: float | None = None
     """LoRA scaling. Default: twice the rank."""
     lora_dropout: float = 0.0
@@ -260,7 +290,9 @@ class PromptingConfig(RunConfig):
 
     least: ClassVar[dict[str, float]] = {"k": 0, "max_new_tokens": 1, "pool_limit": 1, "context": 1, "token_budget": 1}
     model: str
-    """Hub name, local folder, a Holdfast run directory, or `pocket`. With --endpoint: the name that the server knows."""
+    """Hub name, local folder, a Holdfast run directory, or `pocket`. With --endpoint: the name that the server
+    knows.
+    """
     sources: str
     """Library of labelled tasks: a folder of task files, some of them (comma separated), or `pocket:tasks`."""
     target: str
@@ -272,7 +304,9 @@ class PromptingConfig(RunConfig):
     retriever: str = "similar"
     """How they are found: similar, random, mmr, fixed, graph, or module:function."""
     encoder: str = "tfidf"
-    """What similarity is measured with: tfidf, or a sentence-transformers model (the paper's: sentence-transformers/all-MiniLM-L6-v2)."""
+    """What similarity is measured with: tfidf, or a sentence-transformers model (the paper's:
+    sentence-transformers/all-MiniLM-L6-v2).
+    """
     embed_text: Literal["render", "fields"] = "render"
     """What the encoder reads: the input as written, with field names and cue (the paper's), or the fields alone."""
     embeddings: str | None = None
@@ -280,17 +314,23 @@ class PromptingConfig(RunConfig):
     pool_limit: int | None = 10_000
     """Use only the first N labelled items of each source."""
     order: Literal["similar-first", "similar-last"] = "similar-first"
-    """Whether the most similar example (and the best of several sources) stands first, farthest from the target, as in the paper."""
+    """Whether the most similar example (and the best of several sources) stands first, farthest from the target, as in
+    the paper.
+    """
     label_line: bool = False
     """Spell out the label space after the target's definition."""
     shorten: bool = True
     """Cut the last demonstration of a prompt that is too long; otherwise it is dropped. The target is never cut."""
     template: Literal["plain", "chat"] = "plain"
-    """plain: the model continues the prompt, as in the paper. chat: the prompt is a user message in the tokenizer's chat template."""
+    """plain: the model continues the prompt, as in the paper. chat: the prompt is a user message in the tokenizer's
+    chat template.
+    """
 
     # prediction
     decode: Literal["likelihood", "generate"] = "likelihood"
-    """likelihood: the most probable label. generate: greedy text, parsed by --rule; what a target with free answers always gets."""
+    """likelihood: the most probable label. generate: greedy text, parsed by --rule; what a target with free answers
+    always gets.
+    """
     score: Literal["sum", "mean"] = "sum"
     """Log-prob of a label of several tokens: their sum, or the mean per token."""
     calibration: Literal["none", "batch", "contextual"] = "none"
@@ -323,7 +363,9 @@ class CrossTaskConfig(PromptingConfig):
     mixed: list[str] = field(default_factory=list)
     """Also one prompt with the nearest example of each of these sources, the best source first."""
     in_task: str | None = None
-    """Labelled examples of the target: a JSONL (such as pseudo-labels), or `pool` for its own train split. Gives the in-task baseline."""
+    """Labelled examples of the target: a JSONL (such as pseudo-labels), or `pool` for its own train split. Gives the
+    in-task baseline.
+    """
     in_task_k: int = 1
     """Examples of the target in each prompt."""
     in_task_retriever: str = "fixed"
@@ -342,22 +384,28 @@ class CrossTaskConfig(PromptingConfig):
 
 @dataclass(kw_only=True)
 class LabelConfig(PromptingConfig):
-    """Pseudo-label the unlabelled inputs of a task: every source votes, confident labels are kept, the rest can be propagated."""
+    """Pseudo-label the unlabelled inputs of a task: every source votes, confident labels are kept, the rest can be
+    propagated.
+    """
 
     least: ClassVar[dict[str, float]] = {"rounds": 1, "neighbours": 1, "lm_items": 1}
     pool: str | None = None
-    """JSONL of unlabelled inputs. Default: the target's train split (its answers are not looked at), or all its items."""
+    """JSONL of unlabelled inputs. Default: the target's train split (its answers are not looked at), or all its
+    items.
+    """
     limit: int | None = None
     """Use only the first N inputs of the pool."""
     least_margin: float = 0.0
-    """Keep a label only if the vote is at least this clear: (votes of the first - votes of the second) / voters. With one voter: only if
-    the label is at least this probable among the labels."""
+    """Keep a label only if the vote is at least this clear: (votes of the first - votes of the second) / voters. With
+    one voter: only if the label is at least this probable among the labels."""
     rounds: int = 1
     """After the first round, ask again about what was not kept, with the nearest kept example in every prompt."""
     lm_items: int | None = None
     """Ask the model about only N inputs of the pool, drawn uniformly; --propagate labels the others. Default: all."""
     propagate: Literal["none", "knn", "spread", "graph"] = "none"
-    """How labels reach inputs that the vote did not label: nearest neighbours, label propagation, or a graph network over candidates."""
+    """How labels reach inputs that the vote did not label: nearest neighbours, label propagation, or a graph network
+    over candidates.
+    """
     neighbours: int = 20
     """Neighbours of an input in the similarity graph."""
     alpha: float = 0.95
@@ -366,7 +414,9 @@ class LabelConfig(PromptingConfig):
 
 @dataclass(kw_only=True)
 class AnalyseConfig(RunConfig):
-    """Ask why some sources help: rank correlation of their accuracy with the similarity of hidden states, layer by layer."""
+    """Ask why some sources help: rank correlation of their accuracy with the similarity of hidden states, layer by
+    layer.
+    """
 
     least: ClassVar[dict[str, float]] = {"permutations": 1}
     run: str
@@ -380,20 +430,28 @@ class VariantConfig(RunConfig):
     """What makes variants of prompts."""
 
     prompts: str | None = None
-    """JSONL with things to ask: rows of prompt; of question (with choices and answer); or of instruction (and input)."""
+    """JSONL with things to ask: rows of prompt; of question (with choices and answer); or of instruction (and
+    input).
+    """
     variants: str = ""
-    """Kinds of change to make, comma separated: spelling, templates, grammar, casing, punctuation, contractions, options, synonyms,
-    paraphrases, or module:function."""
+    """Kinds of change to make, comma separated: spelling, templates, grammar, casing, punctuation, contractions,
+    options, synonyms, paraphrases, or module:function."""
     per_kind: int = 20
     """Variants per kind and prompt."""
     preset: Literal["paper"] | None = None
-    """paper: spelling, templates and (with a source) paraphrases, 20 each; pairs within a kind; a mixture of equal shares."""
+    """paper: spelling, templates and (with a source) paraphrases, 20 each; pairs within a kind; a mixture of equal
+    shares.
+    """
     paraphrases: str | None = None
     """JSONL of paraphrases: rows of id (or the prompt itself) and a list of paraphrases."""
     synonyms: str | None = None
-    """JSON file, word -> list of synonyms, for the kind synonyms. Default: a table of ours for the language of pocket."""
+    """JSON file, word -> list of synonyms, for the kind synonyms. Default: a table of ours for the language of
+    pocket.
+    """
     paraphrase_model: str | None = None
-    """Have paraphrases written by this model: a name as in --model, or an OpenAI-compatible address (http://host/v1#model)."""
+    """Have paraphrases written by this model: a name as in --model, or an OpenAI-compatible address
+    (http://host/v1#model).
+    """
     min_meaning: float = 0.8
     """Smallest cosine of meaning between a paraphrase and its original, where --meaning-model is given."""
     meaning_model: str | None = None
@@ -415,7 +473,9 @@ class SensitivityConfig(VariantConfig):
 
     least: ClassVar[dict[str, float]] = {"max_new_tokens": 1, "bootstrap": 1, "token_budget": 1, "workers": 1}
     model: str
-    """Hub name, local folder, a Holdfast run directory, or `pocket`. For a server: the name that it serves the model under."""
+    """Hub name, local folder, a Holdfast run directory, or `pocket`. For a server: the name that it serves the model
+    under.
+    """
     sets: str | None = None
     """JSONL of prompt sets (set_id, variant_id, kind, prompt, target), or `pocket:intents`.
     With --variants, more are made of each original."""
@@ -436,11 +496,15 @@ class SensitivityConfig(VariantConfig):
 
     # what is measured
     pairs: Literal["all", "kinds"] = "all"
-    """all: every response after every prompt of its set. kinds: only within the original and the variants of one kind."""
+    """all: every response after every prompt of its set. kinds: only within the original and the variants of one
+    kind.
+    """
     mixture: int = 0
     """Also measure a mixture of so many variants of each kind, without the original, drawn with the seed."""
     definition: Literal["paper", "package-0.0.1"] = "paper"
-    """package-0.0.1 reproduces the released package, which transposes the difference and divides by a constant. For comparison only."""
+    """package-0.0.1 reproduces the released package, which transposes the difference and divides by a constant. For
+    comparison only.
+    """
     answers: str = "auto"
     """How a response is read as an answer: auto, first-line, option."""
     bootstrap: int = 2000
@@ -452,7 +516,9 @@ class SensitivityConfig(VariantConfig):
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Type of the weights. Log-probs are always taken in float32."""
     audit_share: float = 0.001
-    """Share of the cells to score again plainly (at least 4, at most 64); the largest difference is reported. 0: none."""
+    """Share of the cells to score again plainly (at least 4, at most 64); the largest difference is reported. 0:
+    none.
+    """
     token_budget: int | None = None
     """Tokens per forward pass. Changes speed and memory only. Default: 1024 on a CPU, 16384 on a GPU."""
     cache: str | None = None
@@ -460,7 +526,9 @@ class SensitivityConfig(VariantConfig):
     strict: bool = False
     """Stop at a set with fewer than two distinct prompts instead of skipping it."""
     backend: Literal["hf", "openai", "sglang"] = "hf"
-    """hf: in this process. openai: a completions server that returns log-probs of the prompt. sglang: its native server."""
+    """hf: in this process. openai: a completions server that returns log-probs of the prompt. sglang: its native
+    server.
+    """
     endpoint: str | None = None
     """Address of the server, such as http://localhost:8000/v1 (openai) or http://localhost:30000 (sglang)."""
     tokenizer: str | None = None
@@ -481,7 +549,9 @@ class SensitivityConfig(VariantConfig):
 
 @dataclass(kw_only=True)
 class CompareConfig(RunConfig):
-    """Compare two sensitivity runs over the same sets: interval and p-value of the difference, by kind, sets that moved most."""
+    """Compare two sensitivity runs over the same sets: interval and p-value of the difference, by kind, sets that moved
+    most.
+    """
 
     least: ClassVar[dict[str, float]] = {"bootstrap": 1}
     positional: ClassVar[tuple[str, ...]] = ("run_a", "run_b")
@@ -497,7 +567,9 @@ class CompareConfig(RunConfig):
 
 @dataclass(kw_only=True)
 class CheckConfig(RunConfig):
-    """Fail where sensitivity got worse: exit code 0 fine, 1 worse beyond tolerance and noise, 2 bad input, 3 not comparable."""
+    """Fail where sensitivity got worse: exit code 0 fine, 1 worse beyond tolerance and noise, 2 bad input, 3 not
+    comparable.
+    """
 
     least: ClassVar[dict[str, float]] = {"max_increase": 0, "bootstrap": 1}
     positional: ClassVar[tuple[str, ...]] = ("run",)
@@ -515,31 +587,47 @@ class CheckConfig(RunConfig):
 
 @dataclass(kw_only=True)
 class BenchConfig(RunConfig):
-    """Measure a model on benchmarks: MMLU, BBH, IFEval by lm-evaluation-harness; AlpacaEval and MT-Bench with a judge of yours."""
+    """Measure a model on benchmarks: MMLU, BBH, IFEval by lm-evaluation-harness; AlpacaEval and MT-Bench with a judge
+    of yours.
+    """
 
     least: ClassVar[dict[str, float]] = {"batch_size": 1, "max_new_tokens": 1, "judge_concurrency": 1}
     continued_with: ClassVar[frozenset[str]] = frozenset(
-        {"batch_size", "judge_url", "judge_model", "judge_python", "judge_concurrency", "judge_timeout", "judge_retries"}
+        {
+            "batch_size",
+            "judge_url",
+            "judge_model",
+            "judge_python",
+            "judge_concurrency",
+            "judge_timeout",
+            "judge_retries",
+        }
     )
     """What may differ when a run is continued: answers are kept, another judge grades them anew."""
     model: str
     """Hub name, local folder, a Holdfast run directory, or `pocket`."""
     suite: str = ""
-    """Comma separated: knowledge (MMLU, generated, 0 shots), knowledge-ranked (MMLU, log-likelihood, 5 shots), reasoning (BBH),
-    instructions (IFEval), chat (AlpacaEval and MT-Bench; alpaca_eval or mt_bench alone). Settings are pinned: docs/bench.md."""
+    """Comma separated: knowledge (MMLU, generated, 0 shots), knowledge-ranked (MMLU, log-likelihood, 5 shots),
+    reasoning (BBH), instructions (IFEval), chat (AlpacaEval and MT-Bench; alpaca_eval or mt_bench alone). Settings are
+    pinned: docs/bench.md."""
     tasks: str = ""
     """Tasks or groups of lm-evaluation-harness by name, comma separated, beside the suites."""
     data_dir: str | None = None
     """Folder of local data, for what would otherwise come from the hub; docs/bench.md says in which form."""
     template: str = "auto"
-    """How a prompt is put to the model: chat (the tokenizer's template), plain, alpaca, dialogue, or none (as the benchmark writes it).
+    """How a prompt is put to the model: chat (the tokenizer's template), plain, alpaca, dialogue, or none (as the
+    benchmark writes it).
     auto: what the run at --model was tuned with, else chat if the tokenizer has a template, else none."""
     batch_size: int = 16
     """Prompts per forward pass. Changes speed and memory; answers are greedy."""
     max_new_tokens: int | None = None
-    """Longest answer in tokens. Default: the benchmark's own (1024 for open questions); never more than half of the model's context."""
+    """Longest answer in tokens. Default: the benchmark's own (1024 for open questions); never more than half of the
+    model's context.
+    """
     judge_url: str | None = None
-    """OpenAI-compatible address of the judge, such as https://api.openai.com/v1; its key in OPENAI_API_KEY. Without: answers, no scores."""
+    """OpenAI-compatible address of the judge, such as https://api.openai.com/v1; its key in OPENAI_API_KEY. Without:
+    answers, no scores.
+    """
     judge_model: str | None = None
     """Name of the judge at that address."""
     judge_python: str | None = None
@@ -569,9 +657,13 @@ class ReportConfig(RunConfig):
     directories: list[str] = field(default_factory=list)
     """Run directories, in the order in which they are to appear."""
     output: str = "report.html"
-    """The page. Other formats stand beside it: report.md, report-NN-NAME.csv and report-NN-NAME.png. A report that is there is replaced."""
+    """The page. Other formats stand beside it: report.md, report-NN-NAME.csv and report-NN-NAME.png. A report that is
+    there is replaced.
+    """
     format: str = "html"
-    """What to write, comma separated: html, md (tables for papers and model cards), png (every figure; extra `png`), csv (every table)."""
+    """What to write, comma separated: html, md (tables for papers and model cards), png (every figure; extra `png`),
+    csv (every table).
+    """
     title: str | None = None
     """Title of the page. Default: the names of the runs."""
     limit: int | None = None
@@ -584,7 +676,9 @@ class ReportConfig(RunConfig):
 
 @dataclass(kw_only=True)
 class StudyConfig(RunConfig):
-    """Find the weights that suit a model and its data: plan, train, measure, and choose on one split, report on another."""
+    """Find the weights that suit a model and its data: plan, train, measure, and choose on one split, report on
+    another.
+    """
 
     least: ClassVar[dict[str, float]] = {"slots": 1, "calibrate": 0}
     positional: ClassVar[tuple[str, ...]] = ("study",)
@@ -597,30 +691,41 @@ class StudyConfig(RunConfig):
     seed: int = 0
     """Added to the seeds of the file."""
     cluster: Literal["local", "ray"] = "local"
-    """Where trials run: on this machine, or on the Ray cluster at RAY_ADDRESS, whose nodes must all see --output (extra `ray`)."""
+    """Where trials run: on this machine, or on the Ray cluster at RAY_ADDRESS, whose nodes must all see --output (extra
+    `ray`).
+    """
     slots: int | None = None
     """Trials at a time, each in a process of its own. Default: one per GPU, or one per core; on Ray two."""
     calibrate: int = 4
-    """Steps of a short real training from which the plan estimates hours. 0: no estimate. `study run` trains without it."""
+    """Steps of a short real training from which the plan estimates hours. 0: no estimate. `study run` trains without
+    it.
+    """
 
 
 @dataclass(kw_only=True)
 class BestConfig(RunConfig):
-    """Print the chosen weights of a study as a TuneConfig to reuse, or say what a CSV table of results from elsewhere supports."""
+    """Print the chosen weights of a study as a TuneConfig to reuse, or say what a CSV table of results from elsewhere
+    supports.
+    """
 
     positional: ClassVar[tuple[str, ...]] = ("source",)
     source: str
-    """A study directory, or a CSV file with the columns prompt_weight, response_weight, what tells settings apart, and scores."""
+    """A study directory, or a CSV file with the columns prompt_weight, response_weight, what tells settings apart, and
+    scores.
+    """
     metric: str = ""
     """Which score. Default: the one the study was made for, or the only one of the table."""
     where: str = ""
-    """Use only these lines of a table: column=value, comma separated. Of a study with several models or data sets: group=NAME."""
+    """Use only these lines of a table: column=value, comma separated. Of a study with several models or data sets:
+    group=NAME.
+    """
     settings: str = ""
-    """Columns of a table that say which setting a run belongs to though they hold numbers, comma separated, or none; every other column of
-    numbers is a score then. Text, and known hyperparameters such as rank or learning_rate, need not be named."""
+    """Columns of a table that say which setting a run belongs to though they hold numbers, comma separated, or none;
+    every other column of numbers is a score then. Text, and known hyperparameters such as rank or learning_rate, need
+    not be named."""
     lower_is_better: bool = False
-    """Smaller scores are better. Known without being told of a study's own metrics and of names with a word such as nll, loss, error,
-    wer, perplexity or posix."""
+    """Smaller scores are better. Known without being told of a study's own metrics and of names with a word such as
+    nll, loss, error, wer, perplexity or posix."""
     higher_is_better: bool = False
     """Larger scores are better, whatever the name says."""
     output: str = ""
@@ -629,7 +734,9 @@ class BestConfig(RunConfig):
 
 @dataclass(kw_only=True)
 class DemoConfig(RunConfig):
-    """Run the study that ships with the package, three weightings of the embedded model, and make its report. No network, minutes."""
+    """Run the study that ships with the package, three weightings of the embedded model, and make its report. No
+    network, minutes.
+    """
 
     output: str = "holdfast-demo"
     """Study directory; the report is written into it."""

@@ -1,7 +1,7 @@
 """What versions did that lacked an option: the value that a config.json without the key stands for.
 
-Whoever adds an option adds a line here. Then a run that an older version left is still that run, and no finished trial is trained
-again because of the new option (``tests/test_runs.py`` holds the table against what version 33c6712 wrote).
+Whoever adds an option adds a line here. Then a run that an older version left is still that run, and no finished trial
+is trained again because of the new option (``tests/test_runs.py`` holds the table against what version 33c6712 wrote).
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ from typing import Any
 from holdfast.config import RunConfig, TuneConfig
 
 LEGACY: dict[type[RunConfig], dict[str, Any]] = {
-    TuneConfig: {"batching": "padded", "adaptive": "none", "adaptive_on": "response"},
+    TuneConfig: {"batching": "padded", "adaptive": "none", "adaptive_on": "response"}
 }
-"""Config class -> option -> what versions before the option did. A class has the lines of those that it derives from, too."""
+"""Config class -> option -> what versions before the option did. A class has the lines of those that it derives from,
+too.
+"""
 _IN_ADDRESSES = {"batching", "adaptive", "adaptive_on"}
 """Options that were part of every trial's address before this table was: without them all addresses would change."""
 
@@ -27,6 +29,8 @@ def legacy_values(config_class: type) -> dict[str, Any]:
 
 
 def without_legacy(config_class: type, values: dict[str, Any]) -> dict[str, Any]:
-    """The values of a config that address a trial: those at their legacy value are left out, as if the option did not exist."""
+    """The values of a config that address a trial: those at their legacy value are left out, as if the option did not
+    exist.
+    """
     legacy = {name: value for name, value in legacy_values(config_class).items() if name not in _IN_ADDRESSES}
     return {name: value for name, value in values.items() if name not in legacy or value != legacy[name]}

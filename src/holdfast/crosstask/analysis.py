@@ -1,9 +1,12 @@
-"""The whole of ``holdfast crosstask analyse``: a run with states -> which similarity goes with which accuracy, per target and layer.
+"""The whole of ``holdfast crosstask analyse``: a run with states -> which similarity goes with which accuracy, per
+target and layer.
 
-    rho_l = Spearman over the sources s of  ( sim_l(s, t), accuracy of s on t )      p by permutation, q = Benjamini-Hochberg over layers
+    rho_l = Spearman over the sources s of  ( sim_l(s, t), accuracy of s on t )      p by permutation, q =
+    Benjamini-Hochberg over layers
 
-Beside the layers stand two simpler predictors: encoder similarity of the definitions, and share of valid outputs. All of it is correlation
-over a handful of sources: with 10 of them |rho| must exceed 0.65 for p < .05, before any correction.
+Beside the layers stand two simpler predictors: encoder similarity of the definitions, and share of valid outputs. All
+of it is correlation over a handful of sources: with 10 of them |rho| must exceed 0.65 for p < .05, before any
+correction.
 """
 
 from __future__ import annotations
@@ -76,15 +79,23 @@ def _target(name: str, found: Mapping[str, Any], blocks: Sequence[Block], config
     made: dict[str, Any] = {"sources": sources, "accuracy": accuracy, "layers": {}}
     for kind in ("centred", "raw"):
         for pair, per_layer in next(iter(similar.values()))[kind].items():  # type: ignore[index]
-            columns = [[similar[s][kind][pair][layer] / similar[s]["count"] for s in sources] for layer in range(len(per_layer))]  # type: ignore[index]
-            tests = [spearman(column, accuracy, permutations=config.permutations, seed=config.seed) for column in columns]
+            columns = [
+                [similar[s][kind][pair][layer] / similar[s]["count"] for s in sources]
+                for layer in range(len(per_layer))
+            ]  # type: ignore[index]
+            tests = [
+                spearman(column, accuracy, permutations=config.permutations, seed=config.seed) for column in columns
+            ]
             q = benjamini_hochberg([p for _, p in tests])
             made["layers"][f"{pair}, {kind}"] = [
                 {"layer": layer, "mean_similarity": sum(column) / len(column), "rho": rho, "p": p, "q": q[layer]}
                 for layer, (column, (rho, p)) in enumerate(zip(columns, tests))
             ]
     definitions = found["choice"]["definition"]["scores"]
-    simple = {"definitions, encoder": [definitions[s] for s in sources], "valid outputs": [rows[s]["validity"]["value"] for s in sources]}
+    simple = {
+        "definitions, encoder": [definitions[s] for s in sources],
+        "valid outputs": [rows[s]["validity"]["value"] for s in sources],
+    }
     made["simple"] = {}
     for predictor, values in simple.items():
         rho, p = spearman(values, accuracy, permutations=config.permutations, seed=config.seed)
@@ -97,5 +108,7 @@ def _rows(targets: Mapping[str, Any]) -> list[dict[str, Any]]:
     for name, found in targets.items():
         for predictor, layers in found.get("layers", {}).items():
             rows += [{"target": name, "predictor": predictor} | layer for layer in layers]
-        rows += [{"target": name, "predictor": predictor} | value for predictor, value in found.get("simple", {}).items()]
+        rows += [
+            {"target": name, "predictor": predictor} | value for predictor, value in found.get("simple", {}).items()
+        ]
     return rows

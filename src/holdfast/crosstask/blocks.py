@@ -1,4 +1,5 @@
-"""A block of the grid -> results, by whatever answers: label log-probs here, text here, text from a server. And results <-> files.
+"""A block of the grid -> results, by whatever answers: label log-probs here, text here, text from a server. And results
+<-> files.
 
 A block file is the unit of resuming: it appears whole or not at all, and a run that goes on takes it as it is.
 """
@@ -61,12 +62,16 @@ class Runner:
         self.reader: Reader | None = None
         self.limit: int | None = config.context
         if not config.endpoint:
-            tokenizer = lm.tokenizer if lm else models.load_tokenizer(config.model, trust_remote_code=config.trust_remote_code)
+            tokenizer = (
+                lm.tokenizer if lm else models.load_tokenizer(config.model, trust_remote_code=config.trust_remote_code)
+            )
             self.reader = Reader(tokenizer, config.template)
             found = (
                 lm.context
                 if lm
-                else models.context_length(models.load_config(config.model, trust_remote_code=config.trust_remote_code), tokenizer)
+                else models.context_length(
+                    models.load_config(config.model, trust_remote_code=config.trust_remote_code), tokenizer
+                )
             )
             if config.context and config.context > found:
                 raise HoldfastError(f"--context {config.context}: the model takes {found} tokens")
@@ -169,11 +174,16 @@ class Runner:
     def _generate(self, cell: Cell) -> list[str]:
         config = self.config
         if config.endpoint:
-            self._endpoint = self._endpoint or Endpoint(config.endpoint, config.model, config.max_new_tokens, file=self.answers)
+            self._endpoint = self._endpoint or Endpoint(
+                config.endpoint, config.model, config.max_new_tokens, file=self.answers
+            )
             return self._endpoint.generate([prompt.text for prompt in cell.prompts])
         assert self.reader is not None
         return generate(
-            self.lm, [self.reader.written(p.text) for p in cell.prompts], max_new_tokens=config.max_new_tokens, rule=config.rule
+            self.lm,
+            [self.reader.written(p.text) for p in cell.prompts],
+            max_new_tokens=config.max_new_tokens,
+            rule=config.rule,
         )
 
     def _prompt_limit(self) -> int | None:
@@ -199,11 +209,16 @@ def pack(block: Block) -> bytes:
     arrays: dict[str, Any] = {}
     plain = []
     for number, result in enumerate(block.results):
-        entry = {key: getattr(result, key) for key in ("target", "condition", "texts", "demos", "dropped", "shortened", "similarity")}
+        entry = {
+            key: getattr(result, key)
+            for key in ("target", "condition", "texts", "demos", "dropped", "shortened", "similarity")
+        }
         plain.append(entry | {"scored": result.scores is not None})
         if result.scores is not None:
             arrays |= {f"{number}_{key}": value for key, value in vars(result.scores).items()}
-    note = json.dumps({"results": plain, "cost": asdict(block.cost), "collisions": block.collisions}, ensure_ascii=False)
+    note = json.dumps(
+        {"results": plain, "cost": asdict(block.cost), "collisions": block.collisions}, ensure_ascii=False
+    )
     buffer = io.BytesIO()
     np.savez_compressed(buffer, note=np.frombuffer(note.encode(), np.uint8), **arrays)
     return buffer.getvalue()
@@ -216,7 +231,11 @@ def unpack(data: bytes) -> Block:
         results = []
         for number, entry in enumerate(note["results"]):
             scored = entry.pop("scored")
-            scores = CellScores(**{key: file[f"{number}_{key}"] for key in CellScores.__dataclass_fields__}) if scored else None
+            scores = (
+                CellScores(**{key: file[f"{number}_{key}"] for key in CellScores.__dataclass_fields__})
+                if scored
+                else None
+            )
             results.append(Result(scores=scores, **entry))
     return Block(results, Cost(**note["cost"]), note["collisions"])
 
@@ -227,7 +246,8 @@ def read(path: Path) -> Block:
         return unpack(path.read_bytes())
     except Exception as error:  # of zipfile, zlib, numpy and json, of a note that lacks something
         raise HoldfastError(
-            f"{path}: cannot be read ({type(error).__name__}: {error})", hint="remove this file; the same command makes it again"
+            f"{path}: cannot be read ({type(error).__name__}: {error})",
+            hint="remove this file; the same command makes it again",
         ) from error
 
 

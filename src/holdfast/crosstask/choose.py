@@ -1,4 +1,5 @@
-"""Which source for a target, without looking at its test labels. The best one by test accuracy is shown apart: it is an oracle.
+"""Which source for a target, without looking at its test labels. The best one by test accuracy is shown apart: it is an
+oracle.
 
 definition    cosine of the two definitions
 confidence    mean probability of the predicted label within the label space, on the unlabelled inputs
@@ -47,10 +48,18 @@ def _oracle(found: Outcome, target: Target) -> float:
     return math.nan if found.correct is None else float(found.correct[: target.test].mean())
 
 
-CHOOSERS: dict[str, Chooser] = {"confidence": _confidence, "validity": _validity, "mass": _mass, "dev": _dev, "oracle": _oracle}
+CHOOSERS: dict[str, Chooser] = {
+    "confidence": _confidence,
+    "validity": _validity,
+    "mass": _mass,
+    "dev": _dev,
+    "oracle": _oracle,
+}
 
 
-def definition_similarity(sources: Mapping[str, Task], targets: Mapping[str, Target], encode: Encoder) -> dict[str, dict[str, float]]:
+def definition_similarity(
+    sources: Mapping[str, Task], targets: Mapping[str, Target], encode: Encoder
+) -> dict[str, dict[str, float]]:
     """Cosine of the definitions, by target and source."""
     pool, queries = encode([s.definition for s in sources.values()], [t.task.definition for t in targets.values()])
     product = queries @ pool.T
@@ -59,9 +68,13 @@ def definition_similarity(sources: Mapping[str, Task], targets: Mapping[str, Tar
 
 
 def choices(outcomes: Mapping[str, Outcome], target: Target, definitions: Mapping[str, float]) -> dict[str, Any]:
-    """For each way of choosing: the chosen source, all scores, and the test accuracy that comes with it. Ties go to the first source."""
+    """For each way of choosing: the chosen source, all scores, and the test accuracy that comes with it. Ties go to the
+    first source.
+    """
     scored = {"definition": {name: definitions[name] for name in outcomes}}
-    scored |= {way: {name: chooser(found, target) for name, found in outcomes.items()} for way, chooser in CHOOSERS.items()}
+    scored |= {
+        way: {name: chooser(found, target) for name, found in outcomes.items()} for way, chooser in CHOOSERS.items()
+    }
     made = {}
     for way, scores in scored.items():
         known = {name: value for name, value in scores.items() if not math.isnan(value)}

@@ -42,7 +42,8 @@ ENCODERS: dict[str, Encoder] = {"tfidf": tfidf}
 
 @functools.lru_cache(maxsize=4)
 def encoder(name: str, cache: str | None = None) -> Encoder:
-    """The encoder of this name: a key of ``ENCODERS``, ``module:function``, or a sentence-transformers model (hub name or folder).
+    """The encoder of this name: a key of ``ENCODERS``, ``module:function``, or a sentence-transformers model (hub name
+    or folder).
 
     Args:
         cache: folder for the vectors of sentence-transformers models, keyed by model and text.
@@ -68,7 +69,9 @@ def encoder(name: str, cache: str | None = None) -> Encoder:
 
 
 def window(name: str) -> Callable[[str], bool] | None:
-    """For a sentence-transformers model, whether a text is longer than it reads; None for encoders that read everything."""
+    """For a sentence-transformers model, whether a text is longer than it reads; None for encoders that read
+    everything.
+    """
     if name in ENCODERS or ":" in name:
         return None
     model = sentence_model(name)
@@ -99,7 +102,9 @@ def sentence_model(name: str) -> Any:
 
 
 def _vectors(model: Any, texts: Sequence[str], store: dict[str, Any], file: Path | None) -> npt.NDArray[np.float32]:
-    """Vectors of the texts [N, width]. Each distinct text is encoded once, whatever pool or query it comes from; ``store`` is added to."""
+    """Vectors of the texts [N, width]. Each distinct text is encoded once, whatever pool or query it comes from;
+    ``store`` is added to.
+    """
     new = [text for text in dict.fromkeys(texts) if _key(text) not in store]
     if new:
         vectors = model.encode(new, batch_size=64, normalize_embeddings=True, show_progress_bar=sys.stderr.isatty())
@@ -116,7 +121,9 @@ def _key(text: str) -> str:
 def _file(folder: str | None, model: Any, name: str) -> Path | None:
     if folder is None:
         return None
-    digest = hashlib.blake2b(f"{Path(name).name}:{model.max_seq_length}:{_probe(model)}".encode(), digest_size=8).hexdigest()
+    digest = hashlib.blake2b(
+        f"{Path(name).name}:{model.max_seq_length}:{_probe(model)}".encode(), digest_size=8
+    ).hexdigest()
     return Path(folder) / f"{digest}.npz"
 
 

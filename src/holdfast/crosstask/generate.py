@@ -18,23 +18,30 @@ if TYPE_CHECKING:
 _SERVED = "it must serve POST /completions as OpenAI, vLLM and llama.cpp do; the same command asks for the rest only"
 
 
-def generate(lm: LM, written: Sequence[str], *, max_new_tokens: int, rule: str = "normalised", batch_size: int = 32) -> list[str]:
+def generate(
+    lm: LM, written: Sequence[str], *, max_new_tokens: int, rule: str = "normalised", batch_size: int = 32
+) -> list[str]:
     """Greedy continuations; each row stops by itself. Equal prompts are answered once."""
     distinct = list(dict.fromkeys(written))
-    texts = lm.generate(distinct, max_new_tokens=max_new_tokens, batch_size=batch_size, stop=lambda text: answered(text, rule))
+    texts = lm.generate(
+        distinct, max_new_tokens=max_new_tokens, batch_size=batch_size, stop=lambda text: answered(text, rule)
+    )
     answers = dict(zip(distinct, texts, strict=True))
     return [answers[prompt] for prompt in written]
 
 
 def answered(text: str, rule: str = "normalised") -> bool:
-    """Whether nothing that follows can change the parsed answer. The paper's rule forgives two newlines at the start, ours any."""
+    """Whether nothing that follows can change the parsed answer. The paper's rule forgives two newlines at the start,
+    ours any.
+    """
     if rule == "paper":
         return text != "\n" and "\n" in text.removeprefix("\n\n")
     return "\n" in text.lstrip()
 
 
 class Endpoint:
-    """An OpenAI-compatible server: greedy completions, concurrent. A key is taken from HOLDFAST_API_KEY or OPENAI_API_KEY.
+    """An OpenAI-compatible server: greedy completions, concurrent. A key is taken from HOLDFAST_API_KEY or
+    OPENAI_API_KEY.
 
     Args:
         file: where answers are kept as they come, so that none is asked for twice if the server fails half way.
@@ -46,10 +53,13 @@ class Endpoint:
     ) -> None:  # fmt: skip
         self.asked = {"model": model, "max_tokens": max_new_tokens, "temperature": 0, "stop": ["\n"]}
         self.concurrency, self.file = concurrency, file
-        self.server = http.Optional(http.Client(url, timeout=timeout, retries=retries, key=http.api_key()), http.NEUTRAL)
+        self.server = http.Optional(
+            http.Client(url, timeout=timeout, retries=retries, key=http.api_key()), http.NEUTRAL
+        )
 
     def generate(self, prompts: Sequence[str]) -> list[str]:
-        """Answers to prompts, in their order. The server stops at the first newline, so an answer that begins with one is empty.
+        """Answers to prompts, in their order. The server stops at the first newline, so an answer that begins with one
+        is empty.
 
         Raises:
             HoldfastError: the server refuses, or does not answer within all retries.

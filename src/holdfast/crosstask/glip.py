@@ -1,13 +1,15 @@
 """Which candidate answer is right, learned on a graph of (input, candidate label) nodes from a few pseudo-labels.
 
-    features         encoder of the input with the candidate written behind its cue: every task has candidates with features of their own
+    features         encoder of the input with the candidate written behind its cue: every task has candidates with
+    features of their own
     positive edges   nearest neighbours, never two candidates of one input, in both directions
     negative edges   all pairs of candidates of one input
-    loss             sum_i c_i CE(node i) / sum_i c_i  +  0.4 * mean over negative edges of p_i . p_j      p: softmax, so between 0 and 1
+    loss             sum_i c_i CE(node i) / sum_i c_i  +  0.4 * mean over negative edges of p_i . p_j      p: softmax,
+    so between 0 and 1
 
-After GLIP, stage 2 of arXiv 2510.24528: two attention layers (2 heads of 64; then 2 classes: wrong, right), 25 epochs of Adam. What
-differs from the released code differs on purpose: the loss takes logits (softmax once), its second term is bounded, edges are symmetric,
-and seeds are pseudo-labels weighted by confidence c.
+After GLIP, stage 2 of arXiv 2510.24528: two attention layers (2 heads of 64; then 2 classes: wrong, right), 25 epochs
+of Adam. What differs from the released code differs on purpose: the loss takes logits (softmax once), its second term
+is bounded, edges are symmetric, and seeds are pseudo-labels weighted by confidence c.
 """
 
 from __future__ import annotations
@@ -59,7 +61,9 @@ def glip(problem: Problem, *, epochs: int = 25, repulsion: float = 0.4) -> Share
     x = torch.tensor(dense(features)[0], dtype=torch.float32)
     owner = np.repeat(np.arange(n), y)
     edges = torch.from_numpy(_positive(features, owner, problem.neighbours + y))
-    negative = torch.from_numpy(np.array([(i * y + a, i * y + b) for i in range(n) for a in range(y) for b in range(a)], np.int64).T)
+    negative = torch.from_numpy(
+        np.array([(i * y + a, i * y + b) for i in range(n) for a in range(y) for b in range(a)], np.int64).T
+    )
     nodes = torch.from_numpy((problem.known[:, None] * y + np.arange(y)).ravel())
     right = torch.from_numpy((problem.given[problem.known][:, None] == np.arange(y)).ravel().astype(np.int64))
     trust = torch.tensor(np.repeat(problem.trust[problem.known], y), dtype=torch.float32)
@@ -85,7 +89,9 @@ def glip(problem: Problem, *, epochs: int = 25, repulsion: float = 0.4) -> Share
 
 
 def _features(problem: Problem, encode: Encoder) -> Vectors:
-    """Vectors of the candidates [N * Y, width]. Bags of words cannot relate a label to an input: they get a block of columns per label."""
+    """Vectors of the candidates [N * Y, width]. Bags of words cannot relate a label to an input: they get a block of
+    columns per label.
+    """
     features, _ = encode([f"{text} {label}" for text in problem.texts for label in problem.labels], [])
     if not hasattr(features, "toarray"):
         return features
@@ -99,4 +105,6 @@ def _positive(features: object, owner: Places, k: int) -> Places:
     found = knn_graph(features, k).tocoo()
     apart = owner[found.row] != owner[found.col]
     loops = np.arange(len(owner))
-    return np.stack([np.concatenate([found.row[apart], loops]), np.concatenate([found.col[apart], loops])]).astype(np.int64)
+    return np.stack([np.concatenate([found.row[apart], loops]), np.concatenate([found.col[apart], loops])]).astype(
+        np.int64
+    )

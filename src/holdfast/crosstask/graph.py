@@ -1,10 +1,13 @@
-"""Similarity graphs: a demonstration is alike not only if its text is, but if its neighbourhood is (GraphSim, arXiv 2510.24528, stage 1).
+"""Similarity graphs: a demonstration is alike not only if its text is, but if its neighbourhood is (GraphSim, arXiv
+2510.24528, stage 1).
 
     A = D^-1 (W + I)          W: cosines to the k nearest nodes, made symmetric
-    seven views of a node     X, AX, A^2 X, and four random graph convolutions  relu(A H R)  of depth 1, 1, 2, 2, never trained
+    seven views of a node     X, AX, A^2 X, and four random graph convolutions  relu(A H R)  of depth 1, 1, 2, 2, never
+    trained
     similarity                mean over the views of the cosine
 
-A query is attached to its nearest target inputs for its own answer only: the graph stays as it is, so the order of queries means nothing.
+A query is attached to its nearest target inputs for its own answer only: the graph stays as it is, so the order of
+queries means nothing.
 """
 
 from __future__ import annotations
@@ -25,7 +28,8 @@ _ROUND = 6
 
 
 def neighbours(vectors: Any, k: int, queries: Any = None) -> tuple[npt.NDArray[np.int64], Matrix]:
-    """The k most similar rows of ``vectors`` and their cosines (negative ones are 0), for each row itself left out, or for each query.
+    """The k most similar rows of ``vectors`` and their cosines (negative ones are 0), for each row itself left out, or
+    for each query.
 
     Returns:
         places and cosines [rows, min(k, possible)].
@@ -60,7 +64,9 @@ def knn_graph(vectors: Any, k: int) -> Any:
 
 def graph_similarity(search: Search) -> Matrix:
     """GraphSim of queries and pool [Q, P]."""
-    pool, context, queries = dense(search.pool, search.queries if search.context is None else search.context, search.queries)
+    pool, context, queries = dense(
+        search.pool, search.queries if search.context is None else search.context, search.queries
+    )
     pool_layers = _layers(pool, _averaging(pool))
     context_layers = _layers(context, _averaging(context))
     attached = _attach(context, queries)
@@ -96,7 +102,9 @@ def _averaging(vectors: Matrix) -> Any:
 
 
 def _attach(context: Matrix, queries: Matrix) -> tuple[npt.NDArray[np.int64], Matrix, Matrix]:
-    """Neighbours of each query in the graph, their weights, and the weight of the query's own loop; weights of a query add up to 1."""
+    """Neighbours of each query in the graph, their weights, and the weight of the query's own loop; weights of a query
+    add up to 1.
+    """
     places, cosines = neighbours(context, NEIGHBOURS, queries)
     total = 1 + cosines.sum(1, keepdims=True)
     return places, cosines / total, 1 / total
@@ -105,7 +113,9 @@ def _attach(context: Matrix, queries: Matrix) -> tuple[npt.NDArray[np.int64], Ma
 def _random_weights(width: int) -> list[list[Matrix]]:
     """Weights of the four untrained networks, the same for every graph."""
     drawn = [np.random.default_rng(seed) for seed in range(len(_DEPTHS))]
-    return [[rng.normal(0, 1 / np.sqrt(width), (width, width)) for _ in range(depth)] for rng, depth in zip(drawn, _DEPTHS)]
+    return [
+        [rng.normal(0, 1 / np.sqrt(width), (width, width)) for _ in range(depth)] for rng, depth in zip(drawn, _DEPTHS)
+    ]
 
 
 def _layers(x: Matrix, a: Any) -> list[list[Matrix]]:
@@ -119,8 +129,12 @@ def _layers(x: Matrix, a: Any) -> list[list[Matrix]]:
     return stacks
 
 
-def _query_layers(queries: Matrix, attached: tuple[Any, Matrix, Matrix], context: list[list[Matrix]]) -> list[list[Matrix]]:
-    """As ``_layers``, for nodes outside the graph: each layer averages the neighbours' and the query's own state in the layer below."""
+def _query_layers(
+    queries: Matrix, attached: tuple[Any, Matrix, Matrix], context: list[list[Matrix]]
+) -> list[list[Matrix]]:
+    """As ``_layers``, for nodes outside the graph: each layer averages the neighbours' and the query's own state in the
+    layer below.
+    """
     places, weights, own = attached
 
     def average(below: Matrix, mine: Matrix) -> Matrix:

@@ -6,7 +6,8 @@
     SOURCE+in-task     both
     mixed              D_s, one example, for each of several sources; D_t, input
 
-A block is what is scored in one go: the baselines, one source with all targets (so that its prefixes are shared over the grid), the mix.
+A block is what is scored in one go: the baselines, one source with all targets (so that its prefixes are shared over
+the grid), the mix.
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ ZERO, IN_TASK, MIXED = "zero-shot", "in-task", "mixed"
 
 @dataclass(frozen=True)
 class Target:
-    """A task to label: the first ``test`` of its ``items`` are test items, the others dev items; ``in_task`` are labelled examples."""
+    """A task to label: the first ``test`` of its ``items`` are test items, the others dev items; ``in_task`` are
+    labelled examples.
+    """
 
     task: Task
     items: tuple[Item, ...]
@@ -42,7 +45,9 @@ class Target:
 
 @dataclass(frozen=True)
 class Cell:
-    """One condition on one target, a prompt per item. ``empty`` are the prompts with a content-free input, for contextual calibration."""
+    """One condition on one target, a prompt per item. ``empty`` are the prompts with a content-free input, for
+    contextual calibration.
+    """
 
     target: str
     condition: str
@@ -72,7 +77,10 @@ def data_digest(grid: Grid) -> str:
     """SHA-256 of every task and item that is read: what is asked, in which order, and what counts as right."""
     tasks = [*grid.sources.values(), *(target.task for target in grid.targets.values())]
     items = [(*task.items,) for task in tasks] + [(*target.items, *target.in_task) for target in grid.targets.values()]
-    about = [[task.name, task.definition, task.definition_prefix, task.template, task.answer_prefix, task.labels] for task in tasks]
+    about = [
+        [task.name, task.definition, task.definition_prefix, task.template, task.answer_prefix, task.labels]
+        for task in tasks
+    ]
     content = [about, [[[item.id, item.fields, item.answer, item.split] for item in some] for some in items]]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
@@ -127,11 +135,15 @@ def make_block(grid: Grid, block: str, count: Callable[[Sequence[str]], list[int
         if block == ZERO:
             cells.append(_cell(grid, target, ZERO, [[] for _ in target.items], [()] * len(target.items), count, limit))
             if target.in_task:
-                cells.append(_cell(grid, target, IN_TASK, [[] for _ in target.items], _in_task(grid, target), count, limit))
+                cells.append(
+                    _cell(grid, target, IN_TASK, [[] for _ in target.items], _in_task(grid, target), count, limit)
+                )
         elif block == MIXED:
             sources = [grid.sources[s] for s in grid.config.mixed if s != name]
             found = [_found(grid, source, target, 1) for source in sources]
-            cross = [[Shown(source, items[i]) for source, items in zip(sources, found)] for i in range(len(target.items))]
+            cross = [
+                [Shown(source, items[i]) for source, items in zip(sources, found)] for i in range(len(target.items))
+            ]
             cells.append(_cell(grid, target, MIXED, cross, [()] * len(target.items), count, limit))
         elif block != name:
             source = grid.sources[block]
@@ -191,11 +203,14 @@ def _target(task: Task, config: CrossTaskConfig) -> Target:
     test = task.test[: config.limit]
     if not test:
         raise HoldfastError(
-            f"{task.where}: target '{task.name}' has no item to label", hint="with splits, items to label are those of split 'test'"
+            f"{task.where}: target '{task.name}' has no item to label",
+            hint="with splits, items to label are those of split 'test'",
         )
     dev = task.dev[: config.dev_items]
     if config.dev_items and not dev:
-        raise HoldfastError(f"{task.where}: --dev-items {config.dev_items}, but the target has no labelled item in split 'dev'")
+        raise HoldfastError(
+            f"{task.where}: --dev-items {config.dev_items}, but the target has no labelled item in split 'dev'"
+        )
     in_task: tuple[Item, ...] = ()
     if config.in_task == "pool":
         in_task = task.pool if task.has_splits else ()
@@ -229,8 +244,11 @@ def check_disjoint(task: Task, pool: Sequence[Item], test: Sequence[Item], what:
         )
 
 
-def check_apart(sources: Mapping[str, Task], targets: Mapping[str, tuple[Task, Sequence[Item]]], *, tested: bool = True) -> None:
-    """No source may be a target under another name, nor hold items of one in its pool, under whatever template (see ``overlap``).
+def check_apart(
+    sources: Mapping[str, Task], targets: Mapping[str, tuple[Task, Sequence[Item]]], *, tested: bool = True
+) -> None:
+    """No source may be a target under another name, nor hold items of one in its pool, under whatever template (see
+    ``overlap``).
 
     Raises:
         HoldfastError: names both rows.
@@ -254,7 +272,8 @@ def _check_pair(rows: Inputs, pool: Inputs, asked: Inputs, tested: bool) -> None
         )
     if source.name == task.name and not alike:
         raise HoldfastError(
-            f"{source.where}: a source and the target are both called '{task.name}', but they differ", hint="give one of them another name"
+            f"{source.where}: a source and the target are both called '{task.name}', but they differ",
+            hint="give one of them another name",
         )
     if alike:
         return
@@ -263,14 +282,19 @@ def _check_pair(rows: Inputs, pool: Inputs, asked: Inputs, tested: bool) -> None
         ours, theirs = leaked[0]
         how = "" if source.content(ours) == task.content(theirs) else ", under another template or in another spelling"
         raise HoldfastError(
-            f"{ours.where}: the pool of source '{source.name}' holds {len(leaked)} {'test items' if tested else 'inputs to label'} of "
+            f"{ours.where}: the pool of source '{source.name}' holds {len(leaked)} "
+            f"{'test items' if tested else 'inputs to label'} of "
             f"'{task.name}' (this one is {theirs.where}){how}", hint="take them out of the pool",
         )  # fmt: skip
     short = "inputs are" if not tested else "single words are"
-    for pairs, what in ((harmless, f"{short} in the pool of source"), (pool.shared_texts(asked), "inputs share a text with the source")):
+    for pairs, what in (
+        (harmless, f"{short} in the pool of source"),
+        (pool.shared_texts(asked), "inputs share a text with the source"),
+    ):
         if pairs:
             print(
-                f"note: {task.name}: {len(pairs)} {what} '{source.name}' too (the first: {pairs[0][1].where} and {pairs[0][0].where}); "
+                f"note: {task.name}: {len(pairs)} {what} '{source.name}' too (the first: {pairs[0][1].where} and "
+                f"{pairs[0][0].where}); "
                 "not taken for a leak",
                 file=sys.stderr,
             )
@@ -279,9 +303,13 @@ def _check_pair(rows: Inputs, pool: Inputs, asked: Inputs, tested: bool) -> None
 
 def _check_options(config: CrossTaskConfig) -> None:
     if config.with_in_task and config.in_task is None:
-        raise HoldfastError("--with-in-task needs --in-task", hint="--in-task pool takes examples of the target's own train split")
+        raise HoldfastError(
+            "--with-in-task needs --in-task", hint="--in-task pool takes examples of the target's own train split"
+        )
     if config.endpoint:
         http.check_address(config.endpoint, "--endpoint")
         http.api_key()
     if config.endpoint and (config.decode != "generate" or config.states):
-        raise HoldfastError("an --endpoint can generate, but gives neither label log-probs nor hidden states", hint="--decode generate")
+        raise HoldfastError(
+            "an --endpoint can generate, but gives neither label log-probs nor hidden states", hint="--decode generate"
+        )

@@ -1,7 +1,10 @@
-"""Tasks that other tools have described: a task YAML of lm-evaluation-harness with local data, and a labelled Hugging Face data set.
+"""Tasks that other tools have described: a task YAML of lm-evaluation-harness with local data, and a labelled Hugging
+Face data set.
 
-lm-eval    task, description, dataset_kwargs.data_files, doc_to_text, doc_to_target, doc_to_choice, target_delimiter    no code is run
-dataset    dataset: folder or hub name, columns: {field: column}, answer: column, split: {train: train, test: validation}
+lm-eval    task, description, dataset_kwargs.data_files, doc_to_text, doc_to_target, doc_to_choice, target_delimiter
+no code is run
+dataset    dataset: folder or hub name, columns: {field: column}, answer: column, split: {train: train, test:
+validation}
 """
 
 from __future__ import annotations
@@ -20,7 +23,8 @@ _SPLITS = {"training_split": "train", "validation_split": "dev", "test_split": "
 
 
 def lm_eval_task(path: Path, given: Mapping[str, Any]) -> Task:
-    """A task of lm-evaluation-harness whose data are local JSON lines. Its ``description`` is the definition (else its name).
+    """A task of lm-evaluation-harness whose data are local JSON lines. Its ``description`` is the definition (else its
+    name).
 
     Raises:
         HoldfastError: names file and row: no local data, code in the task, a template that fails on a row.
@@ -28,7 +32,9 @@ def lm_eval_task(path: Path, given: Mapping[str, Any]) -> Task:
     where = str(path)
     for key in ("include", "process_docs", "doc_to_image", "group"):
         if key in given:
-            raise HoldfastError(f"{where}: '{key}' is not read here", hint="write the task out in one YAML with plain templates")
+            raise HoldfastError(
+                f"{where}: '{key}' is not read here", hint="write the task out in one YAML with plain templates"
+            )
     if "doc_to_text" not in given or "doc_to_target" not in given:
         raise HoldfastError(f"{where}: a task of lm-evaluation-harness needs doc_to_text and doc_to_target")
     docs = list(_lm_eval_docs(path, given))
@@ -40,11 +46,17 @@ def lm_eval_task(path: Path, given: Mapping[str, Any]) -> Task:
         if space is not None and not (isinstance(target, str) and target in space):
             if not str(target).strip().isdecimal() or int(target) >= len(space):
                 raise HoldfastError(
-                    f"{place}: doc_to_target gives {target!r}, which is neither one of {', '.join(space)} nor a place among them"
+                    f"{place}: doc_to_target gives {target!r}, which is neither one of {', '.join(space)} nor a place "
+                    "among them"
                 )
             target = space[int(target)]
         answer = str(target) if same else str(target).strip()
-        rows.append(({"fields": {"text": str(_render(given["doc_to_text"], doc, place))}, "answer": answer, "split": split}, place))
+        rows.append(
+            (
+                {"fields": {"text": str(_render(given["doc_to_text"], doc, place))}, "answer": answer, "split": split},
+                place,
+            )
+        )
     name = str(given.get("task") or path.stem)
     definition = str(given.get("description") or name.replace("_", " ")).strip()
     made: dict[str, Any] = {
@@ -56,7 +68,10 @@ def lm_eval_task(path: Path, given: Mapping[str, Any]) -> Task:
     task = make_task(made | ({"labels": spaces[0]} if same else {}), rows, where)
     names = _columns(str(given["doc_to_text"]), docs[0][0])
     return replace(
-        task, items=tuple(replace(item, columns=_values(doc, names)) for item, (doc, _, _) in zip(task.items, docs, strict=True))
+        task,
+        items=tuple(
+            replace(item, columns=_values(doc, names)) for item, (doc, _, _) in zip(task.items, docs, strict=True)
+        ),
     )
 
 
@@ -94,11 +109,14 @@ def dataset_task(path: Path, given: Mapping[str, Any]) -> Task:
     columns = given.get("columns")
     if not isinstance(columns, dict) or not columns:
         raise HoldfastError(
-            f"{where}: 'dataset' needs 'columns'", hint="columns: {text: sentence} fills the field text from the column sentence"
+            f"{where}: 'dataset' needs 'columns'",
+            hint="columns: {text: sentence} fills the field text from the column sentence",
         )
     splits = given.get("split", {"": "train"})
     if not isinstance(splits, str | dict):
-        raise HoldfastError(f"{where}: 'split' is {splits!r}; it is a name, or names: {{train: train, test: validation}}")
+        raise HoldfastError(
+            f"{where}: 'split' is {splits!r}; it is a name, or names: {{train: train, test: validation}}"
+        )
     splits = {"": splits} if isinstance(splits, str) else splits
     answer = str(given.get("answer", "label"))
     rows, names = [], None
@@ -107,10 +125,16 @@ def dataset_task(path: Path, given: Mapping[str, Any]) -> Task:
         names = getattr(data.features.get(answer), "names", None)
         for column in (*columns.values(), answer):
             if column not in data.column_names:
-                raise HoldfastError(f"{where}: {source} has no column '{column}'; it has {', '.join(data.column_names)}")
+                raise HoldfastError(
+                    f"{where}: {source} has no column '{column}'; it has {', '.join(data.column_names)}"
+                )
         for number, (row, place) in enumerate(dataset_rows(data, f"{source}, split {name}"), 1):
             value = names[row[answer]] if names and isinstance(row[answer], int) and row[answer] >= 0 else row[answer]
-            made = {"id": f"{name}-{number}", "fields": {field: row[column] for field, column in columns.items()}, "answer": value}
+            made = {
+                "id": f"{name}-{number}",
+                "fields": {field: row[column] for field, column in columns.items()},
+                "answer": value,
+            }
             rows.append((made | ({"split": split} if split else {}), place))
     rest = {key: value for key, value in given.items() if key not in ("dataset", "columns", "split", "answer")}
     if "template" not in rest:
@@ -164,6 +188,10 @@ def _render(template: Any, doc: dict[str, Any], place: str) -> Any:
     from jinja2.sandbox import SandboxedEnvironment
 
     try:
-        return SandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True).from_string(template).render(**doc)
+        return (
+            SandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True)
+            .from_string(template)
+            .render(**doc)
+        )
     except Exception as error:  # TemplateError, and what a filter or an operator raises on a value that it does not fit
         raise HoldfastError(f"{place}: the template {template!r} fails: {error}") from error

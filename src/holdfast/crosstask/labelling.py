@@ -1,7 +1,9 @@
-"""The whole of ``holdfast crosstask label``, top to bottom: unlabelled inputs -> votes -> kept labels -> propagated labels -> labels.jsonl.
+"""The whole of ``holdfast crosstask label``, top to bottom: unlabelled inputs -> votes -> kept labels -> propagated
+labels -> labels.jsonl.
 
-A row of labels.jsonl serves three readers: ``tune`` (prompt, response), ``crosstask run --in-task`` (id, fields, answer), and a person.
-Answers that the pool may already have are not looked at, except to say in the summary how good the pseudo-labels are.
+A row of labels.jsonl serves three readers: ``tune`` (prompt, response), ``crosstask run --in-task`` (id, fields,
+answer), and a person. Answers that the pool may already have are not looked at, except to say in the summary how good
+the pseudo-labels are.
 """
 
 from __future__ import annotations
@@ -48,8 +50,8 @@ _LISTED = 20
 class Labelled:
     """An input and its pseudo-label: where it came from, how sure it is, and who voted for what.
 
-    ``confidence``: the margin of the vote or of propagation; with one voter the label's probability among the labels, if it was scored;
-    None where nothing says how sure the label is.
+    ``confidence``: the margin of the vote or of propagation; with one voter the label's probability among the labels,
+    if it was scored; None where nothing says how sure the label is.
     """
 
     item: Item
@@ -111,7 +113,8 @@ def load_pool(config: LabelConfig) -> tuple[Task, tuple[Item, ...]]:
     targets = list(load_library(config.target).values())
     if len(targets) != 1:
         raise HoldfastError(
-            f"--target {config.target}: {len(targets)} tasks; pseudo-labels are made for one at a time", hint="name one task file"
+            f"--target {config.target}: {len(targets)} tasks; pseudo-labels are made for one at a time",
+            hint="name one task file",
         )
     task = targets[0]
     pool = read_items(Path(config.pool), task) if config.pool else task.part("train")
@@ -127,7 +130,8 @@ def load_pool(config: LabelConfig) -> tuple[Task, tuple[Item, ...]]:
 
 
 def ask(grid: Grid, runner: Runner, run: RunDir, config: LabelConfig) -> tuple[list[Labelled], list[Outcome], Cost]:
-    """Rounds of votes. The first asks with source examples alone; later ones add the nearest input already kept, about the rest only.
+    """Rounds of votes. The first asks with source examples alone; later ones add the nearest input already kept, about
+    the rest only.
 
     Returns:
         The labels kept, what each voter said in each round, and the cost.
@@ -149,7 +153,10 @@ def ask(grid: Grid, runner: Runner, run: RunDir, config: LabelConfig) -> tuple[l
         print(f"round {number}: asked about {len(open_items)}, kept {len(new)}", file=sys.stderr)
         kept, voters, cost = kept + new, voters + outcomes, cost + spent
     if any(found.confidence is None for found in kept):
-        print("note: one voter and no log-probs, so a label has no confidence and --least-margin keeps all of them", file=sys.stderr)
+        print(
+            "note: one voter and no log-probs, so a label has no confidence and --least-margin keeps all of them",
+            file=sys.stderr,
+        )
     return kept, voters, cost
 
 
@@ -183,7 +190,9 @@ def replace_grid(runner: Runner, grid: Grid) -> Runner:
     return other
 
 
-def _vote(grid: Grid, runner: Runner, run: RunDir, number: int, target: Target) -> tuple[list[Labelled], list[Outcome], Cost]:
+def _vote(
+    grid: Grid, runner: Runner, run: RunDir, number: int, target: Target
+) -> tuple[list[Labelled], list[Outcome], Cost]:
     outcomes, cost = [], Cost()
     for place, source in enumerate(grid.sources_of(target.task.name)):
         file = run.path / "blocks" / f"{number}-{place:03d}.npz"
@@ -201,7 +210,9 @@ def _vote(grid: Grid, runner: Runner, run: RunDir, number: int, target: Target) 
 
 
 def _confidence(outcomes: Sequence[Outcome], votes: Sequence[Vote]) -> Sequence[float | None]:
-    """The margin of each vote. One voter always agrees with itself, so there it is the probability of its label, if that was scored."""
+    """The margin of each vote. One voter always agrees with itself, so there it is the probability of its label, if
+    that was scored.
+    """
     if len(outcomes) > 1:
         return [v.margin for v in votes]
     scored = outcomes[0].confidence
@@ -214,10 +225,15 @@ def _write(
 ) -> dict[str, Any]:  # fmt: skip
     order = {item.id: i for i, item in enumerate(pool)}
     ranked = sorted(labelled, key=lambda found: order[found.item.id])
-    write_text(run.path / "labels.jsonl", "".join(json.dumps(_row(task, found), ensure_ascii=False) + "\n" for found in ranked))
+    write_text(
+        run.path / "labels.jsonl", "".join(json.dumps(_row(task, found), ensure_ascii=False) + "\n" for found in ranked)
+    )
     has = {found.item.id for found in labelled}
     left = [item for item in pool if item.id not in has]
-    write_text(run.path / "abstained.jsonl", "".join(json.dumps({"id": i.id, "fields": i.fields}, ensure_ascii=False) + "\n" for i in left))
+    write_text(
+        run.path / "abstained.jsonl",
+        "".join(json.dumps({"id": i.id, "fields": i.fields}, ensure_ascii=False) + "\n" for i in left),
+    )
     summary: dict[str, Any] = {
         "command": "crosstask label", "target": task.name, "pool": len(pool), "asked_of_the_model": asked, "labelled": len(labelled),
         "abstained": len(left), "by_method": dict(Counter(f.method for f in labelled)), "labels": dict(Counter(f.label for f in labelled)),
@@ -233,7 +249,9 @@ def _write(
 
 
 def _quality(voters: Sequence[Outcome]) -> dict[str, Any]:
-    """Over all answers of all voters: the share that are a label at all, and the mean probability of the label space, if it was scored."""
+    """Over all answers of all voters: the share that are a label at all, and the mean probability of the label space,
+    if it was scored.
+    """
     valid = np.concatenate([outcome.valid for outcome in voters])
     scored = [outcome.mass for outcome in voters if outcome.mass is not None]
     mass = float(np.concatenate(scored).mean()) if scored else None
@@ -245,10 +263,13 @@ def _warnings(summary: dict[str, Any]) -> list[str]:
     made = []
     label, most = max(summary["labels"].items(), key=lambda pair: pair[1], default=("", 0))
     if summary["labelled"] >= _ENOUGH and most >= _NEARLY_ALL * summary["labelled"]:
-        made.append(f"{most} of the {summary['labelled']} labels are '{label}': the model may say so whatever the input is")
+        made.append(
+            f"{most} of the {summary['labelled']} labels are '{label}': the model may say so whatever the input is"
+        )
     if summary["mass"] is not None and summary["mass"] < _LITTLE_MASS:
         made.append(
-            f"the labels have a mean probability mass of {summary['mass']:.2g}: the model would say something else, and what it "
+            f"the labels have a mean probability mass of {summary['mass']:.2g}: the model would say something else, "
+            "and what it "
             "ranks first among the labels may mean little"
         )
     return made
@@ -269,7 +290,11 @@ def _lines(summary: dict[str, Any]) -> list[str]:
 
 def _row(task: Task, found: Labelled) -> dict[str, Any]:
     prompt = build(task, found.item).text
-    response = (task.answer_prefix + found.label).lstrip() if task.answer_prefix.isspace() else task.answer_prefix + found.label
+    response = (
+        (task.answer_prefix + found.label).lstrip()
+        if task.answer_prefix.isspace()
+        else task.answer_prefix + found.label
+    )
     return {
         "id": found.item.id, "prompt": prompt, "response": response, "fields": found.item.fields, "answer": found.label,
         "confidence": None if found.confidence is None else round(found.confidence, 4), "method": found.method, "votes": found.votes,
@@ -295,7 +320,9 @@ def _asked(pool: tuple[Item, ...], config: LabelConfig) -> tuple[Item, ...]:
 
 def _grid(config: LabelConfig, task: Task, asked: tuple[Item, ...]) -> Grid:
     shared = {f.name: getattr(config, f.name) for f in fields(PromptingConfig) if f.name != "limit"}
-    grid = load_grid(CrossTaskConfig(**shared, in_task_retriever="similar"), {task.name: Target(task, asked, len(asked))})
+    grid = load_grid(
+        CrossTaskConfig(**shared, in_task_retriever="similar"), {task.name: Target(task, asked, len(asked))}
+    )
     check_apart(grid.sources, {task.name: (task, task.test)})  # by which what is trained on these labels will be judged
     return grid
 
@@ -305,4 +332,7 @@ def _check_numbers(config: LabelConfig) -> None:
         if not 0 <= share_ <= 1 or (name == "--alpha" and share_ in (0, 1)):
             raise HoldfastError(f"{name} is {share_}; it must lie between 0 and 1")
     if config.lm_items is not None and config.propagate == "none":
-        print("note: --lm-items without --propagate: inputs that the model is not asked about get no label", file=sys.stderr)
+        print(
+            "note: --lm-items without --propagate: inputs that the model is not asked about get no label",
+            file=sys.stderr,
+        )

@@ -17,7 +17,8 @@ def load_library(source: str) -> dict[str, Task]:
     """All tasks of a source by name.
 
     Args:
-        source: a folder of task files, one task file (YAML), ``pocket:tasks``, ``pocket:tasks/NAME``, or several, comma separated.
+        source: a folder of task files, one task file (YAML), ``pocket:tasks``, ``pocket:tasks/NAME``, or several, comma
+            separated.
 
     Raises:
         HoldfastError: names file and row.
@@ -42,13 +43,17 @@ def _load(source: str) -> Iterator[Task]:
     if path.is_dir():
         files = sorted(file for file in path.iterdir() if file.suffix in (".yaml", ".yml"))
         if not files:
-            raise HoldfastError(f"{path}: no task files (*.yaml) in this folder", hint="a task is one YAML beside one JSONL")
+            raise HoldfastError(
+                f"{path}: no task files (*.yaml) in this folder", hint="a task is one YAML beside one JSONL"
+            )
         for file in files:
             yield load_task(file)
     elif path.is_file():
         yield load_task(path)
     else:
-        raise HoldfastError(f"{source}: no such task file or folder", hint="a folder of task YAMLs, one of them, or pocket:tasks[/NAME]")
+        raise HoldfastError(
+            f"{source}: no such task file or folder", hint="a folder of task YAMLs, one of them, or pocket:tasks[/NAME]"
+        )
 
 
 def load_task(path: Path) -> Task:

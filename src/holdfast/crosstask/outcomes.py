@@ -1,7 +1,7 @@
 """Results of cells -> predictions; predictions -> the numbers that are always reported together.
 
-Accuracy never stands alone: beside it are validity (share of outputs inside the label space), the label distribution, the probability mass
-on the label space, intervals, and the accuracy after batch calibration.
+Accuracy never stands alone: beside it are validity (share of outputs inside the label space), the label distribution,
+the probability mass on the label space, intervals, and the accuracy after batch calibration.
 """
 
 from __future__ import annotations
@@ -17,7 +17,15 @@ import numpy.typing as npt
 from holdfast.config import CrossTaskConfig
 from holdfast.crosstask.blocks import Result
 from holdfast.crosstask.grid import Target
-from holdfast.crosstask.predict import calibrate_batch, calibrate_contextual, choose, label_scores, normalise, parse_label, same_answer
+from holdfast.crosstask.predict import (
+    calibrate_batch,
+    calibrate_contextual,
+    choose,
+    label_scores,
+    normalise,
+    parse_label,
+    same_answer,
+)
 from holdfast.crosstask.vote import Vote, majority
 from holdfast.stats import paired_t, percentage
 
@@ -27,7 +35,9 @@ Bools = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Outcome:
-    """Predictions for the items of a target, test items first. ``logp`` [I, Y]: log-probs within the label space, if scored."""
+    """Predictions for the items of a target, test items first. ``logp`` [I, Y]: log-probs within the label space, if
+    scored.
+    """
 
     target: str
     condition: str
@@ -52,7 +62,13 @@ def outcome(result: Result, target: Target, config: CrossTaskConfig) -> Outcome:
     if result.scores is None:
         assert result.texts is not None
         found = tuple(parse_label(text, labels, config.rule) for text in result.texts)
-        return Outcome(result.target, result.condition, found, np.array([p is not None for p in found]), right(found, target, config.rule))
+        return Outcome(
+            result.target,
+            result.condition,
+            found,
+            np.array([p is not None for p in found]),
+            right(found, target, config.rule),
+        )
     assert labels is not None
     scores = label_scores(result.scores.sums, result.scores.lengths, config.score)
     batch = calibrated_batch(scores, target.test)
@@ -76,12 +92,16 @@ def outcome(result: Result, target: Target, config: CrossTaskConfig) -> Outcome:
 
 
 def calibrated_batch(scores_IY: Floats, test: int) -> Floats:
-    """Batch calibration within the test items, and within the dev items: no dev item tells anything about a test item."""
+    """Batch calibration within the test items, and within the dev items: no dev item tells anything about a test
+    item.
+    """
     parts = [part for part in (scores_IY[:test], scores_IY[test:]) if len(part)]
     return np.concatenate([calibrate_batch(part) for part in parts])
 
 
-def vote(outcomes: Sequence[Outcome], target: Target, config: CrossTaskConfig, name: str = "vote") -> tuple[Outcome, list[Vote]]:
+def vote(
+    outcomes: Sequence[Outcome], target: Target, config: CrossTaskConfig, name: str = "vote"
+) -> tuple[Outcome, list[Vote]]:
     """Majority vote of several conditions, item by item. Free answers are voted on as they are spelled."""
     votes = []
     for i in range(len(target.items)):
@@ -90,14 +110,18 @@ def vote(outcomes: Sequence[Outcome], target: Target, config: CrossTaskConfig, n
         logp = [o.logp[i] for o in outcomes if o.logp is not None]
         votes.append(majority(answers, labels, np.array(logp) if len(logp) == len(outcomes) else None))
     found = tuple(v.label for v in votes)
-    return Outcome(target.task.name, name, found, np.array([p is not None for p in found]), right(found, target, config.rule)), votes
+    return Outcome(
+        target.task.name, name, found, np.array([p is not None for p in found]), right(found, target, config.rule)
+    ), votes
 
 
 def right(predictions: Sequence[str | None], target: Target, rule: str) -> Bools | None:
     """Which predictions are the gold answers [I]; None if any test item has no answer."""
     if any(item.answer is None for item in target.items):
         return None
-    return np.array([same_answer(found, item.answer or "", rule) for found, item in zip(predictions, target.items, strict=True)])
+    return np.array(
+        [same_answer(found, item.answer or "", rule) for found, item in zip(predictions, target.items, strict=True)]
+    )
 
 
 def row(found: Outcome, target: Target, baseline: Outcome | None) -> dict[str, Any]:

@@ -1,12 +1,12 @@
 """Do two sets of items share an input, however it is written? Templates, names of fields and their order aside.
 
-An input is compared as a whole: all its texts, each normalised. Left out are fields that are empty or the same in every row of the task;
-options count only where both sides have some. So a question is the same question with and without its options, and two tasks that
-share a passage but ask different things of it share a text, not an input.
+An input is compared as a whole: all its texts, each normalised. Left out are fields that are empty or the same in every
+row of the task; options count only where both sides have some. So a question is the same question with and without its
+options, and two tasks that share a passage but ask different things of it share a text, not an input.
 
-A single word ("apple", or "glove, cow") is no input to tell a leak by, since many tasks are asked of common words: it counts where it is
-written in the same way, where the tasks have a label in common, or where both give it the same answer. So do inputs that are to be
-labelled and are no test items, of whatever length: nobody is judged by them.
+A single word ("apple", or "glove, cow") is no input to tell a leak by, since many tasks are asked of common words: it
+counts where it is written in the same way, where the tasks have a label in common, or where both give it the same
+answer. So do inputs that are to be labelled and are no test items, of whatever length: nobody is judged by them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,10 @@ from holdfast.crosstask.tasks import LETTERS, Item, Task
 _QUOTES, _APOSTROPHES = "\u201c\u201d\u201e\u201f\u00ab\u00bb\u2033", "\u2018\u2019\u201a\u201b\u02bc\u2032`"
 _DASHES = "\u2010\u2011\u2012\u2013\u2014\u2015\u2212"
 _PLAIN = str.maketrans(dict.fromkeys(_QUOTES, '"') | dict.fromkeys(_APOSTROPHES, "'") | dict.fromkeys(_DASHES, "-"))
-_BEFORE, _AFTER = " \"'([{\u00bf\u00a1", " \"')]}.,;:!?\u2026\u3002\u3001"  # a minus and a currency sign belong to a number
+_BEFORE, _AFTER = (
+    " \"'([{\u00bf\u00a1",
+    " \"')]}.,;:!?\u2026\u3002\u3001",
+)  # a minus and a currency sign belong to a number
 _LONG = 5
 """A text of so many words does not come twice by chance."""
 
@@ -53,14 +56,20 @@ class Inputs:
                 self._by_text.setdefault(text, item)
 
     def shared(self, others: Inputs, *, tested: bool = True) -> tuple[list[Pair], list[Pair]]:
-        """Which of the others' items are among these: those that count, and those that do not. ``tested``: the others are test items."""
+        """Which of the others' items are among these: those that count, and those that do not. ``tested``: the others
+        are test items.
+        """
         counted: list[Pair] = []
         harmless: list[Pair] = []
         for item, parts in zip(others.items, others.parts, strict=True):
             twin = self._twin(others.task, item, parts)
             if twin is not None:
                 telling = tested and not _is_word(parts)
-                counts = telling or self.task.content(twin) == others.task.content(item) or self._alike(twin, others.task, item)
+                counts = (
+                    telling
+                    or self.task.content(twin) == others.task.content(item)
+                    or self._alike(twin, others.task, item)
+                )
                 (counted if counts else harmless).append((twin, item))
         return counted, harmless
 
@@ -80,13 +89,15 @@ class Inputs:
 
     def _alike(self, twin: Item, task: Task, item: Item) -> bool:
         ours, theirs = ({label.casefold() for label in labels or ()} for labels in (self.task.labels, task.labels))
-        same = twin.answer is not None and item.answer is not None and normalised(twin.answer) == normalised(item.answer)
+        same = (
+            twin.answer is not None and item.answer is not None and normalised(twin.answer) == normalised(item.answer)
+        )
         return bool(ours & theirs) or same
 
 
 def normalised(text: str) -> str:
-    """A text without case, white space, forms of letters, dashes and quotation marks, marks of HTML, spaces before punctuation, and
-    punctuation at its ends."""
+    """A text without case, white space, forms of letters, dashes and quotation marks, marks of HTML, spaces before
+    punctuation, and punctuation at its ends."""
     plain = re.sub(r"(?i)<br\s*/?>", " ", html.unescape(text)).replace("``", '"').replace("''", '"')
     plain = unicodedata.normalize("NFKC", plain).translate(_PLAIN).casefold()
     if not plain.isascii():
@@ -125,7 +136,11 @@ def _options(value: str) -> list[str] | None:
     """The options of a field that is a lettered list (A. ..., B. ...), else None."""
     pieces = re.split(r"(?m)^([A-Z])[.)] ", value)
     letters = pieces[1::2]
-    return pieces[2::2] if len(letters) > 1 and not pieces[0].strip() and letters == list(LETTERS[: len(letters)]) else None
+    return (
+        pieces[2::2]
+        if len(letters) > 1 and not pieces[0].strip() and letters == list(LETTERS[: len(letters)])
+        else None
+    )
 
 
 def _is_word(parts: list[tuple[tuple[str, ...], tuple[str, ...]]]) -> bool:

@@ -1,7 +1,7 @@
 """The whole of ``holdfast crosstask run``, top to bottom: tasks -> prompts -> blocks -> tables -> run directory.
 
-Everything that can be wrong with the input is found before a byte is written. The model runs once per block; voting, calibration, choosing
-and every table are made from the stored log-probs afterwards.
+Everything that can be wrong with the input is found before a byte is written. The model runs once per block; voting,
+calibration, choosing and every table are made from the stored log-probs afterwards.
 """
 
 from __future__ import annotations
@@ -32,8 +32,10 @@ def transfer(config: CrossTaskConfig, lm: Any = None) -> dict[str, Any]:
         lm: a loaded model to use instead of ``config.model`` (``holdfast.lm.LM``).
 
     Returns:
-        The summary: per target every condition, the vote, the choice of a source; per source the pooled test; what it cost. A run that is
-        already complete in ``config.output`` is returned, not repeated; an unfinished one goes on after its last whole block.
+        The summary: per target every condition, the vote, the choice of a source; per source the pooled test; what it
+            cost. A run that is
+        already complete in ``config.output`` is returned, not repeated; an unfinished one goes on after its last whole
+        block.
 
     Raises:
         HoldfastError: bad input; nothing has been written then.
@@ -50,8 +52,17 @@ def transfer(config: CrossTaskConfig, lm: Any = None) -> dict[str, Any]:
 
             return preview(grid, runner)
         for block in grid.blocks:
-            runner.cells(block)  # every prompt is built once before anything is written: the last moment to find that one does not fit
-        run.open({"data_digest": data_digest(grid), "sources": list(grid.sources), "targets": list(grid.targets), "context": runner.limit})
+            runner.cells(
+                block
+            )  # every prompt is built once before anything is written: the last moment to find that one does not fit
+        run.open(
+            {
+                "data_digest": data_digest(grid),
+                "sources": list(grid.sources),
+                "targets": list(grid.targets),
+                "context": runner.limit,
+            }
+        )
         runner.answers = blocks.answers_file(run.path)
         started = time.perf_counter()
         found = _run_blocks(grid, runner, run)
@@ -71,13 +82,18 @@ def _run_blocks(grid: Grid, runner: Runner, run: RunDir) -> list[Block]:
     if grid.config.cluster == "ray" and todo:
         with Workers(_Worker, (grid.config,), min(grid.config.workers, len(todo))) as workers:
             for left, (number, block) in enumerate(workers.results("run", [(block,) for block in todo]), 1):
-                blocks.write(files[todo[number]], whole(block))  # by this process alone: a killed run goes on from whole blocks
+                blocks.write(
+                    files[todo[number]], whole(block)
+                )  # by this process alone: a killed run goes on from whole blocks
                 print(f"{left}/{len(todo)} {blocks.block_title(todo[number])}: done", file=sys.stderr)
     else:
         for number, block in enumerate(todo, 1):
             started = time.perf_counter()
             blocks.write(files[block], blocks.pack(runner.run(block)))
-            print(f"{number}/{len(todo)} {blocks.block_title(block)}: {time.perf_counter() - started:.1f} s", file=sys.stderr)
+            print(
+                f"{number}/{len(todo)} {blocks.block_title(block)}: {time.perf_counter() - started:.1f} s",
+                file=sys.stderr,
+            )
     return [blocks.read(Path(file)) for file in files.values()]
 
 

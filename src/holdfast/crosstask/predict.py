@@ -1,4 +1,5 @@
-"""What the model said -> a label. Two ways: the most probable label (log-probs), or what it wrote (text and a parsing rule).
+"""What the model said -> a label. Two ways: the most probable label (log-probs), or what it wrote (text and a parsing
+rule).
 
     likelihood   argmax_y  log P(y | x)            sum over the label's tokens, or the mean per token
     contextual   argmax_y  log P(y | x) - log P(y | x with the input emptied)             Zhao et al. 2021 (2102.09690)
@@ -24,7 +25,9 @@ Rule = Literal["paper", "normalised"]
 Score = Literal["sum", "mean"]
 
 _AROUND = " \t\r\n.,;:!\"'`*_()[]<>{}"
-_LEAD = re.compile(r"^(?:the\s+)?(?:correct\s+)?(?:answer|label|option|output|choice)\s*(?:is\b|:|=|-)?\s*", re.IGNORECASE)
+_LEAD = re.compile(
+    r"^(?:the\s+)?(?:correct\s+)?(?:answer|label|option|output|choice)\s*(?:is\b|:|=|-)?\s*", re.IGNORECASE
+)
 
 
 def label_scores(token_sums_IY: Floats, lengths_Y: Ints, score: Score = "sum") -> Floats:
@@ -44,7 +47,9 @@ def normalise(scores_IY: Floats) -> Floats:
 
 
 def calibrate_contextual(scores_IY: Floats, empty_IY: Floats) -> Floats:
-    """Take away what the prompt says of the labels when its input is emptied: ``empty_IY`` are scores with a content-free input."""
+    """Take away what the prompt says of the labels when its input is emptied: ``empty_IY`` are scores with a
+    content-free input.
+    """
     return normalise(normalise(scores_IY) - normalise(empty_IY))
 
 
@@ -60,9 +65,10 @@ def parse_label(text: str, labels: Sequence[str] | None, rule: Rule | str = "nor
     Args:
         text: what the model wrote after the prompt, leading white space included.
         labels: the label space; None for free answers, which come back cleaned, None if nothing is left.
-        rule: ``paper`` is the released scoring (strip, lower-case, cut at the first of . , : -, exact match). ``normalised`` is ours:
-            the first line that is not blank, without quotes, brackets and "Answer:"; the label alone or followed by punctuation; a label
-            of more than one letter also followed by other words, unless a second label is named.
+        rule: ``paper`` is the released scoring (strip, lower-case, cut at the first of . , : -, exact match).
+            ``normalised`` is ours: the first line that is not blank, without quotes, brackets and "Answer:"; the label
+            alone or followed by punctuation; a label of more than one letter also followed by other words, unless a
+            second label is named.
 
     Raises:
         HoldfastError: unknown rule.
@@ -96,7 +102,11 @@ def _normalised(text: str, labels: Sequence[str] | None) -> str | None:
     if not named:
         return None
     rest = line[len(named[0]) :]
-    others = [label for label in labels if label != named[0] and len(label) > 1 and re.search(rf"\b{re.escape(label.lower())}\b", rest)]
+    others = [
+        label
+        for label in labels
+        if label != named[0] and len(label) > 1 and re.search(rf"\b{re.escape(label.lower())}\b", rest)
+    ]
     return None if others else named[0]
 
 
@@ -113,7 +123,9 @@ RULES: dict[str, Callable[[str, Sequence[str] | None], str | None]] = {"paper": 
 
 
 def same_answer(found: str | None, gold: str, rule: Rule | str = "normalised") -> bool:
-    """Whether a parsed answer is the gold one. Case does not count; free answers under the paper's rule are cut as the answer was."""
+    """Whether a parsed answer is the gold one. Case does not count; free answers under the paper's rule are cut as the
+    answer was.
+    """
     if found is None:
         return False
     wanted = paper_answer(gold) if rule == "paper" else " ".join(gold.split())

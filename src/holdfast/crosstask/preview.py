@@ -1,4 +1,6 @@
-"""What a person sees of a run: the tables on stdout, and with ``--dry-run`` one full prompt with its pieces named and the cost."""
+"""What a person sees of a run: the tables on stdout, and with ``--dry-run`` one full prompt with its pieces named and
+the cost.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,14 @@ from holdfast.crosstask.grid import ZERO, Grid
 from holdfast.tables import lines
 from holdfast.tables.crosstask import means
 
-_COLOURS = {"source definition": 35, "demonstration": 34, "target definition": 36, "label line": 33, "in-task example": 34, "input": 32}
+_COLOURS = {
+    "source definition": 35,
+    "demonstration": 34,
+    "target definition": 36,
+    "label line": 33,
+    "in-task example": 34,
+    "input": 32,
+}
 
 
 def preview(grid: Grid, runner: Runner) -> dict[str, Any]:
@@ -22,7 +31,10 @@ def preview(grid: Grid, runner: Runner) -> dict[str, Any]:
     figures = {
         "command": "crosstask run",
         "dry_run": True,
-        "targets": {name: {"items": target.test, "dev_items": len(target.items) - target.test} for name, target in grid.targets.items()},
+        "targets": {
+            name: {"items": target.test, "dev_items": len(target.items) - target.test}
+            for name, target in grid.targets.items()
+        },
         "sources": {name: {"pool": len(task.pool[: grid.config.pool_limit])} for name, task in grid.sources.items()},
         "prompts": len(texts),
         "prompt_tokens": tokens,
@@ -38,7 +50,10 @@ def preview(grid: Grid, runner: Runner) -> dict[str, Any]:
                 shown = f"{piece.kind:>18} | {line!r}"
                 print(f"\x1b[{_COLOURS[piece.kind]}m{shown}\x1b[0m" if colour else shown)
         print(f"\n{len(texts):,} prompts" + (f", {tokens:,} tokens before any sharing" if tokens is not None else ""))
-        print(f"{figures['demonstrations_shortened']:,} demonstrations shortened and {figures['demonstrations_dropped']:,} dropped to fit")
+        print(
+            f"{figures['demonstrations_shortened']:,} demonstrations shortened and "
+            f"{figures['demonstrations_dropped']:,} dropped to fit"
+        )
     return figures
 
 

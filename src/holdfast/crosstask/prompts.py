@@ -1,7 +1,9 @@
-"""Tasks and demonstrations -> prompts, every piece of which has a name; and prompts that are too long -> prompts that fit.
+"""Tasks and demonstrations -> prompts, every piece of which has a name; and prompts that are too long -> prompts that
+fit.
 
     source definition   Definition: D_s\n
-    demonstration       source input + cue + space + label\n          the most similar one first, farthest from the target
+    demonstration       source input + cue + space + label\n          the most similar one first, farthest from the
+    target
     target definition   Definition: D_t\n
     label line          (optional) the label space, spelled out\n
     in-task example     target input + cue + space + label\n          the nearest one last
@@ -25,7 +27,9 @@ Order = Literal["similar-first", "similar-last"]
 
 @dataclass(frozen=True)
 class Piece:
-    """A named part of a prompt. ``source`` and ``item`` say what it shows; ``answer_end``: length of ``text`` up to its label's end."""
+    """A named part of a prompt. ``source`` and ``item`` say what it shows; ``answer_end``: length of ``text`` up to its
+    label's end.
+    """
 
     kind: Kind
     text: str
@@ -55,7 +59,9 @@ class Prompt:
         return tuple((p.source, p.item) for p in self.pieces if p.item and p.kind != "input")
 
     def end_of(self, kind: Kind, *, answer: bool = False) -> int | None:
-        """The position in ``text`` after the last piece of a kind (after its label, if ``answer``), its newline left out."""
+        """The position in ``text`` after the last piece of a kind (after its label, if ``answer``), its newline left
+        out.
+        """
         found, position = None, 0
         for piece in self.pieces:
             if piece.kind == kind:
@@ -129,8 +135,9 @@ def fit(
 ) -> Prompt:  # fmt: skip
     """As ``build``, but within ``limit`` tokens. The target's definition and input are never touched.
 
-    While the prompt is too long, the least similar demonstration of the last source goes; then in-task examples, least similar first.
-    The last demonstration that would have to go is instead cut at the beginning of its input, if that is enough.
+    While the prompt is too long, the least similar demonstration of the last source goes; then in-task examples, least
+    similar first. The last demonstration that would have to go is instead cut at the beginning of its input, if that is
+    enough.
 
     Args:
         count: tokens of a text.
@@ -148,7 +155,8 @@ def fit(
     while count(prompt.text) > limit:
         if not groups and not inside:
             raise HoldfastError(
-                f"{item.where}: the prompt has {count(prompt.text)} tokens even with no demonstration; the model takes {limit}",
+                f"{item.where}: the prompt has {count(prompt.text)} tokens even with no demonstration; the model "
+                f"takes {limit}",
                 hint="shorten the input or the definition, or use a model with a longer context",
             )
         if shorten and len(groups) == 1 and len(groups[0].items) == 1:
@@ -167,7 +175,9 @@ def fit(
 
 
 def _cut(prompt: Prompt, count: Callable[[str], int], limit: int, shown: str) -> Prompt | None:
-    """Cut the one demonstration at the beginning of its input, by as few characters as possible; None if its last line has to go."""
+    """Cut the one demonstration at the beginning of its input, by as few characters as possible; None if its last line
+    has to go.
+    """
     index = next(i for i, piece in enumerate(prompt.pieces) if piece.kind == "demonstration")
 
     def with_cut(cut: int) -> Prompt:

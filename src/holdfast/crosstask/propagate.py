@@ -1,10 +1,14 @@
-"""A few labelled inputs and many unlabelled ones -> labels for all that the similarity graph can reach. No call of the language model.
+"""A few labelled inputs and many unlabelled ones -> labels for all that the similarity graph can reach. No call of the
+language model.
 
     knn       vote of the nearest labelled inputs, weighted by cosine and by the confidence of their labels
-    spread    F_u = (I - a P_uu)^-1 a P_ul Y_l       labels clamped, P row-stochastic (Zhu et al. 2003; with damping a as Zhou et al. 2004)
-    graph     a small graph attention network over (input, candidate label) nodes (GLIP, arXiv 2510.24528, stage 2), see ``glip``
+    spread    F_u = (I - a P_uu)^-1 a P_ul Y_l       labels clamped, P row-stochastic (Zhu et al. 2003; with damping a
+    as Zhou et al. 2004)
+    graph     a small graph attention network over (input, candidate label) nodes (GLIP, arXiv 2510.24528, stage 2), see
+    ``glip``
 
-A propagator takes a ``Problem`` and returns shares [N, Y]; a row of zeros is an abstention. Labelled rows come back as they were.
+A propagator takes a ``Problem`` and returns shares [N, Y]; a row of zeros is an abstention. Labelled rows come back as
+they were.
 Axes: N inputs, Y labels.
 """
 
@@ -25,7 +29,8 @@ Shares = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Problem:
-    """What a propagator gets. ``given`` [N]: place of the label, or -1; ``trust`` [N]: confidence of given labels, above 0.
+    """What a propagator gets. ``given`` [N]: place of the label, or -1; ``trust`` [N]: confidence of given labels,
+    above 0.
 
     ``texts`` are the inputs, for propagators that look at (input, candidate) pairs.
     """

@@ -27,7 +27,9 @@ _DIGITS = 6  # of a cosine: two texts that are equal tie, whatever the order in 
 
 @dataclass(frozen=True)
 class Search:
-    """What a retriever gets: vectors of pool [P, width] and queries [Q, width], texts of the queries, how many, and a seed."""
+    """What a retriever gets: vectors of pool [P, width] and queries [Q, width], texts of the queries, how many, and a
+    seed.
+    """
 
     pool: Vectors
     queries: Vectors
@@ -58,7 +60,9 @@ def similar(search: Search, block: int = 512) -> Places:
 def random(search: Search) -> Places:
     """Items drawn for each query from its own text and the seed: other queries change nothing."""
     size = search.pool.shape[0]
-    return np.array([_generator(search.seed, text).choice(size, search.k, replace=False) for text in search.texts], np.int64)
+    return np.array(
+        [_generator(search.seed, text).choice(size, search.k, replace=False) for text in search.texts], np.int64
+    )
 
 
 def fixed(search: Search) -> Places:
@@ -70,7 +74,8 @@ def fixed(search: Search) -> Places:
 def mmr(search: Search, weight: float = 0.7, candidates: int = 50) -> Places:
     """Maximal marginal relevance: similar to the query, unlike what is already chosen (Carbonell and Goldstein 1998).
 
-    next = argmax_p  weight * cos(q, p) - (1 - weight) * max_chosen cos(p, c), over the ``candidates`` most similar items.
+    next = argmax_p  weight * cos(q, p) - (1 - weight) * max_chosen cos(p, c), over the ``candidates`` most similar
+    items.
     """
     found = []
     for start in range(0, len(search.texts), 512):
@@ -125,31 +130,40 @@ def retrieve(
     source: Task, pool: Sequence[Item], target: Task, items: Sequence[Item], *, k: int, encode: Encoder, name: str = "similar",
     embed_text: EmbedText = "render", too_long: Callable[[str], bool] | None = None, seed: int = 0, unlabelled: Sequence[Item] = (),
 ) -> list[tuple[Item, ...]]:  # fmt: skip
-    """For each item of the target, k labelled items of the source, the most similar first; fewer only where the pool is smaller.
+    """For each item of the target, k labelled items of the source, the most similar first; fewer only where the pool is
+    smaller.
 
     Raises:
         HoldfastError: the pool is empty.
     """
     if not pool:
         raise HoldfastError(
-            f"{source.where}: no labelled item to show", hint="a source needs rows with an answer (in split 'train', if it has splits)"
+            f"{source.where}: no labelled item to show",
+            hint="a source needs rows with an answer (in split 'train', if it has splits)",
         )
     if source.name == target.name:  # one task, one order of fields
         both = embed_texts(source, [*pool, *items, *unlabelled], embed_text, too_long)
         shown, asked = both[: len(pool)], both[len(pool) :]
     else:
-        shown, asked = embed_texts(source, pool, embed_text, too_long), embed_texts(target, [*items, *unlabelled], embed_text, too_long)
+        shown, asked = (
+            embed_texts(source, pool, embed_text, too_long),
+            embed_texts(target, [*items, *unlabelled], embed_text, too_long),
+        )
     vectors, queries = encode(shown, asked)
     context = queries[len(items) :] if unlabelled else None
-    places = retriever(name)(Search(vectors, queries[: len(items)], asked[: len(items)], min(k, len(pool)), seed, context))
+    places = retriever(name)(
+        Search(vectors, queries[: len(items)], asked[: len(items)], min(k, len(pool)), seed, context)
+    )
     return [tuple(pool[place] for place in row) for row in places]
 
 
-def embed_texts(task: Task, items: Sequence[Item], how: EmbedText, too_long: Callable[[str], bool] | None = None) -> list[str]:
+def embed_texts(
+    task: Task, items: Sequence[Item], how: EmbedText, too_long: Callable[[str], bool] | None = None
+) -> list[str]:
     """What the encoder reads: the input as written, with field names and cue (the paper's), or the fields alone.
 
-    Where any text is longer than the encoder reads, the fields of this task are put shortest first, so that the question is seen
-    and the passage is cut. ``embed_fields`` in the task's YAML sets fields and order by hand.
+    Where any text is longer than the encoder reads, the fields of this task are put shortest first, so that the
+    question is seen and the passage is cut. ``embed_fields`` in the task's YAML sets fields and order by hand.
     """
     names = task.embed_fields or tuple(dict.fromkeys(task.slots))
     missing = [name for name in names if name not in task.slots]

@@ -1,7 +1,7 @@
 """Prompts -> what the model thinks of each label: the one room of this wing where the model runs in likelihood mode.
 
-The prompt is tokenised whole, once; a label's tokens are what follows when the label is written behind it. All tokens of a label count:
-labels that begin alike are told apart. Axes: I items, Y labels.
+The prompt is tokenised whole, once; a label's tokens are what follows when the label is written behind it. All tokens
+of a label count: labels that begin alike are told apart. Axes: I items, Y labels.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ Ids = tuple[int, ...]
 
 
 class Reader:
-    """Texts -> ids, in the way that the run wants prompts to be written: plain, or as a user message in the chat template."""
+    """Texts -> ids, in the way that the run wants prompts to be written: plain, or as a user message in the chat
+    template.
+    """
 
     def __init__(self, tokenizer: Any, template: str = "plain") -> None:
         if template == "chat" and not tokenizer.chat_template:
@@ -41,7 +43,9 @@ class Reader:
 
     def ids(self, texts: Sequence[str]) -> list[Ids]:
         """Ids of written texts."""
-        return [tuple(ids) for ids in self.tokenizer(list(texts), add_special_tokens=False)["input_ids"]] if texts else []
+        return (
+            [tuple(ids) for ids in self.tokenizer(list(texts), add_special_tokens=False)["input_ids"]] if texts else []
+        )
 
     def count(self, prompts: Sequence[str]) -> list[int]:
         """Numbers of tokens of prompts, as written."""
@@ -52,18 +56,24 @@ class Reader:
         return self.written(prompt).index(prompt)
 
     def answers(self, task: Task) -> tuple[str, ...]:
-        """The labels as they are written behind a prompt. A chat answer starts a message, so it has no space before it."""
+        """The labels as they are written behind a prompt. A chat answer starts a message, so it has no space before
+        it.
+        """
         return tuple((task.answer_prefix if self.template == "plain" else "") + label for label in task.labels or ())
 
     def beginnings(self, task: Task) -> frozenset[str]:
-        """Texts of tokens that begin a label in capitals or not and with a space before it or not; parts of one letter are left out."""
+        """Texts of tokens that begin a label in capitals or not and with a space before it or not; parts of one letter
+        are left out.
+        """
         if task.answer_prefix.strip():
             return frozenset()  # the model would say the prefix first
         if task.name not in self._beginnings:
             forms = [form for label in task.labels or () for form in _spellings(label) for _ in range(2)]
             ids = self.ids([" " * (i % 2) + form for i, form in enumerate(forms)])
             pieces = [(form, self.text(own[0])) for form, own in zip(forms, ids, strict=True) if own]
-            self._beginnings[task.name] = frozenset(p for form, p in pieces if p == form or (len(p) > 1 and form.startswith(p)))
+            self._beginnings[task.name] = frozenset(
+                p for form, p in pieces if p == form or (len(p) > 1 and form.startswith(p))
+            )
         return self._beginnings[task.name]
 
     def text(self, token: int) -> str:
@@ -72,10 +82,13 @@ class Reader:
             self._texts[token] = str(self.tokenizer.decode([token])).strip()
         return self._texts[token]
 
-    def continuations(self, prompt: str, answers: tuple[str, ...], *, whole: bool = False) -> tuple[int, tuple[Ids, ...]]:
+    def continuations(
+        self, prompt: str, answers: tuple[str, ...], *, whole: bool = False
+    ) -> tuple[int, tuple[Ids, ...]]:
         """How many tokens of the written prompt stay, and the ids of each answer behind them.
 
-        They depend on the last line of the prompt alone, unless the tokenizer joins tokens over a line break; ``whole`` looks at all of it.
+        They depend on the last line of the prompt alone, unless the tokenizer joins tokens over a line break; ``whole``
+        looks at all of it.
         """
         written = self.written(prompt)
         text = written if whole else written[written.rfind("\n") + 1 :]
@@ -93,9 +106,10 @@ class Reader:
 
 @dataclass
 class CellScores:
-    """What the model thinks of the labels in one cell. ``sums`` [I, Y] nats; ``lengths`` [I, Y] tokens; ``begins`` [I] whether the most
-    probable next token begins a label, in capitals or not; ``mass`` [I] the probability of the label space; ``entropy`` [I] of the next
-    token, nats. ``empty`` [I, Y]: as ``sums``, for the content-free input, or no rows.
+    """What the model thinks of the labels in one cell. ``sums`` [I, Y] nats; ``lengths`` [I, Y] tokens; ``begins`` [I]
+    whether the most probable next token begins a label, in capitals or not; ``mass`` [I] the probability of the label
+    space; ``entropy`` [I] of the next token, nats. ``empty`` [I, Y]: as ``sums``, for the content-free input, or no
+    rows.
     """
 
     sums: npt.NDArray[np.float64]
@@ -135,16 +149,26 @@ class Batch:
         requests = []
         for prompt, ids, text in zip(prompts, self.reader.ids(written), written, strict=True):
             cut, labels = self.reader.continuations(prompt.text, answers, whole=whole)
-            requests.append(Request(ids[: len(ids) + cut], labels, self._taps(prompt, text, len(ids) + cut) if self.states else ()))
+            requests.append(
+                Request(ids[: len(ids) + cut], labels, self._taps(prompt, text, len(ids) + cut) if self.states else ())
+            )
         return requests
 
     def _taps(self, prompt: Prompt, written: str, length: int) -> tuple[int, ...]:
-        """Positions for ``crosstask analyse``: ends of source definition, target definition, demonstration's label, prompt; or none."""
-        ends = [prompt.end_of("source definition"), prompt.end_of("target definition"), prompt.end_of("demonstration", answer=True)]
+        """Positions for ``crosstask analyse``: ends of source definition, target definition, demonstration's label,
+        prompt; or none.
+        """
+        ends = [
+            prompt.end_of("source definition"),
+            prompt.end_of("target definition"),
+            prompt.end_of("demonstration", answer=True),
+        ]
         if None in ends:
             return ()
         starts = written.index(prompt.text)
-        offsets = self.reader.tokenizer(written, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+        offsets = self.reader.tokenizer(written, add_special_tokens=False, return_offsets_mapping=True)[
+            "offset_mapping"
+        ]
         found = []
         for end in ends:
             assert end is not None
@@ -156,11 +180,14 @@ class Batch:
             for j in range(i):
                 if a == ids[j]:
                     raise HoldfastError(
-                        f"{task.where}: labels {answers[j].strip()!r} and {answers[i].strip()!r} have the same token ids",
+                        f"{task.where}: labels {answers[j].strip()!r} and {answers[i].strip()!r} have the same token "
+                        "ids",
                         hint="rename one of them",
                     )
         if len({a[0] for a in ids}) < len(ids):
-            self.collisions[task.name] = ", ".join(label for label, a in zip(task.labels or (), ids) if [b[0] for b in ids].count(a[0]) > 1)
+            self.collisions[task.name] = ", ".join(
+                label for label, a in zip(task.labels or (), ids) if [b[0] for b in ids].count(a[0]) > 1
+            )
 
     def scores(self, answers: Sequence[Any]) -> list[CellScores]:
         """The answers to ``requests``, cell by cell."""
@@ -178,7 +205,9 @@ class Batch:
         return found
 
 
-def _cell_scores(requests: Sequence[Any], answers: Sequence[Any], begins: Sequence[bool], empty: Sequence[Any]) -> CellScores:
+def _cell_scores(
+    requests: Sequence[Any], answers: Sequence[Any], begins: Sequence[bool], empty: Sequence[Any]
+) -> CellScores:
     sums = np.array([answer.total for answer in answers])
     roots = [_roots(request.continuations) for request in requests]
     mass = [min(1.0, float(np.exp(row[root]).sum())) for row, root in zip(sums, roots)]

@@ -1,4 +1,6 @@
-"""One line for ``holdfast demo``: on ``pocket:tasks``, zero-shot against cross-task for a model, whatever the figures turn out to be."""
+"""One line for ``holdfast demo``: on ``pocket:tasks``, zero-shot against cross-task for a model, whatever the figures
+turn out to be.
+"""
 
 from __future__ import annotations
 
@@ -29,22 +31,28 @@ def zero_shot_against_cross_task(
     sources: Sequence[str] = SOURCES,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Accuracy and validity (percent, 95 % intervals over items) without an example and with one of another task; nothing is written.
+    """Accuracy and validity (percent, 95 % intervals over items) without an example and with one of another task;
+    nothing is written.
 
     Args:
         lm: a loaded model, else ``model`` is loaded.
         items: test items per target.
 
     Returns:
-        ``zero_shot`` and ``cross_task`` (mean over the sources), each with accuracy and validity; ``difference`` in points with its paired
-        interval; ``line``, a sentence that claims no more than the interval allows.
+        ``zero_shot`` and ``cross_task`` (mean over the sources), each with accuracy and validity; ``difference`` in
+        points with its paired interval; ``line``, a sentence that claims no more than the interval allows.
     """
     names = {"sources": sources, "target": targets}
     listed = {key: ",".join(f"pocket:tasks/{name}" for name in value) for key, value in names.items()}
     grid = load_grid(CrossTaskConfig(model=model, output="", limit=items, seed=seed, **listed))  # type: ignore[arg-type]
     runner = Runner(grid, lm)
     found = all_outcomes(grid, [runner.run(block) for block in grid.blocks])
-    shares: dict[str, list[Shares]] = {"zero accuracy": [], "cross accuracy": [], "zero validity": [], "cross validity": []}
+    shares: dict[str, list[Shares]] = {
+        "zero accuracy": [],
+        "cross accuracy": [],
+        "zero validity": [],
+        "cross validity": [],
+    }
     for target in targets:
         zero, cross = found[target][ZERO], [found[target][source] for source in grid.sources_of(target)]
         shares["zero accuracy"].append(_floats(zero.correct))
@@ -83,7 +91,13 @@ def _line(made: dict[str, Any]) -> str:
         return f"{a['value']:.0f} % right [{a['low']:.0f}, {a['high']:.0f}], {v['value']:.0f} % valid [{v['low']:.0f}, {v['high']:.0f}]"
 
     d = made["difference"]
-    verdict = "no difference is shown" if d["low"] <= 0 <= d["high"] else "an example of another task helps" if d["low"] > 0 else "it hurts"
+    verdict = (
+        "no difference is shown"
+        if d["low"] <= 0 <= d["high"]
+        else "an example of another task helps"
+        if d["low"] > 0
+        else "it hurts"
+    )
     return (
         f"cross-task prompting, base model: zero-shot {shown(made['zero_shot'])}; "
         f"with one example of another task {shown(made['cross_task'])}; "

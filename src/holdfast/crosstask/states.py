@@ -1,11 +1,14 @@
 """Hidden states -> how alike source and target are inside the model, per layer. Sums are kept, states are not.
 
-For a source s, a target t and a layer l, over the test inputs x of t, with the mean state m_l of a sample of prompts taken away:
+For a source s, a target t and a layer l, over the test inputs x of t, with the mean state m_l of a sample of prompts
+taken away:
 
     sim_l(s, t) = mean_x cos(h_l(a) - m_l, h_l(b) - m_l)      definitions: a, b = last tokens of D_s and of D_t
-                                                              answers:     a, b = label of the demonstration and last token of the prompt
+                                                              answers:     a, b = label of the demonstration and last
+                                                              token of the prompt
 
-This definition is ours; the paper says only that activations were compared. Without the mean taken away cosines are all near 1.
+This definition is ours; the paper says only that activations were compared. Without the mean taken away cosines are all
+near 1.
 Axes: L layers + 1 (embeddings first), D width, P position pairs.
 """
 

@@ -81,7 +81,10 @@ def rows(grid: Grid, blocks: Sequence[Block]) -> Iterator[dict[str, Any]]:
                 if result.scores is not None:
                     labels = target.task.labels or ()
                     line["logp"] = dict(zip(labels, np.round(result.scores.sums[i], 6).tolist()))
-                    line |= {"mass": round(float(result.scores.mass[i]), 6), "entropy": round(float(result.scores.entropy[i]), 6)}
+                    line |= {
+                        "mass": round(float(result.scores.mass[i]), 6),
+                        "entropy": round(float(result.scores.entropy[i]), 6),
+                    }
                 if result.texts is not None:
                     line["text"] = result.texts[i]
                 yield line
@@ -101,7 +104,9 @@ def _shown(results: Sequence[Result], target: str, condition: str) -> dict[str, 
 
 
 def _pooled(grid: Grid, found: Outcomes, source: str) -> dict[str, Any]:
-    """One source over all targets that it serves: mean accuracy, and the paired test over the pooled items (the paper's test)."""
+    """One source over all targets that it serves: mean accuracy, and the paired test over the pooled items (the paper's
+    test).
+    """
     after, before, accuracy = [], [], []
     for name, target in grid.targets.items():
         made, base = found[name].get(source), found[name][ZERO]
@@ -111,14 +116,19 @@ def _pooled(grid: Grid, found: Outcomes, source: str) -> dict[str, Any]:
             accuracy.append(100 * float(after[-1].mean()))
     if not after:
         return {}
-    return {"mean_accuracy": float(np.mean(accuracy)), "against_zero_shot": paired_t(np.concatenate(after), np.concatenate(before))}
+    return {
+        "mean_accuracy": float(np.mean(accuracy)),
+        "against_zero_shot": paired_t(np.concatenate(after), np.concatenate(before)),
+    }
 
 
 def _grand(grid: Grid, found: Outcomes) -> dict[str, Any]:
     """Means over the grid. The relative gain is shown both ways, because the two can differ many times over."""
     zero, cross, voted, in_task, mixed = [], [], [], [], []
     for name, target in grid.targets.items():
-        accuracy = {c: 100 * float(o.correct[: target.test].mean()) for c, o in found[name].items() if o.correct is not None}
+        accuracy = {
+            c: 100 * float(o.correct[: target.test].mean()) for c, o in found[name].items() if o.correct is not None
+        }
         if not accuracy:
             continue
         zero.append(accuracy[ZERO])
@@ -132,7 +142,10 @@ def _grand(grid: Grid, found: Outcomes) -> dict[str, Any]:
     made |= {name: float(np.mean(values)) for name, values in (("in_task", in_task), ("mixed", mixed)) if values}
     made["points"] = made["cross_task"] - made["zero_shot"]
     if all(zero):
-        made |= {"ratio_of_means_percent": ratio_of_means(cross, zero), "mean_of_ratios_percent": mean_of_ratios(cross, zero)}
+        made |= {
+            "ratio_of_means_percent": ratio_of_means(cross, zero),
+            "mean_of_ratios_percent": mean_of_ratios(cross, zero),
+        }
     return made
 
 

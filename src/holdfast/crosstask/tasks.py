@@ -1,9 +1,11 @@
 """Files -> tasks. A task is one YAML beside one JSONL; a library is a folder of them; ``pocket:tasks`` is one by name.
 
     sentiment.yaml   name, definition, fields, cue, labels (or none: free answer), template, ...
-    sentiment.jsonl  {"fields": {"text": "..."}, "answer": "positive", "id": "...", "split": "test"}   or the fields as plain columns
+    sentiment.jsonl  {"fields": {"text": "..."}, "answer": "positive", "id": "...", "split": "test"}   or the fields as
+    plain columns
 
-A template is data: its white space is kept to the byte. ``{field}`` is a slot; a list becomes lettered lines (A. ..., B. ...).
+A template is data: its white space is kept to the byte. ``{field}`` is a slot; a list becomes lettered lines (A. ...,
+B. ...).
 """
 
 from __future__ import annotations
@@ -47,9 +49,9 @@ class Item:
 class Task:
     """A task: what it asks for, how an input is written down, and its items.
 
-    ``template`` ends with the cue. An answer follows it after ``answer_prefix`` (one space; none where the template ends in white
-    space). ``labels`` is the closed set of answers, or None for free answers. ``embed_fields`` are the fields that retrieval looks
-    at, in that order.
+    ``template`` ends with the cue. An answer follows it after ``answer_prefix`` (one space; none where the template
+    ends in white space). ``labels`` is the closed set of answers, or None for free answers. ``embed_fields`` are the
+    fields that retrieval looks at, in that order.
     """
 
     name: str
@@ -100,14 +102,17 @@ class Task:
     @property
     def dev(self) -> tuple[Item, ...]:
         """Labelled items for choosing, apart from the test items: the dev (or validation) split, or none."""
-        return tuple(item for item in self.part("dev", "validation") if item.answer is not None) if self.has_splits else ()
+        return (
+            tuple(item for item in self.part("dev", "validation") if item.answer is not None) if self.has_splits else ()
+        )
 
 
 def make_task(given: Mapping[str, Any], rows: Sequence[tuple[dict[str, Any], str]], where: str) -> Task:
     """A task from the content of its YAML and its rows (each with its place).
 
     Raises:
-        HoldfastError: names file and row: a slot without a field, a label outside the label space, an id that comes twice, ...
+        HoldfastError: names file and row: a slot without a field, a label outside the label space, an id that comes
+            twice, ...
     """
     _check_keys(given, where)
     definition = _text(given, "definition", where)
@@ -120,13 +125,17 @@ def make_task(given: Mapping[str, Any], rows: Sequence[tuple[dict[str, Any], str
         embed_fields=_names(given.get("embed_fields", []), where), where=where,
     )  # fmt: skip
     if not task.slots:
-        raise HoldfastError(f"{where}: the template {template!r} has no slot", hint="a slot is a field's name in braces: {text}")
+        raise HoldfastError(
+            f"{where}: the template {template!r} has no slot", hint="a slot is a field's name in braces: {text}"
+        )
     if not rows:
         raise HoldfastError(f"{where}: the task has no rows")
     return replace(task, items=make_items(task, rows, given))
 
 
-def make_items(task: Task, rows: Sequence[tuple[dict[str, Any], str]], given: Mapping[str, Any] | None = None) -> tuple[Item, ...]:
+def make_items(
+    task: Task, rows: Sequence[tuple[dict[str, Any], str]], given: Mapping[str, Any] | None = None
+) -> tuple[Item, ...]:
     """Items of a task from rows, each with its place; ``given`` says how the task's YAML wants rows to be read."""
     items = tuple(_item(row, place, number, task, given or {}) for number, (row, place) in enumerate(rows, 1))
     _check_ids(items)
@@ -139,10 +148,14 @@ def _item(row: dict[str, Any], where: str, number: int, task: Task, given: Mappi
     fields = {}
     for slot in dict.fromkeys(task.slots):
         if slot not in values:
-            raise HoldfastError(f"{where}: the template wants '{slot}'; the row has {', '.join(map(str, values)) or 'no fields'}")
+            raise HoldfastError(
+                f"{where}: the template wants '{slot}'; the row has {', '.join(map(str, values)) or 'no fields'}"
+            )
         fields[slot] = _field(values[slot], slot, where, end)
     answer = row.get(str(given.get("answer", "answer")), values.get("answer"))
-    item = Item(str(row.get("id", number)), fields, None, where, None if row.get("split") is None else str(row["split"]))
+    item = Item(
+        str(row.get("id", number)), fields, None, where, None if row.get("split") is None else str(row["split"])
+    )
     return replace(item, answer=_answer(answer, task, where, str(given.get("answer_is", "label"))))
 
 
@@ -150,9 +163,15 @@ def _answer(value: Any, task: Task, where: str, kind: str) -> str | None:
     if value is None:
         return None
     if kind == "index":
-        if task.labels is None or isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < len(task.labels):
+        if (
+            task.labels is None
+            or isinstance(value, bool)
+            or not isinstance(value, int)
+            or not 0 <= value < len(task.labels)
+        ):
             raise HoldfastError(
-                f"{where}: answer {value!r} is no index into the {len(task.labels or ())} labels", hint="indices count from 0"
+                f"{where}: answer {value!r} is no index into the {len(task.labels or ())} labels",
+                hint="indices count from 0",
             )
         return task.labels[value]
     text = str(value)
@@ -174,7 +193,9 @@ def _field(value: Any, name: str, where: str, end: str) -> str:
             raise HoldfastError(f"{where}: field '{name}' has {len(value)} options; 1 to {len(LETTERS)} are possible")
         value = f"{end}\n".join(f"{letter}. {option}" for letter, option in zip(LETTERS, value))
     if not isinstance(value, str | int | float) or isinstance(value, bool):
-        raise HoldfastError(f"{where}: field '{name}' is a {type(value).__name__}, not text, a number or a list of options")
+        raise HoldfastError(
+            f"{where}: field '{name}' is a {type(value).__name__}, not text, a number or a list of options"
+        )
     return whole_text(str(value), f"{where}: field '{name}'")
 
 
@@ -185,7 +206,8 @@ def _template(given: Mapping[str, Any], rows: Sequence[tuple[dict[str, Any], str
         names = list(rows[0][0]["fields"])
     if not isinstance(names, list) or not names:
         raise HoldfastError(
-            f"{where}: neither 'template' nor 'fields'", hint="fields: [premise, hypothesis] makes the template 'Premise: {premise}\\n...'"
+            f"{where}: neither 'template' nor 'fields'",
+            hint="fields: [premise, hypothesis] makes the template 'Premise: {premise}\\n...'",
         )
     cue = str(given.get("cue", "Answer:"))
     return "".join(f"{name.replace('_', ' ').capitalize()}: {{{name}}}\n" for name in map(str, names)) + cue
@@ -201,9 +223,13 @@ def _labels(given: Any, where: str) -> tuple[str, ...] | None:
     if given is None:
         return None
     if not isinstance(given, list) or len(given) < 2:
-        raise HoldfastError(f"{where}: 'labels' is {given!r}; it must list at least two labels, or be left out for free answers")
+        raise HoldfastError(
+            f"{where}: 'labels' is {given!r}; it must list at least two labels, or be left out for free answers"
+        )
     if any(isinstance(label, bool) for label in given):
-        raise HoldfastError(f"{where}: YAML reads yes, no, true and false as truth values", hint='write labels in quotes: ["yes", "no"]')
+        raise HoldfastError(
+            f"{where}: YAML reads yes, no, true and false as truth values", hint='write labels in quotes: ["yes", "no"]'
+        )
     labels = tuple(map(str, given))
     for label in labels:
         if label != label.strip() or not label:
@@ -225,7 +251,9 @@ def _check_ids(items: Sequence[Item]) -> None:
     seen: dict[str, str] = {}
     for item in items:
         if item.id in seen:
-            raise HoldfastError(f"{item.where}: id '{item.id}' is already used ({seen[item.id]})", hint="ids are unique within a task")
+            raise HoldfastError(
+                f"{item.where}: id '{item.id}' is already used ({seen[item.id]})", hint="ids are unique within a task"
+            )
         seen[item.id] = item.where
 
 

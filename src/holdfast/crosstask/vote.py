@@ -1,6 +1,7 @@
 """Several answers to one input -> one label with a confidence, or an abstention.
 
-label = the one with most votes;   margin = (votes of the first - votes of the second) / voters, abstentions counted as voters
+label = the one with most votes;   margin = (votes of the first - votes of the second) / voters, abstentions counted as
+voters
 """
 
 from __future__ import annotations
@@ -24,12 +25,14 @@ class Vote:
     counts: dict[str, int]
 
 
-def majority(answers: Sequence[str | None], labels: Sequence[str], logp_SY: Floats | None = None, *, least_margin: float = 0.0) -> Vote:
+def majority(
+    answers: Sequence[str | None], labels: Sequence[str], logp_SY: Floats | None = None, *, least_margin: float = 0.0
+) -> Vote:
     """Majority vote over answers that are already in the label space (None where a voter named no label: it abstains).
 
     Args:
-        logp_SY: log-probs of the labels from each voter; a tie goes to the tied label with the largest sum. Without them, or if the sums
-            tie as well, it goes to the label that is listed first.
+        logp_SY: log-probs of the labels from each voter; a tie goes to the tied label with the largest sum. Without
+            them, or if the sums tie as well, it goes to the label that is listed first.
         least_margin: abstain below this margin.
     """
     counts = Counter(answer for answer in answers if answer is not None)
@@ -48,6 +51,8 @@ def majority(answers: Sequence[str | None], labels: Sequence[str], logp_SY: Floa
 
 
 def majority_raw(texts: Sequence[str]) -> str:
-    """The released code's vote, to compare with: over raw strings, case and junk included; a tie goes to the smallest string."""
+    """The released code's vote, to compare with: over raw strings, case and junk included; a tie goes to the smallest
+    string.
+    """
     counts = Counter(texts)
     return min(counts, key=lambda text: (-counts[text], text))

@@ -1,10 +1,14 @@
 """Columns that nothing reads: what may change what a model learns is refused, plain metadata is listed.
 
-    says nothing       null, NaN, blank, empty, a list or an object of such values; what a column that is read says already
-    plain metadata     a name of _PLAIN; text whose name ends as _ENDINGS; a number or a truth value, unless its name steers (_STEERING)
-    refused            everything else: other text, lists and objects (tools, system, history, context, a second answer, ...)
+    says nothing       null, NaN, blank, empty, a list or an object of such values; what a column that is read says
+    already
+    plain metadata     a name of _PLAIN; text whose name ends as _ENDINGS; a number or a truth value, unless its name
+    steers (_STEERING)
+    refused            everything else: other text, lists and objects (tools, system, history, context, a second answer,
+    ...)
 
-In a message the border is narrower, since chat templates read what they like there: only _PLAIN_IN_MESSAGES is metadata.
+In a message the border is narrower, since chat templates read what they like there: only _PLAIN_IN_MESSAGES is
+metadata.
 """
 
 from __future__ import annotations
@@ -24,7 +28,8 @@ def _names(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-# What says where a row comes from, how it is sorted or how good it is. A template could print none of it without being told to.
+# What says where a row comes from, how it is sorted or how good it is. A template could print none of it without being
+# told to.
 _PLAIN = _names("""
     id idx index uid uuid guid key hash md5 sha sha256 name title category categories subcategory kind type task tasks topic topics subject
     domain field_of_study tag tags keyword keywords genre difficulty quality score scores rating ratings rank toxicity
@@ -70,7 +75,11 @@ def unused_columns(
         HoldfastError: a column or a key of a message that is not read may change what is to be learned; it is named.
     """
     known = {*used, *(("weight", "token_weights") if weighted else ())}
-    others = {name: value for name, value in row.items() if not (name in known or _empty(value) or (name == "weight" and value == 1))}
+    others = {
+        name: value
+        for name, value in row.items()
+        if not (name in known or _empty(value) or (name == "weight" and value == 1))
+    }
     texts, values = list(_texts(row, used) if others else ()), [row[column] for column in used if column in row]
     names = []
     for name, value in others.items():
@@ -78,7 +87,10 @@ def unused_columns(
             continue
         if name not in listed and not _is_metadata(str(name), value):
             raise _refusal(
-                where, "column", str(name), f"jq -c 'del(.{name})' rows.jsonl, or Dataset.remove_columns(\"{name}\"), or in the spreadsheet"
+                where,
+                "column",
+                str(name),
+                f"jq -c 'del(.{name})' rows.jsonl, or Dataset.remove_columns(\"{name}\"), or in the spreadsheet",
             )
         names.append(str(name))
     return tuple(names) + tuple(dict.fromkeys(_of_messages(row, used, where, weighted)))
@@ -90,7 +102,9 @@ def all_unused(items: Iterable[Any]) -> list[str]:
 
 
 def tell(source: str, names: Collection[str]) -> None:
-    """Say on stderr, in one line, which columns of a data source are not used. Those of ``pocket`` are our own, and for other readers."""
+    """Say on stderr, in one line, which columns of a data source are not used. Those of ``pocket`` are our own, and for
+    other readers.
+    """
     if names and not source.startswith("pocket:") and os.environ.get("RANK", "0") == "0":  # once, not once per device
         print(f"{source}: columns not used: {', '.join(name or repr(name) for name in names)}", file=sys.stderr)
 
@@ -166,7 +180,9 @@ def _texts(row: Mapping[str, Any], used: Collection[str]) -> Iterator[str]:
 
 
 def _repeats(value: Any, texts: Iterable[str], values: Iterable[Any]) -> bool:
-    """Whether a column says what one that is read says: the same messages, the text of one of them, or how one ends (its answer)."""
+    """Whether a column says what one that is read says: the same messages, the text of one of them, or how one ends
+    (its answer).
+    """
     if not isinstance(value, str):
         return isinstance(value, list) and any(value == other for other in values)
     ending = value.strip()

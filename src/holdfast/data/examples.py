@@ -1,6 +1,7 @@
 """Rows -> examples. What a file is, is recognised by its columns; every error names file and row.
 
-| layout | columns |          optional everywhere, on the row: ``weight`` (a number) and ``token_weights`` (of ``holdfast weigh``)
+| layout | columns |          optional everywhere, on the row: ``weight`` (a number) and ``token_weights`` (of
+``holdfast weigh``)
 |---|---|
 | chat | ``messages``: list of {role, content, weight?} |
 | alpaca | ``instruction``, ``output``, ``input``? |
@@ -21,7 +22,9 @@ from holdfast.data.weights import check_weight, with_char_weights
 from holdfast.errors import HoldfastError, whole_text
 from holdfast.records import Example, Message, Role
 
-_ACCEPTED = "messages | instruction + output | prompt + response (or completion) | text | prompt (with response weight 0)"
+_ACCEPTED = (
+    "messages | instruction + output | prompt + response (or completion) | text | prompt (with response weight 0)"
+)
 _COLUMNS = {
     "chat": ("messages",),
     "alpaca": ("instruction", "input", "output"),
@@ -30,11 +33,22 @@ _COLUMNS = {
     "prompt": ("prompt",),
 }
 _READINGS = {column for columns in _COLUMNS.values() for column in columns}
-_ROLES = {"system": Role.SYSTEM, "developer": Role.SYSTEM, "user": Role.USER, "assistant": Role.ASSISTANT, "tool": Role.TOOL}
+_ROLES = {
+    "system": Role.SYSTEM,
+    "developer": Role.SYSTEM,
+    "user": Role.USER,
+    "assistant": Role.ASSISTANT,
+    "tool": Role.TOOL,
+}
 
 
 def load_examples(
-    source: str, *, layout: str = "auto", limit: int | None = None, needs_response: bool = True, bad_rows: list[str] | None = None
+    source: str,
+    *,
+    layout: str = "auto",
+    limit: int | None = None,
+    needs_response: bool = True,
+    bad_rows: list[str] | None = None,
 ) -> list[Example]:
     """Read a data source into examples.
 
@@ -49,12 +63,21 @@ def load_examples(
         HoldfastError: names file and row, what was found, what is allowed.
     """
     return examples_of(
-        list(islice(read_rows(source, bad_rows), limit)), source, layout=layout, needs_response=needs_response, bad_rows=bad_rows
+        list(islice(read_rows(source, bad_rows), limit)),
+        source,
+        layout=layout,
+        needs_response=needs_response,
+        bad_rows=bad_rows,
     )
 
 
 def examples_of(
-    rows: list[Row], source: str, *, layout: str = "auto", needs_response: bool = True, bad_rows: list[str] | None = None
+    rows: list[Row],
+    source: str,
+    *,
+    layout: str = "auto",
+    needs_response: bool = True,
+    bad_rows: list[str] | None = None,
 ) -> list[Example]:
     """Rows that are in memory already, as ``load_examples`` reads them; ``source`` is their name in errors."""
     if not rows:
@@ -78,7 +101,9 @@ def examples_of(
 
 def no_row_left(source: str, count: int, first: HoldfastError) -> HoldfastError:
     """What to raise where every row is bad: what is the same in all of them is no matter of bad rows."""
-    return HoldfastError(f"{source}: every row is refused ({count} in all); the first: {first.message}", hint=first.hint)
+    return HoldfastError(
+        f"{source}: every row is refused ({count} in all); the first: {first.message}", hint=first.hint
+    )
 
 
 def _recognise(source: str, rows: list[Row], layout: str, needs_response: bool) -> str:
@@ -123,7 +148,9 @@ def _example(row: dict[str, Any], where: str, layout: str, needs_response: bool)
         messages = (*user, Message(Role.ASSISTANT, read_response(row, "output", where)))
     elif layout == "pair":
         if row.get("response") is not None and row.get("completion") is not None:
-            raise HoldfastError(f"{where}: both 'response' and 'completion' are given", hint="keep one of the two columns")
+            raise HoldfastError(
+                f"{where}: both 'response' and 'completion' are given", hint="keep one of the two columns"
+            )
         column = "completion" if row.get("completion") is not None else "response"
         for name in ("prompt", column):
             _check_there(row, name, where)
@@ -131,7 +158,10 @@ def _example(row: dict[str, Any], where: str, layout: str, needs_response: bool)
             joined = {"messages": row["prompt"] + row[column]}
             conversation = _conversation(joined, where, needs_response)
             return Example(with_char_weights(conversation, row, where), "chat", where, weight)
-        messages = (Message(Role.USER, read_text(row, "prompt", where)), Message(Role.ASSISTANT, read_response(row, column, where)))
+        messages = (
+            Message(Role.USER, read_text(row, "prompt", where)),
+            Message(Role.ASSISTANT, read_response(row, column, where)),
+        )
     elif layout == "text":
         messages = (Message(Role.ASSISTANT, read_response(row, "text", where)),)
     else:
@@ -142,7 +172,9 @@ def _example(row: dict[str, Any], where: str, layout: str, needs_response: bool)
 def _conversation(row: dict[str, Any], where: str, needs_response: bool) -> tuple[Message, ...]:
     messages = read_messages(row, "messages", where)
     if needs_response and not any(m.role is Role.ASSISTANT for m in messages):
-        raise HoldfastError(f"{where}: no assistant message", hint="add one, or train on prompts alone with --preset prompt-only")
+        raise HoldfastError(
+            f"{where}: no assistant message", hint="add one, or train on prompts alone with --preset prompt-only"
+        )
     return messages
 
 
@@ -155,7 +187,8 @@ def read_messages(row: dict[str, Any], column: str, where: str) -> tuple[Message
     given = row.get(column)
     if not isinstance(given, list) or not given:
         raise HoldfastError(
-            f"{where}: '{column}' is {_found(given)}, not a list of messages", hint='[{"role": "user", "content": "..."}, ...]'
+            f"{where}: '{column}' is {_found(given)}, not a list of messages",
+            hint='[{"role": "user", "content": "..."}, ...]',
         )
     messages = []
     for number, turn in enumerate(given, 1):

@@ -3,8 +3,10 @@
 | columns | read as |
 |---|---|
 | ``prompt``, ``chosen``, ``rejected``, all text | one question and two answers |
-| ``prompt`` as text or messages, ``chosen`` and ``rejected`` as one assistant message each | a conversation and two answers |
-| ``chosen``, ``rejected`` as whole conversations, with ``prompt`` or without | they differ in the last message, which is the answer |
+| ``prompt`` as text or messages, ``chosen`` and ``rejected`` as one assistant message each | a conversation and two
+answers |
+| ``chosen``, ``rejected`` as whole conversations, with ``prompt`` or without | they differ in the last message, which
+is the answer |
 """
 
 from __future__ import annotations
@@ -24,7 +26,9 @@ _ACCEPTED = "prompt + chosen + rejected (text or messages) | chosen + rejected (
 
 @dataclass(frozen=True)
 class Pair:
-    """A conversation up to the answer, and two answers to it. ``layout``, ``where`` and ``unused`` are those of ``records.Example``."""
+    """A conversation up to the answer, and two answers to it. ``layout``, ``where`` and ``unused`` are those of
+    ``records.Example``.
+    """
 
     prompt: tuple[Message, ...]
     chosen: Message
@@ -66,7 +70,8 @@ def read_pair(row: dict[str, Any], where: str) -> Pair:
     """One row as a pair.
 
     Raises:
-        HoldfastError: a column is missing or of the wrong kind, the answers are equal, or the prompt is not how they begin.
+        HoldfastError: a column is missing or of the wrong kind, the answers are equal, or the prompt is not how they
+            begin.
     """
     for column in ("chosen", "rejected"):
         if row.get(column) is None:
@@ -78,7 +83,8 @@ def read_pair(row: dict[str, Any], where: str) -> Pair:
     pair = _of_messages(row, where) if isinstance(row["chosen"], list) else _of_text(row, where)
     if pair.chosen.content == pair.rejected.content:
         raise HoldfastError(
-            f"{where}: 'chosen' and 'rejected' are equal, so there is no preference", hint="--skip-bad-rows leaves such rows out"
+            f"{where}: 'chosen' and 'rejected' are equal, so there is no preference",
+            hint="--skip-bad-rows leaves such rows out",
         )
     return replace(pair, unused=unused)
 
@@ -98,14 +104,20 @@ def _of_messages(row: dict[str, Any], where: str) -> Pair:
         begin = _common(chosen, rejected) if prompt is None else prompt
         for column, messages in (("chosen", chosen), ("rejected", rejected)):
             if _plain(messages[: len(begin)]) != _plain(begin):
-                raise HoldfastError(f"{where}: 'prompt' is not how '{column}' begins", hint="give the answers alone, without the prompt")
+                raise HoldfastError(
+                    f"{where}: 'prompt' is not how '{column}' begins", hint="give the answers alone, without the prompt"
+                )
         if not begin:
-            raise HoldfastError(f"{where}: 'chosen' and 'rejected' begin with different messages", hint="both must answer one prompt")
+            raise HoldfastError(
+                f"{where}: 'chosen' and 'rejected' begin with different messages", hint="both must answer one prompt"
+            )
         prompt, chosen, rejected = begin, chosen[len(begin) :], rejected[len(begin) :]
     for column, messages in (("chosen", chosen), ("rejected", rejected)):
         if [m.role for m in messages] != [Role.ASSISTANT]:
             roles = ", ".join(m.role.label for m in messages) or "nothing"
-            raise HoldfastError(f"{where}: after the prompt '{column}' must hold one assistant message; it holds {roles}")
+            raise HoldfastError(
+                f"{where}: after the prompt '{column}' must hold one assistant message; it holds {roles}"
+            )
     return Pair(prompt, chosen[0], rejected[0], "chat", where)
 
 
@@ -113,7 +125,9 @@ def _prompt(row: dict[str, Any], where: str) -> tuple[Message, ...]:
     if isinstance(row["prompt"], list):
         messages = read_messages(row, "prompt", where)
         if messages[-1].role is Role.ASSISTANT:
-            raise HoldfastError(f"{where}: 'prompt' ends with an assistant message; it must end with what is to be answered")
+            raise HoldfastError(
+                f"{where}: 'prompt' ends with an assistant message; it must end with what is to be answered"
+            )
         return messages
     text = read_text(row, "prompt", where)
     if not text.strip():
@@ -124,7 +138,9 @@ def _prompt(row: dict[str, Any], where: str) -> tuple[Message, ...]:
 def _common(chosen: tuple[Message, ...], rejected: tuple[Message, ...]) -> tuple[Message, ...]:
     """The messages with which both begin, at most all but the last."""
     length = 0
-    while length < min(len(chosen), len(rejected)) - 1 and _plain(chosen[: length + 1]) == _plain(rejected[: length + 1]):
+    while length < min(len(chosen), len(rejected)) - 1 and _plain(chosen[: length + 1]) == _plain(
+        rejected[: length + 1]
+    ):
         length += 1
     return chosen[:length]
 

@@ -1,11 +1,13 @@
-"""Files, folders and names -> rows, each with its place. What a parser, a codec or a library raises becomes a ``HoldfastError`` here.
+"""Files, folders and names -> rows, each with its place. What a parser, a codec or a library raises becomes a
+``HoldfastError`` here.
 
     JSONL, JSON, CSV, TSV, Parquet        a file, by its suffix
     a folder of Dataset.save_to_disk      and the name of a data set of the hub (``name`` or ``name:split``)
     pocket:NAME                           the rows that come with Holdfast
 
-Rows may be broken in many ways (cut, not UTF-8, nested too deep, numbers of thousands of digits, half a character, a quote that is never
-closed): each is an error with file and row. YAML files are read here, too: no key twice, no value that its tag does not fit.
+Rows may be broken in many ways (cut, not UTF-8, nested too deep, numbers of thousands of digits, half a character, a
+quote that is never closed): each is an error with file and row. YAML files are read here, too: no key twice, no value
+that its tag does not fit.
 """
 
 from __future__ import annotations
@@ -62,9 +64,11 @@ def read_rows(source: str, bad_rows: list[str] | None = None) -> Iterator[Row]:
 
 
 def read_values(source: str, *, objects: bool = True, hint: str | None = None) -> list[tuple[Any, str]]:
-    """All rows of one file, saved dataset folder or ``pocket:...``, each with its place, as the wings read what people write by hand.
+    """All rows of one file, saved dataset folder or ``pocket:...``, each with its place, as the wings read what people
+    write by hand.
 
-    A suffix that says nothing means JSONL, and a ``.json`` file may hold JSONL. Blank cells of a CSV file are not there.
+    A suffix that says nothing means JSONL, and a ``.json`` file may hold JSONL. Blank cells of a CSV file are not
+    there.
 
     Args:
         objects: whether every row must be an object; otherwise it may be any JSON value.
@@ -105,7 +109,8 @@ def source_digest(source: str | None) -> str | None:
 def csv_records(path: Path, delimiter: str = ",") -> list[Record]:
     """Every record of a CSV file, the header first.
 
-    Quotes within a field that does not begin with one are characters like any other. Quoted fields may hold line breaks.
+    Quotes within a field that does not begin with one are characters like any other. Quoted fields may hold line
+    breaks.
 
     Raises:
         HoldfastError: not to be read, not UTF-8, or a quoted field that does not end, with the row in which it begins.
@@ -117,7 +122,9 @@ def csv_records(path: Path, delimiter: str = ",") -> list[Record]:
     except OSError as error:
         raise HoldfastError(f"{path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise HoldfastError(f"{path}: not a CSV file in UTF-8: not UTF-8 (byte {error.start})", hint="save the file as UTF-8") from error
+        raise HoldfastError(
+            f"{path}: not a CSV file in UTF-8: not UTF-8 (byte {error.start})", hint="save the file as UTF-8"
+        ) from error
     finally:
         csv.field_size_limit(before)
 
@@ -138,7 +145,9 @@ def read_yaml(path: Path, place: str = "", hint: str | None = None) -> Any:
     except OSError as error:
         raise HoldfastError(f"{place}: {error.strerror}", hint=hint) from error
     except UnicodeDecodeError as error:
-        raise HoldfastError(f"{place}: broken YAML: not UTF-8 (byte {error.start})", hint="save the file as UTF-8") from error
+        raise HoldfastError(
+            f"{place}: broken YAML: not UTF-8 (byte {error.start})", hint="save the file as UTF-8"
+        ) from error
     return from_yaml(text, place)
 
 
@@ -152,8 +161,13 @@ def from_yaml(text: str, place: str) -> Any:
         mark = error.problem_mark
         line = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         raise HoldfastError(f"{place}{line}: broken YAML: {error.problem or error.context}") from error
-    except Exception as error:  # of a value and its tag: AttributeError for `!!timestamp x`, ValueError for `!!int x`, RecursionError, ...
-        reason = f"a value does not fit its tag ({error})" if isinstance(error, AttributeError | KeyError | TypeError) else str(error)
+    # of a value and its tag: AttributeError for `!!timestamp x`, ValueError for `!!int x`, RecursionError, ...
+    except Exception as error:
+        reason = (
+            f"a value does not fit its tag ({error})"
+            if isinstance(error, AttributeError | KeyError | TypeError)
+            else str(error)
+        )
         raise HoldfastError(f"{place}: broken YAML: {reason.partition(chr(10))[0]}") from error
 
 
@@ -177,9 +191,12 @@ def open_dataset(source: str, split: str | None = None, folder: Path = Path()) -
             hint = "make one with Dataset.save_to_disk, or name a file in it"
             raise HoldfastError(f"{path}: not a saved dataset folder, or not a whole one", hint=hint) from error
         raise _not_on_the_hub(source, folder, error) from error
-    except Exception as error:  # of a dozen unrelated types: of the hub client, of pyarrow, KeyError of a state.json that lacks its keys
+    # of a dozen unrelated types: of the hub client, of pyarrow, KeyError of a state.json that lacks its keys
+    except Exception as error:
         if path.is_dir():
-            raise HoldfastError(f"{path}: a saved dataset folder that cannot be read ({_reason(error)})", hint="save it anew") from error
+            raise HoldfastError(
+                f"{path}: a saved dataset folder that cannot be read ({_reason(error)})", hint="save it anew"
+            ) from error
         raise _not_on_the_hub(source, folder, error) from error
     if not isinstance(data, dict):
         return data
@@ -287,11 +304,19 @@ def _json_rows(path: Path, bad_rows: list[str] | None, objects: bool, lines_too:
     except json.JSONDecodeError as error:
         if lines_too and error.msg == "Extra data" and not content.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"["):
             return _json_lines(path, iter(content.split(b"\n")), bad_rows, objects)
-        hint = "one object per line belongs in a .jsonl file" if error.msg == "Extra data" else "the file must be one list of objects"
-        raise HoldfastError(f"{path}: broken JSON, {error.msg} at line {error.lineno} column {error.colno}", hint=hint) from error
+        hint = (
+            "one object per line belongs in a .jsonl file"
+            if error.msg == "Extra data"
+            else "the file must be one list of objects"
+        )
+        raise HoldfastError(
+            f"{path}: broken JSON, {error.msg} at line {error.lineno} column {error.colno}", hint=hint
+        ) from error
     if lines_too and objects and isinstance(rows, dict):
         rows = [rows]
-    if not isinstance(rows, list) or (objects and not lines_too and not any(isinstance(row, dict) for row in rows or [{}])):
+    if not isinstance(rows, list) or (
+        objects and not lines_too and not any(isinstance(row, dict) for row in rows or [{}])
+    ):
         hint = 'the file must be [{"column": value}, ...]'
         raise HoldfastError(f"{path}: not a list of objects; a list is needed, not {type(rows).__name__}", hint=hint)
     places = ((row, f"{path}, row {number}") for number, row in enumerate(rows, 1))
@@ -299,7 +324,9 @@ def _json_rows(path: Path, bad_rows: list[str] | None, objects: bool, lines_too:
     return _checked_rows(places, bad_rows, objects, odd)
 
 
-def _checked_rows(places: Iterator[tuple[Any, str]], bad_rows: list[str] | None, objects: bool, odd: bool) -> Iterator[Row]:
+def _checked_rows(
+    places: Iterator[tuple[Any, str]], bad_rows: list[str] | None, objects: bool, odd: bool
+) -> Iterator[Row]:
     for row, where in places:
         try:
             yield _checked(row, where, objects, odd), where
@@ -312,7 +339,9 @@ def _checked_rows(places: Iterator[tuple[Any, str]], bad_rows: list[str] | None,
 def _checked(row: Any, where: str, objects: bool, odd: bool) -> Any:
     """A row of JSON that is what it must be; ``odd``: whether half a character or an endless number may be in it."""
     if objects and not isinstance(row, dict):
-        raise HoldfastError(f"{where}: a {type(row).__name__}, not an object", hint='each line is one object {"column": value}')
+        raise HoldfastError(
+            f"{where}: a {type(row).__name__}, not an object", hint='each line is one object {"column": value}'
+        )
     if odd:
         for name, value in row.items() if isinstance(row, dict) else [("the row", row)]:
             _check_whole(name, f"{where}: a name of a column")
@@ -325,7 +354,9 @@ def _check_whole(value: Any, where: str) -> None:
     if isinstance(value, str):
         whole_text(value, where)
     elif isinstance(value, int) and abs(value) > sys.float_info.max:
-        raise HoldfastError(f"{where} holds a number of {len(str(abs(value)))} digits", hint="numbers have at most 308 digits")
+        raise HoldfastError(
+            f"{where} holds a number of {len(str(abs(value)))} digits", hint="numbers have at most 308 digits"
+        )
     for part in (*value, *value.values()) if isinstance(value, dict) else value if isinstance(value, list) else ():
         _check_whole(part, where)
 
@@ -368,11 +399,14 @@ def _records(path: Path, reader: Any) -> list[Record]:
             return records
         except csv.Error as error:
             place = f"{path}, row {len(records)} (line {line})" if records else f"{path}, header"
-            closed = f"ends in line {reader.line_num}, before more text" if "expected after" in str(error) else "never ends"
+            closed = (
+                f"ends in line {reader.line_num}, before more text" if "expected after" in str(error) else "never ends"
+            )
             if "expected after" not in str(error) and "end of data" not in str(error):
                 raise HoldfastError(f"{place}: broken CSV ({error})") from error
             raise HoldfastError(
-                f"{place}: a quoted field begins there and {closed}", hint='close the quote; within quotes, a quote is written twice ("")'
+                f"{place}: a quoted field begins there and {closed}",
+                hint='close the quote; within quotes, a quote is written twice ("")',
             ) from error
         if fields:
             records.append(Record(len(records), line, fields))
@@ -382,7 +416,8 @@ def _records(path: Path, reader: Any) -> list[Record]:
 def _not_on_the_hub(source: str, folder: Path, error: Exception) -> HoldfastError:
     place = "here" if folder == Path() else f"in {folder}"
     return HoldfastError(
-        f"{source}: neither a file or folder {place} nor a data set that could be loaded from the hub ({type(error).__name__})",
+        f"{source}: neither a file or folder {place} nor a data set that could be loaded from the hub "
+        f"({type(error).__name__})",
         hint="check the spelling; with HF_HUB_OFFLINE=1 only cached data sets can be had",
     )
 
@@ -392,7 +427,9 @@ def _reason(error: Exception) -> str:
 
 
 def _yaml_loader() -> Any:
-    """YAML in which no key is given twice (the last would win without a word) and no number is too large for a float."""
+    """YAML in which no key is given twice (the last would win without a word) and no number is too large for a
+    float.
+    """
     import yaml
 
     class Loader(yaml.SafeLoader):

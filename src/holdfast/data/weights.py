@@ -1,4 +1,5 @@
-"""What a weight may be, and the weights that a row gives: ``weight``, and ``token_weights`` for the characters of its messages.
+"""What a weight may be, and the weights that a row gives: ``weight``, and ``token_weights`` for the characters of its
+messages.
 
 ``token_weights`` is written by ``holdfast weigh``, or by hand.
 """
@@ -34,24 +35,28 @@ def check_weight(value: float, name: str, where: str = "") -> float:
         raise HoldfastError(f"{place}{name} is {value}; a weight is a finite number >= 0")
     if 0 < value < SMALLEST_WEIGHT:
         raise HoldfastError(
-            f"{place}{name} is {value}; weights between 0 and {SMALLEST_WEIGHT:g} are refused, because the divisor jumps there",
+            f"{place}{name} is {value}; weights between 0 and {SMALLEST_WEIGHT:g} are refused, because the divisor "
+            "jumps there",
             hint="use 0 to leave these tokens out",
         )
     return value
 
 
 def with_char_weights(messages: tuple[Message, ...], row: dict[str, Any], where: str) -> tuple[Message, ...]:
-    """Messages with what the column says: for each message null, or a list of [start, end, weight] over the characters of its content.
+    """Messages with what the column says: for each message null, or a list of [start, end, weight] over the characters
+    of its content.
 
     Raises:
-        HoldfastError: not one entry per message, or a run that does not fit the text; ``where`` and the entry are named.
+        HoldfastError: not one entry per message, or a run that does not fit the text; ``where`` and the entry are
+            named.
     """
     given = row.get(TOKEN_WEIGHTS)
     if given is None:
         return messages
     if not isinstance(given, list) or len(given) != len(messages):
         raise HoldfastError(
-            f"{where}: '{TOKEN_WEIGHTS}' is {str(given)[:40]!r}; it must be a list with one entry for each of the {len(messages)} messages",
+            f"{where}: '{TOKEN_WEIGHTS}' is {str(given)[:40]!r}; it must be a list with one entry for each of the "
+            f"{len(messages)} messages",
             hint="null, or a list of [start, end, weight]; `holdfast weigh` writes them",
         )
     return tuple(
@@ -67,7 +72,8 @@ def _char_weights(runs: Any, length: int, place: str) -> CharWeights:
         start, end, weight = run if fits else (0, 0, 0)
         if not (made[-1][1] if made else 0) <= start < end <= length or start != int(start) or end != int(end):
             raise HoldfastError(
-                f"{place}: {run!r} is no [start, end, weight] within the {length} characters, in order and without overlap",
+                f"{place}: {run!r} is no [start, end, weight] within the {length} characters, in order and without "
+                "overlap",
                 hint="weights belong to the text that they were made for; make them anew if it has changed",
             )
         made.append((int(start), int(end), check_weight(weight, "the weight", place)))

@@ -1,11 +1,13 @@
 """TRL's ``SFTTrainer`` with weights on prompt and response tokens (WIT, arXiv 2507.07817).
 
     from holdfast.integrations.trl import WITSFTTrainer
-    WITSFTTrainer(model, args=SFTConfig(...), train_dataset=rows, prompt_loss_weight=0.2, completion_loss_weight=0.8).train()
+    WITSFTTrainer(model, args=SFTConfig(...), train_dataset=rows, prompt_loss_weight=0.2,
+    completion_loss_weight=0.8).train()
 
-In: rows as TRL's users have them (prompt and completion as text or as messages; messages; Alpaca columns), or ``Tokens``. Roles are found
-here; the loss, its divisor, the batches and the evaluation are those of ``holdfast tune``. TRL brings everything else: SFTConfig, model
-loading, PEFT, quantisation, callbacks. The names of the two weights are those proposed to TRL in its issue 6746.
+In: rows as TRL's users have them (prompt and completion as text or as messages; messages; Alpaca columns), or
+``Tokens``. Roles are found here; the loss, its divisor, the batches and the evaluation are those of ``holdfast tune``.
+TRL brings everything else: SFTConfig, model loading, PEFT, quantisation, callbacks. The names of the two weights are
+those proposed to TRL in its issue 6746.
 """
 
 from __future__ import annotations
@@ -98,7 +100,14 @@ class WITSFTTrainer(WeightedTrainer, SFTTrainer):
         args = _arguments(args)
         weights = role_weights(prompt_loss_weight, completion_loss_weight, weights=role_loss_weights)
         tokenizer = _tokenizer_of(model) if processing_class is None else processing_class
-        read = partial(_token_rows, tokenizer=tokenizer, weights=weights, template=template, truncation=truncation, longest=args.max_length)
+        read = partial(
+            _token_rows,
+            tokenizer=tokenizer,
+            weights=weights,
+            template=template,
+            truncation=truncation,
+            longest=args.max_length,
+        )
         super().__init__(
             objective=Objective(weights, normalizer, head),
             batching=batching,
@@ -128,7 +137,9 @@ def _arguments(args: Any) -> Any:
     for name, instead in _OURS.items():
         value, default = getattr(args, name, None), getattr(usual, name, None)
         if value != default and (value or default):
-            raise HoldfastError(f"SFTConfig({name}={getattr(args, name)}) has no effect here", hint=f"use {instead} instead")
+            raise HoldfastError(
+                f"SFTConfig({name}={getattr(args, name)}) has no effect here", hint=f"use {instead} instead"
+            )
     if args.loss_type != "nll":
         raise HoldfastError(f"SFTConfig(loss_type='{args.loss_type}') has no effect here", hint="leave it at 'nll'")
     args.dataset_kwargs = {**(args.dataset_kwargs or {}), "skip_prepare_dataset": True}
@@ -137,12 +148,16 @@ def _arguments(args: Any) -> Any:
     return args
 
 
-def _token_rows(rows: Any, name: str, *, tokenizer: Any, weights: RoleWeights, template: str, truncation: str, longest: int | None) -> Any:
+def _token_rows(
+    rows: Any, name: str, *, tokenizer: Any, weights: RoleWeights, template: str, truncation: str, longest: int | None
+) -> Any:
     """A datasets.Dataset of input_ids, roles and weight factors, which is the only kind that SFTTrainer takes."""
     import datasets
 
     if isinstance(rows, datasets.IterableDataset):
-        raise HoldfastError(f"{name} is a streaming data set, which WITSFTTrainer does not take", hint="load it without streaming=True")
+        raise HoldfastError(
+            f"{name} is a streaming data set, which WITSFTTrainer does not take", hint="load it without streaming=True"
+        )
     given = list(rows)
     if not all(isinstance(row, Tokens) for row in given):
         for i, row in enumerate(given, 1):
@@ -153,9 +168,13 @@ def _token_rows(rows: Any, name: str, *, tokenizer: Any, weights: RoleWeights, t
             raise HoldfastError(f"{name} holds images, which WITSFTTrainer does not take")
         examples = examples_of(numbered, name, needs_response=any(weights[r] for r in RESPONSE_ROLES))
         tell(name, all_unused(examples))
-        given, report = tokenize(examples, tokenizer, weights, template=template, max_length=longest or 2**31, truncation=truncation)
+        given, report = tokenize(
+            examples, tokenizer, weights, template=template, max_length=longest or 2**31, truncation=truncation
+        )
         if not given:
-            raise HoldfastError(f"{name}: no example is left: the longest has {report.longest} tokens, max_length is {longest}")
+            raise HoldfastError(
+                f"{name}: no example is left: the longest has {report.longest} tokens, max_length is {longest}"
+            )
     columns = {"input_ids": [t.ids for t in given], "roles": [t.roles for t in given]}
     if any(t.scale is not None for t in given):
         columns["scale"] = [np.ones(len(t), np.float32) if t.scale is None else t.scale for t in given]

@@ -1,4 +1,5 @@
-"""Whole sequences of ids -> NLL of every token, in padded batches of similar length. For scoring once, where no prefix is shared.
+"""Whole sequences of ids -> NLL of every token, in padded batches of similar length. For scoring once, where no prefix
+is shared.
 
     nll_t = -log softmax(z_{t-1})[y_t]
 
@@ -22,7 +23,8 @@ BATCH_TOKENS = 4096
 
 
 def token_nll(logits_BTV: Tensor, ids_BT: Tensor) -> Tensor:
-    """Negative log-likelihood of each token given those before it, nats, [B, T]; column 0 is 0, as the first token is no target.
+    """Negative log-likelihood of each token given those before it, nats, [B, T]; column 0 is 0, as the first token is
+    no target.
 
     Low-precision logits are raised to float32; float64 stays float64.
     """
@@ -34,7 +36,12 @@ def token_nll(logits_BTV: Tensor, ids_BT: Tensor) -> Tensor:
 
 @torch.no_grad()
 def sequence_nlls(
-    model: Any, sequences: Sequence[Sequence[int]], pad_id: int, *, batch_size: int | None = None, context: int | None = None
+    model: Any,
+    sequences: Sequence[Sequence[int]],
+    pad_id: int,
+    *,
+    batch_size: int | None = None,
+    context: int | None = None,
 ) -> list[Floats]:
     """NLL of every token of every sequence, nats [T] each, on full logits.
 
@@ -66,7 +73,9 @@ def sequence_nlls(
 
 
 def _batches(lengths: Sequence[int], batch_size: int | None) -> Iterator[list[int]]:
-    """Numbers of sequences, those of similar length together; one that is longer than the budget has a pass of its own."""
+    """Numbers of sequences, those of similar length together; one that is longer than the budget has a pass of its
+    own.
+    """
     batch: list[int] = []
     for i in sorted(range(len(lengths)), key=lengths.__getitem__):
         full = (len(batch) + 1) * lengths[i] > BATCH_TOKENS or (batch_size is not None and len(batch) >= batch_size)

@@ -1,7 +1,7 @@
 """The model room: names -> models; prompts -> answers.
 
-In: a hub name, a local folder, a run directory, ``pocket``, or a model object. Out: an ``LM``, which generates greedily.
-Only safetensors are loaded; code that comes with a model runs only where it is trusted.
+In: a hub name, a local folder, a run directory, ``pocket``, or a model object. Out: an ``LM``, which generates
+greedily. Only safetensors are loaded; code that comes with a model runs only where it is trusted.
 """
 
 from __future__ import annotations
@@ -40,9 +40,15 @@ class LM:
 
     @torch.no_grad()
     def generate(
-        self, prompts: Sequence[str], *, max_new_tokens: int = 32, batch_size: int = 64, stop: Callable[[str], bool] | None = None
+        self,
+        prompts: Sequence[str],
+        *,
+        max_new_tokens: int = 32,
+        batch_size: int = 64,
+        stop: Callable[[str], bool] | None = None,
     ) -> list[str]:
-        """Greedy answers to rendered prompts (special tokens included in the text), without the token that ends them (``stop_ids``).
+        """Greedy answers to rendered prompts (special tokens included in the text), without the token that ends them
+        (``stop_ids``).
 
         Args:
             prompts: see ``holdfast.chat.generation_prompt``.
@@ -87,8 +93,8 @@ def load(
     """Load a causal language model in float32.
 
     Args:
-        name_or_folder_or_model: hub name, folder in Hugging Face layout, Holdfast run directory, ``pocket``, or a loaded model
-            (then ``tokenizer`` is needed).
+        name_or_folder_or_model: hub name, folder in Hugging Face layout, Holdfast run directory, ``pocket``, or a
+            loaded model (then ``tokenizer`` is needed).
         tokenizer: to use instead of the model's own.
         device: where to put the model. Default: the first GPU if there is one, else the CPU.
 
@@ -108,12 +114,16 @@ def load(
             import peft
 
             model = peft.AutoPeftModelForCausalLM.from_pretrained(folder, **options)
-            if (Path(folder) / "generation_config.json").is_file():  # of a run of ours: where the adapters learned to end
+            if (
+                Path(folder) / "generation_config.json"
+            ).is_file():  # of a run of ours: where the adapters learned to end
                 model.get_base_model().generation_config = transformers.GenerationConfig.from_pretrained(folder)
         else:
             model = transformers.AutoModelForCausalLM.from_pretrained(folder, **options)
     model = model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    return LM(model, tokenizer or load_tokenizer(folder, trust_remote_code=trust_remote_code), str(name_or_folder_or_model))
+    return LM(
+        model, tokenizer or load_tokenizer(folder, trust_remote_code=trust_remote_code), str(name_or_folder_or_model)
+    )
 
 
 def load_tokenizer(name_or_folder: str | Path, *, trust_remote_code: bool = False) -> Any:
@@ -156,16 +166,21 @@ def locate(name: str | Path) -> str:
     if path.is_dir():
         if not any((path / file).is_file() for file in ("config.json", "adapter_config.json")):
             raise HoldfastError(
-                f"{path}: a folder without a model (no config.json)", hint="point --model at a folder in Hugging Face layout"
+                f"{path}: a folder without a model (no config.json)",
+                hint="point --model at a folder in Hugging Face layout",
             )
         return str(path)
     if path.is_file() or str(name).startswith((".", "/", "~")) or str(name).count("/") > 1:
-        raise HoldfastError(f"{name}: no such model folder", hint="a model is a folder with config.json, a hub name, or 'pocket'")
+        raise HoldfastError(
+            f"{name}: no such model folder", hint="a model is a folder with config.json, a hub name, or 'pocket'"
+        )
     return str(name)
 
 
 def context_length(config: Any, tokenizer: Any) -> int:
-    """Largest number of tokens that the model takes: the smaller of the config's and the tokenizer's limit, 4096 if neither says."""
+    """Largest number of tokens that the model takes: the smaller of the config's and the tokenizer's limit, 4096 if
+    neither says.
+    """
     text = config.get_text_config()
     limits = [getattr(text, key, None) for key in ("max_position_embeddings", "n_positions", "max_seq_len")]
     limits.append(getattr(tokenizer, "model_max_length", None))
@@ -182,15 +197,17 @@ def count_parameters(config: Any) -> int:
 
 
 def stop_ids(model: Any, tokenizer: Any) -> frozenset[int]:
-    """All ids that end a response: those of the generation config (some models have several) and the tokenizer's EOS."""
+    """All ids that end a response: those of the generation config (some models have several) and the tokenizer's
+    EOS.
+    """
     configured = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
     ids = {configured} if isinstance(configured, int) else set(configured or ())
     return frozenset(ids | ({tokenizer.eos_token_id} if tokenizer.eos_token_id is not None else set()))
 
 
 def cache_argument(model: Any, cache: Any) -> dict[str, Any]:
-    """A cache of keys and values, under the name by which the model's ``forward`` takes it: ``cache``, or ``past_key_values`` as it was
-    called before transformers 5.24."""
+    """A cache of keys and values, under the name by which the model's ``forward`` takes it: ``cache``, or
+    ``past_key_values`` as it was called before transformers 5.24."""
     causal = model.get_base_model() if hasattr(model, "get_base_model") else model
     return {_cache_name(type(causal)): cache}  # type: ignore[arg-type]
 
@@ -200,13 +217,17 @@ def _cache_name(kind: type) -> str:
     """The first class that says, as a subclass may take ``*args, **kwargs`` and pass them on."""
     names = ("cache", "past_key_values")
     forwards = (base.__dict__["forward"] for base in kind.__mro__ if "forward" in base.__dict__)
-    return next((name for forward in forwards for name in names if name in inspect.signature(forward).parameters), "past_key_values")
+    return next(
+        (name for forward in forwards for name in names if name in inspect.signature(forward).parameters),
+        "past_key_values",
+    )
 
 
 def teach_stops(model: Any, tokenizer: Any, ends: Iterable[int]) -> None:
     """Make a model end its answers at these ids too, wherever it is run, as far as they are special tokens.
 
-    A base model knows the end of a document only; a chat template ends a response with a token of its own, which training teaches."""
+    A base model knows the end of a document only; a chat template ends a response with a token of its own, which
+    training teaches."""
     special = {*tokenizer.all_special_ids, *tokenizer.get_added_vocab().values()}
     ids = sorted(stop_ids(model, tokenizer) | (special & set(ends)))
     if ids:
@@ -220,7 +241,9 @@ def pad_id(tokenizer: Any) -> int:
 
 def _stopper(tokenizer: Any, width: int, stop: Callable[[str], bool]) -> Callable[..., torch.Tensor]:
     def ended(ids: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
-        return torch.tensor([stop(text) for text in tokenizer.batch_decode(ids[:, width:], skip_special_tokens=True)], device=ids.device)
+        return torch.tensor(
+            [stop(text) for text in tokenizer.batch_decode(ids[:, width:], skip_special_tokens=True)], device=ids.device
+        )
 
     return ended
 
@@ -243,11 +266,14 @@ class _explained:
                 hint="convert them with model.save_pretrained; pickled weights are not loaded",
             ) from error
         if "trust_remote_code" in str(error):
-            raise HoldfastError(f"{self.name}: this model brings its own code", hint="--trust-remote-code lets it run") from error
+            raise HoldfastError(
+                f"{self.name}: this model brings its own code", hint="--trust-remote-code lets it run"
+            ) from error
         reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
         raise HoldfastError(
             f"{self.name}: could not be loaded as a causal language model ({reason})",
-            hint="a model is a folder with config.json and safetensors, a hub name (needs the network once; with HF_HUB_OFFLINE=1 only "
+            hint="a model is a folder with config.json and safetensors, a hub name (needs the network once; with "
+            "HF_HUB_OFFLINE=1 only "
             "what is cached can be had), or 'pocket'",
         ) from error
 

@@ -5,8 +5,10 @@ In: a name such as `pocket:instructions/test`. Out: rows; or the folder of the m
 | name | rows | columns |
 |---|---|---|
 | `pocket:corpus` | 20,000 | `text` |
-| `pocket:instructions` (`/train`, `/dev`, `/test`) | 8,000, 600, 900 | `messages`, `task`, `wording`, `held_out_wording`, `meta` |
-| `pocket:preferences` (`/train`, `/dev`, `/test`) | 2,000, 200, 400 | `prompt`, `chosen`, `rejected`, `task`, `fault`, `meta` |
+| `pocket:instructions` (`/train`, `/dev`, `/test`) | 8,000, 600, 900 | `messages`, `task`, `wording`,
+`held_out_wording`, `meta` |
+| `pocket:preferences` (`/train`, `/dev`, `/test`) | 2,000, 200, 400 | `prompt`, `chosen`, `rejected`, `task`, `fault`,
+`meta` |
 | `pocket:intents` | 120 x 8 | `set_id`, `variant_id`, `kind`, `seed`, `prompt`, `target`, `meta` |
 | `pocket:tasks` | 16 | `name`, `definition`, `labels`, `cue`, `rows` of `fields`, `input`, `answer`, `split` |
 

@@ -18,7 +18,12 @@ Scores = list[tuple[str, str, dict[str, Any]]]
 def benchmarked(run: Run, limit: int) -> list[Part]:
     """A dot and a row per task and metric; a run without scores is shown plainly."""
     by_task = run.summary.get("scores") or {}
-    scores = [(task, metric, score) for task, metrics in by_task.items() for metric, score in metrics.items() if "value" in score]
+    scores = [
+        (task, metric, score)
+        for task, metrics in by_task.items()
+        for metric, score in metrics.items()
+        if "value" in score
+    ]
     if not scores:
         return anything(run, limit)
     metrics = dict.fromkeys(metric for _, metric, _ in scores)
@@ -49,7 +54,9 @@ def _dots(metric: str, scores: Scores) -> Figure:
     sizes = sorted(score["n"] for _, _, score in scores if isinstance(score.get("n"), int))
     span = [f"{size:,}" for size in dict.fromkeys((sizes[0], sizes[-1]))] if sizes else []
     n = f"{' to '.join(span)} items per task" if span else "an unknown number of items"
-    ends = "with 95 % intervals" if any(e.low is not None for e in estimates) else "without intervals, as none are stored"
+    ends = (
+        "with 95 % intervals" if any(e.low is not None for e in estimates) else "without intervals, as none are stored"
+    )
     notes = [f"{number(score.get('n'))} items" for _, _, score in scores]
     dots = Series(metric, tasks, estimates, notes, "dots", "@accent", size=10)
     caption = f"{metric} by task over {n}, {ends}."

@@ -1,4 +1,6 @@
-"""The figures that a study's choice rests on: metric against prompt share, difference to conventional, fit against steadiness."""
+"""The figures that a study's choice rests on: metric against prompt share, difference to conventional, fit against
+steadiness.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ from holdfast.tables.text import number
 
 def share_figure(study: Study) -> Figure:
     """The metric against the prompt share of the weighted loss; the chosen and the conventional setting stand out."""
-    known = sorted((s for s in study.settings if s.x is not None and s.test.value is not None), key=lambda s: s.x or 0.0)
+    known = sorted(
+        (s for s in study.settings if s.x is not None and s.test.value is not None), key=lambda s: s.x or 0.0
+    )
     chosen, conventional = study.named("chosen"), study.named("conventional")
     plain = [s for s in known if s not in (chosen, conventional)]
     groups = (("settings", plain, "@muted", 8), *_special(known, chosen, conventional))
@@ -26,16 +30,33 @@ def share_figure(study: Study) -> Figure:
     ]
     dev = [s for s in known if s.dev.value is not None]
     series.append(
-        Series("dev split", [s.x for s in dev], [s.dev.value for s in dev], [s.about for s in dev], look="rings", colour="@faint", size=7)
+        Series(
+            "dev split",
+            [s.x for s in dev],
+            [s.dev.value for s in dev],
+            [s.about for s in dev],
+            look="rings",
+            colour="@faint",
+            size=7,
+        )
     )
     more, away = _untuned(study, [v for one in series for v in one.values if v is not None])
     interval = "bars are 95 % intervals" if any(s.test.low is not None for s in known) else "no intervals yet"
     caption = (
-        f"Filled dots are means on the test split over {study.seeds}, {interval}; rings are the dev split, on which the choice is made. "
+        f"Filled dots are means on the test split over {study.seeds}, {interval}; rings are the dev split, on which "
+        "the choice is made. "
         f"A flat band means that the weights do not matter here.{away}"
     )
     title = f"{study.metric} against the prompt share of the loss"
-    return points(title, caption, series, _share_axis([s.x or 0.0 for s in known]), Axis(with_unit(study.metric)), height=420, **more)
+    return points(
+        title,
+        caption,
+        series,
+        _share_axis([s.x or 0.0 for s in known]),
+        Axis(with_unit(study.metric)),
+        height=420,
+        **more,
+    )
 
 
 def differences(study: Study) -> list[Part]:
@@ -50,8 +71,10 @@ def differences(study: Study) -> list[Part]:
     dots = Series("difference", names, estimates, notes, "dots", "@accent")
     side = "Below" if study.better(study.metric) == "lower" else "Above"
     caption = (
-        f"Difference to the conventional setting on the test split over {study.seeds}, in order of prompt share, with 95 % intervals that "
-        f"hold for all {len(known)} comparisons at once. {side} 0 is better; an interval that holds 0 shows no difference."
+        f"Difference to the conventional setting on the test split over {study.seeds}, in order of prompt share, with "
+        "95 % intervals that "
+        f"hold for all {len(known)} comparisons at once. {side} 0 is better; an interval that holds 0 shows no "
+        "difference."
     )
     axes = Axis("setting", names=names), Axis(f"difference in {with_unit(study.metric)}")
     return [points("Difference to conventional tuning", caption, [dots], *axes, shapes=[level(0.0)])]
@@ -66,7 +89,8 @@ def trade_off(study: Study) -> list[Part]:
     special = _special(known, study.named("chosen"), study.named("conventional"))
     series += [_place(name, found, look="rings", colour=colour, size=17) for name, found, colour, _ in special if found]
     caption = (
-        f"Means of {len(known)} settings over {study.seeds} on the test split, shaded by prompt share; left fits better, down is steadier. "
+        f"Means of {len(known)} settings over {study.seeds} on the test split, shaded by prompt share; left fits "
+        "better, down is steadier. "
         "The spread over seeds stands with the values."
     )
     axes = Axis("response NLL, nats per token"), Axis("POSIX, nats per token")
@@ -74,8 +98,12 @@ def trade_off(study: Study) -> list[Part]:
     return [points("Fit against steadiness", caption, series, *axes, height=420, legend=legend)]
 
 
-def _special(known: Sequence[Setting], chosen: Setting | None, conventional: Setting | None) -> list[tuple[str, list[Setting], str, int]]:
-    """Name, settings, colour and size of what stands out; one entry where the conventional setting is the chosen one."""
+def _special(
+    known: Sequence[Setting], chosen: Setting | None, conventional: Setting | None
+) -> list[tuple[str, list[Setting], str, int]]:
+    """Name, settings, colour and size of what stands out; one entry where the conventional setting is the chosen
+    one.
+    """
     if chosen is not None and chosen is conventional:
         return [("chosen: conventional", [s for s in known if s is chosen], "@2", 13)]
     return [

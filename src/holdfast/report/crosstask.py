@@ -1,4 +1,6 @@
-"""The runs of ``crosstask`` -> which source helps which target, what the labels look like, and whether similarity explains it."""
+"""The runs of ``crosstask`` -> which source helps which target, what the labels look like, and whether similarity
+explains it.
+"""
 
 from __future__ import annotations
 
@@ -18,14 +20,21 @@ _OTHERS = ("mixed", "vote")
 
 
 def transferred(run: Run, limit: int) -> list[Part]:
-    """A grid of sources and targets: accuracy beside validity, label distributions, choices of a source, all with intervals."""
+    """A grid of sources and targets: accuracy beside validity, label distributions, choices of a source, all with
+    intervals.
+    """
     targets = run.summary.get("targets")
     if not targets:
         return [_facts(run), *unfinished(run)]
     sources = list(run.summary.get("sources") or ())
-    parts: list[Part] = [*_finding(run), _facts(run), *(_grid(targets, sources, what) for what in ("accuracy", "validity"))]
+    parts: list[Part] = [
+        *_finding(run),
+        _facts(run),
+        *(_grid(targets, sources, what) for what in ("accuracy", "validity")),
+    ]
     options: list[tuple[str, list[Part]]] = [
-        (name, [_accuracy(name, target), *_labels(name, target), *run.titled(f"Conditions: {name}")]) for name, target in targets.items()
+        (name, [_accuracy(name, target), *_labels(name, target), *run.titled(f"Conditions: {name}")])
+        for name, target in targets.items()
     ]
     return [*parts, Choice("Target", options), *run.titled("Choosing a source")]
 
@@ -37,7 +46,11 @@ def analysed(run: Run, limit: int) -> list[Part]:
         return [_facts(run), *unfinished(run)]
     known = {name: found for name, found in targets.items() if found}
     options = [(name, _explained(run, name, found)) for name, found in known.items()]
-    return [_facts(run), *_left_out([name for name in targets if name not in known]), *([Choice("Target", options)] if options else [])]
+    return [
+        _facts(run),
+        *_left_out([name for name in targets if name not in known]),
+        *([Choice("Target", options)] if options else []),
+    ]
 
 
 def _left_out(names: Sequence[str]) -> list[Part]:
@@ -58,9 +71,16 @@ def _explained(run: Run, name: str, found: dict[str, Any]) -> list[Part]:
             "Spearman's rho",
             f"Correlation over {n} sources of accuracy with similarity",
         ),
-        ("Similarity by layer", "mean_similarity", "mean cosine", f"Mean similarity of the {n} sources with the target"),
+        (
+            "Similarity by layer",
+            "mean_similarity",
+            "mean cosine",
+            f"Mean similarity of the {n} sources with the target",
+        ),
     )
-    drawn: list[Part] = [_by_layer(f"{title}: {name}", said, unit, key, layers) for title, key, unit, said in figures if layers]
+    drawn: list[Part] = [
+        _by_layer(f"{title}: {name}", said, unit, key, layers) for title, key, unit, said in figures if layers
+    ]
     titles = (f"{what}: {name}" for what in ("Best layers", "Predictors of accuracy", "Accuracy of the sources"))
     return [*drawn, *run.titled(*titles)]
 
@@ -120,16 +140,23 @@ def unfinished(run: Run) -> list[Part]:
 
 def _grid(targets: dict[str, Any], sources: Sequence[str], what: str) -> Figure:
     """Sources (rows) by targets (columns), with the baselines above and what combines sources below."""
-    by = {name: {row["condition"]: row.get(what) or {} for row in target["conditions"]} for name, target in targets.items()}
-    # A target is no source of its own: the order of the sources keeps what the first target lacks in its place, and the diagonal whole.
-    conditions = _ordered([*(s for s in sources if any(s in rows for rows in by.values())), *(c for rows in by.values() for c in rows)])
+    by = {
+        name: {row["condition"]: row.get(what) or {} for row in target["conditions"]}
+        for name, target in targets.items()
+    }
+    # A target is no source of its own: the order of the sources keeps what the first target lacks in its place, and the
+    # diagonal whole.
+    conditions = _ordered(
+        [*(s for s in sources if any(s in rows for rows in by.values())), *(c for rows in by.values() for c in rows)]
+    )
     values = [[share(by[target].get(condition)) for target in by] for condition in conditions]
     notes = [[_ends(by[target].get(condition)) for target in by] for condition in conditions]
     items = [target["items"] for target in targets.values()]
     n = f"{min(items)}" if min(items) == max(items) else f"{min(items)} to {max(items)}"
     said = {"accuracy": "Share of right answers", "validity": "Share of outputs that are a label at all"}[what]
     caption = (
-        f"{said}, in percent, for every source (row) and target (column), {n} items per cell; baselines stand above the sources, what "
+        f"{said}, in percent, for every source (row) and target (column), {n} items per cell; baselines stand above "
+        "the sources, what "
         "combines sources below. 95 % intervals stand with the values."
     )
     above = sum(condition in _BASELINES for condition in conditions)
@@ -143,7 +170,10 @@ def _grid(targets: dict[str, Any], sources: Sequence[str], what: str) -> Figure:
 def _ordered(conditions: Sequence[str]) -> list[str]:
     """Baselines, then sources, then what combines sources."""
     found = list(dict.fromkeys(conditions))
-    return sorted(found, key=lambda c: (_BASELINES.index(c) - 10) if c in _BASELINES else (_OTHERS.index(c) + 10) if c in _OTHERS else 0)
+    return sorted(
+        found,
+        key=lambda c: (_BASELINES.index(c) - 10) if c in _BASELINES else (_OTHERS.index(c) + 10) if c in _OTHERS else 0,
+    )
 
 
 def _accuracy(name: str, target: dict[str, Any]) -> Figure:
@@ -151,12 +181,21 @@ def _accuracy(name: str, target: dict[str, Any]) -> Figure:
     rows = {row["condition"]: row for row in target["conditions"]}
     names = _ordered(list(rows))
     series = []
-    looks: tuple[tuple[str, Look, str, float], ...] = (("accuracy", "dots", "@accent", -0.09), ("validity", "rings", "@2", 0.09))
+    looks: tuple[tuple[str, Look, str, float], ...] = (
+        ("accuracy", "dots", "@accent", -0.09),
+        ("validity", "rings", "@2", 0.09),
+    )
     for what, look, colour, shift in looks:
         known = [(condition, value) for condition in names if (value := share(rows[condition].get(what))) is not None]
         if known:
-            series.append(Series(what, [c for c, _ in known], [value for _, value in known], look=look, colour=colour, shift=shift))
-    caption = f"Accuracy (filled) beside validity (rings) on {name}, {target['items']} items, with 95 % Wilson intervals."
+            series.append(
+                Series(
+                    what, [c for c, _ in known], [value for _, value in known], look=look, colour=colour, shift=shift
+                )
+            )
+    caption = (
+        f"Accuracy (filled) beside validity (rings) on {name}, {target['items']} items, with 95 % Wilson intervals."
+    )
     axes = Axis("condition", names=names), Axis("percent", {"range": [0, 103]}, 1)
     return points(f"Accuracy and validity: {name}", caption, series, *axes, height=400)
 
@@ -170,7 +209,8 @@ def _labels(name: str, target: dict[str, Any]) -> list[Part]:
     labels = list(dict.fromkeys(label for counts in rows.values() for label in counts))
     values = [[100 * rows[c].get(label, 0) / max(1, sum(rows[c].values())) for label in labels] for c in names]
     caption = (
-        f"How often each label is predicted on {name}, in percent of {target['items']} items (no intervals); a column that fills or "
+        f"How often each label is predicted on {name}, in percent of {target['items']} items (no intervals); a column "
+        "that fills or "
         "empties shows the bias of a source."
     )
     matrix = Matrix(values, names, labels, None, ("condition", "label", "share, %"), 0)

@@ -19,7 +19,9 @@ _SIZE = {"format": "png", "width": 820, "scale": 2}
 
 
 def markdown(title: str, sections: Sequence[Section], pictures: dict[int, str]) -> str:
-    """Notes, facts and tables as Markdown; figures as links to their ``pictures`` (by ``id`` of the figure), or their captions alone."""
+    """Notes, facts and tables as Markdown; figures as links to their ``pictures`` (by ``id`` of the figure), or their
+    captions alone.
+    """
     lines = [f"# {plain(title)}", ""]
     for section in sections:
         lines += [f"## {plain(section.kind)}: {plain(section.title)}", "", f"Run directory: {plain(section.where)}", ""]
@@ -31,7 +33,11 @@ def markdown(title: str, sections: Sequence[Section], pictures: dict[int, str]) 
 
 def names(sections: Sequence[Section], formats: Sequence[str]) -> list[str]:
     """How the names of the tables and pictures of these formats end, in the order of the page."""
-    pictured = ((name, ending) for name, part in _named(sections) for ending in (("png", "csv") if isinstance(part, Figure) else ("csv",)))
+    pictured = (
+        (name, ending)
+        for name, part in _named(sections)
+        for ending in (("png", "csv") if isinstance(part, Figure) else ("csv",))
+    )
     return [f"{name}.{ending}" for name, ending in pictured if ending in formats]
 
 
@@ -103,7 +109,10 @@ def picture(figure: Figure) -> dict[str, Any]:
         "paper_bgcolor": "#ffffff", "plot_bgcolor": "#ffffff",
         "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"} | layout.get("legend", {}),
     }  # fmt: skip
-    return {"data": paint(figure.data, colours), "layout": layout | axes | shown | {"margin": {"l": 60, "r": 20, "t": 80, "b": 55}}}
+    return {
+        "data": paint(figure.data, colours),
+        "layout": layout | axes | shown | {"margin": {"l": 60, "r": 20, "t": 80, "b": 55}},
+    }
 
 
 def _markdown(part: Part, pictures: dict[int, str]) -> list[str]:
@@ -122,11 +131,16 @@ def _markdown(part: Part, pictures: dict[int, str]) -> list[str]:
                 "",
             ]
         case Figure():
-            link = [f"![{plain(part.title)}]({urllib.parse.quote(pictures[id(part)])})", ""] if id(part) in pictures else []
+            link = (
+                [f"![{plain(part.title)}]({urllib.parse.quote(pictures[id(part)])})", ""]
+                if id(part) in pictures
+                else []
+            )
             return [f"### {plain(part.title)}", "", *link, plain(part.caption), ""]
         case Passage():
             lines = [
-                "    " + f"{visible(name)}: " + "".join(visible(_marked(p.text, p.role)) for p in pieces) for name, pieces in part.lines
+                "    " + f"{visible(name)}: " + "".join(visible(_marked(p.text, p.role)) for p in pieces)
+                for name, pieces in part.lines
             ]
             return [f"### {plain(part.title)}", "", plain(part.caption), "", *lines, ""]
         case Choice():

@@ -1,6 +1,7 @@
 """Series -> figures in plotly's own plain form (traces and a layout): nothing is drawn before a browser does it.
 
-Every builder also makes the table of values behind the figure: it is what a reader without JavaScript sees and what becomes the CSV.
+Every builder also makes the table of values behind the figure: it is what a reader without JavaScript sees and what
+becomes the CSV.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ _MODES = {"line": "lines", "dots": "markers", "rings": "markers", "both": "lines
 
 @dataclass(frozen=True)
 class Series:
-    """Points of one name; a ``y`` with an interval gets its bar. ``notes`` say what each point is, in tooltip and table."""
+    """Points of one name; a ``y`` with an interval gets its bar. ``notes`` say what each point is, in tooltip and
+    table.
+    """
 
     name: str
     x: Sequence[Any]
@@ -37,7 +40,9 @@ class Series:
     shift: float = 0.0
     """On an axis of names: how far beside the name."""
     shade: tuple[str, Sequence[Value]] | None = None
-    """What colours the points on the sequential scale, instead of ``colour``: its name, and a value in 0..1 per point."""
+    """What colours the points on the sequential scale, instead of ``colour``: its name, and a value in 0..1 per
+    point.
+    """
 
     @property
     def values(self) -> list[Value]:
@@ -76,12 +81,17 @@ class Axis:
             made |= name_ticks(self.names) | {"range": [-0.6, len(self.names) - 0.4]}
         elif self.floor:
             ticks = [t for t in (1e-5, 1e-4, 3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1.0) if t > 1.5 * self.floor]
-            made |= {"tickvals": [self.at(t) for t in (self.floor, *ticks)], "ticktext": ["0", *(f"{t:g}" for t in ticks)]}
+            made |= {
+                "tickvals": [self.at(t) for t in (self.floor, *ticks)],
+                "ticktext": ["0", *(f"{t:g}" for t in ticks)],
+            }
             made |= {"range": [self.at(self.floor) - 0.15, 0.15]}
         return made | self.more
 
 
-def points(title: str, caption: str, series: Sequence[Series], x: Axis, y: Axis, *, height: int = 380, **layout: Any) -> Figure:
+def points(
+    title: str, caption: str, series: Sequence[Series], x: Axis, y: Axis, *, height: int = 380, **layout: Any
+) -> Figure:
     """Lines, dots, or both, with intervals as bars."""
     made = [_trace(one, one.colour or SERIES[place % len(SERIES)], x, y) for place, one in enumerate(series)]
     shown = {"xaxis": x.layout, "yaxis": y.layout, "showlegend": sum(one.legend for one in series) > 1} | layout
@@ -90,11 +100,18 @@ def points(title: str, caption: str, series: Sequence[Series], x: Axis, y: Axis,
         for one in series
         for at, value, note in zip(one.x, one.y, one.notes if one.notes is not None else [""] * len(one.x), strict=True)
     ]
-    columns = [Column("series", kind="code"), Column(x.title, x.digits), Column(y.title, y.digits), Column("about", kind="code")]
+    columns = [
+        Column("series", kind="code"),
+        Column(x.title, x.digits),
+        Column(y.title, y.digits),
+        Column("about", kind="code"),
+    ]
     return Figure(title, caption, made, shown, Table(title, columns, rows), height)
 
 
-def bars(title: str, caption: str, names: Sequence[str], series: Sequence[Series], value: Axis, *, height: int | None = None) -> Figure:
+def bars(
+    title: str, caption: str, names: Sequence[str], series: Sequence[Series], value: Axis, *, height: int | None = None
+) -> Figure:
     """Horizontal bars, one line per name, the series stacked from the left."""
     made = [
         {

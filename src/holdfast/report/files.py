@@ -1,6 +1,8 @@
-"""The files of a report on disk: the page, its Markdown, and numbered tables and pictures. What is in the way and not a report's stays.
+"""The files of a report on disk: the page, its Markdown, and numbered tables and pictures. What is in the way and not a
+report's stays.
 
-CSV and PNG cannot say who wrote them. So the page and the Markdown end in a line that names the report's numbered files:
+CSV and PNG cannot say who wrote them. So the page and the Markdown end in a line that names the report's numbered
+files:
 
     <!-- Holdfast report 0.1.0: 01-study-settings.csv 02-study-cost-of-a-trial.csv -->
 """
@@ -20,7 +22,9 @@ _NUMBERED = re.compile(r"\d{2,}-[a-z0-9-]+\.(?:csv|png)")
 
 
 def mark(numbered: Iterable[str]) -> str:
-    """The last line of a page or a Markdown file, which makes it, and the ``numbered`` files beside it, known as a report's."""
+    """The last line of a page or a Markdown file, which makes it, and the ``numbered`` files beside it, known as a
+    report's.
+    """
     return f"{_MARK}{' '.join([f'{holdfast.__version__}:', *numbered])} -->\n"
 
 
@@ -52,7 +56,9 @@ def check(stem: Path, formats: Iterable[str], numbered: Iterable[str], overwrite
         if path.is_dir():
             raise HoldfastError(f"--output: {path} is a directory", hint="choose another name")
         if path.exists() and not overwrite and not (path in known or (path in pages and _last_line(path))):
-            raise HoldfastError(f"--output: {path} exists and is no report's", hint="choose another name, or --overwrite")
+            raise HoldfastError(
+                f"--output: {path} exists and is no report's", hint="choose another name, or --overwrite"
+            )
 
 
 def _last_line(path: Path) -> str:

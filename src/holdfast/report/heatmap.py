@@ -18,7 +18,9 @@ _MOST_WRITTEN = (30, 16)
 
 @dataclass(frozen=True)
 class Matrix:
-    """Values [rows, columns], None where there is none, and the names of everything. Intervals are shown in the table of values."""
+    """Values [rows, columns], None where there is none, and the names of everything. Intervals are shown in the table
+    of values.
+    """
 
     values: Sequence[Sequence[Value | Interval]]
     rows: Sequence[str]
@@ -30,7 +32,9 @@ class Matrix:
     digits: int = 2
 
 
-def heat_map(title: str, caption: str, matrix: Matrix, limits: tuple[float, float] | None = None, **layout: Any) -> Figure:
+def heat_map(
+    title: str, caption: str, matrix: Matrix, limits: tuple[float, float] | None = None, **layout: Any
+) -> Figure:
     """Colours from the smallest to the largest value, or between ``limits``."""
     ends = {} if limits is None else {"zmin": limits[0], "zmax": limits[1]}
     return _figure(title, caption, matrix, {"colorscale": "@sequential"} | ends, layout)
@@ -76,7 +80,10 @@ def _figure(title: str, caption: str, matrix: Matrix, scale: dict[str, Any], lay
         "yaxis": {"title": {"text": rows}, "showgrid": False, "autorange": "reversed"} | name_ticks(matrix.rows),
         "margin": {"t": 12, "r": 12},
     }
-    heads = [Column(f"{matrix.axes[0]} \\ {matrix.axes[1]}", kind="code"), *(Column(c, matrix.digits + 1) for c in matrix.columns)]
+    heads = [
+        Column(f"{matrix.axes[0]} \\ {matrix.axes[1]}", kind="code"),
+        *(Column(c, matrix.digits + 1) for c in matrix.columns),
+    ]
     cells: list[list[Cell]] = [[name, *line] for name, line in zip(matrix.rows, matrix.values, strict=True)]
     height = min(900, max(260, 120 + 32 * len(matrix.rows)))
     return Figure(title, caption, [trace | scale], shown | layout, Table(title, heads, cells), height)

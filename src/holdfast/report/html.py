@@ -1,7 +1,9 @@
-"""Sections -> one HTML file that needs nothing else: style, script, plotly.js and data are inside it, and it may load nothing.
+"""Sections -> one HTML file that needs nothing else: style, script, plotly.js and data are inside it, and it may load
+nothing.
 
-``page.html`` and ``parts.html`` are the templates. The Content-Security-Policy names the two scripts by their hashes, so that nothing
-that a run holds could ever act as one. Figures travel as JSON in a data block; every other piece of text goes through ``text.escape``.
+``page.html`` and ``parts.html`` are the templates. The Content-Security-Policy names the two scripts by their hashes,
+so that nothing that a run holds could ever act as one. Figures travel as JSON in a data block; every other piece of
+text goes through ``text.escape``.
 """
 
 from __future__ import annotations
@@ -40,7 +42,12 @@ def page(title: str, sections: Sequence[Section]) -> str:
     environment = _environment()
     style, script = (environment.loader.get_source(environment, name)[0] for name in ("page.css", "page.js"))  # type: ignore[union-attr]
     plotly = get_plotlyjs().replace("\r", "")
-    values = {"title": title, "sections": sections, "generator": f"{GENERATOR} {holdfast.__version__}", "most_values": _VALUES_SHOWN}
+    values = {
+        "title": title,
+        "sections": sections,
+        "generator": f"{GENERATOR} {holdfast.__version__}",
+        "most_values": _VALUES_SHOWN,
+    }
     trusted = {"policy": _policy(plotly, script), "style": style, "plotly": plotly, "script": script}
     return environment.get_template("page.html").render(
         values | {name: Markup(text) for name, text in trusted.items()},
@@ -52,7 +59,9 @@ def page(title: str, sections: Sequence[Section]) -> str:
 
 @functools.cache
 def _environment() -> Environment:
-    """Where the templates live: any text that they print goes through ``escape``, and a name that does not exist is an error."""
+    """Where the templates live: any text that they print goes through ``escape``, and a name that does not exist is an
+    error.
+    """
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
@@ -121,6 +130,10 @@ def _plain(value: Any) -> Any:
 
 
 def _policy(*scripts: str) -> str:
-    """Only these scripts run; only styles and pictures that are inside the file are used; nothing is fetched or sent."""
-    hashes = " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'" for script in scripts)
+    """Only these scripts run; only styles and pictures that are inside the file are used; nothing is fetched or
+    sent.
+    """
+    hashes = " ".join(
+        f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'" for script in scripts
+    )
     return f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'; form-action 'none'"

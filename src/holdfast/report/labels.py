@@ -30,7 +30,13 @@ def labelled(run: Run, limit: int) -> list[Part]:
     caption = f"How often each label was given, over {found['labelled']} labelled inputs (counts, no intervals)."
     series = [Series("inputs", [], list(labels.values()), colour="@accent")]
     figure = bars("Label distribution", caption, list(labels), series, Axis("inputs", digits=0))
-    return [Note(count, "finding"), Facts([pair for pair in facts if pair[1] is not None]), figure, *run.tables.values(), *_inputs(run)]
+    return [
+        Note(count, "finding"),
+        Facts([pair for pair in facts if pair[1] is not None]),
+        figure,
+        *run.tables.values(),
+        *_inputs(run),
+    ]
 
 
 def _inputs(run: Run) -> list[Part]:
@@ -39,5 +45,11 @@ def _inputs(run: Run) -> list[Part]:
     rows: list[list[Cell]] = [[row.get(key) for key in keys] for row in kept[:_MOST_INPUTS]]
     if not rows:
         return []
-    columns = [Column("id"), Column("prompt", kind="code"), Column("label", kind="code"), Column("confidence", 2), Column("method")]
+    columns = [
+        Column("id"),
+        Column("prompt", kind="code"),
+        Column("label", kind="code"),
+        Column("confidence", 2),
+        Column("method"),
+    ]
     return [Table("Labelled inputs", columns, rows, f"The first {len(rows)} of {len(kept):,}.", filterable=True)]

@@ -53,9 +53,13 @@ def _section(group: Sequence[_Measured]) -> Section:
 def _note(runs: Sequence[Run]) -> Note:
     settings = [{run.config.get(key) for run in runs} for key in ("max_new_tokens", "chat", "shots")]
     if any(len(values) > 1 for values in settings):
-        return Note("These runs differ in response length, chat template or exemplars: their psi are not on one scale.", "warning")
+        return Note(
+            "These runs differ in response length, chat template or exemplars: their psi are not on one scale.",
+            "warning",
+        )
     return Note(
-        "Intervals that overlap do not show that two runs are equal, nor the other way round: the sets are the same, so "
+        "Intervals that overlap do not show that two runs are equal, nor the other way round: the sets are the same, "
+        "so "
         "`holdfast sensitivity compare` pairs them and gives the interval of the difference."
     )
 
@@ -68,7 +72,9 @@ def _estimates(group: Sequence[_Measured]) -> list[Part]:
         mine = [view for view in views if view in posix]
         estimates = [Interval(posix[v]["mean"], posix[v]["low"], posix[v]["high"]) for v in mine]
         shift = (place - (len(group) + 1) / 2) * 0.14
-        series.append(Series(one.title, mine, estimates, look="dots", colour=f"@{(place - 1) % 6 + 1}", size=10, shift=shift))
+        series.append(
+            Series(one.title, mine, estimates, look="dots", colour=f"@{(place - 1) % 6 + 1}", size=10, shift=shift)
+        )
     if not views:
         return []
     counts = ", ".join(f"{len(one.psi)} in {one.title}" for one in group)
@@ -80,7 +86,15 @@ def _estimates(group: Sequence[_Measured]) -> list[Part]:
 def _pairs(a: _Measured, b: _Measured, sets: Sequence[str]) -> Part:
     x, y = [a.psi[s] for s in sets], [b.psi[s] for s in sets]
     top = 1.05 * max((v for v in (*x, *y) if math.isfinite(v)), default=0.0) or 1.0
-    diagonal = {"type": "line", "x0": 0, "y0": 0, "x1": top, "y1": top, "line": {"color": "@faint", "width": 1.5}, "layer": "below"}
+    diagonal = {
+        "type": "line",
+        "x0": 0,
+        "y0": 0,
+        "x1": top,
+        "y1": top,
+        "line": {"color": "@faint", "width": 1.5},
+        "layer": "below",
+    }
     lower = sum(v < u for u, v in zip(x, y))
     dots = Series("sets", x, y, notes=list(sets), look="dots", colour="@accent", size=9)
     caption = f"Each of {len(sets)} sets in both runs (single values); {lower} lie below the line, where {b.title} is steadier."

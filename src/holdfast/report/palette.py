@@ -1,7 +1,8 @@
-"""Names of colours -> colours, for light and dark. Figures use the names; the page and the picture export put the colours in.
+"""Names of colours -> colours, for light and dark. Figures use the names; the page and the picture export put the
+colours in.
 
-The six series colours are those of Okabe and Ito, which people with any kind of colour vision can tell apart, lightened for the dark theme.
-Scales run in lightness, so that they also read in grey.
+The six series colours are those of Okabe and Ito, which people with any kind of colour vision can tell apart, lightened
+for the dark theme. Scales run in lightness, so that they also read in grey.
 """
 
 from __future__ import annotations
@@ -48,10 +49,14 @@ SERIES = ("@1", "@2", "@3", "@4", "@5", "@6")
 
 
 def paint(value: Any, theme: dict[str, Any]) -> Any:
-    """A figure (or a piece of one) with colours for their names, where plotly takes a colour: elsewhere, it may be a name from the data."""
+    """A figure (or a piece of one) with colours for their names, where plotly takes a colour: elsewhere, it may be a
+    name from the data.
+    """
     if isinstance(value, dict):
         return {
-            key: theme.get(item, item) if isinstance(item, str) and key.endswith(("color", "colorscale")) else paint(item, theme)
+            key: theme.get(item, item)
+            if isinstance(item, str) and key.endswith(("color", "colorscale"))
+            else paint(item, theme)
             for key, item in value.items()
         }
     if isinstance(value, list | tuple):

@@ -29,9 +29,11 @@ class Facts:
 
 @dataclass(frozen=True)
 class Figure:
-    """A plotly figure as plain data. ``caption``: one sentence on what to see, with n and interval. ``values``: the same as a table.
+    """A plotly figure as plain data. ``caption``: one sentence on what to see, with n and interval. ``values``: the
+    same as a table.
 
-    Colours in ``data`` and ``layout`` are names such as ``@accent`` (see ``palette``), so that a figure follows the theme.
+    Colours in ``data`` and ``layout`` are names such as ``@accent`` (see ``palette``), so that a figure follows the
+    theme.
     """
 
     title: str

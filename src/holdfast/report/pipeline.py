@@ -29,11 +29,12 @@ def make(config: ReportConfig) -> dict[str, Any]:
         config: see ``holdfast.config.ReportConfig``.
 
     Returns:
-        The summary: runs by directory and command, files written, seconds, size of the page in bytes, and ``path``, the file to open.
+        The summary: runs by directory and command, files written, seconds, size of the page in bytes, and ``path``, the
+            file to open.
 
     Raises:
-        HoldfastError: no directory given, one that holds no run, an unknown format, a folder that does not exist, a file in the way
-            that no report has written.
+        HoldfastError: no directory given, one that holds no run, an unknown format, a folder that does not exist, a
+            file in the way that no report has written.
     """
     started = time.perf_counter()
     formats = _formats(config)
@@ -43,7 +44,8 @@ def make(config: ReportConfig) -> dict[str, Any]:
     summary: dict[str, Any] = {
         "command": "report",
         "runs": [
-            {"directory": str(run.path), "command": run.command, "complete": bool(run.summary), "rows": len(run.rows)} for run in runs
+            {"directory": str(run.path), "command": run.command, "complete": bool(run.summary), "rows": len(run.rows)}
+            for run in runs
         ],
         "figures": sum(isinstance(part, Figure) for part in _parts(sections)),
         "tables": sum(isinstance(part, Table) for part in _parts(sections)),
@@ -53,7 +55,11 @@ def make(config: ReportConfig) -> dict[str, Any]:
     if config.dry_run:
         return _preview(config, summary, sections)
     written = _write(formats, stem, config.title or _title(titles(runs)), sections, numbered)
-    summary |= {"files": [str(path) for path in written], "path": str(written[0].resolve()), "bytes": written[0].stat().st_size}
+    summary |= {
+        "files": [str(path) for path in written],
+        "path": str(written[0].resolve()),
+        "bytes": written[0].stat().st_size,
+    }
     summary["seconds"] = round(time.perf_counter() - started, 2)
     for problem in (problem for section in sections for problem in section.problems):
         print(f"note: {problem}", file=sys.stderr)
@@ -71,7 +77,9 @@ def _formats(config: ReportConfig) -> list[str]:
 
 
 def _stem(config: ReportConfig) -> Path:
-    """The path of the page without its ending, with which all files of the report begin; the rest of the config is checked on the way."""
+    """The path of the page without its ending, with which all files of the report begin; the rest of the config is
+    checked on the way.
+    """
     if not config.directories:
         raise HoldfastError("no run directory given", hint="holdfast report DIR [DIR ...] --output report.html")
     path = Path(config.output)
@@ -89,10 +97,12 @@ def _title(names: list[str]) -> str:
 
 
 def _write(formats: list[str], stem: Path, title: str, sections: list[Section], numbered: list[str]) -> list[Path]:
-    """The files in the order of the formats: pictures before the Markdown that links to them. What an earlier report of this name has left
-    in these formats goes."""
+    """The files in the order of the formats: pictures before the Markdown that links to them. What an earlier report of
+    this name has left in these formats goes."""
     if not {"html", "md"} & set(formats) and not numbered:
-        raise HoldfastError(f"--format {','.join(formats)}: there is nothing to write, as these runs give no figure and no table")
+        raise HoldfastError(
+            f"--format {','.join(formats)}: there is nothing to write, as these runs give no figure and no table"
+        )
     old = [name for name in files.earlier(stem) if name not in numbered]
     gone = [name for name in old if name.rpartition(".")[2] in formats]
     mark = files.mark([*numbered, *(name for name in old if name not in gone)])

@@ -1,4 +1,6 @@
-"""Any run -> a table of what its summary says. What no other file of this room knows better is shown like this, never refused."""
+"""Any run -> a table of what its summary says. What no other file of this room knows better is shown like this, never
+refused.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +16,22 @@ _MOST_ROWS = 400
 
 def anything(run: Run, limit: int) -> list[Part]:
     """The summary as names and values; without one, the config."""
-    what, found = ("Summary", _without_tables(run.summary)) if run.summary else ("Configuration", run.config | run.resolved)
+    what, found = (
+        ("Summary", _without_tables(run.summary)) if run.summary else ("Configuration", run.config | run.resolved)
+    )
     rows: list[list[Cell]] = [[name, value] for name, value in _flat(found)]
     if not rows:
         return [Note("This directory holds neither a summary nor a configuration.")]
     caption = f"The first {_MOST_ROWS} of {len(rows):,} entries." if len(rows) > _MOST_ROWS else ""
-    return [Table(what, [Column("name", kind="code"), Column("value", 4)], rows[:_MOST_ROWS], caption, filterable=len(rows) > 25)]
+    return [
+        Table(
+            what,
+            [Column("name", kind="code"), Column("value", 4)],
+            rows[:_MOST_ROWS],
+            caption,
+            filterable=len(rows) > 25,
+        )
+    ]
 
 
 def _without_tables(summary: dict[str, Any]) -> dict[str, Any]:
@@ -30,7 +42,9 @@ def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Cell]]:
     """Leaves of nested values with their paths; an estimate with its ends is one leaf."""
     if isinstance(value, dict):
         main = "value" if "value" in value else "mean"
-        if {main, "low", "high"} <= value.keys() and all(isinstance(value[k], int | float) for k in (main, "low", "high")):
+        if {main, "low", "high"} <= value.keys() and all(
+            isinstance(value[k], int | float) for k in (main, "low", "high")
+        ):
             yield name, Interval(value[main], value["low"], value["high"])
             value = {k: v for k, v in value.items() if k not in (main, "low", "high")}
         for key, item in value.items():

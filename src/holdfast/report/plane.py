@@ -1,7 +1,8 @@
-"""Settings of a study -> the plane of prompt weight and response weight, where cells of equal ratio are visibly one training.
+"""Settings of a study -> the plane of prompt weight and response weight, where cells of equal ratio are visibly one
+training.
 
-Under AdamW without clipping only the ratio matters: all cells on a ray from the origin are the same run. They get one value, one colour,
-and a line through them.
+Under AdamW without clipping only the ratio matters: all cells on a ray from the origin are the same run. They get one
+value, one colour, and a line through them.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ Places = Mapping[tuple[float, float], tuple[int, int]]
 
 
 def planes(study: Study, metric: str) -> list[Figure]:
-    """One plane per combination of what else is varied, the one with the chosen setting first; none where the weights span no plane."""
+    """One plane per combination of what else is varied, the one with the chosen setting first; none where the weights
+    span no plane.
+    """
     chosen = study.named("chosen")
     groups = dict.fromkeys(s.others for s in sorted(study.settings, key=lambda s: s is not chosen))
     made = (_plane(study, metric, others, [s for s in study.settings if s.others == others]) for others in groups)
@@ -44,8 +47,12 @@ def _plane(study: Study, metric: str, others: str, settings: Sequence[Setting]) 
     title = f"Weight plane: {metric}" + (f" ({others})" if len({s.others for s in study.settings}) > 1 else "")
     axes = ("response weight", "prompt weight", with_unit(metric))
     matrix = Matrix(values, [f"{r:g}" for r in up], [f"{p:g}" for p in across], notes, axes, _digits(values))
-    figure = heat_map(title, _caption(study, metric, settings), matrix, shapes=_frames(study, settings, places), showlegend=False)
-    return dataclasses.replace(figure, data=[*figure.data, *_rays(settings, places)], height=max(300, 130 + 48 * len(up)))
+    figure = heat_map(
+        title, _caption(study, metric, settings), matrix, shapes=_frames(study, settings, places), showlegend=False
+    )
+    return dataclasses.replace(
+        figure, data=[*figure.data, *_rays(settings, places)], height=max(300, 130 + 48 * len(up))
+    )
 
 
 def _caption(study: Study, metric: str, settings: Sequence[Setting]) -> str:
@@ -57,7 +64,11 @@ def _caption(study: Study, metric: str, settings: Sequence[Setting]) -> str:
         said += "; lines join the cells of equal ratio, which are one and the same run"
     has_ends = metric == study.metric and any(s.test.low is not None for s in settings)
     return " ".join(
-        [f"{said}.", *_legend(study, settings), "95 % intervals stand with the values." if has_ends else "No intervals are shown."]
+        [
+            f"{said}.",
+            *_legend(study, settings),
+            "95 % intervals stand with the values." if has_ends else "No intervals are shown.",
+        ]
     )
 
 
@@ -88,7 +99,12 @@ def _rays(settings: Sequence[Setting], places: Places) -> list[dict[str, Any]]:
     for s in (s for s in settings if len(s.members) > 1):
         cells = [places[cell] for cell in sorted(s.members)]
         right, down = _beside(cells)
-        line = {"x": [x + right for x, _ in cells], "y": [y + down for _, y in cells], "name": label(s.name), "hoverinfo": "skip"}
+        line = {
+            "x": [x + right for x, _ in cells],
+            "y": [y + down for _, y in cells],
+            "name": label(s.name),
+            "hoverinfo": "skip",
+        }
         for colour, width, size in (("@paper", 3.5, 8), ("@ink", 1.2, 5)):
             style = {"line": {"color": colour, "width": width}, "marker": {"size": size, "color": colour}}
             made.append({"type": "scatter", "mode": "lines+markers"} | line | style)
@@ -109,7 +125,11 @@ def _frames(study: Study, settings: Sequence[Setting], places: Places) -> list[d
     made = []
     for key, colour, dash in (("conventional", "@ink", "dot"), ("chosen", "@2", "solid")):
         setting = study.named(key)
-        if setting is not None and setting in settings and not (key == "conventional" and setting is study.named("chosen")):
+        if (
+            setting is not None
+            and setting in settings
+            and not (key == "conventional" and setting is study.named("chosen"))
+        ):
             made += [frame(*places[cell], colour, dash) for cell in setting.members]
     return made
 

@@ -39,7 +39,9 @@ def cost(run: Run) -> list[Part]:
     """Where the time of all trials went."""
     found = run.summary.get("cost") or {}
     slots = found.get("slots")
-    over = f", over {slots} slots" if isinstance(slots, int) and slots > 1 else ""  # so their sum may be longer than the whole
+    over = (
+        f", over {slots} slots" if isinstance(slots, int) and slots > 1 else ""
+    )  # so their sum may be longer than the whole
     times = {
         name if key == "seconds" else name + over: duration(found[key])
         for name, key in _TIMES.items()
@@ -78,7 +80,8 @@ def _seconds(setting: Setting, part: str) -> float:
 def _figure(study: Study, what: str, series: Sequence[Series]) -> Figure:
     cut = f" {len(series)} of {len(study.settings)} settings are drawn." if len(series) < len(study.settings) else ""
     caption = (
-        f"{what} on held-out data while training, mean over {study.seeds} of each setting (no intervals). The chosen and the conventional "
+        f"{what} on held-out data while training, mean over {study.seeds} of each setting (no intervals). The chosen "
+        "and the conventional "
         f"setting stand out, the values name the others.{cut}"
     )
     title = f"Learning curves: {what[0].lower()}{what[1:]}"
@@ -86,7 +89,9 @@ def _figure(study: Study, what: str, series: Sequence[Series]) -> Figure:
 
 
 def _some(study: Study) -> list[Setting]:
-    """Not too many, spread over the prompt share; those with a name in the selection always, and last, so that they lie on top."""
+    """Not too many, spread over the prompt share; those with a name in the selection always, and last, so that they lie
+    on top.
+    """
     special = dict.fromkeys(s for key in ("conventional", "chosen") if (s := study.named(key)) is not None)
     rest = sorted((s for s in study.settings if s not in special), key=lambda s: (s.x or 0.0, s.name))
     return [*thinned(rest, _MOST_SETTINGS - len(special)), *special]
@@ -117,5 +122,11 @@ def _series(study: Study, setting: Setting, curve: Curve) -> Series:
     values = [statistics.fmean(curve[step]) for step in steps]
     names = [key for key in ("chosen", "conventional") if setting is study.named(key)]
     if names:
-        return Series(f"{' and '.join(names)} {setting.name}", steps, values, colour="@2" if "chosen" in names else "@1", width=2.6)
+        return Series(
+            f"{' and '.join(names)} {setting.name}",
+            steps,
+            values,
+            colour="@2" if "chosen" in names else "@1",
+            width=2.6,
+        )
     return Series(setting.name, steps, values, colour="@faint", width=1.1, legend=False)

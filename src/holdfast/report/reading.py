@@ -1,6 +1,7 @@
 """A directory -> ``Run``: its config, rows and summary, whatever state it is in.
 
-An unfinished run has no summary and a crash may have cut its last row: what is there is read, what is not is counted and said.
+An unfinished run has no summary and a crash may have cut its last row: what is there is read, what is not is counted
+and said.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ _LONE = {"comparison.json": "sensitivity compare", "check.json": "sensitivity ch
 
 @dataclass(frozen=True)
 class Run:
-    """What a run directory holds. ``summary`` is empty while the run is incomplete; ``problems`` are sentences for the page."""
+    """What a run directory holds. ``summary`` is empty while the run is incomplete; ``problems`` are sentences for the
+    page.
+    """
 
     path: Path
     command: str
@@ -65,14 +68,20 @@ def read_run(directory: str) -> Run:
             return Run(path, command, {}, {}, [], _object(path / name))
     config = _object(path / "config.json") if (path / "config.json").is_file() else {}
     if not isinstance(config.get("command"), str):
-        raise HoldfastError(f"{directory}: not a run directory (no config.json of a holdfast command)", hint=_nearby(path))
+        raise HoldfastError(
+            f"{directory}: not a run directory (no config.json of a holdfast command)", hint=_nearby(path)
+        )
     rows, problems = read_rows(path / "rows.jsonl")
     summary: dict[str, Any] = {}
     if (path / "summary.json").is_file():
         summary = _object(path / "summary.json")
     else:
-        problems.insert(0, f"This run is not complete: it has no summary yet. Shown is what its {len(rows):,} rows hold.")
-    return Run(path, config["command"], _dict(config.get("config")), _dict(config.get("resolved")), rows, summary, problems)
+        problems.insert(
+            0, f"This run is not complete: it has no summary yet. Shown is what its {len(rows):,} rows hold."
+        )
+    return Run(
+        path, config["command"], _dict(config.get("config")), _dict(config.get("resolved")), rows, summary, problems
+    )
 
 
 def read_rows(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
@@ -95,4 +104,8 @@ def _dict(value: Any) -> dict[str, Any]:
 def _nearby(path: Path) -> str:
     """Run directories one level below, which were probably meant."""
     found = sorted(p.parent.name for p in path.glob("*/config.json"))[:3]
-    return f"did you mean {', '.join(str(path / name) for name in found)}?" if found else "give the --output of a holdfast command"
+    return (
+        f"did you mean {', '.join(str(path / name) for name in found)}?"
+        if found
+        else "give the --output of a holdfast command"
+    )

@@ -1,4 +1,6 @@
-"""A ``sensitivity run`` -> POSIX by kind, sets ranked by psi, and for the sets that move most everything about them (``sets``)."""
+"""A ``sensitivity run`` -> POSIX by kind, sets ranked by psi, and for the sets that move most everything about them
+(``sets``).
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,8 @@ def measured(run: Run, limit: int) -> list[Part]:
     shown = ranked[:limit] if limit else []
     prompts = prompts_of(run)
     options = [
-        (f"{place + 1}. {row['set_id']}  (psi {number(psi(row))})", chosen_set(run, row, prompts)) for place, row in enumerate(shown)
+        (f"{place + 1}. {row['set_id']}  (psi {number(psi(row))})", chosen_set(run, row, prompts))
+        for place, row in enumerate(shown)
     ]
     if options:
         rest = len(ranked) - len(options)
@@ -36,7 +39,9 @@ def measured(run: Run, limit: int) -> list[Part]:
 
 
 def psi(row: dict[str, Any]) -> float:
-    """Over all variants of a set; the mean over its kinds where only pairs within a kind were scored; NaN where one has none."""
+    """Over all variants of a set; the mean over its kinds where only pairs within a kind were scored; NaN where one has
+    none.
+    """
     views = row["indices"]
     found = [views[ALL]["psi"]] if ALL in views else [view["psi"] for view in views.values()]
     return math.nan if None in found else statistics.fmean(found)
@@ -45,7 +50,9 @@ def psi(row: dict[str, Any]) -> float:
 def ranked_sets(run: Run) -> list[dict[str, Any]]:
     """Rows of sets, the one that moves most first; those without a finite psi last."""
     return sorted(
-        (row for row in run.rows if row.get("indices")), key=lambda row: psi(row) if math.isfinite(psi(row)) else -math.inf, reverse=True
+        (row for row in run.rows if row.get("indices")),
+        key=lambda row: psi(row) if math.isfinite(psi(row)) else -math.inf,
+        reverse=True,
     )
 
 
@@ -68,7 +75,12 @@ def _missing(run: Run) -> list[Part]:
     sets, rows = run.summary.get("sets"), len(run.rows)
     if not isinstance(sets, int) or rows >= sets:
         return []
-    return [Note(f"The summary is over {counted(sets, 'set')}, but the rows hold {rows:,}: the others cannot be shown.", "warning")]
+    return [
+        Note(
+            f"The summary is over {counted(sets, 'set')}, but the rows hold {rows:,}: the others cannot be shown.",
+            "warning",
+        )
+    ]
 
 
 def _facts(run: Run) -> Facts:
@@ -95,10 +107,13 @@ def _by_kind(run: Run) -> list[Part]:
     if len(views) < 2:
         return []
     estimates = [Interval(posix[v]["mean"], posix[v]["low"], posix[v]["high"]) for v in views]
-    dots = Series("POSIX", views, estimates, [counted(posix[v]["sets"], "set") for v in views], "dots", "@accent", size=11)
+    dots = Series(
+        "POSIX", views, estimates, [counted(posix[v]["sets"], "set") for v in views], "dots", "@accent", size=11
+    )
     over = counted(posix[views[0]]["sets"], "set")
     caption = (
-        f"Mean psi by kind of variant with 95 % bootstrap intervals over {over}; the higher, the more this kind of change moves answers."
+        f"Mean psi by kind of variant with 95 % bootstrap intervals over {over}; "
+        "the higher, the more this kind of change moves answers."
     )
     axes = Axis("kind of variant", names=views), Axis("psi, nats per token", {"rangemode": "tozero"})
     return [points("Which kind of change matters", caption, [dots], *axes, height=320)]
@@ -114,9 +129,16 @@ def _ranking(ranked: Sequence[dict[str, Any]]) -> Figure:
     while mass < total / 2:
         mass, count = mass + finite[count], count + 1
     carried = f"the first {count} of {len(finite):,} carry half of the sum" if total else f"all {len(finite):,} are 0"
-    lacking = f" {counted(len(values) - len(finite), 'set')} without a finite psi at the end." if len(finite) < len(values) else ""
+    lacking = (
+        f" {counted(len(values) - len(finite), 'set')} without a finite psi at the end."
+        if len(finite) < len(values)
+        else ""
+    )
     caption = f"Sets in order of psi (one value per set, no interval): {carried}.{lacking}"
-    axes = Axis("rank", {"dtick": 1} if len(values) <= 15 else {}, 0), Axis("psi, nats per token", {"rangemode": "tozero"})
+    axes = (
+        Axis("rank", {"dtick": 1} if len(values) <= 15 else {}, 0),
+        Axis("psi, nats per token", {"rangemode": "tozero"}),
+    )
     return points("Sets ranked by psi", caption, [dots], *axes, height=300)
 
 
@@ -140,7 +162,17 @@ def _ranked_table(ranked: Sequence[dict[str, Any]]) -> Table:
         by_kind = [row["indices"].get(kind, {}).get("psi") for kind in kinds]
         answers = f"{sum(right)} of {len(right)}" if right else None
         response = _most_frequent([str(v.get("response", "")) for v in variants])
-        rows.append([str(row["set_id"]), psi(row), *by_kind, row.get("prompts"), whole.get("unique_responses"), answers, response])
+        rows.append(
+            [
+                str(row["set_id"]),
+                psi(row),
+                *by_kind,
+                row.get("prompts"),
+                whole.get("unique_responses"),
+                answers,
+                response,
+            ]
+        )
     return Table("All sets", columns, rows, filterable=len(rows) > 8)
 
 

@@ -1,4 +1,6 @@
-"""One prompt set of a sensitivity run in full: its matrix, its variants against the original word by word, and which tokens moved."""
+"""One prompt set of a sensitivity run in full: its matrix, its variants against the original word by word, and which
+tokens moved.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ _MOST_VARIANTS = 40
 _MOST_WORDS = 1000
 """Words, spaces and marks up to which two prompts are compared in full."""
 _MOST_PAIRS = 250_000
-"""Pairs of letters up to which a replaced stretch is compared letter by letter: comparing takes as long as there are pairs."""
+"""Pairs of letters up to which a replaced stretch is compared letter by letter: comparing takes as long as there are
+pairs.
+"""
 
 
 def prompts_of(run: Run) -> dict[tuple[str, str], str]:
@@ -37,14 +41,18 @@ def chosen_set(run: Run, row: Mapping[str, Any], prompts: Mapping[tuple[str, str
 
 
 def word_diff(original: str, variant: str) -> list[Piece]:
-    """The variant as pieces that are equal, removed or added against the original: by words, and within replaced words by characters."""
+    """The variant as pieces that are equal, removed or added against the original: by words, and within replaced words
+    by characters.
+    """
     a, b = re.findall(r"\s+|\w+|[^\w\s]", original), re.findall(r"\s+|\w+|[^\w\s]", variant)
     start, end = _shared(a, b), _shared(a[::-1], b[::-1])
     many = max(len(a), len(b)) > _MOST_WORDS
     if (start or end) and many:  # exemplars in front of a question, say; comparing all words with all would take long
         end = min(end, len(a) - start, len(b) - start)
         middle = word_diff("".join(a[start : len(a) - end]), "".join(b[start : len(b) - end]))
-        return [piece for piece in (Piece("".join(a[:start])), *middle, Piece("".join(a[len(a) - end :]))) if piece.text]
+        return [
+            piece for piece in (Piece("".join(a[:start])), *middle, Piece("".join(a[len(a) - end :]))) if piece.text
+        ]
     if many:
         return _pieces("replace", original, variant)
     pieces: list[Piece] = []
@@ -60,7 +68,9 @@ def _shared(a: Sequence[str], b: Sequence[str]) -> int:
 
 
 def _by_characters(old: str, new: str) -> list[Piece]:
-    """Inside a replaced stretch letters are compared only if most of them stay; otherwise the whole stretch is shown as replaced."""
+    """Inside a replaced stretch letters are compared only if most of them stay; otherwise the whole stretch is shown as
+    replaced.
+    """
     matcher = difflib.SequenceMatcher(None, old, new, autojunk=False)
     if len(old) * len(new) > _MOST_PAIRS or matcher.ratio() < 0.6:
         return _pieces("replace", old, new)
@@ -83,13 +93,18 @@ def _matrix(run: Run, row: Mapping[str, Any]) -> Figure | None:
     responses = [str(v.get("response", "")) for v in row["variants"]]
     notes = [[f"response: {response}" for response in responses] for _ in names]
     rest = (
-        "The mean of the absolute values off the diagonal is psi." if "all" in row["indices"] else "Pairs that were not scored are blank."
+        "The mean of the absolute values off the diagonal is psi."
+        if "all" in row["indices"]
+        else "Pairs that were not scored are blank."
     )
     caption = (
-        "How much less likely each response (column) becomes after each other prompt (row) than after its own, nats per token; "
+        "How much less likely each response (column) becomes after each other prompt (row) than after its own, nats "
+        "per token; "
         f"{len(names)} prompts, exact values. {rest}"
     )
-    return difference_map(f"Matrix: {row['set_id']}", caption, Matrix(values, names, names, notes, ("prompt", "response of", "shift")))
+    return difference_map(
+        f"Matrix: {row['set_id']}", caption, Matrix(values, names, names, notes, ("prompt", "response of", "shift"))
+    )
 
 
 def _stored(run: Run, row: Mapping[str, Any]) -> Any:
@@ -116,7 +131,12 @@ def _wordings(row: Mapping[str, Any], prompts: Mapping[tuple[str, str], str]) ->
     lines += [(f"{v['variant_id']}  {v.get('kind', '')}", word_diff(first, p)) for v, p in others[:_MOST_VARIANTS]]
     cut = f" The first {_MOST_VARIANTS} of {len(others)} variants." if len(others) > _MOST_VARIANTS else ""
     caption = f"What each variant changes against the original.{cut}"
-    return Passage(f"Wordings: {row['set_id']}", caption, lines, [("removed", "only in the original"), ("added", "only in the variant")])
+    return Passage(
+        f"Wordings: {row['set_id']}",
+        caption,
+        lines,
+        [("removed", "only in the original"), ("added", "only in the variant")],
+    )
 
 
 def _tokens(row: Mapping[str, Any]) -> Passage | None:
@@ -131,7 +151,8 @@ def _tokens(row: Mapping[str, Any]) -> Passage | None:
         for one in found
     ]
     caption = (
-        f"Tokens of the {len(lines)} responses that moved most, shaded by the mean absolute change of their log-prob after foreign prompts "
+        f"Tokens of the {len(lines)} responses that moved most, shaded by the mean absolute change of their log-prob "
+        "after foreign prompts "
         f"(darkest: {number(largest)} nats)."
     )
     return Passage(f"Which tokens move: {row['set_id']}", caption, lines) if lines else None
@@ -161,7 +182,18 @@ def _responses(row: Mapping[str, Any]) -> Table:
         name = str(v.get("variant_id"))
         right = None if v.get("right") is None else "right" if v["right"] else "wrong"
         logp = v["logp"] / v["tokens"] if v.get("tokens") and v.get("logp") is not None else None
-        rows.append([name, v.get("kind"), v.get("response"), v.get("answer"), right, logp, by_prompt.get(name), by_response.get(name)])
+        rows.append(
+            [
+                name,
+                v.get("kind"),
+                v.get("response"),
+                v.get("answer"),
+                right,
+                logp,
+                by_prompt.get(name),
+                by_response.get(name),
+            ]
+        )
     columns = [
         Column("variant", kind="code"),
         Column("kind"),

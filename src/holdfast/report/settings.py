@@ -1,6 +1,7 @@
 """Rows and selection of a study -> its settings: one record per distinct training, with estimates of every metric.
 
-While a study runs there is no selection yet; settings then come from the finished trials alone, with means and no intervals.
+While a study runs there is no selection yet; settings then come from the finished trials alone, with means and no
+intervals.
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ def with_unit(metric: str) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Setting:
-    """A setting of a study and its trials. ``members``: cells of the grid (prompt weight, response weight) that are this same training."""
+    """A setting of a study and its trials. ``members``: cells of the grid (prompt weight, response weight) that are
+    this same training.
+    """
 
     name: str
     values: dict[str, Any]
@@ -78,13 +81,22 @@ class Setting:
     def entry(self) -> dict[str, Any]:
         """The setting as a selection holds it."""
         about = {"setting_name": self.name, "prompt_share": self.share, "ratio": self.ratio, "seeds": len(self.trials)}
-        ends = {split: {"mean": at.value, "low": at.low, "high": at.high} for split, at in (("dev", self.dev), ("test", self.test))}
-        return about | ends | {"members": self.members, "difference": self.difference, "conventional": self.conventional}
+        ends = {
+            split: {"mean": at.value, "low": at.low, "high": at.high}
+            for split, at in (("dev", self.dev), ("test", self.test))
+        }
+        return (
+            about | ends | {"members": self.members, "difference": self.difference, "conventional": self.conventional}
+        )
 
     @property
     def others(self) -> str:
         """What is varied beside the weights, as text; settings with equal text share a weight plane."""
-        rest = {k: v for k, v in self.values.items() if k not in ("prompt_weight", "response_weight", "prompt_share", "ratio")}
+        rest = {
+            k: v
+            for k, v in self.values.items()
+            if k not in ("prompt_weight", "response_weight", "prompt_share", "ratio")
+        }
         return ", ".join(f"{key} {value}" for key, value in sorted(rest.items()))
 
 
@@ -127,7 +139,9 @@ def open_studies(run: Run) -> list[tuple[str, Study]]:
     planned = run.resolved.get("trials") or []
     made = []
     for name in names:
-        summary = run.summary | {"finding": None, "selection": {}, "trials": {}} | chosen.get(name, {}) if run.summary else {}
+        summary = (
+            run.summary | {"finding": None, "selection": {}, "trials": {}} | chosen.get(name, {}) if run.summary else {}
+        )
         if "tables" in summary:
             mine = [table for table in summary["tables"] if table["title"] == f"Settings: {name}"]
             summary = summary | {"tables": [table | {"title": "Settings"} for table in mine]}
@@ -165,7 +179,9 @@ def _last_rungs(trials: Sequence[Trial]) -> list[Trial]:
 def metrics_of(trials: Sequence[Trial]) -> list[str]:
     """What was measured, in the order of the rows."""
     scores = (trial.get(split) or {} for trial in trials for split in ("test", "dev"))
-    return list(dict.fromkeys(name for found in scores for name, value in found.items() if isinstance(value, int | float)))
+    return list(
+        dict.fromkeys(name for found in scores for name, value in found.items() if isinstance(value, int | float))
+    )
 
 
 def name_of(trial: Trial) -> str:
@@ -189,7 +205,9 @@ def _grouped(trials: Sequence[Trial], metric: str) -> list[Setting]:
         mine = [t for t in trials if name_of(t) == name]
         first, none = mine[0], Interval(None)
         values = first.get("setting") or {}
-        setting = Setting(name, values, first.get("ratio"), first.get("prompt_share"), _members(first), mine, none, none)
+        setting = Setting(
+            name, values, first.get("ratio"), first.get("prompt_share"), _members(first), mine, none, none
+        )
         dev, test = (Interval(setting.mean(metric, split)) for split in ("dev", "test"))
         made.append(dataclasses.replace(setting, dev=dev, test=test))
     return made

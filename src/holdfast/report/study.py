@@ -34,7 +34,9 @@ def _titled(parts: Sequence[Part], name: str) -> list[Part]:
             options = [(option, _titled(inner, name)) for option, inner in part.options]
             made.append(Choice(part.title, options))
         else:
-            made.append(dataclasses.replace(part, title=f"{part.title}: {name}") if isinstance(part, Figure | Table) else part)
+            made.append(
+                dataclasses.replace(part, title=f"{part.title}: {name}") if isinstance(part, Figure | Table) else part
+            )
     return made
 
 
@@ -59,7 +61,11 @@ def _finding(study: Study) -> list[Part]:
     if len(study.settings) < 2:
         return made  # the best of one is no best
     if best is not None and best == study.selection.get("conventional"):
-        made.append(Note(f"The best on the test split is the conventional setting itself, {best} ({number(naive.get('test'))})."))
+        made.append(
+            Note(
+                f"The best on the test split is the conventional setting itself, {best} ({number(naive.get('test'))})."
+            )
+        )
     elif naive.get("warning"):
         gain = f", {number(naive['gain'])} ahead of conventional" if isinstance(naive.get("gain"), float | int) else ""
         text = f"The best on the test split is {best} ({number(naive.get('test'))}{gain}): {naive['warning']}"
@@ -69,7 +75,9 @@ def _finding(study: Study) -> list[Part]:
 
 def _facts(study: Study) -> Facts:
     summary, selection = study.run.summary, study.selection
-    counts, noise, naive = (found or {} for found in (summary.get("trials"), selection.get("noise"), selection.get("naive")))
+    counts, noise, naive = (
+        found or {} for found in (summary.get("trials"), selection.get("noise"), selection.get("naive"))
+    )
     planned = study.run.resolved.get("trials")
     done, stopped, failed = _ended(study)
     planned = counts.get("planned", len(planned) if isinstance(planned, list) else None)
@@ -102,7 +110,9 @@ def _ended(study: Study) -> tuple[int, int, int]:
     """How many trials are done, stopped early and failed, as the summary says it, else by their rows."""
     counts = study.run.summary.get("trials") or {}
     status = {str(row.get("trial")): row.get("status") for row in study.run.of_kind("trial")}
-    done, stopped, failed = (counts.get(name, sum(s == name for s in status.values())) for name in ("done", "stopped", "failed"))
+    done, stopped, failed = (
+        counts.get(name, sum(s == name for s in status.values())) for name in ("done", "stopped", "failed")
+    )
     return done, stopped, failed
 
 
@@ -110,13 +120,19 @@ def _planes(study: Study) -> list[Part]:
     """The plane of the selecting metric first; the other metrics behind the same choice."""
     metrics = [study.metric, *(m for m in study.metrics if m != study.metric)]
     options = [(metric, found) for metric in metrics if (found := planes(study, metric))]
-    return [Choice("Metric of the weight plane", options)] if len(options) > 1 else list(options[0][1]) if options else []
+    return (
+        [Choice("Metric of the weight plane", options)] if len(options) > 1 else list(options[0][1]) if options else []
+    )
 
 
 def _settings(study: Study) -> Table:
     """The table of the summary; while there is none, the same of the trials that have ended."""
     stored = study.run.titled("Settings") if "tables" in study.run.summary else []
-    return stored[0] if stored else settings(study.selection | {"settings": [s.entry for s in study.settings]}, study.metric)
+    return (
+        stored[0]
+        if stored
+        else settings(study.selection | {"settings": [s.entry for s in study.settings]}, study.metric)
+    )
 
 
 def _trials(run: Run) -> list[Part]:
@@ -145,6 +161,13 @@ def _trials(run: Run) -> list[Part]:
     for t in trials:
         seconds, scores = t.get("seconds") or {}, [(t.get(split) or {}).get(m) for split, m in shown]
         head = [name_of(t), *(t.get(key) for key in ("group", "seed", "twin", "status", "rung", "prompt_share"))]
-        tail = [t.get("steps"), t.get("tokens"), seconds.get("train"), seconds.get("measure"), t.get("error"), t.get("trial")]
+        tail = [
+            t.get("steps"),
+            t.get("tokens"),
+            seconds.get("train"),
+            seconds.get("measure"),
+            t.get("error"),
+            t.get("trial"),
+        ]
         rows.append([*head, *scores, *tail])
     return [Table("Every trial", columns, rows, f"{len(rows):,} trials, as they finished.", filterable=True)]

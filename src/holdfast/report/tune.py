@@ -16,7 +16,14 @@ _MEANINGS = {
     Role.SYSTEM: "system message", Role.USER: "what the user says", Role.TOOL: "what a tool returns",
     Role.TEMPLATE: "text that the template adds", Role.ASSISTANT: "the response", Role.EOS: "the end of the response",
 }  # fmt: skip
-_COLOURS = {Role.TEMPLATE: "@faint", Role.SYSTEM: "@4", Role.USER: "@1", Role.TOOL: "@6", Role.ASSISTANT: "@3", Role.EOS: "@5"}
+_COLOURS = {
+    Role.TEMPLATE: "@faint",
+    Role.SYSTEM: "@4",
+    Role.USER: "@1",
+    Role.TOOL: "@6",
+    Role.ASSISTANT: "@3",
+    Role.EOS: "@5",
+}
 _CURVE_POINTS = 400
 
 
@@ -28,11 +35,31 @@ def tuned(run: Run, limit: int) -> list[Part]:
 def aligned(run: Run, limit: int) -> list[Part]:
     """What one preference tuning shows: rewards and their margins first."""
     figures = (
-        ("Rewards", "reward", ("rewards/chosen", "rewards/rejected"), "Implicit reward of the preferred and of the rejected response"),
-        ("Reward margin", "margin", ("rewards/margins",), "How far the preferred response is ahead of the rejected one"),
-        ("Preference accuracy", "share", ("rewards/accuracies",), "Share of pairs in which the preferred response has the higher reward"),
+        (
+            "Rewards",
+            "reward",
+            ("rewards/chosen", "rewards/rejected"),
+            "Implicit reward of the preferred and of the rejected response",
+        ),
+        (
+            "Reward margin",
+            "margin",
+            ("rewards/margins",),
+            "How far the preferred response is ahead of the rejected one",
+        ),
+        (
+            "Preference accuracy",
+            "share",
+            ("rewards/accuracies",),
+            "Share of pairs in which the preferred response has the higher reward",
+        ),
         ("Loss", "loss", ("loss",), "The training loss"),
-        ("Log-probs", "nats", ("logps/chosen", "logps/rejected"), "Log-prob of the two responses under the model in training"),
+        (
+            "Log-probs",
+            "nats",
+            ("logps/chosen", "logps/rejected"),
+            "Log-prob of the two responses under the model in training",
+        ),
     )
     made = [_curve(run, *figure) for figure in figures]
     return [
@@ -45,7 +72,12 @@ def curves(run: Run) -> list[Part]:
     """Loss, and prompt and response NLL, by step: training batches as lines, held-out data as dots."""
     figures = (
         ("Response NLL", "nats per token", ("response_nll",), "Negative log-likelihood of response tokens"),
-        ("Prompt NLL", "nats per token", ("prompt_nll",), "Negative log-likelihood of prompt tokens, trained on or not"),
+        (
+            "Prompt NLL",
+            "nats per token",
+            ("prompt_nll",),
+            "Negative log-likelihood of prompt tokens, trained on or not",
+        ),
         ("Weighted loss", "loss", ("loss",), "The loss that is minimised, with the run's weights"),
     )
     made = [_curve(run, *figure) for figure in figures]
@@ -71,7 +103,11 @@ def _curve(run: Run, title: str, unit: str, keys: Sequence[str], what: str) -> F
             series.append(Series(f"{name}held-out data", steps, values, look="both", colour=f"@{place}"))
     if not series:
         return None
-    counts = [f"{len(found):,} {said}" for kind, said in (("train", "log steps"), ("eval", "evaluations")) if (found := run.of_kind(kind))]
+    counts = [
+        f"{len(found):,} {said}"
+        for kind, said in (("train", "log steps"), ("eval", "evaluations"))
+        if (found := run.of_kind(kind))
+    ]
     caption = f"{what}, over {' and '.join(counts)} of one run (single values, so no intervals)."
     return points(title, caption, series, step_axis(series), Axis(unit), height=320)
 
@@ -83,7 +119,9 @@ def step_axis(series: Sequence[Series]) -> Axis:
 
 
 def _rows(run: Run, kind: str, key: str) -> list[dict[str, Any]]:
-    return thinned([r for r in run.of_kind(kind) if isinstance(r.get(key), int | float) and isinstance(r.get("step"), int)])
+    return thinned(
+        [r for r in run.of_kind(kind) if isinstance(r.get(key), int | float) and isinstance(r.get("step"), int)]
+    )
 
 
 def _facts(run: Run) -> Facts:
@@ -134,7 +172,9 @@ def _example(run: Run) -> list[Part]:
     tokens = run.summary.get("example")
     if not isinstance(tokens, list) or not tokens:
         return []
-    pieces = [Piece(str(t["text"]), str(t["role"]), hint=f"{t['role']}, weight {number(t['weight'], 2)}") for t in tokens]
+    pieces = [
+        Piece(str(t["text"]), str(t["role"]), hint=f"{t['role']}, weight {number(t['weight'], 2)}") for t in tokens
+    ]
     used = {piece.role for piece in pieces}
     legend = [(role.label, meaning) for role, meaning in _MEANINGS.items() if role.label in used]
     caption = f"The first training example as the model sees it, {len(pieces)} tokens; a pointer over a token shows its weight."

@@ -1,4 +1,6 @@
-"""Whether the fast way may be taken: a model that does not agree with its own plain forward pass on a small case is scored plainly."""
+"""Whether the fast way may be taken: a model that does not agree with its own plain forward pass on a small case is
+scored plainly.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ def agrees(lm: LM) -> bool:
 
 
 def _windows_fit(lm: LM) -> bool:
-    """Sliding-window attention has masks of its own, which ours would override: only a window as wide as the context is safe."""
+    """Sliding-window attention has masks of its own, which ours would override: only a window as wide as the context is
+    safe.
+    """
     window = getattr(lm.model.config.get_text_config(), "sliding_window", None)
     used = getattr(lm.model.config.get_text_config(), "use_sliding_window", True)
     return not window or not used or window >= lm.context

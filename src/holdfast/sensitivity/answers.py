@@ -1,7 +1,7 @@
 """Responses -> answers: what a response says, and whether that is right. A rule is a key of ``RULES``.
 
-In: the text of a response and the variant it answers. Out: an answer that can be compared between variants (the option's text, where
-the order of options changes), or None for a response that gives none.
+In: the text of a response and the variant it answers. Out: an answer that can be compared between variants (the
+option's text, where the order of options changes), or None for a response that gives none.
 """
 
 from __future__ import annotations

@@ -36,8 +36,9 @@ def attribution(scores: Scores, names: Sequence[str], show: Callable[[int], str]
         top: pairs and responses to list.
 
     Returns:
-        ``by_prompt`` and ``by_response`` (means over the other side, nats per token), the ``pairs`` with the largest shifts, and for the
-        responses that moved most their ``tokens`` with the mean absolute shift of each over the foreign prompts.
+        ``by_prompt`` and ``by_response`` (means over the other side, nats per token), the ``pairs`` with the largest
+        shifts, and for the responses that moved most their ``tokens`` with the mean absolute shift of each over the
+        foreign prompts.
     """
     shift_XY = shift(scores.logp_XY, scores.len_Y)
     by_response_Y = psi_by_response(scores.logp_XY, scores.len_Y)
@@ -45,7 +46,8 @@ def attribution(scores: Scores, names: Sequence[str], show: Callable[[int], str]
         "by_prompt": dict(zip(names, _rounded(psi_by_prompt(scores.logp_XY, scores.len_Y)))),
         "by_response": dict(zip(names, _rounded(by_response_Y))),
         "pairs": [
-            {"prompt": names[x], "response_of": names[y], "shift": round(float(shift_XY[x, y]), 6)} for x, y in _largest(shift_XY, top)
+            {"prompt": names[x], "response_of": names[y], "shift": round(float(shift_XY[x, y]), 6)}
+            for x, y in _largest(shift_XY, top)
         ],
         "tokens": [_tokens(scores, int(y), names, show) for y in np.argsort(-by_response_Y, kind="stable")[:top]],
     }

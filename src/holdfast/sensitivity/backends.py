@@ -1,7 +1,7 @@
 """Where the model runs: a name -> something that responds and scores (``task.Backend``).
 
-In this process, behind a server, or on a Ray cluster: there every worker loads the model once and scores whole batches, so the rows are
-those of one process.
+In this process, behind a server, or on a Ray cluster: there every worker loads the model once and scores whole batches,
+so the rows are those of one process.
 """
 
 from __future__ import annotations
@@ -42,7 +42,9 @@ def open_backend(config: SensitivityConfig, tokenizer: Any) -> Iterator[Backend]
     if config.endpoint is None:
         raise HoldfastError(f"--backend {config.backend} needs --endpoint", hint="such as http://localhost:8000/v1")
     if config.cluster != "none":
-        raise HoldfastError("--cluster ray is for --backend hf; a server takes requests in parallel by itself (--concurrency)")
+        raise HoldfastError(
+            "--cluster ray is for --backend hf; a server takes requests in parallel by itself (--concurrency)"
+        )
     from holdfast.sensitivity.served import Served
 
     yield Served(config, tokenizer)

@@ -15,7 +15,9 @@ from torch import Tensor
 
 @dataclass
 class Warm:
-    """Prompts that have passed through the model. ``seen_BK``: which cached keys belong to row b; ``length_B``: positions used."""
+    """Prompts that have passed through the model. ``seen_BK``: which cached keys belong to row b; ``length_B``:
+    positions used.
+    """
 
     keys: list[Tensor] = field(default_factory=list)
     values: list[Tensor] = field(default_factory=list)
@@ -30,7 +32,13 @@ class Warm:
         if pick and pick == list(range(pick[0], pick[-1] + 1)):
             pick = slice(pick[0], pick[-1] + 1)
         logits_BV = None if self.logits_BV is None else self.logits_BV[pick]
-        return Warm([k[pick] for k in self.keys], [v[pick] for v in self.values], self.seen_BK[pick], self.length_B[pick], logits_BV)
+        return Warm(
+            [k[pick] for k in self.keys],
+            [v[pick] for v in self.values],
+            self.seen_BK[pick],
+            self.length_B[pick],
+            logits_BV,
+        )
 
 
 class Decoding:
@@ -126,5 +134,7 @@ def joined_rows(parts: Sequence[tuple[list[int], Warm]]) -> Warm:
         [joined([w.values[layer] for w in warms], 2) for layer in range(len(warms[0].keys))],
         joined([w.seen_BK for w in warms], 1),
         torch.cat([w.length_B for w in warms])[order],
-        None if warms[0].logits_BV is None else torch.cat([w.logits_BV for w in warms if w.logits_BV is not None])[order],
+        None
+        if warms[0].logits_BV is None
+        else torch.cat([w.logits_BV for w in warms if w.logits_BV is not None])[order],
     )

@@ -30,10 +30,12 @@ def compare(config: CompareConfig) -> dict[str, Any]:
     """Compare two runs.
 
     Returns:
-        ``by_kind``: per view both means, the difference with interval and p-value; ``moved_most``: the sets that moved most.
+        ``by_kind``: per view both means, the difference with interval and p-value; ``moved_most``: the sets that moved
+        most.
 
     Raises:
-        NotComparableError: other sets, length, template or definition. Other exemplars are allowed, and noted: their effect is a question.
+        NotComparableError: other sets, length, template or definition. Other exemplars are allowed, and noted: their
+            effect is a question.
         HoldfastError: no finished sensitivity run there.
     """
     if config.dry_run:
@@ -57,9 +59,14 @@ def difference(a: Finished, b: Finished, seed: int, draws: int) -> dict[str, Any
         pairs = [(psi_a[set_id], psi_b[set_id]) for set_id in psi_a]
         test = paired([p for p, _ in pairs], [q for _, q in pairs], seed, draws)
         if not all(is_number(test[key]) for key in ("difference", "low", "high")):
-            raise HoldfastError(f"'{view}': the values of psi in {a.path} and {b.path} are too large to be compared; the rows are damaged")
+            raise HoldfastError(
+                f"'{view}': the values of psi in {a.path} and {b.path} are too large to be compared; the rows are "
+                "damaged"
+            )
         by_kind[view] = test
-        moved += [{"set_id": s, "kind": view, "a": psi_a[s], "b": psi_b[s], "difference": psi_b[s] - psi_a[s]} for s in psi_a]
+        moved += [
+            {"set_id": s, "kind": view, "a": psi_a[s], "b": psi_b[s], "difference": psi_b[s] - psi_a[s]} for s in psi_a
+        ]
     moved = sorted((row for row in moved if row["difference"]), key=lambda row: -abs(row["difference"]))
     notes = [f"{name} differ: {x} and {y}" for name, x, y in _noted(a, b) if x != y]
     return {"run_a": a.path, "run_b": b.path, "notes": notes, "by_kind": by_kind, "moved_most": moved[:_LISTED]}
@@ -69,7 +76,8 @@ def open_finished(path: str) -> Finished:
     """Read a run directory.
 
     Raises:
-        HoldfastError: it is no sensitivity run, not finished, or damaged: a file was cut, or does not hold what such a run writes.
+        HoldfastError: it is no sensitivity run, not finished, or damaged: a file was cut, or does not hold what such a
+            run writes.
     """
     run = finished(path, "sensitivity run")
     _check_summary(Path(path) / "summary.json", run.summary)
@@ -93,16 +101,24 @@ def _check_summary(file: Path, summary: Any) -> None:
     wrong += [name for name in counts if type(summary.get(name)) is not int]
     wrong += [name for name in ("template_sha", "exemplars_sha") if not isinstance(resolved.get(name, 0), str | None)]
     views = summary.get("posix")
-    if not isinstance(views, dict) or not views or not all(isinstance(v, dict) and type(v.get("sets")) is int for v in views.values()):
+    if (
+        not isinstance(views, dict)
+        or not views
+        or not all(isinstance(v, dict) and type(v.get("sets")) is int for v in views.values())
+    ):
         wrong.append("posix")
     if wrong:
         raise HoldfastError(f"{file}: no {', '.join(wrong)} as a sensitivity run writes it; the file is damaged")
 
 
 def _check_rows(file: Path, rows: list[dict[str, Any]], summary: dict[str, Any]) -> None:
-    """The rows are those that the summary speaks of: all of them, each once, with a psi for every view that they have."""
+    """The rows are those that the summary speaks of: all of them, each once, with a psi for every view that they
+    have.
+    """
     if len(rows) != summary["sets"]:
-        raise HoldfastError(f"{file}: {len(rows)} rows, but {summary['sets']} sets were measured; the file was cut or changed")
+        raise HoldfastError(
+            f"{file}: {len(rows)} rows, but {summary['sets']} sets were measured; the file was cut or changed"
+        )
     names: set[str] = set()
     counts = dict.fromkeys(summary["posix"], 0)
     for number, row in enumerate(rows, 1):
@@ -118,7 +134,9 @@ def _check_rows(file: Path, rows: list[dict[str, Any]], summary: dict[str, Any])
             counts[view] += 1
     for view, count in counts.items():
         if count != summary["posix"][view]["sets"]:
-            raise HoldfastError(f"{file}: {count} rows with '{view}', but the summary says {summary['posix'][view]['sets']}")
+            raise HoldfastError(
+                f"{file}: {count} rows with '{view}', but the summary says {summary['posix'][view]['sets']}"
+            )
 
 
 def as_text(found: dict[str, Any]) -> str:
@@ -138,9 +156,16 @@ def check_alike(a: Finished, b: Finished, checks: Checks) -> None:
         raise NotComparableError(f"not comparable: {a.path} measured {kinds[0]}; {b.path} measured {kinds[1]}")
     for view in a.summary["posix"]:
         if psi(a, view).keys() != psi(b, view).keys():
-            raise HoldfastError(f"the rows of {a.path} and {b.path} with '{view}' are not of the same sets, though the summaries say so")
+            raise HoldfastError(
+                f"the rows of {a.path} and {b.path} with '{view}' are not of the same sets, though the summaries say so"
+            )
 
 
 def _noted(a: Finished, b: Finished) -> list[tuple[str, Any, Any]]:
-    keys = {"models": ("model",), "back ends": ("backend",), "exemplars (--shots)": ("shots",), "types": ("resolved", "dtype")}
+    keys = {
+        "models": ("model",),
+        "back ends": ("backend",),
+        "exemplars (--shots)": ("shots",),
+        "types": ("resolved", "dtype"),
+    }
     return [(name, value_at(a, key), value_at(b, key)) for name, key in keys.items()]

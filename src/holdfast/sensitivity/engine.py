@@ -1,10 +1,12 @@
 """The fast way: every prompt passes through the model once, and its cache serves its own response and everybody else's.
 
-    common prefix -> prefix of each set -> tails of the prompts -> greedy decoding -> all responses as one tree behind each prompt
+    common prefix -> prefix of each set -> tails of the prompts -> greedy decoding -> all responses as one tree behind
+    each prompt
 
-A row of a batch is a prompt; behind its cached keys the distinct responses lie flat, as a tree in which a token sees the prompt, its
-ancestors and itself (4-D mask, positions of its own sequence). So no cache is copied per response and shared beginnings are computed
-once. The head runs on wanted positions only, ``logit - logsumexp`` in float32. ``plain`` is the same without any of this.
+A row of a batch is a prompt; behind its cached keys the distinct responses lie flat, as a tree in which a token sees
+the prompt, its ancestors and itself (4-D mask, positions of its own sequence). So no cache is copied per response and
+shared beginnings are computed once. The head runs on wanted positions only, ``logit - logsumexp`` in float32. ``plain``
+is the same without any of this.
 
 Axes: B rows, T new tokens of a row, K cached and new tokens, N wanted positions, V vocabulary.
 """
@@ -31,7 +33,9 @@ _WORTH_SHARING = 64
 """A shared prefix is a pass of its own only if that saves so many tokens."""
 
 _ROW_TOKENS = 128
-"""Tokens of responses in a row: a longer row wastes attention on what its tokens do not see, a shorter one repeats the prompt's keys."""
+"""Tokens of responses in a row: a longer row wastes attention on what its tokens do not see, a shorter one repeats the
+prompt's keys.
+"""
 
 
 @dataclass
@@ -57,7 +61,8 @@ class Engine:
 
     Args:
         context: largest number of tokens of a prompt and its response.
-        token_budget: tokens per forward pass; changes speed and memory, never the result. Default: 1024 on a CPU, else 16384.
+        token_budget: tokens per forward pass; changes speed and memory, never the result. Default: 1024 on a CPU, else
+            16384.
     """
 
     def __init__(self, model: Any, context: int, token_budget: int | None = None) -> None:
@@ -75,7 +80,10 @@ class Engine:
         shared = [common_prefix(prompts) for prompts in sets]
         warm = self._extend(Warm(), [0], [every]) if every else Warm()
         parents = [s for s, prompts in enumerate(sets) for _ in prompts]
-        if sum((len(prefix) - len(every)) * (len(prompts) - 1) for prefix, prompts in zip(shared, sets, strict=True)) >= _WORTH_SHARING:
+        if (
+            sum((len(prefix) - len(every)) * (len(prompts) - 1) for prefix, prompts in zip(shared, sets, strict=True))
+            >= _WORTH_SHARING
+        ):
             warm = self._extend(warm, [0] * len(sets), [prefix[len(every) :] for prefix in shared])
         else:
             shared, parents = [every] * len(sets), [0] * len(prompts)
@@ -115,7 +123,11 @@ class Engine:
         assert warm.logits_BV is not None
         found = [[np.zeros(len(r)) for r in responses] for responses in wanted]
         self._first_tokens(warm.logits_BV, wanted, found)
-        jobs = [(b, part, Tree.of([wanted[b][i] for i in part])) for b, w in enumerate(wanted) for part in parts(w, _ROW_TOKENS)]
+        jobs = [
+            (b, part, Tree.of([wanted[b][i] for i in part]))
+            for b, w in enumerate(wanted)
+            for part in parts(w, _ROW_TOKENS)
+        ]
         jobs = sorted((job for job in jobs if job[2].size), key=lambda job: (-job[2].size, job[0]))
         while jobs:
             width, positions = jobs[0][2].size, max(1, max(len(job[2].targets) for job in jobs))
@@ -124,7 +136,9 @@ class Engine:
             del jobs[:count]
         return found
 
-    def _first_tokens(self, logits_BV: Tensor, wanted: Sequence[Sequence[Ids]], found: list[list[npt.NDArray[np.float64]]]) -> None:
+    def _first_tokens(
+        self, logits_BV: Tensor, wanted: Sequence[Sequence[Ids]], found: list[list[npt.NDArray[np.float64]]]
+    ) -> None:
         norm_B = logits_BV.logsumexp(-1)
         places = [(b, i, response[0]) for b, responses in enumerate(wanted) for i, response in enumerate(responses)]
         if places:
@@ -134,14 +148,18 @@ class Engine:
             for (b, i, _), value in zip(places, logp.tolist(), strict=True):
                 found[b][i][0] = value
 
-    def _tree_pass(self, warm: Warm, jobs: Sequence[tuple[int, list[int], Tree]], found: list[list[npt.NDArray[np.float64]]]) -> None:
+    def _tree_pass(
+        self, warm: Warm, jobs: Sequence[tuple[int, list[int], Tree]], found: list[list[npt.NDArray[np.float64]]]
+    ) -> None:
         past = warm.rows([b for b, _, _ in jobs])
         width, behind = max(tree.size for _, _, tree in jobs), past.seen_BK.shape[1]
         ids_BT = torch.zeros(len(jobs), width, dtype=torch.long)
         depth_BT = torch.zeros(len(jobs), width, dtype=torch.long)
         seen_BTK = torch.zeros(len(jobs), width, behind + width, dtype=torch.bool)
         seen_BTK[:, :, :behind] = past.seen_BK[:, None, :]
-        seen_BTK[:, range(width), range(behind, behind + width)] = True  # padding sees itself, so that its softmax is defined
+        seen_BTK[:, range(width), range(behind, behind + width)] = (
+            True  # padding sees itself, so that its softmax is defined
+        )
         for row, (_, _, tree) in enumerate(jobs):
             ids_BT[row, : tree.size] = torch.from_numpy(tree.ids)
             depth_BT[row, : tree.size] = torch.from_numpy(tree.depth)
@@ -163,24 +181,37 @@ class Engine:
         self._count(sum(tree.size for _, _, tree in jobs), ids_BT.numel(), len(heads))
 
     def _extend(self, warm: Warm, parents: Sequence[int], tokens: Sequence[Ids], last: bool = False) -> Warm:
-        """Put tokens behind rows ``parents`` of ``warm``: batches of similar length. ``last``: the next-token logits are wanted."""
+        """Put tokens behind rows ``parents`` of ``warm``: batches of similar length. ``last``: the next-token logits
+        are wanted.
+        """
         order = sorted(range(len(tokens)), key=lambda i: -len(tokens[i]))
         made: list[tuple[list[int], Warm]] = []
         while order:
-            count = max(1, min(self.token_budget // max(1, len(tokens[order[0]])), self.head_budget if last else len(order)))
+            count = max(
+                1, min(self.token_budget // max(1, len(tokens[order[0]])), self.head_budget if last else len(order))
+            )
             batch, order = sorted(order[:count]), order[count:]
-            made.append((batch, self._extend_batch(warm.rows([parents[i] for i in batch]), [tokens[i] for i in batch], last)))
+            made.append(
+                (batch, self._extend_batch(warm.rows([parents[i] for i in batch]), [tokens[i] for i in batch], last))
+            )
         return joined_rows(made)
 
     def _extend_batch(self, past: Warm, tokens: Sequence[Ids], last: bool) -> Warm:
         width, behind = max(map(len, tokens)), past.seen_BK.shape[1]
-        ids_BT, real_BT = torch.zeros(len(tokens), width, dtype=torch.long), torch.zeros(len(tokens), width, dtype=torch.bool)
+        ids_BT, real_BT = (
+            torch.zeros(len(tokens), width, dtype=torch.long),
+            torch.zeros(len(tokens), width, dtype=torch.bool),
+        )
         for b, ids in enumerate(tokens):
             ids_BT[b, : len(ids)] = torch.tensor(ids, dtype=torch.long)
             real_BT[b, : len(ids)] = True
         positions_BT = past.length_B[:, None] + torch.arange(width)
         causal_TT = torch.ones(width, width, dtype=torch.bool).tril()
-        seen_BTK = torch.cat([past.seen_BK[:, None, :].expand(-1, width, -1), causal_TT.expand(len(tokens), -1, -1)], 2) if behind else None
+        seen_BTK = (
+            torch.cat([past.seen_BK[:, None, :].expand(-1, width, -1), causal_TT.expand(len(tokens), -1, -1)], 2)
+            if behind
+            else None
+        )
         cache = cache_of(past)
         heads = [b * width + len(ids) - 1 for b, ids in enumerate(tokens)] if last else []
         logits_NV = self._forward(ids_BT, positions_BT, seen_BTK, cache, heads)
@@ -195,11 +226,15 @@ class Engine:
 
     def _decode(self, past: Decoding, tokens: Sequence[int], live: int) -> Tensor:
         positions_BT = past.length_B[:, None].clone()
-        logits_BV = self._forward(torch.tensor(tokens)[:, None], positions_BT, past.step(), past.cache, list(range(len(tokens))))
+        logits_BV = self._forward(
+            torch.tensor(tokens)[:, None], positions_BT, past.step(), past.cache, list(range(len(tokens)))
+        )
         self._count(live, len(tokens), len(tokens))
         return logits_BV
 
-    def _forward(self, ids_BT: Tensor, positions_BT: Tensor, seen_BTK: Tensor | None, cache: Any, heads: list[int]) -> Tensor:
+    def _forward(
+        self, ids_BT: Tensor, positions_BT: Tensor, seen_BTK: Tensor | None, cache: Any, heads: list[int]
+    ) -> Tensor:
         """Next-token logits [N, V], float32, at the flattened positions ``heads``; the new keys go into ``cache``."""
         device = self.model.device
         positions_BT = positions_BT.clamp(max=self.context - 1)  # only padding can lie beyond

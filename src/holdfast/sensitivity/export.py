@@ -1,4 +1,6 @@
-"""Results in the shape of lm-evaluation-harness, so that tools made for it read ours: ``results_*.json`` and ``samples_*.jsonl``."""
+"""Results in the shape of lm-evaluation-harness, so that tools made for it read ours: ``results_*.json`` and
+``samples_*.jsonl``.
+"""
 
 from __future__ import annotations
 
@@ -20,13 +22,16 @@ TASK = "holdfast_sensitivity"
 def write_harness_files(
     folder: Path, plan: Plan, rows: Sequence[dict[str, Any]], summary: dict[str, Any], config: SensitivityConfig
 ) -> None:
-    """Write both files, in place of older ones. A sample is a variant; POSIX of a view is a metric ``posix_VIEW,none``."""
+    """Write both files, in place of older ones. A sample is a variant; POSIX of a view is a metric
+    ``posix_VIEW,none``.
+    """
     for old in [*folder.glob("results_*.json"), *folder.glob("samples_*.jsonl")]:
         old.unlink()
     stamp = datetime.now(UTC).strftime("%Y-%m-%dT%H-%M-%S.%f")
     write_json(folder / f"results_{stamp}.json", _results(plan, summary, config, stamp))
     write_text(
-        folder / f"samples_{TASK}_{stamp}.jsonl", "".join(json.dumps(s, ensure_ascii=False) + "\n" for s in _samples(plan, rows, config))
+        folder / f"samples_{TASK}_{stamp}.jsonl",
+        "".join(json.dumps(s, ensure_ascii=False) + "\n" for s in _samples(plan, rows, config)),
     )
 
 
@@ -46,7 +51,11 @@ def _results(plan: Plan, summary: dict[str, Any], config: SensitivityConfig, sta
         "n-shot": {TASK: config.shots},
         "higher_is_better": {TASK: {f"posix_{view}": False for view in summary["posix"]}},
         "n-samples": {TASK: sizes},
-        "config": {"model": config.backend, "model_args": f"pretrained={config.model},dtype={config.dtype}", "limit": config.limit},
+        "config": {
+            "model": config.backend,
+            "model_args": f"pretrained={config.model},dtype={config.dtype}",
+            "limit": config.limit,
+        },
         "task_hashes": {TASK: plan.digest},
         "chat_template_sha": summary["resolved"]["template_sha"],
         "model_name": config.model,

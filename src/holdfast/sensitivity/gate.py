@@ -1,7 +1,7 @@
 """The gate for CI: fail where a model became more sensitive, beyond a tolerance and beyond the noise.
 
-A view fails if its mean psi rose by more than ``max_increase`` and the 95 % interval of the rise, over sets, lies above 0.
-Exit codes: docs/exit-codes.md.
+A view fails if its mean psi rose by more than ``max_increase`` and the 95 % interval of the rise, over sets, lies above
+0. Exit codes: docs/exit-codes.md.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ def check(config: CheckConfig) -> dict[str, Any]:
     """Compare a run with a baseline and judge.
 
     Returns:
-        ``exit_code`` (0 or 1), ``failed`` views, and the comparison. With --output also check.json, junit.xml and summary.md.
+        ``exit_code`` (0 or 1), ``failed`` views, and the comparison. With --output also check.json, junit.xml and
+        summary.md.
 
     Raises:
         NotComparableError: see ``comparison.compare``.
@@ -33,8 +34,15 @@ def check(config: CheckConfig) -> dict[str, Any]:
     baseline, run = open_finished(config.baseline), open_finished(config.run)
     check_alike(baseline, run, GATED)
     found = difference(baseline, run, config.seed, config.bootstrap)
-    failed = [view for view, row in found["by_kind"].items() if row["difference"] > config.max_increase and row["low"] > 0]
-    about = {"command": "sensitivity check", "exit_code": int(bool(failed)), "failed": failed, "max_increase": config.max_increase}
+    failed = [
+        view for view, row in found["by_kind"].items() if row["difference"] > config.max_increase and row["low"] > 0
+    ]
+    about = {
+        "command": "sensitivity check",
+        "exit_code": int(bool(failed)),
+        "failed": failed,
+        "max_increase": config.max_increase,
+    }
     result = with_tables(about | found)
     markdown = as_markdown(result)
     if config.output:

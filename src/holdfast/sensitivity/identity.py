@@ -1,4 +1,6 @@
-"""What a number depends on beside token ids: digests of weights and tokenizer, and the version of this code. Keys of the cache."""
+"""What a number depends on beside token ids: digests of weights and tokenizer, and the version of this code. Keys of
+the cache.
+"""
 
 from __future__ import annotations
 

@@ -1,9 +1,12 @@
-"""The prompt sensitivity index, and what else the same matrix of log-probs tells. Plain functions of arrays; no model needed.
+"""The prompt sensitivity index, and what else the same matrix of log-probs tells. Plain functions of arrays; no model
+needed.
 
-In: ``logp_XY``, entry [i, j] the log-prob (nats) of response j after prompt i, and ``len_Y``, tokens of response j. Out: numbers.
+In: ``logp_XY``, entry [i, j] the log-prob (nats) of response j after prompt i, and ``len_Y``, tokens of response j.
+Out: numbers.
 
                      1        N   N    1
-    psi(X)  =  -----------   SUM SUM  ---  | log P(y_j | x_i) - log P(y_j | x_j) |          POSIX, arXiv 2410.02185, eq. 1
+    psi(X)  =  -----------   SUM SUM  ---  | log P(y_j | x_i) - log P(y_j | x_j) |          POSIX, arXiv 2410.02185, eq.
+    1
                 N (N - 1)    i=1 j=1  L_j
 
 The differences run down a column: one response under different prompts. Adding a constant to a column changes nothing.
@@ -37,10 +40,14 @@ def psi(logp_XY: Array, len_Y: Ints) -> float:
 
 
 def shift(logp_XY: Array, len_Y: Ints) -> Array:
-    """How much less likely, per token, response Y is after prompt X than after its own prompt [N, N]; negative: more likely."""
+    """How much less likely, per token, response Y is after prompt X than after its own prompt [N, N]; negative: more
+    likely.
+    """
     logp_XY, len_Y = np.asarray(logp_XY, np.float64), np.asarray(len_Y)
     if logp_XY.ndim != 2 or logp_XY.shape[0] != logp_XY.shape[1] or logp_XY.shape[1:] != len_Y.shape:
-        raise ValueError(f"a square matrix and one length per column are needed, not shapes {logp_XY.shape} and {len_Y.shape}")
+        raise ValueError(
+            f"a square matrix and one length per column are needed, not shapes {logp_XY.shape} and {len_Y.shape}"
+        )
     if len(len_Y) < 2 or (len_Y < 1).any():
         raise ValueError("psi needs two prompts or more, and responses of one token or more")
     if not np.isfinite(logp_XY).all():
@@ -51,8 +58,8 @@ def shift(logp_XY: Array, len_Y: Ints) -> Array:
 def psi_signed(logp_XY: Array, len_Y: Ints) -> float:
     """As ``psi`` without the absolute value: mean drop of log-prob per token under a foreign prompt, nats.
 
-    For sampled responses its expectation is a length-scaled KL divergence between the prompts' response distributions. Negative where
-    foreign prompts are more confident of a response than its own.
+    For sampled responses its expectation is a length-scaled KL divergence between the prompts' response distributions.
+    Negative where foreign prompts are more confident of a response than its own.
     """
     return float(_off_diagonal_mean(shift(logp_XY, len_Y)))
 
@@ -60,7 +67,8 @@ def psi_signed(logp_XY: Array, len_Y: Ints) -> float:
 def psi_released(logp_XY: Array, max_new_tokens: int) -> float:
     """What the package prompt-sensitivity-index 0.0.1 computes: differences along a row, divided by ``max_new_tokens``.
 
-    Not the definition: it compares different responses under one prompt. Kept so that numbers of that package can be compared.
+    Not the definition: it compares different responses under one prompt. Kept so that numbers of that package can be
+    compared.
     """
     logp_YX = np.asarray(logp_XY, np.float64).T
     return psi(logp_YX, np.full(len(logp_YX), max_new_tokens))
@@ -88,7 +96,9 @@ def response_entropy(responses: Sequence[Hashable]) -> float:
 
 
 def logp_spread(logp_XY: Array, len_Y: Ints) -> float:
-    """Mean over responses of the standard deviation (ddof 0) over prompts of the log-prob per token, nats (cf. POSIX, figure 1d)."""
+    """Mean over responses of the standard deviation (ddof 0) over prompts of the log-prob per token, nats (cf. POSIX,
+    figure 1d).
+    """
     return float((np.asarray(logp_XY, np.float64) / np.asarray(len_Y)[None, :]).std(0).mean())
 
 
@@ -98,7 +108,9 @@ def variation_ratio(responses: Sequence[Hashable]) -> float:
 
 
 def consistency_rate(answers: Sequence[Hashable]) -> float:
-    """Share of unordered pairs of prompts with equal answers (SCORE in lm-evaluation-harness, after arXiv 2403.14221)."""
+    """Share of unordered pairs of prompts with equal answers (SCORE in lm-evaluation-harness, after arXiv
+    2403.14221).
+    """
     n = len(answers)
     return sum(c * (c - 1) for c in Counter(answers).values()) / (n * (n - 1))
 

@@ -16,7 +16,16 @@ from holdfast.sensitivity.responses import Ids, Scores
 from holdfast.sensitivity.sets import ORIGINAL, PromptSet
 from holdfast.stats import bootstrap_mean
 
-MEASURES = ("psi", "psi_signed", "unique_responses", "response_entropy", "logp_spread", "variation_ratio", "consistency_rate", "answered")
+MEASURES = (
+    "psi",
+    "psi_signed",
+    "unique_responses",
+    "response_entropy",
+    "logp_spread",
+    "variation_ratio",
+    "consistency_rate",
+    "answered",
+)
 _MANY_CLASSES = 50
 
 
@@ -58,7 +67,8 @@ def measure_set(s: PromptSet, prompts: Sequence[Ids], scores: Scores, views: Vie
         ],
     }
     row["attribution"] = {
-        name: attribution(scores.part(i), [s.variants[k].variant_id for k in i], reading.show) for name, i in _attributed(views).items()
+        name: attribution(scores.part(i), [s.variants[k].variant_id for k in i], reading.show)
+        for name, i in _attributed(views).items()
     }
     return row
 
@@ -78,19 +88,25 @@ def _indices(scores: Scores, answers: Sequence[str | None], released: int | None
         "response_entropy": index.response_entropy(ids),
         "logp_spread": index.logp_spread(logp_XY, len_Y),
         "variation_ratio": index.variation_ratio(ids),
-        "consistency_rate": index.consistency_rate([object() if a is None else a for a in answers]),  # no answer agrees with nothing
+        "consistency_rate": index.consistency_rate(
+            [object() if a is None else a for a in answers]
+        ),  # no answer agrees with nothing
         "answered": sum(a is not None for a in answers) / len(answers),
     }
 
 
 def summarise(rows: Sequence[dict[str, Any]], seed: int, draws: int) -> dict[str, Any]:
-    """All measures, by view, over the sets that have the view: mean, 95 % bootstrap interval over sets, spread, median."""
+    """All measures, by view, over the sets that have the view: mean, 95 % bootstrap interval over sets, spread,
+    median.
+    """
     names = dict.fromkeys(name for row in rows for name in row["indices"])
     made: dict[str, Any] = {"posix": {}, "indices": {}}
     for name in names:
         found = [row["indices"][name] for row in rows if name in row["indices"]]
         made["posix"][name] = bootstrap_mean([f["psi"] for f in found], seed, draws)
-        made["indices"][name] = {key: _rounded(bootstrap_mean([f[key] for f in found], seed, draws)) for key in MEASURES}
+        made["indices"][name] = {
+            key: _rounded(bootstrap_mean([f[key] for f in found], seed, draws)) for key in MEASURES
+        }
     made["posix"] = {name: _rounded(value) for name, value in made["posix"].items()}
     return made
 
@@ -143,7 +159,10 @@ def _class_metrics(graded: Sequence[Sequence[dict[str, Any]]]) -> dict[str, Any]
 
 
 def _named(columns: Sequence[str], values: metrics.Array) -> dict[str, float | None]:
-    return {name: None if np.isnan(value) else round(float(value), 6) for name, value in zip(columns, values.tolist(), strict=True)}
+    return {
+        name: None if np.isnan(value) else round(float(value), 6)
+        for name, value in zip(columns, values.tolist(), strict=True)
+    }
 
 
 def _rounded(values: dict[str, float | int]) -> dict[str, float | int]:

@@ -1,6 +1,8 @@
-"""Indices that need right answers. Plain functions of ``score_QK``: how right (0 to 1) the answer to item q under variant k is.
+"""Indices that need right answers. Plain functions of ``score_QK``: how right (0 to 1) the answer to item q under
+variant k is.
 
-NaN marks a variant that an item does not have; means leave it out. Axes: Q items (sets), K variants (prompts), C classes.
+NaN marks a variant that an item does not have; means leave it out. Axes: Q items (sets), K variants (prompts), C
+classes.
 """
 
 from __future__ import annotations
@@ -22,7 +24,8 @@ def accuracy_by_variant(score_QK: Array) -> Array:
 def prompt_sensi_score(score_QK: Array) -> float:
     """PSS: mean over items of the mean over unordered pairs of variants of |s_i - s_j| (ProSA, arXiv 2410.12405).
 
-    For right-or-wrong scores with c of K right, an item has 2 c (K - c) / (K (K - 1)). Items with fewer than two variants are left out.
+    For right-or-wrong scores with c of K right, an item has 2 c (K - c) / (K (K - 1)). Items with fewer than two
+    variants are left out.
     """
     per_item = []
     for row in np.asarray(score_QK, np.float64):
@@ -46,7 +49,9 @@ def combined_performance(score_QK: Array) -> dict[str, float]:
 
 
 def per_case(score_QK: Array) -> dict[str, float]:
-    """Worst, best, mean and standard deviation over the variants, taken per item and then averaged (arXiv 2406.10248)."""
+    """Worst, best, mean and standard deviation over the variants, taken per item and then averaged (arXiv
+    2406.10248).
+    """
     with _quiet():
         return {
             "worst": float(np.nanmean(np.nanmin(score_QK, 1))),
@@ -57,7 +62,8 @@ def per_case(score_QK: Array) -> dict[str, float]:
 
 
 def performance_drop(score_QK: Array, original: int = 0) -> Array:
-    """PDR of every variant [K]: 1 - score(variant) / score(original), summed over the items before dividing (arXiv 2306.04528).
+    """PDR of every variant [K]: 1 - score(variant) / score(original), summed over the items before dividing (arXiv
+    2306.04528).
 
     Over the items that have both. NaN where the original scores 0.
     """
@@ -69,15 +75,20 @@ def performance_drop(score_QK: Array, original: int = 0) -> Array:
 
 
 def class_sensitivity(answers_Q: Sequence[Sequence[Hashable]], classes: Sequence[Hashable]) -> float:
-    """Mean over items of the entropy of the predicted classes, divided by ln C (Errica et al., arXiv 2406.12334, eq. 1)."""
+    """Mean over items of the entropy of the predicted classes, divided by ln C (Errica et al., arXiv 2406.12334, eq.
+    1).
+    """
     p_QC = _class_shares(answers_Q, classes)
     with np.errstate(divide="ignore", invalid="ignore"):
         terms_QC = np.where(p_QC > 0, p_QC * np.log(p_QC), 0.0)
     return float(np.mean(-terms_QC.sum(1)) / np.log(len(classes)) + 0.0) if len(classes) > 1 else 0.0
 
 
-def class_consistency(answers_Q: Sequence[Sequence[Hashable]], gold_Q: Sequence[Hashable], classes: Sequence[Hashable]) -> dict[str, float]:
-    """Per gold class: mean over pairs of different items of that class of 1 - total variation of their predictions (arXiv 2406.12334).
+def class_consistency(
+    answers_Q: Sequence[Sequence[Hashable]], gold_Q: Sequence[Hashable], classes: Sequence[Hashable]
+) -> dict[str, float]:
+    """Per gold class: mean over pairs of different items of that class of 1 - total variation of their predictions
+    (arXiv 2406.12334).
 
     Classes with fewer than two items are left out. The authors' code also counts each item with itself; this does not.
     """

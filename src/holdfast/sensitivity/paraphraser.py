@@ -48,7 +48,12 @@ def _served(address: str) -> Ask:
         return _without_last_line(text) if answer["choices"][0].get("finish_reason") == "length" else text
 
     def ask(instruction: str) -> str:
-        request = {"model": model, "messages": [{"role": "user", "content": instruction}], "temperature": 0, "max_tokens": _LONGEST}
+        request = {
+            "model": model,
+            "messages": [{"role": "user", "content": instruction}],
+            "temperature": 0,
+            "max_tokens": _LONGEST,
+        }
         return str(client.post("/chat/completions", request, read, "chat completion"))
 
     return ask

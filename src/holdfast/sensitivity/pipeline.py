@@ -42,8 +42,10 @@ def measure(config: SensitivityConfig) -> dict[str, Any]:
         config: see ``holdfast.config.SensitivityConfig``.
 
     Returns:
-        The summary: POSIX and its companions by view with intervals, metrics with targets, cost, audit, counts. A run that is already
-        complete in ``config.output`` is returned if its sets are the same; cells that are in the cache are never computed again.
+        The summary: POSIX and its companions by view with intervals, metrics with targets, cost, audit, counts. A run
+            that is already
+        complete in ``config.output`` is returned if its sets are the same; cells that are in the cache are never
+        computed again.
 
     Raises:
         HoldfastError: bad input; nothing has been written then.
@@ -59,7 +61,10 @@ def measure(config: SensitivityConfig) -> dict[str, Any]:
 
 
 def _measure(config: SensitivityConfig, plan: Plan, backend: Backend, tokenizer: Any, run: Run) -> dict[str, Any]:
-    tasks = [Task.of(s.set_id, ids, list(views.values())) for s, ids, views in zip(plan.sets, plan.ids, plan.views, strict=True)]
+    tasks = [
+        Task.of(s.set_id, ids, list(views.values()))
+        for s, ids, views in zip(plan.sets, plan.ids, plan.views, strict=True)
+    ]
     backend.check(tasks)
     resolved = {"sets_digest": plan.digest, **surroundings(config, tokenizer), **backend.identity()}
     if summary := run.finished(resolved=resolved):
@@ -83,7 +88,9 @@ def make_variants(config: VariantsConfig) -> dict[str, Any]:
         Counts: sets, variants, and per kind what was made, unchanged, repeated, or short.
     """
     if config.prompts is None:
-        raise HoldfastError("--prompts is needed", hint="a JSONL file with rows of prompt, or of question (with choices and answer)")
+        raise HoldfastError(
+            "--prompts is needed", hint="a JSONL file with rows of prompt, or of question (with choices and answer)"
+        )
     with runs.command(config, "sensitivity variants") as run:
         sets, report = gather(config)
         summary = {
@@ -95,7 +102,9 @@ def make_variants(config: VariantsConfig) -> dict[str, Any]:
         }
         if config.dry_run:
             for v in sets[0].variants:
-                print(json.dumps({"variant_id": v.variant_id, "prompt": v.prompt, "target": v.target}, ensure_ascii=False))
+                print(
+                    json.dumps({"variant_id": v.variant_id, "prompt": v.prompt, "target": v.target}, ensure_ascii=False)
+                )
             return summary
         if run.summary == summary:
             return summary
@@ -106,10 +115,15 @@ def make_variants(config: VariantsConfig) -> dict[str, Any]:
 
 
 def surroundings(config: SensitivityConfig, tokenizer: Any) -> dict[str, str | None]:
-    """Digests of what stands around every prompt: chat template and system message, and exemplars. None where nothing does."""
+    """Digests of what stands around every prompt: chat template and system message, and exemplars. None where nothing
+    does.
+    """
     template = _sha([tokenizer.chat_template, config.system]) if config.chat else None
     shots = _content(config.shots_data) if config.shots_data and config.shots else ""
-    return {"template_sha": template, "exemplars_sha": _sha([config.shots, shots, config.shots_layout]) if config.shots else None}
+    return {
+        "template_sha": template,
+        "exemplars_sha": _sha([config.shots, shots, config.shots_layout]) if config.shots else None,
+    }
 
 
 def _content(source: str) -> str:
@@ -130,7 +144,9 @@ def _check(config: SensitivityConfig) -> None:
         raise HoldfastError("--exact is for --backend hf: a server computes in its own way")
 
 
-def _score(tasks: Sequence[Task], config: SensitivityConfig, backend: Backend, run: RunDir) -> tuple[list[Scores], dict[str, float]]:
+def _score(
+    tasks: Sequence[Task], config: SensitivityConfig, backend: Backend, run: RunDir
+) -> tuple[list[Scores], dict[str, float]]:
     """Scores per set, and the audit. What is in the cache is not computed."""
     identity = {**backend.identity(), "max_new_tokens": str(config.max_new_tokens), "exact": str(config.exact)}
     store, known = Store(Path(config.cache) if config.cache else run.path / "cache", identity), Known()
@@ -231,7 +247,10 @@ def _preview(plan: Plan, config: SensitivityConfig, tokenizer: Any) -> dict[str,
         first = plan.sets[0]
         for v, text, ids in zip(first.variants, plan.texts[0], plan.ids[0], strict=True):
             print(f"--- {first.set_id} / {v.variant_id} ({v.kind}), {len(ids)} tokens, target {v.target!r}\n{text}")
-        print(f"\n{figures['prompts']:,} prompts in {figures['sets']:,} sets; at most {fast:,} token-forwards (plainly {plain:,})")
+        print(
+            f"\n{figures['prompts']:,} prompts in {figures['sets']:,} sets; at most {fast:,} token-forwards (plainly "
+            f"{plain:,})"
+        )
     return figures
 
 

@@ -1,4 +1,5 @@
-"""The plain way: one prompt, one pair at a time, no cache and no batch. The reference of every fast path, and what ``--exact`` runs.
+"""The plain way: one prompt, one pair at a time, no cache and no batch. The reference of every fast path, and what
+``--exact`` runs.
 
 log P(y | x) = sum_t log softmax(logits(x, y[:t]))[y_t]
 """

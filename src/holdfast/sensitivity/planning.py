@@ -1,6 +1,7 @@
 """Config -> sets with all their variants -> tasks of token ids: everything that can be known before a model is loaded.
 
-sets file, or prompts --variants--> sets --template, exemplars--> texts --tokenizer--> ids       views: which prompts each index is over
+sets file, or prompts --variants--> sets --template, exemplars--> texts --tokenizer--> ids       views: which prompts
+each index is over
 """
 
 from __future__ import annotations
@@ -71,20 +72,28 @@ def make_plan(config: SensitivityConfig, tokenizer: Any) -> Plan:
 
 
 def gather(config: VariantConfig) -> tuple[list[PromptSet], Report]:
-    """Sets from the file, or made of the prompts, or both: then more variants are made of every original of the file."""
+    """Sets from the file, or made of the prompts, or both: then more variants are made of every original of the
+    file.
+    """
     kinds = _kinds(config)
     source = getattr(config, "sets", None)
     if (source is None) == (config.prompts is None):
-        raise HoldfastError("give either --sets (prompts in several wordings) or --prompts with --variants (wordings are made)")
+        raise HoldfastError(
+            "give either --sets (prompts in several wordings) or --prompts with --variants (wordings are made)"
+        )
     if config.prompts is not None and not kinds:
         raise HoldfastError("--prompts needs --variants", hint="--variants spelling,templates")
     per_kind = _PAPER_VARIANTS if config.preset == "paper" else config.per_kind
     generators = {kind: variants.generator(kind, _with_sources(config, per_kind)) for kind in kinds}
     accept = _accept(config) if kinds else {}
     if config.prompts is not None:
-        return variants.make(variants.load_items(config.prompts, config.limit), generators, per_kind, config.seed, accept)
+        return variants.make(
+            variants.load_items(config.prompts, config.limit), generators, per_kind, config.seed, accept
+        )
     report = Report()
-    made = [_extended(s, generators, per_kind, config.seed, report, accept) for s in load_sets(str(source), config.limit)]
+    made = [
+        _extended(s, generators, per_kind, config.seed, report, accept) for s in load_sets(str(source), config.limit)
+    ]
     return made, report
 
 
@@ -108,13 +117,16 @@ def _extended(
     item = Item(s.set_id, original.prompt, target=original.target, gold=original.target, where=original.where)
     clash = set(generators) & set(s.kinds)
     if clash:
-        raise HoldfastError(f"set '{s.set_id}' has variants of kind '{min(clash)}' already", hint="leave that kind out of --variants")
+        raise HoldfastError(
+            f"set '{s.set_id}' has variants of kind '{min(clash)}' already", hint="leave that kind out of --variants"
+        )
     made = tuple(extend(item, {v.prompt for v in s.variants}, generators, per_kind, seed, report, accept))
     names = {v.variant_id for v in made}
     for v in s.variants:
         if v.variant_id in names:
             raise HoldfastError(
-                f"{v.where}: variant_id '{v.variant_id}' of set '{s.set_id}' is the name of a variant that --variants makes",
+                f"{v.where}: variant_id '{v.variant_id}' of set '{s.set_id}' is the name of a variant that --variants "
+                "makes",
                 hint="give the variant of the file another variant_id",
             )
     return PromptSet(s.set_id, (*s.variants, *made))
@@ -131,7 +143,9 @@ def _with_sources(config: VariantConfig, per_kind: int) -> dict[str, Generator]:
         from holdfast.sensitivity.paraphraser import asker
 
         made[variants.PARAPHRASES] = wording.paraphrases_by(
-            asker(config.paraphrase_model, trust_remote_code=config.trust_remote_code), redacted(config.paraphrase_model), per_kind
+            asker(config.paraphrase_model, trust_remote_code=config.trust_remote_code),
+            redacted(config.paraphrase_model),
+            per_kind,
         )
     if config.synonyms:
         made["synonyms"] = wording.synonyms(_synonym_table(config.synonyms))

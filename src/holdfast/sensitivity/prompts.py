@@ -1,7 +1,8 @@
 """Variants -> exactly what the model sees: exemplars in front, a chat template around, then ids.
 
-The exemplars of a set are the same for all its variants: the first k of the dev file, from those with the prompt's own header if any have
-one (the subjects of MMLU). Their layout follows the variant's (``same``) or stays their own (``fixed``).
+The exemplars of a set are the same for all its variants: the first k of the dev file, from those with the prompt's own
+header if any have one (the subjects of MMLU). Their layout follows the variant's (``same``) or stays their own
+(``fixed``).
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ from holdfast.sensitivity.variants.items import Item, load_items, without_option
 
 
 class Renderer:
-    """Turns variants into text. ``special_tokens``: whether the tokenizer is to add its own (a chat template prints them itself)."""
+    """Turns variants into text. ``special_tokens``: whether the tokenizer is to add its own (a chat template prints
+    them itself).
+    """
 
     def __init__(
         self,
@@ -45,7 +48,10 @@ class Renderer:
             return self._chat(variant, examples)
         header = examples[0].header if examples else ""
         parts = [self._shown(item, variant).removeprefix(header) for item in examples]
-        answered = [part + _gap(part, str(item.expected)) + str(item.expected) for part, item in zip(parts, examples, strict=True)]
+        answered = [
+            part + _gap(part, str(item.expected)) + str(item.expected)
+            for part, item in zip(parts, examples, strict=True)
+        ]
         return header + "".join(part + "\n\n" for part in answered) + variant.prompt.removeprefix(header)
 
     def _chat(self, variant: Variant, examples: Sequence[Item]) -> str:
@@ -60,7 +66,9 @@ class Renderer:
         near = [item for item in self.pool if item.header and variant.prompt.startswith(item.header)]
         chosen = [item for item in near or self.pool if item.question not in variant.prompt][: self.shots]
         if len(chosen) < self.shots:
-            raise HoldfastError(f"{variant.where or variant.variant_id}: only {len(chosen)} exemplars for --shots {self.shots}")
+            raise HoldfastError(
+                f"{variant.where or variant.variant_id}: only {len(chosen)} exemplars for --shots {self.shots}"
+            )
         return chosen
 
     def _shown(self, item: Item, variant: Variant) -> str:
@@ -76,7 +84,9 @@ def _pool(shots: int, source: str | None) -> list[Item]:
     if not shots:
         return []
     if source is None:
-        raise HoldfastError(f"--shots {shots} needs --shots-data", hint="a file of answered items, in any form that --prompts takes")
+        raise HoldfastError(
+            f"--shots {shots} needs --shots-data", hint="a file of answered items, in any form that --prompts takes"
+        )
     pool = load_items(source)
     for item in pool:
         if item.expected is None:

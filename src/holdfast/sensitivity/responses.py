@@ -2,7 +2,8 @@
 
     prompts -> responses (greedy)      cells (prompt, response) -> log-prob per token      Scores = the matrix of them
 
-Ids decide what is equal: prompts with equal ids are one prompt, responses with equal ids are one response, and each is scored once.
+Ids decide what is equal: prompts with equal ids are one prompt, responses with equal ids are one response, and each is
+scored once.
 Axes: X prompts, Y responses (Y = X), T tokens of the longest response.
 """
 
@@ -26,8 +27,8 @@ class Response:
     ids: Ids
     text: str
     margin: float | None
-    """Smallest gap (nats) between the best and the second token on the way: near 0, another kernel may give another response.
-    None where a server does not say."""
+    """Smallest gap (nats) between the best and the second token on the way: near 0, another kernel may give another
+    response. None where a server does not say."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,10 @@ class Scores:
         """The scores of some of the prompts and their own responses."""
         rows = np.asarray(index)
         return Scores(
-            self.logp_XY[np.ix_(rows, rows)], self.len_Y[rows], [self.responses[i] for i in index], self.token_logp[np.ix_(rows, rows)]
+            self.logp_XY[np.ix_(rows, rows)],
+            self.len_Y[rows],
+            [self.responses[i] for i in index],
+            self.token_logp[np.ix_(rows, rows)],
         )
 
 

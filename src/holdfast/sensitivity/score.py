@@ -1,9 +1,10 @@
 """Prompts -> their greedy responses, and the log-prob of every response after every prompt.
 
-    score(lm, ["Add 2 and 3.", "What is 2 plus 3?"], max_new_tokens=8)  ->  Scores(logp_XY, len_Y, responses, token_logp)
+    score(lm, ["Add 2 and 3.", "What is 2 plus 3?"], max_new_tokens=8)  ->  Scores(logp_XY, len_Y, responses,
+    token_logp)
 
-Three steps over one ``Known``: respond where there is no response yet, find the cells that are missing, score them. This file holds the
-back end that runs a Hugging Face model in this process.
+Three steps over one ``Known``: respond where there is no response yet, find the cells that are missing, score them.
+This file holds the back end that runs a Hugging Face model in this process.
 """
 
 from __future__ import annotations
@@ -24,7 +25,12 @@ from holdfast.sensitivity.task import Known, Task, check_lengths
 
 
 def score(
-    lm: LM, prompts: Sequence[str | Ids], *, max_new_tokens: int = 30, exact: bool = False, token_budget: int | None = None
+    lm: LM,
+    prompts: Sequence[str | Ids],
+    *,
+    max_new_tokens: int = 30,
+    exact: bool = False,
+    token_budget: int | None = None,
 ) -> Scores:
     """Greedy responses of a model, each scored after every prompt.
 
@@ -38,7 +44,9 @@ def score(
         HoldfastError: an empty prompt without BOS, a prompt too long for the context, or logits that are not finite.
     """
     backend = Local(lm, max_new_tokens, exact=exact, token_budget=token_budget)
-    task = Task.of("prompts", [encode(lm.tokenizer, p, special_tokens=True) if isinstance(p, str) else tuple(p) for p in prompts])
+    task = Task.of(
+        "prompts", [encode(lm.tokenizer, p, special_tokens=True) if isinstance(p, str) else tuple(p) for p in prompts]
+    )
     known = Known()
     backend.check([task])
     backend.complete([task], known)
@@ -46,18 +54,28 @@ def score(
 
 
 class Local:
-    """A model in this process. ``exact``: the plain way; also taken, with a note, by models that the fast way does not understand."""
+    """A model in this process. ``exact``: the plain way; also taken, with a note, by models that the fast way does not
+    understand.
+    """
 
     parallel = 1
 
     def __init__(
-        self, lm: LM, max_new_tokens: int, *, exact: bool = False, token_budget: int | None = None, cache_bytes: int = 2**31
+        self,
+        lm: LM,
+        max_new_tokens: int,
+        *,
+        exact: bool = False,
+        token_budget: int | None = None,
+        cache_bytes: int = 2**31,
     ) -> None:
         self.lm, self.max_new_tokens, self.context = lm, max_new_tokens, lm.context
         self.stops = stop_ids(lm.model, lm.tokenizer)
         self.engine = Engine(lm.model, lm.context, token_budget)
         self.cache_tokens = max(1, cache_bytes // _bytes_per_token(lm.model))
-        self.plain_reason = "asked for" if exact else None if agrees(lm) else "this model cannot share caches as the fast way needs it"
+        self.plain_reason = (
+            "asked for" if exact else None if agrees(lm) else "this model cannot share caches as the fast way needs it"
+        )
 
     def identity(self) -> dict[str, str]:
         """Digest of the weights, tokenizer, type and version of this code."""
@@ -95,7 +113,11 @@ class Local:
     def audit(self, tasks: Sequence[Task], known: Known, cells: int, seed: int) -> dict[str, float]:
         """Score some cells again, plainly. Returns how many, and the largest difference in nats."""
         pairs = [
-            (task.prompts[x], known.responses[task.prompts[y]].ids) for task in tasks for group in task.groups for x in group for y in group
+            (task.prompts[x], known.responses[task.prompts[y]].ids)
+            for task in tasks
+            for group in task.groups
+            for x in group
+            for y in group
         ]
         drawn = random.Random(seed).sample(pairs, min(cells, len(pairs)))
         gaps = [abs(float(plain.cell(self.lm.model, p, r).sum() - known.cells[p, r].sum())) for p, r in drawn]
@@ -114,7 +136,9 @@ class Local:
 
     def _size(self, tasks: Sequence[Task]) -> int:
         longest = max(len(p) for task in tasks for p in task.prompts) + self.max_new_tokens
-        return 2 * longest * sum(len(set(task.prompts)) for task in tasks)  # prompts, and their copy that grows while decoding
+        return (
+            2 * longest * sum(len(set(task.prompts)) for task in tasks)
+        )  # prompts, and their copy that grows while decoding
 
     def _fast(self, tasks: Sequence[Task], known: Known) -> None:
         new = [sorted({p for p in task.prompts if p not in known.responses}) for task in tasks]
@@ -122,7 +146,9 @@ class Local:
         for part in self._portions(new):
             rows = [p for prompts in part for p in prompts]
             warm = self.engine.prefill(part)
-            for prompt, (ids, margin) in zip(rows, self.engine.generate(warm, self.max_new_tokens, self.stops), strict=True):
+            for prompt, (ids, margin) in zip(
+                rows, self.engine.generate(warm, self.max_new_tokens, self.stops), strict=True
+            ):
                 known.responses[prompt] = Response(ids, self.lm.tokenizer.decode(ids, skip_special_tokens=True), margin)
             if part == [p for p in new if p]:  # everything new is warm: no prompt has to pass through the model again
                 self._score(tasks, warm, rows, known)

@@ -1,7 +1,10 @@
-"""A model behind a server, as a back end. Begins with a preflight and refuses, with the reason, instead of reporting wrong numbers.
+"""A model behind a server, as a back end. Begins with a preflight and refuses, with the reason, instead of reporting
+wrong numbers.
 
-preflight: log-probs there, of the ids sent, BOS once, finite; equal to those of generation; equal again after other requests;
-           the server's words for the ids are ours (else --tokenizer is another one); generated tokens are the most likely ones
+preflight: log-probs there, of the ids sent, BOS once, finite; equal to those of generation; equal again after other
+requests;
+           the server's words for the ids are ours (else --tokenizer is another one); generated tokens are the most
+           likely ones
 """
 
 from __future__ import annotations
@@ -46,7 +49,9 @@ class Served:
         self.special = sorted({*added, *tokenizer.all_special_tokens}, key=len, reverse=True)
 
     def identity(self) -> dict[str, str]:
-        """The address and name stand for the weights: a server that changes its model under the same name is not noticed."""
+        """The address and name stand for the weights: a server that changes its model under the same name is not
+        noticed.
+        """
         return {
             "weights": redacted(f"{self.config.backend} {self.config.endpoint} {self.config.model}"),
             "tokenizer": tokenizer_digest(self.tokenizer),
@@ -74,11 +79,24 @@ class Served:
         with self._named():
             http.together(self._respond, new, self.config.concurrency, known.responses.__setitem__)
             pairs = list({(p, r): None for task in tasks for p, found in task.wanted(known).items() for r in found})
-            http.together(self._score, pairs, self.config.concurrency, lambda pair, logp: known.cells.update({pair: np.array(logp)}))
+            http.together(
+                self._score,
+                pairs,
+                self.config.concurrency,
+                lambda pair, logp: known.cells.update({pair: np.array(logp)}),
+            )
 
     def audit(self, tasks: Sequence[Task], known: Known, cells: int, seed: int) -> dict[str, float]:
         """Ask for some cells again, one at a time: does the server say the same?"""
-        pairs = list({(p, known.responses[q].ids): None for task in tasks for g in task.groups for p in _of(task, g) for q in _of(task, g)})
+        pairs = list(
+            {
+                (p, known.responses[q].ids): None
+                for task in tasks
+                for g in task.groups
+                for p in _of(task, g)
+                for q in _of(task, g)
+            }
+        )
         drawn = random.Random(seed).sample(pairs, min(cells, len(pairs)))
         gaps = [abs(sum(self._score(pair)) - float(known.cells[pair].sum())) for pair in drawn]
         return {"cells": len(gaps), "max_difference": max(gaps, default=0.0)}
@@ -127,7 +145,10 @@ class Served:
         if not made.ids:
             raise Misaligned("it generates nothing")
         if made.below is None:
-            print(f"note: {self.name} lists no most likely tokens: whether it answers greedily is not known", file=sys.stderr)
+            print(
+                f"note: {self.name} lists no most likely tokens: whether it answers greedily is not known",
+                file=sys.stderr,
+            )
         return made
 
     def _check_words(self, said: Sequence[tuple[Ids, str | None]], *, more: bool) -> None:
@@ -135,14 +156,19 @@ class Served:
         for ids, text in said:
             if text is not None and self._agree(text, ids, more):
                 continue
-            spelled = self.wire.spell(ids) if more else None  # some servers echo no text of the prompt; tokens have theirs
+            spelled = (
+                self.wire.spell(ids) if more else None
+            )  # some servers echo no text of the prompt; tokens have theirs
             if spelled is not None and self._agree(spelled, ids, False):
                 continue
             theirs = text if spelled is None else spelled
             if theirs is not None:
                 raise self._other_tokenizer(ids, theirs)
         if all(text is None for _, text in said):
-            print(f"note: {self.name} says no token's text: whether the tokenizer is its own is not known", file=sys.stderr)
+            print(
+                f"note: {self.name} says no token's text: whether the tokenizer is its own is not known",
+                file=sys.stderr,
+            )
 
     def _other_tokenizer(self, ids: Ids, theirs: str) -> Misaligned:
         name = self.config.tokenizer or self.config.model
@@ -157,7 +183,9 @@ class Served:
         return theirs.startswith(ours) if more else theirs == ours
 
     def _plain(self, text: str) -> str:
-        """Text without what servers and tokenizers write in different ways: special tokens, white space, halves of characters."""
+        """Text without what servers and tokenizers write in different ways: special tokens, white space, halves of
+        characters.
+        """
         for token in self.special:
             text = text.replace(token, "")
         return "".join(text.replace("\ufffd", "").replace("\u2581", "").split())
@@ -183,7 +211,8 @@ class Served:
 def _check_greedy(made: Generated) -> None:
     if made.below is not None and made.below > _TIE:
         raise Misaligned(
-            f"a token of its response was not the most likely one (by {made.below:.3f} nats): its responses are not greedy",
+            f"a token of its response was not the most likely one (by {made.below:.3f} nats): its responses are not "
+            "greedy",
             hint="a penalty, a logit bias or sampling is at work that requests do not switch off; "
             "vLLM takes such things from generation_config.json (start it with --generation-config vllm)",
         )

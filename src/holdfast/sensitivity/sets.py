@@ -1,8 +1,10 @@
 """Files -> sets of prompts that ask for the same thing. JSONL that a person can read and edit.
 
-    {"set_id": "q1", "variant_id": "spelling-3", "kind": "spelling", "seed": 3, "prompt": "...", "target": "B", "meta": {...}}
+    {"set_id": "q1", "variant_id": "spelling-3", "kind": "spelling", "seed": 3, "prompt": "...", "target": "B", "meta":
+    {...}}
 
-Also read: a list of strings per row (one set), and the named set ``pocket:intents``. A row of kind ``original`` belongs to every kind.
+Also read: a list of strings per row (one set), and the named set ``pocket:intents``. A row of kind ``original`` belongs
+to every kind.
 """
 
 from __future__ import annotations
@@ -26,7 +28,9 @@ _STDERR = "_stderr"
 
 @dataclass(frozen=True)
 class Variant:
-    """One prompt of a set. ``meta`` may hold ``options`` (label -> text), ``edits``, ``diff`` and whatever a generator recorded."""
+    """One prompt of a set. ``meta`` may hold ``options`` (label -> text), ``edits``, ``diff`` and whatever a generator
+    recorded.
+    """
 
     variant_id: str
     kind: str
@@ -76,14 +80,20 @@ def load_sets(source: str, limit: int | None = None) -> list[PromptSet]:
         limit: only the first sets.
 
     Raises:
-        HoldfastError: no such file, a broken row, a duplicate id, or a target that is none of the options; with file and row.
+        HoldfastError: no such file, a broken row, a duplicate id, or a target that is none of the options; with file
+            and row.
     """
     sets: dict[str, list[Variant]] = {}
     seen: dict[tuple[str, str], str] = {}
     origins: dict[str, tuple[int, bool]] = {}
     for number, (row, where) in enumerate(read_rows(source), 1):
         for set_id, variant in _variants(row, number, where):
-            _check_origin(set_id, origins.setdefault(set_id, (number, isinstance(row, list))), (number, isinstance(row, list)), where)
+            _check_origin(
+                set_id,
+                origins.setdefault(set_id, (number, isinstance(row, list))),
+                (number, isinstance(row, list)),
+                where,
+            )
             if (set_id, variant.variant_id) in seen:
                 raise HoldfastError(
                     f"{where}: variant '{variant.variant_id}' of set '{set_id}' is there twice "
@@ -116,7 +126,9 @@ def usable(sets: list[PromptSet], strict: bool) -> tuple[list[PromptSet], Skippe
             raise HoldfastError(reason, hint="without --strict such sets are skipped and counted")
         skipped.add(reason)
     if not kept:
-        raise HoldfastError(f"no set has two distinct prompts; {skipped.first[0]}", hint="sensitivity compares at least two wordings")
+        raise HoldfastError(
+            f"no set has two distinct prompts; {skipped.first[0]}", hint="sensitivity compares at least two wordings"
+        )
     return kept, skipped
 
 
@@ -148,7 +160,9 @@ def read_rows(source: str) -> list[tuple[Any, str]]:
         HoldfastError: missing, unreadable or broken, with the row.
     """
     sets = Path(source) / "sets.jsonl"  # what `holdfast sensitivity variants` has left
-    return read_values(str(sets) if sets.is_file() else source, objects=False, hint="give a JSONL file, or pocket:intents")
+    return read_values(
+        str(sets) if sets.is_file() else source, objects=False, hint="give a JSONL file, or pocket:intents"
+    )
 
 
 def _check_origin(set_id: str, first: tuple[int, bool], own: tuple[int, bool], where: str) -> None:
@@ -196,7 +210,9 @@ def _variants(row: Any, number: int, where: str) -> Iterator[tuple[str, Variant]
 
 
 def _kind(kind: str, where: str) -> str:
-    """Results are filed under the kind, beside ``all`` and ``mixture``; the harness files add ``_stderr`` to every name."""
+    """Results are filed under the kind, beside ``all`` and ``mixture``; the harness files add ``_stderr`` to every
+    name.
+    """
     if kind in (ALL, MIXTURE) or kind.endswith(_STDERR):
         raise HoldfastError(
             f"{where}: the kind '{kind}' is a name of the results, which it would replace",

@@ -1,7 +1,8 @@
 """Scores on disk, so that a killed run continues and a new variant costs one row and one column.
 
-One SQLite file per identity (weights, tokenizer, type, version of the code, new tokens). A cell is keyed by the ids of its prompt and
-its response, so whatever changes the text (template, exemplars, chat) changes the key. Each batch is one transaction: whole or absent.
+One SQLite file per identity (weights, tokenizer, type, version of the code, new tokens). A cell is keyed by the ids of
+its prompt and its response, so whatever changes the text (template, exemplars, chat) changes the key. Each batch is one
+transaction: whole or absent.
 """
 
 from __future__ import annotations
@@ -34,8 +35,12 @@ class Store:
             self.base = sqlite3.connect(self.path, timeout=60)
             with self.base:
                 self.base.execute("CREATE TABLE IF NOT EXISTS about (identity TEXT PRIMARY KEY)")
-                self.base.execute("INSERT OR IGNORE INTO about VALUES (?)", (json.dumps(dict(identity), sort_keys=True),))
-                self.base.execute("CREATE TABLE IF NOT EXISTS responses (prompt BLOB PRIMARY KEY, ids BLOB, text TEXT, margin REAL)")
+                self.base.execute(
+                    "INSERT OR IGNORE INTO about VALUES (?)", (json.dumps(dict(identity), sort_keys=True),)
+                )
+                self.base.execute(
+                    "CREATE TABLE IF NOT EXISTS responses (prompt BLOB PRIMARY KEY, ids BLOB, text TEXT, margin REAL)"
+                )
                 self.base.execute("CREATE TABLE IF NOT EXISTS cells (pair BLOB PRIMARY KEY, logp BLOB)")
         except (OSError, sqlite3.Error) as error:
             raise HoldfastError(
@@ -45,7 +50,9 @@ class Store:
     def fetch(self, tasks: Sequence[Task], known: Known) -> None:
         """Add to ``known`` what is stored of these tasks."""
         for prompt in {p for task in tasks for p in task.prompts} - known.responses.keys():
-            row = self.base.execute("SELECT ids, text, margin FROM responses WHERE prompt = ?", (_key(prompt),)).fetchone()
+            row = self.base.execute(
+                "SELECT ids, text, margin FROM responses WHERE prompt = ?", (_key(prompt),)
+            ).fetchone()
             if row is not None:
                 known.responses[prompt] = Response(tuple(np.frombuffer(row[0], np.int64).tolist()), row[1], row[2])
         for pair in _pairs(tasks, known) - known.cells.keys():
@@ -62,7 +69,9 @@ class Store:
                 "INSERT OR IGNORE INTO responses VALUES (?, ?, ?, ?)",
                 [(_key(p), _blob(r.ids), r.text, r.margin) for p in prompts for r in (known.responses[p],)],
             )
-            self.base.executemany("INSERT OR IGNORE INTO cells VALUES (?, ?)", [(_key(*p), known.cells[p].tobytes()) for p in pairs])
+            self.base.executemany(
+                "INSERT OR IGNORE INTO cells VALUES (?, ?)", [(_key(*p), known.cells[p].tobytes()) for p in pairs]
+            )
 
     def close(self) -> None:
         """Close the file."""

@@ -18,7 +18,9 @@ SETS_PER_BATCH = 32
 
 @dataclass(frozen=True)
 class Task:
-    """One set to score. ``name`` is for errors; ``groups``: within each, every response is scored after every prompt."""
+    """One set to score. ``name`` is for errors; ``groups``: within each, every response is scored after every
+    prompt.
+    """
 
     name: str
     prompts: tuple[Ids, ...]
@@ -98,7 +100,8 @@ def check_lengths(tasks: Sequence[Task], context: int, max_new_tokens: int) -> N
                 )
             if len(prompt) + max_new_tokens > context:
                 raise HoldfastError(
-                    f"set '{task.name}', prompt {x} has {len(prompt)} tokens; with {max_new_tokens} new ones that is beyond "
+                    f"set '{task.name}', prompt {x} has {len(prompt)} tokens; with {max_new_tokens} new ones that is "
+                    "beyond "
                     f"the model's context of {context}",
                     hint="shorten the prompt, take fewer --shots or a smaller --max-new-tokens",
                 )

@@ -1,4 +1,5 @@
-"""Responses -> a tree of tokens, laid out flat: what must pass through a model behind one prompt, shared beginnings once.
+"""Responses -> a tree of tokens, laid out flat: what must pass through a model behind one prompt, shared beginnings
+once.
 
 y1 = a b c        nodes  a  b  d      (the last token of a response is only predicted, never fed)
 y2 = a d e        seen   a: a   b: a b   d: a d
@@ -17,9 +18,11 @@ from holdfast.sensitivity.responses import Ids
 
 @dataclass(frozen=True)
 class Tree:
-    """``ids`` [T] and ``depth`` [T] of the nodes, parents before children; ``seen`` [T, T]: which nodes a node attends to.
+    """``ids`` [T] and ``depth`` [T] of the nodes, parents before children; ``seen`` [T, T]: which nodes a node attends
+    to.
 
-    ``targets``: (response, place, node, token) for every response token but the first: node predicts token. ``heads``: nodes that predict.
+    ``targets``: (response, place, node, token) for every response token but the first: node predicts token. ``heads``:
+    nodes that predict.
     """
 
     ids: npt.NDArray[np.int64]
@@ -66,7 +69,9 @@ def _laid_out(ids: list[int], parents: list[int], targets: list[tuple[int, int, 
 
 
 def parts(responses: Sequence[Ids], row_tokens: int) -> list[list[int]]:
-    """Cut responses into groups of about ``row_tokens`` tokens. Those that begin alike stay together, up to five times that."""
+    """Cut responses into groups of about ``row_tokens`` tokens. Those that begin alike stay together, up to five times
+    that.
+    """
     groups: list[list[int]] = []
     room = 0
     for i in sorted(range(len(responses)), key=lambda i: responses[i]):

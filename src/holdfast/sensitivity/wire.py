@@ -1,7 +1,9 @@
-"""Two ways to ask a server: for a greedy response, and for the log-probs of given response tokens after given prompt tokens.
+"""Two ways to ask a server: for a greedy response, and for the log-probs of given response tokens after given prompt
+tokens.
 
-Both send token ids, never text, and check in every answer that the log-probs are those of the ids that were sent; a response says how
-far its tokens were below the most likely ones. What would bend a greedy response is sent as neutral (``http.NEUTRAL``).
+Both send token ids, never text, and check in every answer that the log-probs are those of the ids that were sent; a
+response says how far its tokens were below the most likely ones. What would bend a greedy response is sent as neutral
+(``http.NEUTRAL``).
 """
 
 from __future__ import annotations
@@ -22,7 +24,8 @@ A = TypeVar("A")
 class Generated:
     """A greedy response, with the server's log-probs for it (nats). ``text``: in the server's own words, where it says.
 
-    ``below``: largest distance of a token from the most likely one at its place, 0 where all are that; None where a server does not say.
+    ``below``: largest distance of a token from the most likely one at its place, 0 where all are that; None where a
+    server does not say.
     """
 
     ids: Ids
@@ -54,13 +57,20 @@ class Wire(Protocol):
 
 
 class Completions:
-    """OpenAI-compatible completions with ``echo`` and ``logprobs`` (vLLM): the whole of prompt and response is scored every time.
+    """OpenAI-compatible completions with ``echo`` and ``logprobs`` (vLLM): the whole of prompt and response is scored
+    every time.
 
-    Tokens must come back as ids (``token_id:17``, vLLM's ``return_tokens_as_token_ids``), or as text that is exactly that of the ids.
+    Tokens must come back as ids (``token_id:17``, vLLM's ``return_tokens_as_token_ids``), or as text that is exactly
+    that of the ids.
     """
 
     def __init__(
-        self, client: Client, model: str, ends: frozenset[int], show: Callable[[int], str], find: Callable[[str], int | None]
+        self,
+        client: Client,
+        model: str,
+        ends: frozenset[int],
+        show: Callable[[int], str],
+        find: Callable[[str], int | None],
     ) -> None:
         self.client, self.model, self.ends, self.show, self.find = client, model, ends, show, find
         self.optional = Optional(client, NEUTRAL | {"return_tokens_as_token_ids": True})
@@ -75,8 +85,12 @@ class Completions:
 
     def spell(self, ids: Ids) -> str | None:
         """See ``Wire``: the texts of single tokens, put together."""
-        tokens = self._ask(ids, 1, lambda choice: _column(choice, "tokens"), echo=True, return_tokens_as_token_ids=False)
-        plain = len(tokens) >= len(ids) and all(isinstance(t, str) and not t.startswith(("token_id:", "bytes:")) for t in tokens)
+        tokens = self._ask(
+            ids, 1, lambda choice: _column(choice, "tokens"), echo=True, return_tokens_as_token_ids=False
+        )
+        plain = len(tokens) >= len(ids) and all(
+            isinstance(t, str) and not t.startswith(("token_id:", "bytes:")) for t in tokens
+        )
         return "".join(tokens[: len(ids)]) if plain else None
 
     def _ask(self, ids: Ids, max_tokens: int, read: Callable[[dict[str, Any]], A], *, echo: bool, **more: Any) -> A:
@@ -89,26 +103,40 @@ class Completions:
             "echo": echo,
         }
         return self.optional.post(
-            "/completions", lambda extra: body | extra | more, lambda answer: read(answer["choices"][0]), "completion with log-probs"
+            "/completions",
+            lambda extra: body | extra | more,
+            lambda answer: read(answer["choices"][0]),
+            "completion with log-probs",
         )
 
     def _generated(self, choice: dict[str, Any]) -> Generated:
         tokens, logp = _column(choice, "tokens"), _column(choice, "token_logprobs")
         ids = [self._id(token) for token in tokens]
         if choice.get("finish_reason") == "stop" and (not ids or ids[-1] not in self.ends):
-            raise Misaligned("the server stops at the end of the sequence but leaves its token out, so that it cannot be scored")
+            raise Misaligned(
+                "the server stops at the end of the sequence but leaves its token out, so that it cannot be scored"
+            )
         numbers = _finite(logp)
         tops = choice.get("logprobs", {}).get("top_logprobs")
-        listed = [_numbers(top.values()) if isinstance(top, dict) else [] for top in tops] if isinstance(tops, list) else []
+        listed = (
+            [_numbers(top.values()) if isinstance(top, dict) else [] for top in tops] if isinstance(tops, list) else []
+        )
         return Generated(tuple(ids), numbers, _margin(listed), _below(numbers, listed), _text(choice))
 
     def _scored(self, choice: dict[str, Any], prompt: Ids, response: Ids) -> Scored:
         tokens, logp = _column(choice, "tokens"), _column(choice, "token_logprobs")
         wanted = prompt + response
         if len(tokens) < len(wanted):
-            raise Misaligned(f"{len(wanted)} tokens were sent, log-probs of {len(tokens)} came back: the server does not echo the prompt")
+            raise Misaligned(
+                f"{len(wanted)} tokens were sent, log-probs of {len(tokens)} came back: the server does not echo the "
+                "prompt"
+            )
         if not all(self._same(token, i) for token, i in zip(tokens, wanted)):
-            if self._same(str(tokens[0]), wanted[0]) and self._same(str(tokens[1]), wanted[0]) and not wanted[0] == wanted[1]:
+            if (
+                self._same(str(tokens[0]), wanted[0])
+                and self._same(str(tokens[1]), wanted[0])
+                and not wanted[0] == wanted[1]
+            ):
                 raise Misaligned("the server puts a second BOS in front of the prompt")
             raise Misaligned("the tokens that came back are not those that were sent")
         return Scored(_finite(logp[len(prompt) : len(wanted)]), _text(choice))
@@ -124,7 +152,9 @@ class Completions:
 
 
 class SGLang:
-    """SGLang's native ``/generate``: scored from the last prompt token on, so that its prefix cache serves the prompt."""
+    """SGLang's native ``/generate``: scored from the last prompt token on, so that its prefix cache serves the
+    prompt.
+    """
 
     def __init__(self, client: Client) -> None:
         self.client = client
@@ -135,12 +165,16 @@ class SGLang:
         return self._ask(prompt, max_new_tokens, len(prompt) - 1, self._generated)
 
     def score(self, prompt: Ids, response: Ids) -> Scored:
-        """See ``Wire``. Entry 0 is the last prompt token itself; response token t is entry t + 1, which the ids must confirm."""
+        """See ``Wire``. Entry 0 is the last prompt token itself; response token t is entry t + 1, which the ids must
+        confirm.
+        """
         return self._ask(prompt + response, 0, len(prompt) - 1, lambda answer: self._scored(answer, prompt, response))
 
     def spell(self, ids: Ids) -> str | None:
         """See ``Wire``."""
-        return self._ask(ids, 0, 0, lambda answer: _spelled(_entries(answer, "input_token_logprobs")), return_text_in_logprobs=True)
+        return self._ask(
+            ids, 0, 0, lambda answer: _spelled(_entries(answer, "input_token_logprobs")), return_text_in_logprobs=True
+        )
 
     def _generated(self, answer: dict[str, Any]) -> Generated:
         entries, tops = _entries(answer, "output_token_logprobs"), answer["meta_info"].get("output_top_logprobs")
@@ -161,14 +195,11 @@ class SGLang:
         return Scored(_finite([entry[0] for entry in entries[1:]]), None)
 
     def _ask(self, ids: Ids, max_new_tokens: int, start: int, read: Callable[[dict[str, Any]], A], **more: Any) -> A:
-        body = {
-            "input_ids": list(ids),
-            "return_logprob": True,
-            "logprob_start_len": start,
-            "top_logprobs_num": 2,
-        }
+        body = {"input_ids": list(ids), "return_logprob": True, "logprob_start_len": start, "top_logprobs_num": 2}
         fixed = {"max_new_tokens": max_new_tokens, "temperature": 0}
-        return self.optional.post("/generate", lambda extra: body | {"sampling_params": fixed | extra} | more, read, "answer of SGLang")
+        return self.optional.post(
+            "/generate", lambda extra: body | {"sampling_params": fixed | extra} | more, read, "answer of SGLang"
+        )
 
 
 class Misaligned(HoldfastError):

@@ -28,7 +28,9 @@ def run(config: StudyConfig) -> dict[str, Any]:
 
 
 def best(config: BestConfig) -> dict[str, Any]:
-    """The best setting of a study, or of a table of results; returns the summary. See ``holdfast.study.choosing.best``."""
+    """The best setting of a study, or of a table of results; returns the summary. See
+    ``holdfast.study.choosing.best``.
+    """
     from holdfast.study.choosing import best
 
     return best(config)

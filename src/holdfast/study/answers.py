@@ -15,7 +15,9 @@ def exact_match(answer: str, target: str) -> float:
 
 
 def token_f1(answer: str, target: str) -> float:
-    """Harmonic mean of precision and recall over words, case and punctuation aside (Rajpurkar et al. 2016; articles are kept)."""
+    """Harmonic mean of precision and recall over words, case and punctuation aside (Rajpurkar et al. 2016; articles are
+    kept).
+    """
     given, wanted = _words(answer), _words(target)
     shared = sum((given & wanted).values())
     if not shared:

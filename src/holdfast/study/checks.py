@@ -32,13 +32,19 @@ def check_trainings(plan: StudyPlan) -> None:
 
         config = TuneConfig(**trial.tune, output="")
         schedule: Any = SimpleNamespace(
-            config=config, held_out=[None], learning_rate=config.learning_rate, micro_batch=1, accumulation=1, steps=trial.steps
+            config=config,
+            held_out=[None],
+            learning_rate=config.learning_rate,
+            micro_batch=1,
+            accumulation=1,
+            steps=trial.steps,
         )
         training_arguments(schedule, Path(), use_cpu=True)  # no context on a GPU that workers are to use
 
 
 def check_second_stage(plan: StudyPlan) -> None:
-    """Read the pairs of ``then: {align: ..}`` as it will, with the templates that the first stage will have been trained with.
+    """Read the pairs of ``then: {align: ..}`` as it will, with the templates that the first stage will have been
+    trained with.
 
     Raises:
         HoldfastError: whatever `holdfast align` would refuse before it trains.
@@ -49,9 +55,15 @@ def check_second_stage(plan: StudyPlan) -> None:
     from holdfast.align.plan import make_plan
     from holdfast.tune.arguments import training_arguments
 
-    for model, template in dict.fromkeys((g.model, _template(options, f.report["templates"])) for g in plan.groups for f in g.facts):
+    for model, template in dict.fromkeys(
+        (g.model, _template(options, f.report["templates"])) for g in plan.groups for f in g.facts
+    ):
         try:
-            made = make_plan(AlignConfig(**{**options, "model": model, "template": template, "output": "", "seed": plan.spec.seeds[0]}))
+            made = make_plan(
+                AlignConfig(
+                    **{**options, "model": model, "template": template, "output": "", "seed": plan.spec.seeds[0]}
+                )
+            )
             from trl import DPOConfig  # which ``make_plan`` says how to install
 
             with warnings.catch_warnings():

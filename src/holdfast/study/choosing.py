@@ -1,7 +1,8 @@
 """``holdfast study best``: what to use, or what to believe.
 
 In: a study directory, finished or not, or a CSV table of results made elsewhere.
-Out: from a study the chosen TuneConfig as YAML on stdout and the finding on stderr; from a table figures and a sentence on stdout.
+Out: from a study the chosen TuneConfig as YAML on stdout and the finding on stderr; from a table figures and a sentence
+on stdout.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ def best(config: BestConfig) -> dict[str, Any]:
     """Analyse a study or a table.
 
     Returns:
-        of a study the selection (``study.select.select``) with ``tune``, the chosen config; of a table ``study.reanalysis.analyse``.
+        of a study the selection (``study.select.select``) with ``tune``, the chosen config; of a table
+        ``study.reanalysis.analyse``.
 
     Raises:
         HoldfastError: neither a study nor a table there, or what ``select``, ``read_table`` and ``analyse`` refuse.
@@ -39,13 +41,17 @@ def best(config: BestConfig) -> dict[str, Any]:
 def _higher_is_better(metric: str, config: BestConfig, declared: bool | None = None) -> bool:
     """The direction of a metric: declared by the study, else told by a flag, else by its name."""
     if config.lower_is_better and config.higher_is_better:
-        raise HoldfastError("--lower-is-better and --higher-is-better contradict each other", hint="leave one of them out")
+        raise HoldfastError(
+            "--lower-is-better and --higher-is-better contradict each other", hint="leave one of them out"
+        )
     told = config.higher_is_better if config.lower_is_better or config.higher_is_better else None
     if declared is None:
         return not lower_is_better(metric) if told is None else told
     if told not in (None, declared):
         flag, better = ("higher", "lower") if told else ("lower", "higher")
-        raise HoldfastError(f"--{flag}-is-better: of {metric} {better} is better, says the study", hint="leave the flag out")
+        raise HoldfastError(
+            f"--{flag}-is-better: of {metric} {better} is better, says the study", hint="leave the flag out"
+        )
     return declared
 
 
@@ -69,12 +75,16 @@ def _of_study(config: BestConfig, path: Path) -> dict[str, Any]:
         raise HoldfastError("--settings names columns of a table; a study knows its settings", hint="leave it out")
     rows, metric, higher = _open_study(path, config)
     selection = select(rows, metric=metric, higher_is_better=higher, seed=config.seed, root=path)
-    tune = _tune_config(path, next(r for r in rows if r["setting_name"] == selection["chosen"] and r["status"] == "done"))
+    tune = _tune_config(
+        path, next(r for r in rows if r["setting_name"] == selection["chosen"] and r["status"] == "done")
+    )
     then = read_json(path / "config.json").get("resolved", {}).get("identity", {}).get("then", {})
     comment = f"Chosen from {path} by {metric} ({direction(higher)}) on its dev split.\n{selection['finding']}"
     if "align" in then:
         options = ", ".join(f"{name}: {value}" for name, value in then["align"].items())
-        comment += f"\nMeasured after `holdfast align` of the tuned model, with {options}. This file is the tuning alone."
+        comment += (
+            f"\nMeasured after `holdfast align` of the tuned model, with {options}. This file is the tuning alone."
+        )
     found = {"command": "study best", "source": str(path), "metric": metric, "higher_is_better": higher, **selection}
     trials = _trials(path, rows)
     found |= {"tune": tune, "then": then} | ({"trials": trials} if trials else {})
@@ -85,14 +95,19 @@ def _of_study(config: BestConfig, path: Path) -> dict[str, Any]:
         print(selection["finding"], file=sys.stderr)
         for trial in selection["left_out"]:
             row = next(r for r in rows if r["trial"] == trial)
-            print(f"left out: {row['setting_name']} seed {row['seed']}: its {metric} on dev is not a number", file=sys.stderr)
+            print(
+                f"left out: {row['setting_name']} seed {row['seed']}: its {metric} on dev is not a number",
+                file=sys.stderr,
+            )
         if trials:
             print(in_words(trials, complete=(path / "summary.json").is_file()), file=sys.stderr)
     return found
 
 
 def _trials(path: Path, rows: list[dict[str, Any]]) -> dict[str, int]:
-    """How the trials of the plan have ended that belong to the group of these rows; empty where no plan says how many there are."""
+    """How the trials of the plan have ended that belong to the group of these rows; empty where no plan says how many
+    there are.
+    """
     plan = read_json(path / "config.json").get("resolved", {}).get("trials") or []
     groups = {row.get("group", "") for row in rows}
     return count_trials(rows, sum(trial.get("group", "") in groups for trial in plan)) if plan else {}

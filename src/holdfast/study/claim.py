@@ -1,6 +1,7 @@
 """What may be said: differences to conventional tuning on the test split, and the sentence.
 
-The choice was made among all settings, so the intervals cover all of them. Where noise cannot be seen, nothing is claimed.
+The choice was made among all settings, so the intervals cover all of them. Where noise cannot be seen, nothing is
+claimed.
 """
 
 from __future__ import annotations
@@ -17,11 +18,13 @@ from holdfast.study.outcomes import Scores, Setting
 
 @dataclass(frozen=True)
 class Choice:
-    """What the dev split says. ``standard_error`` is None without any noise estimate; then the best is chosen. ``alike``: all runs scored
-    the same there; ``seeds``: how many it has; ``alone``: no setting has a score there but conventional tuning.
+    """What the dev split says. ``standard_error`` is None without any noise estimate; then the best is chosen.
+    ``alike``: all runs scored the same there; ``seeds``: how many it has; ``alone``: no setting has a score there but
+    conventional tuning.
 
-    ``stopped`` are the settings that a search has stopped before the end (``outcomes.stopped_settings``): they too could have been chosen.
-    ``unscored``: settings of which no run has a score, and why. ``lost``: conventional tuning was tried and has no score.
+    ``stopped`` are the settings that a search has stopped before the end (``outcomes.stopped_settings``): they too
+    could have been chosen. ``unscored``: settings of which no run has a score, and why. ``lost``: conventional tuning
+    was tried and has no score.
     """
 
     best: Setting
@@ -39,8 +42,8 @@ class Choice:
 def differences(test: Scores | None, choice: Choice, *, seed: int) -> dict[str, st.Difference]:
     """Setting name -> difference to the conventional reference; empty without noise or without the reference.
 
-    Where several settings are conventional (at other learning rates, say) the reference is the best of them on dev, and the intervals
-    cover the comparisons with all of them.
+    Where several settings are conventional (at other learning rates, say) the reference is the best of them on dev, and
+    the intervals cover the comparisons with all of them.
     """
     reference = choice.reference
     if test is None or reference not in test.settings or not test.noisy:
@@ -54,9 +57,11 @@ def differences(test: Scores | None, choice: Choice, *, seed: int) -> dict[str, 
     return {test.settings[k].name: d for (k, r), d in zip(pairs, found, strict=True) if test.settings[r] is reference}
 
 
-def conclude(choice: Choice, found: dict[str, st.Difference], test: Scores | None, metric: str, sign: int) -> tuple[str, str]:
-    """What can be said, and what it claims of the chosen setting against conventional tuning: better, worse or none. Settings that were not
-    compared are named, and so are those that are better on test and were not chosen.
+def conclude(
+    choice: Choice, found: dict[str, st.Difference], test: Scores | None, metric: str, sign: int
+) -> tuple[str, str]:
+    """What can be said, and what it claims of the chosen setting against conventional tuning: better, worse or none.
+    Settings that were not compared are named, and so are those that are better on test and were not chosen.
 
     Args:
         sign: 1 where more is better, -1 where less is.
@@ -64,7 +69,10 @@ def conclude(choice: Choice, found: dict[str, st.Difference], test: Scores | Non
     passed_over = [] if test is None else _passed_over(choice, found, test, sign)
     said, claim = _of_the_chosen(choice, found, test, metric, sign, bool(passed_over))
     if passed_over and test is not None:
-        figures = [f"{name} beats it by {_figures(found[name], name, choice, metric, len(found), test)}" for name in passed_over]
+        figures = [
+            f"{name} beats it by {_figures(found[name], name, choice, metric, len(found), test)}"
+            for name in passed_over
+        ]
         said += f" On test {'; '.join(figures)}; the choice, which looks at dev alone, is another."
     if choice.stopped and claim != "better":
         said += f" Stopped early: {'; '.join(map(_place, choice.stopped))}."
@@ -86,18 +94,28 @@ def _of_the_chosen(
     difference = found[chosen]
     figures = _figures(difference, chosen, choice, metric, len(found), test)
     if difference.p > 0.05 and passed_over:
-        return f"{chosen}, chosen on dev, is not shown to beat conventional tuning beyond noise: it differs by {figures}.", "none"
+        return (
+            f"{chosen}, chosen on dev, is not shown to beat conventional tuning beyond noise: it differs by {figures}.",
+            "none",
+        )
     if difference.p > 0.05:
         who = _whoever(choice)
-        return f"{who} is shown to beat conventional tuning beyond noise: {chosen}, chosen on dev, differs by {figures}.", "none"
+        return (
+            f"{who} is shown to beat conventional tuning beyond noise: {chosen}, chosen on dev, differs by {figures}.",
+            "none",
+        )
     claim = "better" if sign * difference.mean > 0 else "worse"
     verb = "beats" if claim == "better" else "was chosen on dev but is worse than"
     return f"{chosen} {verb} conventional tuning on the test split by {figures}; this model and this data only.", claim
 
 
 def _passed_over(choice: Choice, found: dict[str, st.Difference], test: Scores, sign: int) -> list[str]:
-    """Settings that beat conventional tuning on test beyond noise and were not chosen, unless the chosen one does, too."""
-    better = [s.name for s in test.settings if s.name in found and found[s.name].p <= 0.05 and sign * found[s.name].mean > 0]
+    """Settings that beat conventional tuning on test beyond noise and were not chosen, unless the chosen one does,
+    too.
+    """
+    better = [
+        s.name for s in test.settings if s.name in found and found[s.name].p <= 0.05 and sign * found[s.name].mean > 0
+    ]
     tuned = {s.name for s in test.settings if not s.conventional}
     return [] if choice.chosen.name in better else [name for name in better if name in tuned]
 
@@ -111,7 +129,9 @@ def _nothing_to_say(choice: Choice, found: dict[str, st.Difference], test: Score
     if choice.reference is None:
         return f"No setting that was trained has prompt weight 0, so nothing is compared with conventional tuning; chosen on dev: {chosen}."
     if choice.alone and choice.stopped:
-        return f"Only conventional tuning was trained to the end, so nothing is compared with it there; chosen: {chosen}."
+        return (
+            f"Only conventional tuning was trained to the end, so nothing is compared with it there; chosen: {chosen}."
+        )
     if choice.alone and (choice.unscored or choice.seeds > 1):
         return f"Nothing is compared: conventional tuning is the only weighting with a score on dev; chosen there: {chosen}."
     if choice.standard_error is None and choice.seeds > 1:
@@ -127,7 +147,11 @@ def _why_not(choice: Choice, test: Scores | None) -> str:
     """Why there are no differences to conventional tuning on test."""
     known = {s.name for s in test.settings} if test is not None else set()
     if test is None or choice.reference is None or not {choice.chosen.name, choice.reference.name} <= known:
-        return "conventional tuning has no score on test" if choice.chosen.conventional else "the test split does not have both scores"
+        return (
+            "conventional tuning has no score on test"
+            if choice.chosen.conventional
+            else "the test split does not have both scores"
+        )
     if len(known) == 1:
         return "no other setting has a score on test"
     if not test.fit.df:
@@ -135,7 +159,9 @@ def _why_not(choice: Choice, test: Scores | None) -> str:
     return "every seed shows the same differences on test, so no noise is seen"
 
 
-def _conventional(choice: Choice, found: dict[str, st.Difference], test: Scores | None, metric: str, passed_over: bool) -> str:
+def _conventional(
+    choice: Choice, found: dict[str, st.Difference], test: Scores | None, metric: str, passed_over: bool
+) -> str:
     where = "the best"
     if not choice.standard_error:
         why = "every seed shows the same differences on dev, so no noise is seen there"

@@ -48,7 +48,19 @@ quantization bits
 # A column of numbers called precision may as well stand beside one called recall.
 _SETTINGS = {f.name for f in fields(TuneConfig)} - {"precision"} | set(_SETTING_NAMES.split())
 _SETTINGS_STARTS = ("lora_", "warmup_", "adam_", "learning_rate_", "lr_")
-_SETTINGS_ENDINGS = ("_seed", "_rank", "_alpha", "_beta", "_lr", "_learning_rate", "_dropout", "_epochs", "_batch_size", "_decay", "_steps")
+_SETTINGS_ENDINGS = (
+    "_seed",
+    "_rank",
+    "_alpha",
+    "_beta",
+    "_lr",
+    "_learning_rate",
+    "_dropout",
+    "_epochs",
+    "_batch_size",
+    "_decay",
+    "_steps",
+)
 
 
 def is_setting(column: str) -> bool:

@@ -1,8 +1,8 @@
-"""Jobs -> rows: on this machine one process per slot, each with a GPU of its own or a share of the cores; or one Ray worker per slot,
-each with the base model loaded once.
+"""Jobs -> rows: on this machine one process per slot, each with a GPU of its own or a share of the cores; or one Ray
+worker per slot, each with the base model loaded once.
 
-A worker that dies fails its job only; another one takes its place. The study directory of a Ray cluster must be one that every node sees (a
-shared file system): models, checkpoints and rows are written there by the workers.
+A worker that dies fails its job only; another one takes its place. The study directory of a Ray cluster must be one
+that every node sees (a shared file system): models, checkpoints and rows are written there by the workers.
 """
 
 from __future__ import annotations
@@ -150,7 +150,9 @@ class RayPool:
 
     def results(self, jobs: list[Job], started: Started) -> Iterator[tuple[Job, Row]]:
         """See ``jobs.Pool``."""
-        for number, value in self._workers.results("perform", [(job,) for job in jobs], lambda number: started(jobs[number])):
+        for number, value in self._workers.results(
+            "perform", [(job,) for job in jobs], lambda number: started(jobs[number])
+        ):
             job = jobs[number]
             yield job, job.failed(f"its Ray worker died: {value.reason}") if isinstance(value, Lost) else value
 

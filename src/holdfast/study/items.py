@@ -29,5 +29,7 @@ def item_values(row: dict[str, Any], split: str, metric: str, root: Path) -> npt
         with np.load(root / name, allow_pickle=False) as arrays:
             values = np.asarray(arrays[metric], np.float64) if metric in arrays else None
     except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise HoldfastError(f"trial {row['trial']}: cannot read its scores per item from {root / name}: {error}") from error
+        raise HoldfastError(
+            f"trial {row['trial']}: cannot read its scores per item from {root / name}: {error}"
+        ) from error
     return values if values is not None and np.isfinite(values).all() else None

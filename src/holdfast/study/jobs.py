@@ -24,8 +24,8 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Job:
-    """A trial, or with ``trial`` None the untuned model of a group. ``stop_at``: stop after this step, at the end of ``rung``, and
-    measure ``rung_metric`` on dev; None: go on to the end and measure everything."""
+    """A trial, or with ``trial`` None the untuned model of a group. ``stop_at``: stop after this step, at the end of
+    ``rung``, and measure ``rung_metric`` on dev; None: go on to the end and measure everything."""
 
     group: str
     trial: Trial | None
@@ -57,7 +57,15 @@ class Job:
         """Where what it prints goes, relative to the study directory."""
         return f"logs/{self.trial.id if self.trial else 'base'}.txt"
 
-    def row(self, status: str, dev: dict[str, float | None], test: dict[str, float | None], *, steps: int, error: str | None = None) -> Row:
+    def row(
+        self,
+        status: str,
+        dev: dict[str, float | None],
+        test: dict[str, float | None],
+        *,
+        steps: int,
+        error: str | None = None,
+    ) -> Row:
         """The row of this trial."""
         t = self.trial
         assert t is not None
@@ -87,13 +95,22 @@ class Job:
         """The row of a job that could not be done; ``diverged``: because its loss is no number any more."""
         seconds = {"train": 0.0, "measure": 0.0, "other": 0.0}
         if self.trial is None:
-            return {"kind": "base", "group": self.group, "status": "failed", "error": error, "dev": {}, "test": {}, "seconds": seconds}
+            return {
+                "kind": "base",
+                "group": self.group,
+                "status": "failed",
+                "error": error,
+                "dev": {},
+                "test": {},
+                "seconds": seconds,
+            }
         mark = {"diverged": True} if diverged else {}
         return self.row("failed", {}, {}, steps=0, error=error) | mark | {"seconds": seconds}
 
 
 def diverged(row: Row, base: Mapping[str, float | None]) -> bool:
-    """Whether a trial's training has gone astray: its loss became no number, or its model has no NLL on dev where the base model has one.
+    """Whether a trial's training has gone astray: its loss became no number, or its model has no NLL on dev where the
+    base model has one.
 
     Args:
         base: dev scores of the untuned model.

@@ -54,7 +54,9 @@ class Ruler:
         items: measure answers on the first so many examples of each split.
     """
 
-    def __init__(self, facts: Facts, config: TuneConfig, measures: Sequence[Measure], folder: Path, items: int | None = None) -> None:
+    def __init__(
+        self, facts: Facts, config: TuneConfig, measures: Sequence[Measure], folder: Path, items: int | None = None
+    ) -> None:
         self.facts, self.config, self.measures, self.folder, self.items = facts, config, measures, folder, items
         self.tokens = {split: load_tokens(folder / f"{facts.key}.npz", split) for split in ("dev", "test")}
         self._examples: dict[str, list[Example]] = {}
@@ -65,7 +67,10 @@ class Ruler:
         made = Found({"response_nll": None, "prompt_nll": None}, {})
         tokens = self.tokens[split]
         sums = nll_sums(lm, tokens)
-        for name, total_N, count_N in (("response_nll", sums[:, 2], sums[:, 3]), ("prompt_nll", sums[:, 0], sums[:, 1])):
+        for name, total_N, count_N in (
+            ("response_nll", sums[:, 2], sums[:, 3]),
+            ("prompt_nll", sums[:, 0], sums[:, 1]),
+        ):
             if count_N.sum():
                 made.add(name, total_N * len(total_N) / count_N.sum())
         return made
@@ -103,8 +108,13 @@ class Ruler:
             examples = self._of(split)
             prompts = [_prompt(e, self.config.template, lm.tokenizer) for e in examples]
             targets = [e.messages[-1].content for e in examples]
-            answers = lm.generate(prompts, max_new_tokens=longest, batch_size=_CPU_BATCH if lm.model.device.type == "cpu" else 128)
-            lines = [json.dumps({"target": t, "answer": a}, ensure_ascii=False) + "\n" for t, a in zip(targets, answers, strict=True)]
+            answers = lm.generate(
+                prompts, max_new_tokens=longest, batch_size=_CPU_BATCH if lm.model.device.type == "cpu" else 128
+            )
+            lines = [
+                json.dumps({"target": t, "answer": a}, ensure_ascii=False) + "\n"
+                for t, a in zip(targets, answers, strict=True)
+            ]
             write_text(where / f"answers-{split}-{longest}.jsonl", "".join(lines))
             for m in measures:
                 if m.options.get("max_new_tokens", 32) == longest:
@@ -112,20 +122,24 @@ class Ruler:
                     made.add(m.name, [score(a, t) for a, t in zip(answers, targets, strict=True)])
 
     def _benchmark(self, measure: Measure, model: str) -> Sequence[dict[str, Any]]:
-        """Value and items of both splits of a task of lm-evaluation-harness, run once: even items are dev, odd ones test."""
+        """Value and items of both splits of a task of lm-evaluation-harness, run once: even items are dev, odd ones
+        test.
+        """
         if (model, measure.name) not in self._benchmarks:
             from holdfast.bench import harness_scores
 
             task = measure.name.removeprefix("lm_eval:")
-            self._benchmarks = {(model, measure.name): harness_scores(model, [task], **measure.options)[task]["halves"]} | {
-                key: halves for key, halves in self._benchmarks.items() if key[0] == model
-            }
+            self._benchmarks = {
+                (model, measure.name): harness_scores(model, [task], **measure.options)[task]["halves"]
+            } | {key: halves for key, halves in self._benchmarks.items() if key[0] == model}
         return self._benchmarks[model, measure.name]
 
     def _of(self, split: str) -> list[Example]:
         if split not in self._examples:
             bad: list[str] | None = [] if self.config.skip_bad_rows else None
-            self._examples[split] = load_examples(self.facts.files[split], layout=self.config.layout, limit=self.items, bad_rows=bad)
+            self._examples[split] = load_examples(
+                self.facts.files[split], layout=self.config.layout, limit=self.items, bad_rows=bad
+            )
         return self._examples[split]
 
 
@@ -143,16 +157,23 @@ def check_measures(measures: Sequence[Measure], folder: Path) -> None:
         elif m.name.startswith("lm_eval:"):
             from holdfast.bench import check_tasks
 
-            task, options = m.name.removeprefix("lm_eval:"), {name: m.options.get(name) for name in ("data_dir", "limit")}
+            task, options = (
+                m.name.removeprefix("lm_eval:"),
+                {name: m.options.get(name) for name in ("data_dir", "limit")},
+            )
             check_tasks([task], **options, halves=True, higher_is_better=m.higher_is_better)
 
 
 def nll_sums(lm: Any, tokens: Sequence[Tokens]) -> npt.NDArray[np.float64]:
-    """Per example [N, 4]: sum of prompt NLLs, prompt targets, sum of response NLLs, response targets. Plain logits, float32."""
+    """Per example [N, 4]: sum of prompt NLLs, prompt targets, sum of response NLLs, response targets. Plain logits,
+    float32.
+    """
     from holdfast.lm.batched import sequence_nlls
 
     sums = np.zeros((len(tokens), 4))
-    for row, (example, nll) in enumerate(zip(tokens, sequence_nlls(lm.model, [t.ids.tolist() for t in tokens], lm.pad_id))):
+    for row, (example, nll) in enumerate(
+        zip(tokens, sequence_nlls(lm.model, [t.ids.tolist() for t in tokens], lm.pad_id))
+    ):
         for column, roles in ((0, PROMPT_ROLES), (2, RESPONSE_ROLES)):
             mask = np.isin(example.roles, roles)
             mask[0] = False  # the first token is no target
@@ -166,11 +187,15 @@ def _prompt(example: Example, template: str, tokenizer: Any) -> str:
 
 
 def _posix(measure: Measure, model: str, output: Path, sets: Path, made: Found) -> None:
-    """POSIX over all pairs of a set, or with ``pairs: kinds`` the mean over the kinds of change; several kinds each as ``posix KIND``."""
+    """POSIX over all pairs of a set, or with ``pairs: kinds`` the mean over the kinds of change; several kinds each as
+    ``posix KIND``.
+    """
     from holdfast.sensitivity import measure as run
 
     options = {key: value for key, value in measure.options.items() if key not in ("sets", "dev", "test")}
-    found = run(SensitivityConfig(**options, model=model, sets=str(sets), output=str(output), overwrite=True, json=True))["posix"]
+    found = run(
+        SensitivityConfig(**options, model=model, sets=str(sets), output=str(output), overwrite=True, json=True)
+    )["posix"]
     kinds = {kind: float(value["mean"]) for kind, value in found.items() if kind != "all"}
     made.values |= {f"posix {kind}": value for kind, value in kinds.items()} if len(kinds) > 1 else {}
     if "all" in found:
@@ -184,14 +209,22 @@ def _cross_task(measure: Measure, lm: Any, model: str, output: Path, split: str,
     """Accuracy on the split's target tasks with an example of another task, mean over sources and targets."""
     from holdfast.crosstask import transfer
 
-    made.values["crosstask_accuracy"] = transfer(_cross_task_config(measure, model, output, split), lm)["grand"]["cross_task"] / 100
+    made.values["crosstask_accuracy"] = (
+        transfer(_cross_task_config(measure, model, output, split), lm)["grand"]["cross_task"] / 100
+    )
 
 
 def _cross_task_config(measure: Measure, model: str, output: Path, split: str) -> CrossTaskConfig:
     options = {key: value for key, value in measure.options.items() if key not in ("dev", "test", "sources")}
     listed = {name: ",".join(value) if isinstance(value, list) else value for name, value in measure.options.items()}
     return CrossTaskConfig(
-        **options, model=model, sources=listed["sources"], target=listed[split], output=str(output), overwrite=True, json=True
+        **options,
+        model=model,
+        sources=listed["sources"],
+        target=listed[split],
+        output=str(output),
+        overwrite=True,
+        json=True,
     )
 
 
@@ -199,12 +232,15 @@ def _check_cross_task(measure: Measure) -> None:
     from holdfast.crosstask.grid import load_grid
     from holdfast.crosstask.overlap import Inputs
 
-    dev, test = (load_grid(_cross_task_config(measure, "", Path(), split)).targets.values() for split in ("dev", "test"))
+    dev, test = (
+        load_grid(_cross_task_config(measure, "", Path(), split)).targets.values() for split in ("dev", "test")
+    )
     seen, asked = ([Inputs(target.task, target.items) for target in part] for part in (dev, test))
     shared = [pair for theirs in asked for ours in seen for pair in ours.shared(theirs)[0]]
     if shared:
         raise HoldfastError(
-            f"measure: crosstask_accuracy: dev and test share {len(shared)} items; the first: {shared[0][1].where} is {shared[0][0].where}",
+            f"measure: crosstask_accuracy: dev and test share {len(shared)} items; the first: {shared[0][1].where} is "
+            f"{shared[0][0].where}",
             hint="name other target tasks for one of them",
         )
 
@@ -222,7 +258,9 @@ def _own(measure: Measure, lm: Any, source: str, made: Found) -> None:
     except (TypeError, ValueError):
         values = []
     if not values:
-        raise HoldfastError(f"measure {measure.name} returned {repr(found)[:60]}; it must return a number, or a number per item")
+        raise HoldfastError(
+            f"measure {measure.name} returned {repr(found)[:60]}; it must return a number, or a number per item"
+        )
     if many:
         made.add(measure.name, values)
     else:

@@ -1,10 +1,12 @@
-"""What can be measured on a tuned model, by name; how a study file asks for it. No model here: ``measure`` does the work.
+"""What can be measured on a tuned model, by name; how a study file asks for it. No model here: ``measure`` does the
+work.
 
 response_nll, prompt_nll                       always
 exact_match, token_f1, empty_answers           greedy answers on a labelled split
 posix: {sets: ..}                              wording sensitivity on named sets
 crosstask_accuracy: {sources: .., dev: .., test: ..}
-lm_eval:<task>                                 even items are dev, odd ones are test; each half by the task's own aggregation
+lm_eval:<task>                                 even items are dev, odd ones are test; each half by the task's own
+aggregation
 module:function                                function(lm, source) -> one number per item, or one number
 
 A module is looked for in the current directory, too.
@@ -56,11 +58,15 @@ class Measure:
 
     def pinned(self) -> list[Any]:
         """What its values depend on: files stand for their content, that of the module of an own function included."""
-        options = {key: source_digest(value) if isinstance(value, str) else value for key, value in self.options.items()}
+        options = {
+            key: source_digest(value) if isinstance(value, str) else value for key, value in self.options.items()
+        }
         return [self.name, options, _digest_of_module(self.name)] if self.is_own else [self.name, options]
 
     def reads(self) -> list[str]:
-        """What may be files that it reads: the texts among its options, also those of lists and between commas, and an own module."""
+        """What may be files that it reads: the texts among its options, also those of lists and between commas, and an
+        own module.
+        """
         values = [item for value in self.options.values() for item in (value if isinstance(value, list) else [value])]
         texts = [part.strip() for value in values if isinstance(value, str) for part in (value, *value.split(","))]
         return [*texts, _file_of(self.name)] if self.is_own else texts
@@ -107,7 +113,8 @@ def function_of(name: str) -> Any:
         found = getattr(_module(name), name.partition(":")[2])
     except Exception as error:  # whatever importing a user's module raises
         raise HoldfastError(
-            f"measure: {name} could not be loaded ({type(error).__name__}: {error})", hint="module:function, importable from here"
+            f"measure: {name} could not be loaded ({type(error).__name__}: {error})",
+            hint="module:function, importable from here",
         ) from error
     if not callable(found):
         raise HoldfastError(f"measure: {name} is no function")
@@ -115,7 +122,9 @@ def function_of(name: str) -> Any:
 
 
 def _module(name: str) -> ModuleType:
-    """That of ``module:function``. Workers look in the current directory, as `python -m` starts them; the installed command would not."""
+    """That of ``module:function``. Workers look in the current directory, as `python -m` starts them; the installed
+    command would not.
+    """
     if not {"", os.getcwd()} & set(sys.path):
         sys.path.insert(0, os.getcwd())
     return importlib.import_module(name.partition(":")[0])
@@ -160,7 +169,9 @@ def _options(name: str, options: dict[str, Any], place: str) -> dict[str, Any]:
     if name in _ANSWERS:
         _check_options(options, _ANSWER_OPTIONS, place)
         if not isinstance(options.get("max_new_tokens", 1), int) or options.get("max_new_tokens", 1) < 1:
-            raise HoldfastError(f"{place}: max_new_tokens is {options['max_new_tokens']!r}; it must be a whole number above 0")
+            raise HoldfastError(
+                f"{place}: max_new_tokens is {options['max_new_tokens']!r}; it must be a whole number above 0"
+            )
         return options
     if name == "posix":
         return _config_options(configs.SensitivityConfig, options, ("sets", "dev", "test"), place)
@@ -178,14 +189,20 @@ def _config_options(config_class: Any, options: dict[str, Any], own: tuple[str, 
     if "sets" in own and "sets" not in options and not {"dev", "test"} <= options.keys():
         raise HoldfastError(f"{place}: nothing to measure on is named", hint="sets: ...")
     if "sources" in own and not set(own) <= options.keys():
-        raise HoldfastError(f"{place}: 'sources', and 'dev' and 'test', the target tasks of the two splits, are all needed")
+        raise HoldfastError(
+            f"{place}: 'sources', and 'dev' and 'test', the target tasks of the two splits, are all needed"
+        )
     for key in own:
         _check_source(options.get(key, ""), f"{place}.{key}", several="sources" in own)
-    return options | check_fields(config_class, {key: value for key, value in options.items() if key in fields and key not in own}, place)
+    return options | check_fields(
+        config_class, {key: value for key, value in options.items() if key in fields and key not in own}, place
+    )
 
 
 def check_fields(config_class: Any, given: Mapping[str, Any], place: str) -> dict[str, Any]:
-    """Fields of a command's config, given in a study file: of their types, and in the range that the config itself checks."""
+    """Fields of a command's config, given in a study file: of their types, and in the range that the config itself
+    checks.
+    """
     made = {key: check_value(config_class, key, value, place) for key, value in given.items()}
     needed = [f.name for f in dataclasses.fields(config_class) if f.default is f.default_factory is dataclasses.MISSING]
     try:
@@ -196,8 +213,13 @@ def check_fields(config_class: Any, given: Mapping[str, Any], place: str) -> dic
 
 
 def _check_source(value: Any, place: str, *, several: bool) -> None:
-    if not isinstance(value, str) and not (several and isinstance(value, list) and value and all(isinstance(v, str) for v in value)):
-        raise HoldfastError(f"{place} is {value!r}; it must be a file, or another source by its name" + (", or a list of these" * several))
+    if not isinstance(value, str) and not (
+        several and isinstance(value, list) and value and all(isinstance(v, str) for v in value)
+    ):
+        raise HoldfastError(
+            f"{place} is {value!r}; it must be a file, or another source by its name"
+            + (", or a list of these" * several)
+        )
 
 
 def _check_options(options: Mapping[str, Any], known: Any, place: str) -> None:

@@ -1,7 +1,7 @@
 """Rows of finished trials -> settings, and the scores of a split with the fit to them.
 
-Trials that are the same training but for the seed are one setting. Which cells are the same training the plan has said (``members``): equal
-ratios are kept apart where they differ, as with clipping.
+Trials that are the same training but for the seed are one setting. Which cells are the same training the plan has said
+(``members``): equal ratios are kept apart where they differ, as with clipping.
 
 Axes: N trainings, K settings, S seeds, I items.
 """
@@ -43,9 +43,11 @@ class Setting:
 
 @dataclass(frozen=True)
 class Scores:
-    """What a split holds of one metric, one entry per training (equal seeds of one setting averaged), and the fit to it.
+    """What a split holds of one metric, one entry per training (equal seeds of one setting averaged), and the fit to
+    it.
 
-    ``items`` are scores per item by (setting, seed), empty unless every training has them; ``spread`` is ``statistics.spread_within``.
+    ``items`` are scores per item by (setting, seed), empty unless every training has them; ``spread`` is
+    ``statistics.spread_within``.
     """
 
     settings: list[Setting]
@@ -67,7 +69,8 @@ class Scores:
         return own
 
     def item_luck(self, k: int, reference: int | None = None) -> float:
-        """Variance that the choice of items adds to the mean of a setting, or to its difference to another. 0 if items are not known.
+        """Variance that the choice of items adds to the mean of a setting, or to its difference to another. 0 if items
+        are not known.
 
         A difference is taken per seed and item where the two share seeds, else between the means over each one's seeds.
         """
@@ -85,7 +88,9 @@ class Scores:
 
 
 def read_rows(study: Path) -> list[Row]:
-    """The rows of a study directory. A row cut off by a crash is left out; the next ``study run`` writes them all anew."""
+    """The rows of a study directory. A row cut off by a crash is left out; the next ``study run`` writes them all
+    anew.
+    """
     return runs.read_rows(study / "rows.jsonl", problems=[])
 
 
@@ -107,16 +112,17 @@ def gather(rows: Iterable[Row], metric: str) -> tuple[list[Setting], list[str]]:
             groups.setdefault(_class(row), []).append(row)
     if not groups:
         raise HoldfastError(
-            f"no trial has a dev {metric} that is a number", hint="look at the learning curves: did every training diverge?"
+            f"no trial has a dev {metric} that is a number",
+            hint="look at the learning curves: did every training diverge?",
         )
     settings = [_setting(runs) for runs in groups.values()]
     return sorted(settings, key=lambda s: (s.prompt_share, s.name)), left_out
 
 
 def stopped_settings(rows: Iterable[Row], settings: list[Setting]) -> list[dict[str, Any]]:
-    """The settings that a search has stopped before the end: ``setting_name``, ``step`` of ``steps``, and by the ``metric`` that it
-    looks at their ``score`` and how far they were ``behind`` conventional tuning (positive: worse) at that step. None is what an old
-    row lacks."""
+    """The settings that a search has stopped before the end: ``setting_name``, ``step`` of ``steps``, and by the
+    ``metric`` that it looks at their ``score`` and how far they were ``behind`` conventional tuning (positive: worse)
+    at that step. None is what an old row lacks."""
     known = {_class(run) for s in settings for run in s.runs}
     blank = dict.fromkeys(("step", "steps", "metric", "score", "behind"))
     first: dict[str, dict[str, Any]] = {}
@@ -160,13 +166,17 @@ def split_scores(settings: list[Setting], split: str, metric: str, root: str | P
     Args:
         root: the study directory, to read scores per item from; None: do not.
     """
-    points = [(k, run, _score(run, split, metric, needed=split == "dev")) for k, s in enumerate(settings) for run in s.runs]
+    points = [
+        (k, run, _score(run, split, metric, needed=split == "dev")) for k, s in enumerate(settings) for run in s.runs
+    ]
     points = [point for point in points if math.isfinite(point[2])]
     if not points:
         return None
     present = sorted({k for k, _, _ in points})
     setting = [present.index(k) for k, _, _ in points]
-    value_N, setting_N, seed_N = st.average_twins(np.array([v for _, _, v in points]), setting, [run["seed"] for _, run, _ in points])
+    value_N, setting_N, seed_N = st.average_twins(
+        np.array([v for _, _, v in points]), setting, [run["seed"] for _, run, _ in points]
+    )
     items = _items(setting, [run for _, run, _ in points], split, metric, Path(root)) if root is not None else {}
     fit = st.fit(value_N, setting_N, seed_N)
     spread = st.spread_within(fit, value_N, setting_N)
@@ -198,7 +208,9 @@ def _score(row: Row, split: str, metric: str, *, needed: bool = True) -> float:
     if not needed:
         return math.nan
     held = ", ".join(scores) or "none"
-    raise HoldfastError(f"trial {row['trial']} has no {split} score '{metric}'; it has {held}", hint=nearest(metric, scores))
+    raise HoldfastError(
+        f"trial {row['trial']} has no {split} score '{metric}'; it has {held}", hint=nearest(metric, scores)
+    )
 
 
 def _class(row: Row) -> str:

@@ -1,6 +1,7 @@
 """The whole of ``holdfast study run``, top to bottom: file -> plan -> trials -> rows -> selection -> study directory.
 
-STUDY/config.json    the plan                 STUDY/trials/ID/    run directories of `holdfast tune`, addressed by content
+STUDY/config.json    the plan                 STUDY/trials/ID/    run directories of `holdfast tune`, addressed by
+content
 STUDY/rows.jsonl     one row per trial        STUDY/data/         tokens, made once
 STUDY/summary.json   the selection, and what it cost
 """
@@ -89,8 +90,8 @@ def run(config: StudyConfig) -> dict[str, Any]:
 
 
 def _execute(config: StudyConfig, made: StudyPlan, ledger: _Ledger) -> list[Row]:
-    """Rows in the order of the plan. Jobs whose row is on disk are not done again; failed ones are. Of a setting whose first seed has
-    diverged no other is begun: so the first seeds go first, and what is trained depends on no timing."""
+    """Rows in the order of the plan. Jobs whose row is on disk are not done again; failed ones are. Of a setting whose
+    first seed has diverged no other is begun: so the first seeds go first, and what is trained depends on no timing."""
     progress = Progress(made.spec.metric)
     pool: list[Pool] = []
     astray = _Astray(made.spec.seeds[0])
@@ -189,8 +190,8 @@ class _Ledger:
         (self.path / "summary.json").unlink(missing_ok=True)
 
     def read(self, job: Job) -> Row | None:
-        """The row of a job that has been done, named as the plan names it now. One that cannot be read, or whose scores per item cannot,
-        is as good as not done."""
+        """The row of a job that has been done, named as the plan names it now. One that cannot be read, or whose scores
+        per item cannot, is as good as not done."""
         file = self.path / job.file
         if not file.is_file():
             return None
@@ -202,7 +203,11 @@ class _Ledger:
         if job.stop_at is not None and (row["steps"] != job.stop_at or job.rung_metric not in row["dev"]):
             return None  # of a search with other rungs, or by another metric
         if job.trial is not None:
-            row = row | {k: v for k, v in job.row(row["status"], row["dev"], row["test"], steps=row["steps"]).items() if k != "items"}
+            row = row | {
+                k: v
+                for k, v in job.row(row["status"], row["dev"], row["test"], steps=row["steps"]).items()
+                if k != "items"
+            }
             self._before[job.trial.id] = row["seconds"]
         return row
 
@@ -215,8 +220,8 @@ class _Ledger:
             self._before[job.trial.id] = row["seconds"]
 
     def cost(self, rows: list[Row]) -> dict[str, Any]:
-        """Of this invocation: wall time, and the share of the slots' time that was neither training nor measuring. Of the whole study:
-        seconds in training and measuring, tokens, bytes on disk."""
+        """Of this invocation: wall time, and the share of the slots' time that was neither training nor measuring. Of
+        the whole study: seconds in training and measuring, tokens, bytes on disk."""
         wall = time.perf_counter() - self.started
         busy = sum(self.seconds.values())
         return {
@@ -255,7 +260,11 @@ def _summary(made: StudyPlan, rows: list[Row], ledger: _Ledger) -> dict[str, Any
         "groups": {name: {"base": bases.get(name), "selection": selection} for name, selection in selections.items()},
         "finding": "\n".join(findings),
         "trials": {**counts, "merged_from": made.requested},
-        "diverged": list(dict.fromkeys(row["setting_name"] for row in trials if diverged(row, bases.get(row["group"], {}).get("dev", {})))),
+        "diverged": list(
+            dict.fromkeys(
+                row["setting_name"] for row in trials if diverged(row, bases.get(row["group"], {}).get("dev", {}))
+            )
+        ),
         "cost": ledger.cost(rows),
     }
 
@@ -279,7 +288,9 @@ def _selection(spec: Spec, group: str, rows: list[Row], output: Path) -> dict[st
 
 
 def _planned(spec: Spec, folders: list[Path]) -> StudyPlan:
-    """The plan, after everything that could fail later has been tried. Tokens and prompt sets go into the last folder."""
+    """The plan, after everything that could fail later has been tried. Tokens and prompt sets go into the last
+    folder.
+    """
     folders[-1].mkdir(parents=True, exist_ok=True)
     made = make_plan(spec, folders)
     check_search(made)
@@ -290,7 +301,9 @@ def _planned(spec: Spec, folders: list[Path]) -> StudyPlan:
 
 
 def _plan_anew(config: StudyConfig, spec: Spec, study: Run) -> StudyPlan:
-    """``--overwrite``: the old study goes when all that can be checked of the new one has been. Data is tokenised once."""
+    """``--overwrite``: the old study goes when all that can be checked of the new one has been. Data is tokenised
+    once.
+    """
     _check_not_read(config, spec, study.path)
     with tempfile.TemporaryDirectory() as folder:
         _planned(spec, [Path(folder)])
@@ -302,7 +315,9 @@ def _plan_anew(config: StudyConfig, spec: Spec, study: Run) -> StudyPlan:
 def _check_not_read(config: StudyConfig, spec: Spec, output: Path) -> None:
     data = {split: [getattr(d, split) for d in spec.data] for split in ("train", "dev", "test")}
     measures = {m.name: m.reads() for m in spec.measures}
-    check_not_read(output, {"study": config.study, "model": spec.models, **data, **spec.then.get("align", {}), **measures})
+    check_not_read(
+        output, {"study": config.study, "model": spec.models, **data, **spec.then.get("align", {}), **measures}
+    )
 
 
 def _output(config: StudyConfig, spec: Spec) -> Path:
@@ -320,7 +335,9 @@ def _check_directory(output: Path) -> None:
 
 
 def _is_study(output: Path) -> bool:
-    """Whether a directory is a study's, or empty. Where the config is damaged, or not there yet, a lock and no files of others say so."""
+    """Whether a directory is a study's, or empty. Where the config is damaged, or not there yet, a lock and no files of
+    others say so.
+    """
     with contextlib.suppress(HoldfastError):
         found = read_json(output / "config.json")
         if isinstance(found, dict) and "command" in found:

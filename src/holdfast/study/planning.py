@@ -2,7 +2,8 @@
 
     address = sha256(everything that the row of a trial depends on)
 
-Not in it: where things lie, and which of several equal settings was asked for. So a study that asks for more finds what is done.
+Not in it: where things lie, and which of several equal settings was asked for. So a study that asks for more finds what
+is done.
 """
 
 from __future__ import annotations
@@ -29,13 +30,33 @@ from holdfast.tune.weights import share
 FORMAT = 1
 """Part of every address; raise it when rows of older trials would no longer be comparable."""
 _BYTES_PER_PARAMETER = 4
-_WEIGHT_FIELDS = {"prompt_weight", "response_weight", "preset", "weights", "normalizer"}  # their training class stands for them
-_NO_MATTER = {"output", "overwrite", "dry_run", "json", "report_to", "data", "eval_data", "model", "save_steps", "keep_checkpoints", "seed"}
+_WEIGHT_FIELDS = {
+    "prompt_weight",
+    "response_weight",
+    "preset",
+    "weights",
+    "normalizer",
+}  # their training class stands for them
+_NO_MATTER = {
+    "output",
+    "overwrite",
+    "dry_run",
+    "json",
+    "report_to",
+    "data",
+    "eval_data",
+    "model",
+    "save_steps",
+    "keep_checkpoints",
+    "seed",
+}
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One training: ``tune`` are the fields of its TuneConfig but for the output; ``members`` all cells of the study that it stands for."""
+    """One training: ``tune`` are the fields of its TuneConfig but for the output; ``members`` all cells of the study
+    that it stands for.
+    """
 
     id: str
     group: str
@@ -59,7 +80,9 @@ class Trial:
 
 @dataclass(frozen=True)
 class Group:
-    """One base model on one data set: a selection of its own. ``kept_apart``: equal ratios that are different trainings here, and why."""
+    """One base model on one data set: a selection of its own. ``kept_apart``: equal ratios that are different trainings
+    here, and why.
+    """
 
     name: str
     model: str
@@ -71,7 +94,9 @@ class Group:
 
     @property
     def first(self) -> Facts:
-        """The facts of the group's data; those of other trainings differ at most in which examples can be learned from."""
+        """The facts of the group's data; those of other trainings differ at most in which examples can be learned
+        from.
+        """
         return self.facts[0]
 
 
@@ -135,7 +160,9 @@ def make_plan(spec: Spec, folders: list[Path]) -> StudyPlan:
 
 
 def identity(spec: Spec, groups: tuple[Group, ...]) -> dict[str, Any]:
-    """What makes a study this one. Settings, seeds and the search may grow in a study directory; these may not change."""
+    """What makes a study this one. Settings, seeds and the search may grow in a study directory; these may not
+    change.
+    """
     return {
         "name": spec.name,
         "model": {g.model: g.first.model_digest for g in groups},
@@ -147,8 +174,9 @@ def identity(spec: Spec, groups: tuple[Group, ...]) -> dict[str, Any]:
 
 
 def disk_bytes(plan: StudyPlan, slots: int) -> int:
-    """At the peak: what stays of the groups, and what is there while the largest is at work. A checkpoint is weights and two moments. In a
-    halving search every trial of the first seed has one at the end of its first rung, after which about one in ``factor`` goes on."""
+    """At the peak: what stays of the groups, and what is there while the largest is at work. A checkpoint is weights
+    and two moments. In a halving search every trial of the first seed has one at the end of its first rung, after which
+    about one in ``factor`` goes on."""
     spec, stay, work = plan.spec, [], []
     for group in plan.groups:
         model = _BYTES_PER_PARAMETER * group.first.parameters
@@ -173,14 +201,19 @@ def _group(spec: Spec, name: str, model: str, data: Data, folders: list[Path]) -
     _check_measures(spec, sources)
     _check_twins(spec, classes)
     trials = [
-        _trial(spec, name, members, seed, twin) for seed in spec.seeds for members in classes.values() for twin in range(1 + spec.twins)
+        _trial(spec, name, members, seed, twin)
+        for seed in spec.seeds
+        for members in classes.values()
+        for twin in range(1 + spec.twins)
     ]
     return Group(name, model, data, tuple(sources.facts.values()), len(cells), tuple(trials), _kept_apart(classes))
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One requested setting: its config, what it is varied in, and its training class, with and without regard to the loss's scale."""
+    """One requested setting: its config, what it is varied in, and its training class, with and without regard to the
+    loss's scale.
+    """
 
     config: TuneConfig
     fields: dict[str, Any]
@@ -202,7 +235,9 @@ def _cell(config: TuneConfig, fields: dict[str, Any], sources: Sources) -> Cell:
     others = {k: v for k, v in values.items() if k not in _WEIGHT_FIELDS | _NO_MATTER}
     keys = []
     for scale_free in (reason is None, True):
-        normalizer, table = st.training_class(weights, config.normalizer, scale_free=scale_free, targets=facts.weighted())
+        normalizer, table = st.training_class(
+            weights, config.normalizer, scale_free=scale_free, targets=facts.weighted()
+        )
         keys.append(json.dumps([table, others | {"normalizer": normalizer}], sort_keys=True))
     return Cell(config, fields, facts, keys[0], keys[1], reason)
 
@@ -217,11 +252,16 @@ def _trial(spec: Spec, group: str, members: list[Cell], seed: int, twin: int) ->
         data=facts.files["train"],
         eval_data=facts.files["dev"],
         seed=seed,
-        learning_rate=cell.config.learning_rate or (facts.learning_rate_lora if cell.config.lora_rank else facts.learning_rate),
+        learning_rate=cell.config.learning_rate
+        or (facts.learning_rate_lora if cell.config.lora_rank else facts.learning_rate),
         prompt_weight=scale * pair[0],
         response_weight=scale * pair[1],
         preset=None,
-        weights={role.label: scale * weight for role, weight in weights.items() if role and weight != pair[role in RESPONSE_ROLES]},
+        weights={
+            role.label: scale * weight
+            for role, weight in weights.items()
+            if role and weight != pair[role in RESPONSE_ROLES]
+        },
     )
     others = {key: value for key, value in cell.fields.items() if key not in ("prompt_weight", "response_weight")}
     steps = count_steps(config, facts.examples["train"])
@@ -253,8 +293,14 @@ def needs_responses(spec: Spec, base: TuneConfig) -> bool:
     if isinstance(weights, list):
         return any(response for _, response in weights)
     if isinstance(weights, dict):
-        return any(weights["response"]) if "response" in weights else any(value < 1 for values in weights.values() for value in values)
-    return bool(weights == "paper" or spec.search.kind != "grid" or any(st.weights_of(base)[role] for role in RESPONSE_ROLES))
+        return (
+            any(weights["response"])
+            if "response" in weights
+            else any(value < 1 for values in weights.values() for value in values)
+        )
+    return bool(
+        weights == "paper" or spec.search.kind != "grid" or any(st.weights_of(base)[role] for role in RESPONSE_ROLES)
+    )
 
 
 def _kept_apart(classes: Mapping[str, list[Cell]]) -> tuple[tuple[str, tuple[str, ...]], ...]:
@@ -274,7 +320,9 @@ def _check_different(groups: list[Group]) -> None:
     for group in groups:
         for trial in group.trials:
             if known.setdefault(trial.id, group.name) != group.name:
-                raise HoldfastError(f"'{known[trial.id]}' and '{group.name}' are the same model on the same data", hint="name it once")
+                raise HoldfastError(
+                    f"'{known[trial.id]}' and '{group.name}' are the same model on the same data", hint="name it once"
+                )
 
 
 def _check_measures(spec: Spec, sources: Sources) -> None:
@@ -290,4 +338,6 @@ def _check_measures(spec: Spec, sources: Sources) -> None:
 def _check_twins(spec: Spec, classes: Mapping[str, list[Cell]]) -> None:
     reason = next((members[0].scale_matters for members in classes.values() if members[0].scale_matters), None)
     if spec.twins and reason:
-        raise HoldfastError(f"twins: {reason}, so weights scaled by a constant are other trainings, no twins", hint="use more seeds")
+        raise HoldfastError(
+            f"twins: {reason}, so weights scaled by a constant are other trainings, no twins", hint="use more seeds"
+        )

@@ -10,7 +10,10 @@ from holdfast.study.measures import Measure
 
 def sets_file(measure: Measure, folder: Path, split: str) -> Path:
     """Where the prompt sets of a split are."""
-    return folder / f"sets-{str(measure.options.get('sets') or measure.options[split]).replace('/', '-').replace(':', '-')}-{split}.jsonl"
+    return (
+        folder
+        / f"sets-{str(measure.options.get('sets') or measure.options[split]).replace('/', '-').replace(':', '-')}-{split}.jsonl"
+    )
 
 
 def split_sets(measure: Measure, folder: Path) -> None:
@@ -29,8 +32,12 @@ def split_sets(measure: Measure, folder: Path) -> None:
         parts = {"dev": every[::2], "test": every[1::2]}
     else:
         parts = {split: load_sets(options[split]) for split in ("dev", "test")}
-        shared = {v.prompt for s in parts["dev"] for v in s.variants} & {v.prompt for s in parts["test"] for v in s.variants}
+        shared = {v.prompt for s in parts["dev"] for v in s.variants} & {
+            v.prompt for s in parts["test"] for v in s.variants
+        }
         if shared:
-            raise HoldfastError(f"measure: posix: dev and test share {len(shared)} prompts; the first: {sorted(shared)[0][:60]!r}")
+            raise HoldfastError(
+                f"measure: posix: dev and test share {len(shared)} prompts; the first: {sorted(shared)[0][:60]!r}"
+            )
     for split, sets in parts.items():
         write_sets(sets_file(measure, folder, split), sets)

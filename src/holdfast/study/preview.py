@@ -51,7 +51,10 @@ def preview(plan: StudyPlan, config: StudyConfig, output: Path, scratch: Path) -
 def lines(plan: StudyPlan, figures: dict[str, Any]) -> list[str]:
     """The plan as text."""
     spec = plan.spec
-    made = [f"study {spec.name}: {figures['requested']} trainings asked for, {figures['distinct']} distinct; {figures['done']} are done"]
+    made = [
+        f"study {spec.name}: {figures['requested']} trainings asked for, {figures['distinct']} distinct; "
+        f"{figures['done']} are done"
+    ]
     for group in plan.groups:
         data = next(d for d in spec.data if d.name == group.first.data)
         made += ["", *_group(group, data, len(spec.seeds))]
@@ -74,16 +77,21 @@ def lines(plan: StudyPlan, figures: dict[str, Any]) -> list[str]:
 
 def _group(group: Group, data: Data, seeds: int) -> list[str]:
     first = group.first
-    held_out = [f"{split} {getattr(data, split) or 'cut off it'} ({first.examples[split]:,})" for split in ("dev", "test")]
+    held_out = [
+        f"{split} {getattr(data, split) or 'cut off it'} ({first.examples[split]:,})" for split in ("dev", "test")
+    ]
     made = [
         f"{group.model} on {data.train} ({first.examples['train']:,} examples), {', '.join(held_out)}",
-        f"{group.cells} settings, {len({(t.setting_name, t.twin) for t in group.trials})} distinct trainings for each of {seeds} seeds",
+        f"{group.cells} settings, {len({(t.setting_name, t.twin) for t in group.trials})} distinct trainings for each "
+        f"of {seeds} seeds",
         f"  {'setting':<24}  {'prompt share':>12}  stands also for",
     ]
     shown = [t for t in group.trials if t.seed == group.trials[0].seed]
     for trial in shown[:_SHOWN]:
         others = [
-            f"({p:g}, {r:g})" for p, r in trial.members if (p, r) != (trial.setting["prompt_weight"], trial.setting["response_weight"])
+            f"({p:g}, {r:g})"
+            for p, r in trial.members
+            if (p, r) != (trial.setting["prompt_weight"], trial.setting["response_weight"])
         ]
         name = trial.setting_name + (f" twin {trial.twin}" if trial.twin else "")
         made.append(f"  {name:<24}  {trial.prompt_share:>12.4f}  {' '.join(others)}".rstrip())
@@ -100,7 +108,9 @@ def calibrate(plan: StudyPlan, steps: int, folders: list[Path], scratch: Path) -
     """Training tokens per second of one slot, from a few real steps of the heaviest setting; None if they failed."""
     group = plan.groups[0]
     trial = max(group.trials, key=lambda t: t.prompt_share)
-    short = dataclasses.replace(trial, id="calibration", steps=steps, tune=trial.tune | {"max_steps": steps, "log_steps": 1})
+    short = dataclasses.replace(
+        trial, id="calibration", steps=steps, tune=trial.tune | {"max_steps": steps, "log_steps": 1}
+    )
     job = dataclasses.replace(job_of(plan, group, short), measures=(), then={})
     (scratch / "data").mkdir(exist_ok=True)
     for folder in folders:

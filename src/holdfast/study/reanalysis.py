@@ -1,11 +1,13 @@
 """What a table of results supports.
 
-In: the scores of one metric over settings (models, data sets) and cells (prompt weight, response weight), ``table.read_table``.
+In: the scores of one metric over settings (models, data sets) and cells (prompt weight, response weight),
+``table.read_table``.
 Out: figures, and one sentence of what is and is not supported.
 
     class      = cells of equal ratio: under AdamW without clipping the same training, so their scatter is noise
     gain       = 100 (score - score of conventional tuning) / score of conventional tuning, better is positive
-    fixed cell = one cell for every setting; honest only if chosen on other settings than it is reported on, against the mean of all
+    fixed cell = one cell for every setting; honest only if chosen on other settings than it is reported on, against the
+    mean of all
                  conventional runs of those
 """
 
@@ -70,7 +72,10 @@ def analyse(table: Table, *, higher_is_better: bool, seed: int = 0) -> dict[str,
     grids = [_grid(name, [r for r in table.runs if r.setting == name], table) for name in names if name not in lost]
     cells = [c for c in grids[0].score if all(c in g.score for g in grids)]
     if not cells:
-        raise HoldfastError("no pair of weights was run in every setting, so settings cannot be compared", hint="narrow down with --where")
+        raise HoldfastError(
+            "no pair of weights was run in every setting, so settings cannot be compared",
+            hint="narrow down with --where",
+        )
     fixed = {c: [sign * g.gain(g.score[c]) for g in grids] for c in cells}
     found: dict[str, Any] = {
         "metric": table.metric,
@@ -85,7 +90,9 @@ def analyse(table: Table, *, higher_is_better: bool, seed: int = 0) -> dict[str,
         "settings": _with_holm([_one(g, sign, seed) for g in grids]),
         "fixed": _best_fixed(fixed),
         "identical": _identical(grids, sign),
-        "left_out": _left_out(table.columns, grids, {c: [sign * g.steady_gain(g.score[c]) for g in grids] for c in cells}),
+        "left_out": _left_out(
+            table.columns, grids, {c: [sign * g.steady_gain(g.score[c]) for g in grids] for c in cells}
+        ),
         "ratios": _across(grids, sign, seed),
         "alike": all(st.alike(np.array([r.value for r in g.runs])) for g in grids),
     }
@@ -107,7 +114,10 @@ def conclude(found: dict[str, Any]) -> str:
         why = _no_noise(settings)
         return f"Nothing is supported: {why}, so how much of it is luck is unknown (best cells gain {best} on average)."
     if clear:
-        yes.append(f"in {len(clear)} of {len(settings)} settings a weighting beats conventional tuning beyond the noise of identical runs")
+        yes.append(
+            f"in {len(clear)} of {len(settings)} settings a weighting beats conventional tuning beyond the noise of "
+            "identical runs"
+        )
     else:
         no.append("that any weighting beats conventional tuning in a setting")
     if len(settings) > 1:
@@ -117,15 +127,20 @@ def conclude(found: dict[str, Any]) -> str:
         else:
             outside = found["left_out"][0]["gain"]
             no.append(
-                f"{claim} ({fixed['name']} {_percent(fixed['gain'])} in hindsight, {_percent(outside)} when chosen on other settings)"
+                f"{claim} ({fixed['name']} {_percent(fixed['gain'])} in hindsight, {_percent(outside)} when chosen on "
+                "other settings)"
             )
     if identical["runs"] > 1 and any(s["gain"] > 0 for s in settings):
         no.append(
-            f"the size of the best cells' gain ({best}; the best of {identical['runs']} identical runs gains {_percent(identical['gain'])})"
+            f"the size of the best cells' gain ({best}; the best of {identical['runs']} identical runs gains "
+            f"{_percent(identical['gain'])})"
         )
     silent = sum(not s["noise_sd"] for s in settings)
     if silent:
-        no.append(f"anything of single settings where none is tested: in {silent} of {len(settings)} settings no noise can be seen")
+        no.append(
+            f"anything of single settings where none is tested: in {silent} of {len(settings)} settings no noise can "
+            "be seen"
+        )
     parts = [f"Supported: {'; '.join(yes)}." if yes else "", f"Not supported: {'; '.join(no)}." if no else ""]
     return " ".join(filter(None, parts))
 
@@ -134,7 +149,8 @@ def _no_noise(settings: list[dict[str, Any]]) -> str:
     """Why there is no noise to be seen in any setting."""
     if any(s["shifted"] for s in settings):
         return (
-            "runs of one ratio differ, but from seed to seed by the same at every ratio, to the last digit given: noise beyond the luck "
+            "runs of one ratio differ, but from seed to seed by the same at every ratio, to the last digit given: "
+            "noise beyond the luck "
             "of a seed is hidden by rounding or absent"
         )
     if any(s["noise_df"] for s in settings):
@@ -149,30 +165,41 @@ def as_text(found: dict[str, Any]) -> str:
     width = max(7, *map(len, names))
     lines = [
         found["about"],
-        f"{found['metric']} ({direction(found['higher_is_better'])}): {len(names)} settings, {found['cells']} pairs of weights, "
+        f"{found['metric']} ({direction(found['higher_is_better'])}): {len(names)} settings, {found['cells']} pairs "
+        "of weights, "
         f"{found['classes']} distinct trainings",
         *_left_without(found),
         "",
-        f"{'setting':<{width}}  {'conv.':>8}  {'identical':>9}  {'best':>8}  {'at':<10}  {'gain %':>7}  {'noise sd':>8}  {'p':>7}",
+        f"{'setting':<{width}}  {'conv.':>8}  {'identical':>9}  {'best':>8}  {'at':<10}  {'gain %':>7}  "
+        f"{'noise sd':>8}  {'p':>7}",
     ]
     for name, s in zip(names, found["settings"], strict=True):
         noise = "-" if s["noise_sd"] is None or s["shifted"] else f"{s['noise_sd']:.2g}"
         p = "-" if s["p"] is None else f"{s['p']:.4f}"
         note = "  re-run of conventional tuning" if s["rerun"] else ""
-        note += "" if s["conventional_name"] == "(0, 1)" else f"  conv. is {s['conventional_name']}, as there is no (0, 1)"
+        note += (
+            "" if s["conventional_name"] == "(0, 1)" else f"  conv. is {s['conventional_name']}, as there is no (0, 1)"
+        )
         scores = f"{s['conventional']:8.4g}  {s['identical_mean']:9.4g}  {s['best']:8.4g}  {s['best_name']:<10}"
         lines.append(f"{name:<{width}}  {scores}  {s['gain']:+7.2f}  {noise:>8}  {p:>7}{note}")
     reruns = sum(s["rerun"] for s in found["settings"])
     lines += [
         "",
-        "Pairs of equal ratio are one training. conv.: conventional tuning; identical: mean of all runs with prompt weight 0;",
-        "noise sd: between runs of equal ratio; p: does any ratio beat conventional tuning, corrected for all ratios and settings.",
+        "Pairs of equal ratio are one training. conv.: conventional tuning; identical: mean of all runs with prompt "
+        "weight 0;",
+        "noise sd: between runs of equal ratio; p: does any ratio beat conventional tuning, corrected for all ratios "
+        "and settings.",
         "",
         f"settings whose best cell is a re-run of conventional tuning: {reruns} of {len(names)}",
-        *([f"best of {identical['runs']} identical runs (luck alone): {_percent(identical['gain'])}"] if identical["runs"] > 1 else []),
+        *(
+            [f"best of {identical['runs']} identical runs (luck alone): {_percent(identical['gain'])}"]
+            if identical["runs"] > 1
+            else []
+        ),
         f"best fixed cell, in hindsight: {fixed['name']} {_percent(fixed['gain'])} over {len(names)} settings",
         *(
-            f"best fixed cell chosen without the {left['left_out']} it is tested on, against all identical runs: {_percent(left['gain'])} "
+            f"best fixed cell chosen without the {left['left_out']} it is tested on, against all identical runs: "
+            f"{_percent(left['gain'])} "
             f"({_percent(left['lowest'])} to {_percent(left['highest'])})"
             for left in found["left_out"]
         ),
@@ -191,12 +218,15 @@ def _left_without(found: dict[str, Any]) -> list[str]:
     lost, lines = found["without_score"], []
     if lost:
         named = [
-            f"line {run['line']} ({' '.join(filter(None, (run['setting'], run['weights'], run['seed'] and 'seed ' + run['seed'])))}"
+            f"line {run['line']} "
+            f"({' '.join(filter(None, (run['setting'], run['weights'], run['seed'] and 'seed ' + run['seed'])))}"
             f": '{run['value']}')"
             for run in lost
         ]
         lines.append(f"left out: {len(lost)} run{'s' * (len(lost) > 1)} without a score: {', '.join(named)}")
-    return lines + [f"left out: {name}, as no conventional run of it has a score" for name in found["without_reference"]]
+    return lines + [
+        f"left out: {name}, as no conventional run of it has a score" for name in found["without_reference"]
+    ]
 
 
 def _lost_reference(name: tuple[str, ...], table: Table) -> bool:
@@ -288,7 +318,9 @@ def _identical(grids: list[Grid], sign: float) -> dict[str, Any]:
 
 
 def _left_out(columns: tuple[str, ...], grids: list[Grid], fixed: dict[Cell, list[float]]) -> list[dict[str, Any]]:
-    """Choose the fixed cell without a part of the settings, report it on that part: every setting in turn, then every value of a column."""
+    """Choose the fixed cell without a part of the settings, report it on that part: every setting in turn, then every
+    value of a column.
+    """
     parts: list[tuple[str, Callable[[Grid], Any]]] = [("setting", lambda g: g.name)]
     for place, column in enumerate(columns):
         values = {g.name[place] for g in grids}
@@ -306,11 +338,16 @@ def _left_out(columns: tuple[str, ...], grids: list[Grid], fixed: dict[Cell, lis
 
 
 def _across(grids: list[Grid], sign: float, seed: int) -> list[dict[str, Any]]:
-    """Mean gain of every ratio over conventional tuning (all its runs), over settings, with intervals for all ratios at once.
+    """Mean gain of every ratio over conventional tuning (all its runs), over settings, with intervals for all ratios at
+    once.
 
     Settings are the draws here: the interval says what to expect of a further setting of this kind, on average.
     """
-    ratios = [r for r in sorted({share(*r.cell) for r in grids[0].runs}) if all(r in {share(*c) for c in g.score} for g in grids)]
+    ratios = [
+        r
+        for r in sorted({share(*r.cell) for r in grids[0].runs})
+        if all(r in {share(*c) for c in g.score} for g in grids)
+    ]
     if len(grids) < 2 or len(ratios) < 2:
         return []
     gain_SJ = np.array([[sign * grid.steady_gain(grid.of_ratio(ratio)) for ratio in ratios[1:]] for grid in grids])

@@ -3,9 +3,10 @@
     grid, ratios      all of them, to the end
     halving           rungs at steps/f^2, steps/f, steps: at the end of each, the worse stop
 
-Successive halving: Jamieson and Talwalkar 2016, arXiv 1502.07943. The trials of a rung are judged when all have ended, so who goes on
-depends neither on timing nor on a crash. (The asynchronous form, Li et al. 2020, arXiv 1810.05934, lets the first to reach the end of a
-rung go on, for lack of rivals.) Conventional tuning is the reference and always trained to the end.
+Successive halving: Jamieson and Talwalkar 2016, arXiv 1502.07943. The trials of a rung are judged when all have ended,
+so who goes on depends neither on timing nor on a crash. (The asynchronous form, Li et al. 2020, arXiv 1810.05934, lets
+the first to reach the end of a rung go on, for lack of rivals.) Conventional tuning is the reference and always trained
+to the end.
 """
 
 from __future__ import annotations
@@ -38,14 +39,16 @@ def search(plan: StudyPlan, run: Run) -> Iterator[Row]:
 
 
 def rung_steps(steps: int, search: Search) -> list[int]:
-    """Where the rungs end, the last being the end of the training. Rungs of fewer than eight steps are left out: at the end of a warm-up
-    nothing has been learnt yet, and equal scores would stop trials by chance."""
+    """Where the rungs end, the last being the end of the training. Rungs of fewer than eight steps are left out: at the
+    end of a warm-up nothing has been learnt yet, and equal scores would stop trials by chance."""
     found = [steps // search.factor**k for k in range(search.rungs)]
     return sorted({step for step in found if step >= _LEAST_STEPS or step == steps})
 
 
 def expected_tokens(plan: StudyPlan) -> int:
-    """Of a halving search, with conventional tuning beside the best of each rung, and the first seed's survivors trained at every seed."""
+    """Of a halving search, with conventional tuning beside the best of each rung, and the first seed's survivors
+    trained at every seed.
+    """
     total = 0.0
     for group in plan.groups:
         first = [t for t in group.trials if t.seed == plan.spec.seeds[0]]
@@ -56,7 +59,9 @@ def expected_tokens(plan: StudyPlan) -> int:
             alive.append(min(alive[-1], max(1, alive[-1] // plan.spec.search.factor) + usual))
         shares = [(end - start) / ends[-1] for start, end in zip([0, *ends[:-1]], ends, strict=True)]
         tokens = sum(t.tokens for t in first) / len(first)
-        total += tokens * (sum(a * s for a, s in zip(alive, shares, strict=True)) + alive[-1] * (len(plan.spec.seeds) - 1))
+        total += tokens * (
+            sum(a * s for a, s in zip(alive, shares, strict=True)) + alive[-1] * (len(plan.spec.seeds) - 1)
+        )
     return round(total)
 
 
@@ -70,11 +75,16 @@ def check_search(plan: StudyPlan) -> None:
         return
     for trial in plan.trials:
         if len(rung_steps(trial.steps, plan.spec.search)) < 2:
-            raise HoldfastError(f"search: halving: {trial.steps} steps are too few to stop early", hint="train longer, or search: ratios")
+            raise HoldfastError(
+                f"search: halving: {trial.steps} steps are too few to stop early",
+                hint="train longer, or search: ratios",
+            )
 
 
 def _halve(plan: StudyPlan, group: Group, run: Run) -> Iterator[Row]:
-    """The first seed decides which settings survive; those are then trained at the other seeds, for the noise estimate."""
+    """The first seed decides which settings survive; those are then trained at the other seeds, for the noise
+    estimate.
+    """
     first = [t for t in group.trials if t.seed == plan.spec.seeds[0]]
     survivors: list[Trial] = []
     for row, trial in _rungs(plan, group, first, run):
@@ -102,7 +112,9 @@ def _rungs(plan: StudyPlan, group: Group, trials: Sequence[Trial], run: Run) -> 
 
 
 def _with_gap(spec: Spec, trial: Trial, trials: Sequence[Trial], rows: Mapping[str, Row]) -> Row:
-    """The row of a trial that may stop here, with where that is and how far it is behind conventional tuning at the same step."""
+    """The row of a trial that may stop here, with where that is and how far it is behind conventional tuning at the
+    same step.
+    """
     row, metric = rows[trial.id], spec.search.metric
     if row["status"] != "stopped":
         return row
@@ -110,7 +122,9 @@ def _with_gap(spec: Spec, trial: Trial, trials: Sequence[Trial], rows: Mapping[s
     usual = [sign * score for t in trials if t.conventional and (score := rows[t.id]["dev"].get(metric)) is not None]
     score = row["dev"].get(metric)
     behind = max(usual) - sign * score if usual and score is not None else None
-    return row | {"stopped_at": {"step": row["steps"], "steps": trial.steps, "metric": metric, "score": score, "behind": behind}}
+    return row | {
+        "stopped_at": {"step": row["steps"], "steps": trial.steps, "metric": metric, "score": score, "behind": behind}
+    }
 
 
 def _rung_job(plan: StudyPlan, group: Group, trial: Trial, rung: int) -> Job:
@@ -128,8 +142,8 @@ def _survivors(spec: Spec, trials: Sequence[Trial], rows: Mapping[str, Row]) -> 
 
 
 def promoted(scores: Mapping[str, float], factor: int, *, higher_is_better: bool) -> set[str]:
-    """Which of the trials with these scores at the end of a rung go on: all that are at least as good as the k-th best, where k is one
-    in ``factor``, at least one. A score that is not a number neither counts nor goes on.
+    """Which of the trials with these scores at the end of a rung go on: all that are at least as good as the k-th best,
+    where k is one in ``factor``, at least one. A score that is not a number neither counts nor goes on.
 
     >>> sorted(promoted({"a": 1.0, "b": 2.0, "c": 2.0, "d": float("nan")}, 3, higher_is_better=True))
     ['b', 'c']

@@ -1,12 +1,16 @@
 """Which setting to use, and what may be claimed about it.
 
-In: the trial rows of a study. Out: every setting with intervals, the chosen one, differences to conventional tuning, a sentence.
+In: the trial rows of a study. Out: every setting with intervals, the chosen one, differences to conventional tuning, a
+sentence.
 
-    dev scores  -> best setting -> simplest setting within one standard error of it = chosen         (Breiman et al. 1984)
-    test scores -> differences to conventional tuning, all intervals at once -> what may be claimed   (``statistics.compare``)
+    dev scores  -> best setting -> simplest setting within one standard error of it = chosen         (Breiman et al.
+    1984)
+    test scores -> differences to conventional tuning, all intervals at once -> what may be claimed
+    (``statistics.compare``)
 
-The choice never reads the test split. The claim does, and not for the chosen setting alone: a lucky training is lucky on both splits, so
-a setting picked on dev arrives with its luck on test, and the interval has to cover every setting that could have been picked.
+The choice never reads the test split. The claim does, and not for the chosen setting alone: a lucky training is lucky
+on both splits, so a setting picked on dev arrives with its luck on test, and the interval has to cover every setting
+that could have been picked.
 """
 
 from __future__ import annotations
@@ -23,21 +27,25 @@ from holdfast.study.claim import Choice, conclude, differences
 from holdfast.study.outcomes import Row, Scores, Setting, gather, split_scores, stopped_settings, unscored_settings
 
 
-def select(rows: Sequence[Row], *, metric: str, higher_is_better: bool, seed: int = 0, root: str | Path | None = None) -> dict[str, Any]:
+def select(
+    rows: Sequence[Row], *, metric: str, higher_is_better: bool, seed: int = 0, root: str | Path | None = None
+) -> dict[str, Any]:
     """Choose on dev, report on test.
 
     Args:
-        rows: rows of one model and data set of a study; only trials that are done count, and of a halving search those of the last rung;
-            settings that it stopped earlier are counted among those that could have been chosen.
+        rows: rows of one model and data set of a study; only trials that are done count, and of a halving search those
+            of the last rung; settings that it stopped earlier are counted among those that could have been chosen.
         metric: the name of a score of every trial's ``dev`` and ``test``.
         seed: of the simulations.
-        root: the study directory, where the files of scores per item lie. Without it the luck of the test items is not counted.
+        root: the study directory, where the files of scores per item lie. Without it the luck of the test items is not
+            counted.
 
     Returns:
-        ``settings`` (mean, sd and 95 % interval per split, ``difference`` to conventional on test with simultaneous 95 % interval and
-        adjusted p), ``chosen``, ``best_on_dev``, ``one_standard_error`` (None: no noise to be seen), ``conventional``, ``noise``,
-        ``naive`` (best on test, which nobody should report), ``finding``, ``claim`` (better, worse or none), ``left_out`` (trial ids),
-        ``stopped`` (where a search stopped which setting, and its gap to conventional tuning).
+        ``settings`` (mean, sd and 95 % interval per split, ``difference`` to conventional on test with simultaneous 95
+        % interval and adjusted p), ``chosen``, ``best_on_dev``, ``one_standard_error`` (None: no noise to be seen),
+        ``conventional``, ``noise``, ``naive`` (best on test, which nobody should report), ``finding``, ``claim``
+        (better, worse or none), ``left_out`` (trial ids), ``stopped`` (where a search stopped which setting, and its
+        gap to conventional tuning).
 
     Raises:
         HoldfastError: no finished trial, or a trial without the metric.
@@ -80,12 +88,14 @@ def select(rows: Sequence[Row], *, metric: str, higher_is_better: bool, seed: in
     }
 
 
-def choose(dev: Scores, sign: int, *, stopped: Sequence[dict[str, Any]] = (), unscored: Sequence[str] = (), lost: bool = False) -> Choice:
+def choose(
+    dev: Scores, sign: int, *, stopped: Sequence[dict[str, Any]] = (), unscored: Sequence[str] = (), lost: bool = False
+) -> Choice:
     """The one-standard-error rule.
 
-    The standard error is that of the best setting's mean: the noise of a run, pooled over all settings after the luck of each seed
-    (which all settings share) is taken off, over the root of the setting's number of seeds. Simplest is the smallest prompt share;
-    among settings of one share the better.
+    The standard error is that of the best setting's mean: the noise of a run, pooled over all settings after the luck
+    of each seed (which all settings share) is taken off, over the root of the setting's number of seeds. Simplest is
+    the smallest prompt share; among settings of one share the better.
     """
     settings, mean_K = dev.settings, sign * dev.fit.mean_K
     best = int(mean_K.argmax())
@@ -115,7 +125,10 @@ def _interval(scores: Scores | None, setting: Setting) -> dict[str, float | None
         return None
     k = scores.settings.index(setting)
     own, luck = scores.values(k), scores.item_luck(k)
-    parts = [(scores.spread.variance / len(own), scores.spread.effective_df), *([(luck, scores.item_count - 1)] if luck else [])]
+    parts = [
+        (scores.spread.variance / len(own), scores.spread.effective_df),
+        *([(luck, scores.item_count - 1)] if luck else []),
+    ]
     return {**st.mean_interval(float(own.mean()), parts), "sd": float(own.std(ddof=1)) if len(own) > 1 else None}
 
 
@@ -126,10 +139,17 @@ def _noise(scores: Scores) -> dict[str, float | int | None]:
 
 
 def _naive(test: Scores, reference: Setting | None, sign: int, seed: int) -> dict[str, Any]:
-    """The best setting on the test split, its gain (positive: better) over conventional, and how much of that luck alone would give."""
+    """The best setting on the test split, its gain (positive: better) over conventional, and how much of that luck
+    alone would give.
+    """
     mean_K = np.array([test.values(k).mean() for k in range(len(test.settings))])
     best = int((sign * mean_K).argmax())
-    found: dict[str, Any] = {"setting_name": test.settings[best].name, "test": float(mean_K[best]), "gain": None, "luck": None}
+    found: dict[str, Any] = {
+        "setting_name": test.settings[best].name,
+        "test": float(mean_K[best]),
+        "gain": None,
+        "luck": None,
+    }
     warning = f"picked on the split it is reported on, from {len(mean_K)} settings"
     if len(mean_K) == 1:
         warning = "the only setting with a score on test"
@@ -138,5 +158,7 @@ def _naive(test: Scores, reference: Setting | None, sign: int, seed: int) -> dic
         found["gain"] = float(sign * (mean_K[best] - mean_K[base]))
         if test.noisy:
             found["luck"] = st.luck_of_the_best(test.fit, base, seed=seed)
-            warning += f"; were all equal, the luckiest would still lead conventional tuning by {found['luck']:.2g} on average"
+            warning += (
+                f"; were all equal, the luckiest would still lead conventional tuning by {found['luck']:.2g} on average"
+            )
     return {**found, "warning": warning}

@@ -2,10 +2,11 @@
 
     L = sum_t w_t nll_t / D(w)            D: what the normalizer divides by
 
-AdamW does not change its updates when every gradient is multiplied by one constant (up to its epsilon), so settings whose losses differ
-by a constant factor are one training. By normalizer, with w -> c w:
+AdamW does not change its updates when every gradient is multiplied by one constant (up to its epsilon), so settings
+whose losses differ by a constant factor are one training. By normalizer, with w -> c w:
 
-    nonzero, response-count, example      D does not change, L -> c L        one training, if nothing looks at the size of the gradient
+    nonzero, response-count, example      D does not change, L -> c L        one training, if nothing looks at the size
+    of the gradient
     weight-sum                            D -> c D, L stays                  one training, whatever the optimizer
 
 Source: arXiv 2507.07817, eq. 2; the paper's grid of 35 cells has 21 such classes.
@@ -35,7 +36,9 @@ TrainingClass = tuple[str, tuple[float, ...]]
 
 @dataclass(frozen=True)
 class Targets:
-    """What the training data holds: weighted target tokens per role, and whether messages or examples have weights of their own."""
+    """What the training data holds: weighted target tokens per role, and whether messages or examples have weights of
+    their own.
+    """
 
     counts: Mapping[Role, float]
     scaled: bool = False
@@ -64,7 +67,9 @@ def weight_pairs(spec: Spec, targets: Targets) -> list[tuple[float, float]]:
     if weights is None and search.kind == "grid":
         return []
     if weights is None:
-        steps = [search.low * (search.high / search.low) ** (i / max(search.points - 2, 1)) for i in range(search.points - 1)]
+        steps = [
+            search.low * (search.high / search.low) ** (i / max(search.points - 2, 1)) for i in range(search.points - 1)
+        ]
         weights = {"share": [0.0, *(float(f"{s:.2g}") for s in steps)]}
     if weights == "paper":
         weights = {"prompt": list(PAPER), "response": list(PAPER)}
@@ -78,10 +83,15 @@ def weight_pairs(spec: Spec, targets: Targets) -> list[tuple[float, float]]:
 
 
 def ratio_of_share(s: float, counts: Mapping[Role, float]) -> float:
-    """lambda_p / (lambda_p + lambda_r) that gives prompt tokens the share ``s`` of the weighted targets: s = pP / (pP + rR)."""
+    """lambda_p / (lambda_p + lambda_r) that gives prompt tokens the share ``s`` of the weighted targets: s = pP / (pP +
+    rR).
+    """
     prompt, response = (sum(counts.get(role, 0) for role in roles) for roles in (PROMPT_ROLES, RESPONSE_ROLES))
     if 0 < s < 1 and not (prompt and response):
-        raise HoldfastError("vary.weights.share: this data has targets of one kind only, so no share can be had", hint="give pairs instead")
+        raise HoldfastError(
+            "vary.weights.share: this data has targets of one kind only, so no share can be had",
+            hint="give pairs instead",
+        )
     return s if s in (0.0, 1.0) else s * response / (s * response + (1 - s) * prompt)
 
 
@@ -149,8 +159,8 @@ def training_class(weights: RoleWeights, normalizer: str, *, scale_free: bool, t
 
 
 def _divides_like_nonzero(normalizer: str, table: Mapping[Role, float], used: Collection[Role]) -> bool:
-    """Whether the divisor is the number of tokens of non-zero weight. True of weight-sum where all weights are 0 or 1, and of
-    response-count where exactly the responses have weight."""
+    """Whether the divisor is the number of tokens of non-zero weight. True of weight-sum where all weights are 0 or 1,
+    and of response-count where exactly the responses have weight."""
     if normalizer == "weight-sum":
         return all(weight in (0.0, 1.0) for weight in table.values())
     return normalizer == "response-count" and set(used) == {role for role in table if role in RESPONSE_ROLES}

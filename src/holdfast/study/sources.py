@@ -1,9 +1,12 @@
-"""Base model and data of a study -> tokens on disk and the facts that the plan needs. Tokenised once, read by every worker.
+"""Base model and data of a study -> tokens on disk and the facts that the plan needs. Tokenised once, read by every
+worker.
 
-    FOLDER/KEY.json      facts: counts, digests, default learning rate        FOLDER/KEY.npz    tokens of train, dev and test
+    FOLDER/KEY.json      facts: counts, digests, default learning rate        FOLDER/KEY.npz    tokens of train, dev and
+    test
     FOLDER/NAME-train.jsonl, NAME-dev.jsonl, NAME-test.jsonl                  where the study splits the data itself
 
-The key covers everything that the tokens depend on, so a folder can be used again, and what is there is never made twice.
+The key covers everything that the tokens depend on, so a folder can be used again, and what is there is never made
+twice.
 """
 
 from __future__ import annotations
@@ -34,15 +37,25 @@ from holdfast.tune.plan import default_learning_rate, encode_source, tell_rows
 from holdfast.tune.weights import role_weights
 
 FORMAT = 2
-_TOKEN_FIELDS = ("model", "layout", "template", "max_length", "truncation", "skip_bad_rows", "limit", "trust_remote_code")
+_TOKEN_FIELDS = (
+    "model",
+    "layout",
+    "template",
+    "max_length",
+    "truncation",
+    "skip_bad_rows",
+    "limit",
+    "trust_remote_code",
+)
 _HELD_OUT = 0.1
 SPLITS = ("train", "dev", "test")
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of one base model on one data set. ``files`` are the three splits as ``TuneConfig.data`` takes them, ``digests``
-    theirs; ``targets`` are weighted target tokens per role, ``role_masks`` the sets of roles (bits) that an example has as targets."""
+    """What is known of one base model on one data set. ``files`` are the three splits as ``TuneConfig.data`` takes
+    them, ``digests`` theirs; ``targets`` are weighted target tokens per role, ``role_masks`` the sets of roles (bits)
+    that an example has as targets."""
 
     key: str
     model: str
@@ -68,13 +81,16 @@ class Facts:
         return Targets({Role[name.upper()]: count for name, count in self.targets.items()}, self.scaled)
 
     def suits(self, weights: Mapping[Role, float]) -> bool:
-        """Whether every training example has a target of non-zero weight, so that these tokens are those of a training of its own."""
+        """Whether every training example has a target of non-zero weight, so that these tokens are those of a training
+        of its own.
+        """
         used = sum(1 << role for role, weight in weights.items() if weight)
         return all(mask & used for mask in self.role_masks)
 
 
 class Sources:
-    """The facts of one base model on one data set, per way of reading it (several where ``limit`` or ``template`` is varied, say).
+    """The facts of one base model on one data set, per way of reading it (several where ``limit`` or ``template`` is
+    varied, say).
 
     Args:
         folders: where facts and tokens may be; the last one is where new ones go.
@@ -87,8 +103,8 @@ class Sources:
         self._asked: dict[str, Facts] = {}
 
     def of(self, config: TuneConfig) -> Facts:
-        """What a training with this config would see. All roles count as weighted, so that trainings share tokens; only one whose weights
-        leave out some example altogether gets tokens of its own.
+        """What a training with this config would see. All roles count as weighted, so that trainings share tokens; only
+        one whose weights leave out some example altogether gets tokens of its own.
 
         Raises:
             HoldfastError: see ``prepare``.
@@ -113,9 +129,11 @@ class Sources:
 
 
 def splits(data: Data, folder: Path) -> dict[str, str]:
-    """The three splits of a data set, as ``TuneConfig.data`` takes them; those that are not given are cut off the training data.
+    """The three splits of a data set, as ``TuneConfig.data`` takes them; those that are not given are cut off the
+    training data.
 
-    A row goes to the split that its content says (a hash), so equal rows stay together and more rows move none of the others.
+    A row goes to the split that its content says (a hash), so equal rows stay together and more rows move none of the
+    others.
     """
     given = {name: value for name, value in (("train", data.train), ("dev", data.dev), ("test", data.test)) if value}
     missing = [name for name in ("dev", "test") if name not in given]
@@ -124,13 +142,17 @@ def splits(data: Data, folder: Path) -> dict[str, str]:
     parts: dict[str, list[str]] = {name: [] for name in ("train", *missing)}
     for row in load_rows(data.train):
         if data.train.startswith("pocket:"):
-            row = {column: value for column, value in row.items() if column != META}  # facts about a row move it nowhere
+            row = {
+                column: value for column, value in row.items() if column != META
+            }  # facts about a row move it nowhere
         text = json.dumps(row, ensure_ascii=False, sort_keys=True)
         place = int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") / 2**32 / _HELD_OUT
         parts[missing[int(place)] if place < len(missing) else "train"].append(text + "\n")
     for name, lines in parts.items():
         if not lines:
-            raise HoldfastError(f"{data.train}: too few rows to cut off a {name} split", hint="name one under data: {dev: .., test: ..}")
+            raise HoldfastError(
+                f"{data.train}: too few rows to cut off a {name} split", hint="name one under data: {dev: .., test: ..}"
+            )
         file = folder / f"{data.name.replace('/', '-').replace(':', '-')}-{name}.jsonl"
         write_text(file, "".join(lines))
         given[name] = str(file)
@@ -142,7 +164,8 @@ def prepare(config: TuneConfig, data: Data, weights: Mapping[str, float], folder
 
     Args:
         config: every TuneConfig field that tokens depend on, and the model.
-        weights: role -> weight, non-zero for every role that any setting gives weight; decides which examples can be learned from.
+        weights: role -> weight, non-zero for every role that any setting gives weight; decides which examples can be
+            learned from.
         folders: where to look; the last one is where to write.
 
     Raises:
@@ -177,19 +200,31 @@ def _found(file: Path) -> Facts | None:
 
 
 def _tokenise(
-    config: TuneConfig, data: Data, key: str, files: dict[str, str], digests: dict[str, str], model_digest: str, folder: Path
+    config: TuneConfig,
+    data: Data,
+    key: str,
+    files: dict[str, str],
+    digests: dict[str, str],
+    model_digest: str,
+    folder: Path,
 ) -> Facts:
     bad_rows: list[str] | None = [] if config.skip_bad_rows else None
     of_test: list[str] | None = [] if config.skip_bad_rows else None
-    read = partial(load_examples, layout=config.layout, needs_response=any(config.weights[role.label] for role in RESPONSE_ROLES))
+    read = partial(
+        load_examples, layout=config.layout, needs_response=any(config.weights[role.label] for role in RESPONSE_ROLES)
+    )
     examples = {
         "train": read(files["train"], limit=config.limit, bad_rows=bad_rows),
         "dev": read(files["dev"], bad_rows=bad_rows),
         "test": read(files["test"], bad_rows=of_test),
     }
-    tell_rows(data.train, [example for items in examples.values() for example in items], [*(bad_rows or []), *(of_test or [])])
+    tell_rows(
+        data.train, [example for items in examples.values() for example in items], [*(bad_rows or []), *(of_test or [])]
+    )
     _check_overlap(examples["dev"], examples["test"], files)
-    source = encode_source(dataclasses.replace(config, data=files["train"]), examples["train"], examples["dev"], bad_rows)
+    source = encode_source(
+        dataclasses.replace(config, data=files["train"]), examples["train"], examples["dev"], bad_rows
+    )
     test = encode_source(dataclasses.replace(config, data=files["test"]), examples["test"], [], of_test)
     tokens = {"train": source.train, "dev": source.held_out, "test": test.train}
     facts = Facts(
@@ -209,7 +244,9 @@ def _tokenise(
         learning_rate=default_learning_rate(source.parameters),
         learning_rate_lora=default_learning_rate(source.parameters, lora=True),
         labelled=all(_labelled(e) for name in ("dev", "test") for e in examples[name]),
-        seen=len({_content(e) for e in examples["train"]} & {_content(e) for e in (*examples["dev"], *examples["test"])}),
+        seen=len(
+            {_content(e) for e in examples["train"]} & {_content(e) for e in (*examples["dev"], *examples["test"])}
+        ),
         report=_plain(source.report, source.bad_rows),
     )
     save_tokens(folder / f"{key}.npz", tokens)
@@ -222,7 +259,11 @@ def _content(example: Example) -> tuple[tuple[int, str], ...]:
 
 
 def _labelled(example: Example) -> bool:
-    return len(example.messages) > 1 and example.messages[-1].role is Role.ASSISTANT and bool(example.messages[-1].content.strip())
+    return (
+        len(example.messages) > 1
+        and example.messages[-1].role is Role.ASSISTANT
+        and bool(example.messages[-1].content.strip())
+    )
 
 
 def _check_overlap(dev: list[Example], test: list[Example], files: dict[str, str]) -> None:
@@ -230,7 +271,8 @@ def _check_overlap(dev: list[Example], test: list[Example], files: dict[str, str
     both = [(known[_content(e)], e.where) for e in test if _content(e) in known]
     if both:
         raise HoldfastError(
-            f"dev ({files['dev']}) and test ({files['test']}) share {len(both)} examples; the first: {both[0][0]} is {both[0][1]}",
+            f"dev ({files['dev']}) and test ({files['test']}) share {len(both)} examples; the first: {both[0][0]} is "
+            f"{both[0][1]}",
             hint="a choice made on dev could then not be judged on test; take the examples out of one of the two",
         )
 
@@ -277,7 +319,9 @@ def load_tokens(path: Path, name: str) -> list[Tokens]:
 
 
 def digest_of_model(name: str) -> str:
-    """What stands for a base model: configs and both ends of every weight file of a local one, the name of one from the hub."""
+    """What stands for a base model: configs and both ends of every weight file of a local one, the name of one from the
+    hub.
+    """
     from holdfast import pocket, runs
 
     path = Path(name)

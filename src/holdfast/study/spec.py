@@ -25,11 +25,35 @@ from holdfast.data.read import read_yaml
 from holdfast.errors import HoldfastError, nearest
 from holdfast.study.measures import Measure, check_bool, check_fields, read_measures, selectable
 
-KEYS = ("name", "model", "data", "vary", "seeds", "twins", "tune", "measure", "items", "select", "search", "then", "keep_models")
+KEYS = (
+    "name",
+    "model",
+    "data",
+    "vary",
+    "seeds",
+    "twins",
+    "tune",
+    "measure",
+    "items",
+    "select",
+    "search",
+    "then",
+    "keep_models",
+)
 _DATA_KEYS = ("name", "train", "dev", "test")
 _WEIGHT_KEYS = ("prompt", "response", "ratio", "share")
-_SEARCH_KEYS = {"grid": (), "ratios": ("points", "low", "high"), "halving": ("points", "low", "high", "factor", "rungs", "metric")}
-_OWN = {"model": "model", "data": "data: {train: ...}", "eval_data": "data: {dev: ...}", "seed": "seeds", "output": "--output"}
+_SEARCH_KEYS = {
+    "grid": (),
+    "ratios": ("points", "low", "high"),
+    "halving": ("points", "low", "high", "factor", "rungs", "metric"),
+}
+_OWN = {
+    "model": "model",
+    "data": "data: {train: ...}",
+    "eval_data": "data: {dev: ...}",
+    "seed": "seeds",
+    "output": "--output",
+}
 _RUN_FIELDS = {"output", "overwrite", "dry_run", "json", "eval_share"}
 
 
@@ -45,8 +69,8 @@ class Data:
 
 @dataclass(frozen=True)
 class Search:
-    """``grid``: everything that is varied, in all combinations. ``ratios``: weights of log-spaced prompt share. ``halving``: either, with
-    the worse trainings stopped early."""
+    """``grid``: everything that is varied, in all combinations. ``ratios``: weights of log-spaced prompt share.
+    ``halving``: either, with the worse trainings stopped early."""
 
     kind: str = "ratios"
     points: int = 8
@@ -59,8 +83,8 @@ class Search:
 
 @dataclass(frozen=True)
 class Spec:
-    """A study, checked. ``weights`` is as in the file: pairs, or a mapping with a key of ``prompt`` and ``response``, ``ratio`` or
-    ``share``; None leaves it to the search."""
+    """A study, checked. ``weights`` is as in the file: pairs, or a mapping with a key of ``prompt`` and ``response``,
+    ``ratio`` or ``share``; None leaves it to the search."""
 
     name: str
     models: tuple[str, ...]
@@ -116,7 +140,9 @@ def make_spec(content: Mapping[str, Any], *, where: str = "study", name: str = "
         )
     search = _search(content.get("search"), where, weights is not None, bool(fields))
     if search.metric not in known:
-        raise HoldfastError(f"{where}: search.metric: '{search.metric}' is not measured; measured are {', '.join(known)}")
+        raise HoldfastError(
+            f"{where}: search.metric: '{search.metric}' is not measured; measured are {', '.join(known)}"
+        )
     return Spec(
         name=str(content.get("name") or name),
         models=_models(content["model"], where),
@@ -178,7 +204,9 @@ def _seeds(value: Any, where: str) -> tuple[int, ...]:
 def _models(value: Any, where: str) -> tuple[str, ...]:
     models = [str(m) for m in _listed(value)]
     if len(set(models)) < len(models):
-        raise HoldfastError(f"{where}: model: '{next(m for m in models if models.count(m) > 1)}' is there twice", hint="name it once")
+        raise HoldfastError(
+            f"{where}: model: '{next(m for m in models if models.count(m) > 1)}' is there twice", hint="name it once"
+        )
     return tuple(models)
 
 
@@ -197,7 +225,12 @@ def _data(value: Any, place: str) -> Data:
     if not given.get("train"):
         raise HoldfastError(f"{place}: 'train' is missing")
     texts = {key: str(item) for key, item in given.items() if item is not None}
-    return Data(**({"name": Path(texts["train"]).stem if "/" in texts["train"] or "." in texts["train"] else texts["train"]} | texts))
+    return Data(
+        **(
+            {"name": Path(texts["train"]).stem if "/" in texts["train"] or "." in texts["train"] else texts["train"]}
+            | texts
+        )
+    )
 
 
 def _split_vary(vary: dict[str, Any], where: str) -> tuple[Any, dict[str, tuple[Any, ...]]]:
@@ -205,7 +238,9 @@ def _split_vary(vary: dict[str, Any], where: str) -> tuple[Any, dict[str, tuple[
     weights = vary.pop("weights", None)
     pair = {key: vary.pop(key) for key in ("prompt_weight", "response_weight") if key in vary}
     if pair and weights is not None:
-        raise HoldfastError(f"{where}: vary: both 'weights' and '{next(iter(pair))}' are given", hint="keep one of them")
+        raise HoldfastError(
+            f"{where}: vary: both 'weights' and '{next(iter(pair))}' are given", hint="keep one of them"
+        )
     if pair:
         weights = {"prompt": pair.get("prompt_weight", [0.0]), "response": pair.get("response_weight", [1.0])}
     return _weights(weights, where), {_field(key, where): _values(key, value, where) for key, value in vary.items()}
@@ -219,7 +254,9 @@ def _weights(value: Any, where: str) -> Any:
     if isinstance(value, list) and value and all(isinstance(pair, list) and len(pair) == 2 for pair in value):
         pairs = [[_weight(w, place) for w in pair] for pair in value]
         if [0, 0] in pairs:
-            raise HoldfastError(f"{place}: [0, 0]: all weights are zero, so nothing is trained on", hint="leave this pair out")
+            raise HoldfastError(
+                f"{place}: [0, 0]: all weights are zero, so nothing is trained on", hint="leave this pair out"
+            )
         return pairs
     if isinstance(value, dict):
         _only(value, _WEIGHT_KEYS, place)
@@ -259,7 +296,9 @@ def _field(key: str, where: str) -> str:
         raise HoldfastError(f"{where}: '{key}' stands elsewhere in a study: {_OWN[name]}")
     if name not in known:
         shown = ["weights", "role_weights", *known]
-        raise HoldfastError(f"{where}: unknown setting '{key}'; settings are the options of `holdfast tune`", hint=nearest(key, shown))
+        raise HoldfastError(
+            f"{where}: unknown setting '{key}'; settings are the options of `holdfast tune`", hint=nearest(key, shown)
+        )
     return name
 
 
@@ -273,7 +312,10 @@ def _values(key: str, value: Any, where: str) -> tuple[Any, ...]:
 
 def _tune_fields(value: Any, where: str) -> dict[str, Any]:
     given = _mapping(value, f"{where}: tune")
-    return {(name := _field(key, where)): check_value(TuneConfig, name, item, f"{where}: tune") for key, item in given.items()}
+    return {
+        (name := _field(key, where)): check_value(TuneConfig, name, item, f"{where}: tune")
+        for key, item in given.items()
+    }
 
 
 def _search(value: Any, where: str, has_weights: bool, has_fields: bool) -> Search:
@@ -281,12 +323,16 @@ def _search(value: Any, where: str, has_weights: bool, has_fields: bool) -> Sear
     given = {"kind": value} if isinstance(value, str) else _mapping(value, place)
     kind = str(given.pop("kind", "grid" if has_weights else "ratios"))
     if kind not in _SEARCH_KEYS:
-        raise HoldfastError(f"{place}: unknown kind '{kind}'; known: {', '.join(_SEARCH_KEYS)}", hint=nearest(kind, _SEARCH_KEYS))
+        raise HoldfastError(
+            f"{place}: unknown kind '{kind}'; known: {', '.join(_SEARCH_KEYS)}", hint=nearest(kind, _SEARCH_KEYS)
+        )
     _only(given, _SEARCH_KEYS[kind], place)
     if kind == "ratios" and has_weights:
         raise HoldfastError(f"{place}: ratios makes the weights itself, but vary.weights is given", hint="search: grid")
     if kind == "grid" and not (has_weights or has_fields):
-        raise HoldfastError(f"{place}: grid needs something to vary", hint="search: ratios makes weights of log-spaced prompt share")
+        raise HoldfastError(
+            f"{place}: grid needs something to vary", hint="search: ratios makes weights of log-spaced prompt share"
+        )
     made = Search(kind=kind, **{key: check_value(Search, key, item, place) for key, item in given.items()})
     if not (made.points >= 2 and 0 < made.low < made.high < 1 and made.factor >= 2 and made.rungs >= 2):
         raise HoldfastError(f"{place}: points, factor and rungs are at least 2, and 0 < low < high < 1")
@@ -300,9 +346,15 @@ def _then(value: Any, where: str) -> dict[str, Any]:
     if not given:
         return {}
     config_class = configs.AlignConfig
-    fields = [f.name for f in dataclasses.fields(config_class) if f.name not in {"model", "output", "overwrite", "dry_run", "json", "seed"}]
+    fields = [
+        f.name
+        for f in dataclasses.fields(config_class)
+        if f.name not in {"model", "output", "overwrite", "dry_run", "json", "seed"}
+    ]
     options = _mapping(given["align"], f"{where}: then.align")
     _only(options, fields, f"{where}: then.align")
     if not options.get("data"):
-        raise HoldfastError(f"{where}: then.align: 'data' is missing", hint="preference pairs, as `holdfast align` takes them")
+        raise HoldfastError(
+            f"{where}: then.align: 'data' is missing", hint="preference pairs, as `holdfast align` takes them"
+        )
     return {"align": check_fields(config_class, options, f"{where}: then.align")}

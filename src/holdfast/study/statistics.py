@@ -1,19 +1,21 @@
 """How sure a comparison of few runs is.
 
-In: one score per run with its setting and seed, and scores per item where there are any. Out: the noise between runs, and intervals of
-the differences to a reference setting, all of them at once.
+In: one score per run with its setting and seed, and scores per item where there are any. Out: the noise between runs,
+and intervals of the differences to a reference setting, all of them at once.
 
     score[k, s] = mean[k] + luck of seed[s] + noise[k, s]             runs of one seed see the data in one order
-    T_k = (mean[k] - mean[ref]) / sqrt(a_k sigma^2 + W_k)             sigma^2 pooled over all settings; W_k the luck of the test items
-    interval_k = (mean[k] - mean[ref]) ± c sqrt(V_k + W_k)            c: 95 % quantile of max_k |T_k| were all settings equal
-    V_k = max(a_k sigma^2, variance of the difference over its own seeds)
+    T_k = (mean[k] - mean[ref]) / sqrt(a_k sigma^2 + W_k)             sigma^2 pooled over all settings; W_k the luck of
+    the test items
+    interval_k = (mean[k] - mean[ref]) ± c sqrt(V_k + W_k)            c: 95 % quantile of max_k |T_k| were all settings
+    equal V_k = max(a_k sigma^2, variance of the difference over its own seeds)
 
-Runs of one seed and of neighbouring weights go much the same way (on pocket their noise correlates 0.7 to 0.99). So the pooled variance
-is too small for settings that move together against the reference, hence V_k; and the study has seen fewer draws of the noise than runs.
-The setting looked at is picked by the luck of the very runs that are compared, so c covers all comparisons at once (many to one,
-Dunnett 1955). The distribution of the maximum is simulated three times, and the largest quantile counts: with normal noise; with the
-residuals of the study (residual bootstrap), because runs fail in ways that are not normal; and with noise that goes together over settings
-as the seeds of the study do (multiplier bootstrap).
+Runs of one seed and of neighbouring weights go much the same way (on pocket their noise correlates 0.7 to 0.99). So the
+pooled variance is too small for settings that move together against the reference, hence V_k; and the study has seen
+fewer draws of the noise than runs. The setting looked at is picked by the luck of the very runs that are compared, so c
+covers all comparisons at once (many to one, Dunnett 1955). The distribution of the maximum is simulated three times,
+and the largest quantile counts: with normal noise; with the residuals of the study (residual bootstrap), because runs
+fail in ways that are not normal; and with noise that goes together over settings as the seeds of the study do
+(multiplier bootstrap).
 
 Axes: N runs, K settings, J comparisons, B draws, S seeds, I items.
 """
@@ -32,8 +34,12 @@ Array = npt.NDArray[np.float64]
 Pairs = Sequence[tuple[int, int]]
 
 DRAWS = 4999
-ROUNDING = 1e-5  # of a score: trainings in float32 that are one and the same but for the order of sums differ by a tenth of it
-_FEWEST_FOR_BOOTSTRAP = 4  # degrees of freedom; fewer residuals tell nothing about tails, and the t quantile is wide enough
+ROUNDING = (
+    1e-5  # of a score: trainings in float32 that are one and the same but for the order of sums differ by a tenth of it
+)
+_FEWEST_FOR_BOOTSTRAP = (
+    4  # degrees of freedom; fewer residuals tell nothing about tails, and the t quantile is wide enough
+)
 
 
 @dataclass(frozen=True)
@@ -59,7 +65,9 @@ class Fit:
 
 @dataclass(frozen=True)
 class Difference:
-    """One comparison: ``mean`` of a setting minus that of the reference, simultaneous 95 % interval, p-value for all comparisons."""
+    """One comparison: ``mean`` of a setting minus that of the reference, simultaneous 95 % interval, p-value for all
+    comparisons.
+    """
 
     mean: float
     low: float
@@ -76,8 +84,12 @@ class Spread:
     effective_df: float
 
 
-def average_twins(scores_N: Array, setting_N: Sequence[int], seed_N: Sequence[int]) -> tuple[Array, list[int], list[int]]:
-    """One score per setting and seed. Runs that share both also share their data order: they are one draw of the noise, not two."""
+def average_twins(
+    scores_N: Array, setting_N: Sequence[int], seed_N: Sequence[int]
+) -> tuple[Array, list[int], list[int]]:
+    """One score per setting and seed. Runs that share both also share their data order: they are one draw of the noise,
+    not two.
+    """
     cells: dict[tuple[int, int], list[float]] = {}
     for score, cell in zip(scores_N, zip(setting_N, seed_N, strict=True), strict=True):
         cells.setdefault(cell, []).append(float(score))
@@ -85,7 +97,8 @@ def average_twins(scores_N: Array, setting_N: Sequence[int], seed_N: Sequence[in
 
 
 def fit(scores_N: Array, setting_N: Sequence[int], seed_N: Sequence[int]) -> Fit:
-    """Fit settings and seeds; seeds are left out where they cannot be told from settings or no noise would be left to see.
+    """Fit settings and seeds; seeds are left out where they cannot be told from settings or no noise would be left to
+    see.
 
     Args:
         setting_N: 0..K-1, every one present.
@@ -127,10 +140,12 @@ def compare(
         pairs: (setting, reference) per comparison.
         items_J: variance that the choice of test items adds to each difference (``item_variance``); none if not given.
         item_count: number of items behind it.
-        stopped: settings that were in the running and left it before the end. They could have been lucky, so they are covered too.
+        stopped: settings that were in the running and left it before the end. They could have been lucky, so they are
+            covered too.
         seed: of the simulation.
 
-    Source: C. W. Dunnett, JASA 50 (1955); the studentised residual bootstrap of the maximum: Romano and Wolf, Econometrica 73 (2005).
+    Source: C. W. Dunnett, JASA 50 (1955); the studentised residual bootstrap of the maximum: Romano and Wolf,
+    Econometrica 73 (2005).
     """
     contrast_JN = np.array([found.estimate_KN[k] - found.estimate_KN[r] for k, r in pairs])
     difference_J = np.array([found.mean_K[k] - found.mean_K[r] for k, r in pairs])
@@ -142,21 +157,25 @@ def compare(
         noises.append(rng.choice(_standardised(found), noises[0].shape))
     if found.run_of:
         whole = _share_of_seeds(found)
-        noises.append(math.sqrt(whole) * _noise_of_seeds(found, rng) + math.sqrt(1 - whole) * rng.permutation(noises[0]))
+        noises.append(
+            math.sqrt(whole) * _noise_of_seeds(found, rng) + math.sqrt(1 - whole) * rng.permutation(noises[0])
+        )
     tops = []
     for noise_BN in noises:
         others_B = _largest_stopped(noise_BN, found, pairs[0][1], stopped, rng)
         tops.append(np.sort(np.maximum(_largest_t(noise_BN, found, contrast_JN, items_J, item_count, rng), others_B)))
     quantile = max(top[-math.ceil(0.05 * (DRAWS + 1))] for top in tops)
     return [
-        Difference(float(d), float(d - quantile * e), float(d + quantile * e), max(_p_value(top, abs(d) / e) for top in tops))
+        Difference(
+            float(d), float(d - quantile * e), float(d + quantile * e), max(_p_value(top, abs(d) / e) for top in tops)
+        )
         for d, e in zip(difference_J, error_J, strict=True)
     ]
 
 
 def compare_means(values_SJ: Array, *, seed: int = 0) -> list[Difference]:
-    """Means over rows against 0, with intervals that hold for all columns at once. Rows are independent draws; the columns of a row may go
-    together in any way.
+    """Means over rows against 0, with intervals that hold for all columns at once. Rows are independent draws; the
+    columns of a row may go together in any way.
 
         T_j = mean_j / (sd_j / sqrt(S))      quantile of max_j |T_j| from normal rows of the covariance that is seen
 
@@ -165,24 +184,32 @@ def compare_means(values_SJ: Array, *, seed: int = 0) -> list[Difference]:
     rows = len(values_SJ)
     mean_J, error_J = values_SJ.mean(0), values_SJ.std(0, ddof=1) / math.sqrt(rows)
     _, size_R, direction_RJ = np.linalg.svd((values_SJ - mean_J) / math.sqrt(rows - 1), full_matrices=False)
-    drawn_BSJ = np.random.default_rng(seed).standard_normal((DRAWS, rows, len(size_R))) @ (size_R[:, None] * direction_RJ)
+    drawn_BSJ = np.random.default_rng(seed).standard_normal((DRAWS, rows, len(size_R))) @ (
+        size_R[:, None] * direction_RJ
+    )
     with np.errstate(divide="ignore", invalid="ignore"):
         t_BJ = np.abs(drawn_BSJ.mean(1)) / (drawn_BSJ.std(1, ddof=1) / math.sqrt(rows))
         t_J = np.nan_to_num(np.abs(mean_J) / error_J, posinf=np.inf)
     top_B = np.sort(np.nan_to_num(t_BJ, nan=0.0, posinf=np.inf).max(1))
     half_J = top_B[-math.ceil(0.05 * (DRAWS + 1))] * error_J
-    return [Difference(float(m), float(m - h), float(m + h), _p_value(top_B, t)) for m, h, t in zip(mean_J, half_J, t_J, strict=True)]
+    return [
+        Difference(float(m), float(m - h), float(m + h), _p_value(top_B, t))
+        for m, h, t in zip(mean_J, half_J, t_J, strict=True)
+    ]
 
 
 def luck_of_the_best(found: Fit, reference: int, *, seed: int = 0) -> float:
-    """Mean lead of the luckiest setting over the reference if all settings were equal: the winner's curse of this study."""
+    """Mean lead of the luckiest setting over the reference if all settings were equal: the winner's curse of this
+    study.
+    """
     noise_BN = np.random.default_rng(seed).normal(0, math.sqrt(found.variance), (DRAWS, len(found.residual_N)))
     mean_BK = noise_BN @ found.estimate_KN.T
     return float((mean_BK.max(1) - mean_BK[:, reference]).mean())
 
 
 def item_variance(values_SI: Array) -> float:
-    """Variance of the mean that comes from which items were drawn, beyond what the scatter over seeds shows already; 0 or more.
+    """Variance of the mean that comes from which items were drawn, beyond what the scatter over seeds shows already; 0
+    or more.
 
     var(mean over seeds, per item) / I - (seed x item residual mean square) / (S I). With one seed nothing is taken off.
     """
@@ -199,23 +226,25 @@ def item_variance(values_SI: Array) -> float:
 def spread_within(found: Fit, scores_N: Array, setting_N: Sequence[int]) -> Spread:
     """Scatter between runs of one setting, pooled over settings.
 
-    The luck of a seed moves all settings together, so it is seen only as often as there are seeds; the noise of single runs is seen in
-    every setting. Hence the effective degrees of freedom, after Satterthwaite (1946).
+    The luck of a seed moves all settings together, so it is seen only as often as there are seeds; the noise of single
+    runs is seen in every setting. Hence the effective degrees of freedom, after Satterthwaite (1946).
     """
     plain = fit(scores_N, setting_N, [0] * len(scores_N))
     if not plain.df:
         return Spread(math.nan, 0, 0.0)
     noise, total = float(found.residual_N @ found.residual_N), float(plain.residual_N @ plain.residual_N)
     parts = ((noise, found.df), (max(0.0, total - noise), plain.df - found.df))
-    return Spread(total / plain.df, plain.df, _satterthwaite([(part, df) for part, df in parts if df > 0]) or float(plain.df))
+    return Spread(
+        total / plain.df, plain.df, _satterthwaite([(part, df) for part, df in parts if df > 0]) or float(plain.df)
+    )
 
 
 def mean_interval(mean: float, parts: Sequence[tuple[float, float]]) -> dict[str, float | None]:
     """95 % t interval of a mean.
 
     Args:
-        parts: (variance, degrees of freedom) of everything that makes the mean uncertain; their sum gets degrees of freedom after
-            Satterthwaite. Without degrees of freedom in one of them the bounds are None.
+        parts: (variance, degrees of freedom) of everything that makes the mean uncertain; their sum gets degrees of
+            freedom after Satterthwaite. Without degrees of freedom in one of them the bounds are None.
     """
     from scipy import stats
 
@@ -227,18 +256,24 @@ def mean_interval(mean: float, parts: Sequence[tuple[float, float]]) -> dict[str
 
 
 def _satterthwaite(parts: Sequence[tuple[float, float]]) -> float:
-    """Degrees of freedom of a sum of (variance, degrees of freedom), 0 where the sum is 0. Not below the fewest of a part."""
+    """Degrees of freedom of a sum of (variance, degrees of freedom), 0 where the sum is 0. Not below the fewest of a
+    part.
+    """
     total = sum(v for v, _ in parts)
     return 1 / sum((v / total) ** 2 / df for v, df in parts) if total else 0.0
 
 
 def _share_of_seeds(found: Fit) -> float:
-    """Share of the noise that is drawn as whole seeds: the less, the more of them V_k sees. All of it would leave two seeds no power."""
+    """Share of the noise that is drawn as whole seeds: the less, the more of them V_k sees. All of it would leave two
+    seeds no power.
+    """
     return min(0.85, 1 / (len({seed for _, seed in found.run_of}) - 1))
 
 
 def _noise_of_seeds(found: Fit, rng: np.random.Generator) -> Array:
-    """Noise [B, N] whose covariance over settings is that of the residuals: every seed of a draw mixes the seeds of the study."""
+    """Noise [B, N] whose covariance over settings is that of the residuals: every seed of a draw mixes the seeds of the
+    study.
+    """
     seeds = sorted({seed for _, seed in found.run_of})
     residual_SK = np.zeros((len(seeds), len(found.mean_K)))
     for (k, seed), n in found.run_of.items():
@@ -251,12 +286,16 @@ def _noise_of_seeds(found: Fit, rng: np.random.Generator) -> Array:
 
 
 def _own_variance(found: Fit, pairs: Pairs) -> Array:
-    """Variance of every difference as its own scatter over the seeds that both settings have shows it; 0 where there are not two."""
+    """Variance of every difference as its own scatter over the seeds that both settings have shows it; 0 where there
+    are not two.
+    """
     variance_J = np.zeros(len(pairs))
     for j, (k, r) in enumerate(pairs):
         shared = [s for setting, s in found.run_of if setting == k and (r, s) in found.run_of]
         if len(shared) > 1:
-            difference_S = np.array([found.residual_N[found.run_of[k, s]] - found.residual_N[found.run_of[r, s]] for s in shared])
+            difference_S = np.array(
+                [found.residual_N[found.run_of[k, s]] - found.residual_N[found.run_of[r, s]] for s in shared]
+            )
             variance_J[j] = difference_S.var(ddof=1) / len(shared)
     return variance_J
 
@@ -274,7 +313,9 @@ def _standardised(found: Fit) -> Array:
 
 
 def _largest_t(noise_BN: Array, found: Fit, contrast_JN: Array, items_J: Array, item_count: int, rng: Any) -> Array:
-    """max over comparisons of |T| for every draw, were all settings equal. The luck of items is drawn per comparison: a little too wide."""
+    """max over comparisons of |T| for every draw, were all settings equal. The luck of items is drawn per comparison: a
+    little too wide.
+    """
     difference_BJ = noise_BN @ contrast_JN.T
     variance_B = ((noise_BN @ found.leave_NN) ** 2).sum(1) / found.df
     variance_BJ = variance_B[:, None] * (contrast_JN**2).sum(1)
@@ -288,13 +329,17 @@ def _largest_t(noise_BN: Array, found: Fit, contrast_JN: Array, items_J: Array, 
 
 
 def _largest_stopped(noise_BN: Array, found: Fit, reference: int, stopped: int, rng: np.random.Generator) -> Array:
-    """max of |T| over settings that are not in the fit, each with as many runs as the others have on average, of the same noise."""
+    """max of |T| over settings that are not in the fit, each with as many runs as the others have on average, of the
+    same noise.
+    """
     if not stopped:
         return np.zeros(len(noise_BN))
     runs = max(1, round(noise_BN.shape[1] / len(found.mean_K)))
     theirs_BU = rng.choice(noise_BN.ravel(), (len(noise_BN), stopped, runs)).mean(2)
     difference_BU = theirs_BU - (noise_BN @ found.estimate_KN[reference])[:, None]
-    variance_B = ((noise_BN @ found.leave_NN) ** 2).sum(1) / found.df * (1 / runs + (found.estimate_KN[reference] ** 2).sum())
+    variance_B = (
+        ((noise_BN @ found.leave_NN) ** 2).sum(1) / found.df * (1 / runs + (found.estimate_KN[reference] ** 2).sum())
+    )
     with np.errstate(divide="ignore", invalid="ignore"):
         t_BU: Array = np.nan_to_num(np.abs(difference_BU) / np.sqrt(variance_B)[:, None], nan=0.0, posinf=np.inf)
     top_B: Array = t_BU.max(1)

@@ -1,17 +1,19 @@
 """A table of results made elsewhere.
 
-In: a CSV file with a header, one run per line; semicolons, tabs, decimal commas and percent signs of spreadsheets are read. Out: the scores
-of one metric, cell by cell.
+In: a CSV file with a header, one run per line; semicolons, tabs, decimal commas and percent signs of spreadsheets are
+read. Out: the scores of one metric, cell by cell.
 
     model,data,prompt_weight,response_weight,seed,exact_match,posix        wide: one column per score
     model,data,prompt_weight,response_weight,seed,metric,value             long: one line per score
 
-``prompt_weight`` and ``response_weight`` must be there, ``seed`` may. In the wide form columns of text, known hyperparameters
-(``columns.is_setting``) and those that the user names say which setting (model, data, rank, ...) a run belongs to; other columns of numbers
-are scores. In the long form every other column is a setting. Weights (0, 0) are the untuned model.
+``prompt_weight`` and ``response_weight`` must be there, ``seed`` may. In the wide form columns of text, known
+hyperparameters (``columns.is_setting``) and those that the user names say which setting (model, data, rank, ...) a run
+belongs to; other columns of numbers are scores. In the long form every other column is a setting. Weights (0, 0) are
+the untuned model.
 
-A number that might be either is a score only where nothing hangs on it: where runs of one setting and pair of weights differ in it, and its
-name does not say that it is measured, the user has to say what it is. A run without a score is left out and kept on record.
+A number that might be either is a score only where nothing hangs on it: where runs of one setting and pair of weights
+differ in it, and its name does not say that it is measured, the user has to say what it is. A run without a score is
+left out and kept on record.
 """
 
 from __future__ import annotations
@@ -40,7 +42,9 @@ Record = tuple[int, dict[str, str]]  # line number, column -> text
 
 @dataclass(frozen=True)
 class Run:
-    """One score. ``cell`` is (prompt weight, response weight); ``setting`` the values of the table's setting columns."""
+    """One score. ``cell`` is (prompt weight, response weight); ``setting`` the values of the table's setting
+    columns.
+    """
 
     setting: tuple[str, ...]
     cell: tuple[float, float]
@@ -84,16 +88,19 @@ def read_table(path: Path, metric: str = "", where: str = "", settings: str = ""
     Args:
         metric: which score; may be left out where there is only one.
         where: ``column=value,...``: only these lines.
-        settings: ``column,...``: these are settings, and all other numbers scores; ``none``: there are no further settings.
+        settings: ``column,...``: these are settings, and all other numbers scores; ``none``: there are no further
+            settings.
 
     Raises:
-        HoldfastError: no such file, a missing column, a value that is no number, two lines for one run, runs of one setting that differ
-            in a number which may be a setting, an unknown metric, filter or column.
+        HoldfastError: no such file, a missing column, a value that is no number, two lines for one run, runs of one
+            setting that differ in a number which may be a setting, an unknown metric, filter or column.
     """
     header, records = _read(path)
     for name in WEIGHTS:
         if name not in header:
-            raise HoldfastError(f"{path}: no column '{name}'; columns are {', '.join(header)}", hint=nearest(name, header))
+            raise HoldfastError(
+                f"{path}: no column '{name}'; columns are {', '.join(header)}", hint=nearest(name, header)
+            )
     long = all(name in header for name in LONG)
     numbered = "" in header and len({record[""] for _, record in records}) == len(records)  # as pandas numbers rows
     records = _filtered(records, where, header, path)
@@ -111,7 +118,13 @@ def read_table(path: Path, metric: str = "", where: str = "", settings: str = ""
     scored = [(line, record) for line, record in kept if not _missing(record[column])]
     if not scored:
         raise HoldfastError(f"{path}: no line has a score in '{metric}'", hint="a score is a finite number")
-    runs = _runs(scored, varied, column, path, () if long or settings else tuple(n for n in scores if n != metric and not is_score(n)))
+    runs = _runs(
+        scored,
+        varied,
+        column,
+        path,
+        () if long or settings else tuple(n for n in scores if n != metric and not is_score(n)),
+    )
     lost = [_lost(line, record, varied, column) for line, record in kept if _missing(record[column])]
     return Table(varied, metric, runs, named, tuple(scores), long, SEED in header, numbered, lost)
 
@@ -123,11 +136,14 @@ def _told(settings: str, others: list[str], path: Path) -> set[str]:
         return set()
     for name in names:
         if name in (*WEIGHTS, SEED):
-            raise HoldfastError(f"--settings {settings}: {name} has a meaning of its own", hint="name columns that tell settings apart")
+            raise HoldfastError(
+                f"--settings {settings}: {name} has a meaning of its own", hint="name columns that tell settings apart"
+            )
         if name not in others:
             columns = ", ".join(others) or "none"
             raise HoldfastError(
-                f"--settings {settings}: {path} has no column '{name}' to be one; there are {columns}", hint=nearest(name, others)
+                f"--settings {settings}: {path} has no column '{name}' to be one; there are {columns}",
+                hint=nearest(name, others),
             )
     return set(names)
 
@@ -156,14 +172,20 @@ def _read(path: Path) -> tuple[list[str], list[Record]]:
 
 
 def _plain_names(header: list[str]) -> list[str]:
-    """``Prompt Weight`` is ``prompt_weight``, and ``Seed`` or ``random_seed`` the seed, unless there is a column of that very name."""
+    """``Prompt Weight`` is ``prompt_weight``, and ``Seed`` or ``random_seed`` the seed, unless there is a column of
+    that very name.
+    """
     names = {name: "_".join(re.findall(r"[a-z0-9]+", name.lower())) for name in header}
     names = {name: SEED if plain == f"random_{SEED}" else plain for name, plain in names.items()}
-    return [names[name] if names[name] in (*WEIGHTS, SEED, *LONG) and names[name] not in header else name for name in header]
+    return [
+        names[name] if names[name] in (*WEIGHTS, SEED, *LONG) and names[name] not in header else name for name in header
+    ]
 
 
 def _lines(path: Path) -> tuple[list[CsvRecord], str]:
-    """The lines, and what separates their values: a semicolon or a tab where the header has no comma, as spreadsheets write it."""
+    """The lines, and what separates their values: a semicolon or a tab where the header has no comma, as spreadsheets
+    write it.
+    """
     lines = csv_records(path)
     header = lines[0].fields if lines else []
     delimiter = next((d for d in ";\t" if len(header) == 1 and d in header[0]), ",")
@@ -177,7 +199,11 @@ def _dotted(text: str, delimiter: str) -> str:
 
 def _take_percent(name: str, records: list[Record], path: Path) -> None:
     """Percent signs of a column of numbers go, if every number has one; some would make two units of one column."""
-    signed = [(line, record) for line, record in records if isinstance(_spelling(record[name].removesuffix("%").strip()), float)]
+    signed = [
+        (line, record)
+        for line, record in records
+        if isinstance(_spelling(record[name].removesuffix("%").strip()), float)
+    ]
     bare = [line for line, record in signed if not record[name].endswith("%")]
     if bare and len(bare) < len(signed):
         message = f"{path}, line {bare[0]}: '{name}' is in percent on some lines only, and not on this one"
@@ -193,47 +219,63 @@ def _filtered(records: list[Record], where: str, header: list[str], path: Path) 
             raise HoldfastError(f"--where {where}: '{part}' is not column=value")
         if name not in header:
             raise HoldfastError(
-                f"--where {where}: {path} has no column '{name}'; columns are {', '.join(header)}", hint=nearest(name, header)
+                f"--where {where}: {path} has no column '{name}'; columns are {', '.join(header)}",
+                hint=nearest(name, header),
             )
         known = sorted({record[name] for _, record in records})
         records = [(line, record) for line, record in records if record[name] == value]
         if not records:
             raise HoldfastError(
-                f"--where {where}: no line has {name} {value}; there are {', '.join(known[:20])}", hint=nearest(value, known)
+                f"--where {where}: no line has {name} {value}; there are {', '.join(known[:20])}",
+                hint=nearest(value, known),
             )
     return records
 
 
 def _metric(metric: str, scores: list[str], path: Path, told: set[str]) -> str:
     if metric in told:
-        raise HoldfastError(f"--metric {metric}: --settings says that it is a setting", hint="leave it out of one of the two")
+        raise HoldfastError(
+            f"--metric {metric}: --settings says that it is a setting", hint="leave it out of one of the two"
+        )
     if not scores:
         raise HoldfastError(
-            f"{path}: no column of scores", hint="a score is a column of numbers that is no known hyperparameter, or that --metric names"
+            f"{path}: no column of scores",
+            hint="a score is a column of numbers that is no known hyperparameter, or that --metric names",
         )
     if metric and metric not in scores:
-        raise HoldfastError(f"{path}: no scores '{metric}'; there are {', '.join(scores)}", hint=nearest(metric, scores))
+        raise HoldfastError(
+            f"{path}: no scores '{metric}'; there are {', '.join(scores)}", hint=nearest(metric, scores)
+        )
     if not metric and len(scores) > 1:
         raise HoldfastError(
-            f"{path} holds several scores: {', '.join(scores)}", hint="choose one with --metric; --settings names those that are none"
+            f"{path} holds several scores: {', '.join(scores)}",
+            hint="choose one with --metric; --settings names those that are none",
         )
     return metric or scores[0]
 
 
-def _runs(records: list[Record], columns: tuple[str, ...], value: str, path: Path, unclear: tuple[str, ...]) -> list[Run]:
+def _runs(
+    records: list[Record], columns: tuple[str, ...], value: str, path: Path, unclear: tuple[str, ...]
+) -> list[Run]:
     first_of: dict[tuple[object, ...], int] = {}
     runs = []
     for line, record in records:
         place = f"{path}, line {line}"
         weights = [check_weight(_number(record, name, place), name, place) for name in WEIGHTS]
-        run = Run(tuple(record[c] for c in columns), (weights[0], weights[1]), record.get(SEED, ""), _number(record, value, place))
+        run = Run(
+            tuple(record[c] for c in columns),
+            (weights[0], weights[1]),
+            record.get(SEED, ""),
+            _number(record, value, place),
+        )
         runs.append(run)
     _check_alike(records, runs, unclear, path)
     for (line, record), run in zip(records, runs, strict=True):
         first = first_of.setdefault((run.setting, run.cell, run.seed), line)
         if first != line:
             raise HoldfastError(
-                f"{path}, line {line}: weights ({run.cell[0]:g}, {run.cell[1]:g}) of this setting stand on line {first} already",
+                f"{path}, line {line}: weights ({run.cell[0]:g}, {run.cell[1]:g}) of this setting stand on line "
+                f"{first} already",
                 hint="what tells the two apart needs a column of its own"
                 if SEED in record
                 else "runs of one setting that differ in their seed need a column 'seed'",
@@ -249,9 +291,11 @@ def _check_alike(records: list[Record], runs: list[Run], unclear: tuple[str, ...
             first, value = first_of.setdefault((run.setting, run.cell), (line, record[name]))
             if _spelling(value) != _spelling(record[name]):
                 raise HoldfastError(
-                    f"{path}, line {line}: '{name}' is '{record[name]}', but '{value}' on line {first}, which has the same weights and "
+                    f"{path}, line {line}: '{name}' is '{record[name]}', but '{value}' on line {first}, which has the "
+                    "same weights and "
                     "setting: a setting or a score?",
-                    hint=f"--settings {name} if such runs are unlike; if it is a score, --settings with the numbers that are none, or "
+                    hint=f"--settings {name} if such runs are unlike; if it is a score, --settings with the numbers "
+                    "that are none, or "
                     "--settings none",
                 )
 
@@ -273,7 +317,8 @@ def _number(record: dict[str, str], name: str, place: str) -> float:
     value = _spelling(record[name])
     if not isinstance(value, float):
         raise HoldfastError(
-            f"{place}: {name} is '{record[name]}', not a finite number", hint="where a run has no score, leave its cell empty or write nan"
+            f"{place}: {name} is '{record[name]}', not a finite number",
+            hint="where a run has no score, leave its cell empty or write nan",
         )
     return value
 
@@ -305,8 +350,8 @@ def _one_spelling(records: list[Record], names: tuple[str, ...]) -> list[Record]
 
 
 def _scored(name: str, metric: str, records: list[Record]) -> bool:
-    """Whether a column is meant as scores: one of its values is a number, and it is no known hyperparameter or is the metric that is asked
-    for. Another value that is neither a number nor missing is an error, not a setting."""
+    """Whether a column is meant as scores: one of its values is a number, and it is no known hyperparameter or is the
+    metric that is asked for. Another value that is neither a number nor missing is an error, not a setting."""
     values = [record[name] for _, record in records]
     if name == metric and all(map(_missing, values)):
         return True

@@ -1,4 +1,5 @@
-"""One job of a study: train or go on training, measure, and leave a row. What workers do, on this machine or on a cluster.
+"""One job of a study: train or go on training, measure, and leave a row. What workers do, on this machine or on a
+cluster.
 
 trials/ID/            a run directory of `holdfast tune`: rows.jsonl with the learning curves, model/
 trials/ID/row.json    written last: its presence means that the trial is done
@@ -47,7 +48,8 @@ class Workbench:
     def __init__(self, study: Path) -> None:
         self.study = study
         gc.collect()
-        gc.freeze()  # accelerate collects garbage after every training, which would go through all that the imports have made: 0.4 s
+        # accelerate collects garbage after every training, which would go through all that the imports have made: 0.4 s
+        gc.freeze()
         self._kept: dict[str, tuple[str, Any]] = {}
 
     def base(self, config: TuneConfig) -> Any:
@@ -61,7 +63,9 @@ class Workbench:
 
     def ruler(self, job: Job, config: TuneConfig) -> Ruler:
         """For measuring on the job's data."""
-        found: Ruler = self._keep("ruler", job.facts.key, lambda: Ruler(job.facts, config, job.measures, self.study / "data", job.items))
+        found: Ruler = self._keep(
+            "ruler", job.facts.key, lambda: Ruler(job.facts, config, job.measures, self.study / "data", job.items)
+        )
         return found
 
     def before(self, job: Job, config: TuneConfig) -> dict[str, Any]:
@@ -84,7 +88,11 @@ class Workbench:
         return Source(tokenizer, facts.parameters, tokens["train"], tokens["dev"], report, bad_rows, facts.max_length)
 
     def _evaluate(self, job: Job, config: TuneConfig) -> dict[str, Any]:
-        found = self.ruler(job, config).nll(models.load(config.model, trust_remote_code=config.trust_remote_code), "dev").values
+        found = (
+            self.ruler(job, config)
+            .nll(models.load(config.model, trust_remote_code=config.trust_remote_code), "dev")
+            .values
+        )
         nll = found["response_nll"]
         return {"loss": None, **found, "response_perplexity": None if nll is None else math.exp(min(nll, 700))}
 
@@ -165,7 +173,9 @@ def _align(job: Job, trial: Trial, folder: Path) -> Path:
         return folder
     from holdfast.align import align
 
-    config = AlignConfig(**job.then["align"], model=str(folder), output=str(folder / "aligned"), seed=trial.seed, json=True)
+    config = AlignConfig(
+        **job.then["align"], model=str(folder), output=str(folder / "aligned"), seed=trial.seed, json=True
+    )
     _clear_unusable(config, "align")
     align(config)
     return folder / "aligned"
@@ -179,8 +189,9 @@ def _release() -> None:
 
 
 def _clear_unusable(config: TuneConfig | AlignConfig, command: str, stop_at: int | None = None) -> None:
-    """Some of what lies in the output cannot be continued: what a run with other weights of equal ratio left, a checkpoint that is damaged,
-    a complete run whose model was not kept or is damaged, or one that has gone past the rung whose row is wanted again."""
+    """Some of what lies in the output cannot be continued: what a run with other weights of equal ratio left, a
+    checkpoint that is damaged, a complete run whose model was not kept or is damaged, or one that has gone past the
+    rung whose row is wanted again."""
     folder = Path(config.output)
     while (checkpoint := whole_checkpoint(folder / "checkpoints")) is not None and not _opens(checkpoint):
         shutil.rmtree(checkpoint)
@@ -196,7 +207,9 @@ def _clear_unusable(config: TuneConfig | AlignConfig, command: str, stop_at: int
 
 
 def _opens(folder: Path) -> bool:
-    """Whether a model is there and whole, as far as its JSON files and the headers and sizes of its weights say: nothing is loaded."""
+    """Whether a model is there and whole, as far as its JSON files and the headers and sizes of its weights say:
+    nothing is loaded.
+    """
     names = {file.name for file in folder.glob("*.safetensors")}
     try:
         for file in folder.glob("*.json"):
@@ -255,7 +268,9 @@ class _Clock:
 
 
 class _Watch(TrainerCallback):
-    """Stops with a checkpoint after step ``stop_at``; writes one every five minutes, so that a crash costs no more than that."""
+    """Stops with a checkpoint after step ``stop_at``; writes one every five minutes, so that a crash costs no more than
+    that.
+    """
 
     def __init__(self, stop_at: int | None) -> None:
         self.stop_at = stop_at

@@ -1,7 +1,7 @@
 """The process of one slot: does jobs until the study that started it hangs up.
 
-In: the descriptor of a connection, the study directory, threads; then jobs. Out: a row per job. What a job prints goes to
-its log.
+In: the descriptor of a connection, the study directory, threads; then jobs. Out: a row per job. What a job prints goes
+to its log.
 """
 
 from __future__ import annotations

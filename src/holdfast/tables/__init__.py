@@ -1,4 +1,5 @@
-"""The tables of every command: made by pure functions of its summary, written into it, and shown alike wherever they are shown.
+"""The tables of every command: made by pure functions of its summary, written into it, and shown alike wherever they
+are shown.
 
 summary -> [Table] -> summary["tables"] -> terminal, HTML, Markdown, CSV
 """
@@ -36,7 +37,9 @@ def with_tables(summary: dict[str, Any]) -> dict[str, Any]:
 
 
 def tables_of(command: str, summary: dict[str, Any]) -> list[Table]:
-    """The tables that a command's summary holds; those of a summary that was written before there were any are made now."""
+    """The tables that a command's summary holds; those of a summary that was written before there were any are made
+    now.
+    """
     if "tables" in summary:
         return [from_json(table) for table in summary["tables"]]
     return _MAKERS[command](summary) if summary and command in _MAKERS else []

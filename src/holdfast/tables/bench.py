@@ -1,4 +1,6 @@
-"""The tables of ``bench run``: the score that counts of each benchmark, every score of every task; and that of two runs compared."""
+"""The tables of ``bench run``: the score that counts of each benchmark, every score of every task; and that of two runs
+compared.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +21,16 @@ def of_comparison(summary: dict[str, Any]) -> list[Table]:
     for name, one in summary["benchmarks"].items():
         change = Interval(one["difference"], one.get("low"), one.get("high"))
         remark = one.get("no_test") if one["items"] else "no item has a score in both runs"
-        rows.append([name, directed(one["metric"], one), one.get("a"), one.get("b"), change, one.get("p"), one["items"], remark])
-    columns = [Column("benchmark", kind="code"), Column("metric", kind="code"), Column("A", 4), Column("B", 4), Column("B - A", 4)]
+        rows.append(
+            [name, directed(one["metric"], one), one.get("a"), one.get("b"), change, one.get("p"), one["items"], remark]
+        )
+    columns = [
+        Column("benchmark", kind="code"),
+        Column("metric", kind="code"),
+        Column("A", 4),
+        Column("B", 4),
+        Column("B - A", 4),
+    ]
     columns += [Column("p"), Column("items"), Column("no test")]
     return [Table("Comparison of benchmarks", columns, rows, "Paired by item. In brackets: 95 % intervals.")]
 
@@ -31,7 +41,9 @@ def directed(metric: Any, score: dict[str, Any]) -> Cell:
 
 
 def _benchmarks(benchmarks: dict[str, Any]) -> Table:
-    rows: list[list[Cell]] = [[name, *_score(one.get("metric"), one), one.get("choice")] for name, one in benchmarks.items()]
+    rows: list[list[Cell]] = [
+        [name, *_score(one.get("metric"), one), one.get("choice")] for name, one in benchmarks.items()
+    ]
     columns = [Column("benchmark", kind="code"), *_SCORE, Column("what was run")]
     return Table("Benchmarks", columns, rows, "The metric that counts for each benchmark. In brackets: 95 % intervals.")
 

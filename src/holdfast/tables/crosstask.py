@@ -1,4 +1,6 @@
-"""The tables of the ``crosstask`` commands: conditions by target, choices of a source, where labels come from, what predicts accuracy."""
+"""The tables of the ``crosstask`` commands: conditions by target, choices of a source, where labels come from, what
+predicts accuracy.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +22,15 @@ def of_labels(summary: dict[str, Any]) -> list[Table]:
     for method, count in summary["by_method"].items():
         agreement = summary["agreement_with_given_answers"].get(method)
         rows.append([method, count, Interval.of(agreement), agreement["count"] if agreement else None])
-    columns = [Column("method"), Column("labels given"), Column("agree with known answers, %", 1), Column("known answers")]
-    caption = "Known answers were not used to label; they only say how good the labels are. In brackets: 95 % intervals."
+    columns = [
+        Column("method"),
+        Column("labels given"),
+        Column("agree with known answers, %", 1),
+        Column("known answers"),
+    ]
+    caption = (
+        "Known answers were not used to label; they only say how good the labels are. In brackets: 95 % intervals."
+    )
     return [Table("Where labels come from", columns, rows, caption)]
 
 
@@ -84,7 +93,13 @@ def _choices(targets: dict[str, Any]) -> Table:
         for way, choice in target["choice"].items():
             looks = "yes: no result" if choice["uses_test_labels"] else "no"
             rows.append([name, way, choice["source"], share(choice.get("accuracy")), looks])
-    columns = [Column("target"), Column("chosen by"), Column("source"), Column("accuracy, % [95 %]", 1), Column("looks at test labels")]
+    columns = [
+        Column("target"),
+        Column("chosen by"),
+        Column("source"),
+        Column("accuracy, % [95 %]", 1),
+        Column("looks at test labels"),
+    ]
     return Table("Choosing a source", columns, rows)
 
 
@@ -120,5 +135,7 @@ def _predicted(predictor: str, test: dict[str, Any]) -> list[Cell]:
 
 
 def _accuracy(name: str, target: dict[str, Any]) -> Table:
-    rows: list[list[Cell]] = [[source, value] for source, value in zip(target["sources"], target["accuracy"], strict=True)]
+    rows: list[list[Cell]] = [
+        [source, value] for source, value in zip(target["sources"], target["accuracy"], strict=True)
+    ]
     return Table(f"Accuracy of the sources: {name}", [Column("source", kind="code"), Column("accuracy, %", 1)], rows)

@@ -1,6 +1,8 @@
-"""A table as plain data: what a wing writes into its summary, and what the terminal, HTML, Markdown and CSV are rendered from.
+"""A table as plain data: what a wing writes into its summary, and what the terminal, HTML, Markdown and CSV are
+rendered from.
 
-In JSON a cell is a string, a number, a truth value, null, or an interval as ``{"value": 0.5, "low": 0.4, "high": 0.6}``.
+In JSON a cell is a string, a number, a truth value, null, or an interval as ``{"value": 0.5, "low": 0.4, "high":
+0.6}``.
 """
 
 from __future__ import annotations
@@ -31,8 +33,8 @@ Cell = str | int | float | bool | Interval | None
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a table: ``digits`` after the point (None: three significant ones); ``kind`` code, for model text and names, is set in a
-    fixed-width font."""
+    """A column of a table: ``digits`` after the point (None: three significant ones); ``kind`` code, for model text and
+    names, is set in a fixed-width font."""
 
     title: str
     digits: int | None = 3
@@ -53,7 +55,9 @@ class Table:
 
 def without_empty(table: Table) -> Table:
     """The table without columns that have no value in any row."""
-    kept = [place for place in range(len(table.columns)) if place == 0 or any(_has_value(row[place]) for row in table.rows)]
+    kept = [
+        place for place in range(len(table.columns)) if place == 0 or any(_has_value(row[place]) for row in table.rows)
+    ]
     if len(kept) == len(table.columns):
         return table
     rows = [[row[place] for place in kept] for row in table.rows]
@@ -69,7 +73,10 @@ def numeric(table: Table) -> list[bool]:
 def to_json(table: Table) -> dict[str, Any]:
     """The table as JSON takes it; what is no number is null."""
     rows = [[_cell_to_json(cell) for cell in row] for row in table.rows]
-    return dataclasses.asdict(table) | {"columns": [dataclasses.asdict(column) for column in table.columns], "rows": rows}
+    return dataclasses.asdict(table) | {
+        "columns": [dataclasses.asdict(column) for column in table.columns],
+        "rows": rows,
+    }
 
 
 def from_json(value: Any) -> Table:
@@ -79,12 +86,15 @@ def from_json(value: Any) -> Table:
         ValueError, KeyError, TypeError: it is none.
     """
     columns = [
-        Column(str(c["title"]), _digits(c.get("digits", 3)), c.get("kind", "plain"), str(c.get("hint", ""))) for c in value["columns"]
+        Column(str(c["title"]), _digits(c.get("digits", 3)), c.get("kind", "plain"), str(c.get("hint", "")))
+        for c in value["columns"]
     ]
     rows = [[_cell_from_json(cell) for cell in row] for row in value["rows"]]
     if any(len(row) != len(columns) for row in rows):
         raise ValueError(f"a row of the table {value['title']!r} has another number of cells than there are columns")
-    return Table(str(value["title"]), columns, rows, str(value.get("caption", "")), bool(value.get("filterable", False)))
+    return Table(
+        str(value["title"]), columns, rows, str(value.get("caption", "")), bool(value.get("filterable", False))
+    )
 
 
 def _has_value(cell: Cell) -> bool:

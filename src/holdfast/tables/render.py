@@ -1,4 +1,6 @@
-"""Tables -> lines of a terminal, Markdown and CSV. HTML is made by the templates of the report, from the same texts of cells."""
+"""Tables -> lines of a terminal, Markdown and CSV. HTML is made by the templates of the report, from the same texts of
+cells.
+"""
 
 from __future__ import annotations
 
@@ -19,17 +21,24 @@ def cell_text(cell: Cell, digits: int | None) -> tuple[str, str]:
     """A cell's text, and the ends of its interval in brackets: the one place where a number in a table is made text."""
     if not isinstance(cell, Interval):
         return cell if isinstance(cell, str) else number(cell, digits), ""
-    return number(cell.value, digits), f"[{number(cell.low, digits)}, {number(cell.high, digits)}]" if cell.low is not None else ""
+    return number(
+        cell.value, digits
+    ), f"[{number(cell.low, digits)}, {number(cell.high, digits)}]" if cell.low is not None else ""
 
 
 def as_text(table: Table) -> list[str]:
     """Lines of a terminal: title, heads, rows in columns, caption."""
     table = without_empty(table)
     lines = [[visible(column.title) for column in table.columns]]
-    lines += [[_typed(cell, column.digits) for cell, column in zip(row, table.columns, strict=True)] for row in table.rows]
+    lines += [
+        [_typed(cell, column.digits) for cell, column in zip(row, table.columns, strict=True)] for row in table.rows
+    ]
     widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
     right = numeric(table)
-    aligned = ((text.rjust(w) if r else text.ljust(w) for text, w, r in zip(line, widths, right, strict=True)) for line in lines)
+    aligned = (
+        (text.rjust(w) if r else text.ljust(w) for text, w, r in zip(line, widths, right, strict=True))
+        for line in lines
+    )
     caption = [f"  {visible(table.caption)}"] if table.caption else []
     return [visible(table.title), *(f"  {'  '.join(line)}".rstrip() for line in aligned), *caption]
 
@@ -39,7 +48,10 @@ def as_markdown(table: Table) -> list[str]:
     table = without_empty(table)
     align = ["---:" if right else "---" for right in numeric(table)]
     heads = [plain(column.title) for column in table.columns]
-    rows = [[markdown_cell(cell, column.digits) for cell, column in zip(row, table.columns, strict=True)] for row in table.rows]
+    rows = [
+        [markdown_cell(cell, column.digits) for cell, column in zip(row, table.columns, strict=True)]
+        for row in table.rows
+    ]
     return [f"| {' | '.join(cells)} |" for cells in (heads, align, *rows)]
 
 
@@ -58,12 +70,16 @@ def plain(text: str) -> str:
 
 
 def as_csv(table: Table) -> str:
-    """Full precision; an interval is three columns. Text that a spreadsheet would take for a formula gets an apostrophe."""
+    """Full precision; an interval is three columns. Text that a spreadsheet would take for a formula gets an
+    apostrophe.
+    """
     table = without_empty(table)
     spread = [any(isinstance(row[i], Interval) for row in table.rows) for i in range(len(table.columns))]
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    heads = [[c.title, f"{c.title} low", f"{c.title} high"] if wide else [c.title] for c, wide in zip(table.columns, spread)]
+    heads = [
+        [c.title, f"{c.title} low", f"{c.title} high"] if wide else [c.title] for c, wide in zip(table.columns, spread)
+    ]
     writer.writerow([_safe(head) for group in heads for head in group])
     for row in table.rows:
         cells = [_values(cell) if wide else [cell] for cell, wide in zip(row, spread)]

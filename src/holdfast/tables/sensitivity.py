@@ -1,4 +1,6 @@
-"""The tables of ``sensitivity run``: POSIX by kind of variant, all indices, accuracy over wordings; and those of two runs compared."""
+"""The tables of ``sensitivity run``: POSIX by kind of variant, all indices, accuracy over wordings; and those of two
+runs compared.
+"""
 
 from __future__ import annotations
 
@@ -71,13 +73,17 @@ def _indices(summary: dict[str, Any], views: Sequence[str]) -> Table:
     found = summary.get("indices", {})
     views = [view for view in views if view in found]
     names = [name for name in INDICES if any(name in found[view] for view in views)]
-    rows: list[list[Cell]] = [[name, *(Interval.of(found[v].get(name), "mean") for v in views), INDICES[name]] for name in names]
+    rows: list[list[Cell]] = [
+        [name, *(Interval.of(found[v].get(name), "mean") for v in views), INDICES[name]] for name in names
+    ]
     columns = [Column("index", kind="code"), *(Column(v) for v in views), Column("what it is")]
     return Table("All indices", columns, rows, f"Means with 95 % bootstrap intervals over {summary.get('sets')} sets.")
 
 
 def _accuracy(summary: dict[str, Any], views: Sequence[str]) -> Table:
     found = summary.get("targets", {})
-    rows: list[list[Cell]] = [[v, found[v].get("items"), *(found[v].get(key) for key in _TARGETS)] for v in views if found.get(v)]
+    rows: list[list[Cell]] = [
+        [v, found[v].get("items"), *(found[v].get(key) for key in _TARGETS)] for v in views if found.get(v)
+    ]
     columns = [Column("variants"), Column("items"), *map(Column, _TARGETS.values())]
     return Table("Accuracy over wordings", columns, rows, "Shares of right answers; the same items in every wording.")

@@ -32,7 +32,9 @@ def settings(selection: dict[str, Any], metric: str, group: str = "") -> Table:
         Column("p", 4),
         Column("cells of the grid", kind="code"),
     ]
-    caption = "The choice looks at dev only; test figures are for reading, not for choosing. In brackets: 95 % intervals."
+    caption = (
+        "The choice looks at dev only; test figures are for reading, not for choosing. In brackets: 95 % intervals."
+    )
     return Table(f"Settings: {group}" if group else "Settings", columns, rows, caption, filterable=len(rows) > 12)
 
 

@@ -1,6 +1,8 @@
-"""Text from anywhere -> text that is safe and visible on a page. Every string of a run passes through here before it reaches a file.
+"""Text from anywhere -> text that is safe and visible on a page. Every string of a run passes through here before it
+reaches a file.
 
-A model may write anything: markup, control characters, characters that turn the writing direction round. All of it is shown, none acts.
+A model may write anything: markup, control characters, characters that turn the writing direction round. All of it is
+shown, none acts.
 """
 
 from __future__ import annotations
@@ -17,8 +19,11 @@ _MANY_DIGITS = 1e12
 _ROUNDING = 1e-12
 """What is smaller than this is the rounding of a zero."""
 
-# Marks of writing direction and joiners that hide or reorder what follows; ordinary letters of any script are left alone.
-_HIDDEN = frozenset("\u00ad\u061c\u180e\u200b\u200e\u200f\u2028\u2029\u202a\u202b\u202c\u202d\u202e\u2060\u2066\u2067\u2068\u2069\ufeff")
+# Marks of writing direction and joiners that hide or reorder what follows; ordinary letters of any script are left
+# alone.
+_HIDDEN = frozenset(
+    "\u00ad\u061c\u180e\u200b\u200e\u200f\u2028\u2029\u202a\u202b\u202c\u202d\u202e\u2060\u2066\u2067\u2068\u2069\ufeff"
+)
 
 
 def visible(text: object, *, lines: bool = False) -> str:
@@ -28,7 +33,9 @@ def visible(text: object, *, lines: bool = False) -> str:
         text: anything; converted by ``str``.
         lines: keep line breaks, after a mark that shows them; otherwise only the mark stays.
     """
-    return "".join(character if character.isalnum() or character == " " else _shown(character, lines) for character in str(text))
+    return "".join(
+        character if character.isalnum() or character == " " else _shown(character, lines) for character in str(text)
+    )
 
 
 def escape(text: object, *, lines: bool = False) -> str:
@@ -37,7 +44,9 @@ def escape(text: object, *, lines: bool = False) -> str:
 
 
 def label(text: object, longest: int = 60) -> str:
-    """``visible`` text for a figure, shortened in its middle. plotly.js reads some markup and ``%{...}`` in labels: both are escaped."""
+    """``visible`` text for a figure, shortened in its middle. plotly.js reads some markup and ``%{...}`` in labels:
+    both are escaped.
+    """
     return html.escape(shorten(visible(shorten(str(text), longest)), longest), quote=False).replace("%{", "%&#123;")
 
 
@@ -57,7 +66,8 @@ def shorten(text: str, longest: int) -> str:
 
 
 def number(value: Any, digits: int | None = 3) -> str:
-    """A number for people: ``digits`` after the point, more where too few would be left to see; None: three significant ones.
+    """A number for people: ``digits`` after the point, more where too few would be left to see; None: three significant
+    ones.
 
     Files may hold anything in a number's place; what is none is given as text, which still has to be escaped.
     """

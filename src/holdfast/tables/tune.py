@@ -1,4 +1,6 @@
-"""The tables of ``tune`` and ``align``: target tokens by role; preferences before and after; where the model comes from."""
+"""The tables of ``tune`` and ``align``: target tokens by role; preferences before and after; where the model comes
+from.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +19,16 @@ def of_tuning(summary: dict[str, Any]) -> list[Table]:
     rows: list[list[Cell]] = []
     for role, n in counts.items():
         if n:
-            rows.append([role, weights.get(role), n, 100 * n / total, 100 * n * weights.get(role, 0.0) / mass if mass else None])
-    columns = [Column("role"), Column("weight", 2), Column("target tokens"), Column("% of targets", 1), Column("% of weighted mass", 1)]
+            rows.append(
+                [role, weights.get(role), n, 100 * n / total, 100 * n * weights.get(role, 0.0) / mass if mass else None]
+            )
+    columns = [
+        Column("role"),
+        Column("weight", 2),
+        Column("target tokens"),
+        Column("% of targets", 1),
+        Column("% of weighted mass", 1),
+    ]
     return [Table("Target tokens by role", columns, rows)]
 
 
@@ -30,7 +40,9 @@ def of_preferences(summary: dict[str, Any]) -> list[Table]:
 def _preferences(summary: dict[str, Any]) -> Table:
     before, after = (summary.get(key) or {} for key in ("before", "after"))
     names = [name for name in after if name != "pairs" and (after[name] is not None or before.get(name) is not None)]
-    rows: list[list[Cell]] = [[name.replace("_", " "), _estimate(before.get(name)), _estimate(after[name])] for name in names]
+    rows: list[list[Cell]] = [
+        [name.replace("_", " "), _estimate(before.get(name)), _estimate(after[name])] for name in names
+    ]
     caption = f"On {after.get('pairs')} held-out pairs; in brackets: 95 % intervals."
     return Table("Preferences before and after", [Column("measure"), Column("before"), Column("after")], rows, caption)
 

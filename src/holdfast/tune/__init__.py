@@ -15,7 +15,9 @@ def train(config: TuneConfig) -> dict[str, Any]:
 
 
 def weigh(config: WeighConfig) -> dict[str, Any]:
-    """Write a data set again with a weight for every token; returns the summary. See ``holdfast.tune.weighing.weigh``."""
+    """Write a data set again with a weight for every token; returns the summary. See
+    ``holdfast.tune.weighing.weigh``.
+    """
     from holdfast.tune.weighing import weigh as run
 
     return run(config)

@@ -1,10 +1,12 @@
 """Weights that look at the token: a factor g, made without gradient from the logits of the same pass.
 
     effective weight = role x message x example x g(token)            L = sum_t w_t g_t nll_t / divisor
-    g = p^power  x  [low <= p <= high]  x  (H / ln K)^entropy          p = exp(-nll) of the target; H entropy of the K largest logits
+    g = p^power  x  [low <= p <= high]  x  (H / ln K)^entropy          p = exp(-nll) of the target; H entropy of the K
+    largest logits
 
-One denominator policy: the divisor is that of the static weights (``weights.NORMALIZERS``), known before the forward pass, so a factor
-never changes how much the other tokens count. The methods' own normalisers, and when they hurt, stand in docs/adaptive.md.
+One denominator policy: the divisor is that of the static weights (``weights.NORMALIZERS``), known before the forward
+pass, so a factor never changes how much the other tokens count. The methods' own normalisers, and when they hurt, stand
+in docs/adaptive.md.
 
 Axes: N rows (targets), V vocabulary, K largest logits.
 """
@@ -34,7 +36,9 @@ class Adaptive:
     entropy: float = 0.0
 
     def entropy_factor(self, z_NV: Tensor) -> Tensor | None:
-        """(H / ln K)^entropy from the logits as the softmax sees them, in float32 or better; None if it plays no part."""
+        """(H / ln K)^entropy from the logits as the softmax sees them, in float32 or better; None if it plays no
+        part.
+        """
         if not self.entropy:
             return None
         logp_NK = z_NV.topk(min(LARGEST, z_NV.shape[-1]), dim=-1).values.log_softmax(-1)
@@ -59,7 +63,8 @@ METHODS: dict[str, tuple[str, float | None, float]] = {
 
 
 def parse(text: str) -> Adaptive | None:
-    """``--adaptive``: methods joined by +, each a name with a number where it takes one: ``dft``, ``power:0.5``, ``eaft+above:0.01``.
+    """``--adaptive``: methods joined by +, each a name with a number where it takes one: ``dft``, ``power:0.5``,
+    ``eaft+above:0.01``.
 
     Returns:
         None for ``none``.
@@ -74,7 +79,8 @@ def parse(text: str) -> Adaptive | None:
         name, _, number = part.strip().partition(":")
         if name not in METHODS:
             raise HoldfastError(
-                f"--adaptive {text}: unknown method '{name}'; known: none, {', '.join(METHODS)}", hint=nearest(name, METHODS)
+                f"--adaptive {text}: unknown method '{name}'; known: none, {', '.join(METHODS)}",
+                hint=nearest(name, METHODS),
             )
         field, default, largest = METHODS[name]
         if getattr(made, field) != getattr(Adaptive(), field):

@@ -89,7 +89,10 @@ _NO_EFFECT: dict[str, tuple[str, str]] = {
     "ignore_data_skip": (_RESUME, "leave it out"),
     "restore_callback_states_from_checkpoint": ("what a continued run needs is restored already", "leave it out"),
     "enable_jit_checkpoint": ("a run that a signal stops early would count as complete", "--save-steps"),
-    "parallelism_config": ("it is an object of Python, which no text can stand for", "`accelerate config` and `accelerate launch`"),
+    "parallelism_config": (
+        "it is an object of Python, which no text can stand for",
+        "`accelerate config` and `accelerate launch`",
+    ),
     "push_to_hub": (_HUB, "upload the folder model/ of the run with `hf upload`"),
     "hub_token": (_HUB, "upload the folder model/ of the run with `hf upload`"),
     "hub_private_repo": (_HUB, "upload the folder model/ of the run with `hf upload`"),
@@ -98,19 +101,29 @@ _NO_EFFECT: dict[str, tuple[str, str]] = {
     "hub_always_push": (_HUB, "upload the folder model/ of the run with `hf upload`"),
     "hub_revision": (_HUB, "upload the folder model/ of the run with `hf upload`"),
 }
-"""Argument of a Trainer that is refused unless it is off -> why it has no effect here or a bad one, and what to do instead.
-Of transformers 5.23; what is not in this table, ``_OPTIONS`` or ``_FIXED`` works (tests/test_arguments.py lists it)."""
+"""Argument of a Trainer that is refused unless it is off -> why it has no effect here or a bad one, and what to do
+instead. Of transformers 5.23; what is not in this table, ``_OPTIONS`` or ``_FIXED`` works (tests/test_arguments.py
+lists it)."""
 _NO_EFFECT_OF: dict[type, dict[str, tuple[str, str]]] = {
     TuneConfig: {
-        "use_liger_kernel": ("it would replace the forward that the head is fused into", "leave it out: --head has a fused loss"),
-        "liger_kernel_config": ("it would replace the forward that the head is fused into", "leave it out: --head has a fused loss"),
+        "use_liger_kernel": (
+            "it would replace the forward that the head is fused into",
+            "leave it out: --head has a fused loss",
+        ),
+        "liger_kernel_config": (
+            "it would replace the forward that the head is fused into",
+            "leave it out: --head has a fused loss",
+        ),
     },
     AlignConfig: {
         "dataset_num_proc": ("the pairs are tokenised here", "leave it out"),
         "truncation_mode": ("the pairs are cut here", "--truncation"),
         "model_init_kwargs": ("the model is loaded here", "leave it out"),
         "padding_free": ("TRL 1.16 falls back to padding", "leave it out"),
-        "precompute_ref_log_probs": (_REFERENCE, "leave it out; its log-probs are always computed once, before the first step"),
+        "precompute_ref_log_probs": (
+            _REFERENCE,
+            "leave it out; its log-probs are always computed once, before the first step",
+        ),
         "sync_ref_model": (_REFERENCE, "leave it out"),
         "ref_model_mixup_alpha": (_REFERENCE, "leave it out"),
         "ref_model_sync_steps": (_REFERENCE, "leave it out"),
@@ -136,7 +149,8 @@ _SAMPLING = ("random", "sequential")
 
 
 def check_training(config: TuneConfig | AlignConfig) -> None:
-    """What has an option of its own cannot be given under ``training`` as well: the plan would say one thing and the Trainer do another.
+    """What has an option of its own cannot be given under ``training`` as well: the plan would say one thing and the
+    Trainer do another.
 
     Raises:
         HoldfastError: names the option.
@@ -145,7 +159,9 @@ def check_training(config: TuneConfig | AlignConfig) -> None:
     for key in config.training:
         option = _OPTIONS.get(key)
         if option in fields:
-            raise HoldfastError(f"training: '{key}' has an option of its own", hint=f"use --{str(option).replace('_', '-')}")
+            raise HoldfastError(
+                f"training: '{key}' has an option of its own", hint=f"use --{str(option).replace('_', '-')}"
+            )
         if key in _FIXED:
             raise HoldfastError(f"training: '{key}' cannot be changed", hint="the weighted loss depends on it")
         _check_effect(config, key, _scalar(config.training[key]))
@@ -178,7 +194,10 @@ def _check_best_model(config: TuneConfig | AlignConfig) -> None:
     known = _LOWER_IS_BETTER[type(config)]
     metric = str(config.training.get("metric_for_best_model", "loss")).removeprefix("eval_")
     if metric not in known:
-        raise HoldfastError(f"training: metric_for_best_model: '{metric}' is no metric of an evaluation", hint=f"one of {', '.join(known)}")
+        raise HoldfastError(
+            f"training: metric_for_best_model: '{metric}' is no metric of an evaluation",
+            hint=f"one of {', '.join(known)}",
+        )
     if not _scalar(config.training.get("load_best_model_at_end", False)):
         return
     what = "training: load_best_model_at_end needs"
@@ -187,10 +206,13 @@ def _check_best_model(config: TuneConfig | AlignConfig) -> None:
     for option in ("save_steps", "eval_steps"):
         if not getattr(config, option):
             flag = "--" + option.replace("_", "-")
-            raise HoldfastError(f"{what} {flag}", hint="--save-steps 100 --eval-steps 100 evaluates and saves every 100 steps")
+            raise HoldfastError(
+                f"{what} {flag}", hint="--save-steps 100 --eval-steps 100 evaluates and saves every 100 steps"
+            )
     if int(config.save_steps or 0) % int(config.eval_steps or 1):
         raise HoldfastError(
-            f"{what} --save-steps to be a multiple of --eval-steps; they are {config.save_steps} and {config.eval_steps}",
+            f"{what} --save-steps to be a multiple of --eval-steps; they are {config.save_steps} and "
+            f"{config.eval_steps}",
             hint=f"--save-steps {config.eval_steps}",
         )
 
@@ -243,7 +265,9 @@ def training_arguments(plan: Schedule, folder: Path, kind: Any = None, **more: A
         "max_steps": config.max_steps,
         "learning_rate": plan.learning_rate,
         "lr_scheduler_type": config.schedule,
-        "warmup_steps": config.warmup_ratio if config.warmup_ratio * plan.steps >= 1 else 0,  # its first step has a rate of 0
+        "warmup_steps": config.warmup_ratio
+        if config.warmup_ratio * plan.steps >= 1
+        else 0,  # its first step has a rate of 0
         "weight_decay": config.weight_decay,
         "max_grad_norm": config.max_grad_norm or 1e30,  # 0 would also leave the norm unmeasured
         "bf16": config.precision == "bf16" or (config.precision == "auto" and bf16_gpu),
@@ -265,16 +289,25 @@ def training_arguments(plan: Schedule, folder: Path, kind: Any = None, **more: A
     if config.gradient_checkpointing:
         given["gradient_checkpointing"] = True
     if extra.get("load_best_model_at_end"):
-        given["save_total_limit"] = max(config.keep_checkpoints, 2)  # the best and the last: a run continues from the last
+        given["save_total_limit"] = max(
+            config.keep_checkpoints, 2
+        )  # the best and the last: a run continues from the last
     if "metric_for_best_model" in extra:
-        given["greater_is_better"] = not _LOWER_IS_BETTER[type(config)][str(extra["metric_for_best_model"]).removeprefix("eval_")]
+        given["greater_is_better"] = not _LOWER_IS_BETTER[type(config)][
+            str(extra["metric_for_best_model"]).removeprefix("eval_")
+        ]
     try:
         arguments = kind(**{**given, **more, **extra})
     except (TypeError, ValueError) as error:
         known = f"{kind.__module__.partition('.')[0]}.{kind.__name__}"
-        raise HoldfastError(f"training arguments: {error}", hint=f"keys under 'training' are those of {known}") from error
+        raise HoldfastError(
+            f"training arguments: {error}", hint=f"keys under 'training' are those of {known}"
+        ) from error
     if arguments.n_gpu > 1:
-        print(f"note: one of {arguments.n_gpu} GPUs is used; `accelerate launch -m holdfast.cli ...` uses all", file=sys.stderr)
+        print(
+            f"note: one of {arguments.n_gpu} GPUs is used; `accelerate launch -m holdfast.cli ...` uses all",
+            file=sys.stderr,
+        )
         arguments._n_gpu = 1  # the Trainer would split batches by nn.DataParallel, which nothing here is made for
     return arguments
 

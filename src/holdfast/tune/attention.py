@@ -1,11 +1,12 @@
 """Attention that stays inside documents, and proof that a model's does.
 
-In: rows in which several documents stand behind one another. Position ids that begin anew at every document say where they begin.
-``keep_inside`` makes a model ready for such rows; ``leaks`` puts three documents through it, apart and in common rows, and compares.
+In: rows in which several documents stand behind one another. Position ids that begin anew at every document say where
+they begin. ``keep_inside`` makes a model ready for such rows; ``leaks`` puts three documents through it, apart and in
+common rows, and compares.
 
-A dense mask would cost the square of a row's tokens. ``document_attention`` costs the sum of the squares of its documents: a varlen kernel
-on GPUs, one call per document elsewhere. Its contract with transformers is that of flash attention: no mask; document bounds
-(``cu_seq_lens_q``) or position ids, and a sliding window if the layer has one.
+A dense mask would cost the square of a row's tokens. ``document_attention`` costs the sum of the squares of its
+documents: a varlen kernel on GPUs, one call per document elsewhere. Its contract with transformers is that of flash
+attention: no mask; document bounds (``cu_seq_lens_q``) or position ids, and a sliding window if the layer has one.
 
 Axes: B rows, T tokens, H heads, D head width, N = B * T.
 """
@@ -40,7 +41,8 @@ class _Documents(NamedTuple):
 def document_attention(
     module: Any, query_BHTD: Tensor, key_BHTD: Tensor, value_BHTD: Tensor, attention_mask: Tensor | None, **kwargs: Any
 ) -> tuple[Tensor, None]:
-    """An attention function for ``transformers.AttentionInterface``: causal, inside documents. With a mask: as ``sdpa``.
+    """An attention function for ``transformers.AttentionInterface``: causal, inside documents. With a mask: as
+    ``sdpa``.
 
     Returns:
         outputs [B, T, H, D] and None for the attention weights.
@@ -62,12 +64,14 @@ def document_attention(
     return out_NHD.view(query_BHTD.shape[0], -1, *out_NHD.shape[1:]), None
 
 
-def settle(model: Any, batching: str, autocast: Callable[[], AbstractContextManager[Any]] = nullcontext) -> tuple[str, str | None]:
+def settle(
+    model: Any, batching: str, autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
+) -> tuple[str, str | None]:
     """Make ``model`` ready for a way of batching and prove that documents do not see each other.
 
     Args:
-        batching: ``padded``, a key of ``LAYOUTS``, or ``auto``: padding-free where attention costs no more than its documents,
-            packed where a dense mask keeps them apart, padded where nothing does.
+        batching: ``padded``, a key of ``LAYOUTS``, or ``auto``: padding-free where attention costs no more than its
+            documents, packed where a dense mask keeps them apart, padded where nothing does.
         autocast: makes the context of a forward pass in training.
 
     Returns:
@@ -88,12 +92,16 @@ def settle(model: Any, batching: str, autocast: Callable[[], AbstractContextMana
         if reason is None:
             return kind, None
     if batching != "auto":
-        raise HoldfastError(f"--batching {batching} cannot be used with this model: {reason}", hint="use --batching padded")
+        raise HoldfastError(
+            f"--batching {batching} cannot be used with this model: {reason}", hint="use --batching padded"
+        )
     return "padded", reason
 
 
 def keep_inside(model: Any) -> None:
-    """Give a model that attends by ``sdpa`` the attention above, if its layers are made for functions of this contract."""
+    """Give a model that attends by ``sdpa`` the attention above, if its layers are made for functions of this
+    contract.
+    """
     from transformers import AttentionInterface, AttentionMaskInterface
 
     base = _base(model)
@@ -110,7 +118,9 @@ def set_back(model: Any) -> None:
 
 
 def document_arguments(layout: Layout, model: Any) -> dict[str, Any]:
-    """What a model's forward needs beside the ids of a laid-out batch: position ids, and bounds where its attention reads them."""
+    """What a model's forward needs beside the ids of a laid-out batch: position ids, and bounds where its attention
+    reads them.
+    """
     given: dict[str, Any] = {"position_ids": layout.positions_RW}
     if _inside(model):
         given |= {"cu_seq_lens_q": layout.bounds, "cu_seq_lens_k": layout.bounds}
@@ -119,8 +129,11 @@ def document_arguments(layout: Layout, model: Any) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def leaks(model: Any, make_rows: MakeRows, autocast: Callable[[], AbstractContextManager[Any]] = nullcontext) -> str | None:
-    """Put documents of 5, 1 and 6 tokens through ``model``, apart and in common rows, in its own precision and in that of training.
+def leaks(
+    model: Any, make_rows: MakeRows, autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
+) -> str | None:
+    """Put documents of 5, 1 and 6 tokens through ``model``, apart and in common rows, in its own precision and in that
+    of training.
 
     Returns:
         None if the logits agree up to rounding, else what is wrong.

@@ -15,7 +15,8 @@ def load_base(config: TuneConfig | AlignConfig) -> Any:
 
 
 def adapted(model: Any, config: TuneConfig | AlignConfig) -> Any:
-    """The model with the adapters that are to be trained: new ones, or those that it has. Without --lora-rank adapters are merged.
+    """The model with the adapters that are to be trained: new ones, or those that it has. Without --lora-rank adapters
+    are merged.
 
     Raises:
         HoldfastError: the model has adapters of another rank.

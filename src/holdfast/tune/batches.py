@@ -1,8 +1,8 @@
-"""Tokens -> padded batches -> micro-batches of an optimizer step. Role ids travel on the same path as token ids; weights are looked up
-on the device.
+"""Tokens -> padded batches -> micro-batches of an optimizer step. Role ids travel on the same path as token ids;
+weights are looked up on the device.
 
-An optimizer step has the same examples however they are batched; only their grouping into micro-batches and rows differs. So runs with
-different ``batching`` can be compared step by step, and differ by rounding alone.
+An optimizer step has the same examples however they are batched; only their grouping into micro-batches and rows
+differs. So runs with different ``batching`` can be compared step by step, and differ by rounding alone.
 
 Axes: N examples, T tokens of the longest.
 """
@@ -39,8 +39,8 @@ class TokenDataset(Dataset[Tokens]):
 class StepBatch:
     """One micro-batch of an optimizer step: examples with a row each, padded on the right.
 
-    It is a record, neither dict nor tuple: transformers and DeepSpeed cast the float tensors that they find in those to half precision.
-    ``input_ids``, ``attention_mask`` and ``roles`` can be had by key, as trainers ask for them.
+    It is a record, neither dict nor tuple: transformers and DeepSpeed cast the float tensors that they find in those to
+    half precision. ``input_ids``, ``attention_mask`` and ``roles`` can be had by key, as trainers ask for them.
     """
 
     ids_NT: Tensor
@@ -70,7 +70,9 @@ class StepBatch:
         if batching == "padded" or self.layout is not None:
             return self
         lengths = self.lengths
-        return replace(self, layout=lay_out(lengths, LAYOUTS[batching](lengths), self.roles_NT.shape[1], self.roles_NT.device))
+        return replace(
+            self, layout=lay_out(lengths, LAYOUTS[batching](lengths), self.roles_NT.shape[1], self.roles_NT.device)
+        )
 
     def pack(self, values_NT: Tensor) -> Tensor:
         """Values of tokens, in the form in which the model gets them."""
@@ -91,7 +93,9 @@ class StepBatch:
         return self._collated(Tensor.pin_memory)
 
     def _collated(self, change: Callable[[Tensor], Tensor]) -> StepBatch:
-        return StepBatch(change(self.ids_NT), change(self.roles_NT), None if self.scale_NT is None else change(self.scale_NT))
+        return StepBatch(
+            change(self.ids_NT), change(self.roles_NT), None if self.scale_NT is None else change(self.scale_NT)
+        )
 
     def __len__(self) -> int:
         return len(self.ids_NT)
@@ -130,8 +134,8 @@ def regroup(batches: Sequence[StepBatch], batching: str = "padded") -> list[Step
 
     Args:
         batches: the micro-batches of one optimizer step, as ``collate`` made them.
-        batching: ``padded`` (equal numbers of examples, sorted by length) or a key of ``LAYOUTS`` (equal numbers of tokens; a micro-batch
-            then has a ``layout``, by which the trainer puts it through the model).
+        batching: ``padded`` (equal numbers of examples, sorted by length) or a key of ``LAYOUTS`` (equal numbers of
+            tokens; a micro-batch then has a ``layout``, by which the trainer puts it through the model).
 
     The loss of a step does not depend on how its examples are split into micro-batches, so this only saves work.
     """
@@ -142,7 +146,9 @@ def regroup(batches: Sequence[StepBatch], batching: str = "padded") -> list[Step
     roles = torch.cat([_widened(b.roles_NT, width, int(Role.PAD)) for b in batches])
     scale = None
     if any(b.scale_NT is not None for b in batches):
-        factors = [torch.ones_like(b.roles_NT, dtype=torch.float32) if b.scale_NT is None else b.scale_NT for b in batches]
+        factors = [
+            torch.ones_like(b.roles_NT, dtype=torch.float32) if b.scale_NT is None else b.scale_NT for b in batches
+        ]
         scale = torch.cat([_widened(f, width, 1) for f in factors])
     lengths = StepBatch(ids, roles).lengths
     regrouped: list[StepBatch] = []

@@ -1,10 +1,12 @@
 """Head and loss over chunks of rows: never more than one tile of logits, and the gradient finished in the forward pass.
 
-    for each chunk:   x = h W^T      [GEMM 1]      rows: x -> nll, dx = w g (softmax(z) - onehot)  in place      z = cap(scale (x + b))
+    for each chunk:   x = h W^T      [GEMM 1]      rows: x -> nll, dx = w g (softmax(z) - onehot)  in place      z =
+    cap(scale (x + b))
                       dh = dx W      [GEMM 2]      dW += dx^T h   [GEMM 3]
 
-6 N H V operations for a trained head, 4 for a frozen one, 2 without gradients. What lies between the GEMMs is a ``RowOp``: the Triton
-kernel (``kernel.py``) on GPUs, plain torch elsewhere, compiled where bfloat16 on a CPU makes it the bottleneck.
+6 N H V operations for a trained head, 4 for a frozen one, 2 without gradients. What lies between the GEMMs is a
+``RowOp``: the Triton kernel (``kernel.py``) on GPUs, plain torch elsewhere, compiled where bfloat16 on a CPU makes it
+the bottleneck.
 
 Axes: N rows (targets), C rows of a chunk, V vocabulary, D width of the hidden states.
 """
@@ -29,7 +31,9 @@ _TILE_BYTES = 2**30
 
 @dataclass(frozen=True)
 class RowOp:
-    """What happens to the logits of a row: how they are transformed, how the row is weighted, whether a gradient is wanted."""
+    """What happens to the logits of a row: how they are transformed, how the row is weighted, whether a gradient is
+    wanted.
+    """
 
     bias_V: Tensor | None = None
     softcap: float | None = None
@@ -47,12 +51,15 @@ class RowOp:
 
 
 Rows = Callable[[RowOp, Tensor, Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor, Tensor | None]]
-"""(op, logits_CV, targets_C, weights_C, adapts_C) -> (nll_C, g_C, left_C1). With ``op.grad`` the logits become their gradient, but for a
-factor ``left_C1`` per row that is left to the products, whose rows are far shorter; None: nothing is left."""
+"""(op, logits_CV, targets_C, weights_C, adapts_C) -> (nll_C, g_C, left_C1). With ``op.grad`` the logits become their
+gradient, but for a factor ``left_C1`` per row that is left to the products, whose rows are far shorter; None: nothing
+is left."""
 
 
 class WeightedHead(torch.autograd.Function):
-    """Forward makes loss, NLL and, if wanted, the finished gradients; backward only multiplies by the incoming scalar."""
+    """Forward makes loss, NLL and, if wanted, the finished gradients; backward only multiplies by the incoming
+    scalar.
+    """
 
     @staticmethod
     def forward(
@@ -123,7 +130,9 @@ def torch_rows(
     op: RowOp, x_CV: Tensor, targets_C: Tensor, weights_C: Tensor, adapts_C: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """The row operation in plain torch, float32 or better whatever the type of the logits."""
-    z_CV = op.transformed(x_CV.to(torch.promote_types(x_CV.dtype, torch.float32)))  # the logits themselves if they are float32
+    z_CV = op.transformed(
+        x_CV.to(torch.promote_types(x_CV.dtype, torch.float32))
+    )  # the logits themselves if they are float32
     entropy_C = op.adaptive.entropy_factor(z_CV) if op.adaptive else None
     slope_CV = 1 - (z_CV / op.softcap).square_() if op.softcap is not None and op.grad else None
     nll_C, p_CV = _softmax_nll(z_CV, targets_C)
@@ -143,7 +152,9 @@ def torch_rows(
 def fusable_rows(
     op: RowOp, x_CV: Tensor, targets_C: Tensor, weights_C: Tensor, adapts_C: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """The same without library calls between the passes, so that a compiler can fuse them; slower than ``torch_rows`` as it stands."""
+    """The same without library calls between the passes, so that a compiler can fuse them; slower than ``torch_rows``
+    as it stands.
+    """
     z_CV = op.transformed(x_CV.to(torch.promote_types(x_CV.dtype, torch.float32), copy=True))
     entropy_C = op.adaptive.entropy_factor(z_CV) if op.adaptive else None
     top_C1 = z_CV.amax(1, keepdim=True)
@@ -175,7 +186,11 @@ def choose(head: str, device: torch.device, compute: torch.dtype) -> Rows:
             from holdfast.errors import HoldfastError
 
             raise HoldfastError(f"--head triton: {reason}", hint="--head auto takes the kernel where it runs")
-    return _compiled_rows() if head == "auto" and device.type == "cpu" and compute == torch.bfloat16 and _compiles() else torch_rows
+    return (
+        _compiled_rows()
+        if head == "auto" and device.type == "cpu" and compute == torch.bfloat16 and _compiles()
+        else torch_rows
+    )
 
 
 @functools.cache
@@ -193,8 +208,8 @@ def no_kernel(device: str, compute: torch.dtype = torch.float32) -> str | None:
 
 
 def default_chunk_rows(head_VD: Tensor) -> int:
-    """Rows of logits alive at a time. A GPU needs thousands for its GEMMs to be compute-bound, in a tile of 1 GiB; a CPU some hundred, as
-    every chunk reads and writes the whole gradient of the head."""
+    """Rows of logits alive at a time. A GPU needs thousands for its GEMMs to be compute-bound, in a tile of 1 GiB; a
+    CPU some hundred, as every chunk reads and writes the whole gradient of the head."""
     vocabulary = head_VD.shape[0]
     if head_VD.device.type == "cpu":
         return min(512, max(256, 2**24 // vocabulary))
@@ -203,14 +218,18 @@ def default_chunk_rows(head_VD: Tensor) -> int:
 
 @functools.cache
 def _compiles() -> bool:
-    """Whether this CPU is fast at bfloat16, so that its GEMMs leave the element-wise passes as the bottleneck, and has a compiler."""
+    """Whether this CPU is fast at bfloat16, so that its GEMMs leave the element-wise passes as the bottleneck, and has
+    a compiler.
+    """
     fast = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
     return bool(fast) and (shutil.which("g++") or shutil.which("clang++")) is not None
 
 
 @functools.cache
 def _compiled_rows() -> Rows:
-    """``fusable_rows``, fused: about 12 s of compilation per kind of ``RowOp``, once; then the passes take half the time."""
+    """``fusable_rows``, fused: about 12 s of compilation per kind of ``RowOp``, once; then the passes take half the
+    time.
+    """
     return torch.compile(fusable_rows, dynamic=True)  # type: ignore[no-any-return]
 
 
@@ -223,8 +242,8 @@ def _pieces(rows: int, longest: int) -> list[slice]:
 def _softmax_nll(z_CV: Tensor, targets_C: Tensor) -> tuple[Tensor, Tensor]:
     """NLL per row and probabilities, from one fused softmax and two passes for a maximum.
 
-    log sum exp(z - max) is read off the largest probability, which is exp(0) / sum. (``max`` with indices would save a pass, but is
-    several times slower than ``amax`` on a CPU.)
+    log sum exp(z - max) is read off the largest probability, which is exp(0) / sum. (``max`` with indices would save a
+    pass, but is several times slower than ``amax`` on a CPU.)
     """
     at_target_C = z_CV.gather(1, targets_C[:, None]).squeeze(1)
     top_C = z_CV.amax(1)
@@ -237,7 +256,9 @@ def _add_product(total_VD: Tensor, left_CV: Tensor, right_CD: Tensor, *, first: 
     beta = 0 if first else 1
     if left_CV.dtype == total_VD.dtype:
         total_VD.addmm_(left_CV.T, right_CD, beta=beta)
-    elif left_CV.is_cuda and torch.__version__ >= "2.8":  # float32 sums of bfloat16 products, without a product of its own
+    elif (
+        left_CV.is_cuda and torch.__version__ >= "2.8"
+    ):  # float32 sums of bfloat16 products, without a product of its own
         torch.addmm(total_VD, left_CV.T, right_CD, beta=beta, out_dtype=total_VD.dtype, out=total_VD)
     else:
         product = left_CV.T @ right_CD

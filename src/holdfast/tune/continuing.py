@@ -1,6 +1,7 @@
 """A Trainer that, killed at any moment and given the same command, ends as if it had been left alone.
 
-transformers continues from a checkpoint, but not exactly. What is missing is added here, by public methods and one callback:
+transformers continues from a checkpoint, but not exactly. What is missing is added here, by public methods and one
+callback:
 
     a step too many     a run whose last checkpoint is its last step takes no batch more
     rows                what has been summed since the last row is part of the checkpoint, and enters the next row
@@ -86,7 +87,9 @@ class ContinuingTrainer(Trainer):
 
 
 class RunMemory(TrainerCallback, ExportableState):  # type: ignore[misc]
-    """Carries a trainer's memory through its checkpoints; puts what is due at the end of an epoch before the checkpoint."""
+    """Carries a trainer's memory through its checkpoints; puts what is due at the end of an epoch before the
+    checkpoint.
+    """
 
     def __init__(self, trainer: ContinuingTrainer) -> None:
         self.trainer = trainer
@@ -95,7 +98,9 @@ class RunMemory(TrainerCallback, ExportableState):  # type: ignore[misc]
         """See ``transformers.trainer_callback.ExportableState``."""
         return {"args": {}, "attributes": self.trainer.since_last_row}
 
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         """Remember what the checkpoint says; one of an earlier version says nothing."""
         saved = state.stateful_callbacks.setdefault(type(self).__name__, {"args": {}, "attributes": {}})
         self.trainer.remember(saved["attributes"] if state.global_step else {})
@@ -109,7 +114,9 @@ class RunMemory(TrainerCallback, ExportableState):  # type: ignore[misc]
             control.should_log |= args.logging_strategy == "epoch"
             control.should_evaluate |= args.eval_strategy == "epoch" and args.eval_delay <= (state.epoch or 0)
 
-    def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         """Not again what ``on_step_end`` has had done."""
         control.should_evaluate &= not has_evaluation(state)
 
@@ -121,7 +128,8 @@ class RunMemory(TrainerCallback, ExportableState):  # type: ignore[misc]
         value = kwargs["metrics"][f"eval_{name}"]
         if value is None or math.isnan(value):
             raise HoldfastError(
-                f"training: metric_for_best_model '{name}' is undefined on the held-out data", hint="choose another metric, such as 'loss'"
+                f"training: metric_for_best_model '{name}' is undefined on the held-out data",
+                hint="choose another metric, such as 'loss'",
             )
         best = state.best_metric
         better = best is None or (value > best if args.greater_is_better else value < best)

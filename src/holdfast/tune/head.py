@@ -1,9 +1,9 @@
 """From a model to its fused head: which model families transform their logits how, and proof that we do the same.
 
-``attach`` gives a causal LM's ``forward`` one more keyword, ``loss_rows``: with it the model returns the weighted loss instead of logits.
-Going through ``forward`` keeps DDP, FSDP, DeepSpeed and PEFT wrappers at work; the head's own ``forward`` makes the loss, so that what
-gathers a sharded head (FSDP2, ZeRO-3) sees it called. Before that, one short input is put through both paths;
-a model whose head we do not understand fails this check and is sent to the plain path.
+``attach`` gives a causal LM's ``forward`` one more keyword, ``loss_rows``: with it the model returns the weighted loss
+instead of logits. Going through ``forward`` keeps DDP, FSDP, DeepSpeed and PEFT wrappers at work; the head's own
+``forward`` makes the loss, so that what gathers a sharded head (FSDP2, ZeRO-3) sees it called. Before that, one short
+input is put through both paths; a model whose head we do not understand fails this check and is sent to the plain path.
 """
 
 from __future__ import annotations
@@ -23,13 +23,17 @@ from holdfast.tune.loss import weighted_linear_cross_entropy
 
 @dataclass(frozen=True)
 class LossRows:
-    """What the loss needs beside the hidden states: ids [B, T], weights [B, T] (column 0 is 0) and the divisor of the step."""
+    """What the loss needs beside the hidden states: ids [B, T], weights [B, T] (column 0 is 0) and the divisor of the
+    step.
+    """
 
     ids_BT: Tensor
     weights_BT: Tensor
     divisor: Tensor | float
     kept_M: Tensor | None = None
-    """Where, in the flattened weights without column 0, they are not zero: what a GPU would have to be waited for. None: look."""
+    """Where, in the flattened weights without column 0, they are not zero: what a GPU would have to be waited for.
+    None: look.
+    """
     adaptive: Adaptive | None = None
     adapts_BT: Tensor | None = None
     """Targets that ``adaptive`` applies to, bool; None: all."""

@@ -1,10 +1,12 @@
-"""The row kernel: everything that happens to a tile of logits between its two GEMMs, in one pass over memory and one over the cache.
+"""The row kernel: everything that happens to a tile of logits between its two GEMMs, in one pass over memory and one
+over the cache.
 
-    z = cap(scale (x + b));  nll = log sum exp(z) - z[y];  x <- w g (softmax(z) - onehot(y)) dz/dx          x: what the head gave
+    z = cap(scale (x + b));  nll = log sum exp(z) - z[y];  x <- w g (softmax(z) - onehot(y)) dz/dx          x: what the
+    head gave
 
-In: logits as the head gives them, targets, weights already divided. Out: NLL and g per row; the tile holds its own gradient.
-Runs on GPUs, and anywhere under ``TRITON_INTERPRET=1``, which is how it is tested. ``chunk.torch_rows`` is the same in plain torch.
-This module imports Triton: import it late, after ``chunk.no_kernel``.
+In: logits as the head gives them, targets, weights already divided. Out: NLL and g per row; the tile holds its own
+gradient. Runs on GPUs, and anywhere under ``TRITON_INTERPRET=1``, which is how it is tested. ``chunk.torch_rows`` is
+the same in plain torch. This module imports Triton: import it late, after ``chunk.no_kernel``.
 
 Axes: C rows of a chunk, V vocabulary.
 """
@@ -22,7 +24,9 @@ from holdfast.tune.chunk import RowOp
 _LONGEST_BLOCK = 8192
 
 
-def triton_rows(op: RowOp, logits_CV: Tensor, targets_C: Tensor, weights_C: Tensor, adapts_C: Tensor | None) -> tuple[Tensor, Tensor, None]:
+def triton_rows(
+    op: RowOp, logits_CV: Tensor, targets_C: Tensor, weights_C: Tensor, adapts_C: Tensor | None
+) -> tuple[Tensor, Tensor, None]:
     """NLL and g per row, float32; where a gradient is wanted, the logits (float32, bfloat16) are overwritten by theirs.
 
     Args:

@@ -5,8 +5,9 @@
                    cc..                    cc..
                    d...
 
-A ``Layout`` is an index from one form to the other, so whatever travels with the token ids (weights, roles) takes the same path, and
-what the model gives per token comes back to its example. Everything that counts or weighs tokens sees one example per row.
+A ``Layout`` is an index from one form to the other, so whatever travels with the token ids (weights, roles) takes the
+same path, and what the model gives per token comes back to its example. Everything that counts or weighs tokens sees
+one example per row.
 
 Axes: N examples, T tokens of the longest, R rows, W tokens of a row.
 """
@@ -28,10 +29,11 @@ Rows = list[list[int]]
 
 @dataclass(frozen=True)
 class Layout:
-    """``index_RW``: the place of each token in the flattened [N, T] batch, N * T for padding. ``positions_RW``: its place in its document.
+    """``index_RW``: the place of each token in the flattened [N, T] batch, N * T for padding. ``positions_RW``: its
+    place in its document.
 
-    ``bounds``: where documents begin in the flattened [R, W] batch, and its end, int32 (what varlen kernels call cu_seqlens). The padding
-    at the end of a row is a document of its own. ``longest``: tokens of the longest document.
+    ``bounds``: where documents begin in the flattened [R, W] batch, and its end, int32 (what varlen kernels call
+    cu_seqlens). The padding at the end of a row is a document of its own. ``longest``: tokens of the longest document.
     """
 
     index_RW: Tensor
@@ -76,10 +78,11 @@ LAYOUTS: dict[str, MakeRows] = {"packed": packed_rows, "padding-free": one_row}
 
 
 def best_fit_decreasing(lengths: Sequence[int], capacity: int) -> Rows:
-    """Bins of items whose lengths sum to at most ``capacity``: longest first, each into the fullest bin that still takes it.
+    """Bins of items whose lengths sum to at most ``capacity``: longest first, each into the fullest bin that still
+    takes it.
 
-    At most 11/9 of the fewest possible bins, plus one (Johnson 1974). O(n log n) searches; equal lengths keep their order. In packing
-    for language models: Krell et al. 2021 (arXiv 2107.02027), Ding et al. 2024 (arXiv 2404.10830).
+    At most 11/9 of the fewest possible bins, plus one (Johnson 1974). O(n log n) searches; equal lengths keep their
+    order. In packing for language models: Krell et al. 2021 (arXiv 2107.02027), Ding et al. 2024 (arXiv 2404.10830).
 
     Raises:
         ValueError: an item is longer than ``capacity``.

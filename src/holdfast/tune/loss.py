@@ -1,13 +1,16 @@
-"""The weighted loss: once plainly, once fast. Numerator and denominator travel apart; the caller divides once per optimizer step.
+"""The weighted loss: once plainly, once fast. Numerator and denominator travel apart; the caller divides once per
+optimizer step.
 
-    L = sum_t w_t nll_t / divisor,   nll_t = -log softmax(z_t)[y_t],   z_t = f(c (W h_t + b))          (arXiv 2507.07817, eq. 2)
-    dL/dz_t = (w_t / divisor) (softmax(z_t) - onehot(y_t)) f'
+    L = sum_t w_t nll_t / divisor,   nll_t = -log softmax(z_t)[y_t],   z_t = f(c (W h_t + b))          (arXiv
+    2507.07817, eq. 2) dL/dz_t = (w_t / divisor) (softmax(z_t) - onehot(y_t)) f'
 
-``weighted_nll`` works on full logits: the plain path, and the oracle. ``weighted_linear_cross_entropy`` never holds more than one chunk
-of logits: rows of zero weight do not reach the head, and because the divisor is known before the forward pass, the gradient is finished
-there (``chunk.py``: 6 T H V floating point operations for a trained head, 4 T H V for a frozen one, no recomputation).
+``weighted_nll`` works on full logits: the plain path, and the oracle. ``weighted_linear_cross_entropy`` never holds
+more than one chunk of logits: rows of zero weight do not reach the head, and because the divisor is known before the
+forward pass, the gradient is finished there (``chunk.py``: 6 T H V floating point operations for a trained head, 4 T H
+V for a frozen one, no recomputation).
 
-Prior art, read and credited in docs/papers.md: Liger's fused linear cross entropy, mgmalek/efficient_cross_entropy, XTuner, TRL.
+Prior art, read and credited in docs/papers.md: Liger's fused linear cross entropy, mgmalek/efficient_cross_entropy,
+XTuner, TRL.
 
 Axes: B batch, T tokens, V vocabulary, N rows (targets), H hidden, C rows of a chunk.
 """
@@ -26,7 +29,8 @@ from holdfast.tune.chunk import RowOp, WeightedHead, choose, default_chunk_rows
 
 
 class WeightedNLL(NamedTuple):
-    """``total`` = sum of w * g * nll (nats); ``count`` = number of targets of non-zero weight w; ``nll_BT`` = that of every token.
+    """``total`` = sum of w * g * nll (nats); ``count`` = number of targets of non-zero weight w; ``nll_BT`` = that of
+    every token.
 
     The paper's loss is total / count."""
 
@@ -36,7 +40,11 @@ class WeightedNLL(NamedTuple):
 
 
 def weighted_nll(
-    logits_BTV: Tensor, ids_BT: Tensor, weights_BT: Tensor, adaptive: Adaptive | None = None, adapts_BT: Tensor | None = None
+    logits_BTV: Tensor,
+    ids_BT: Tensor,
+    weights_BT: Tensor,
+    adaptive: Adaptive | None = None,
+    adapts_BT: Tensor | None = None,
 ) -> WeightedNLL:
     """The weighted loss on full logits, unnormalised (arXiv 2507.07817, eq. 2, numerator and denominator).
 
@@ -62,7 +70,9 @@ def weighted_nll(
 
 @torch.no_grad()
 def adaptive_factor(adaptive: Adaptive, logits_BTV: Tensor, nll_BT: Tensor) -> Tensor:
-    """The factor g of every token as a target, [B, T], on full logits; column 0 is 1. ``nll_BT`` is that of ``token_nll``."""
+    """The factor g of every token as a target, [B, T], on full logits; column 0 is 1. ``nll_BT`` is that of
+    ``token_nll``.
+    """
     z_BTV = logits_BTV[:, :-1]
     entropy_BT = adaptive.entropy_factor(z_BTV.to(torch.promote_types(z_BTV.dtype, torch.float32)))
     return torch.nn.functional.pad(adaptive.factor(nll_BT[:, 1:], entropy_BT), (1, 0), value=1.0)
@@ -102,23 +112,34 @@ def weighted_linear_cross_entropy(
         softcap: logits become softcap * tanh(logits / softcap) (Gemma).
         logit_scale: what the head gives is multiplied by this before the soft-cap (Cohere, Granite).
         chunk_rows: rows of logits alive at a time; default from the size of the vocabulary and the device.
-        adaptive: factor g that looks at the token; the loss is then sum(w * g * nll) / divisor, and g carries no gradient.
+        adaptive: factor g that looks at the token; the loss is then sum(w * g * nll) / divisor, and g carries no
+            gradient.
         adapts_N: which rows it applies to, bool; default all.
         kept_M: numbers of the rows of non-zero weight, where the caller knows them: finding them waits for the GPU.
         head: what works on the logits: auto, torch or triton.
 
     Returns:
-        loss: scalar, sum(w * nll) / divisor, with gradients for hidden, head and bias where they require one. With no row left it
-            is a zero that is still connected to the graph.
+        loss: scalar, sum(w * nll) / divisor, with gradients for hidden, head and bias where they require one. With no
+            row left it is a zero that is still connected to the graph.
         nll_N: detached NLL per target in nats, 0 for rows of weight 0.
     """
     kept = weights_N.nonzero().squeeze(-1) if kept_M is None else kept_M
     whole = kept.numel() == weights_N.numel()
-    rows, targets, weights = (hidden_ND, targets_N, weights_N) if whole else (hidden_ND[kept], targets_N[kept], weights_N[kept])
+    rows, targets, weights = (
+        (hidden_ND, targets_N, weights_N) if whole else (hidden_ND[kept], targets_N[kept], weights_N[kept])
+    )
     adapts = adapts_N if adapts_N is None or whole else adapts_N[kept]
     weights = divide(weights.to(torch.promote_types(rows.dtype, torch.float32)), divisor)
     op = RowOp(bias_V, softcap, logit_scale, adaptive, torch.is_grad_enabled())
     loss, nll = WeightedHead.apply(  # type: ignore[no-untyped-call]
-        rows, head_VD, bias_V, targets, weights, adapts, op, partial(choose, head), chunk_rows or default_chunk_rows(head_VD)
+        rows,
+        head_VD,
+        bias_V,
+        targets,
+        weights,
+        adapts,
+        op,
+        partial(choose, head),
+        chunk_rows or default_chunk_rows(head_VD),
     )
     return loss, nll if whole else nll.new_zeros(weights_N.shape).index_copy_(0, kept, nll)

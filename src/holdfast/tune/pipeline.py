@@ -31,8 +31,9 @@ from holdfast.tune.trainer import Objective, WeightedTrainer, evaluation_of
 
 @dataclass(frozen=True)
 class Start:
-    """What a caller that trains often has ready. ``model`` is untrained and is trained in place; ``before`` is its evaluation on the
-    held-out data. ``callbacks`` are ``transformers.TrainerCallback`` objects; one that stops the training leaves the run unfinished."""
+    """What a caller that trains often has ready. ``model`` is untrained and is trained in place; ``before`` is its
+    evaluation on the held-out data. ``callbacks`` are ``transformers.TrainerCallback`` objects; one that stops the
+    training leaves the run unfinished."""
 
     plan: Plan
     model: Any
@@ -48,8 +49,10 @@ def train(config: TuneConfig, start: Start | None = None) -> dict[str, Any]:
         start: plan and model of this config, if they are there already.
 
     Returns:
-        The summary: weights, prompt share, evaluation before and after, counts, speed, the model's folder. A run that is already
-        complete in ``config.output`` is returned, not repeated; an unfinished one is continued from its last whole checkpoint.
+        The summary: weights, prompt share, evaluation before and after, counts, speed, the model's folder. A run that
+            is already
+        complete in ``config.output`` is returned, not repeated; an unfinished one is continued from its last whole
+        checkpoint.
 
     Raises:
         HoldfastError: bad input; nothing has been written then.
@@ -71,7 +74,9 @@ def train(config: TuneConfig, start: Start | None = None) -> dict[str, Any]:
 
 
 def open_together(run: Run, resolved: dict[str, Any]) -> None:
-    """Open a run; under a launcher the main process does, and keeps of its rows what a checkpoint covers, while the others wait."""
+    """Open a run; under a launcher the main process does, and keeps of its rows what a checkpoint covers, while the
+    others wait.
+    """
     state = accelerate.PartialState()
     if state.is_main_process:
         run.open(resolved)
@@ -83,7 +88,8 @@ def open_together(run: Run, resolved: dict[str, Any]) -> None:
 def _covered(checkpoint: Path) -> tuple[int, set[str] | None]:
     """Up to which step a checkpoint covers the rows, and which kinds of rows of that step: those written before it.
 
-    A checkpoint of a version that had no ``RunMemory`` was written before the rows of its step, and they are not made again: all stay.
+    A checkpoint of a version that had no ``RunMemory`` was written before the rows of its step, and they are not made
+    again: all stay.
     """
     step, state = int(checkpoint.name.split("-")[1]), read_json(checkpoint / "trainer_state.json")
     if RunMemory.__name__ not in (state.get("stateful_callbacks") or {}):

@@ -1,4 +1,6 @@
-"""Config -> checked data -> plan. Everything that can be wrong with the input is found here, before a byte is written."""
+"""Config -> checked data -> plan. Everything that can be wrong with the input is found here, before a byte is
+written.
+"""
 
 from __future__ import annotations
 
@@ -63,7 +65,9 @@ class Plan:
 
 @dataclass(frozen=True)
 class Source:
-    """Tokenizer, size of the model and tokenised data. Trainings that differ only in weights or optimisation can share one."""
+    """Tokenizer, size of the model and tokenised data. Trainings that differ only in weights or optimisation can share
+    one.
+    """
 
     tokenizer: Any
     parameters: int
@@ -127,7 +131,12 @@ def read_source(config: TuneConfig) -> Source:
     """
     weights = role_weights(config.prompt_weight, config.response_weight, config.preset, config.weights)
     bad_rows: list[str] | None = [] if config.skip_bad_rows else None
-    read = partial(load_examples, layout=config.layout, needs_response=any(weights[role] for role in RESPONSE_ROLES), bad_rows=bad_rows)
+    read = partial(
+        load_examples,
+        layout=config.layout,
+        needs_response=any(weights[role] for role in RESPONSE_ROLES),
+        bad_rows=bad_rows,
+    )
     examples = read(config.data, limit=config.limit)
     if config.eval_data is not None:
         held_out = read(config.eval_data)
@@ -137,7 +146,9 @@ def read_source(config: TuneConfig) -> Source:
     return encode_source(config, examples, held_out, bad_rows)
 
 
-def encode_source(config: TuneConfig, examples: list[Example], held_out: list[Example], bad_rows: list[str] | None) -> Source:
+def encode_source(
+    config: TuneConfig, examples: list[Example], held_out: list[Example], bad_rows: list[str] | None
+) -> Source:
     """The second half of ``read_source``: tokenise what has been read."""
     from holdfast import lm as models
 
@@ -175,7 +186,9 @@ def data_digest(config: TuneConfig | AlignConfig) -> list[str | None]:
 
 
 def default_learning_rate(parameters: int, *, lora: bool = False) -> float:
-    """2e-5 at 1 B parameters and more (the paper's), 2e-4 with LoRA; below 1 B times sqrt(1 B / parameters), at most 1e-3."""
+    """2e-5 at 1 B parameters and more (the paper's), 2e-4 with LoRA; below 1 B times sqrt(1 B / parameters), at most
+    1e-3.
+    """
     return float(min(1e-3, (2e-4 if lora else 2e-5) * max(1.0, (1e9 / parameters) ** 0.5)))
 
 
@@ -212,7 +225,9 @@ def split_batch(config: TuneConfig | AlignConfig) -> tuple[int, int]:
     return micro, per_device // micro
 
 
-def _check_left(config: TuneConfig, tokens: list[Tokens], report: TokenReport, bad_rows: list[str], max_length: int) -> None:
+def _check_left(
+    config: TuneConfig, tokens: list[Tokens], report: TokenReport, bad_rows: list[str], max_length: int
+) -> None:
     """Say what truncation left out; refuse if that is everything."""
     unusable = report.prompt_too_long
     if not tokens:
@@ -220,12 +235,14 @@ def _check_left(config: TuneConfig, tokens: list[Tokens], report: TokenReport, b
         lost += [f"{len(unusable)} whose prompt fills the {max_length} tokens of context"] if unusable else []
         lost += [f"{len(bad_rows)} bad"] if bad_rows else []
         raise HoldfastError(
-            f"{config.data}: no example is left: {', '.join(lost)}; the first: {[*unusable, *bad_rows, f'{report.longest} tokens'][0]}",
+            f"{config.data}: no example is left: {', '.join(lost)}; the first: "
+            f"{[*unusable, *bad_rows, f'{report.longest} tokens'][0]}",
             hint="use --truncation keep-end, which cuts prompts at their start, or a larger --max-length",
         )
     if unusable:
         print(
-            f"warning: {len(unusable)} examples left out, as their prompt fills the {max_length} tokens of context; first: {unusable[0]}\n"
+            f"warning: {len(unusable)} examples left out, as their prompt fills the {max_length} tokens of context; "
+            f"first: {unusable[0]}\n"
             "  hint: --truncation keep-end cuts prompts at their start instead",
             file=sys.stderr,
         )
@@ -235,13 +252,27 @@ def check_numbers(config: TuneConfig | AlignConfig) -> None:
     """Every number is in its range, or it is a ``HoldfastError``."""
     counts = ("batch_size", "micro_batch_size", "log_steps", "keep_checkpoints", "eval_steps", "save_steps")
     _check_range(config, ("epochs", "learning_rate", *counts), "greater than 0", lambda value: value > 0)
-    _check_range(config, ("eval_share", "warmup_ratio", "lora_dropout"), "at least 0 and less than 1", lambda value: 0 <= value < 1)
-    _check_range(config, ("max_grad_norm", "weight_decay", "lora_rank", "lora_alpha"), "0 or more", lambda value: value >= 0)
-    _check_range(config, ("max_steps",), "-1 (as many as the epochs give) or greater than 0", lambda value: value == -1 or value > 0)
+    _check_range(
+        config,
+        ("eval_share", "warmup_ratio", "lora_dropout"),
+        "at least 0 and less than 1",
+        lambda value: 0 <= value < 1,
+    )
+    _check_range(
+        config, ("max_grad_norm", "weight_decay", "lora_rank", "lora_alpha"), "0 or more", lambda value: value >= 0
+    )
+    _check_range(
+        config,
+        ("max_steps",),
+        "-1 (as many as the epochs give) or greater than 0",
+        lambda value: value == -1 or value > 0,
+    )
     check_training(config)
 
 
-def _check_range(config: TuneConfig | AlignConfig, names: tuple[str, ...], allowed: str, fits: Callable[[float], bool]) -> None:
+def _check_range(
+    config: TuneConfig | AlignConfig, names: tuple[str, ...], allowed: str, fits: Callable[[float], bool]
+) -> None:
     for name in names:
         value = getattr(config, name)
         if value is not None and not fits(value):
@@ -260,7 +291,8 @@ def _warn_twin(config: TuneConfig, weights: RoleWeights) -> None:
     twin = scale_twin(*pair) if not config.weights and any(pair) else None
     if twin and not config.max_grad_norm:
         print(
-            f"warning: weights {pair} are a scaled copy of '{twin}': under AdamW without clipping only the ratio matters, "
+            f"warning: weights {pair} are a scaled copy of '{twin}': under AdamW without clipping only the ratio "
+            "matters, "
             "so both train the same model",
             file=sys.stderr,
         )

@@ -1,4 +1,6 @@
-"""``--dry-run``: the first example as the model will see it, coloured by role and weight, and what the run will cost."""
+"""``--dry-run``: the first example as the model will see it, coloured by role and weight, and what the run will
+cost.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,9 @@ def first_example(plan: Plan, *, colour: bool) -> list[str]:
 
 
 def example(plan: Plan, longest: int | None = 400) -> list[dict[str, Any]]:
-    """The first training example, at most ``longest`` tokens of it: text, role and weight of each (None for the first: it is no target)."""
+    """The first training example, at most ``longest`` tokens of it: text, role and weight of each (None for the first:
+    it is no target).
+    """
     tokens = plan.train[0]
     scale = [1.0] * len(tokens) if tokens.scale is None else tokens.scale.tolist()
     return [
@@ -58,7 +62,9 @@ def example(plan: Plan, longest: int | None = 400) -> list[dict[str, Any]]:
 def _text(plan: Plan, ids: Any, position: int) -> str:
     """The text that a token adds after the one before it; decoded alone, many tokens lose their leading space."""
     before = [int(token) for token in ids[max(position - 1, 0) : position]]
-    return str(plan.tokenizer.decode([*before, int(ids[position])]))[len(plan.tokenizer.decode(before)) if before else 0 :]
+    return str(plan.tokenizer.decode([*before, int(ids[position])]))[
+        len(plan.tokenizer.decode(before)) if before else 0 :
+    ]
 
 
 def _passes(plan: Plan) -> float:
@@ -81,19 +87,26 @@ def _counts(plan: Plan) -> list[str]:
 def _cost(figures: dict[str, Any]) -> list[str]:
     report = figures["data_report"]
     lines = [
-        f"{figures['train_examples']:,} examples to train on, {figures['eval_examples']:,} held out; longest {report['longest']:,} tokens, "
+        f"{figures['train_examples']:,} examples to train on, {figures['eval_examples']:,} held out; longest "
+        f"{report['longest']:,} tokens, "
         f"limit {figures['max_length']:,}",
-        f"{figures['steps']:,} steps, about {figures['tokens_to_come']:,} tokens; peak learning rate {figures['learning_rate']:.3g}",
+        f"{figures['steps']:,} steps, about {figures['tokens_to_come']:,} tokens; peak learning rate "
+        f"{figures['learning_rate']:.3g}",
     ]
     if report["truncated"] or report["dropped_too_long"]:
         lines.append(
-            f"too long: {report['truncated']:,} cut by {report['tokens_cut']:,} tokens in all ({report['eos_cut']:,} lost their end), "
+            f"too long: {report['truncated']:,} cut by {report['tokens_cut']:,} tokens in all ({report['eos_cut']:,} "
+            "lost their end), "
             f"{report['dropped_too_long']:,} dropped"
         )
     if report["prompt_too_long"]:
         lines.append(f"left out because the prompt fills the context: {report['prompt_too_long']:,}")
     if report["special_tokens_inside_content"]:
-        lines.append(f"warning: {report['special_tokens_inside_content']:,} special tokens stand inside the contents of messages")
+        lines.append(
+            f"warning: {report['special_tokens_inside_content']:,} special tokens stand inside the contents of messages"
+        )
     if figures["bad_rows"]["count"]:
-        lines.append(f"{figures['bad_rows']['count']:,} bad rows left out; the first: {figures['bad_rows']['first'][0]}")
+        lines.append(
+            f"{figures['bad_rows']['count']:,} bad rows left out; the first: {figures['bad_rows']['first'][0]}"
+        )
     return lines

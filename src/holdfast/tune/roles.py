@@ -1,7 +1,8 @@
 """Examples -> tokens that know their role. Rendered once, tokenised once; boundaries come from character offsets.
 
-A token belongs to the role of its *last* character: where the space before a response fuses with its first word, the token predicts
-the response and counts as response. (Tokenising the prompt apart, as the WIT code does, fails wherever a merge crosses the boundary.)
+A token belongs to the role of its *last* character: where the space before a response fuses with its first word, the
+token predicts the response and counts as response. (Tokenising the prompt apart, as the WIT code does, fails wherever a
+merge crosses the boundary.)
 """
 
 from __future__ import annotations
@@ -77,8 +78,8 @@ def tokenize(
         weights: only to find examples that would have no target of non-zero weight.
         template: see ``holdfast.chat.template_name``.
         max_length: in tokens.
-        truncation: ``keep-start``, ``keep-end`` (a BOS stays in front) or ``drop``. An example whose prompt fills the context, so
-            that no weighted target would be left, is left out and listed in the report.
+        truncation: ``keep-start``, ``keep-end`` (a BOS stays in front) or ``drop``. An example whose prompt fills the
+            context, so that no weighted target would be left, is left out and listed in the report.
         bad_rows: collects the messages of bad examples; None raises at the first one.
 
     Raises:
@@ -86,7 +87,8 @@ def tokenize(
     """
     if not tokenizer.is_fast:
         raise HoldfastError(
-            f"tokenizer {type(tokenizer).__name__} gives no character offsets", hint="load the fast version of this tokenizer"
+            f"tokenizer {type(tokenizer).__name__} gives no character offsets",
+            hint="load the fast version of this tokenizer",
         )
     report = TokenReport()
     done: list[Tokens] = []
@@ -104,7 +106,11 @@ def tokenize(
         for example, tokens in zip(batch, assign_roles(rendered, tokenizer), strict=True):
             if not _weighted(tokens, weights).any():
                 hint = "--skip-bad-rows leaves such rows out"
-                _reject(HoldfastError("the example has no token of non-zero weight to learn from", hint=hint), example, bad_rows)
+                _reject(
+                    HoldfastError("the example has no token of non-zero weight to learn from", hint=hint),
+                    example,
+                    bad_rows,
+                )
             elif (kept := _fit(tokens, example, weights, max_length, truncation, tokenizer, report)) is not None:
                 fitting.append(kept)
         _count(fitting, tokenizer, report)
@@ -175,7 +181,13 @@ def render_example(example: Example, template: str, tokenizer: Any) -> list[Span
 
 
 def _fit(
-    tokens: Tokens, example: Example, weights: RoleWeights, max_length: int, truncation: str, tokenizer: Any, report: TokenReport
+    tokens: Tokens,
+    example: Example,
+    weights: RoleWeights,
+    max_length: int,
+    truncation: str,
+    tokenizer: Any,
+    report: TokenReport,
 ) -> Tokens | None:
     """Truncate. None for an example that is dropped, or of which truncation would leave nothing to learn from."""
     extra = len(tokens) - max_length
@@ -190,7 +202,9 @@ def _fit(
         keep[0] = 0
     kept = Tokens(tokens.ids[keep], tokens.roles[keep], None if tokens.scale is None else tokens.scale[keep])
     if not _weighted(kept, weights).any():
-        report.prompt_too_long.append(f"{example.where}: {len(tokens)} tokens, of which the first {max_length} hold no weighted target")
+        report.prompt_too_long.append(
+            f"{example.where}: {len(tokens)} tokens, of which the first {max_length} hold no weighted target"
+        )
         return None
     report.truncated += 1
     report.tokens_cut += extra
@@ -216,7 +230,9 @@ def _count(kept: Sequence[Tokens], tokenizer: Any, report: TokenReport) -> None:
     roles = np.concatenate([t.roles for t in kept])
     scale = np.concatenate([np.ones(len(t)) if t.scale is None else t.scale for t in kept])
     content = ~np.isin(roles, (Role.TEMPLATE, Role.EOS))
-    report.special_in_content += int(np.isin(np.concatenate([t.ids for t in kept])[content], tokenizer.all_special_ids).sum())
+    report.special_in_content += int(
+        np.isin(np.concatenate([t.ids for t in kept])[content], tokenizer.all_special_ids).sum()
+    )
     roles[np.cumsum([0, *map(len, kept[:-1])])] = Role.PAD  # the first token of an example is no target
     counts, weighted = np.bincount(roles, minlength=len(Role)), np.bincount(roles, scale, minlength=len(Role))
     for role in Role:

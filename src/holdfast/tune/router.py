@@ -1,10 +1,11 @@
-"""The load-balancing loss of a mixture of experts: added where a model's config asks for it, as its own ``forward`` would.
+"""The load-balancing loss of a mixture of experts: added where a model's config asks for it, as its own ``forward``
+would.
 
     config: output_router_logits: true, router_aux_loss_coef: C      loss = weighted NLL + C x router loss
 
-Every family of transformers computes it (Switch, arXiv 2101.03961) by a function of one name from what its routers said.
-That function is called here, with a mask of what is no padding, whatever the layout of the batch. A probe shows that it gives
-what ``forward`` gives.
+Every family of transformers computes it (Switch, arXiv 2101.03961) by a function of one name from what its routers
+said. That function is called here, with a mask of what is no padding, whatever the layout of the batch. A probe shows
+that it gives what ``forward`` gives.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ class RouterLoss:
     coefficient: float
 
     def __call__(self, router_logits: Any, mask_BT: Tensor) -> Tensor:
-        """From the logits of all routers and which tokens count. Where all experts get the same: the experts per token."""
+        """From the logits of all routers and which tokens count. Where all experts get the same: the experts per
+        token.
+        """
         function = _function(self.model)
         values = {
             "gate_logits": router_logits,
@@ -83,7 +86,9 @@ def _function(causal: Any) -> Any:
 
 @torch.no_grad()
 def _probe(made: RouterLoss) -> tuple[float | None, str | None]:
-    """The model's own router loss on two short inputs, one of them padded; None if it has none. And why ours differs, if so."""
+    """The model's own router loss on two short inputs, one of them padded; None if it has none. And why ours differs,
+    if so.
+    """
     embeddings = made.model.get_input_embeddings()
     ids_BT = (torch.arange(12, device=embeddings.weight.device).view(2, 6) * 7919 + 11) % embeddings.num_embeddings
     mask_BT = torch.ones_like(ids_BT)

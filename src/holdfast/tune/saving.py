@@ -1,4 +1,6 @@
-"""Models on disk: whole or not at all, with a card that names the weights; the last whole checkpoint; a full disk explained."""
+"""Models on disk: whole or not at all, with a card that names the weights; the last whole checkpoint; a full disk
+explained.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def save_model(trainer: Any, folder: Path, card: str, ends: Iterable[int]) -> None:
-    """Write model, tokenizer and card beside ``folder``, then move them there in one step. ``ends``: ids that ended its responses."""
+    """Write model, tokenizer and card beside ``folder``, then move them there in one step. ``ends``: ids that ended its
+    responses.
+    """
     model = trainer.accelerator.unwrap_model(trainer.model)
     teach_stops(model, trainer.processing_class, ends)
     partial = folder.with_name(folder.name + ".partial")
@@ -40,11 +44,16 @@ def weights_line(summary: dict[str, Any]) -> list[str]:
     """For a card: which step the weights are of, where that is not the last one as a matter of course."""
     if "best_step" not in summary:
         return []
-    return ["", f"These are the weights of step {summary['best_step']}, the best on held-out data (`load_best_model_at_end`)."]
+    return [
+        "",
+        f"These are the weights of step {summary['best_step']}, the best on held-out data (`load_best_model_at_end`).",
+    ]
 
 
 def model_card(summary: dict[str, Any]) -> str:
-    """Markdown in the hub's form: what was trained on what, with which weights, and the held-out NLLs before and after."""
+    """Markdown in the hub's form: what was trained on what, with which weights, and the held-out NLLs before and
+    after.
+    """
     weights = summary["weights"]
     lines = [
         "---",
@@ -53,7 +62,8 @@ def model_card(summary: dict[str, Any]) -> str:
         "---",
         f"# {Path(summary['model']).name} tuned with weighted losses",
         "",
-        f"Base model `{summary['model']}`, data `{summary['data']}`, {summary['train_examples']} examples, {summary['steps']} steps, "
+        f"Base model `{summary['model']}`, data `{summary['data']}`, {summary['train_examples']} examples, "
+        f"{summary['steps']} steps, "
         f"peak learning rate {summary['learning_rate']:.2g}, loss divided by `{summary['normalizer']}`.",
         "",
         "| role | " + " | ".join(weights) + " |",
@@ -74,9 +84,13 @@ def model_card(summary: dict[str, Any]) -> str:
 
 
 def whole_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint that was written to its end (its trainer state, written last, is readable). Later fragments are removed.
-    Folders with other names, such as a copy that somebody made, are left alone."""
-    checkpoints = {int(match[1]): path for path in folder.glob("checkpoint-*") if (match := re.fullmatch(r"checkpoint-(\d+)", path.name))}
+    """The newest checkpoint that was written to its end (its trainer state, written last, is readable). Later fragments
+    are removed. Folders with other names, such as a copy that somebody made, are left alone."""
+    checkpoints = {
+        int(match[1]): path
+        for path in folder.glob("checkpoint-*")
+        if (match := re.fullmatch(r"checkpoint-(\d+)", path.name))
+    }
     for _, checkpoint in sorted(checkpoints.items(), reverse=True):
         try:
             read_json(checkpoint / "trainer_state.json")
@@ -89,18 +103,25 @@ def whole_checkpoint(folder: Path) -> Path | None:
 
 @contextmanager
 def explain_full_disk(path: Path) -> Iterator[None]:
-    """Turn a failed write into one clear error that says what survived. safetensors and torch raise errors of their own."""
+    """Turn a failed write into one clear error that says what survived. safetensors and torch raise errors of their
+    own.
+    """
     try:
         yield
     except HoldfastError:
         raise
     except Exception as error:
         full = isinstance(error, OSError) and error.errno in _DISK_FULL
-        if not full and not any(sign in str(error) for sign in ("No space left", "File too large", "Disk quota", "file write failed")):
+        if not full and not any(
+            sign in str(error) for sign in ("No space left", "File too large", "Disk quota", "file write failed")
+        ):
             raise
         shutil.rmtree(path / "model.partial", ignore_errors=True)
         survivor = whole_checkpoint(path / "checkpoints")
-        kept = f"the checkpoint {survivor} is whole" if survivor else "no checkpoint had been written (see --save-steps)"
+        kept = (
+            f"the checkpoint {survivor} is whole" if survivor else "no checkpoint had been written (see --save-steps)"
+        )
         raise HoldfastError(
-            f"{path}: the disk is full or a quota is reached; {kept}", hint="make room and give the same command again: it continues"
+            f"{path}: the disk is full or a quota is reached; {kept}",
+            hint="make room and give the same command again: it continues",
         ) from error

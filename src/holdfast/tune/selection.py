@@ -16,7 +16,8 @@ Floats = npt.NDArray[np.float64]
 def keep_highest(scores: Sequence[Floats], share: float, scope: str) -> list[npt.NDArray[np.bool_]]:
     """Which tokens to keep: the ``share`` with the highest scores, of all (``global``) or of each array (``sample``).
 
-    The count is rounded half up, at least one; among equal scores the earlier token is kept. NaN scores stand outside: kept, not counted.
+    The count is rounded half up, at least one; among equal scores the earlier token is kept. NaN scores stand outside:
+    kept, not counted.
     """
     if scope == "sample":
         return [_keep(s, share) for s in scores]
@@ -33,7 +34,9 @@ def _keep(scores_N: Floats, share: float) -> npt.NDArray[np.bool_]:
 
 
 def char_runs(chars_N2: npt.NDArray[np.int64], kept_N: npt.NDArray[np.bool_], rest: float) -> CharWeights:
-    """Runs of characters whose tokens were not kept, merged. Where tokens share a character, it counts as kept if one of them is."""
+    """Runs of characters whose tokens were not kept, merged. Where tokens share a character, it counts as kept if one
+    of them is.
+    """
     if not len(chars_N2):
         return ()
     weights = np.full(int(chars_N2[:, 1].max()) + 1, np.nan)

@@ -1,7 +1,9 @@
-"""``transformers.Trainer`` with the weighted loss. Only public methods are overridden, so what users know keeps working.
+"""``transformers.Trainer`` with the weighted loss. Only public methods are overridden, so what users know keeps
+working.
 
     get_batch_samples   counts the divisor once over all micro-batches and ranks of an optimizer step
-    compute_loss        sum of w * nll over that divisor, and the router loss of a mixture of experts whose config asks for it
+    compute_loss        sum of w * nll over that divisor, and the router loss of a mixture of experts whose config asks
+    for it
     prediction_step     per-example sums; ``evaluation_metrics`` adds them up: token-exact whatever the batch size
     log                 one row per log step in the run directory
 
@@ -35,14 +37,31 @@ from holdfast.tune.loss import divide, weighted_nll
 from holdfast.tune.router import router_loss
 from holdfast.tune.weights import NORMALIZERS, RoleWeights, target_mask, token_weights
 
-_TRAIN_COLUMNS = ("tokens", "loss", "prompt_nll", "response_nll", "grad_norm", "learning_rate", "tokens_per_second", "epoch")
-_EVAL_COLUMNS = ("loss", "prompt_nll", "response_nll", "response_perplexity", "prompt_targets", "response_targets", "prompt_share")
+_TRAIN_COLUMNS = (
+    "tokens",
+    "loss",
+    "prompt_nll",
+    "response_nll",
+    "grad_norm",
+    "learning_rate",
+    "tokens_per_second",
+    "epoch",
+)
+_EVAL_COLUMNS = (
+    "loss",
+    "prompt_nll",
+    "response_nll",
+    "response_perplexity",
+    "prompt_targets",
+    "response_targets",
+    "prompt_share",
+)
 
 
 @dataclass(frozen=True)
 class Objective:
-    """What is minimised: a weight per role, a key of ``NORMALIZERS``, how the head is computed (auto, torch, triton or plain), and a
-    factor that looks at the token, for targets of ``adaptive_roles``."""
+    """What is minimised: a weight per role, a key of ``NORMALIZERS``, how the head is computed (auto, torch, triton or
+    plain), and a factor that looks at the token, for targets of ``adaptive_roles``."""
 
     weights: RoleWeights
     normalizer: str = "nonzero"
@@ -56,7 +75,9 @@ class WeightedTrainer(ContinuingTrainer):
 
     loss_is_scaled_for_ga = True
 
-    def __init__(self, *, objective: Objective, run: RunDir | None = None, batching: str = "auto", **kwargs: Any) -> None:
+    def __init__(
+        self, *, objective: Objective, run: RunDir | None = None, batching: str = "auto", **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         self.compute_metrics = evaluation_metrics
         self.model_accepts_loss_kwargs = True
@@ -65,12 +86,16 @@ class WeightedTrainer(ContinuingTrainer):
         self.batching, self.padded_reason = settle(self.model, batching, self.accelerator.autocast)
         self.plain_reason = "asked for" if objective.head == "plain" else attach(self.model)
         if objective.head in ("torch", "triton") and self.plain_reason:
-            raise HoldfastError(f"--head {objective.head} cannot be used with this model: {self.plain_reason}", hint="use --head auto")
+            raise HoldfastError(
+                f"--head {objective.head} cannot be used with this model: {self.plain_reason}", hint="use --head auto"
+            )
         if objective.head == "triton":
             choose("triton", self.args.device, torch.float32)  # raises where the kernel cannot run
         self.router = router_loss(self.model)
         self._micro_batches = 1
-        self._routed = torch.zeros(2, dtype=_sum_dtype(self.args.device), device=self.args.device)  # sum and number of router losses
+        self._routed = torch.zeros(
+            2, dtype=_sum_dtype(self.args.device), device=self.args.device
+        )  # sum and number of router losses
         self._tally = torch.zeros(5, dtype=_sum_dtype(self.args.device), device=self.args.device)
         self._logged_at = time.perf_counter()
         self._tokens = 0
@@ -98,8 +123,8 @@ class WeightedTrainer(ContinuingTrainer):
     ) -> Any:
         """sum(w * nll) / divisor. Without ``num_items_in_batch`` the divisor is that of this batch.
 
-        The router loss, where there is one, is the mean over micro-batches and ranks: it is a product of means over the tokens of a
-        micro-batch, so unlike the rest it depends on how a step is split.
+        The router loss, where there is one, is the mean over micro-batches and ranks: it is a product of means over the
+        tokens of a micro-batch, so unlike the rest it depends on how a step is split.
         """
         batch = self._weighed(inputs)
         rows = batch.rows if num_items_in_batch is None else replace(batch.rows, divisor=num_items_in_batch)
@@ -119,11 +144,7 @@ class WeightedTrainer(ContinuingTrainer):
         return (loss, outputs) if return_outputs else loss
 
     def prediction_step(  # type: ignore[override]
-        self,
-        model: nn.Module,
-        inputs: StepBatch,
-        prediction_loss_only: bool,
-        ignore_keys: list[str] | None = None,
+        self, model: nn.Module, inputs: StepBatch, prediction_loss_only: bool, ignore_keys: list[str] | None = None
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         """Sums per example instead of logits: see ``evaluation_metrics`` for the columns."""
         batch = self._laid_out(inputs)
@@ -165,7 +186,12 @@ class WeightedTrainer(ContinuingTrainer):
         """See ``ContinuingTrainer``."""
         tally = self.accelerator.reduce(self._tally.clone(), "sum").tolist()
         routed = self.accelerator.reduce(self._routed.clone(), "sum").tolist()
-        memory = {"tally": tally, "routed": routed, "tokens": self._tokens, "seconds": time.perf_counter() - self._logged_at}
+        memory = {
+            "tally": tally,
+            "routed": routed,
+            "tokens": self._tokens,
+            "seconds": time.perf_counter() - self._logged_at,
+        }
         return super().memory() | memory
 
     def remember(self, memory: dict[str, Any]) -> None:
@@ -191,16 +217,22 @@ class WeightedTrainer(ContinuingTrainer):
         batch, objective = self._laid_out(batch), self.objective
         weights_NT, shares_N = NORMALIZERS[objective.normalizer](self._weights(batch), batch.roles_NT)
         weights_RW = batch.pack(weights_NT)
-        kept_M = weights_RW[:, 1:].reshape(-1).nonzero().squeeze(-1)  # a GPU is waited for here, once, and not in the passes
+        kept_M = (
+            weights_RW[:, 1:].reshape(-1).nonzero().squeeze(-1)
+        )  # a GPU is waited for here, once, and not in the passes
         adapts_RW = batch.pack(target_mask(batch.roles_NT, objective.adaptive_roles)) if objective.adaptive else None
         ids_RW = batch.pack(batch.ids_NT)
         rows = LossRows(ids_RW, weights_RW, shares_N.sum(), kept_M, objective.adaptive, adapts_RW, objective.head)
         return replace(batch, weights_NT=weights_NT, rows=rows)
 
-    def _loss(self, model: nn.Module, batch: StepBatch, rows: LossRows, routes: bool = False) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Loss, detached NLL [N, T] (fused: 0 where the weight is 0), and the router loss if ``routes``; padding does not enter it.
+    def _loss(
+        self, model: nn.Module, batch: StepBatch, rows: LossRows, routes: bool = False
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Loss, detached NLL [N, T] (fused: 0 where the weight is 0), and the router loss if ``routes``; padding does
+        not enter it.
 
-        No attention mask is passed: padding is on the right, where causal attention never looks, and the mask-free kernels are faster.
+        No attention mask is passed: padding is on the right, where causal attention never looks, and the mask-free
+        kernels are faster.
         """
         arguments: dict[str, Any] = {"input_ids": rows.ids_BT}
         if batch.layout is not None:
@@ -214,11 +246,15 @@ class WeightedTrainer(ContinuingTrainer):
             out = model(**arguments, use_cache=False)
             total, _, nll_RW = weighted_nll(out["logits"], rows.ids_BT, rows.weights_BT, rows.adaptive, rows.adapts_BT)
             loss = divide(total, rows.divisor)
-        routed = self.router(out["router_logits"], batch.pack(batch.real_NT)) if routes and self.router is not None else None
+        routed = (
+            self.router(out["router_logits"], batch.pack(batch.real_NT)) if routes and self.router is not None else None
+        )
         return loss, batch.unpack(nll_RW).detach(), routed
 
     def _count(self, batch: StepBatch, nll_NT: Tensor) -> None:
-        prompt_NT, response_NT = (target_mask(batch.roles_NT, roles) & (batch.weights_NT != 0) for roles in (PROMPT_ROLES, RESPONSE_ROLES))
+        prompt_NT, response_NT = (
+            target_mask(batch.roles_NT, roles) & (batch.weights_NT != 0) for roles in (PROMPT_ROLES, RESPONSE_ROLES)
+        )
         parts = (nll_NT * prompt_NT, prompt_NT, nll_NT * response_NT, response_NT, batch.real_NT)
         self._tally += torch.stack([p.to(self._tally.dtype).sum() for p in parts])
 
@@ -241,8 +277,8 @@ class WeightedTrainer(ContinuingTrainer):
 
 
 def evaluation_metrics(prediction: EvalPrediction) -> dict[str, Any]:
-    """Add up per-example sums [N, 8]: prompt NLL, prompt targets, response NLL, response targets, weighted NLL, prompt weight,
-    response weight, divisor. NLLs in nats per token; None where there is no such token."""
+    """Add up per-example sums [N, 8]: prompt NLL, prompt targets, response NLL, response targets, weighted NLL, prompt
+    weight, response weight, divisor. NLLs in nats per token; None where there is no such token."""
     sums = torch.as_tensor(prediction.predictions).double().sum(0).tolist()
     prompt, n_prompt, response, n_response, weighted, prompt_weight, response_weight, divisor = sums
     return {

@@ -1,11 +1,13 @@
-"""Data and one or two models -> the same data with a weight for every token of its responses, kept as runs of characters.
+"""Data and one or two models -> the same data with a weight for every token of its responses, kept as runs of
+characters.
 
     excess       nll of the model - nll of the reference     token cleaning (arXiv 2502.01968), Rho-1 (arXiv 2404.07965)
     surprise     nll of the model                             what the model does not know yet
     confidence   - nll of the model                           what it knows already: leaves out noise, and what is new
 
-The share of tokens with the highest score keeps weight 1, the others get --rest. Characters, not tokens, carry the weights, so a
-model with another tokenizer can be trained on them: there, too, a token takes the weight of its last character.
+The share of tokens with the highest score keeps weight 1, the others get --rest. Characters, not tokens, carry the
+weights, so a model with another tokenizer can be trained on them: there, too, a token takes the weight of its last
+character.
 """
 
 from __future__ import annotations
@@ -37,7 +39,9 @@ from holdfast.tune.selection import Floats, char_runs, keep_highest
 
 @dataclass(frozen=True)
 class Response:
-    """Where the content of one assistant message lies in the tokens of its example: token [N], first and last character [N, 2]."""
+    """Where the content of one assistant message lies in the tokens of its example: token [N], first and last character
+    [N, 2].
+    """
 
     message: int
     token_N: npt.NDArray[np.int64]
@@ -77,11 +81,19 @@ def weigh(config: WeighConfig) -> dict[str, Any]:
         tell(config.data, unused)
         tokenizer = models.load_tokenizer(config.model, trust_remote_code=config.trust_remote_code)
         if not tokenizer.is_fast:
-            raise HoldfastError(f"tokenizer {type(tokenizer).__name__} gives no character offsets", hint="load its fast version")
+            raise HoldfastError(
+                f"tokenizer {type(tokenizer).__name__} gives no character offsets", hint="load its fast version"
+            )
         encoded = [encode(example, config.template, tokenizer) for example in examples]
         _check_reference(config, tokenizer)
         tokens = sum(len(response.token_N) for e in encoded for response in e.responses)
-        figures: dict[str, Any] = {"command": "weigh", "by": by, "data_digest": digest, "examples": len(rows), "tokens": tokens}
+        figures: dict[str, Any] = {
+            "command": "weigh",
+            "by": by,
+            "data_digest": digest,
+            "examples": len(rows),
+            "tokens": tokens,
+        }
         figures["columns_not_used"] = unused
         if config.dry_run:
             return _preview(config, figures, tokenizer, encoded)
@@ -91,7 +103,8 @@ def weigh(config: WeighConfig) -> dict[str, Any]:
 
 
 def encode(example: Example, template: str, tokenizer: Any) -> Encoded:
-    """Render and tokenise an example, and find the tokens of its responses. End-of-turn tokens are none: they keep weight 1.
+    """Render and tokenise an example, and find the tokens of its responses. End-of-turn tokens are none: they keep
+    weight 1.
 
     Raises:
         HoldfastError: the template refuses the example, which is named.
@@ -100,7 +113,9 @@ def encode(example: Example, template: str, tokenizer: Any) -> Encoded:
         spans = render_example(example, template_name(template, example.layout, tokenizer), tokenizer)
     except HoldfastError as error:
         raise HoldfastError(f"{example.where}: {error.message}", hint=error.hint) from error
-    made = tokenizer("".join(s.text for s in spans), add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    made = tokenizer(
+        "".join(s.text for s in spans), add_special_tokens=False, return_offsets_mapping=True, verbose=False
+    )
     offsets = np.asarray(made["offset_mapping"], dtype=np.int64).reshape(-1, 2)
     responses, begin = [], 0
     for span in spans:
@@ -122,13 +137,17 @@ def _response(example: Example, span: Span, begin: int, offsets: npt.NDArray[np.
 
 
 def _nlls(config: WeighConfig, tokenizer: Any, encoded: list[Encoded]) -> list[list[Floats]]:
-    """Of the model, and of the reference if there is one: NLLs of all tokens, NaN beyond the context. One model after the other, so that
-    one is in memory."""
+    """Of the model, and of the reference if there is one: NLLs of all tokens, NaN beyond the context. One model after
+    the other, so that one is in memory."""
     nlls = []
     for name in [config.model] + ([config.reference] if config.reference else []):
         model = models.load(name, trust_remote_code=config.trust_remote_code)
         ids = [e.ids for e in encoded]
-        nlls.append(sequence_nlls(model.model, ids, models.pad_id(tokenizer), batch_size=config.batch_size, context=model.context))
+        nlls.append(
+            sequence_nlls(
+                model.model, ids, models.pad_id(tokenizer), batch_size=config.batch_size, context=model.context
+            )
+        )
         del model
     return nlls
 
@@ -146,7 +165,9 @@ def _write(
     lines = []
     for row, example, e, keep in zip(rows, examples, encoded, kept, strict=True):
         weighted = row | {TOKEN_WEIGHTS: _field(example.messages, e, keep, config.rest)}
-        lines.append(json.dumps(weighted, ensure_ascii=False, default=str) + "\n")  # str: Parquet files hold times, JSON has none
+        lines.append(
+            json.dumps(weighted, ensure_ascii=False, default=str) + "\n"
+        )  # str: Parquet files hold times, JSON has none
     data = run.path / "data.jsonl"
     write_text(run.rows, "".join(_row(i, s, k) for i, (s, k) in enumerate(zip(scores, kept, strict=True), 1)))
     write_text(data, "".join(lines))
@@ -157,7 +178,9 @@ def _write(
         "kept": len(chosen),
         "beyond_context": int((~known).sum()),
         "lowest_kept_score": float(chosen.min()) if len(chosen) else None,
-        "mean_nll": [float(np.nanmean(np.concatenate([n[at] for n, at in zip(nll, places, strict=True)]))) for nll in nlls],
+        "mean_nll": [
+            float(np.nanmean(np.concatenate([n[at] for n, at in zip(nll, places, strict=True)]))) for nll in nlls
+        ],
         "data_path": str(data),
     }
 
@@ -176,7 +199,13 @@ def _field(messages: Sequence[Message], encoded: Encoded, kept_N: npt.NDArray[np
 def _row(number: int, scores_N: Floats, kept_N: npt.NDArray[np.bool_]) -> str:
     known = ~np.isnan(scores_N)
     mean = float(scores_N[known].mean()) if known.any() else None
-    row = {"kind": "example", "row": number, "tokens": len(scores_N), "kept": int((kept_N & known).sum()), "mean_score": mean}
+    row = {
+        "kind": "example",
+        "row": number,
+        "tokens": len(scores_N),
+        "kept": int((kept_N & known).sum()),
+        "mean_score": mean,
+    }
     return json.dumps(row) + "\n"
 
 
@@ -199,7 +228,8 @@ def _check_reference(config: WeighConfig, tokenizer: Any) -> None:
     other = models.load_tokenizer(config.reference, trust_remote_code=config.trust_remote_code)
     if other.get_vocab() != tokenizer.get_vocab():
         raise HoldfastError(
-            f"{config.model} and {config.reference} have different tokenizers, so their scores cannot be compared token by token",
+            f"{config.model} and {config.reference} have different tokenizers, so their scores cannot be compared "
+            "token by token",
             hint="the reference is best the model itself, tuned on good data",
         )
 
@@ -211,5 +241,8 @@ def _preview(config: WeighConfig, figures: dict[str, Any], tokenizer: Any, encod
         print(f"first row, the tokens that are scored: {scored}")
         passes = 2 if config.reference else 1
         total = sum(len(e.ids) for e in encoded)
-        print(f"{figures['tokens']:,} response tokens of {len(encoded):,} rows by {figures['by']}; {passes} x {total:,} tokens forward")
+        print(
+            f"{figures['tokens']:,} response tokens of {len(encoded):,} rows by {figures['by']}; {passes} x {total:,} "
+            "tokens forward"
+        )
     return figures | {"dry_run": True}

@@ -3,8 +3,8 @@
     effective weight of a token = weight of its role x weight of its message x weight of its example
     L = sum_t w_t nll_t / divisor                                   (arXiv 2507.07817, eq. 2; normalizer "nonzero")
 
-Only the ratio of the weights matters under AdamW without clipping: (0, 0.4) is the same training as (0, 1). ``share`` is the name we
-give to a ratio, ``scale_twin`` says when two settings are one.
+Only the ratio of the weights matters under AdamW without clipping: (0, 0.4) is the same training as (0, 1). ``share``
+is the name we give to a ratio, ``scale_twin`` says when two settings are one.
 
 Axes: B batch, T tokens.
 """
@@ -67,7 +67,8 @@ def role_weights(
         table[role] = check_weight(value, f"weights.{name}")
     if not any(table.values()):
         raise HoldfastError(
-            "all weights are zero, so there is nothing to learn", hint="give --response-weight or --prompt-weight a value > 0"
+            "all weights are zero, so there is nothing to learn",
+            hint="give --response-weight or --prompt-weight a value > 0",
         )
     return table
 
@@ -79,7 +80,9 @@ def share(prompt_weight: float, response_weight: float) -> float:
 
 
 def scale_twin(prompt_weight: float, response_weight: float) -> str | None:
-    """The preset of which this pair is only a scaled copy, or None. (0, 0.4) -> 'conventional'; (0, 1) itself -> None."""
+    """The preset of which this pair is only a scaled copy, or None. (0, 0.4) -> 'conventional'; (0, 1) itself ->
+    None.
+    """
     for name in ("conventional", "continual", "prompt-only"):
         pair = PRESETS[name][:2]
         if (prompt_weight, response_weight) != pair and share(prompt_weight, response_weight) == share(*pair):
@@ -88,13 +91,17 @@ def scale_twin(prompt_weight: float, response_weight: float) -> str | None:
 
 
 def prompt_share(counts: Mapping[Role, float], weights: RoleWeights) -> float:
-    """Effective prompt share s = sum of prompt weights / sum of all weights, over target tokens counted per role (or weighted counts)."""
+    """Effective prompt share s = sum of prompt weights / sum of all weights, over target tokens counted per role (or
+    weighted counts).
+    """
     prompt = sum(weights[r] * counts.get(r, 0) for r in PROMPT_ROLES)
     response = sum(weights[r] * counts.get(r, 0) for r in RESPONSE_ROLES)
     return prompt / (prompt + response) if prompt + response else math.nan
 
 
-def token_weights(roles_BT: Tensor, weights: RoleWeights, scale_BT: Tensor | None = None, dtype: torch.dtype | None = None) -> Tensor:
+def token_weights(
+    roles_BT: Tensor, weights: RoleWeights, scale_BT: Tensor | None = None, dtype: torch.dtype | None = None
+) -> Tensor:
     """Weight of every token as a target, [B, T]. Position 0 is never a target, so its weight is 0.
 
     Args:
@@ -104,7 +111,9 @@ def token_weights(roles_BT: Tensor, weights: RoleWeights, scale_BT: Tensor | Non
     """
     import torch
 
-    table = torch.tensor([weights[Role(i)] for i in range(len(Role))], dtype=dtype or torch.float32, device=roles_BT.device)
+    table = torch.tensor(
+        [weights[Role(i)] for i in range(len(Role))], dtype=dtype or torch.float32, device=roles_BT.device
+    )
     weights_BT = table[roles_BT.long()]
     if scale_BT is not None:
         weights_BT = weights_BT * scale_BT

@@ -1,4 +1,6 @@
-"""Seeded, dependency-light generators of prompts that ask for the same thing. A kind is a key of ``GENERATORS`` or ``module:function``."""
+"""Seeded, dependency-light generators of prompts that ask for the same thing. A kind is a key of ``GENERATORS`` or
+``module:function``.
+"""
 
 from __future__ import annotations
 
@@ -41,11 +43,14 @@ def generator(kind: str, more: dict[str, Generator] | None = None) -> Generator:
         return known[kind]
     if kind == PARAPHRASES:
         raise HoldfastError(
-            "the kind 'paraphrases' needs a source", hint="give --paraphrases FILE, or --paraphrase-model MODEL to have them written"
+            "the kind 'paraphrases' needs a source",
+            hint="give --paraphrases FILE, or --paraphrase-model MODEL to have them written",
         )
     module, colon, function = kind.partition(":")
     if not colon:
-        raise HoldfastError(f"unknown kind of variant '{kind}'; known: {', '.join([*known, PARAPHRASES])}, or module:function")
+        raise HoldfastError(
+            f"unknown kind of variant '{kind}'; known: {', '.join([*known, PARAPHRASES])}, or module:function"
+        )
     try:
         found: Callable[..., Any] = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError) as error:

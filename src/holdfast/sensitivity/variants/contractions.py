@@ -1,8 +1,11 @@
-"""``do not`` becomes ``don't`` and back, where that says the same and is English; a place that is in doubt is left alone.
+"""``do not`` becomes ``don't`` and back, where that says the same and is English; a place that is in doubt is left
+alone.
 
-Left alone are, above all: a form of *be* or *will* at the end of its clause ("tell me where it is."), or with the rest of its clause in
-front of it ("how old you are today"); questions whose order would break ("Don't you ..."); *'s* that is *has* ("it's been") or an owner's;
-*let us* that asks for leave ("let us know"); *have* that is no auxiliary ("I have to"); and words in capitals, which are meant to be seen.
+Left alone are, above all: a form of *be* or *will* at the end of its clause ("tell me where it is."), or with the rest
+of its clause in front of it ("how old you are today"); questions whose order would break ("Don't you ..."); *'s* that
+is *has* ("it's been") or an owner's;
+*let us* that asks for leave ("let us know"); *have* that is no auxiliary ("I have to"); and words in capitals, which
+are meant to be seen.
 """
 
 from __future__ import annotations
@@ -52,7 +55,24 @@ _SUBJECTS = {
 }  # fmt: skip
 _GAPS = {"than", "as", "so", "whether", "unlike", "like"} | _ASKING
 """Words after which a clause may have lost what would follow its verb."""
-_STOPS = {"and", "or", "but", "if", "when", "while", "because", "before", "after", "until", "than", "that", "then", "today", "now", "not"}
+_STOPS = {
+    "and",
+    "or",
+    "but",
+    "if",
+    "when",
+    "while",
+    "because",
+    "before",
+    "after",
+    "until",
+    "than",
+    "that",
+    "then",
+    "today",
+    "now",
+    "not",
+}
 """Words that do not go on with a clause."""
 _BEEN = {
     "been", "had", "got", "done", "seen", "gone", "known", "heard", "told", "become", "tried", "decided", "asked", "noticed", "received",
@@ -60,7 +80,19 @@ _BEEN = {
 }  # fmt: skip
 _IS_DONE = {"called", "named", "located", "based", "supposed", "related", "known"}
 """Participles before which *'s* is *is*."""
-_HAS = _BEEN - _IS_DONE | {"come", "happened", "rained", "started", "always", "never", "ever", "already", "just", "recently", "since"}
+_HAS = _BEEN - _IS_DONE | {
+    "come",
+    "happened",
+    "rained",
+    "started",
+    "always",
+    "never",
+    "ever",
+    "already",
+    "just",
+    "recently",
+    "since",
+}
 _SENTENCE = 1000
 """Characters before a place that may be of the same sentence."""
 _LET = {"assume", "suppose", "consider", "imagine", "define", "denote", "say", "discuss", "examine"}
@@ -78,7 +110,9 @@ def contractions(item: Item, rng: Random) -> Made:
             yield _with(item, [place], table, f"{name}-one")
 
 
-def _with(item: Item, places: list[re.Match[str]], table: dict[str, str], change: str) -> tuple[Item, str, dict[str, Any]]:
+def _with(
+    item: Item, places: list[re.Match[str]], table: dict[str, str], change: str
+) -> tuple[Item, str, dict[str, Any]]:
     text = item.question
     for place in reversed(places):
         new = table[_key(place.group())]
@@ -88,7 +122,9 @@ def _with(item: Item, places: list[re.Match[str]], table: dict[str, str], change
     return made, made.prompt(), {"change": change}
 
 
-def _places(text: str, table: dict[str, str], allowed: Callable[[str, str, list[str], str], bool]) -> Iterator[re.Match[str]]:
+def _places(
+    text: str, table: dict[str, str], allowed: Callable[[str, str, list[str], str], bool]
+) -> Iterator[re.Match[str]]:
     """Where a row of the table stands and may be changed. Words in capitals stay, but for "I"."""
     forms = sorted(table, key=len, reverse=True)
     pattern = "|".join(re.escape(form).replace("'", "['\u2019]") for form in forms)
@@ -147,7 +183,11 @@ def _keeps_order(form: str, lower: list[str], following: list[str], after: str) 
     if starts and form != "don't":
         return False
     if (starts or lower[-1] in ("and", "please")) and form == "don't":
-        return bool(following) and not (following[0] in _SUBJECTS and following[0] not in ("all", "some", "any", "each"))
+        return bool(following) and not (
+            following[0] in _SUBJECTS and following[0] not in ("all", "some", "any", "each")
+        )
     if set(lower) & _ASKING and subject:
         return False
-    return lower[-1] not in ("why", "how", "when", "where") and not (following and following[0] in {"i", "you", "he", "she", "we", "they"})
+    return lower[-1] not in ("why", "how", "when", "where") and not (
+        following and following[0] in {"i", "you", "he", "she", "we", "they"}
+    )

@@ -1,4 +1,5 @@
-"""A thing to ask, apart from how it is asked: question, options, right answer; and the layouts that make a prompt of it.
+"""A thing to ask, apart from how it is asked: question, options, right answer; and the layouts that make a prompt of
+it.
 
 layout  "Q:{question}\\n{options}\\nA:"     options  "(A)red (B)blue"
 """
@@ -19,7 +20,9 @@ CHOICE_LAYOUT = "Q:{question}\n{options}\nA:"
 
 @dataclass(frozen=True)
 class Item:
-    """One thing to ask. ``layout`` is how the original asks it; ``answer`` is the number of the right option, if there are options."""
+    """One thing to ask. ``layout`` is how the original asks it; ``answer`` is the number of the right option, if there
+    are options.
+    """
 
     item_id: str
     question: str
@@ -44,8 +47,12 @@ class Item:
 
     def prompt(self, layout: str | None = None, marker: str = "({letter}){text}", join: str = " ") -> str:
         """The item in a layout. Nothing is stripped: tabs and double spaces stay byte for byte."""
-        options = join.join(marker.replace("{letter}", letter).replace("{text}", text) for letter, text in self.options.items())
-        return self.header + _fill(layout if layout is not None else self.layout, {"question": self.question, "options": options})
+        options = join.join(
+            marker.replace("{letter}", letter).replace("{text}", text) for letter, text in self.options.items()
+        )
+        return self.header + _fill(
+            layout if layout is not None else self.layout, {"question": self.question, "options": options}
+        )
 
     def asking(self, question: str) -> Item:
         """The same item with the question in other words."""
@@ -62,7 +69,8 @@ def without_options(layout: str) -> str:
 
 
 def load_items(source: str, limit: int | None = None) -> list[Item]:
-    """Read things to ask: rows with ``prompt``; ``question`` (with ``choices`` and ``answer``); or ``instruction`` (and ``input``).
+    """Read things to ask: rows with ``prompt``; ``question`` (with ``choices`` and ``answer``); or ``instruction`` (and
+    ``input``).
 
     Raises:
         HoldfastError: with file and row.
@@ -71,7 +79,9 @@ def load_items(source: str, limit: int | None = None) -> list[Item]:
     for number, (row, where) in enumerate(read_rows(source)[:limit], 1):
         item = _item(row, number, where)
         if item.item_id in items:
-            raise HoldfastError(f"{item.where}: id '{item.item_id}' is there twice (first in {items[item.item_id].where})")
+            raise HoldfastError(
+                f"{item.where}: id '{item.item_id}' is there twice (first in {items[item.item_id].where})"
+            )
         whole_text(item.prompt(), f"{item.where}: the prompt")
         items[item.item_id] = item
     if not items:
@@ -87,7 +97,9 @@ def _item(row: Any, number: int, where: str) -> Item:
     item_id = str(row.get("id", row.get("set_id", number)))
     target = row.get("target")
     if isinstance(row.get("prompt"), str):
-        return Item(item_id, row["prompt"], target=None if target is None else str(target), where=where, gold=_text(target))
+        return Item(
+            item_id, row["prompt"], target=None if target is None else str(target), where=where, gold=_text(target)
+        )
     if isinstance(row.get("question"), str) and "choices" in row:
         return _choice_item(row, item_id, where)
     if isinstance(row.get("question"), str):
@@ -98,7 +110,8 @@ def _item(row: Any, number: int, where: str) -> Item:
         target = row.get("output", target)
         return Item(item_id, question, QUESTION_LAYOUT, target=_text(target), where=where, gold=_text(target))
     raise HoldfastError(
-        f"{where}: found {', '.join(row) or 'nothing'}; a row has prompt, question (choices, answer), or instruction (input)"
+        f"{where}: found {', '.join(row) or 'nothing'}; a row has prompt, question (choices, answer), or instruction "
+        "(input)"
     )
 
 
@@ -112,14 +125,23 @@ def _choice_item(row: dict[str, Any], item_id: str, where: str) -> Item:
     texts = tuple(str(choice) for choice in choices)
     index = _answer_index(answer, texts)
     if answer is not None and index is None:
-        raise HoldfastError(f"{where}: the answer {answer!r} is no option", hint="give its number (from 0), its letter, or its text")
+        raise HoldfastError(
+            f"{where}: the answer {answer!r} is no option", hint="give its number (from 0), its letter, or its text"
+        )
     header = (
         f"The following are multiple choice questions (with answers) about {str(row['subject']).replace('_', ' ')}.\n\n"
         if row.get("subject")
         else ""
     )
     return Item(
-        item_id, row["question"], CHOICE_LAYOUT, texts, index, header=header, where=where, gold=texts[index] if index is not None else None
+        item_id,
+        row["question"],
+        CHOICE_LAYOUT,
+        texts,
+        index,
+        header=header,
+        where=where,
+        gold=texts[index] if index is not None else None,
     )
 
 

@@ -2,8 +2,8 @@
 
     make(items, {"spelling": spelling, "templates": templates}, per_kind=20, seed=0)  ->  sets, Report
 
-A generator yields (item as asked, prompt, what was done); it may be endless and may repeat itself. An item's draws depend on the seed,
-the kind and its id alone, so that adding items or kinds changes nothing else.
+A generator yields (item as asked, prompt, what was done); it may be endless and may repeat itself. An item's draws
+depend on the seed, the kind and its id alone, so that adding items or kinds changes nothing else.
 """
 
 from __future__ import annotations
@@ -46,7 +46,11 @@ class Report:
 
 
 def make(
-    items: Sequence[Item], generators: Mapping[str, Generator], per_kind: int, seed: int, accept: Mapping[str, Accept] | None = None
+    items: Sequence[Item],
+    generators: Mapping[str, Generator],
+    per_kind: int,
+    seed: int,
+    accept: Mapping[str, Accept] | None = None,
 ) -> tuple[list[PromptSet], Report]:
     """The original of every item and up to ``per_kind`` distinct variants of each kind.
 
@@ -144,10 +148,14 @@ def edit_distance(a: str, b: str) -> int:
 
 
 def diff(a: str, b: str) -> str:
-    """Word diff on one line: ``What [-colour-]{+color+} is it?``; equal stretches of more than six pieces are cut to ``...``."""
+    """Word diff on one line: ``What [-colour-]{+color+} is it?``; equal stretches of more than six pieces are cut to
+    ``...``.
+    """
     left, right = re.findall(r"\s+|\w+|[^\w\s]", a), re.findall(r"\s+|\w+|[^\w\s]", b)
     made = ""
-    long = len(left) * len(right) > _EXACT  # its time grows with the square where words repeat, so frequent ones are no anchors then
+    long = (
+        len(left) * len(right) > _EXACT
+    )  # its time grows with the square where words repeat, so frequent ones are no anchors then
     for tag, a0, a1, b0, b1 in difflib.SequenceMatcher(None, left, right, autojunk=long).get_opcodes():
         old, new = "".join(left[a0:a1]), "".join(right[b0:b1])
         if tag == "equal":

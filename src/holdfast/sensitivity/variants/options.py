@@ -1,7 +1,8 @@
 """Options in another order. The letter of the right option moves along.
 
-Options that speak of the others ("None of the above") keep their place at the end; where one names others by letter or place
-("Both A and B", "the first two"), or the question does, another order would be another question, and there is none.
+Options that speak of the others ("None of the above") keep their place at the end; where one names others by letter or
+place ("Both A and B", "the first two"), or the question does, another order would be another question, and there is
+none.
 """
 
 from __future__ import annotations
@@ -61,11 +62,17 @@ def _names_others(choice: str, letters: str) -> bool:
     """Whether an option names others by their letters or places. A letter alone is an answer such as a blood group."""
     one = rf"\(?[{letters}]\)?"
     lists = rf"(?<!\w){one}(?:,\s*{one})*,?\s+(?:and|or|nor|&)\s+{one}(?!\w)|(?<!\w){one}\s*&\s*{one}(?!\w)"
-    by_letter = rf"{lists}|^\W*(?:only\s+{one}|{one}\s+only|(?:both|neither|either|not)\s+{one})\W*$|\bneither\s+{one}\s+nor\b"
+    by_letter = (
+        rf"{lists}|^\W*(?:only\s+{one}|{one}\s+only|(?:both|neither|either|not)\s+{one})\W*$|\bneither\s+{one}\s+nor\b"
+    )
     small = letters.lower()
     by_letter += rf"|\b(?i:both|neither|either)\s+\(?[{small}]\)?\s+(?:and|or|nor)\s+\(?[{small}]\)?(?!\w)"
     by_letter += rf"|^\W*\(?[{small}]\)?\s+(?:and|or|nor|&)\s+\(?[{small}]\)?\W*$"
-    return re.search(by_letter, choice) is not None or _OTHER_PLACES.search(choice) is not None or _option_named(choice, letters)
+    return (
+        re.search(by_letter, choice) is not None
+        or _OTHER_PLACES.search(choice) is not None
+        or _option_named(choice, letters)
+    )
 
 
 def _option_named(text: str, letters: str) -> bool:

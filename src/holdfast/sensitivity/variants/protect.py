@@ -1,4 +1,5 @@
-"""What no generator may touch: placeholders, numbers, code, paths, links, quotations, alternatives to choose from, and the right answer.
+"""What no generator may touch: placeholders, numbers, code, paths, links, quotations, alternatives to choose from, and
+the right answer.
 
 In: a text. Out: its words with their places, protected ones left out.
 """
@@ -45,7 +46,9 @@ Spans = list[tuple[int, int]]
 
 
 def protected_spans(text: str, keep: Sequence[str] = ()) -> Spans:
-    """Places [start, end) that must stay as they are. ``keep``: further texts, such as the right answer, found as whole words."""
+    """Places [start, end) that must stay as they are. ``keep``: further texts, such as the right answer, found as whole
+    words.
+    """
     spans = [m.span() for m in _PROTECTED.finditer(text)]
     for piece in keep:
         if piece:
@@ -54,7 +57,9 @@ def protected_spans(text: str, keep: Sequence[str] = ()) -> Spans:
 
 
 def holds(text: str, piece: str) -> bool:
-    """Whether a protected piece is in a text: word for word, case and kinds of quotation marks aside; alternatives in any order."""
+    """Whether a protected piece is in a text: word for word, case and kinds of quotation marks aside; alternatives in
+    any order.
+    """
     words = re.split(r",?\s(?:or|vs\.?)\s|,\s", piece) if re.search(r"\s(?:or|vs\.?)\s", piece) else [piece]
     plain, wanted = _plain(text), [_plain(word) for word in words]
     return all(re.search(rf"(?<!\w){re.escape(word)}(?!\w)", plain) for word in wanted)
@@ -67,7 +72,9 @@ def _plain(text: str) -> str:
 def free_words(text: str, keep: Sequence[str] = ()) -> Spans:
     """Words that may be changed."""
     closed = protected_spans(text, keep)
-    return [m.span() for m in WORD.finditer(text) if not any(start < m.end() and m.start() < end for start, end in closed)]
+    return [
+        m.span() for m in WORD.finditer(text) if not any(start < m.end() and m.start() < end for start, end in closed)
+    ]
 
 
 def change_free_text(text: str, keep: Sequence[str], change: Callable[[str], str]) -> str:

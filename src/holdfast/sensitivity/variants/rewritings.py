@@ -1,7 +1,8 @@
 """What a model wrote when it was asked for rewritings -> the rewritings alone.
 
-Left out, and handed back so that it can be counted: thoughts, preambles ("Sure! Here are 3 rewrites:"), headings, closing remarks,
-refusals, program text, and pieces too short to be the whole prompt. A remark is no remark where the prompt itself begins like one.
+Left out, and handed back so that it can be counted: thoughts, preambles ("Sure! Here are 3 rewrites:"), headings,
+closing remarks, refusals, program text, and pieces too short to be the whole prompt. A remark is no remark where the
+prompt itself begins like one.
 
     list         a numbered or bulleted answer: its items, without marker, bold type and quotation marks
     JSON         a list of strings
@@ -17,11 +18,19 @@ from dataclasses import dataclass
 from holdfast.errors import from_json
 
 _NAMES = "think|thinking|thoughts?|reasoning|reflection|analysis|scratchpad|seed:think"
-_THOUGHT = re.compile(rf"<({_NAMES})>.*?</\1>|\[THINK\].*?\[/THINK\]|\u25c1think\u25b7.*?\u25c1/think\u25b7", re.DOTALL | re.IGNORECASE)
-_THOUGHT_ENDS = re.compile(rf"</(?:{_NAMES})>|\[/THINK\]|\u25c1/think\u25b7|<\|channel\|>final<\|message\|>", re.IGNORECASE)
-_THOUGHT_STARTS = re.compile(rf"<(?:{_NAMES})>|\[THINK\]|\u25c1think\u25b7|<\|channel\|>(?:analysis|commentary)", re.IGNORECASE)
+_THOUGHT = re.compile(
+    rf"<({_NAMES})>.*?</\1>|\[THINK\].*?\[/THINK\]|\u25c1think\u25b7.*?\u25c1/think\u25b7", re.DOTALL | re.IGNORECASE
+)
+_THOUGHT_ENDS = re.compile(
+    rf"</(?:{_NAMES})>|\[/THINK\]|\u25c1/think\u25b7|<\|channel\|>final<\|message\|>", re.IGNORECASE
+)
+_THOUGHT_STARTS = re.compile(
+    rf"<(?:{_NAMES})>|\[THINK\]|\u25c1think\u25b7|<\|channel\|>(?:analysis|commentary)", re.IGNORECASE
+)
 
-_FENCE = re.compile(r"^[ \t]*(?:```|~~~)[ \t]*([\w+#.-]*)[^\n]*\n(.*?)(?:^[ \t]*(?:```|~~~)[ \t]*$|\Z)", re.MULTILINE | re.DOTALL)
+_FENCE = re.compile(
+    r"^[ \t]*(?:```|~~~)[ \t]*([\w+#.-]*)[^\n]*\n(.*?)(?:^[ \t]*(?:```|~~~)[ \t]*$|\Z)", re.MULTILINE | re.DOTALL
+)
 _TEXT_FENCES = ("", "text", "txt", "plaintext", "plain", "markdown", "md", "json")
 
 _WRITTEN = r"re-?writ(?:e|ing|ten\ (?:version|text|prompt|question))|re-?phrasing|re-?wording|paraphrase"
@@ -51,7 +60,9 @@ _LABEL = re.compile(
     re.VERBOSE | re.IGNORECASE,
 )
 """What a model puts before a rewriting in the same line: a name in bold type, a letter, "Here's a rewrite:"."""
-_TAGS = re.compile(r"^<(answer|output|rewrite|rewritten|paraphrase|result|response)>\s*(.*?)\s*</\1>$", re.DOTALL | re.IGNORECASE)
+_TAGS = re.compile(
+    r"^<(answer|output|rewrite|rewritten|paraphrase|result|response)>\s*(.*?)\s*</\1>$", re.DOTALL | re.IGNORECASE
+)
 _ABOUT = (
     r"re-?writ|re-?phras|re-?word|paraphras|version|variation|alternative|options|different|attempt|\bways?\b|\blist\b|\bgo\b"
     r"|\bare\b.{0,40}:$"
@@ -113,7 +124,9 @@ def read_answer(answer: str, question: str) -> Rewritings:
 
 
 def without_thoughts(text: str, question: str = "") -> tuple[str, list[str]]:
-    """An answer without what the model thought before it: between tags, up to a closing tag, or after a tag that is never closed."""
+    """An answer without what the model thought before it: between tags, up to a closing tag, or after a tag that is
+    never closed.
+    """
     if _THOUGHT_STARTS.search(question):
         return text, []
     rest = _THOUGHT.sub("", text)
@@ -123,11 +136,19 @@ def without_thoughts(text: str, question: str = "") -> tuple[str, list[str]]:
 
 
 def is_remark(text: str, question: str) -> bool:
-    """Whether a line says something about the rewritings, or is a heading or program text, unless the prompt is so itself."""
+    """Whether a line says something about the rewritings, or is a heading or program text, unless the prompt is so
+    itself.
+    """
     if not text or (_REMARK.match(text) and not _REMARK.match(question)):
         return True
-    heading = text.endswith(":") and len(text.split()) < 7 and not any(line.rstrip().endswith(":") for line in question.splitlines())
-    return heading or (not _has_program(question) and any(_PROGRAM.match(line) or _STATEMENT.match(line) for line in text.splitlines()))
+    heading = (
+        text.endswith(":")
+        and len(text.split()) < 7
+        and not any(line.rstrip().endswith(":") for line in question.splitlines())
+    )
+    return heading or (
+        not _has_program(question) and any(_PROGRAM.match(line) or _STATEMENT.match(line) for line in text.splitlines())
+    )
 
 
 def _has_program(text: str) -> bool:
@@ -158,7 +179,9 @@ def _json_list(text: str) -> list[str] | None:
 
 
 def _list_items(lines: Sequence[str], several_lines: bool) -> tuple[list[str], list[str]]:
-    """Items of a list; an item goes on over the lines that follow where the prompt has several lines, or where its marker stands alone."""
+    """Items of a list; an item goes on over the lines that follow where the prompt has several lines, or where its
+    marker stands alone.
+    """
     items: list[list[str]] = []
     rest = []
     depth = min(len(m["indent"]) for line in lines if (m := _MARK.match(line)))

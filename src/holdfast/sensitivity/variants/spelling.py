@@ -1,10 +1,11 @@
-"""Misspellings: k words of the question, each with one random edit (POSIX, section 3 and appendix, after Brooks et al. 1993).
+"""Misspellings: k words of the question, each with one random edit (POSIX, section 3 and appendix, after Brooks et al.
+1993).
 
     insertion  a random letter inside the word        transposition  two neighbouring letters change places
     omission   one letter dropped                     substitution   one letter becomes a neighbour on the keyboard
 
-k runs over 1, 2, 4, 8 with fresh draws each time: 20 variants are 4 values of k times 5 draws. A question with fewer than k words that
-can be changed has all of them changed.
+k runs over 1, 2, 4, 8 with fresh draws each time: 20 variants are 4 values of k times 5 draws. A question with fewer
+than k words that can be changed has all of them changed.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ _ROWS = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
 
 
 def _neighbours() -> dict[str, str]:
-    """Letters that touch on a QWERTY keyboard, whose lower rows begin half a key and a whole key further to the right."""
+    """Letters that touch on a QWERTY keyboard, whose lower rows begin half a key and a whole key further to the
+    right.
+    """
     places = {letter: (r, c + 0.5 * r) for r, row in enumerate(_ROWS) for c, letter in enumerate(row)}
     return {
         a: "".join(b for b, (rb, cb) in places.items() if a != b and abs(ra - rb) <= 1 and abs(ca - cb) <= 1.0)

@@ -14,7 +14,9 @@ Made = Iterator[tuple[Item, str, dict[str, Any]]]
 
 
 def casing(item: Item, rng: Random) -> Made:
-    """The question in lower case, upper case, title case and with a lower first letter; then endless draws of words in capitals."""
+    """The question in lower case, upper case, title case and with a lower first letter; then endless draws of words in
+    capitals.
+    """
     keep = _keep(item)
     whole: dict[str, Callable[[str], str]] = {
         "lower": str.lower,

@@ -1,7 +1,7 @@
 """Other layouts around the same question: the twenty of the paper, and a grammar that draws more.
 
-The paper's lists (POSIX, tables 4 and 5) are byte-exact: some have two spaces, a tab, or no space at all. The list for questions without
-options is the same with the options left out.
+The paper's lists (POSIX, tables 4 and 5) are byte-exact: some have two spaces, a tab, or no space at all. The list for
+questions without options is the same with the options left out.
 """
 
 from __future__ import annotations
@@ -43,12 +43,19 @@ def templates(item: Item, rng: Random) -> Iterator[tuple[Item, str, dict[str, An
         yield item, item.prompt(layout), {"template": number, "layout": layout}
 
 
-# The grammar follows FormatSpread (arXiv 2310.11324): what separates name and content, what joins the parts, the casing of the names,
-# the names themselves, and how options are marked.
+# The grammar follows FormatSpread (arXiv 2310.11324): what separates name and content, what joins the parts, the casing
+# of the names, the names themselves, and how options are marked.
 _SEPARATORS = (":", ": ", ":: ", " - ", " ", "\n", ":\n", "\t", " | ", ":   ")
 _JOINS = ("\n", "\n\n", " ", " || ", " , ", "; ", "  ", "\n\t")
 _CASINGS = (str.lower, str.upper, str.title, str)
-_NAMES = (("question", "answer"), ("q", "a"), ("problem", "solution"), ("input", "output"), ("task", "response"), ("query", "reply"))
+_NAMES = (
+    ("question", "answer"),
+    ("q", "a"),
+    ("problem", "solution"),
+    ("input", "output"),
+    ("task", "response"),
+    ("query", "reply"),
+)
 _MARKERS = (
     "({letter}) {text}",
     "({letter}){text}",
@@ -62,7 +69,9 @@ _OPTION_JOINS = (" ", "\n", ", ", "; ", " | ")
 
 
 def grammar(item: Item, rng: Random) -> Iterator[tuple[Item, str, dict[str, Any]]]:
-    """Endless drawn formats: separators, spacing, casing, field names and option markers. The letters of the options stay."""
+    """Endless drawn formats: separators, spacing, casing, field names and option markers. The letters of the options
+    stay.
+    """
     while True:
         names, casing = rng.choice(_NAMES), rng.choice(_CASINGS)
         separator, join = rng.choice(_SEPARATORS), rng.choice(_JOINS)
@@ -70,4 +79,8 @@ def grammar(item: Item, rng: Random) -> Iterator[tuple[Item, str, dict[str, Any]
         first, last = (casing(name) for name in names)
         middle = f"{join}{{options}}" if item.choices else ""
         layout = f"{first}{separator}{{question}}{middle}{join}{last}{separator.rstrip(' ')}"
-        yield item, item.prompt(layout, marker, option_join), {"layout": layout, "marker": marker if item.choices else None}
+        yield (
+            item,
+            item.prompt(layout, marker, option_join),
+            {"layout": layout, "marker": marker if item.choices else None},
+        )

@@ -1,6 +1,7 @@
 """The same thing in other words: from a file, from a table of synonyms, or from a model that is asked for paraphrases.
 
-A paraphrase that lost something protected (a number, a placeholder, code, the right answer) is dropped, whoever wrote it.
+A paraphrase that lost something protected (a number, a placeholder, code, the right answer) is dropped, whoever wrote
+it.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ POCKET_SYNONYMS: dict[str, tuple[str, ...]] = {
     "colour": ("shade",), "sum": ("total",), "sentiment": ("feeling", "mood"), "category": ("group", "class"),
     "opposite": ("reverse",), "please": ("kindly",), "begin": ("start",), "could": ("can",), "happy": ("glad",), "sad": ("unhappy",),
 }  # fmt: skip
-"""Word-level synonyms for the language of `pocket`, of our own making: few, and only such as mean the same as noun and as verb."""
+"""Word-level synonyms for the language of `pocket`, of our own making: few, and only such as mean the same as noun and
+as verb.
+"""
 
 
 def synonyms(table: Mapping[str, Sequence[str]]) -> Callable[[Item, Random], Made]:
@@ -58,7 +61,11 @@ def paraphrases_from(path: str) -> Callable[[Item, Random], Made]:
     known: dict[str, list[str]] = {}
     for row, where in read_rows(path):
         texts = row.get("paraphrases") if isinstance(row, dict) else None
-        key = next((row[k] for k in ("id", "prompt", "question", "instruction") if k in row), None) if isinstance(row, dict) else None
+        key = (
+            next((row[k] for k in ("id", "prompt", "question", "instruction") if k in row), None)
+            if isinstance(row, dict)
+            else None
+        )
         if key is None or not isinstance(texts, list) or not all(isinstance(t, str) for t in texts):
             raise HoldfastError(f"{where}: a row has an id (or the prompt itself) and a list of paraphrases")
         known.setdefault(str(key), []).extend(texts)
@@ -82,14 +89,17 @@ def paraphrases_by(ask: Ask, name: str, count: int) -> Callable[[Item, Random], 
         for text in written.texts:
             yield from _checked(item, text, {"model": name})
         for text in written.left_out:
-            lost = [] if is_remark(text, item.question) else _lost(item, text)  # a stray line is counted as what is wrong with it
+            lost = (
+                [] if is_remark(text, item.question) else _lost(item, text)
+            )  # a stray line is counted as what is wrong with it
             yield (item, "", {"lost": lost}) if lost else _no_variant(item, text)
 
     return generate
 
 
 PARAPHRASE_INSTRUCTION = (
-    "Rewrite the text below in {count} different ways. Each must ask for exactly the same thing. Keep all names, numbers, quotations and "
+    "Rewrite the text below in {count} different ways. Each must ask for exactly the same thing. Keep all names, "
+    "numbers, quotations and "
     "anything in braces or code as it is. Write one rewriting per line and nothing else.\n\n"
 )
 
@@ -103,7 +113,9 @@ def sentence_similarity(model: str) -> Similarity:
     try:
         from sentence_transformers import SentenceTransformer
     except ImportError as error:
-        raise HoldfastError("a meaning check needs sentence-transformers", hint="pip install 'holdfast[encoder]'") from error
+        raise HoldfastError(
+            "a meaning check needs sentence-transformers", hint="pip install 'holdfast[encoder]'"
+        ) from error
     try:
         encoder = SentenceTransformer(model)
     except Exception as error:  # loaders raise what they like
@@ -112,7 +124,9 @@ def sentence_similarity(model: str) -> Similarity:
         ) from error
 
     def similar(left: Sequence[str], right: Sequence[str]) -> list[float]:
-        a, b = (encoder.encode(list(texts), normalize_embeddings=True, show_progress_bar=False) for texts in (left, right))
+        a, b = (
+            encoder.encode(list(texts), normalize_embeddings=True, show_progress_bar=False) for texts in (left, right)
+        )
         return [float(x) for x in (a * b).sum(1)]
 
     return similar
