@@ -23,9 +23,9 @@ import numpy as np
 import torch
 import transformers
 
-from holdfast.lm import LM
-from holdfast.prefix import Request, score, score_plain
-from holdfast.trie import build, flatten
+from holdfast.lm import LM, plain
+from holdfast.lm.engine import Cost, Engine, Request, Scored
+from holdfast.lm.tree import distinct_tokens
 
 SOURCES = {
     "sst2": 183,
@@ -113,6 +113,11 @@ def ours(lm: LM, requests: list[Request]) -> tuple[float, Any]:
     return time.perf_counter() - started, cost
 
 
+def score(lm: LM, requests: list[Request]) -> tuple[list[Scored], Cost]:
+    engine = Engine(lm.model, lm.context)
+    return engine.score(requests), engine.cost
+
+
 def shares(items: int) -> dict[str, Any]:
     """Distinct tokens of a whole grid as a share of its prompt tokens: what exact sharing can save, counted without a
     model.
@@ -120,7 +125,7 @@ def shares(items: int) -> dict[str, Any]:
     found = {}
     for name, fixed in (("retrieved", False), ("fixed", True)):
         ids = [request.prompt for request in prompts(items, fixed=fixed)]
-        total, distinct = sum(map(len, ids)), sum(len(node.ids) for node in flatten(build(ids)))
+        total, distinct = sum(map(len, ids)), distinct_tokens(ids)
         found[name] = {
             "prompts": len(ids),
             "prompt_tokens": total,
@@ -156,7 +161,7 @@ def main() -> None:
             after.append(seconds)
         assert cost is not None
         sample = requests[:: max(1, len(requests) // 40)]
-        fast, plain = score(lm, sample)[0], score_plain(lm, sample)[0]
+        fast, expected = score(lm, sample)[0], plain.score(lm.model, sample)
         made[name] = {
             "prompts": len(requests),
             "prompt_tokens": cost.plain_tokens,
@@ -173,7 +178,7 @@ def main() -> None:
             },
             "share_of_prompt_tokens_percent": round(100 * cost.tokens / cost.plain_tokens, 1),
             "times_faster": round(statistics.median(b / a for b, a in zip(before, after)), 1),
-            "largest_difference_nats": float(max(np.abs(a.total - b.total).max() for a, b in zip(fast, plain))),
+            "largest_difference_nats": float(max(np.abs(a.total - b.total).max() for a, b in zip(fast, expected))),
         }
     print(json.dumps(made, indent=1))
 

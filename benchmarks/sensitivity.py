@@ -24,8 +24,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import numpy as np
 import torch
 
-from holdfast.sensitivity.engine import Engine
-from holdfast.sensitivity.plain import cell
+from holdfast.lm.engine import Engine, Request
+from holdfast.lm.plain import cell
 
 Ids = tuple[int, ...]
 SHAPES = ((11, 200, 30), (21, 120, 5), (21, 600, 5))
@@ -86,14 +86,13 @@ def released_flow(model: Any, prompts: Sequence[Ids], new_tokens: int, choose: C
 
 def ours(model: Any, prompts: Sequence[Ids], new_tokens: int, choose: Choose) -> tuple[np.ndarray, int]:
     """What ``score`` does for a set, with the responses exchanged between its two steps."""
-    engine = Engine(model, context=1024)
-    warm = engine.prefill([prompts])
-    responses = choose([ids for ids, _ in engine.generate(warm, new_tokens, frozenset())])
-    distinct = list(dict.fromkeys(responses))
-    cells = engine.cells(warm, [distinct] * len(prompts))
-    total = {
-        (x, r): float(cell.sum()) for x, found in enumerate(cells) for r, cell in zip(distinct, found, strict=True)
-    }
+    engine = Engine(model, 1024)
+    responses = choose([answer.ids for answer in engine.generate(prompts, new_tokens, frozenset())])
+    distinct = tuple(dict.fromkeys(responses))
+    total = {}
+    for x, scored in enumerate(engine.score([Request(prompt, distinct) for prompt in prompts])):
+        for response, value in zip(distinct, scored.total, strict=True):
+            total[x, response] = float(value)
     return np.array([[total[x, r] for r in responses] for x in range(len(prompts))]), engine.cost.tokens
 
 

@@ -16,8 +16,7 @@ from typing import Any
 
 import torch
 
-from holdfast.lm import LM, stop_ids
-from holdfast.sensitivity import plain
+from holdfast.lm import LM, plain, stop_ids
 from http_server import Reply, Request, half, serving
 
 

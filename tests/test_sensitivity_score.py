@@ -13,16 +13,14 @@ import torch
 from conftest import make_model, make_tokenizer
 from holdfast.chat import encode
 from holdfast.errors import HoldfastError
-from holdfast.lm import LM
-from holdfast.sensitivity import plain
-from holdfast.sensitivity.agreement import agrees
-from holdfast.sensitivity.engine import common_prefix
+from holdfast.lm import LM, plain
+from holdfast.lm.engine import Engine
+from holdfast.lm.tree import build, plan
 from holdfast.sensitivity.identity import weights_digest
 from holdfast.sensitivity.index import psi
 from holdfast.sensitivity.responses import Ids, Scores
 from holdfast.sensitivity.score import Local, score
 from holdfast.sensitivity.task import Known, Task
-from holdfast.sensitivity.tree import Tree, parts
 
 FAMILIES = ("llama", "gpt2", "neox", "gemma2", "cohere")
 
@@ -48,6 +46,10 @@ def room(name: str = "llama", **changes: Any) -> LM:
     return LM(make_model(name, **changes) if changes else family(name), make_tokenizer(), name)
 
 
+def fits(lm: LM) -> bool:
+    return Engine(lm.model, lm.context).fits(lm.context)
+
+
 def ragged(lengths: tuple[int, ...] = (5, 3, 8, 6), shared: int = 0, seed: int = 1) -> list[Ids]:
     rng = np.random.default_rng(seed)
     head = rng.integers(5, 400, shared).tolist()
@@ -70,7 +72,7 @@ def same(a: Scores, b: Scores, tolerance: float = 1e-4) -> bool:
 @pytest.mark.parametrize("name", FAMILIES)
 def test_every_cell_is_that_of_a_plain_forward_pass(name: str) -> None:
     lm = room(name)
-    assert agrees(lm)
+    assert fits(lm)
     sets = [ragged(), ragged((9, 4, 7), shared=40, seed=2), ragged((2, 30), seed=3)]
     fast, _ = run(lm, sets)
     for prompts, scores in zip(sets, fast, strict=True):
@@ -125,7 +127,7 @@ def test_token_forwards_follow_the_formulas() -> None:
     nodes = {r.ids[:k] for r in found.responses for k in range(1, 6)}
     assert shared.cost()["tokens"] == 40 + 22 + 4 * 5 + 4 * len(nodes)
     _, exact = run(lm, [ragged()], exact=True)
-    assert exact.cost()["tokens"] == sum(6 * n + 15 for n in (5, 3, 8, 6)) + 4 * (22 + 4 * 6)
+    assert exact.cost()["tokens"] == sum(6 * n + 15 for n in (5, 3, 8, 6)) + 4 * (22 + 4 * 5)
 
 
 def test_end_of_sequence_is_kept_and_scored_and_nothing_after_it() -> None:
@@ -218,7 +220,7 @@ def test_prompts_that_cannot_be_scored() -> None:
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_logits_that_are_not_finite_name_set_and_cell(value: float) -> None:
     lm = room()
-    assert agrees(lm)
+    assert fits(lm)
     prompts = ragged()
     with torch.no_grad():
         lm.model.model.embed_tokens.weight[prompts[2][0]] = value  # a token that only one prompt has
@@ -234,12 +236,6 @@ def test_repetition_penalties_of_a_checkpoint_play_no_part() -> None:
 
 
 def test_models_that_do_not_share_caches_are_scored_plainly() -> None:
-    window = room("gemma2", sliding_window=16)
-    assert not agrees(window)
-    (scores,), local = run(window, [ragged((30, 25))])
-    assert local.way().startswith("plain")
-    assert scores.logp_XY.shape == (2, 2)
-
     import transformers as tf
 
     torch.manual_seed(0)
@@ -247,20 +243,23 @@ def test_models_that_do_not_share_caches_are_scored_plainly() -> None:
         tf.MambaConfig(vocab_size=400, hidden_size=16, num_hidden_layers=2, state_size=4)
     ).eval()
     lm = LM(mamba, make_tokenizer(), "mamba")
-    assert not agrees(lm)
-    assert np.isfinite(run(lm, [ragged((5, 3))])[0][0].logp_XY).all()
+    assert not fits(lm)
+    (scores,), local = run(lm, [ragged((5, 3))])
+    assert local.way().startswith("plain")
+    assert np.isfinite(scores.logp_XY).all()
 
 
-def test_tree_of_responses() -> None:
-    tree = Tree.of([(1, 2, 3), (1, 4, 5), (9,)])
-    assert tree.ids.tolist() == [1, 2, 4]
-    assert tree.depth.tolist() == [0, 1, 1]
-    assert tree.seen.tolist() == [[True, False, False], [True, True, False], [True, False, True]]
-    assert sorted(tree.targets) == [(0, 1, 0, 2), (0, 2, 1, 3), (1, 1, 0, 4), (1, 2, 2, 5)]
-    assert parts([(1, 2, 3), (9,), (1, 4, 5)], 6) == [[0, 2], [1]]
-    assert parts([(1, 2, 3), (9, 8), (1, 4, 5)], 3) == [[0, 2], [1]]  # what begins alike stays together
-    assert common_prefix([(1, 2, 3), (1, 2)]) == (1,)  # each prompt keeps a token of its own
-    assert common_prefix([(1, 2, 3)]) == (1, 2)
+def test_rows_of_responses() -> None:
+    """What begins alike is one subtree, and small neighbours share a row."""
+    responses = [(1, 2, 3), (9, 8), (1, 4, 5)]
+
+    def rows(fill: int) -> list[list[tuple[int, ...]]]:
+        passes = plan(build([r[:-1] for r in responses], start=7), 512, fill=fill)
+        assert [top.start for step in passes for row in step.rows for top in row] == [7, 7]
+        return [[top.ids for top in row] for step in passes for row in step.rows]
+
+    assert rows(6) == [[(1,), (9,)]]
+    assert rows(0) == [[(1,)], [(9,)]]
 
 
 def test_weights_digest_sees_one_weight() -> None:

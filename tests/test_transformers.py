@@ -15,11 +15,11 @@ import pytest
 import torch
 
 from conftest import make_model, make_tokenizer
-from holdfast.lm import LM, cache_argument
-from holdfast.prefix import score
-from holdfast.sensitivity.engine import Engine
+from holdfast.lm import LM
+from holdfast.lm.cache import cache_argument
+from holdfast.lm.engine import Engine
 from holdfast.tune.batches import collate
-from test_crosstask_prefix import grid
+from test_lm_engine import grid
 from test_trainer import some_tokens, trainer
 
 
@@ -31,12 +31,13 @@ def test_caches_are_passed_by_the_name_that_this_version_wants(family: str, capl
         warnings.simplefilter("always")
         logging.getLogger("transformers").addHandler(caplog.handler)  # it does not propagate
         try:
-            _, cost = score(lm, grid(), token_budget=64, row_tokens=32)
-            engine = Engine(lm.model, context=128)
-            engine.generate(engine.prefill([prompts]), 3, frozenset())
+            scorer = Engine(lm.model, 128, token_budget=64, row_tokens=32)
+            scorer.score(grid())
+            engine = Engine(lm.model, 128)
+            engine.generate(prompts, 3, frozenset())
         finally:
             logging.getLogger("transformers").removeHandler(caplog.handler)
-    assert cost.calls > 1  # so there was a cache
+    assert scorer.cost.calls > 1  # so there was a cache
     assert engine.cost.calls > 2
     assert [text for text in (*(str(w.message) for w in said), *caplog.messages) if "past_key_values" in text] == []
 

@@ -1,29 +1,31 @@
-"""The harness's model class over our scorer: requests that share a prefix (few-shot examples, the question) pay for it
+"""The harness's model class over our engine: requests that share a prefix (few-shot examples, the question) pay for it
 once.
 
-In: the harness's (context ids, continuation ids). Out: log P(continuation | context) and whether greedy decoding would
-write it. A continuation of n tokens becomes n requests of one token each, after ever longer prompts: the tree of
-prefixes holds them all once, and each says what the model itself would write there. Where little is shared the
-harness's own batches are as fast, and are used.
+In: the harness's (context ids, continuation ids), or a context and where its answer ends. Out: log P(continuation |
+context) and whether greedy decoding would write it; or the answer. Where little is shared the harness's own batches
+are as fast at scoring, and are used; so are they for answers that are not greedy.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from holdfast import prefix
 from holdfast.chat import generation_prompt
 from holdfast.errors import HoldfastError
-from holdfast.lm import LM
+from holdfast.lm import LM, stop_ids
+from holdfast.lm.engine import Engine, Request
+from holdfast.lm.tree import distinct_tokens
 from holdfast.records import Message, Role
 
 _WORTH = 1.5
 """Tokens of the plain way over tokens of the shared way from which on sharing pays for its bookkeeping."""
-_LONGEST = 64
-"""Continuations longer than this (rolling windows of perplexity) are left to the harness."""
 _SLICE = 4096
 """Requests per call: what a killed run can lose, and how far apart two requests may stand and still share."""
+_ANSWERS = 256
+"""The same for answers, which take longer."""
+_GREEDY = {"until", "do_sample", "temperature", "max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens"}
+"""Settings of generation that the engine serves."""
 
 Ask = tuple[Any, list[int], list[int]]
 
@@ -48,6 +50,12 @@ def harness_model(lm: LM, *, batch_size: int, template: str, sharing: bool = Tru
             if not sharing or not _shares(requests, self.max_length):
                 return super()._loglikelihood_tokens(requests, disable_tqdm=disable_tqdm, override_bs=override_bs)
             return _scored(lm, requests, self.max_length, self.cache_hook)
+
+        def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
+            plain_greedy = self.think_end_token is None and all(_is_greedy(request.args[1]) for request in requests)
+            if not sharing or not plain_greedy or not Engine(lm.model, lm.context).fits(lm.context):
+                return list(super().generate_until(requests, disable_tqdm=disable_tqdm))
+            return _written(self, lm, [request.args for request in requests])
 
         def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
             return render(chat_history, add_generation_prompt)
@@ -80,24 +88,57 @@ def chat_renderer(tokenizer: Any, template: str) -> Callable[..., str]:
 
 def _scored(lm: LM, asks: Sequence[Ask], longest: int, hook: Any) -> list[tuple[float, bool]]:
     answers: list[tuple[float, bool]] = []
+    engine = Engine(lm.model, lm.context)
     for start in range(0, len(asks), _SLICE):
         part = asks[start : start + _SLICE]
-        requests, owners = [], []
-        for number, (_, context, continuation) in enumerate(part):
-            prompt = _kept(context, continuation, longest)
-            for place, token in enumerate(continuation):
-                requests.append(prefix.Request((*prompt, *continuation[:place]), ((token,),)))
-                owners.append(number)
-        scores, _ = prefix.score(lm, requests)
-        totals, greedy = [0.0] * len(part), [True] * len(part)
-        for number, request, score in zip(owners, requests, scores, strict=True):
-            totals[number] += float(score.total[0])
-            greedy[number] &= score.top == request.continuations[0][0]
-        for ask, answer in zip(part, zip(totals, greedy, strict=True), strict=True):
-            answers.append(answer)
-            if ask[0] is not None:
-                hook.add_partial("loglikelihood", ask[0], answer)
+        requests = [
+            Request(tuple(_kept(context, continuation, longest)), (tuple(continuation),))
+            for _, context, continuation in part
+        ]
+        for (texts, _, _), scored in zip(part, engine.score(requests), strict=True):
+            answers.append((float(scored.total[0]), scored.is_greedy[0]))
+            if texts is not None:
+                hook.add_partial("loglikelihood", texts, answers[-1])
     return answers
+
+
+def _is_greedy(settings: dict[str, Any]) -> bool:
+    sampled = settings.get("do_sample") or settings.get("temperature")
+    return not sampled and settings.keys() <= _GREEDY
+
+
+def _written(model: Any, lm: LM, asks: Sequence[tuple[str, dict[str, Any]]]) -> list[str]:
+    """Greedy answers, cut where the harness cuts them. ``asks``: contexts and their settings."""
+    from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs, postprocess_generated_text
+
+    answers = [""] * len(asks)
+    engine, ends = Engine(lm.model, lm.context), stop_ids(lm.model, lm.tokenizer)
+    order = sorted(range(len(asks)), key=lambda i: (repr(asks[i][1]), asks[i][0]))  # one setting, then what is shared
+    while order:
+        settings = asks[order[0]][1]
+        part = [i for i in order[:_ANSWERS] if asks[i][1] == settings]
+        del order[: len(part)]
+        kwargs = normalize_gen_kwargs(settings, model.max_gen_toks)
+        eos = model.tok_decode(model.eot_token_id, skip_special_tokens=False)
+        until = handle_stop_sequences(kwargs["until"], eos=eos)
+        room = model.max_length - kwargs["max_gen_toks"]
+        prompts = [tuple(model.tok_batch_encode([asks[i][0]])[0][0].tolist()[-room:]) for i in part]
+        ended = _ender(model, until)
+        for i, answer in zip(part, engine.generate(prompts, kwargs["max_gen_toks"], ends, ended=ended), strict=True):
+            answers[i] = postprocess_generated_text(model.tok_decode(list(answer.ids)), until, None)
+            model.cache_hook.add_partial("generate_until", asks[i], answers[i])
+    return answers
+
+
+def _ender(model: Any, until: Sequence[str]) -> Callable[[tuple[int, ...]], bool]:
+    """Whether an answer so far holds one of these texts. Only its end is read: what stands before was looked at."""
+    tail = 8 + 4 * max(map(len, until), default=0)  # a character may take four tokens of one byte
+
+    def ended(ids: tuple[int, ...]) -> bool:
+        text = model.tok_decode(list(ids[-tail:]))
+        return any(stop and stop in text for stop in until)
+
+    return ended
 
 
 def _kept(context: list[int], continuation: list[int], longest: int) -> list[int]:
@@ -125,17 +166,5 @@ def _check_answers(requests: Sequence[Ask]) -> None:
 
 def _shares(asks: Sequence[Ask], longest: int) -> bool:
     """Whether the tree of prefixes is so much smaller than its sequences that it pays."""
-    if not asks or any(len(continuation) > _LONGEST for _, _, continuation in asks):
-        return False
     sequences = [_kept(context, continuation, longest) + continuation[:-1] for _, context, continuation in asks]
-    return sum(map(len, sequences)) >= _WORTH * _tree_size(sequences)
-
-
-def _tree_size(sequences: Iterable[list[int]]) -> int:
-    """Distinct prefixes: in sorted order, every sequence adds what it does not share with the one before."""
-    size = 0
-    before: list[int] = []
-    for ids in sorted(sequences):
-        shared = next((i for i, (a, b) in enumerate(zip(ids, before)) if a != b), min(len(ids), len(before)))
-        size, before = size + len(ids) - shared, ids
-    return size
+    return bool(asks) and sum(map(len, sequences)) >= _WORTH * distinct_tokens(sequences)

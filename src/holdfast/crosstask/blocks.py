@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,12 @@ from holdfast.crosstask.generate import Endpoint, generate
 from holdfast.crosstask.grid import ZERO, Cell, Grid, make_block
 from holdfast.crosstask.scoring import Batch, CellScores, Reader
 from holdfast.errors import HoldfastError, from_json
-from holdfast.prefix import Cost, Request, score, score_plain
+from holdfast.lm import plain
+from holdfast.lm.engine import Cost, Engine, Request, Scored
+from holdfast.lm.score import OnHidden
 
+COUNTS = ("tokens", "padded", "calls", "plain_tokens")
+"""What summaries say of the cost."""
 CENTRE_SAMPLE = 64
 """Prompts from which the mean state is taken."""
 
@@ -123,7 +127,8 @@ class Runner:
     def _score(self, cells: Sequence[Cell], results: dict[int, Result]) -> tuple[Cost, dict[str, str]]:
         batch = self.batch(cells, self.config.states)
         sums = self._similarities(cells) if self.config.states else None
-        answers, cost = self._scorer()(batch.requests, on_states=sums.add if sums else None)
+        cost = Cost()
+        answers = self._answers(batch.requests, sums.add if sums else None, cost)
         for place, (cell, scores) in enumerate(zip(cells, batch.scores(answers), strict=True)):
             results[id(cell)].scores = scores
             if sums is not None and sums.count[place]:
@@ -134,13 +139,16 @@ class Runner:
                 }
         return cost, batch.collisions
 
-    def _scorer(self) -> Callable[..., tuple[list[Any], Cost]]:
-        def call(requests: Sequence[Request], on_states: Any = None) -> tuple[list[Any], Cost]:
-            if self.config.exact:
-                return score_plain(self.lm, requests, on_states=on_states)
-            return score(self.lm, requests, token_budget=self.config.token_budget, on_states=on_states)
-
-        return call
+    def _answers(
+        self, requests: Sequence[Request], on_hidden: OnHidden | None = None, cost: Cost | None = None
+    ) -> list[Scored]:
+        """Score requests, by the engine or plainly, and add what that costs."""
+        cost = Cost() if cost is None else cost
+        if self.config.exact:
+            return plain.score(self.lm.model, requests, on_hidden=on_hidden, cost=cost)
+        engine = Engine(self.lm.model, self.lm.context, token_budget=self.config.token_budget)
+        engine.cost = cost
+        return engine.score(requests, on_hidden=on_hidden)
 
     def _similarities(self, cells: Sequence[Cell]) -> states.Similarities:
         owners = [
@@ -158,14 +166,14 @@ class Runner:
             requests = []
             for block in blocks:
                 cells = [cell for cell in self.cells(block) if self._by_likelihood(cell)]
-                found = [request for request in self.batch(cells, True).requests if request.taps]
+                found = [request for request in self.batch(cells, True).requests if request.hidden_at]
                 requests += found[:: max(1, len(found) // each)][:each]
             if not requests:
                 raise HoldfastError(
                     "--states: no prompt has a source definition, a demonstration and a target with labels to compare",
                     hint="use --k 1 or more",
                 )
-            self._centre = states.mean_state(self._scorer(), requests)
+            self._centre = states.mean_state(self._answers, requests)
         return np.asarray(self._centre)
 
     def _by_likelihood(self, cell: Cell) -> bool:

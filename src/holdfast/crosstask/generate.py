@@ -18,14 +18,10 @@ if TYPE_CHECKING:
 _SERVED = "it must serve POST /completions as OpenAI, vLLM and llama.cpp do; the same command asks for the rest only"
 
 
-def generate(
-    lm: LM, written: Sequence[str], *, max_new_tokens: int, rule: str = "normalised", batch_size: int = 32
-) -> list[str]:
+def generate(lm: LM, written: Sequence[str], *, max_new_tokens: int, rule: str = "normalised") -> list[str]:
     """Greedy continuations; each row stops by itself. Equal prompts are answered once."""
     distinct = list(dict.fromkeys(written))
-    texts = lm.generate(
-        distinct, max_new_tokens=max_new_tokens, batch_size=batch_size, stop=lambda text: answered(text, rule)
-    )
+    texts = lm.generate(distinct, max_new_tokens=max_new_tokens, stop=lambda text: answered(text, rule))
     answers = dict(zip(distinct, texts, strict=True))
     return [answers[prompt] for prompt in written]
 

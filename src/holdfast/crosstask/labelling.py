@@ -23,7 +23,7 @@ import numpy as np
 from holdfast import runs, tables
 from holdfast.config import CrossTaskConfig, LabelConfig, PromptingConfig
 from holdfast.crosstask import blocks
-from holdfast.crosstask.blocks import Runner
+from holdfast.crosstask.blocks import COUNTS, Runner
 from holdfast.crosstask.encoders import encoder, window
 from holdfast.crosstask.grid import IN_TASK, Grid, Target, check_apart, check_disjoint, data_digest, load_grid
 from holdfast.crosstask.library import load_library, read_items
@@ -35,7 +35,7 @@ from holdfast.crosstask.retrieve import embed_texts
 from holdfast.crosstask.tasks import Item, Task
 from holdfast.crosstask.vote import Vote
 from holdfast.errors import HoldfastError
-from holdfast.prefix import Cost
+from holdfast.lm.engine import Cost
 from holdfast.runs import RunDir, write_text
 from holdfast.stats import percentage
 from holdfast.tables.text import number as rounded
@@ -237,7 +237,7 @@ def _write(
     summary: dict[str, Any] = {
         "command": "crosstask label", "target": task.name, "pool": len(pool), "asked_of_the_model": asked, "labelled": len(labelled),
         "abstained": len(left), "by_method": dict(Counter(f.method for f in labelled)), "labels": dict(Counter(f.label for f in labelled)),
-        **_quality(voters), "agreement_with_given_answers": _agreement(labelled, config.rule), "cost": vars(cost),
+        **_quality(voters), "agreement_with_given_answers": _agreement(labelled, config.rule), "cost": cost.part(*COUNTS),
         "labels_path": str(run.path / "labels.jsonl"),
     }  # fmt: skip
     summary = tables.with_tables(summary | {"warnings": _warnings(summary)})

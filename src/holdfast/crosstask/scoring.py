@@ -137,7 +137,7 @@ class Batch:
         return [request for cell in self.cells for request in self._of_cell(cell)]
 
     def _of_cell(self, cell: Cell) -> list[Any]:
-        from holdfast.prefix import Request
+        from holdfast.lm.engine import Request
 
         task = self.tasks[cell.target]
         answers = self.reader.answers(task)
@@ -197,7 +197,8 @@ class Batch:
             requests, part = self.requests[at : at + inputs], answers[at : at + inputs]
             names = self.reader.beginnings(self.tasks[cell.target])
             begins = [
-                answer.top in {c[0] for c in request.continuations} or self.reader.text(answer.top) in names
+                answer.next_token in {c[0] for c in request.continuations}
+                or self.reader.text(answer.next_token) in names
                 for request, answer in zip(requests, part, strict=True)
             ]
             found.append(_cell_scores(requests, part, begins, answers[at + inputs : at + inputs + empty]))
@@ -216,7 +217,7 @@ def _cell_scores(
         np.array([[len(c) for c in request.continuations] for request in requests], np.int64),
         np.array(begins),
         np.array(mass),
-        np.array([answer.entropy for answer in answers]),
+        np.array([answer.next_entropy for answer in answers]),
         np.array([answer.total for answer in empty]).reshape(len(empty), sums.shape[1]),
     )
 

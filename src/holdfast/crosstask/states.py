@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 PAIRS: dict[str, tuple[int, int]] = {"definitions": (0, 1), "answers": (2, 3)}
-"""Which taps of a prompt are compared: ends of source definition, target definition, demonstration label, prompt."""
+"""Which positions of a prompt are compared: ends of source definition, target definition, demonstration label, prompt."""
 
 Array = npt.NDArray[np.float64]
 
@@ -55,7 +55,7 @@ def cosine(a_LD: Array, b_LD: Array) -> Array:
 
 
 def mean_state(score: Callable[..., Any], requests: Sequence[Any]) -> Array:
-    """Mean over prompts and positions of the state at each layer [L, D], from a sample of requests with taps."""
+    """Mean over prompts and positions of the state at each layer [L, D], from a sample of requests with hidden positions."""
     total: list[Array] = []
-    score(requests, on_states=lambda _, states_4LD: total.append(states_4LD.astype(np.float64).mean(0)))
+    score(requests, on_hidden=lambda _, states_4LD: total.append(states_4LD.astype(np.float64).mean(0)))
     return np.asarray(np.mean(total, axis=0), np.float64)

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
-from holdfast.crosstask.blocks import Block, Result
+from holdfast.crosstask.blocks import COUNTS, Block, Result
 from holdfast.crosstask.choose import choices, definition_similarity
 from holdfast.crosstask.encoders import encoder
 from holdfast.crosstask.grid import IN_TASK, MIXED, ZERO, Grid
 from holdfast.crosstask.outcomes import Outcome, outcome, row, vote
-from holdfast.prefix import Cost
+from holdfast.lm.engine import Cost
 from holdfast.stats import mean_of_ratios, paired_t, ratio_of_means
 
 Outcomes = dict[str, dict[str, Outcome]]
@@ -152,4 +151,4 @@ def _grand(grid: Grid, found: Outcomes) -> dict[str, Any]:
 def _cost(blocks: Sequence[Block]) -> dict[str, Any]:
     total = sum((block.cost for block in blocks), Cost())
     share = round(100 * total.tokens / total.plain_tokens, 2) if total.plain_tokens else None
-    return asdict(total) | {"share_of_plain_percent": share}
+    return total.part(*COUNTS) | {"share_of_plain_percent": share}

@@ -2,7 +2,6 @@
 
 from holdfast.lm.model import (
     LM,
-    cache_argument,
     context_length,
     count_parameters,
     load,
@@ -17,7 +16,6 @@ from holdfast.lm.model import (
 
 __all__ = [
     "LM",
-    "cache_argument",
     "context_length",
     "count_parameters",
     "load",

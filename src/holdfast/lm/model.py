@@ -6,10 +6,8 @@ greedily. Only safetensors are loaded; code that comes with a model runs only wh
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -38,49 +36,47 @@ class LM:
         """An id to pad with; which one does not matter, as padding is masked."""
         return pad_id(self.tokenizer)
 
-    @torch.no_grad()
     def generate(
         self,
         prompts: Sequence[str],
         *,
         max_new_tokens: int = 32,
-        batch_size: int = 64,
+        batch_size: int | None = None,
         stop: Callable[[str], bool] | None = None,
     ) -> list[str]:
-        """Greedy answers to rendered prompts (special tokens included in the text), without the token that ends them
-        (``stop_ids``).
+        """Greedy answers to rendered prompts (special tokens included in the text), without the token that ends them.
+
+        Penalties and sampling settings of the checkpoint play no part.
 
         Args:
             prompts: see ``holdfast.chat.generation_prompt``.
             max_new_tokens: per answer.
-            batch_size: changes speed only.
+            batch_size: most prompts that are answered at a time. Changes speed and memory only.
             stop: looks at an answer so far and says whether to end it there.
+
+        Raises:
+            HoldfastError: a prompt that is empty, or longer than the model's context.
         """
-        self.model.eval()
-        encoded = self.tokenizer(list(prompts), add_special_tokens=False)["input_ids"]
-        answers = [""] * len(encoded)
-        order = sorted(range(len(encoded)), key=lambda i: len(encoded[i]))  # equal lengths together: little padding
-        for start in range(0, len(order), batch_size):
-            batch = order[start : start + batch_size]
-            width = max(len(encoded[i]) for i in batch)
-            ids = torch.full((len(batch), width), self.pad_id)
-            mask = torch.zeros_like(ids)
-            for row, i in enumerate(batch):  # left padding: every prompt ends where the answer starts
-                ids[row, width - len(encoded[i]) :] = torch.tensor(encoded[i])
-                mask[row, width - len(encoded[i]) :] = 1
-            made = self.model.generate(
-                input_ids=ids.to(self.model.device),
-                attention_mask=mask.to(self.model.device),
-                max_new_tokens=max_new_tokens,
-                do_sample=False,
-                pad_token_id=self.pad_id,
-                eos_token_id=sorted(stop_ids(self.model, self.tokenizer)) or None,
-                stopping_criteria=[_stopper(self.tokenizer, width, stop)] if stop else None,
-            )
-            texts = self.tokenizer.batch_decode(made[:, width:], skip_special_tokens=True)
-            for i, text in zip(batch, texts, strict=True):
-                answers[i] = text
-        return answers
+        from holdfast.lm.engine import Engine
+
+        encoded = [tuple(ids) for ids in self.tokenizer(list(prompts), add_special_tokens=False)["input_ids"]]
+        for number, ids in enumerate(encoded):
+            if not 0 < len(ids) <= self.context:
+                raise HoldfastError(
+                    f"prompt {number} has {len(ids):,} tokens; the model takes 1 to {self.context:,}",
+                    hint="shorten it" if ids else "a model needs one token to start from",
+                )
+        answers = Engine(self.model, self.context).generate(
+            encoded,
+            max_new_tokens,
+            stop_ids(self.model, self.tokenizer),
+            ended=None if stop is None else lambda ids: stop(self._text(ids)),
+            batch_size=batch_size,
+        )
+        return [self._text(answer.ids) for answer in answers]
+
+    def _text(self, ids: Sequence[int]) -> str:
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
 
 
 def load(
@@ -205,24 +201,6 @@ def stop_ids(model: Any, tokenizer: Any) -> frozenset[int]:
     return frozenset(ids | ({tokenizer.eos_token_id} if tokenizer.eos_token_id is not None else set()))
 
 
-def cache_argument(model: Any, cache: Any) -> dict[str, Any]:
-    """A cache of keys and values, under the name by which the model's ``forward`` takes it: ``cache``, or
-    ``past_key_values`` as it was called before transformers 5.24."""
-    causal = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return {_cache_name(type(causal)): cache}  # type: ignore[arg-type]
-
-
-@lru_cache
-def _cache_name(kind: type) -> str:
-    """The first class that says, as a subclass may take ``*args, **kwargs`` and pass them on."""
-    names = ("cache", "past_key_values")
-    forwards = (base.__dict__["forward"] for base in kind.__mro__ if "forward" in base.__dict__)
-    return next(
-        (name for forward in forwards for name in names if name in inspect.signature(forward).parameters),
-        "past_key_values",
-    )
-
-
 def teach_stops(model: Any, tokenizer: Any, ends: Iterable[int]) -> None:
     """Make a model end its answers at these ids too, wherever it is run, as far as they are special tokens.
 
@@ -237,15 +215,6 @@ def teach_stops(model: Any, tokenizer: Any, ends: Iterable[int]) -> None:
 def pad_id(tokenizer: Any) -> int:
     """The tokenizer's pad id, else EOS, else 0."""
     return next((i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id) if i is not None), 0)
-
-
-def _stopper(tokenizer: Any, width: int, stop: Callable[[str], bool]) -> Callable[..., torch.Tensor]:
-    def ended(ids: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
-        return torch.tensor(
-            [stop(text) for text in tokenizer.batch_decode(ids[:, width:], skip_special_tokens=True)], device=ids.device
-        )
-
-    return ended
 
 
 class _explained:

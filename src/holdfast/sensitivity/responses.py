@@ -15,7 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-Ids = tuple[int, ...]
+from holdfast.lm.tree import Ids
+
 Cells = dict[tuple[Ids, Ids], npt.NDArray[np.float64]]
 """(prompt ids, response ids) -> log-prob of each response token, nats."""
 

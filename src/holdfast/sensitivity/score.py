@@ -10,15 +10,12 @@ This file holds the back end that runs a Hugging Face model in this process.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
 
 from holdfast.chat import encode
-from holdfast.lm import LM, stop_ids
+from holdfast.lm import LM, plain, stop_ids
 from holdfast.lm.batched import NotFiniteError
-from holdfast.sensitivity import plain
-from holdfast.sensitivity.agreement import agrees
-from holdfast.sensitivity.engine import Engine
+from holdfast.lm.engine import Engine, Request, Scored
 from holdfast.sensitivity.identity import CODE_VERSION, tokenizer_digest, weights_digest
 from holdfast.sensitivity.responses import Ids, Response, Scores
 from holdfast.sensitivity.task import Known, Task, check_lengths
@@ -54,8 +51,8 @@ def score(
 
 
 class Local:
-    """A model in this process. ``exact``: the plain way; also taken, with a note, by models that the fast way does not
-    understand.
+    """A model in this process. ``exact``: the plain way; also taken, with a note, by models that the engine does not
+    fit.
     """
 
     parallel = 1
@@ -67,14 +64,14 @@ class Local:
         *,
         exact: bool = False,
         token_budget: int | None = None,
-        cache_bytes: int = 2**31,
+        cache_bytes: int | None = None,
     ) -> None:
         self.lm, self.max_new_tokens, self.context = lm, max_new_tokens, lm.context
         self.stops = stop_ids(lm.model, lm.tokenizer)
-        self.engine = Engine(lm.model, lm.context, token_budget)
-        self.cache_tokens = max(1, cache_bytes // _bytes_per_token(lm.model))
+        self.engine = Engine(lm.model, lm.context, token_budget=token_budget, cache_bytes=cache_bytes)
+        fits = exact or self.engine.fits(lm.context)
         self.plain_reason = (
-            "asked for" if exact else None if agrees(lm) else "this model cannot share caches as the fast way needs it"
+            "asked for" if exact else None if fits else "this model cannot share caches as the fast way needs it"
         )
 
     def identity(self) -> dict[str, str]:
@@ -88,7 +85,7 @@ class Local:
 
     def cost(self) -> dict[str, int]:
         """Token-forwards and calls."""
-        return self.engine.cost.as_dict()
+        return self.engine.cost.part("tokens", "padded", "calls", "head_rows")
 
     def way(self) -> str:
         """``fast``, or ``plain`` and the reason."""
@@ -124,78 +121,50 @@ class Local:
         return {"cells": len(gaps), "max_difference": max(gaps, default=0.0)}
 
     def _batches(self, tasks: Sequence[Task]) -> Iterable[list[Task]]:
-        """Tasks of similar length whose prompts fit into the cache together."""
+        """Tasks of similar length whose prompts fit into the cache together, and in it grow into responses."""
         batch: list[Task] = []
+        prompts: set[Ids] = set()
         for task in sorted(tasks, key=lambda task: max(map(len, task.prompts))):
-            if batch and self._size([*batch, task]) > self.cache_tokens:
+            prompts |= set(task.prompts)
+            longest = max(map(len, prompts)) + self.max_new_tokens
+            if batch and 2 * longest * len(prompts) > self.engine.cache_tokens:
                 yield batch
-                batch = []
+                batch, prompts = [], set(task.prompts)
             batch.append(task)
         if batch:
             yield batch
 
-    def _size(self, tasks: Sequence[Task]) -> int:
-        longest = max(len(p) for task in tasks for p in task.prompts) + self.max_new_tokens
-        return (
-            2 * longest * sum(len(set(task.prompts)) for task in tasks)
-        )  # prompts, and their copy that grows while decoding
-
     def _fast(self, tasks: Sequence[Task], known: Known) -> None:
-        new = [sorted({p for p in task.prompts if p not in known.responses}) for task in tasks]
-        done: set[Ids] = set()
-        for part in self._portions(new):
-            rows = [p for prompts in part for p in prompts]
-            warm = self.engine.prefill(part)
-            for prompt, (ids, margin) in zip(
-                rows, self.engine.generate(warm, self.max_new_tokens, self.stops), strict=True
-            ):
-                known.responses[prompt] = Response(ids, self.lm.tokenizer.decode(ids, skip_special_tokens=True), margin)
-            if part == [p for p in new if p]:  # everything new is warm: no prompt has to pass through the model again
-                self._score(tasks, warm, rows, known)
-                done = set(rows)
-        wanted = [sorted(p for p in task.wanted(known) if p not in done) for task in tasks]
-        for part in self._portions(wanted):
-            self._score(tasks, self.engine.prefill(part), [p for prompts in part for p in prompts], known)
+        """Respond to what is new, then score what is missing while the prompts are still in the engine's cache."""
+        new = list(dict.fromkeys(p for task in tasks for p in task.prompts if p not in known.responses))
+        answers = self.engine.generate(new, self.max_new_tokens, self.stops)
+        for prompt, answer in zip(new, answers, strict=True):
+            known.responses[prompt] = self._response(answer.ids, answer.margin)
+        self._cells(tasks, known, self.engine.score)
+        self.engine.forget()
 
-    def _portions(self, sets: Sequence[Sequence[Ids]]) -> Iterable[list[list[Ids]]]:
-        """The sets as they are if they fit into the cache, else in portions of prompts."""
-        kept = [list(prompts) for prompts in sets if prompts]
-        if not kept:
-            return
-        longest = max(len(p) for prompts in kept for p in prompts) + self.max_new_tokens
-        room = max(1, self.cache_tokens // (2 * longest))
-        if sum(map(len, kept)) <= room:
-            yield kept
-            return
-        for prompts in kept:
-            for start in range(0, len(prompts), room):
-                yield [prompts[start : start + room]]
+    def _plainly(self, task: Task, known: Known) -> None:
+        model, cost = self.lm.model, self.engine.cost
+        for prompt in dict.fromkeys(task.prompts):
+            if prompt not in known.responses:
+                known.responses[prompt] = self._response(
+                    *plain.respond(model, prompt, self.max_new_tokens, self.stops, cost)
+                )
+        self._cells([task], known, lambda requests: plain.score(model, requests, cost=cost))
 
-    def _score(self, tasks: Sequence[Task], warm: Any, rows: Sequence[Ids], known: Known) -> None:
+    def _cells(self, tasks: Sequence[Task], known: Known, score: Callable[[list[Request]], list[Scored]]) -> None:
+        """Score the pairs that are wanted and not known; one that two sets share is scored once."""
         wanted: dict[Ids, dict[Ids, None]] = {}
         for task in tasks:
             for prompt, responses in task.wanted(known).items():
                 wanted.setdefault(prompt, {}).update(dict.fromkeys(responses))
-        lists = [list(wanted.pop(prompt, {})) for prompt in rows]  # a prompt that two sets share is scored once
-        for prompt, responses, found in zip(rows, lists, self.engine.cells(warm, lists), strict=True):
-            for response, logp_T in zip(responses, found, strict=True):
-                known.cells[prompt, response] = logp_T
+        requests = [Request(prompt, tuple(responses)) for prompt, responses in wanted.items()]
+        for request, scored in zip(requests, score(requests), strict=True):
+            for response, logprobs in zip(request.continuations, scored.token_logprobs, strict=True):
+                known.cells[request.prompt, response] = logprobs
 
-    def _plainly(self, task: Task, known: Known) -> None:
-        for prompt in dict.fromkeys(task.prompts):
-            if prompt not in known.responses:
-                ids, margin = plain.respond(self.lm.model, prompt, self.max_new_tokens, self.stops)
-                known.responses[prompt] = Response(ids, self.lm.tokenizer.decode(ids, skip_special_tokens=True), margin)
-                self._count(sum(len(prompt) + t for t in range(len(ids))), len(ids))
-        for prompt, responses in task.wanted(known).items():
-            for response in responses:
-                known.cells[prompt, response] = plain.cell(self.lm.model, prompt, response)
-                self._count(len(prompt) + len(response), 1)
-
-    def _count(self, tokens: int, calls: int) -> None:
-        cost = self.engine.cost
-        cost.tokens, cost.padded, cost.calls = cost.tokens + tokens, cost.padded + tokens, cost.calls + calls
-        cost.head_rows += tokens
+    def _response(self, ids: Ids, margin: float) -> Response:
+        return Response(ids, self.lm.tokenizer.decode(ids, skip_special_tokens=True), margin)
 
     def _located(self, tasks: Sequence[Task], known: Known, error: NotFiniteError) -> NotFiniteError:
         """The same error with the set and the cell named, found by scoring plainly."""
@@ -214,12 +183,3 @@ class Local:
                     except NotFiniteError:
                         return NotFiniteError(f"set '{task.name}', cell [{x}, {y}]")
         return error
-
-
-def _bytes_per_token(model: Any) -> int:
-    """Size of the cached keys and values of a token, at most."""
-    config = model.config.get_text_config()
-    heads = getattr(config, "num_attention_heads", None) or 1
-    cached = getattr(config, "num_key_value_heads", None) or heads
-    width = getattr(config, "head_dim", None) or config.hidden_size // heads
-    return int(2 * config.num_hidden_layers * cached * width * model.dtype.itemsize)

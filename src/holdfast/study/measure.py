@@ -30,7 +30,6 @@ from holdfast.study.sources import Facts, load_tokens
 from holdfast.tune.roles import turns
 
 Items = npt.NDArray[np.float64]
-_CPU_BATCH = 32
 
 
 @dataclass
@@ -108,9 +107,7 @@ class Ruler:
             examples = self._of(split)
             prompts = [_prompt(e, self.config.template, lm.tokenizer) for e in examples]
             targets = [e.messages[-1].content for e in examples]
-            answers = lm.generate(
-                prompts, max_new_tokens=longest, batch_size=_CPU_BATCH if lm.model.device.type == "cpu" else 128
-            )
+            answers = lm.generate(prompts, max_new_tokens=longest)
             lines = [
                 json.dumps({"target": t, "answer": a}, ensure_ascii=False) + "\n"
                 for t, a in zip(targets, answers, strict=True)
