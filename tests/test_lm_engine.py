@@ -235,7 +235,13 @@ def test_local_attention_sinks_softcaps_and_experts(name: str) -> None:
 @pytest.mark.parametrize("name", ["GPTNeo", "Mpt", "Bloom", "Mamba"])
 def test_models_that_the_engine_does_not_fit_are_run_plainly(name: str) -> None:
     changes = {
-        "GPTNeo": {"num_layers": 2, "num_heads": 4, "attention_types": [[["global", "local"], 1]], "window_size": 16},
+        "GPTNeo": {
+            "num_layers": 2,
+            "num_heads": 4,
+            "attention_types": [[["global", "local"], 1]],
+            "window_size": 16,
+            "num_hidden_layers": 2,
+        },
         "Mpt": {"d_model": 32, "n_heads": 4, "n_layers": 2, "max_seq_len": 256},
         "Bloom": {"n_layer": 2, "n_head": 4},
         "Mamba": {"state_size": 4},

@@ -14,6 +14,9 @@ from enum import IntEnum
 import numpy as np
 import numpy.typing as npt
 
+Ids = tuple[int, ...]
+"""Token ids."""
+
 
 class Role(IntEnum):
     """What a token is. ``TEMPLATE`` is text that the template adds (role headers, separators, BOS); ``EOS`` is the end

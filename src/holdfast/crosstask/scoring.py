@@ -19,9 +19,7 @@ from holdfast.crosstask.grid import Cell
 from holdfast.crosstask.prompts import Prompt
 from holdfast.crosstask.tasks import Task
 from holdfast.errors import HoldfastError
-from holdfast.records import Message, Role
-
-Ids = tuple[int, ...]
+from holdfast.records import Ids, Message, Role
 
 
 class Reader:
@@ -100,7 +98,9 @@ class Reader:
 
     def _continuations(self, text: str, answers: tuple[str, ...]) -> tuple[int, tuple[Ids, ...]]:
         alone, *full = self.ids([text, *(text + answer for answer in answers)])
-        same = min(_common(alone, ids) for ids in full)
+        from holdfast.lm.tree import common_length  # which brings torch: not before there is a model
+
+        same = min(common_length(alone, ids) for ids in full)
         return same - len(alone), tuple(ids[same:] for ids in full)
 
 
@@ -231,7 +231,3 @@ def _spellings(label: str) -> list[str]:
 def _roots(labels: Sequence[Ids]) -> list[int]:
     """Labels that do not go on from another one: their probabilities add up to that of the label space."""
     return [i for i, a in enumerate(labels) if not any(a != b and a[: len(b)] == b for b in labels)]
-
-
-def _common(a: Ids, b: Ids) -> int:
-    return next((i for i, (x, y) in enumerate(zip(a, b)) if x != y), min(len(a), len(b)))

@@ -27,7 +27,8 @@ from holdfast.lm.batched import NotFiniteError, check_finite
 from holdfast.lm.cache import Decoding, KVCache
 from holdfast.lm.forward import LOCAL, MaskForm, forward, forward_rows, layout
 from holdfast.lm.score import Cost, OnHidden, Reader, Request, Scored, states_at
-from holdfast.lm.tree import WORTH_CACHING, Ids, Node, Pass, build, distinct_tokens, flatten, plan
+from holdfast.lm.tree import WORTH_CACHING, Node, Pass, build, distinct_tokens, flatten, plan
+from holdfast.records import Ids
 
 __all__ = ["Answer", "Cost", "Engine", "Request", "Scored", "mask_form"]
 

@@ -18,7 +18,7 @@ import torch
 
 from holdfast.lm.batched import check_finite
 from holdfast.lm.score import Cost, OnHidden, Request, Scored
-from holdfast.lm.tree import Ids
+from holdfast.records import Ids
 
 
 @torch.inference_mode()

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from holdfast.lm.batched import check_finite
-from holdfast.lm.tree import Ids, Node, holder
+from holdfast.lm.tree import Node, holder
+from holdfast.records import Ids
 
 OnHidden = Callable[[int, npt.NDArray[np.float32]], None]
 """Takes the number of a request and its hidden states [positions, L, D]."""

@@ -12,10 +12,10 @@ children are planned behind it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-Ids = tuple[int, ...]
+from holdfast.records import Ids
 
 WORTH_CACHING = 192
 """A shared prefix is cached by itself only if this saves so many tokens: a pass of few tokens costs more than it saves."""
@@ -144,11 +144,11 @@ def common_length(a: Sequence[int], b: Sequence[int]) -> int:
     return min(len(a), len(b))
 
 
-def distinct_tokens(sequences: Sequence[Sequence[int]]) -> int:
+def distinct_tokens(sequences: Iterable[Sequence[int]]) -> int:
     """Return the number of tokens in the tree of the sequences, which is not built."""
     size = 0
-    previous: Sequence[int] = ()
-    for ids in sorted(sequences):
+    previous: Ids = ()
+    for ids in sorted(map(tuple, sequences)):
         size, previous = size + len(ids) - common_length(ids, previous), ids
     return size
 

@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from holdfast.records import Ids
 from holdfast.sensitivity import index, metrics
 from holdfast.sensitivity.answers import Rule, gold
 from holdfast.sensitivity.attribution import attribution
 from holdfast.sensitivity.planning import Views
-from holdfast.sensitivity.responses import Ids, Scores
+from holdfast.sensitivity.responses import Scores
 from holdfast.sensitivity.sets import ORIGINAL, PromptSet
 from holdfast.stats import bootstrap_mean
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from holdfast.lm.tree import Ids
+from holdfast.records import Ids
 
 Cells = dict[tuple[Ids, Ids], npt.NDArray[np.float64]]
 """(prompt ids, response ids) -> log-prob of each response token, nats."""

@@ -16,8 +16,9 @@ from holdfast.chat import encode
 from holdfast.lm import LM, plain, stop_ids
 from holdfast.lm.batched import NotFiniteError
 from holdfast.lm.engine import Engine, Request, Scored
+from holdfast.records import Ids
 from holdfast.sensitivity.identity import CODE_VERSION, tokenizer_digest, weights_digest
-from holdfast.sensitivity.responses import Ids, Response, Scores
+from holdfast.sensitivity.responses import Response, Scores
 from holdfast.sensitivity.task import Known, Task, check_lengths
 
 

@@ -20,8 +20,9 @@ import numpy as np
 from holdfast import http
 from holdfast.config import SensitivityConfig
 from holdfast.errors import HoldfastError, redacted
+from holdfast.records import Ids
 from holdfast.sensitivity.identity import CODE_VERSION, tokenizer_digest
-from holdfast.sensitivity.responses import Ids, Response
+from holdfast.sensitivity.responses import Response
 from holdfast.sensitivity.task import Known, Task, check_lengths
 from holdfast.sensitivity.wire import Completions, Generated, Misaligned, SGLang, Wire
 

@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from holdfast.errors import HoldfastError
-from holdfast.sensitivity.responses import Ids, Response
+from holdfast.records import Ids
+from holdfast.sensitivity.responses import Response
 from holdfast.sensitivity.task import Known, Task
 
 

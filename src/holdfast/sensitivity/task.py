@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from holdfast.errors import HoldfastError
-from holdfast.sensitivity.responses import Cells, Ids, Response, Scores, assemble
+from holdfast.records import Ids
+from holdfast.sensitivity.responses import Cells, Response, Scores, assemble
 
 SETS_PER_BATCH = 32
 """Sets that are scored together and stored in one transaction."""

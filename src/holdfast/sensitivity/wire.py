@@ -15,7 +15,7 @@ from typing import Any, Protocol, TypeVar
 
 from holdfast.errors import HoldfastError
 from holdfast.http import NEUTRAL, Client, Optional
-from holdfast.sensitivity.responses import Ids
+from holdfast.records import Ids
 
 A = TypeVar("A")
 
