@@ -174,13 +174,14 @@ class Engine:
         rows, past = live, None
         logits_BV = torch.stack([cache.logits_V for cache in caches.values() if cache.logits_V is not None])
         while live:
-            top_B2 = logits_BV.topk(2).values
-            check_finite(top_B2)
-            top, best = top_B2.tolist(), logits_BV.argmax(-1).tolist()
+            top = logits_BV.topk(2)
+            check_finite(top.values)
             at = {row: place for place, row in enumerate(rows)}
+            values, ids = top.values.tolist(), top.indices.tolist()
             for row in live:
-                written[row].append(best[at[row]])
-                margins[row] = min(margins[row], top[at[row]][0] - top[at[row]][1])
+                first, second = values[at[row]]
+                margins[row] = min(margins[row], first - second)
+                written[row].append(ids[at[row]][0] if first > second else int(logits_BV[at[row]].argmax()))
             live = [r for r in live if len(written[r]) < max_new_tokens and written[r][-1] not in stops]
             live = [r for r in live if ended is None or not ended(tuple(written[r]))]
             if not live:

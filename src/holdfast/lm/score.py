@@ -150,25 +150,29 @@ class Reader:
             self._read(logits_NV[start : start + chunk].float(), wanted)
 
     def _read(self, part_NV: Tensor, wanted: Sequence[_Wanted]) -> None:
-        norm_N = part_NV.logsumexp(-1)
+        max_N = part_NV.amax(-1)
+        norm_N = max_N + (part_NV - max_N[:, None]).exp_().sum(-1).log()  # log sum exp, and the maximum with it
         check_finite(norm_N)
         rows = [n for n, want in enumerate(wanted) for _ in want.ids]
         ids = [i for want in wanted for i in want.ids]
         logits = part_NV[rows, ids]
         check_finite(logits)
+        best = (logits == max_N[rows]).tolist()
+        ties = [i for i, is_best in enumerate(best) if is_best]  # greedy decoding takes the lowest of equal ids
+        for i, token in zip(ties, part_NV[[rows[i] for i in ties]].argmax(-1).tolist(), strict=True):
+            best[i] = token == ids[i]
+        places = [place for want in wanted for place in want.places]
         logprobs = (logits - norm_N[rows]).tolist()
-        best_N = part_NV.argmax(-1).tolist()
-        places = [(n, place) for n, want in enumerate(wanted) for place in want.places]
-        for (n, (request, continuation, place)), token, value in zip(places, ids, logprobs, strict=True):
+        for (request, continuation, place), is_best, value in zip(places, best, logprobs, strict=True):
             answer = self.answers[request]
             answer.token_logprobs[continuation][place] = value
-            answer.is_greedy[continuation] &= token == best_N[n]
+            answer.is_greedy[continuation] &= is_best
         ends = [n for n, want in enumerate(wanted) if want.ends]
         if ends:
             entropies = torch.special.entr((part_NV[ends] - norm_N[ends, None]).exp()).sum(-1).tolist()
-            for n, entropy in zip(ends, entropies, strict=True):
+            for n, token, entropy in zip(ends, part_NV[ends].argmax(-1).tolist(), entropies, strict=True):
                 for request in wanted[n].ends:
-                    self._end(request, best_N[n], entropy)
+                    self._end(request, token, entropy)
 
     def _end(self, request: int, token: int, entropy: float) -> None:
         self.answers[request].next_token, self.answers[request].next_entropy = token, entropy
