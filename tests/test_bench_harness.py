@@ -85,6 +85,41 @@ def test_answers_in_batches_are_those_one_by_one(family: str) -> None:
     )
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_answers_are_those_of_the_harness(family: str) -> None:
+    """Stop texts, limits and cut contexts of all kinds, with shared beginnings; what is sampled is left to the harness."""
+    lm = small(family)
+    shots = "Name three colours. red, green, blue\n\n" * 4
+    free = lm.generate([shots + "hello"], max_new_tokens=12)[0]
+    prompts = [shots + text for text in ("Name a city.", "hello", "user", "What is the capital of France?")]
+    asks = [
+        instance("generate_until", (prompt, settings))
+        for settings in (
+            {"until": ["zzz"], "max_gen_toks": 12, "do_sample": False},
+            {"until": [free[3:5], "qq"], "max_gen_toks": 12},
+            {"until": free[2:4], "max_gen_toks": 70, "temperature": 0.0},  # contexts are cut on the left
+            {"until": [], "max_new_tokens": 3},
+        )
+        for prompt in prompts
+    ]
+    ours, theirs = (
+        harness_model(lm, batch_size=1, template="none", sharing=sharing).generate_until(asks, disable_tqdm=True)
+        for sharing in (True, False)
+    )
+    assert ours == theirs
+    assert len(set(ours)) > 4
+    sampled = [
+        instance(
+            "generate_until", (prompts[0], {"until": [], "max_gen_toks": 3, "do_sample": True, "temperature": 5.0})
+        )
+    ]
+    model, drawn = harness_model(lm, batch_size=1, template="none"), set()
+    for seed in range(4):
+        torch.manual_seed(seed)
+        drawn |= set(model.generate_until(sampled, disable_tqdm=True))
+    assert len(drawn) > 1
+
+
 @pytest.fixture
 def tiny(tmp_path: Path) -> Path:
     """A random model with room for five examples."""
