@@ -95,9 +95,10 @@ def train(config: TuneConfig | None = None, **keywords: object) -> TuneResult:
     >>> result.after.response_nll < result.before.response_nll
     True
     """
+    config = _config(TuneConfig, config, keywords)
     from holdfast.tune.pipeline import train as run
 
-    return _called(TuneResult, run, _config(TuneConfig, config, keywords))
+    return _called(TuneResult, run, config)
 
 
 def align_preferences(config: AlignConfig | None = None, **keywords: object) -> AlignResult:
@@ -119,9 +120,10 @@ def align_preferences(config: AlignConfig | None = None, **keywords: object) -> 
     >>> result.after.pairs, [step["command"] for step in result.lineage]
     (8, ['base', 'tune', 'align'])
     """
+    config = _config(AlignConfig, config, keywords)
     from holdfast.align.pipeline import align as run
 
-    return _called(AlignResult, run, _config(AlignConfig, config, keywords))
+    return _called(AlignResult, run, config)
 
 
 def measure_sensitivity(config: SensitivityConfig | None = None, **keywords: object) -> SensitivityResult:
@@ -144,9 +146,10 @@ def measure_sensitivity(config: SensitivityConfig | None = None, **keywords: obj
     >>> posix.n, posix.low <= posix.mean <= posix.high
     (4, True)
     """
+    config = _config(SensitivityConfig, config, keywords)
     from holdfast.sensitivity.pipeline import measure as run
 
-    return _called(SensitivityResult, run, _config(SensitivityConfig, config, keywords))
+    return _called(SensitivityResult, run, config)
 
 
 def cross_task(config: CrossTaskConfig | None = None, **keywords: object) -> CrossTaskResult:
@@ -170,9 +173,10 @@ def cross_task(config: CrossTaskConfig | None = None, **keywords: object) -> Cro
     >>> result.targets["sentiment"].conditions[0].accuracy.n
     6
     """
+    config = _config(CrossTaskConfig, config, keywords)
     from holdfast.crosstask.pipeline import transfer as run
 
-    return _called(CrossTaskResult, run, _config(CrossTaskConfig, config, keywords))
+    return _called(CrossTaskResult, run, config)
 
 
 def pseudo_label(config: LabelConfig | None = None, **keywords: object) -> LabelResult:
@@ -195,9 +199,10 @@ def pseudo_label(config: LabelConfig | None = None, **keywords: object) -> Label
     >>> result.labelled + result.abstained == result.pool == 6
     True
     """
+    config = _config(LabelConfig, config, keywords)
     from holdfast.crosstask.labelling import label as run
 
-    return _called(LabelResult, run, _config(LabelConfig, config, keywords))
+    return _called(LabelResult, run, config)
 
 
 def run_study(config: StudyConfig | None = None, **keywords: object) -> StudyResult:
@@ -218,9 +223,10 @@ def run_study(config: StudyConfig | None = None, **keywords: object) -> StudyRes
     >>> result.trials.done, result.selection.chosen in ("(0, 1)", "(0.2, 0.8)")
     (2, True)
     """
+    config = _config(StudyConfig, config, keywords)
     from holdfast.study.pipeline import run
 
-    return _called(StudyResult, run, _config(StudyConfig, config, keywords))
+    return _called(StudyResult, run, config)
 
 
 def best_setting(config: BestConfig | None = None, **keywords: object) -> BestSetting | TableFindings:
@@ -243,9 +249,9 @@ def best_setting(config: BestConfig | None = None, **keywords: object) -> BestSe
     >>> table.settings[0].best_name, table.identical.runs
     ('(0.2, 0.8)', 2)
     """
+    config = _config(BestConfig, config, keywords)
     from holdfast.study.choosing import best as run
 
-    config = _config(BestConfig, config, keywords)
     return _called(BestSetting if Path(config.source).is_dir() else TableFindings, run, config)
 
 
@@ -268,9 +274,10 @@ def run_bench(config: BenchConfig | None = None, **keywords: object) -> BenchRes
     >>> result.benchmarks["my_sums"].metric, result.benchmarks["my_sums"].n
     ('acc,none', 6)
     """
+    config = _config(BenchConfig, config, keywords)
     from holdfast.bench.pipeline import run
 
-    return _called(BenchResult, run, _config(BenchConfig, config, keywords))
+    return _called(BenchResult, run, config)
 
 
 def write_report(config: ReportConfig | None = None, **keywords: object) -> ReportResult:
@@ -291,9 +298,10 @@ def write_report(config: ReportConfig | None = None, **keywords: object) -> Repo
     >>> [run.command for run in result.runs], result.path.endswith("report.html")
     (['tune'], True)
     """
+    config = _config(ReportConfig, config, keywords)
     from holdfast.report.pipeline import make as run
 
-    return _called(ReportResult, run, _config(ReportConfig, config, keywords))
+    return _called(ReportResult, run, config)
 
 
 def compare_runs(config: CompareConfig | None = None, **keywords: object) -> Comparison:

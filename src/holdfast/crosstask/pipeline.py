@@ -39,6 +39,12 @@ def transfer(config: CrossTaskConfig, lm: Any = None) -> dict[str, Any]:
 
     Raises:
         HoldfastError: bad input; nothing has been written then.
+
+    >>> from holdfast.crosstask import CrossTaskConfig, transfer
+    >>> summary = transfer(CrossTaskConfig(model="pocket", target="pocket:tasks/sentiment", limit=6, pool_limit=20,
+    ...     sources="pocket:tasks/opposite,pocket:tasks/plural", output="runs/cross-task", json=True))
+    >>> summary["targets"]["sentiment"]["conditions"][0]["condition"]
+    'zero-shot'
     """
     with runs.command(config, "crosstask run") as run:
         load = functools.cache(lambda: load_grid(config))

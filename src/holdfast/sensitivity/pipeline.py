@@ -49,6 +49,12 @@ def measure(config: SensitivityConfig) -> dict[str, Any]:
 
     Raises:
         HoldfastError: bad input; nothing has been written then.
+
+    >>> from holdfast.sensitivity import SensitivityConfig, measure
+    >>> summary = measure(SensitivityConfig(model="pocket", sets="pocket:intents", chat=True, output="runs/posix",
+    ...     limit=4, max_new_tokens=4))
+    >>> summary["posix"]["all"]["sets"]
+    4
     """
     _check(config)
     with runs.command(config, "sensitivity run") as run:
@@ -86,6 +92,13 @@ def make_variants(config: VariantsConfig) -> dict[str, Any]:
 
     Returns:
         Counts: sets, variants, and per kind what was made, unchanged, repeated, or short.
+
+    >>> from holdfast.sensitivity import VariantsConfig, make_variants
+    >>> _ = open("prompts.jsonl", "w").write('{"prompt": "Name a colour of the rainbow."}\\n')
+    >>> summary = make_variants(VariantsConfig(prompts="prompts.jsonl", variants="casing", per_kind=2,
+    ...     output="runs/variants"))
+    >>> summary["sets"], summary["variants"], summary["kinds"]["made"]
+    (1, 3, {'casing': 2})
     """
     if config.prompts is None:
         raise HoldfastError(

@@ -56,6 +56,12 @@ def train(config: TuneConfig, start: Start | None = None) -> dict[str, Any]:
 
     Raises:
         HoldfastError: bad input; nothing has been written then.
+
+    >>> from holdfast.tune import TuneConfig, train
+    >>> summary = train(TuneConfig(model="pocket", data="pocket:instructions", prompt_weight=0.2, response_weight=0.8,
+    ...     output="runs/first", limit=40, max_steps=3, batch_size=8))
+    >>> summary["steps"], summary["after"]["response_nll"] < summary["before"]["response_nll"]
+    (3, True)
     """
     with runs.command(config, "tune") as run:
         run.check_data(lambda: data_digest(config))
