@@ -358,6 +358,8 @@ class Model:
         """
         from holdfast.lm import LM
 
+        if not prompts:
+            return []
         written = [self._written(prompt) for prompt in prompts]
         return LM(self.network, self.tokenizer, self.name).generate(written, max_new_tokens=max_new_tokens)
 

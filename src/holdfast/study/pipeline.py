@@ -46,7 +46,7 @@ def plan(config: StudyConfig) -> dict[str, Any]:
         HoldfastError: bad input.
 
     >>> from holdfast.study import StudyConfig, plan
-    >>> plan(StudyConfig(study="study.yaml", output="studies/mine", calibrate=0, json=True))["trials"]
+    >>> len(plan(StudyConfig(study="study.yaml", output="studies/mine", calibrate=0, json=True))["trials"])
     2
     """
     spec = load_spec(config.study, limit=config.limit, seed=config.seed)
