@@ -252,7 +252,9 @@ def best_setting(config: BestConfig | None = None, **keywords: object) -> BestSe
     config = _config(BestConfig, config, keywords)
     from holdfast.study.choosing import best as run
 
-    return _called(BestSetting if Path(config.source).is_dir() else TableFindings, run, config)
+    if Path(config.source).is_dir():
+        return _called(BestSetting, run, config)
+    return _called(TableFindings, run, config)
 
 
 def run_bench(config: BenchConfig | None = None, **keywords: object) -> BenchResult:
