@@ -24,6 +24,7 @@ import numpy as np
 import pytest
 import torch
 
+import call_paths
 import holdfast
 from golden_case import INPUTS, RUNS
 from holdfast import door, results
@@ -382,6 +383,7 @@ USER = '''
 from collections.abc import Mapping
 from pathlib import Path
 
+import call_paths
 import holdfast
 from holdfast.config import TuneConfig
 
@@ -436,3 +438,19 @@ def test_the_study_example_runs_in_processes_of_its_own(tmp_path: Path, monkeypa
     Path("study.yaml").write_text(STUDY, encoding="utf-8")
     result = run_example(inspect.getdoc(holdfast.run_study) or "", "run_study")["result"]
     every_key_is_read(results.StudyResult, result.to_summary())
+
+
+# from the command line to a formula
+
+
+@pytest.mark.parametrize("title", call_paths.PATHS)
+def test_a_stranger_finds_the_formula(title: str) -> None:
+    path = call_paths.call_path(*call_paths.PATHS[title])
+    functions, lines, files = call_paths.figures(path)
+    assert path[0].name == "main"
+    assert path[-1].name in ("weighted_nll", "weighted_linear_cross_entropy", "psi", "label_scores")
+    # the fused loss goes through the model's own forward and that of its head, which may be sharded
+    most = (8, 250, 6) if title == "WIT loss, fused" else (6, 250, 5)
+    assert functions <= most[0], path
+    assert lines <= most[1], path
+    assert files <= most[2], path
