@@ -264,6 +264,25 @@ def test_a_summary_that_lacks_what_every_run_has_is_refused() -> None:
     assert sorted(unread) == ["after.new", "newer"]
 
 
+def test_the_best_setting_of_a_study_is_what_train_takes(workshop: Callable[[str], dict[str, Any]]) -> None:
+    study = workshop("run_study")["result"]
+    best = holdfast.best_setting(source="studies/mine")
+    assert isinstance(best, results.BestSetting)
+    every_key_is_read(results.BestSetting, best.to_summary())
+    assert best.chosen == study.selection.chosen
+    config = door._config(TuneConfig, None, best.tune)
+    assert f"({config.prompt_weight:g}, {config.response_weight:g})" == best.chosen
+
+
+def test_two_bench_runs_are_compared_item_by_item(workshop: Callable[[str], dict[str, Any]]) -> None:
+    workshop("run_bench")
+    result = holdfast.compare_runs(run_a="runs/bench", run_b=Path("runs/bench"), bootstrap=50)
+    every_key_is_read(results.Comparison, result.to_summary())
+    assert result.benchmarks is not None
+    change = result.changes["my_sums"]
+    assert (change.mean, change.n, result.benchmarks["my_sums"].metric, result.by_kind) == (0.0, 6, "acc,none", None)
+
+
 # keywords, configs, errors
 
 
