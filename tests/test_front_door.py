@@ -124,7 +124,10 @@ def run_example(text: str, place: str, variables: dict[str, Any] | None = None) 
 def test_the_names_at_the_door_are_these() -> None:
     assert set(holdfast.__all__) == {*VERBS, *OTHERS, "WITSFTTrainer"}
     assert len(holdfast.__all__) <= 20
-    assert set(holdfast.__all__) <= set(dir(holdfast))
+    assert {*holdfast.__all__, "tune", "__version__"} <= set(dir(holdfast))
+    assert not {"importlib", "TYPE_CHECKING", "Any"} & set(dir(holdfast))
+    with mock.patch("importlib.util.find_spec", return_value=None):  # so that help(holdfast) does not ask for it
+        assert "WITSFTTrainer" not in dir(holdfast)
     with pytest.raises(AttributeError, match="has no attribute 'tuna'"):
         holdfast.tuna  # noqa: B018
     with pytest.raises(ImportError, match="tuna"):
@@ -288,8 +291,8 @@ def test_two_bench_runs_are_compared_item_by_item(workshop: Callable[[str], dict
 
 def test_keywords_override_a_config() -> None:
     config = TuneConfig(model="pocket", data="rows.jsonl", output="runs/a", seed=3)
-    made = door._config(TuneConfig, config, {"output": Path("runs/b"), "learning_rate": "2e-5"})
-    assert (made.output, made.learning_rate, made.seed, config.output) == ("runs/b", 2e-5, 3, "runs/a")
+    other = door._config(TuneConfig, config, {"output": Path("runs/b"), "learning_rate": "2e-5"})
+    assert (other.output, other.learning_rate, other.seed, config.output) == ("runs/b", 2e-5, 3, "runs/a")
     assert door._config(TuneConfig, config, {}) == config
 
 
@@ -374,9 +377,9 @@ def blocks(file: str) -> list[str]:
 def test_the_page_shows_what_python_gives(workshop: Callable[[str], dict[str, Any]]) -> None:
     workshop("train")
     variables: dict[str, Any] = {}
-    shown = blocks("docs/python.md")
-    assert len(shown) > 4
-    for number, block in enumerate(shown):
+    examples = blocks("docs/python.md")
+    assert len(examples) > 4
+    for number, block in enumerate(examples):
         if ">>>" in block:
             variables = run_example(block, f"docs/python.md, block {number}", variables)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
+import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -76,4 +78,7 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    """The names that can be had here, and the rooms that are imported. Without TRL there is no trainer for it."""
+    rooms = {name for name in globals() if f"{__name__}.{name}" in sys.modules}
+    missing = set() if importlib.util.find_spec("trl") else {"WITSFTTrainer"}
+    return sorted(({*__all__, "__version__"} | rooms) - missing)

@@ -1,4 +1,4 @@
-"""The verbs of ``import holdfast``: keywords or a config in, a frozen result out. Each is a command, called from Python.
+"""The verbs of ``import holdfast``: keywords or a config in, a frozen result out. Each is a command.
 
     train(model="pocket", data="rows.jsonl", prompt_weight=0.1, output="runs/a")
     train(TuneConfig(...))
@@ -321,8 +321,8 @@ def compare_runs(config: CompareConfig | None = None, **keywords: object) -> Com
         HoldfastError: no finished runs of one kind there.
 
     >>> import holdfast
-    >>> _ = holdfast.measure_sensitivity(model="runs/first", sets="pocket:intents", chat=True, output="runs/posix-tuned",
-    ...     limit=4, max_new_tokens=4)
+    >>> _ = holdfast.measure_sensitivity(model="runs/first", sets="pocket:intents", chat=True,
+    ...     output="runs/posix-tuned", limit=4, max_new_tokens=4)
     >>> result = holdfast.compare_runs(run_a="runs/posix", run_b="runs/posix-tuned", bootstrap=100)
     >>> change = result.changes["all"]
     >>> abs(change.b - change.a - change.mean) < 1e-9, change.n
