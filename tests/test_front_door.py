@@ -154,6 +154,10 @@ assert abs(loss.item() - 2.0794) < 1e-3
 assert holdfast.Estimate(0.5).mean == 0.5
 with contextlib.suppress(holdfast.HoldfastError):
     assert issubclass(holdfast.WITSFTTrainer, object)
+for wing in ("tune", "align", "sensitivity", "crosstask", "bench", "study", "report"):
+    room = importlib.import_module(f"holdfast.{wing}")
+    shadowed = [name for name in room.__all__ if not callable(getattr(room, name))]
+    assert not shadowed, f"submodules of {wing} stand where its functions should: {shadowed}"
 for name in sys.argv[1:]:
     for call in (lambda verb: verb("no/such/model"), lambda verb: verb(no_such_keyword=1)):
         try:
