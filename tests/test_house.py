@@ -15,14 +15,14 @@ HOUSE = Path(holdfast.__file__).parent
 # Rooms from left to right; a room may import those of earlier groups, and itself.
 GROUPS = [
     {"errors"},
-    {"records", "config", "stats", "tables"},
+    {"records", "config", "stats", "tables", "results"},
     {"runs", "pocket"},
     {"chat", "data", "http", "cluster", "compare"},
     {"lm"},
     {"tune", "sensitivity", "crosstask"},
     {"align", "bench", "integrations"},
     {"study"},
-    {"demo"},
+    {"demo", "door"},
     {"cli"},
 ]
 SIDE_ROOM = {"report": {"errors", "records", "config", "tables", "runs"}}

@@ -16,6 +16,7 @@ import sys
 import tempfile
 import threading
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -62,9 +63,10 @@ def main(argv: list[str] | None = None) -> int:
         _end_by_sigterm()
         _open_streams()
     argv = sys.argv[1:] if argv is None else argv
-    parsed: list[Any] = []
+    config: Any = None
     try:
-        code = _run(argv, parsed)
+        config, target = _asked(argv)
+        code = _told(config, _function(target)(config) if target else None)
         sys.stdout.flush()
         return code
     except HoldfastError as error:
@@ -86,7 +88,7 @@ def main(argv: list[str] | None = None) -> int:
             _say(f"error: {error.strerror}{f': {error.filename}' if error.filename else ''}")
             _drop_output()
             return ExitCode.BAD_INPUT
-        _say(_fault(error, argv, str(getattr(parsed[0], "output", "")) if parsed else ""))
+        _say(_fault(error, argv, str(getattr(config, "output", ""))))
         return ExitCode.FAULT
 
 
@@ -96,24 +98,31 @@ def _say(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
 
-def _run(argv: list[str], parsed: list[Any]) -> int:
-    """Do what the arguments say. The config goes into ``parsed`` as soon as there is one."""
+def _asked(argv: list[str]) -> tuple[Any, str]:
+    """The command that the arguments name, as its config and where its function is; (None, "") after printing help."""
     if not argv or argv[0] in ("-h", "--help"):
         print(_overview())
-        return 0
+        return None, ""
     if argv[0] == "--version":
         print(f"holdfast {holdfast.__version__}")
-        return 0
+        return None, ""
     name, arguments = _split(argv)
     if not name:
         print(_overview(argv[0] + " "))
-        return 0
+        return None, ""
     config_class, target = _command(name)
-    config = _parse(config_class, name, arguments)
-    parsed.append(config)
-    module, _, function = target.partition(":")
-    summary = getattr(importlib.import_module(module), function)(config)
-    if config.json:
+    return _parse(config_class, name, arguments), target
+
+
+def _function(target: str) -> Callable[[Any], Any]:
+    module, _, name = target.partition(":")
+    function: Callable[[Any], Any] = getattr(importlib.import_module(module), name)
+    return function
+
+
+def _told(config: Any, summary: Any) -> int:
+    """The exit code of a command that has ended, after its summary where it is wanted on stdout."""
+    if config is not None and config.json:
         print(to_json(redacted_values(summary), indent=1))
     return int(summary.get("exit_code", ExitCode.FINE)) if isinstance(summary, dict) else ExitCode.FINE
 

@@ -53,6 +53,14 @@ class HoldfastError(Exception):
     Args:
         message: what was found, where, and what is allowed.
         hint: what to do next, one sentence.
+
+    >>> import holdfast
+    >>> try:
+    ...     holdfast.train(model="pocket", promt_weight=0.2)
+    ... except holdfast.HoldfastError as error:
+    ...     print(error)
+    TuneConfig has no 'promt_weight'
+      hint: did you mean 'prompt_weight'?
     """
 
     exit_code = ExitCode.BAD_INPUT

@@ -1,16 +1,16 @@
 """Preference tuning by TRL's DPOTrainer: pairs -> tokens -> trainer -> held-out pairs before and after."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from holdfast import lazily
 from holdfast.config import AlignConfig
 
+if TYPE_CHECKING:
+    from holdfast.align.pipeline import align
+
 __all__ = ["AlignConfig", "align"]
+_HOMES = {"align": "holdfast.align.pipeline"}
 
 
-def align(config: AlignConfig) -> dict[str, Any]:
-    """Train a model on preferences and write a run directory; returns the summary. See
-    ``holdfast.align.pipeline.align``.
-    """
-    from holdfast.align.pipeline import align as run  # imports torch and transformers
-
-    return run(config)
+def __getattr__(name: str) -> Any:
+    return lazily(__name__, _HOMES, name)

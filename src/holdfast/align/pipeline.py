@@ -51,6 +51,12 @@ def align(config: AlignConfig) -> dict[str, Any]:
 
     Raises:
         HoldfastError: bad input, or TRL is missing; nothing has been written then.
+
+    >>> from holdfast.align import AlignConfig, align
+    >>> summary = align(AlignConfig(model="runs/first", data="pocket:preferences", output="runs/aligned", limit=16,
+    ...     eval_share=0.5, max_steps=1, batch_size=4))
+    >>> summary["after"]["pairs"], summary["losses"]
+    (8, ['sigmoid'])
     """
     with runs.command(config, "align") as run:
         run.check_data(lambda: data_digest(config))

@@ -39,6 +39,10 @@ def compare(config: BenchCompareConfig) -> dict[str, Any]:
     Raises:
         NotComparableError: runs over different benchmarks, items, task versions or shots.
         HoldfastError: no finished bench runs.
+
+    >>> from holdfast.bench import BenchCompareConfig, compare
+    >>> compare(BenchCompareConfig(run_a="runs/bench", run_b="runs/bench"))["benchmarks"]["my_sums"]["difference"]
+    0.0
     """
     runs = [_read(path) for path in (config.run_a, config.run_b)]
     names = [list(run.summary["benchmarks"]) for run in runs]

@@ -172,9 +172,24 @@ def preview(pin: Pin, settings: Settings, tokenizer: Any) -> tuple[str, dict[str
 
 
 def check_tasks(
-    tasks: list[str], *, data_dir: str | None, limit: int | None, halves: bool, higher_is_better: bool | None
+    tasks: list[str],
+    *,
+    data_dir: str | None = None,
+    limit: int | None = None,
+    halves: bool = False,
+    higher_is_better: bool | None = None,
 ) -> None:
-    """See ``holdfast.bench.check_tasks``."""
+    """Everything about tasks that ``scores`` could fail at, but for the model.
+
+    Args:
+        halves: also that there are items for both halves, and that more is better or not as the tasks say.
+
+    Raises:
+        HoldfastError: unknown task, missing extra or data, or a task that cannot be scored here.
+
+    >>> from holdfast.bench import check_tasks
+    >>> check_tasks(["my_sums"], data_dir="tasks", halves=True)
+    """
     pins = pins_of(tasks)
     check_extra(pins)
     with tempfile.TemporaryDirectory() as folder:
@@ -185,9 +200,31 @@ def check_tasks(
 
 
 def scores(
-    model: str, tasks: list[str], *, data_dir: str | None, limit: int | None, seed: int
+    model: str, tasks: list[str], *, data_dir: str | None = None, limit: int | None = None, seed: int = 0
 ) -> dict[str, dict[str, Any]]:
-    """See ``holdfast.bench.harness_scores``."""
+    """Scores of one model on tasks of lm-evaluation-harness, with nothing written but the harness's own data cache.
+
+    Args:
+        model: what ``holdfast.lm.load`` takes.
+        tasks: names of the harness; those of our suites get the pinned number of shots and the pinned metric, others
+            their own.
+        data_dir: see ``holdfast.bench.local``.
+        limit: items per task.
+
+    Returns:
+        ``{task: {"value", "metric", "items", "halves"}}``: the harness's value; a number per item, in a fixed order so
+        that two models can be paired, whose mean is the value, or None where the task takes no mean; and value and
+        items of the even items and of the odd ones. What belongs to one item, such as the instructions of an item of
+        ``ifeval``, stays together.
+
+    Raises:
+        HoldfastError: unknown task, missing extra or data.
+
+    >>> from holdfast.bench import harness_scores
+    >>> score = harness_scores("pocket", ["my_sums"], data_dir="tasks")["my_sums"]
+    >>> score["metric"], len(score["items"])
+    ('acc,none', 6)
+    """
     from holdfast.bench.items import flat_scores
     from holdfast.chat import template_for
 

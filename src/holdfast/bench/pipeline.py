@@ -43,6 +43,11 @@ def run(config: BenchConfig) -> dict[str, Any]:
     Raises:
         HoldfastError: bad input (nothing has been written then), or a judge that failed (what was answered and judged
             is kept).
+
+    >>> from holdfast.bench import BenchConfig, run
+    >>> summary = run(BenchConfig(model="pocket", tasks="my_sums", data_dir="tasks", template="none", output="runs/bench"))
+    >>> summary["benchmarks"]["my_sums"]["n"]
+    6
     """
     pins = chosen(config.suite, config.tasks)
     _check(config)

@@ -2,35 +2,23 @@
 other tasks only.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from holdfast import lazily
 from holdfast.config import AnalyseConfig, CrossTaskConfig, LabelConfig
 
+if TYPE_CHECKING:
+    from holdfast.crosstask.analysis import analyse
+    from holdfast.crosstask.labelling import label
+    from holdfast.crosstask.pipeline import transfer
+
 __all__ = ["AnalyseConfig", "CrossTaskConfig", "LabelConfig", "analyse", "label", "transfer"]
+_HOMES = {
+    "transfer": "holdfast.crosstask.pipeline",
+    "label": "holdfast.crosstask.labelling",
+    "analyse": "holdfast.crosstask.analysis",
+}
 
 
-def transfer(config: CrossTaskConfig, lm: Any = None) -> dict[str, Any]:
-    """Score targets with demonstrations of sources and write a run directory; returns the summary. See
-    ``crosstask.pipeline.transfer``.
-    """
-    from holdfast.crosstask.pipeline import transfer as run  # imports torch and transformers
-
-    return run(config, lm)
-
-
-def label(config: LabelConfig, lm: Any = None) -> dict[str, Any]:
-    """Pseudo-label a pool of inputs and write a run directory; returns the summary. See
-    ``crosstask.labelling.label``.
-    """
-    from holdfast.crosstask.labelling import label as run
-
-    return run(config, lm)
-
-
-def analyse(config: AnalyseConfig) -> dict[str, Any]:
-    """Ask why some sources help, from a finished run with states; returns the summary. See
-    ``crosstask.analysis.analyse``.
-    """
-    from holdfast.crosstask.analysis import analyse as run
-
-    return run(config)
+def __getattr__(name: str) -> Any:
+    return lazily(__name__, _HOMES, name)

@@ -30,6 +30,14 @@ def analyse(config: AnalyseConfig) -> dict[str, Any]:
 
     Raises:
         HoldfastError: no finished run there, or one without states, or without answers.
+
+    >>> from holdfast.crosstask import AnalyseConfig, CrossTaskConfig, analyse, transfer
+    >>> sources = ",".join(f"pocket:tasks/{name}" for name in ("opposite", "plural", "colour_of"))
+    >>> _ = transfer(CrossTaskConfig(model="pocket", sources=sources, target="pocket:tasks/sentiment", limit=6,
+    ...     pool_limit=20, states=True, output="runs/states", json=True))
+    >>> summary = analyse(AnalyseConfig(run="runs/states", permutations=20, output="runs/analysis", json=True))
+    >>> summary["targets"]["sentiment"]["sources"]
+    ['opposite', 'plural', 'colour_of']
     """
     with runs.command(config, "crosstask analyse") as run:
         if run.summary is not None and not config.dry_run:

@@ -73,6 +73,12 @@ def label(config: LabelConfig, lm: Any = None) -> dict[str, Any]:
 
     Raises:
         HoldfastError: bad input; nothing has been written then.
+
+    >>> from holdfast.crosstask import LabelConfig, label
+    >>> summary = label(LabelConfig(model="pocket", target="pocket:tasks/sentiment", limit=6, pool_limit=20,
+    ...     sources="pocket:tasks/opposite,pocket:tasks/plural", output="runs/labels", json=True))
+    >>> summary["pool"], summary["labelled"] + summary["abstained"]
+    (6, 6)
     """
     with runs.command(config, "crosstask label") as run:
         load = functools.cache(lambda: _load(config))

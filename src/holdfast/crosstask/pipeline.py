@@ -19,7 +19,7 @@ from holdfast.config import CrossTaskConfig
 from holdfast.crosstask import blocks
 from holdfast.crosstask.blocks import Block, Runner
 from holdfast.crosstask.grid import Grid, data_digest, load_grid
-from holdfast.crosstask.tables import rows, summarise
+from holdfast.crosstask.tables import all_outcomes, rows, summarise
 from holdfast.runs import RunDir, finite, write_text
 from holdfast.tables import with_tables
 
@@ -39,6 +39,12 @@ def transfer(config: CrossTaskConfig, lm: Any = None) -> dict[str, Any]:
 
     Raises:
         HoldfastError: bad input; nothing has been written then.
+
+    >>> from holdfast.crosstask import CrossTaskConfig, transfer
+    >>> summary = transfer(CrossTaskConfig(model="pocket", target="pocket:tasks/sentiment", limit=6, pool_limit=20,
+    ...     sources="pocket:tasks/opposite,pocket:tasks/plural", output="runs/cross-task", json=True))
+    >>> summary["targets"]["sentiment"]["conditions"][0]["condition"]
+    'zero-shot'
     """
     with runs.command(config, "crosstask run") as run:
         load = functools.cache(lambda: load_grid(config))
@@ -65,9 +71,12 @@ def transfer(config: CrossTaskConfig, lm: Any = None) -> dict[str, Any]:
         )
         runner.answers = blocks.answers_file(run.path)
         started = time.perf_counter()
-        found = _run_blocks(grid, runner, run)
-        summary = with_tables(finite(summarise(grid, found)) | {"seconds": round(time.perf_counter() - started, 2)})
-        write_text(run.rows, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows(grid, found)))
+        scored = _run_blocks(grid, runner, run)
+        outcomes = all_outcomes(grid, scored)
+        figures = finite(summarise(grid, scored, outcomes))
+        summary = with_tables(figures | {"seconds": round(time.perf_counter() - started, 2)})
+        written = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows(grid, scored, outcomes))
+        write_text(run.rows, "".join(written))
         if not config.json:
             from holdfast.crosstask.preview import as_text
 

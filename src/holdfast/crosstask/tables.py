@@ -31,15 +31,14 @@ def all_outcomes(grid: Grid, blocks: Sequence[Block]) -> Outcomes:
     return found
 
 
-def summarise(grid: Grid, blocks: Sequence[Block]) -> dict[str, Any]:
-    """The summary of a run: see ``docs/crosstask.md`` for every key."""
-    found = all_outcomes(grid, blocks)
+def summarise(grid: Grid, blocks: Sequence[Block], outcomes: Outcomes) -> dict[str, Any]:
+    """The summary of a run, of its ``all_outcomes``: see ``docs/crosstask.md`` for every key."""
     encode = encoder(grid.config.encoder, grid.config.embeddings)
     definitions = definition_similarity(grid.sources, grid.targets, encode)
     results = [result for block in blocks for result in block.results]
     targets = {}
     for name, target in grid.targets.items():
-        by_condition = found[name]
+        by_condition = outcomes[name]
         sources = {source: by_condition[source] for source in grid.sources_of(name)}
         targets[name] = {
             "items": target.test,
@@ -58,19 +57,18 @@ def summarise(grid: Grid, blocks: Sequence[Block]) -> dict[str, Any]:
         "calibration": grid.config.calibration,
         "k": grid.config.k,
         "targets": targets,
-        "sources": {source: _pooled(grid, found, source) for source in grid.sources},
-        "grand": _grand(grid, found),
+        "sources": {source: _pooled(grid, outcomes, source) for source in grid.sources},
+        "grand": _grand(grid, outcomes),
         "labels_with_colliding_first_tokens": {k: v for block in blocks for k, v in block.collisions.items()},
         "cost": _cost(blocks),
     }
 
 
-def rows(grid: Grid, blocks: Sequence[Block]) -> Iterator[dict[str, Any]]:
+def rows(grid: Grid, blocks: Sequence[Block], outcomes: Outcomes) -> Iterator[dict[str, Any]]:
     """One row per item and condition: prediction, gold answer, log-prob of each label, demonstrations."""
-    found = all_outcomes(grid, blocks)
     for block in blocks:
         for result in block.results:
-            target, made = grid.targets[result.target], found[result.target][result.condition]
+            target, made = grid.targets[result.target], outcomes[result.target][result.condition]
             for i, item in enumerate(target.items):
                 line = {
                     "target": result.target, "condition": result.condition, "item": item.id, "split": "test" if i < target.test else "dev",

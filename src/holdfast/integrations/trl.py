@@ -77,6 +77,15 @@ class WITSFTTrainer(WeightedTrainer, SFTTrainer):
 
     Raises:
         HoldfastError: bad rows (named), bad weights, or an option of SFTConfig that would have no effect here.
+
+    >>> import holdfast
+    >>> from trl import SFTConfig
+    >>> model = holdfast.load_model("pocket")
+    >>> rows = [{"prompt": f"Count to {n}.", "completion": " ".join(map(str, range(1, n + 1)))} for n in range(2, 6)]
+    >>> trainer = holdfast.WITSFTTrainer(model.network, SFTConfig("runs/trl", max_steps=1, report_to=[], use_cpu=True),
+    ...     train_dataset=rows, processing_class=model.tokenizer, prompt_loss_weight=0.2, completion_loss_weight=0.8)
+    >>> trainer.train().global_step
+    1
     """
 
     def __init__(

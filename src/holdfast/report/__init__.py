@@ -1,14 +1,16 @@
 """The report room: run directories -> one offline HTML page (and Markdown, CSV, PNG). It knows files, not wings."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from holdfast import lazily
 from holdfast.config import ReportConfig
 
+if TYPE_CHECKING:
+    from holdfast.report.pipeline import make as report
+
 __all__ = ["ReportConfig", "report"]
+_HOMES = {"report": "holdfast.report.pipeline:make"}
 
 
-def report(config: ReportConfig) -> dict[str, Any]:
-    """Make a report of run directories; returns what was written. See ``report.pipeline.make``."""
-    from holdfast.report.pipeline import make  # imports numpy
-
-    return make(config)
+def __getattr__(name: str) -> Any:
+    return lazily(__name__, _HOMES, name)

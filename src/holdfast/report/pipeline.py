@@ -35,6 +35,11 @@ def make(config: ReportConfig) -> dict[str, Any]:
     Raises:
         HoldfastError: no directory given, one that holds no run, an unknown format, a folder that does not exist, a
             file in the way that no report has written.
+
+    >>> from holdfast.report import ReportConfig, report
+    >>> summary = report(ReportConfig(directories=["runs/first"], output="page.html", json=True))
+    >>> summary["runs"][0]["command"], summary["bytes"] > 1000
+    ('tune', True)
     """
     started = time.perf_counter()
     formats = _formats(config)

@@ -37,6 +37,11 @@ def compare(config: CompareConfig) -> dict[str, Any]:
         NotComparableError: other sets, length, template or definition. Other exemplars are allowed, and noted: their
             effect is a question.
         HoldfastError: no finished sensitivity run there.
+
+    >>> from holdfast.sensitivity import CompareConfig, compare
+    >>> change = compare(CompareConfig(run_a="runs/posix", run_b="runs/posix-tuned", json=True))["by_kind"]["all"]
+    >>> change["sets"], change["low"] <= change["difference"] <= change["high"]
+    (4, True)
     """
     if config.dry_run:
         raise HoldfastError("--dry-run: a comparison reads two runs and costs nothing; leave it out")

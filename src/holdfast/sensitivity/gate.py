@@ -28,6 +28,10 @@ def check(config: CheckConfig) -> dict[str, Any]:
     Raises:
         NotComparableError: see ``comparison.compare``.
         HoldfastError: no finished runs there.
+
+    >>> from holdfast.sensitivity import CheckConfig, check
+    >>> check(CheckConfig(run="runs/posix", baseline="runs/posix", json=True))["exit_code"]  # no worse than itself
+    0
     """
     if config.dry_run:
         raise HoldfastError("--dry-run: a check reads two runs and costs nothing; leave it out")

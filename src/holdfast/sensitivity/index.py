@@ -35,6 +35,12 @@ def psi(logp_XY: Array, len_Y: Ints) -> float:
 
     Raises:
         ValueError: fewer than two prompts, shapes that do not fit, a length below 1, or an entry that is not finite.
+
+    >>> import numpy
+    >>> from holdfast import psi
+    >>> logp = numpy.array([[-2.0, -7.0], [-4.0, -3.0]])  # response j (columns) after prompt i (rows)
+    >>> psi(logp, numpy.array([2, 4]))  # |-4 + 2| / 2 and |-7 + 3| / 4
+    1.0
     """
     return float(_off_diagonal_mean(np.abs(shift(logp_XY, len_Y))))
 

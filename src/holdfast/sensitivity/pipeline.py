@@ -22,7 +22,7 @@ from holdfast import runs
 from holdfast.config import SensitivityConfig, VariantsConfig
 from holdfast.data.read import source_digest
 from holdfast.errors import HoldfastError
-from holdfast.runs import Run, RunDir, write_text
+from holdfast.runs import RunDir, write_text
 from holdfast.sensitivity import answers
 from holdfast.sensitivity.backends import load_tokenizer, open_backend
 from holdfast.sensitivity.export import write_harness_files
@@ -49,6 +49,12 @@ def measure(config: SensitivityConfig) -> dict[str, Any]:
 
     Raises:
         HoldfastError: bad input; nothing has been written then.
+
+    >>> from holdfast.sensitivity import SensitivityConfig, measure
+    >>> summary = measure(SensitivityConfig(model="pocket", sets="pocket:intents", chat=True, output="runs/posix",
+    ...     limit=4, max_new_tokens=4))
+    >>> summary["posix"]["all"]["sets"]
+    4
     """
     _check(config)
     with runs.command(config, "sensitivity run") as run:
@@ -56,29 +62,28 @@ def measure(config: SensitivityConfig) -> dict[str, Any]:
         plan = make_plan(config, tokenizer)
         if config.dry_run:
             return _preview(plan, config, tokenizer)
+        tasks = [
+            Task.of(s.set_id, ids, list(views.values()))
+            for s, ids, views in zip(plan.sets, plan.ids, plan.views, strict=True)
+        ]
         with open_backend(config, tokenizer) as backend:
-            return _measure(config, plan, backend, tokenizer, run)
-
-
-def _measure(config: SensitivityConfig, plan: Plan, backend: Backend, tokenizer: Any, run: Run) -> dict[str, Any]:
-    tasks = [
-        Task.of(s.set_id, ids, list(views.values()))
-        for s, ids, views in zip(plan.sets, plan.ids, plan.views, strict=True)
-    ]
-    backend.check(tasks)
-    resolved = {"sets_digest": plan.digest, **surroundings(config, tokenizer), **backend.identity()}
-    if summary := run.finished(resolved=resolved):
-        return summary
-    run.open(resolved)
-    started = time.perf_counter()
-    scored, audit = _score(tasks, config, backend, run)
-    return _write(run, plan, config, scored, tokenizer, {
-        "resolved": resolved,
-        "cost": backend.cost(),
-        "audit": audit,
-        "seconds": round(time.perf_counter() - started, 2),
-        "way": backend.way(),
-    })  # fmt: skip
+            backend.check(tasks)
+            resolved = {"sets_digest": plan.digest, **surroundings(config, tokenizer), **backend.identity()}
+            if summary := run.finished(resolved=resolved):
+                return summary
+            run.open(resolved)
+            started = time.perf_counter()
+            scored, audit = _score(tasks, config, backend, run)
+            seconds = round(time.perf_counter() - started, 2)
+            reading = _reading(config, tokenizer)
+            rows = [measure_set(*one, reading) for one in zip(plan.sets, plan.ids, scored, plan.views, strict=True)]
+            return _write(run, plan, config, scored, rows, {
+                "resolved": resolved,
+                "cost": backend.cost(),
+                "audit": audit,
+                "seconds": seconds,
+                "way": backend.way(),
+            })  # fmt: skip
 
 
 def make_variants(config: VariantsConfig) -> dict[str, Any]:
@@ -86,6 +91,13 @@ def make_variants(config: VariantsConfig) -> dict[str, Any]:
 
     Returns:
         Counts: sets, variants, and per kind what was made, unchanged, repeated, or short.
+
+    >>> from holdfast.sensitivity import VariantsConfig, make_variants
+    >>> _ = open("prompts.jsonl", "w").write('{"prompt": "Name a colour of the rainbow."}\\n')
+    >>> summary = make_variants(VariantsConfig(prompts="prompts.jsonl", variants="casing", per_kind=2,
+    ...     output="runs/variants"))
+    >>> summary["sets"], summary["variants"], summary["kinds"]["made"]
+    (1, 3, {'casing': 2})
     """
     if config.prompts is None:
         raise HoldfastError(
@@ -179,15 +191,16 @@ def _audited(config: SensitivityConfig, tasks: Sequence[Task]) -> int:
 
 
 def _write(
-    run: RunDir, plan: Plan, config: SensitivityConfig, scored: list[Scores], tokenizer: Any, about: dict[str, Any]
+    run: RunDir,
+    plan: Plan,
+    config: SensitivityConfig,
+    scored: list[Scores],
+    rows: list[dict[str, Any]],
+    about: dict[str, Any],
 ) -> dict[str, Any]:
-    released = config.max_new_tokens if config.definition == "package-0.0.1" else None
-    show = _shower(tokenizer)
-    rows = []
     (run.path / "matrices").mkdir(exist_ok=True)
-    for number, (s, ids, views, scores) in enumerate(zip(plan.sets, plan.ids, plan.views, scored, strict=True)):
-        row = measure_set(s, ids, scores, views, Reading(answers.rule(config.answers), show, released))
-        rows.append(row | {"matrix": f"matrices/{number}.npz"})
+    for number, (row, scores) in enumerate(zip(rows, scored, strict=True)):
+        row["matrix"] = f"matrices/{number}.npz"
         np.savez_compressed(
             run.path / "matrices" / f"{number}.npz",
             logp_XY=scores.logp_XY,
@@ -216,6 +229,12 @@ def _write(
     summary = with_tables(summary)
     print(lines(summary), file=sys.stderr)
     return run.finish(summary)
+
+
+def _reading(config: SensitivityConfig, tokenizer: Any) -> Reading:
+    """How scores are read in this run."""
+    released = config.max_new_tokens if config.definition == "package-0.0.1" else None
+    return Reading(answers.rule(config.answers), _shower(tokenizer), released)
 
 
 def _shower(tokenizer: Any) -> Callable[[int], str]:

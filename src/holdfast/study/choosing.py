@@ -29,6 +29,12 @@ def best(config: BestConfig) -> dict[str, Any]:
 
     Raises:
         HoldfastError: neither a study nor a table there, or what ``select``, ``read_table`` and ``analyse`` refuse.
+
+    >>> from holdfast.study import BestConfig, best
+    >>> scores = ["prompt_weight,response_weight,accuracy", "0,1,0.50", "0,0.5,0.52", "0.2,0.8,0.53", "1,1,0.51"]
+    >>> _ = open("scores.csv", "w").write("\\n".join(scores))
+    >>> best(BestConfig(source="scores.csv", metric="accuracy", json=True))["settings"][0]["best_name"]
+    '(0.2, 0.8)'
     """
     if config.dry_run:
         raise HoldfastError("--dry-run: choosing reads a study or a table and costs nothing; leave it out")

@@ -44,6 +44,10 @@ def plan(config: StudyConfig) -> dict[str, Any]:
 
     Raises:
         HoldfastError: bad input.
+
+    >>> from holdfast.study import StudyConfig, plan
+    >>> len(plan(StudyConfig(study="study.yaml", output="studies/mine", calibrate=0, json=True))["trials"])
+    2
     """
     spec = load_spec(config.study, limit=config.limit, seed=config.seed)
     output = _output(config, spec)
@@ -65,6 +69,11 @@ def run(config: StudyConfig) -> dict[str, Any]:
 
     Raises:
         HoldfastError: bad input (nothing has been trained then), or no trial that worked.
+
+    >>> from holdfast.study import StudyConfig, run
+    >>> summary = run(StudyConfig(study="study.yaml", output="studies/mine", slots=1, json=True))
+    >>> summary["trials"]["done"], summary["selection"]["claim"]
+    (2, 'none')
     """
     if config.dry_run:
         return plan(config)

@@ -57,6 +57,13 @@ def weighted_nll(
 
     Returns:
         WeightedNLL(total, count, nll_BT), two scalars and column 0 of the third 0; ``total`` carries the gradient.
+
+    >>> import torch
+    >>> from holdfast import weighted_nll
+    >>> logits, ids = torch.zeros(1, 3, 8), torch.tensor([[5, 1, 2]])  # 8 tokens, all equally likely: ln 8 nats each
+    >>> total, count, nll = weighted_nll(logits, ids, torch.tensor([[0.0, 0.2, 0.8]]))
+    >>> round((total / count).item(), 4), nll.shape
+    (1.0397, torch.Size([1, 3]))
     """
     nll_BT = token_nll(logits_BTV, ids_BT)
     weights_BT = torch.nn.functional.pad(weights_BT[:, 1:], (1, 0))
@@ -122,6 +129,15 @@ def weighted_linear_cross_entropy(
         loss: scalar, sum(w * nll) / divisor, with gradients for hidden, head and bias where they require one. With no
             row left it is a zero that is still connected to the graph.
         nll_N: detached NLL per target in nats, 0 for rows of weight 0.
+
+    >>> import torch
+    >>> from holdfast import weighted_linear_cross_entropy
+    >>> hidden, head = torch.zeros(2, 4, requires_grad=True), torch.zeros(8, 4, requires_grad=True)
+    >>> weights = torch.tensor([0.2, 0.8])
+    >>> loss, nll = weighted_linear_cross_entropy(hidden, head, torch.tensor([1, 2]), weights, divisor=2)
+    >>> loss.backward()
+    >>> round(loss.item(), 4), head.grad.shape
+    (1.0397, torch.Size([8, 4]))
     """
     kept = weights_N.nonzero().squeeze(-1) if kept_M is None else kept_M
     whole = kept.numel() == weights_N.numel()

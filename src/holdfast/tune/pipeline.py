@@ -56,6 +56,12 @@ def train(config: TuneConfig, start: Start | None = None) -> dict[str, Any]:
 
     Raises:
         HoldfastError: bad input; nothing has been written then.
+
+    >>> from holdfast.tune import TuneConfig, train
+    >>> summary = train(TuneConfig(model="pocket", data="pocket:instructions", prompt_weight=0.2, response_weight=0.8,
+    ...     output="runs/first", limit=40, max_steps=3, batch_size=8))
+    >>> summary["steps"], summary["after"]["response_nll"] < summary["before"]["response_nll"]
+    (3, True)
     """
     with runs.command(config, "tune") as run:
         run.check_data(lambda: data_digest(config))
@@ -70,7 +76,15 @@ def train(config: TuneConfig, start: Start | None = None) -> dict[str, Any]:
         model = adapted(start.model, config)
         open_together(run, plan.resolved())
         with models.quiet(), explain_full_disk(run.path):
-            return _fit(start, model, run)
+            trainer = _trainer(plan, model, run, start.callbacks)
+            checkpoint = whole_checkpoint(run.path / "checkpoints")
+            before = _evaluation_before(trainer, start, run, checkpoint)
+            started = time.perf_counter()
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+            seconds = round(time.perf_counter() - started, 2)
+            if trainer.state.global_step < trainer.state.max_steps:
+                return {"command": "tune", "stopped_at": trainer.state.global_step, "seconds": seconds}
+            return _finish(trainer, plan, run, before, seconds)
 
 
 def open_together(run: Run, resolved: dict[str, Any]) -> None:
@@ -99,52 +113,57 @@ def _covered(checkpoint: Path) -> tuple[int, set[str] | None]:
     return step, {kind for column, kind in kinds.items() if any(column in row for row in logs)}
 
 
-def _fit(start: Start, model: Any, run: RunDir) -> dict[str, Any]:
-    plan, config = start.plan, start.plan.config
+def _trainer(plan: Plan, model: Any, run: RunDir, callbacks: Sequence[Any]) -> WeightedTrainer:
     trainer = WeightedTrainer(
         objective=_objective(plan),
         run=run,
-        batching=config.batching,
+        batching=plan.config.batching,
         model=model,
         args=training_arguments(plan, run.path / "checkpoints"),
         train_dataset=TokenDataset(plan.train),
         eval_dataset=TokenDataset(plan.held_out) if plan.held_out else None,
         data_collator=partial(collate, pad_id=models.pad_id(plan.tokenizer)),
         processing_class=plan.tokenizer,
-        callbacks=list(start.callbacks),
+        callbacks=list(callbacks),
     )
     if trainer.plain_reason not in (None, "asked for"):
         print(f"note: full logits are computed for this model: {trainer.plain_reason}", file=sys.stderr)
     if trainer.padded_reason not in (None, "asked for"):
         print(f"note: batches are padded for this model: {trainer.padded_reason}", file=sys.stderr)
-    checkpoint = whole_checkpoint(run.path / "checkpoints")
-    if checkpoint:
-        print(f"continuing from {checkpoint}", file=sys.stderr)
+    return trainer
+
+
+def _evaluation_before(
+    trainer: WeightedTrainer, start: Start, run: RunDir, checkpoint: Path | None
+) -> dict[str, Any] | None:
+    """The evaluation before the first step: from the rows of a run that continues, from the caller, or made now."""
     if checkpoint is not None:
-        first = _first_evaluation(run)
-    elif start.before is not None:
-        first = start.before
-        run.append({"kind": "eval", "step": 0} | first)
-    else:
-        first = _evaluate(trainer, plan)
-    started = time.perf_counter()
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    seconds = time.perf_counter() - started
-    if trainer.state.global_step < trainer.state.max_steps:
-        return {"command": "tune", "stopped_at": trainer.state.global_step, "seconds": round(seconds, 2)}
-    last = _evaluation_of_saved(trainer, plan)
+        print(f"continuing from {checkpoint}", file=sys.stderr)
+        return _first_evaluation(run)
+    if start.before is not None:
+        run.append({"kind": "eval", "step": 0} | start.before)
+        return start.before
+    return _evaluate(trainer, start.plan)
+
+
+def _finish(
+    trainer: WeightedTrainer, plan: Plan, run: RunDir, before: dict[str, Any] | None, seconds: float
+) -> dict[str, Any]:
+    """Evaluate and save the model; returns the summary."""
+    config = plan.config
+    after = _evaluation_of_saved(trainer, plan)
     summary = with_tables({
         "command": "tune",
         "model": config.model,
         "data": config.data,
         **plan.resolved(),
         "normalizer": config.normalizer,
-        "before": first,
-        "after": last,
+        "before": before,
+        "after": after,
         "train_examples": len(plan.train),
         "eval_examples": len(plan.held_out),
         **({"best_step": saved_step(trainer)} if trainer.args.load_best_model_at_end else {}),
-        "seconds": round(seconds, 2),
+        "seconds": seconds,
         "head": "plain" if trainer.plain_reason else "fused",
         "batching": trainer.batching,
         "data_report": plan.report.as_dict(),

@@ -67,6 +67,12 @@ def weigh(config: WeighConfig) -> dict[str, Any]:
 
     Raises:
         HoldfastError: bad input; nothing has been written then.
+
+    >>> from holdfast.tune import WeighConfig, weigh
+    >>> summary = weigh(WeighConfig(model="pocket", reference="runs/first", data="pocket:instructions", limit=20,
+    ...     output="runs/weighed"))
+    >>> summary["by"], summary["examples"], summary["kept"] < summary["tokens"]
+    ('excess', 20, True)
     """
     with runs.command(config, "weigh") as run:
         digest = source_digest(config.data)
