@@ -1,6 +1,6 @@
 """Names -> tasks: a library is a folder of task files, some of them, or ``pocket:tasks``.
 
-In: what a person writes behind ``--sources`` and ``--target``. Out: tasks by name; every error names file and row.
+In: the values of ``--sources`` and ``--target``. Out: tasks by name; every error names file and row.
 """
 
 from __future__ import annotations
@@ -8,17 +8,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from holdfast.crosstask.importers import dataset_task, lm_eval_task, read_rows
 from holdfast.crosstask.tasks import Item, Task, make_items, make_task
-from holdfast.data.read import Row, read_values, read_yaml
+from holdfast.data.read import read_yaml
 from holdfast.errors import HoldfastError
 
 
 def load_library(source: str) -> dict[str, Task]:
-    """All tasks of a source by name.
+    """Return all tasks of a source by name.
 
     Args:
-        source: a folder of task files, one task file (YAML), ``pocket:tasks``, ``pocket:tasks/NAME``, or several, comma
-            separated.
+        source: a folder of task files, one task file (YAML), ``pocket:tasks``, ``pocket:tasks/NAME``, or several
+            of these with commas between them.
 
     Raises:
         HoldfastError: names file and row.
@@ -57,45 +58,36 @@ def _load(source: str) -> Iterator[Task]:
 
 
 def load_task(path: Path) -> Task:
-    """One task from its YAML: our own kind, or one of lm-evaluation-harness with local data.
+    """Return one task from its YAML: our own kind, one of lm-evaluation-harness with local data, or a data set.
 
     Raises:
         HoldfastError: names file and row.
     """
-    given = read_yaml(path)
-    if not isinstance(given, dict):
+    settings = read_yaml(path)
+    if not isinstance(settings, dict):
         raise HoldfastError(f"{path}: not a list of 'key: value' lines")
-    if "doc_to_text" in given or "dataset_path" in given:
-        from holdfast.crosstask.importers import lm_eval_task
-
-        return lm_eval_task(path, given)
-    if "dataset" in given:
-        from holdfast.crosstask.importers import dataset_task
-
-        return dataset_task(path, given)
-    data = path.parent / str(given.get("data", path.with_suffix(".jsonl").name))
-    return make_task(given, read_rows(data), str(path))
+    if "doc_to_text" in settings or "dataset_path" in settings:
+        return lm_eval_task(path, settings)
+    if "dataset" in settings:
+        return dataset_task(path, settings)
+    data = path.parent / str(settings.get("data", path.with_suffix(".jsonl").name))
+    return make_task(settings, read_rows(data), str(path))
 
 
 def read_items(path: Path, task: Task) -> tuple[Item, ...]:
-    """More items of a task from a file of their own: an unlabelled pool, pseudo-labels."""
+    """Return further items of a task from a file of their own: an unlabelled pool, or pseudo-labels."""
     items = make_items(task, read_rows(path))
     if not items:
         raise HoldfastError(f"{path}: no rows")
     return items
 
 
-def read_rows(path: Path) -> list[Row]:
-    """Rows of the data of a task, each with its place."""
-    return read_values(str(path), hint="the data of a task lies beside its YAML, or where its 'data' key says")
-
-
 def _pocket(name: str) -> Iterator[Task]:
     from holdfast import pocket
 
-    known = []
+    names = []
     for row in pocket.rows("pocket:tasks"):
-        known.append(row["name"])
+        names.append(row["name"])
         if name in ("", row["name"]):
             where = f"pocket:tasks/{row['name']}"
             yield make_task(
@@ -103,5 +95,5 @@ def _pocket(name: str) -> Iterator[Task]:
                 [(r, f"{where}, row {i}") for i, r in enumerate(row["rows"], 1)],
                 where,
             )
-    if name and name not in known:
-        raise HoldfastError(f"pocket:tasks/{name}: no such task; there are {', '.join(known)}")
+    if name and name not in names:
+        raise HoldfastError(f"pocket:tasks/{name}: no such task; there are {', '.join(names)}")

@@ -1,7 +1,7 @@
 """The whole of ``holdfast crosstask run``, top to bottom: tasks -> prompts -> blocks -> tables -> run directory.
 
-Everything that can be wrong with the input is found before a byte is written. The model runs once per block; voting,
-calibration, choosing and every table are made from the stored log-probs afterwards.
+Whatever is wrong with the input is reported before a byte is written. The model runs once per block; votes,
+calibration, the choice of a source and every table are computed from the stored log-probs afterwards.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import functools
 import json
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 from holdfast import runs
@@ -19,6 +18,7 @@ from holdfast.config import CrossTaskConfig
 from holdfast.crosstask import blocks
 from holdfast.crosstask.blocks import Block, Runner
 from holdfast.crosstask.grid import Grid, data_digest, load_grid
+from holdfast.crosstask.preview import as_text, preview
 from holdfast.crosstask.tables import rows, summarise
 from holdfast.runs import RunDir, finite, write_text
 from holdfast.tables import with_tables
@@ -32,10 +32,9 @@ def transfer(config: CrossTaskConfig, lm: Any = None) -> dict[str, Any]:
         lm: a loaded model to use instead of ``config.model`` (``holdfast.lm.LM``).
 
     Returns:
-        The summary: per target every condition, the vote, the choice of a source; per source the pooled test; what it
-            cost. A run that is
-        already complete in ``config.output`` is returned, not repeated; an unfinished one goes on after its last whole
-        block.
+        The summary: per target every condition, the vote and the choice of a source; per source the pooled test; the
+        cost. A run that is already complete in ``config.output`` is returned, not repeated; an unfinished one goes on
+        after its last whole block.
 
     Raises:
         HoldfastError: bad input; nothing has been written then.
@@ -48,13 +47,10 @@ def transfer(config: CrossTaskConfig, lm: Any = None) -> dict[str, Any]:
         grid = load()
         runner = Runner(grid, lm)
         if config.dry_run:
-            from holdfast.crosstask.preview import preview
-
             return preview(grid, runner)
+        # Every prompt is built once before anything is written, because then one that does not fit is refused in time.
         for block in grid.blocks:
-            runner.cells(
-                block
-            )  # every prompt is built once before anything is written: the last moment to find that one does not fit
+            runner.cells(block)
         run.open(
             {
                 "data_digest": data_digest(grid),
@@ -65,43 +61,39 @@ def transfer(config: CrossTaskConfig, lm: Any = None) -> dict[str, Any]:
         )
         runner.answers = blocks.answers_file(run.path)
         started = time.perf_counter()
-        found = _run_blocks(grid, runner, run)
-        summary = with_tables(finite(summarise(grid, found)) | {"seconds": round(time.perf_counter() - started, 2)})
-        write_text(run.rows, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows(grid, found)))
+        results = _run_blocks(grid, runner, run)
+        summary = with_tables(finite(summarise(grid, results)) | {"seconds": round(time.perf_counter() - started, 2)})
+        write_text(run.rows, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows(grid, results)))
         if not config.json:
-            from holdfast.crosstask.preview import as_text
-
             print(as_text(summary))
         return run.finish(summary)
 
 
 def _run_blocks(grid: Grid, runner: Runner, run: RunDir) -> list[Block]:
-    """All blocks: from their files where they are done, else by running them, here or on a cluster."""
+    """Return all blocks: from their files where these exist, else by a run here or on a cluster."""
     files = {block: blocks.block_file(run.path, grid, block) for block in grid.blocks}
     todo = [block for block, file in files.items() if not file.is_file()]
     if grid.config.cluster == "ray" and todo:
-        with Workers(_Worker, (grid.config,), min(grid.config.workers, len(todo))) as workers:
+        with Workers(BlockWorker, (grid.config,), min(grid.config.workers, len(todo))) as workers:
             for left, (number, block) in enumerate(workers.results("run", [(block,) for block in todo]), 1):
-                blocks.write(
-                    files[todo[number]], whole(block)
-                )  # by this process alone: a killed run goes on from whole blocks
+                # Only this process writes, so that a killed run goes on from whole blocks.
+                blocks.write(files[todo[number]], whole(block))
                 print(f"{left}/{len(todo)} {blocks.block_title(todo[number])}: done", file=sys.stderr)
     else:
         for number, block in enumerate(todo, 1):
             started = time.perf_counter()
             blocks.write(files[block], blocks.pack(runner.run(block)))
-            print(
-                f"{number}/{len(todo)} {blocks.block_title(block)}: {time.perf_counter() - started:.1f} s",
-                file=sys.stderr,
-            )
-    return [blocks.read(Path(file)) for file in files.values()]
+            seconds = time.perf_counter() - started
+            print(f"{number}/{len(todo)} {blocks.block_title(block)}: {seconds:.1f} s", file=sys.stderr)
+    return [blocks.read(file) for file in files.values()]
 
 
-class _Worker:
-    """Holds the model. Reads the tasks itself, so that nothing but names and bytes travels."""
+class BlockWorker:
+    """Holds the model. It reads the tasks itself, so that only names and bytes travel."""
 
     def __init__(self, config: CrossTaskConfig) -> None:
         self.runner = Runner(load_grid(config))
 
     def run(self, block: str) -> bytes:
+        """Return a block as the bytes of its file."""
         return blocks.pack(self.runner.run(block))

@@ -1,16 +1,17 @@
-"""What a person sees of a run: the tables on stdout, and with ``--dry-run`` one full prompt with its pieces named and
-the cost.
-"""
+"""A run -> text for people: its tables, and with ``--dry-run`` one full prompt, each part named, and the cost."""
 
 from __future__ import annotations
 
+import itertools
 import sys
 from typing import Any
 
 from holdfast.crosstask.blocks import Runner
 from holdfast.crosstask.grid import ZERO, Grid
+from holdfast.crosstask.prompts import Prompt
 from holdfast.tables import lines
 from holdfast.tables.crosstask import means
+from holdfast.tables.text import counted
 
 _COLOURS = {
     "source definition": 35,
@@ -24,11 +25,15 @@ _COLOURS = {
 
 def preview(grid: Grid, runner: Runner) -> dict[str, Any]:
     """Print the first cross-task prompt and what the run will cost; no weights are loaded."""
-    cells = [cell for block in grid.blocks for cell in runner.cells(block)]
+    cells = list(itertools.chain.from_iterable(map(runner.cells, grid.blocks)))
     first = next((cell for cell in cells if cell.condition != ZERO), cells[0])
-    texts = [prompt.text for cell in cells for prompt in (*cell.prompts, *cell.empty)]
+    prompts: list[Prompt] = []
+    texts: list[str] = []
+    for cell in cells:
+        prompts += cell.prompts
+        texts += [prompt.text for prompt in (*cell.prompts, *cell.empty)]
     tokens = sum(runner.reader.count(texts)) if runner.reader else None
-    figures = {
+    figures: dict[str, Any] = {
         "command": "crosstask run",
         "dry_run": True,
         "targets": {
@@ -38,34 +43,35 @@ def preview(grid: Grid, runner: Runner) -> dict[str, Any]:
         "sources": {name: {"pool": len(task.pool[: grid.config.pool_limit])} for name, task in grid.sources.items()},
         "prompts": len(texts),
         "prompt_tokens": tokens,
-        "demonstrations_dropped": sum(p.dropped for cell in cells for p in cell.prompts),
-        "demonstrations_shortened": sum(1 for cell in cells for p in cell.prompts if p.shortened),
+        "demonstrations_dropped": sum(prompt.dropped for prompt in prompts),
+        "demonstrations_shortened": sum(1 for prompt in prompts if prompt.shortened),
         "first_prompt": first.prompts[0].text,
     }
     if not grid.config.json:
         colour = sys.stdout.isatty()
-        print(f"{first.condition} -> {first.target}, item {first.prompts[0].pieces[-1].item}\n")
-        for piece in first.prompts[0].pieces:
-            for line in piece.text.splitlines(keepends=True):
-                shown = f"{piece.kind:>18} | {line!r}"
-                print(f"\x1b[{_COLOURS[piece.kind]}m{shown}\x1b[0m" if colour else shown)
-        print(f"\n{len(texts):,} prompts" + (f", {tokens:,} tokens before any sharing" if tokens is not None else ""))
+        print(f"{first.condition} -> {first.target}, item {first.prompts[0].segments[-1].item}\n")
+        for segment in first.prompts[0].segments:
+            for line in segment.text.splitlines(keepends=True):
+                text = f"{segment.kind:>18} | {line!r}"
+                print(f"\x1b[{_COLOURS[segment.kind]}m{text}\x1b[0m" if colour else text)
+        count = "" if tokens is None else f", {counted(tokens, 'token')} before any sharing"
+        print(f"\n{counted(len(texts), 'prompt')}{count}")
         print(
-            f"{figures['demonstrations_shortened']:,} demonstrations shortened and "
+            f"{counted(figures['demonstrations_shortened'], 'demonstration')} shortened and "
             f"{figures['demonstrations_dropped']:,} dropped to fit"
         )
     return figures
 
 
 def as_text(summary: dict[str, Any]) -> str:
-    """The tables of a summary, then the whole in a line and what it cost."""
-    said = [means(summary)]
+    """Return the tables of a summary, then the means in a sentence and the cost."""
+    notes = [means(summary)]
     for name, labels in summary["labels_with_colliding_first_tokens"].items():
-        said.append(f"note: in {name} labels begin with the same token ({labels}); all their tokens are scored")
+        notes.append(f"note: in {name} labels begin with the same token ({labels}); all their tokens are scored")
     cost = summary["cost"]
     if cost["plain_tokens"]:
-        said.append(
-            f"{cost['tokens']:,} tokens through the model in {cost['calls']:,} calls: "
+        notes.append(
+            f"{counted(cost['tokens'], 'token')} through the model in {counted(cost['calls'], 'call')}: "
             f"{cost['share_of_plain_percent']} % of the prompts' {cost['plain_tokens']:,}"
         )
-    return "\n".join([lines(summary), "", *filter(None, said)])
+    return "\n".join([lines(summary), "", *filter(None, notes)])

@@ -1,6 +1,6 @@
-"""What carries the sensitivity: which variants, which pairs of them, and which tokens of the responses.
+"""Scores of a set -> what its sensitivity is due to: which variants, which pairs, and which tokens of the responses.
 
-All from one set's ``Scores``; every share adds up to psi.   Axes: X prompts, Y responses, T response tokens.
+The shares of the prompts, and of the responses, average to psi.   Axes: X prompts, Y responses, T response tokens.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Array = npt.NDArray[np.float64]
 
 
 def token_shift(scores: Scores) -> Array:
-    """Per token and nats: own log-prob minus that after a foreign prompt [X, Y, T], NaN after the end of a response.
+    """Return the own log-prob of each token minus that after a foreign prompt [X, Y, T], nats; NaN after the end.
 
     Summed over T and divided by the length it is ``index.shift``.
     """
@@ -27,7 +27,7 @@ def token_shift(scores: Scores) -> Array:
 
 
 def attribution(scores: Scores, names: Sequence[str], show: Callable[[int], str], top: int = 3) -> dict[str, Any]:
-    """The shares of one set.
+    """Return the shares of one set.
 
     Args:
         scores: of the set, complete.
