@@ -26,13 +26,13 @@ def token_shift(scores: Scores) -> Array:
     return np.asarray(own_YT[None] - scores.token_logp)
 
 
-def attribution(scores: Scores, names: Sequence[str], show: Callable[[int], str], top: int = 3) -> dict[str, Any]:
+def attribution(scores: Scores, names: Sequence[str], token_text: Callable[[int], str], top: int = 3) -> dict[str, Any]:
     """Return the shares of one set.
 
     Args:
         scores: of the set, complete.
         names: of the variants.
-        show: token id -> text.
+        token_text: token id -> text.
         top: pairs and responses to list.
 
     Returns:
@@ -49,17 +49,17 @@ def attribution(scores: Scores, names: Sequence[str], show: Callable[[int], str]
             {"prompt": names[x], "response_of": names[y], "shift": round(float(shift_XY[x, y]), 6)}
             for x, y in _largest(shift_XY, top)
         ],
-        "tokens": [_tokens(scores, int(y), names, show) for y in np.argsort(-by_response_Y, kind="stable")[:top]],
+        "tokens": [_tokens(scores, int(y), names, token_text) for y in np.argsort(-by_response_Y, kind="stable")[:top]],
     }
 
 
-def _tokens(scores: Scores, y: int, names: Sequence[str], show: Callable[[int], str]) -> dict[str, Any]:
+def _tokens(scores: Scores, y: int, names: Sequence[str], token_text: Callable[[int], str]) -> dict[str, Any]:
     length = int(scores.len_Y[y])
     foreign = [x for x in range(len(names)) if x != y]
     shifts_T = np.abs(token_shift(scores)[foreign, y, :length]).mean(0)
     return {
         "response_of": names[y],
-        "tokens": [[show(i), round(float(s), 6)] for i, s in zip(scores.responses[y].ids, shifts_T, strict=True)],
+        "tokens": [[token_text(i), round(float(s), 6)] for i, s in zip(scores.responses[y].ids, shifts_T, strict=True)],
     }
 
 

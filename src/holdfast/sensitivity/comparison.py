@@ -42,12 +42,12 @@ def compare(config: CompareConfig) -> dict[str, Any]:
         raise HoldfastError("--dry-run: a comparison reads two runs and costs nothing; leave it out")
     a, b = open_finished(config.run_a), open_finished(config.run_b)
     check_alike(a, b, MEASURED)
-    found = with_tables({"command": "sensitivity compare"} | difference(a, b, config.seed, config.bootstrap))
+    comparison = with_tables({"command": "sensitivity compare"} | difference(a, b, config.seed, config.bootstrap))
     if config.output:
-        write_files(config.output, {"comparison.json": to_json(found, indent=1) + "\n"})
+        write_files(config.output, {"comparison.json": to_json(comparison, indent=1) + "\n"})
     if not config.json:
-        print(as_text(found))
-    return found
+        print(as_text(comparison))
+    return comparison
 
 
 def difference(a: Finished, b: Finished, seed: int, draws: int) -> dict[str, Any]:
@@ -139,9 +139,9 @@ def _check_rows(file: Path, rows: list[dict[str, Any]], summary: dict[str, Any])
             )
 
 
-def as_text(found: dict[str, Any]) -> str:
+def as_text(comparison: dict[str, Any]) -> str:
     """The tables for people, with what else differs between the runs."""
-    return "\n\n".join(filter(None, [lines(found), "\n".join(found["notes"])]))
+    return "\n\n".join(filter(None, [lines(comparison), "\n".join(comparison["notes"])]))
 
 
 def check_alike(a: Finished, b: Finished, checks: Checks) -> None:

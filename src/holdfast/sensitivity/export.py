@@ -1,4 +1,4 @@
-"""Rows and summary -> ``results_*.json`` and ``samples_*.jsonl`` in the format of lm-evaluation-harness, for its tools."""
+"""Rows and summary -> ``results_*.json`` and ``samples_*.jsonl`` in the format of lm-evaluation-harness."""
 
 from __future__ import annotations
 
@@ -12,13 +12,17 @@ from typing import Any
 import holdfast
 from holdfast.config import SensitivityConfig
 from holdfast.runs import write_json, write_text
-from holdfast.sensitivity.planning import Plan
+from holdfast.sensitivity.planning import SensitivityPlan
 
 TASK = "holdfast_sensitivity"
 
 
 def write_harness_files(
-    folder: Path, plan: Plan, rows: Sequence[dict[str, Any]], summary: dict[str, Any], config: SensitivityConfig
+    folder: Path,
+    plan: SensitivityPlan,
+    rows: Sequence[dict[str, Any]],
+    summary: dict[str, Any],
+    config: SensitivityConfig,
 ) -> None:
     """Write both files, in place of older ones. A sample is a variant; POSIX of a view is ``posix_VIEW,none``."""
     for old in [*folder.glob("results_*.json"), *folder.glob("samples_*.jsonl")]:
@@ -31,7 +35,7 @@ def write_harness_files(
     )
 
 
-def _results(plan: Plan, summary: dict[str, Any], config: SensitivityConfig, stamp: str) -> dict[str, Any]:
+def _results(plan: SensitivityPlan, summary: dict[str, Any], config: SensitivityConfig, stamp: str) -> dict[str, Any]:
     scores: dict[str, Any] = {"alias": TASK}
     for view, value in summary["posix"].items():
         scores[f"posix_{view},none"] = value["mean"]
@@ -61,7 +65,7 @@ def _results(plan: Plan, summary: dict[str, Any], config: SensitivityConfig, sta
     }
 
 
-def _samples(plan: Plan, rows: Sequence[dict[str, Any]], config: SensitivityConfig) -> list[dict[str, Any]]:
+def _samples(plan: SensitivityPlan, rows: Sequence[dict[str, Any]], config: SensitivityConfig) -> list[dict[str, Any]]:
     samples: list[dict[str, Any]] = []
     generation = {"do_sample": False, "max_gen_toks": config.max_new_tokens}
     for s, texts, row in zip(plan.sets, plan.texts, rows, strict=True):

@@ -1,4 +1,4 @@
-"""A matrix of log-probs -> the prompt sensitivity index, and other numbers of the same matrix. Plain functions of arrays.
+"""A matrix of log-probs -> the prompt sensitivity index and other numbers. Plain functions of arrays.
 
 In: ``logp_XY``, entry [i, j] the log-prob (nats) of response j after prompt i, and ``len_Y``, tokens of response j.
 Out: numbers. POSIX (arXiv 2410.02185), eq. 1:
@@ -93,7 +93,7 @@ def response_entropy(responses: Sequence[Hashable]) -> float:
 
 
 def logp_spread(logp_XY: Array, len_Y: Ints) -> float:
-    """Return the mean over responses of the sd (ddof 0) over prompts of the log-prob per token, nats (cf. figure 1d)."""
+    """Return the mean over responses of the sd (ddof 0) over prompts of the log-prob per token, nats (figure 1d)."""
     return float((np.asarray(logp_XY, np.float64) / np.asarray(len_Y)[None, :]).std(0).mean())
 
 

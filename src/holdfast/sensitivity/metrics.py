@@ -1,4 +1,4 @@
-"""Indices that need right answers. Plain functions of ``score_QK``, the score (0 to 1) of the answer to item q, variant k.
+"""Indices that need right answers. Plain functions of ``score_QK``, the score (0 to 1) of item q under variant k.
 
 NaN marks a variant that an item does not have; means leave it out. Axes: Q items (sets), K variants (prompts), C
 classes.
@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -51,13 +52,14 @@ def combined_performance(score_QK: Array) -> dict[str, float]:
 
 def per_case(score_QK: Array) -> dict[str, float]:
     """Return worst, best, mean and sd over the variants, taken per item and then averaged (arXiv 2406.10248)."""
+    statistics: dict[str, Callable[..., Any]]
     statistics = {"worst": np.nanmin, "best": np.nanmax, "mean": np.nanmean, "sd": np.nanstd}
     with _quiet():
         return {name: float(np.nanmean(statistic(score_QK, axis=1))) for name, statistic in statistics.items()}
 
 
 def performance_drop(score_QK: Array, original: int = 0) -> Array:
-    """Return PDR of every variant [K]: 1 - score(variant) / score(original), each summed over the items (arXiv 2306.04528).
+    """Return PDR of every variant [K]: 1 - score(variant) / score(original), summed over the items (arXiv 2306.04528).
 
     Only items that have both count. NaN where the original scores 0.
     """
@@ -95,8 +97,11 @@ def class_consistency(
 
 def _class_shares(answers_Q: Sequence[Sequence[Hashable]], classes: Sequence[Hashable]) -> Array:
     """Return the share of each class among the answers to each item [Q, C]."""
-    counts = [Counter(answers) for answers in answers_Q]
-    return np.array([[count[c] / count.total() for c in classes] for count in counts])
+    shares = []
+    for answers in answers_Q:
+        counts = Counter(answers)
+        shares.append([counts[c] / len(answers) for c in classes])
+    return np.array(shares)
 
 
 class _quiet(warnings.catch_warnings):

@@ -1,4 +1,4 @@
-"""A name or an address -> a function that asks that model for paraphrases, greedily."""
+"""The name or the address of a model -> a function that asks it for paraphrases, greedily."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _LONGEST = 1024
 
 
 def asker(name: str, *, trust_remote_code: bool = False) -> Ask:
-    """``http://host/v1#model`` asks a server's chat completions; anything else is loaded as in ``--model``."""
+    """Return a function that asks a model: a server's (``http://host/v1#model``), or one loaded as ``--model``."""
     return _served(name) if name.startswith(("http://", "https://")) else _loaded(name, trust_remote_code)
 
 
@@ -60,5 +60,5 @@ def _served(address: str) -> Ask:
 
 
 def _without_last_line(answer: str) -> str:
-    """An answer that was cut off in the middle of a line, which is no whole rewriting."""
+    """Return an answer that was cut off without its last line, because half a line is no whole rewriting."""
     return answer.rpartition("\n")[0]

@@ -1,8 +1,8 @@
-"""Options in another order. The letter of the right option moves along.
+"""Options in another order. The letter of the right option changes with its place.
 
-Options that speak of the others ("None of the above") keep their place at the end; where one names others by letter or
-place ("Both A and B", "the first two"), or the question does, another order would be another question, and there is
-none.
+Options that speak of the others ("None of the above") keep their place at the end. Where one names others by letter or
+place ("Both A and B", "the first two"), or the question does, there is no variant, because another order would be
+another question.
 """
 
 from __future__ import annotations
@@ -12,27 +12,28 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 from random import Random
-from typing import Any
 
-from holdfast.sensitivity.variants.items import LETTERS, Item
+from holdfast.sensitivity.variants.items import LETTERS, Draft, PromptItem
 
 _OF_ALL = re.compile(
     r"""^\W*(?: (?:all|none|both|neither|either|any|some|two|three|more\ than\ one|one\ or\ more)
-              \ (?:of|from)\ (?:the\ )?(?:above|these|those|them|others?|options|choices|answers|statements|two|three|given|listed)\b .*
+              \ (?:of|from)\ (?:the\ )?(?:above|these|those|them|others?|options|choices|answers|statements|two|three
+                |given|listed)\b .*
            | (?:all|none|both|neither)\W* | .*\b(?:the|of)\ (?:above|below)\b.*
            | .*\babove\ (?:options|choices|answers|statements)\b.* )$""",
     re.VERBOSE | re.IGNORECASE,
 )
 _OTHER_PLACES = re.compile(
-    r"""\b(?:previous|preceding|following|other|first|last|second|third|fourth)\ (?:\w+\ )?(?:options?|choices?|answers?|statements?)\b
+    r"""\b(?:previous|preceding|following|other|first|last|second|third|fourth)
+        \ (?:\w+\ )?(?:options?|choices?|answers?|statements?)\b
       | \bthe\ (?:first|last|other)\ (?:two|three|ones?)\b
       | \b(?:options?|choices?|answers?)\ (?:before|after|above|below|\d) """,
     re.VERBOSE | re.IGNORECASE,
 )
 
 
-def option_order(item: Item, rng: Random) -> Iterator[tuple[Item, str, dict[str, Any]]]:
-    """Distinct drawn orders of the options, the given order left out. Items without options have none."""
+def option_order(item: PromptItem, rng: Random) -> Iterator[Draft]:
+    """Yield distinct drawn orders of the options, their own order left out. Items without options have none."""
     free = _free(item)
     pinned = tuple(range(free, len(item.choices)))
     seen = {tuple(range(len(item.choices)))}
@@ -42,12 +43,12 @@ def option_order(item: Item, rng: Random) -> Iterator[tuple[Item, str, dict[str,
             continue
         seen.add(order)
         answer = None if item.answer is None else order.index(item.answer)
-        made = replace(item, choices=tuple(item.choices[i] for i in order), answer=answer)
-        yield made, made.prompt(), {"order": list(order)}
+        reordered = replace(item, choices=tuple(item.choices[i] for i in order), answer=answer)
+        yield reordered.draft(item.question, order=list(order))
 
 
-def _free(item: Item) -> int:
-    """How many options, from the first, may change places."""
+def _free(item: PromptItem) -> int:
+    """Return how many options, from the first, may change places."""
     letters = LETTERS[: len(item.choices)]
     if not letters:
         return 0

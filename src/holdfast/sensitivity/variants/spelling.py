@@ -1,5 +1,4 @@
-"""Misspellings: k words of the question, each with one random edit (POSIX, section 3 and appendix, after Brooks et al.
-1993).
+"""Misspellings: k words of the question, each with one random edit (POSIX, section 3, after Brooks et al. 1993).
 
     insertion  a random letter inside the word        transposition  two neighbouring letters change places
     omission   one letter dropped                     substitution   one letter becomes a neighbour on the keyboard
@@ -13,9 +12,8 @@ from __future__ import annotations
 import string
 from collections.abc import Callable, Iterator
 from random import Random
-from typing import Any
 
-from holdfast.sensitivity.variants.items import Item
+from holdfast.sensitivity.variants.items import Draft, PromptItem
 from holdfast.sensitivity.variants.protect import free_words
 
 EDITS_PER_VARIANT = (1, 2, 4, 8)
@@ -23,14 +21,18 @@ _ROWS = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
 
 
 def _neighbours() -> dict[str, str]:
-    """Letters that touch on a QWERTY keyboard, whose lower rows begin half a key and a whole key further to the
-    right.
+    """Return the letters that touch each letter on a QWERTY keyboard.
+
+    Its lower rows begin half a key and a whole key further to the right.
     """
-    places = {letter: (r, c + 0.5 * r) for r, row in enumerate(_ROWS) for c, letter in enumerate(row)}
-    return {
-        a: "".join(b for b, (rb, cb) in places.items() if a != b and abs(ra - rb) <= 1 and abs(ca - cb) <= 1.0)
-        for a, (ra, ca) in places.items()
-    }
+    places: dict[str, tuple[int, float]] = {}
+    for r, row in enumerate(_ROWS):
+        places |= {letter: (r, c + 0.5 * r) for c, letter in enumerate(row)}
+    touching = {}
+    for a, (row_a, column_a) in places.items():
+        near = [b for b, (row, column) in places.items() if abs(row_a - row) <= 1 and abs(column_a - column) <= 1.0]
+        touching[a] = "".join(near).replace(a, "")
+    return touching
 
 
 KEYBOARD = _neighbours()
@@ -71,10 +73,9 @@ OPERATIONS: dict[str, Callable[[str, Random], str]] = {
 }
 
 
-def spelling(item: Item, rng: Random) -> Iterator[tuple[Item, str, dict[str, Any]]]:
-    """Endless misspelt prompts. Options, layout, numbers, placeholders, code and the right answer are never touched."""
-    keep = [item.gold] if item.gold else []
-    words = [(a, b) for a, b in free_words(item.question, keep) if b - a > 1]
+def spelling(item: PromptItem, rng: Random) -> Iterator[Draft]:
+    """Yield endless misspelt prompts. Options, layout, numbers, placeholders, code and the right answer stay."""
+    words = [(a, b) for a, b in free_words(item.question, item.keep) if b - a > 1]
     while words:
         for k in EDITS_PER_VARIANT:
             chosen = sorted(rng.sample(words, min(k, len(words))), reverse=True)
@@ -84,5 +85,4 @@ def spelling(item: Item, rng: Random) -> Iterator[tuple[Item, str, dict[str, Any
                 changed = OPERATIONS[name](question[start:end], rng)
                 used.append(name if changed != question[start:end] else "none")
                 question = question[:start] + changed + question[end:]
-            made = item.asking(question)
-            yield made, made.prompt(), {"k": k, "operations": used[::-1]}
+            yield item.draft(question, k=k, operations=used[::-1])

@@ -5,43 +5,38 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from random import Random
-from typing import Any
 
-from holdfast.sensitivity.variants.items import Item
+from holdfast.sensitivity.variants.items import Draft, PromptItem
 from holdfast.sensitivity.variants.protect import WORD, change_free_text, free_words, protected_spans
 
-Made = Iterator[tuple[Item, str, dict[str, Any]]]
 
-
-def casing(item: Item, rng: Random) -> Made:
-    """The question in lower case, upper case, title case and with a lower first letter; then endless draws of words in
-    capitals.
-    """
-    keep = _keep(item)
+def casing(item: PromptItem, rng: Random) -> Iterator[Draft]:
+    """Yield the question in lower, upper and title case and with a lower first letter, then with words in capitals."""
+    keep = item.keep
     whole: dict[str, Callable[[str], str]] = {
         "lower": str.lower,
         "upper": str.upper,
         "title": lambda text: WORD.sub(lambda m: m.group().capitalize(), text),
     }
     for name, change in whole.items():
-        yield _asked(item, change_free_text(item.question, keep, change), name)
+        yield item.draft(change_free_text(item.question, keep, change), change=name)
     first = 0 if any(start == 0 for start, _ in protected_spans(item.question, keep)) else 1
-    yield _asked(item, item.question[:first].lower() + item.question[first:], "first")
+    yield item.draft(item.question[:first].lower() + item.question[first:], change="first")
     words = free_words(item.question, keep)
     while words:
         question = item.question
         chosen = rng.sample(words, rng.randint(1, max(1, len(words) // 2)))
         for start, end in sorted(chosen, reverse=True):  # from the end, since a letter may become two
             question = question[:start] + question[start:end].swapcase() + question[end:]
-        yield _asked(item, question, "words")
+        yield item.draft(question, change="words")
 
 
-def punctuation(item: Item, rng: Random) -> Made:
-    """The end mark dropped, doubled or set apart; commas dropped; double spaces; then endless draws of them together.
+def punctuation(item: PromptItem, rng: Random) -> Iterator[Draft]:
+    """Yield the end mark dropped, doubled or set apart; commas dropped; double spaces; then draws of them together.
 
-    A prompt without an end mark gets none, and three dots are a gap to be filled: both may ask for a continuation.
+    A prompt without an end mark gets none, and three dots are left alone, because both may ask for a continuation.
     """
-    keep = _keep(item)
+    keep = item.keep
 
     def at_end(text: str, pattern: str, new: str) -> str:
         match = re.search(pattern, text)
@@ -58,19 +53,10 @@ def punctuation(item: Item, rng: Random) -> Made:
         "leading-newline": lambda text: "\n" + text,
     }
     for name, change in changes.items():
-        yield _asked(item, change(item.question), name)
+        yield item.draft(change(item.question), change=name)
     while True:
         names = rng.sample(list(changes), rng.randint(2, 4))
         question = item.question
         for name in names:
             question = changes[name](question)
-        yield _asked(item, question, "+".join(names))
-
-
-def _asked(item: Item, question: str, change: str) -> tuple[Item, str, dict[str, Any]]:
-    made = item.asking(question)
-    return made, made.prompt(), {"change": change}
-
-
-def _keep(item: Item) -> list[str]:
-    return [item.gold] if item.gold else []
+        yield item.draft(question, change="+".join(names))

@@ -1,4 +1,4 @@
-"""Other layouts around the same question: the twenty of the paper, and a grammar that draws more.
+"""Other layouts around the same question: the twenty of the paper, and more that a grammar draws.
 
 The paper's lists (POSIX, tables 4 and 5) are byte-exact: some have two spaces, a tab, or no space at all. The list for
 questions without options is the same with the options left out.
@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from random import Random
-from typing import Any
 
-from holdfast.sensitivity.variants.items import Item, without_options
+from holdfast.sensitivity.variants.items import Draft, PromptItem, without_options
 
 PAPER_TEMPLATES = (
     "q:{question}\n{options}\na:",
@@ -36,8 +35,8 @@ PAPER_TEMPLATES = (
 )
 
 
-def templates(item: Item, rng: Random) -> Iterator[tuple[Item, str, dict[str, Any]]]:
-    """The paper's twenty, in their order."""
+def templates(item: PromptItem, rng: Random) -> Iterator[Draft]:
+    """Yield the prompt in the paper's twenty layouts, in their order."""
     for number, template in enumerate(PAPER_TEMPLATES):
         layout = template if item.choices else without_options(template)
         yield item, item.prompt(layout), {"template": number, "layout": layout}
@@ -68,10 +67,8 @@ _MARKERS = (
 _OPTION_JOINS = (" ", "\n", ", ", "; ", " | ")
 
 
-def grammar(item: Item, rng: Random) -> Iterator[tuple[Item, str, dict[str, Any]]]:
-    """Endless drawn formats: separators, spacing, casing, field names and option markers. The letters of the options
-    stay.
-    """
+def grammar(item: PromptItem, rng: Random) -> Iterator[Draft]:
+    """Yield endless drawn formats: separators, spacing, casing, field names and option markers. The letters stay."""
     while True:
         names, casing = rng.choice(_NAMES), rng.choice(_CASINGS)
         separator, join = rng.choice(_SEPARATORS), rng.choice(_JOINS)
@@ -79,8 +76,5 @@ def grammar(item: Item, rng: Random) -> Iterator[tuple[Item, str, dict[str, Any]
         first, last = (casing(name) for name in names)
         middle = f"{join}{{options}}" if item.choices else ""
         layout = f"{first}{separator}{{question}}{middle}{join}{last}{separator.rstrip(' ')}"
-        yield (
-            item,
-            item.prompt(layout, marker, option_join),
-            {"layout": layout, "marker": marker if item.choices else None},
-        )
+        meta = {"layout": layout, "marker": marker if item.choices else None}
+        yield item, item.prompt(layout, marker, option_join), meta
