@@ -21,7 +21,7 @@ from holdfast.sensitivity.variants import GENERATORS, PromptItem, generator, loa
 from holdfast.sensitivity.variants.items import BARE, CHOICE_LAYOUT, QUESTION_LAYOUT, without_options
 from holdfast.sensitivity.variants.make import diff, edit_distance
 from holdfast.sensitivity.variants.protect import free_words, protected_spans
-from holdfast.sensitivity.variants.spelling import KEYBOARD, OPERATIONS
+from holdfast.sensitivity.variants.surface import KEYBOARD, OPERATIONS
 from holdfast.sensitivity.variants.templates import PAPER_TEMPLATES
 from holdfast.sensitivity.variants.wording import paraphrases_by, paraphrases_from, sentence_similarity
 

@@ -197,16 +197,17 @@ def _cell(
     limit: int | None,
 ) -> Cell:
     config = grid.config
-    layout: dict[str, Any] = {"order": config.order, "with_labels": config.label_line}
-    limits: dict[str, Any] = {"count": lambda text: count([text])[0], "limit": limit, "shorten": config.shorten}
+    how: dict[str, Any] = {"order": config.order, "with_labels": config.label_line}
+    fit_how = how | {"count": lambda text: count([text])[0], "limit": limit, "shorten": config.shorten}
 
     def fitted(items: Sequence[Item]) -> tuple[Prompt, ...]:
-        arguments = list(zip(items, cross, in_task, strict=True))
-        prompts = [build(target.task, *parts, **layout) for parts in arguments]
+        prompts = []
+        for item, demos, examples in zip(items, cross, in_task, strict=True):
+            prompts.append(build(target.task, item, demos, examples, **how))
         lengths = count([prompt.text for prompt in prompts]) if limit is not None else []
         for i, tokens in enumerate(lengths):
             if limit is not None and tokens > limit:
-                prompts[i] = fit(target.task, *arguments[i], **layout, **limits)
+                prompts[i] = fit(target.task, items[i], cross[i], in_task[i], **fit_how)
         return tuple(prompts)
 
     empty: tuple[Prompt, ...] = ()

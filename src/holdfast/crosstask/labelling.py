@@ -27,8 +27,8 @@ from holdfast.crosstask.encoders import encoder, window
 from holdfast.crosstask.grid import IN_TASK, Grid, Target, check_apart, check_disjoint, data_digest, load_grid
 from holdfast.crosstask.library import load_library, read_items
 from holdfast.crosstask.outcomes import Outcome, outcome_of, vote
+from holdfast.crosstask.pipeline import preview
 from holdfast.crosstask.predict import Vote, same_answer
-from holdfast.crosstask.preview import preview
 from holdfast.crosstask.prompts import build
 from holdfast.crosstask.propagate import PROPAGATORS, Problem
 from holdfast.crosstask.retrieve import embed_texts

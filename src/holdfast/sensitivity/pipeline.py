@@ -91,7 +91,7 @@ def make_variants(config: VariantsConfig) -> dict[str, Any]:
         )
     with runs.command(config, "sensitivity variants") as run:
         sets, report = gather(config)
-        summary = {
+        summary: dict[str, Any] = {
             "command": "sensitivity variants",
             "sets": len(sets),
             "variants": sum(len(s.variants) for s in sets),
@@ -226,7 +226,7 @@ def _token_text(tokenizer: Any) -> Callable[[int], str]:
 def _preview(plan: SensitivityPlan, config: SensitivityConfig, tokenizer: Any) -> dict[str, Any]:
     """Print the first set as the model will read it, and the cost if every response has full length and is distinct."""
     fast, plain = _expected_cost(plan, config.max_new_tokens)
-    figures = {
+    figures: dict[str, Any] = {
         "command": "sensitivity run",
         "sets": len(plan.sets),
         "prompts": sum(len(s.variants) for s in plan.sets),
@@ -253,7 +253,8 @@ def _expected_cost(plan: SensitivityPlan, r: int) -> tuple[int, int]:
     for ids, views in zip(plan.ids, plan.views, strict=True):
         prompts, pairs = set(ids), set[tuple[Ids, Ids]]()
         for view in views.values():
-            pairs.update(itertools.product([ids[i] for i in view], repeat=2))
+            own = [ids[i] for i in view]
+            pairs.update(itertools.product(own, own))
         fast += sum(len(p) + r - 1 for p in prompts) + len(pairs) * (r - 1)
         plain += sum(r * len(p) + r * (r - 1) // 2 for p in prompts) + sum(len(p) + r for p, _ in pairs)
     return fast, plain

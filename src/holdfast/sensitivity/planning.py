@@ -15,7 +15,6 @@ from holdfast.config import SensitivityConfig, VariantConfig
 from holdfast.errors import HoldfastError, redacted
 from holdfast.runs import read_json
 from holdfast.sensitivity import variants
-from holdfast.sensitivity.paraphraser import asker
 from holdfast.sensitivity.prompts import Renderer
 from holdfast.sensitivity.sets import ALL, MIXTURE, ORIGINAL, PromptSet, Skipped, digest, load_sets, usable
 from holdfast.sensitivity.variants import wording
@@ -136,7 +135,7 @@ def _with_sources(config: VariantConfig, per_kind: int) -> dict[str, Generator]:
     if config.paraphrases:
         generators[variants.PARAPHRASES] = wording.paraphrases_from(config.paraphrases)
     if config.paraphrase_model:
-        ask = asker(config.paraphrase_model, trust_remote_code=config.trust_remote_code)
+        ask = wording.asker(config.paraphrase_model, trust_remote_code=config.trust_remote_code)
         name = redacted(config.paraphrase_model)
         generators[variants.PARAPHRASES] = wording.paraphrases_by(ask, name, per_kind)
     if config.synonyms:

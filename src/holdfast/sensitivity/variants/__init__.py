@@ -10,8 +10,7 @@ from holdfast.sensitivity.variants.contractions import contractions
 from holdfast.sensitivity.variants.items import Generator, PromptItem, load_items
 from holdfast.sensitivity.variants.make import Report, extend, make
 from holdfast.sensitivity.variants.options import option_order
-from holdfast.sensitivity.variants.spelling import spelling
-from holdfast.sensitivity.variants.surface import casing, punctuation
+from holdfast.sensitivity.variants.surface import casing, punctuation, spelling
 from holdfast.sensitivity.variants.templates import grammar, templates
 from holdfast.sensitivity.variants.wording import POCKET_SYNONYMS, synonyms
 
