@@ -19,10 +19,10 @@ from holdfast.sensitivity import make_variants
 from holdfast.sensitivity.sets import digest, load_sets
 from holdfast.sensitivity.variants import GENERATORS, PromptItem, generator, load_items, make
 from holdfast.sensitivity.variants.items import BARE, CHOICE_LAYOUT, QUESTION_LAYOUT, without_options
+from holdfast.sensitivity.variants.layouts import PAPER_TEMPLATES
 from holdfast.sensitivity.variants.make import diff, edit_distance
 from holdfast.sensitivity.variants.protect import free_words, protected_spans
 from holdfast.sensitivity.variants.surface import KEYBOARD, OPERATIONS
-from holdfast.sensitivity.variants.templates import PAPER_TEMPLATES
 from holdfast.sensitivity.variants.wording import paraphrases_by, paraphrases_from, sentence_similarity
 
 CHOICE = PromptItem(

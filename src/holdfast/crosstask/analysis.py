@@ -18,6 +18,7 @@ from typing import Any
 from holdfast import runs
 from holdfast.config import AnalyseConfig
 from holdfast.crosstask.blocks import Block, read
+from holdfast.crosstask.tables import results_of
 from holdfast.errors import HoldfastError
 from holdfast.runs import finite, read_json, write_text
 from holdfast.stats import benjamini_hochberg, spearman
@@ -73,11 +74,9 @@ def _target(name: str, target: Mapping[str, Any], blocks: Sequence[Block], confi
     """Return what correlates with the accuracy of the sources on one target; nothing where fewer than 3 have sums."""
     rows = {row["condition"]: row for row in target["conditions"]}
     definitions = target["choice"]["definition"]["scores"]
-    similar: dict[str, dict[str, Any]] = {}
-    for block in blocks:
-        for r in block.results:
-            if r.target == name and r.similarity and r.condition in definitions and rows[r.condition]["accuracy"]:
-                similar[r.condition] = r.similarity
+    scored = {source for source in definitions if rows[source]["accuracy"]}
+    of_target = {r.condition: r.similarity or {} for r in results_of(blocks) if r.target == name}
+    similar = {condition: sums for condition, sums in of_target.items() if sums and condition in scored}
     sources = list(similar)
     if len(sources) < 3:
         return {}

@@ -58,7 +58,7 @@ def named_function(name: str, option: str) -> Any:
 
 
 def tfidf(pool: Sequence[str], queries: Sequence[str]) -> tuple[Vectors, Vectors]:
-    """Words and word pairs, weighted by log term frequency times inverse document frequency in the pool."""
+    """Return words and word pairs, weighted by log term frequency times inverse document frequency in the pool."""
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"(?u)\b\w+\b", dtype=np.float32)
@@ -107,7 +107,7 @@ def window(name: str) -> Callable[[str], bool] | None:
 
 @functools.lru_cache(maxsize=2)
 def sentence_model(name: str) -> Any:
-    """A sentence-transformers model on the CPU or the GPU.
+    """Return a sentence-transformers model on the CPU or the GPU.
 
     Raises:
         HoldfastError: the library or the model is missing.

@@ -74,7 +74,7 @@ def graph_similarity(pool: Vectors, queries: Vectors, context: Vectors = None) -
 
 
 def dense(pool: Any, *others: Any) -> list[Matrix]:
-    """Dense vectors of length 1 [N, width]; sparse ones are projected on the pool's leading singular vectors."""
+    """Return dense vectors of length 1 [N, width]; sparse ones are projected on the pool's leading singular vectors."""
     if not hasattr(pool, "toarray"):
         return [np.asarray(matrix, float) for matrix in (pool, *others)]
     from sklearn.decomposition import TruncatedSVD
@@ -87,7 +87,7 @@ def dense(pool: Any, *others: Any) -> list[Matrix]:
 
 
 def _averaging(vectors: Matrix) -> Any:
-    """Row-stochastic adjacency with self loops [N, N], sparse."""
+    """Return the row-stochastic adjacency with self loops [N, N], sparse."""
     from scipy import sparse
 
     weights = knn_graph(vectors, NEIGHBOURS) + sparse.identity(len(vectors), format="csr")
@@ -111,7 +111,7 @@ def _random_weights(width: int) -> list[list[Matrix]]:
 
 
 def _layers(x: Matrix, a: Any) -> list[list[Matrix]]:
-    """Every layer of every view: the plain powers (X, AX, A^2 X), then each network's layers from X on."""
+    """Return every layer of every view: the plain powers (X, AX, A^2 X), then each network's layers from X on."""
     stacks = [[x, a @ x, a @ (a @ x)]]
     for weights in _random_weights(x.shape[1]):
         stack = [x]

@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,12 +24,11 @@ from holdfast import http
 from holdfast.config import CrossTaskConfig
 from holdfast.crosstask.encoders import encoder, window
 from holdfast.crosstask.library import load_library, read_items
-from holdfast.crosstask.overlap import Inputs, same_inputs
+from holdfast.crosstask.overlap import check_apart, check_disjoint
 from holdfast.crosstask.prompts import Demonstrations, Prompt, build, fit
 from holdfast.crosstask.retrieve import retrieve
 from holdfast.crosstask.tasks import Item, Task
 from holdfast.errors import HoldfastError
-from holdfast.tables.text import counted
 
 ZERO, IN_TASK, MIXED = "zero-shot", "in-task", "mixed"
 
@@ -240,84 +239,6 @@ def _target(task: Task, config: CrossTaskConfig) -> Target:
     check_disjoint(task, in_task, (*test, *dev), "in-task examples")
     check_disjoint(task, dev, test, "dev items")
     return Target(task, (*test, *dev), len(test), in_task)
-
-
-def check_disjoint(task: Task, pool: Sequence[Item], test: Sequence[Item], what: str) -> None:
-    """Check that pool and test share no input: neither as it is written nor, normalised, by its fields.
-
-    Raises:
-        HoldfastError: names both rows.
-    """
-    seen: dict[Hashable, Item] = {}
-    for item in test:
-        for key in (task.content(item), same_inputs(task, item)):
-            seen.setdefault(key, item)
-    pairs = [(item, seen.get(task.content(item), seen.get(same_inputs(task, item)))) for item in pool]
-    both = [(item.where, twin.where) for item, twin in pairs if twin is not None]
-    if both:
-        raise HoldfastError(
-            f"{both[0][0]}: {len(both)} of the {len(pool)} {what} of '{task.name}' "
-            f"{'is a test item' if len(both) == 1 else 'are test items'} too (this one is {both[0][1]})",
-            hint="keep them apart: give rows a 'split', or take the shared rows out of one of the files",
-        )
-
-
-def check_apart(
-    sources: Mapping[str, Task], targets: Mapping[str, tuple[Task, Sequence[Item]]], *, tested: bool = True
-) -> None:
-    """Check that no source is a target under another name, or has items of one in its pool (see ``overlap``).
-
-    Raises:
-        HoldfastError: names both rows.
-    """
-    asked = {name: Inputs(task, tuple(items)) for name, (task, items) in targets.items()}
-    for source in sources.values():
-        rows, pool = Inputs(source, source.items), Inputs(source, source.pool)
-        for inputs in asked.values():
-            _check_pair(rows, pool, inputs, tested)
-
-
-def _check_pair(rows: Inputs, pool: Inputs, asked: Inputs, tested: bool) -> None:
-    source, task = pool.task, asked.task
-    both, _ = rows.shared(asked, tested=tested)
-    alike = source.definition == task.definition and source.labels == task.labels and 2 * len(both) >= len(asked.items)
-    if alike and source.name != task.name:
-        raise HoldfastError(
-            f"{source.where}: source '{source.name}' is the target '{task.name}' under another name "
-            f"({len(both)} of {counted(len(asked.items), 'test item')} {'is' if len(both) == 1 else 'are'} in it)",
-            hint="leave it out of the sources",
-        )
-    if source.name == task.name and not alike:
-        raise HoldfastError(
-            f"{source.where}: a source and the target are both called '{task.name}', but they differ",
-            hint="give one of them another name",
-        )
-    if alike:
-        return
-    leaked, harmless = pool.shared(asked, tested=tested)
-    if leaked:
-        number = counted(len(leaked), "test item") if tested else f"{counted(len(leaked), 'input')} to label"
-        ours, theirs = leaked[0]
-        how = "" if source.content(ours) == task.content(theirs) else ", under another template or in another spelling"
-        raise HoldfastError(
-            f"{ours.where}: the pool of source '{source.name}' holds {number} of '{task.name}' "
-            f"(this one is {theirs.where}){how}",
-            hint="take them out of the pool",
-        )
-    pairs = harmless or pool.shared_texts(asked)
-    if pairs:
-        one, (ours, theirs) = len(pairs) == 1, pairs[0]
-        if harmless:
-            what = (
-                f"{counted(len(pairs), 'single word' if tested else 'input')} {'is' if one else 'are'} in the pool of"
-            )
-        else:
-            what = f"{counted(len(pairs), 'input')} {'shares' if one else 'share'} a text with the"
-        print(
-            f"note: {task.name}: {what} source '{source.name}' too (the first: {theirs.where} and {ours.where}); "
-            "not taken for a leak",
-            file=sys.stderr,
-        )
 
 
 def _check_options(config: CrossTaskConfig) -> None:

@@ -70,7 +70,7 @@ def lm_eval_task(path: Path, settings: Mapping[str, Any]) -> Task:
 
 
 def _columns(template: str, doc: dict[str, Any]) -> list[str]:
-    """The columns that a template or the name of a column stands for."""
+    """Return the columns that a template or the name of a column stands for."""
     if template in doc:
         return [template]
     from jinja2 import meta
@@ -80,7 +80,7 @@ def _columns(template: str, doc: dict[str, Any]) -> list[str]:
 
 
 def _values(doc: dict[str, Any], names: Sequence[str]) -> dict[str, str]:
-    """Texts and options of a row, to compare it with rows of other tasks; other values cannot be compared."""
+    """Return texts and options of a row, to compare it with rows of other tasks; other values cannot be compared."""
     values = {}
     for name in names:
         value = doc.get(name)
@@ -94,7 +94,7 @@ def _values(doc: dict[str, Any], names: Sequence[str]) -> dict[str, str]:
 
 
 def dataset_task(path: Path, settings: Mapping[str, Any]) -> Task:
-    """A labelled data set as a task; ``columns`` says which column fills which field.
+    """Return a labelled data set as a task; ``columns`` says which column fills which field.
 
     Raises:
         HoldfastError: the data set cannot be loaded, or a column is not there.

@@ -24,9 +24,10 @@ from holdfast.config import CrossTaskConfig, LabelConfig, PromptingConfig
 from holdfast.crosstask import blocks
 from holdfast.crosstask.blocks import Runner
 from holdfast.crosstask.encoders import encoder, window
-from holdfast.crosstask.grid import IN_TASK, Grid, Target, check_apart, check_disjoint, data_digest, load_grid
+from holdfast.crosstask.grid import IN_TASK, Grid, Target, data_digest, load_grid
 from holdfast.crosstask.library import load_library, read_items
 from holdfast.crosstask.outcomes import Outcome, outcome_of, vote
+from holdfast.crosstask.overlap import check_apart, check_disjoint
 from holdfast.crosstask.pipeline import preview
 from holdfast.crosstask.predict import Vote, same_answer
 from holdfast.crosstask.prompts import build

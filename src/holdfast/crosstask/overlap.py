@@ -7,17 +7,21 @@ options, and two tasks that ask different things of one passage share a text, no
 A single word ("apple", or "glove, cow") is no proof of a leak, because many tasks are about common words. It counts
 where the rendered inputs are equal, where the tasks have a label in common, or where both give it the same answer. The
 same holds for inputs of any length that are to be labelled and are not tested on, because no score depends on them.
+Sources and pools that share inputs with what is tested are refused.
 """
 
 from __future__ import annotations
 
 import html
 import re
+import sys
 import unicodedata
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from holdfast.crosstask.tasks import LETTERS, Item, Task
+from holdfast.errors import HoldfastError
+from holdfast.tables.text import counted
 
 _QUOTES, _APOSTROPHES = "\u201c\u201d\u201e\u201f\u00ab\u00bb\u2033", "\u2018\u2019\u201a\u201b\u02bc\u2032`"
 _DASHES = "\u2010\u2011\u2012\u2013\u2014\u2015\u2212"
@@ -91,6 +95,84 @@ class Inputs:
         if any(label.casefold() in ours for label in task.labels or ()):
             return True
         return None not in (twin.answer, item.answer) and normalised(str(twin.answer)) == normalised(str(item.answer))
+
+
+def check_disjoint(task: Task, pool: Sequence[Item], test: Sequence[Item], what: str) -> None:
+    """Check that pool and test share no input: neither as it is written nor, normalised, by its fields.
+
+    Raises:
+        HoldfastError: names both rows.
+    """
+    seen: dict[Hashable, Item] = {}
+    for item in test:
+        for key in (task.content(item), same_inputs(task, item)):
+            seen.setdefault(key, item)
+    pairs = [(item, seen.get(task.content(item), seen.get(same_inputs(task, item)))) for item in pool]
+    both = [(item.where, twin.where) for item, twin in pairs if twin is not None]
+    if both:
+        raise HoldfastError(
+            f"{both[0][0]}: {len(both)} of the {len(pool)} {what} of '{task.name}' "
+            f"{'is a test item' if len(both) == 1 else 'are test items'} too (this one is {both[0][1]})",
+            hint="keep them apart: give rows a 'split', or take the shared rows out of one of the files",
+        )
+
+
+def check_apart(
+    sources: Mapping[str, Task], targets: Mapping[str, tuple[Task, Sequence[Item]]], *, tested: bool = True
+) -> None:
+    """Check that no source is a target under another name, or has items of one in its pool.
+
+    Raises:
+        HoldfastError: names both rows.
+    """
+    asked = {name: Inputs(task, tuple(items)) for name, (task, items) in targets.items()}
+    for source in sources.values():
+        rows, pool = Inputs(source, source.items), Inputs(source, source.pool)
+        for inputs in asked.values():
+            _check_pair(rows, pool, inputs, tested)
+
+
+def _check_pair(rows: Inputs, pool: Inputs, asked: Inputs, tested: bool) -> None:
+    source, task = pool.task, asked.task
+    both, _ = rows.shared(asked, tested=tested)
+    alike = source.definition == task.definition and source.labels == task.labels and 2 * len(both) >= len(asked.items)
+    if alike and source.name != task.name:
+        raise HoldfastError(
+            f"{source.where}: source '{source.name}' is the target '{task.name}' under another name "
+            f"({len(both)} of {counted(len(asked.items), 'test item')} {'is' if len(both) == 1 else 'are'} in it)",
+            hint="leave it out of the sources",
+        )
+    if source.name == task.name and not alike:
+        raise HoldfastError(
+            f"{source.where}: a source and the target are both called '{task.name}', but they differ",
+            hint="give one of them another name",
+        )
+    if alike:
+        return
+    leaked, harmless = pool.shared(asked, tested=tested)
+    if leaked:
+        number = counted(len(leaked), "test item") if tested else f"{counted(len(leaked), 'input')} to label"
+        ours, theirs = leaked[0]
+        how = "" if source.content(ours) == task.content(theirs) else ", under another template or in another spelling"
+        raise HoldfastError(
+            f"{ours.where}: the pool of source '{source.name}' holds {number} of '{task.name}' "
+            f"(this one is {theirs.where}){how}",
+            hint="take them out of the pool",
+        )
+    pairs = harmless or pool.shared_texts(asked)
+    if pairs:
+        one, (ours, theirs) = len(pairs) == 1, pairs[0]
+        if harmless:
+            what = (
+                f"{counted(len(pairs), 'single word' if tested else 'input')} {'is' if one else 'are'} in the pool of"
+            )
+        else:
+            what = f"{counted(len(pairs), 'input')} {'shares' if one else 'share'} a text with the"
+        print(
+            f"note: {task.name}: {what} source '{source.name}' too (the first: {theirs.where} and {ours.where}); "
+            "not taken for a leak",
+            file=sys.stderr,
+        )
 
 
 def normalised(text: str) -> str:

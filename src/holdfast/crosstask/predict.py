@@ -34,17 +34,17 @@ _LEAD = re.compile(
 
 
 def label_scores(token_sums_IY: Floats, lengths_Y: Ints, score: Score = "sum") -> Floats:
-    """Score of each label [I, Y]: its log-prob, or its log-prob per token."""
+    """Return the score of each label [I, Y]: its log-prob, or its log-prob per token."""
     return token_sums_IY if score == "sum" else token_sums_IY / lengths_Y
 
 
 def choose(scores_IY: Floats) -> Ints:
-    """Place of the best label of each item [I]; the first among equals."""
+    """Return the place of the best label of each item [I]; the first among equals."""
     return np.asarray(scores_IY.argmax(-1), np.int64)
 
 
 def normalise(scores_IY: Floats) -> Floats:
-    """Log-probs within the label space: each row sums to 1 as probabilities."""
+    """Return log-probs within the label space: each row sums to 1 as probabilities."""
     top = scores_IY.max(-1, keepdims=True)
     return np.asarray(scores_IY - top - np.log(np.exp(scores_IY - top).sum(-1, keepdims=True)), np.float64)
 
@@ -82,7 +82,7 @@ def parse_label(text: str, labels: Sequence[str] | None, rule: Rule | str = "nor
 
 
 def paper_answer(text: str) -> str:
-    """The string that the released scoring compares with the gold label in lower case."""
+    """Return the string that the released scoring compares with the gold label in lower case."""
     line = text.removeprefix("\n\n").split("\n", 1)[0]
     line = line.replace("Label:", "").strip(" .[]:'\"").lower()
     return re.split(r"[.,:\-]", line, maxsplit=1)[0]

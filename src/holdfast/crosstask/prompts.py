@@ -36,7 +36,7 @@ class Segment:
 
 @dataclass(frozen=True)
 class Prompt:
-    """A prompt and what had to be done to make it fit."""
+    """A prompt, and how many demonstrations were dropped or cut so that it fits."""
 
     segments: tuple[Segment, ...]
     dropped: int = 0

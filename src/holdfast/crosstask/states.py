@@ -49,7 +49,7 @@ class Similarities:
 
 
 def cosine(a_LD: Array, b_LD: Array) -> Array:
-    """Cosine per layer [L]; 0 where a state is 0."""
+    """Return the cosine per layer [L]; 0 where a state is 0."""
     norm = np.linalg.norm(a_LD, axis=-1) * np.linalg.norm(b_LD, axis=-1)
     return np.asarray(np.divide((a_LD * b_LD).sum(-1), norm, out=np.zeros(len(a_LD)), where=norm > 1e-12), np.float64)
 

@@ -23,7 +23,7 @@ Outcomes = dict[str, dict[str, Outcome]]
 def all_outcomes(grid: Grid, blocks: Sequence[Block]) -> Outcomes:
     """Return the predictions of every cell, and the vote of the sources of each target (under the name ``vote``)."""
     outcomes: Outcomes = {name: {} for name in grid.targets}
-    for result in _results(blocks):
+    for result in results_of(blocks):
         outcomes[result.target][result.condition] = outcome_of(result, grid.targets[result.target], grid.config)
     for name, by_condition in outcomes.items():
         voters = [by_condition[source] for source in grid.sources_of(name)]
@@ -31,7 +31,8 @@ def all_outcomes(grid: Grid, blocks: Sequence[Block]) -> Outcomes:
     return outcomes
 
 
-def _results(blocks: Sequence[Block]) -> Iterator[Result]:
+def results_of(blocks: Sequence[Block]) -> Iterator[Result]:
+    """Yield the results of all blocks."""
     for block in blocks:
         yield from block.results
 
@@ -41,7 +42,7 @@ def summarise(grid: Grid, blocks: Sequence[Block]) -> dict[str, Any]:
     outcomes = all_outcomes(grid, blocks)
     encode = encoder(grid.config.encoder, grid.config.embeddings)
     definitions = definition_similarity(grid.sources, grid.targets, encode)
-    results = {(result.target, result.condition): result for result in _results(blocks)}
+    results = {(result.target, result.condition): result for result in results_of(blocks)}
     targets, collisions = {}, dict[str, str]()
     for name, target in grid.targets.items():
         conditions = []
@@ -75,7 +76,7 @@ def summarise(grid: Grid, blocks: Sequence[Block]) -> dict[str, Any]:
 def rows(grid: Grid, blocks: Sequence[Block]) -> Iterator[dict[str, Any]]:
     """Yield one row per item and condition: prediction, gold answer, log-prob of each label, demonstrations."""
     outcomes = all_outcomes(grid, blocks)
-    for result in _results(blocks):
+    for result in results_of(blocks):
         target, outcome = grid.targets[result.target], outcomes[result.target][result.condition]
         for i, item in enumerate(target.items):
             line = {

@@ -76,7 +76,7 @@ class Task:
         return hashlib.blake2b(" ".join(self.render(item).lower().split()).encode(), digest_size=16).hexdigest()
 
     def part(self, *splits: str) -> tuple[Item, ...]:
-        """The items of these splits; all items if the task has no splits."""
+        """Return the items of these splits; all items if the task has no splits."""
         return self.items if not self.has_splits else tuple(item for item in self.items if item.split in splits)
 
     @property

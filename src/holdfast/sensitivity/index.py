@@ -72,22 +72,22 @@ def psi_released(logp_XY: Array, max_new_tokens: int) -> float:
 
 
 def psi_by_prompt(logp_XY: Array, len_Y: Ints) -> Array:
-    """The share of each conditioning prompt [X]: mean shift of the foreign responses after it. Averages to psi."""
+    """Return the share of each conditioning prompt [X]: mean shift of foreign responses after it. Averages to psi."""
     return np.asarray(np.abs(shift(logp_XY, len_Y)).sum(1) / (len(len_Y) - 1))
 
 
 def psi_by_response(logp_XY: Array, len_Y: Ints) -> Array:
-    """The share of each response [Y]: mean shift of it after foreign prompts. Averages to psi."""
+    """Return the share of each response [Y]: mean shift of it after foreign prompts. Averages to psi."""
     return np.asarray(np.abs(shift(logp_XY, len_Y)).sum(0) / (len(len_Y) - 1))
 
 
 def unique_responses(responses: Sequence[Hashable]) -> int:
-    """Number of different responses (POSIX, figure 1a)."""
+    """Return the number of different responses (POSIX, figure 1a)."""
     return len(set(responses))
 
 
 def response_entropy(responses: Sequence[Hashable]) -> float:
-    """Entropy of the frequencies of the responses, nats, 0 to ln N (POSIX, figure 1b)."""
+    """Return the entropy of the frequencies of the responses, nats, 0 to ln N (POSIX, figure 1b)."""
     share = np.array(list(Counter(responses).values())) / len(responses)
     return float(-(share * np.log(share)).sum() + 0.0)
 
@@ -98,7 +98,7 @@ def logp_spread(logp_XY: Array, len_Y: Ints) -> float:
 
 
 def variation_ratio(responses: Sequence[Hashable]) -> float:
-    """Share of responses that are not the most frequent one (Freeman 1965)."""
+    """Return the share of responses that are not the most frequent one (Freeman 1965)."""
     return 1.0 - Counter(responses).most_common(1)[0][1] / len(responses)
 
 

@@ -24,7 +24,7 @@ def accuracy_by_variant(score_QK: Array) -> Array:
 
 
 def prompt_sensi_score(score_QK: Array) -> float:
-    """PSS: mean over items of the mean over unordered pairs of variants of |s_i - s_j| (ProSA, arXiv 2410.12405).
+    """Return PSS: mean over items of the mean over pairs of variants of |s_i - s_j| (ProSA, arXiv 2410.12405).
 
     For right-or-wrong scores with c of K right, an item has 2 c (K - c) / (K (K - 1)). Items with fewer than two
     variants are left out.
@@ -38,13 +38,13 @@ def prompt_sensi_score(score_QK: Array) -> float:
 
 
 def spread(score_QK: Array) -> float:
-    """Best minus worst accuracy over the variants (FormatSpread, arXiv 2310.11324)."""
+    """Return best minus worst accuracy over the variants (FormatSpread, arXiv 2310.11324)."""
     accuracy_K = accuracy_by_variant(score_QK)
     return float(np.nanmax(accuracy_K) - np.nanmin(accuracy_K))
 
 
 def combined_performance(score_QK: Array) -> dict[str, float]:
-    """MaxP, AvgP, saturation 1 - (MaxP - AvgP) and CPS = saturation x MaxP (Mizrahi et al., arXiv 2401.00595)."""
+    """Return MaxP, AvgP, saturation 1 - (MaxP - AvgP) and CPS = saturation x MaxP (arXiv 2401.00595)."""
     accuracy_K = accuracy_by_variant(score_QK)
     best, mean = float(np.nanmax(accuracy_K)), float(np.nanmean(accuracy_K))
     return {"max_p": best, "avg_p": mean, "sat": 1 - (best - mean), "cps": (1 - (best - mean)) * best}

@@ -52,7 +52,7 @@ class PromptSet:
         return tuple(dict.fromkeys(v.kind for v in self.variants if v.kind != ORIGINAL))
 
     def of_kind(self, kind: str) -> tuple[int, ...]:
-        """The original and the variants of a kind."""
+        """Return the places of the original and of the variants of a kind."""
         return tuple(i for i, v in enumerate(self.variants) if v.kind in (ORIGINAL, kind))
 
 
@@ -64,7 +64,7 @@ class Skipped:
     first: list[str] = field(default_factory=list)
 
     def add(self, reason: str) -> None:
-        """Count one more."""
+        """Count one more set."""
         self.count += 1
         if len(self.first) < 20:
             self.first.append(reason)
@@ -134,7 +134,7 @@ def write_sets(path: Path, sets: list[PromptSet]) -> None:
 
 
 def as_rows(sets: list[PromptSet]) -> Iterator[dict[str, Any]]:
-    """The rows of a sets file."""
+    """Yield the rows of a sets file."""
     for s in sets:
         for v in s.variants:
             row = {"set_id": s.set_id, **{key: value for key, value in asdict(v).items() if key != "where"}}

@@ -42,7 +42,7 @@ class Scored:
 
 
 class Wire(Protocol):
-    """A protocol."""
+    """A protocol by which a server is asked."""
 
     def generate(self, prompt: Ids, max_new_tokens: int) -> Generated:
         """Return the greedy response; the end-of-sequence token, if reached, is the last one."""

@@ -8,10 +8,9 @@ from typing import cast
 from holdfast.errors import HoldfastError
 from holdfast.sensitivity.variants.contractions import contractions
 from holdfast.sensitivity.variants.items import Generator, PromptItem, load_items
+from holdfast.sensitivity.variants.layouts import grammar, option_order, templates
 from holdfast.sensitivity.variants.make import Report, extend, make
-from holdfast.sensitivity.variants.options import option_order
 from holdfast.sensitivity.variants.surface import casing, punctuation, spelling
-from holdfast.sensitivity.variants.templates import grammar, templates
 from holdfast.sensitivity.variants.wording import POCKET_SYNONYMS, synonyms
 
 GENERATORS: dict[str, Generator] = {

@@ -106,14 +106,14 @@ _WHOLE, _LEAST_SHARE = 20, 1 / 3
 
 @dataclass(frozen=True)
 class Rewritings:
-    """The rewritings in an answer, and what else it held."""
+    """The rewritings in an answer, and what else was in it."""
 
     texts: list[str]
     left_out: list[str]
 
 
 def read_answer(answer: str, question: str) -> Rewritings:
-    """The rewritings of ``question`` in a model's answer."""
+    """Return the rewritings of ``question`` in a model's answer."""
     text, left_out = without_thoughts(answer, question)
     text, dropped = _without_programs(text, question)
     left_out += dropped
@@ -152,7 +152,7 @@ def _has_program(text: str) -> bool:
 
 
 def _without_programs(text: str, question: str) -> tuple[str, list[str]]:
-    """Fences opened, with what they hold if it is text; program text without a fence cut off, to the end."""
+    """Return the content of fences that hold text; program text without a fence is cut off, to the end."""
     if "```" in question or _has_program(question):
         return text, []
     left_out = [f"({m[1]} code)" for m in _FENCE.finditer(text) if m[1].lower() not in _TEXT_FENCES]
