@@ -138,9 +138,7 @@ def _class_metrics(graded: Sequence[Sequence[dict[str, Any]]]) -> dict[str, Any]
     classes = sorted(set(gold_Q))
     if not 2 <= len(classes) <= min(_MANY_CLASSES, len(gold_Q) // 2):
         return {}
-    answers_Q = []
-    for variants in graded:
-        answers_Q.append([v["answer"] for v in variants])
+    answers_Q = [[v["answer"] for v in variants] for variants in graded]
     return {
         "class_sensitivity": metrics.class_sensitivity(answers_Q, classes),
         "class_consistency": metrics.class_consistency(answers_Q, gold_Q, classes),

@@ -143,9 +143,7 @@ def as_rows(sets: list[PromptSet]) -> Iterator[dict[str, Any]]:
 
 def digest(sets: list[PromptSet]) -> str:
     """Return the SHA-256 of everything that is measured or compared: ids, kinds, prompts and targets."""
-    content = []
-    for s in sets:
-        content.append([s.set_id, [[v.variant_id, v.kind, v.prompt, v.target] for v in s.variants]])
+    content = [[s.set_id, [[v.variant_id, v.kind, v.prompt, v.target] for v in s.variants]] for s in sets]
     return hashlib.sha256(json.dumps(content, ensure_ascii=False).encode()).hexdigest()
 
 

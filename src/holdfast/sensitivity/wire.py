@@ -34,7 +34,7 @@ class Generated:
 
 
 @dataclass(frozen=True)
-class Scored:
+class ScoredResponse:
     """Log-probs of a response. ``text``: prompt, response and perhaps more as the server writes them, or None."""
 
     logp: list[float]
@@ -47,7 +47,7 @@ class Wire(Protocol):
     def generate(self, prompt: Ids, max_new_tokens: int) -> Generated:
         """Return the greedy response; the end-of-sequence token, if reached, is the last one."""
 
-    def score(self, prompt: Ids, response: Ids) -> Scored:
+    def score(self, prompt: Ids, response: Ids) -> ScoredResponse:
         """Return the log-prob of each response token after the prompt."""
 
     def spell(self, ids: Ids) -> str | None:
@@ -76,7 +76,7 @@ class Completions:
         """See ``Wire``."""
         return self._ask(prompt, max_new_tokens, self._generated, echo=False)
 
-    def score(self, prompt: Ids, response: Ids) -> Scored:
+    def score(self, prompt: Ids, response: Ids) -> ScoredResponse:
         """See ``Wire``."""
         return self._ask(prompt + response, 1, lambda choice: self._scored(choice, prompt, response), echo=True)
 
@@ -115,7 +115,7 @@ class Completions:
         values = [top.values() if isinstance(top, dict) else () for top in tops] if isinstance(tops, list) else []
         return _response(ids, logp, values, choice)
 
-    def _scored(self, choice: dict[str, Any], prompt: Ids, response: Ids) -> Scored:
+    def _scored(self, choice: dict[str, Any], prompt: Ids, response: Ids) -> ScoredResponse:
         tokens, logp = _column(choice, "tokens"), _column(choice, "token_logprobs")
         wanted = prompt + response
         if len(tokens) < len(wanted):
@@ -127,7 +127,7 @@ class Completions:
             if wanted[0] != wanted[1] and all(self._same(str(token), wanted[0]) for token in tokens[:2]):
                 raise Misaligned("the server puts a second BOS in front of the prompt")
             raise Misaligned("the tokens that came back are not those that were sent")
-        return Scored(_finite(logp[len(prompt) : len(wanted)]), _text(choice))
+        return ScoredResponse(_finite(logp[len(prompt) : len(wanted)]), _text(choice))
 
     def _id(self, token: str) -> int:
         token_id = int(token.removeprefix("token_id:")) if token.startswith("token_id:") else self.find(token)
@@ -150,7 +150,7 @@ class SGLang:
         """See ``Wire``."""
         return self._ask(prompt, max_new_tokens, len(prompt) - 1, self._generated)
 
-    def score(self, prompt: Ids, response: Ids) -> Scored:
+    def score(self, prompt: Ids, response: Ids) -> ScoredResponse:
         """See ``Wire``. Entry 0 is the last prompt token; response token t is entry t + 1, and has its id."""
         return self._ask(prompt + response, 0, len(prompt) - 1, lambda answer: self._scored(answer, prompt, response))
 
@@ -165,16 +165,16 @@ class SGLang:
             values.append([entry[0] for entry in top or ()])
         return _response([int(entry[1]) for entry in entries], [entry[0] for entry in entries], values, answer)
 
-    def _scored(self, answer: dict[str, Any], prompt: Ids, response: Ids) -> Scored:
+    def _scored(self, answer: dict[str, Any], prompt: Ids, response: Ids) -> ScoredResponse:
         entries = _entries(answer, "input_token_logprobs")
         got = [int(entry[1]) for entry in entries]
         if got == list(response):  # versions differ in whether the start token has an entry
-            return Scored(_finite([entry[0] for entry in entries]), None)
+            return ScoredResponse(_finite([entry[0] for entry in entries]), None)
         if len(entries) != len(response) + 1:
             raise Misaligned(f"log-probs of {len(response) + 1} tokens were asked for, {len(entries)} came back")
         if got[1:] != list(response) or got[0] != prompt[-1]:
             raise Misaligned("the tokens that came back are not those that were sent")
-        return Scored(_finite([entry[0] for entry in entries[1:]]), None)
+        return ScoredResponse(_finite([entry[0] for entry in entries[1:]]), None)
 
     def _ask(self, ids: Ids, max_new_tokens: int, start: int, read: Callable[[dict[str, Any]], A], **more: Any) -> A:
         body = {"input_ids": list(ids), "return_logprob": True, "logprob_start_len": start, "top_logprobs_num": 2}
