@@ -105,7 +105,7 @@ def test_inputs_to_label_may_have_an_answer_of_another_kind_but_no_label(
 def test_spelling_of_the_surface_hides_no_leak(lm: LM, tmp_path: Path, spelled: str) -> None:
     rows = [{"s": "Something else entirely", "answer": "fact"}, {"s": spelled, "answer": "opinion"}]
     pool = write_task(tmp_path, "sentences", rows, template="Sentence: {s}\nKind:", labels=["fact", "opinion"])
-    with pytest.raises(HoldfastError, match="row 2: the pool of source 'sentences' holds 1 test items of 'reviews'"):
+    with pytest.raises(HoldfastError, match="row 2: the pool of source 'sentences' holds 1 test item of 'reviews'"):
         run(pool, reviews(tmp_path), tmp_path / "run", lm)
 
 
@@ -199,7 +199,7 @@ def test_in_task_examples_and_pools_are_compared_by_their_fields_too(lm: LM, tmp
         tmp_path / "more.jsonl",
         [{"text": "a new one", "answer": "positive"}, {"text": "The plot is thin.", "answer": "negative"}],
     )
-    says = r"more.jsonl, row 2: 1 of the 2 in-task examples of 'reviews' are test items too \(this one is .*reviews.jsonl, row 3\)"
+    says = r"more.jsonl, row 2: 1 of the 2 in-task examples of 'reviews' is a test item too \(this one is .*reviews.jsonl, row 3\)"
     with pytest.raises(HoldfastError, match=says):
         run(source, reviews(tmp_path), tmp_path / "run", lm, in_task=str(more))
     asked = LabelConfig(
@@ -212,7 +212,7 @@ def test_in_task_examples_and_pools_are_compared_by_their_fields_too(lm: LM, tmp
         lm_items=1,
     )
     with pytest.raises(
-        HoldfastError, match=r"more.jsonl, row 2: 1 of the 2 inputs to label of 'reviews' are test items too"
+        HoldfastError, match=r"more.jsonl, row 2: 1 of the 2 inputs to label of 'reviews' is a test item too"
     ):
         label(asked, lm)
 

@@ -12,12 +12,13 @@ from holdfast.crosstask.predict import (
     calibrate_contextual,
     choose,
     label_scores,
+    majority,
+    majority_raw,
     normalise,
     paper_answer,
     parse_label,
     same_answer,
-)  # fmt: skip
-from holdfast.crosstask.vote import majority, majority_raw
+)
 from holdfast.errors import HoldfastError
 from holdfast.stats import benjamini_hochberg, mean_of_ratios, paired_t, percentage, ratio_of_means, spearman
 

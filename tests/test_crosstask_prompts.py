@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from holdfast.crosstask.prompts import Prompt, Shown, build, demonstration, fit
+from holdfast.crosstask.prompts import Demonstrations, Prompt, build, demonstration, fit
 from holdfast.crosstask.tasks import Item, Task, make_task
 from holdfast.errors import HoldfastError
 
@@ -30,7 +30,7 @@ NEWS = task(
 
 
 def test_one_source_one_example() -> None:
-    prompt = build(NEWS, NEWS.items[0], [Shown(BOOLQ, BOOLQ.items[:1])])
+    prompt = build(NEWS, NEWS.items[0], [Demonstrations(BOOLQ, BOOLQ.items[:1])])
     assert prompt.text == (
         "Definition: Answer a yes/no question.\n"
         "Context: Snow is frozen water.\nQuestion: is snow hot?\nAnswer: False\n"
@@ -46,22 +46,22 @@ def test_the_most_similar_example_is_farthest_from_the_target_unless_asked_other
         "Definition: Answer a yes/no question.\n",
         "Definition: Classify the news.\nSentence: Shares fell.\nLabel:",
     )
-    assert build(NEWS, NEWS.items[0], [Shown(BOOLQ, BOOLQ.items)]).text == head + first + second + tail
+    assert build(NEWS, NEWS.items[0], [Demonstrations(BOOLQ, BOOLQ.items)]).text == head + first + second + tail
     assert (
-        build(NEWS, NEWS.items[0], [Shown(BOOLQ, BOOLQ.items)], order="similar-last").text
+        build(NEWS, NEWS.items[0], [Demonstrations(BOOLQ, BOOLQ.items)], order="similar-last").text
         == head + second + first + tail
     )
 
 
 def test_mixed_sources_have_a_definition_each() -> None:
-    prompt = build(NEWS, NEWS.items[0], [Shown(BOOLQ, BOOLQ.items[:1]), Shown(NEWS, NEWS.items[1:])])
-    kinds = [piece.kind for piece in prompt.pieces]
+    prompt = build(NEWS, NEWS.items[0], [Demonstrations(BOOLQ, BOOLQ.items[:1]), Demonstrations(NEWS, NEWS.items[1:])])
+    kinds = [segment.kind for segment in prompt.segments]
     assert kinds == ["source definition", "demonstration"] * 2 + ["target definition", "input"]
     assert prompt.text.count("Definition: ") == 3
 
 
 def test_cross_task_and_in_task() -> None:
-    prompt = build(NEWS, NEWS.items[0], [Shown(BOOLQ, BOOLQ.items[:1])], NEWS.items[1:], with_labels=True)
+    prompt = build(NEWS, NEWS.items[0], [Demonstrations(BOOLQ, BOOLQ.items[:1])], NEWS.items[1:], with_labels=True)
     assert prompt.text.endswith(
         "Answer: False\nDefinition: Classify the news.\nPossible answers: business, sports\n"
         "Sentence: The match was lost.\nLabel: sports\nSentence: Shares fell.\nLabel:"
@@ -70,13 +70,13 @@ def test_cross_task_and_in_task() -> None:
 
 def test_nothing_shown_is_zero_shot() -> None:
     assert build(NEWS, NEWS.items[0]).text == "Definition: Classify the news.\nSentence: Shares fell.\nLabel:"
-    assert build(NEWS, NEWS.items[0], [], ()).pieces == build(NEWS, NEWS.items[0]).pieces
+    assert build(NEWS, NEWS.items[0], [], ()).segments == build(NEWS, NEWS.items[0]).segments
 
 
 def test_white_space_of_a_template_is_kept_to_the_byte() -> None:
     odd = task("odd", [{"q": "What?", "c": ["bank", "mall"], "answer": "A"}],
                definition="Pick.", labels=["A", "B"], template="Question:{q} \n {c} \n Answer:", option_end=" ")  # fmt: skip
-    prompt = build(odd, odd.items[0], [Shown(odd, odd.items)])
+    prompt = build(odd, odd.items[0], [Demonstrations(odd, odd.items)])
     assert (
         prompt.text == "Definition: Pick.\nQuestion:What? \n A. bank \nB. mall \n Answer: A\n"
         "Definition: Pick.\nQuestion:What? \n A. bank \nB. mall \n Answer:"
@@ -85,13 +85,15 @@ def test_white_space_of_a_template_is_kept_to_the_byte() -> None:
 
 
 def test_no_label_is_glued_to_what_follows() -> None:
-    prompt = build(NEWS, NEWS.items[0], [Shown(BOOLQ, BOOLQ.items), Shown(NEWS, NEWS.items[1:])], NEWS.items[1:])
-    assert all(piece.text.endswith("\n") for piece in prompt.pieces[:-1])
+    prompt = build(
+        NEWS, NEWS.items[0], [Demonstrations(BOOLQ, BOOLQ.items), Demonstrations(NEWS, NEWS.items[1:])], NEWS.items[1:]
+    )
+    assert all(segment.text.endswith("\n") for segment in prompt.segments[:-1])
     assert not any(f"{label}Definition" in prompt.text for label in ("True", "False", "sports"))
 
 
 def test_positions_of_pieces() -> None:
-    prompt = build(NEWS, NEWS.items[0], [Shown(BOOLQ, BOOLQ.items)])
+    prompt = build(NEWS, NEWS.items[0], [Demonstrations(BOOLQ, BOOLQ.items)])
     text = prompt.text
     assert text[: prompt.end_of("source definition")].endswith("yes/no question.")
     assert text[: prompt.end_of("target definition")].endswith("Classify the news.")
@@ -105,17 +107,23 @@ def words(text: str) -> int:
 
 def fitted(limit: int, k: int = 2, **options: Any) -> Prompt:
     return fit(
-        NEWS, NEWS.items[0], [Shown(BOOLQ, BOOLQ.items[:k])], NEWS.items[1:], count=words, limit=limit, **options
+        NEWS,
+        NEWS.items[0],
+        [Demonstrations(BOOLQ, BOOLQ.items[:k])],
+        NEWS.items[1:],
+        count=words,
+        limit=limit,
+        **options,
     )
 
 
 def test_what_fits_is_left_alone() -> None:
-    whole = build(NEWS, NEWS.items[0], [Shown(BOOLQ, BOOLQ.items)], NEWS.items[1:])
+    whole = build(NEWS, NEWS.items[0], [Demonstrations(BOOLQ, BOOLQ.items)], NEWS.items[1:])
     assert fitted(words(whole.text)) == whole
 
 
 def test_the_least_similar_demonstration_goes_first_then_the_last_one_is_cut_from_its_beginning() -> None:
-    one = build(NEWS, NEWS.items[0], [Shown(BOOLQ, BOOLQ.items[:1])], NEWS.items[1:])
+    one = build(NEWS, NEWS.items[0], [Demonstrations(BOOLQ, BOOLQ.items[:1])], NEWS.items[1:])
     prompt = fitted(words(one.text))
     assert (prompt.text, prompt.dropped, prompt.shortened) == (one.text, 1, 0)
     cut = fitted(words(one.text) - 2)

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 from holdfast.crosstask.encoders import tfidf
-from holdfast.crosstask.glip import Attention
 from holdfast.crosstask.graph import knn_graph
-from holdfast.crosstask.propagate import PROPAGATORS, Problem
+from holdfast.crosstask.propagate import PROPAGATORS, Attention, Problem
 
 WORDS = {"weather": ["rain", "snow", "wind", "storm", "cloud"], "food": ["bread", "soup", "rice", "cake", "plum"]}
 LABELS = tuple(WORDS)
@@ -50,7 +49,7 @@ def test_with_all_labelled_the_labels_come_back(name: str) -> None:
 @each
 def test_given_labels_are_kept(name: str) -> None:
     found, _ = problem()
-    assert (PROPAGATORS[name](found)[found.known] == found.onehot[found.known]).all()
+    assert (PROPAGATORS[name](found)[found.labelled] == found.onehot[found.labelled]).all()
 
 
 @pytest.mark.parametrize("name", ["knn", "spread"])
@@ -69,7 +68,7 @@ def test_spread_is_the_fixed_point_of_its_iteration() -> None:
     iterated = found.onehot.copy()
     for _ in range(2000):
         iterated = 0.95 * steps @ iterated
-        iterated[found.known] = found.onehot[found.known]
+        iterated[found.labelled] = found.onehot[found.labelled]
     assert np.allclose(PROPAGATORS["spread"](found), iterated / iterated.sum(1, keepdims=True), atol=1e-8)
 
 
@@ -80,7 +79,7 @@ def test_it_does_not_depend_on_the_order_of_inputs(name: str) -> None:
         pytest.skip("training starts from seeded weights, and sums run in another order")
     order = np.random.default_rng(5).permutation(40)
     turned = Problem(
-        found.vectors[order], found.given[order], found.trust, LABELS, [found.texts[i] for i in order], tfidf, 8
+        found.vectors[order], found.seeds[order], found.trust, LABELS, [found.texts[i] for i in order], tfidf, 8
     )
     assert (
         PROPAGATORS[name](turned).argmax(1) == PROPAGATORS[name](found)[order].argmax(1)
@@ -89,13 +88,13 @@ def test_it_does_not_depend_on_the_order_of_inputs(name: str) -> None:
 
 def test_labels_of_little_trust_weigh_little() -> None:
     found, _ = problem()
-    wrong = found.given.copy()
-    wrong[np.flatnonzero(found.given == 0)[0]] = 1
-    trust = np.where(wrong != found.given, 1e-3, 1.0)
+    wrong = found.seeds.copy()
+    wrong[np.flatnonzero(found.seeds == 0)[0]] = 1
+    trust = np.where(wrong != found.seeds, 1e-3, 1.0)
     trusted = Problem(found.vectors, wrong, np.ones(40), LABELS, found.texts, tfidf, 8)
     doubted = Problem(found.vectors, wrong, trust, LABELS, found.texts, tfidf, 8)
     for name in ("knn", "spread"):
-        food = [PROPAGATORS[name](p)[found.given < 0, 1].sum() for p in (trusted, doubted)]
+        food = [PROPAGATORS[name](p)[found.seeds < 0, 1].sum() for p in (trusted, doubted)]
         assert food[1] < food[0]
 
 

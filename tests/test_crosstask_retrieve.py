@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.crosstask import encoders, graph
-from holdfast.crosstask.encoders import encoder, tfidf, window
-from holdfast.crosstask.retrieve import RETRIEVERS, Search, embed_texts, mmr, retrieve, retriever, top
+from holdfast.crosstask.encoders import encoder, tfidf, top, window
+from holdfast.crosstask.retrieve import RETRIEVERS, Query, embed_texts, mmr, retrieve, retriever
 from holdfast.crosstask.tasks import Task, make_task
 from holdfast.errors import HoldfastError
 
@@ -54,9 +54,9 @@ def test_permuting_the_pool_changes_nothing_but_ties() -> None:
 
 def test_one_product_equals_one_search_per_query() -> None:
     pool, queries = tfidf(SENTENCES, SENTENCES[2:])
-    search = Search(pool, queries, SENTENCES[2:], 3)
+    search = Query(pool, queries, SENTENCES[2:], 3)
     together = RETRIEVERS["similar"](search)
-    alone = [RETRIEVERS["similar"](Search(pool, queries[i], SENTENCES[2 + i : 3 + i], 3))[0] for i in range(6)]
+    alone = [RETRIEVERS["similar"](Query(pool, queries[i], SENTENCES[2 + i : 3 + i], 3))[0] for i in range(6)]
     assert (together == np.array(alone)).all()
 
 
@@ -78,7 +78,7 @@ def test_fixed_is_one_draw_for_all() -> None:
 
 
 def test_mmr_leaves_out_copies_the_more_the_less_similarity_weighs() -> None:
-    search = Search(*tfidf(SENTENCES, SENTENCES[:1]), SENTENCES[:1], 2)
+    search = Query(*tfidf(SENTENCES, SENTENCES[:1]), SENTENCES[:1], 2)
     assert mmr(search, weight=1.0).tolist() == RETRIEVERS["similar"](search).tolist() == [[0, 6]]
     assert mmr(search, weight=0.3)[0][0] == 0
     assert mmr(search, weight=0.3)[0][1] != 6
@@ -116,7 +116,7 @@ def test_unknown_names() -> None:
 
 def test_an_encoder_and_a_retriever_of_ones_own() -> None:
     assert encoder(f"{__name__}:letters")(["ab"], ["a"])[0].shape == (1, 26)
-    assert retriever(f"{__name__}:last")(Search(np.eye(3), np.eye(3), ["a", "b", "c"], 1)).tolist() == [[2]] * 3
+    assert retriever(f"{__name__}:last")(Query(np.eye(3), np.eye(3), ["a", "b", "c"], 1)).tolist() == [[2]] * 3
 
 
 def letters(pool: list[str], queries: list[str]) -> tuple[Any, Any]:
@@ -126,7 +126,7 @@ def letters(pool: list[str], queries: list[str]) -> tuple[Any, Any]:
     )  # type: ignore[return-value]
 
 
-def last(search: Search) -> Any:
+def last(search: Query) -> Any:
     return np.full((len(search.texts), search.k), search.pool.shape[0] - 1)
 
 
@@ -136,11 +136,11 @@ def last(search: Search) -> Any:
 def test_graph_similarity_does_not_depend_on_the_order_of_queries() -> None:
     pool, rest = tfidf(SENTENCES, [*SENTENCES[::-1], "Rain and snow."])
     context, queries = rest[:8], rest
-    straight = graph.graph_similarity(Search(pool, queries, [""] * 9, 1, context=context))
+    straight = graph.graph_similarity(pool, queries, context)
     order = [4, 8, 0, 2, 1, 7, 3, 6, 5]
-    turned = graph.graph_similarity(Search(pool, queries[order], [""] * 9, 1, context=context))
+    turned = graph.graph_similarity(pool, queries[order], context)
     assert np.allclose(straight[order], turned, atol=1e-12)
-    alone = graph.graph_similarity(Search(pool, queries[8], [""], 1, context=context))
+    alone = graph.graph_similarity(pool, queries[8], context)
     assert np.allclose(straight[8], alone[0], atol=1e-12)
 
 

@@ -306,7 +306,7 @@ def test_a_pool_that_holds_test_items_is_refused(lm: LM, library: Path, tmp_path
     pool = write_jsonl(tmp_path / "pool.jsonl", [{"text": "a new thing"}, {"text": "The  PLUM"}])
     with pytest.raises(
         HoldfastError,
-        match=r"pool.jsonl, row 2: 1 of the 2 inputs to label of 'kind' are test items too \(this one is .*row 8\)",
+        match=r"pool.jsonl, row 2: 1 of the 2 inputs to label of 'kind' is a test item too \(this one is .*row 8\)",
     ):
         label(labels_config(library, tmp_path / "x", pool=str(pool)), lm)
     assert not (tmp_path / "x").exists()
@@ -386,7 +386,7 @@ def test_a_pool_that_holds_test_items_of_the_target(lm: LM, library: Path, tmp_p
     write_jsonl(tmp_path / "other.jsonl", [{"text": "the snow", "answer": "x"}, {"text": "the plum", "answer": "y"}])
     with pytest.raises(
         HoldfastError,
-        match=r"other.jsonl, row 2: the pool of source 'other' holds 1 test items of 'kind' \(this one is .*row 8\)",
+        match=r"other.jsonl, row 2: the pool of source 'other' holds 1 test item of 'kind' \(this one is .*row 8\)",
     ):
         transfer(config(library, tmp_path / "run", sources=str(tmp_path / "other.yaml")), lm)
 

@@ -14,7 +14,7 @@ from holdfast.config import SensitivityConfig
 from holdfast.errors import HoldfastError
 from holdfast.http import Client
 from holdfast.sensitivity import measure
-from holdfast.sensitivity.paraphraser import asker
+from holdfast.sensitivity.variants.wording import asker
 from http_server import Reply, serving
 from sensitivity_server import serve
 

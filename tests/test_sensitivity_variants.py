@@ -17,15 +17,15 @@ from holdfast.config import VariantsConfig
 from holdfast.errors import HoldfastError
 from holdfast.sensitivity import make_variants
 from holdfast.sensitivity.sets import digest, load_sets
-from holdfast.sensitivity.variants import GENERATORS, Item, generator, load_items, make
+from holdfast.sensitivity.variants import GENERATORS, PromptItem, generator, load_items, make
 from holdfast.sensitivity.variants.items import BARE, CHOICE_LAYOUT, QUESTION_LAYOUT, without_options
+from holdfast.sensitivity.variants.layouts import PAPER_TEMPLATES
 from holdfast.sensitivity.variants.make import diff, edit_distance
 from holdfast.sensitivity.variants.protect import free_words, protected_spans
-from holdfast.sensitivity.variants.spelling import KEYBOARD, OPERATIONS
-from holdfast.sensitivity.variants.templates import PAPER_TEMPLATES
+from holdfast.sensitivity.variants.surface import KEYBOARD, OPERATIONS
 from holdfast.sensitivity.variants.wording import paraphrases_by, paraphrases_from, sentence_similarity
 
-CHOICE = Item(
+CHOICE = PromptItem(
     "q",
     "Which of these is not a colour, as you do not know it?",
     CHOICE_LAYOUT,
@@ -33,7 +33,7 @@ CHOICE = Item(
     2,
     gold="dog",
 )
-TRICKY = Item(
+TRICKY = PromptItem(
     "t",
     'Send {name} 17 of `f(x)` to "Mr Smith" at $x^2$; is not Paris the place_id?',
     BARE,
@@ -42,7 +42,7 @@ TRICKY = Item(
 )
 
 
-def variants(item: Item, kind: str, count: int = 20, seed: int = 0) -> list[Any]:
+def variants(item: PromptItem, kind: str, count: int = 20, seed: int = 0) -> list[Any]:
     (made,), _ = make([item], {kind: generator(kind)}, count, seed)
     return list(made.variants)
 
@@ -84,11 +84,11 @@ def test_templates_are_those_of_the_paper_byte_for_byte() -> None:
     assert made[5] == f"Q: {q} || {options} || A:"
     assert made[18] == f"QUESTION\t{q}\n{options}\nANSWER\t"
     assert made[19] == f"Question: {q} , {options} , Answer:"
-    bare = [v.prompt for v in variants(Item("x", "Why?", QUESTION_LAYOUT), "templates")[1:]]
+    bare = [v.prompt for v in variants(PromptItem("x", "Why?", QUESTION_LAYOUT), "templates")[1:]]
     assert (bare[0], bare[5], bare[18]) == ("q:Why?\na:", "Q: Why? || A:", "QUESTION\tWhy?\nANSWER\t")
     assert without_options("Q: {question} , {options} , A:") == "Q: {question} , A:"
     assert (
-        Item("x", "a {options} b", "Q: {question}", ("1", "2")).prompt() == "Q: a {options} b"
+        PromptItem("x", "a {options} b", "Q: {question}", ("1", "2")).prompt() == "Q: a {options} b"
     )  # braces of the text stay
 
 
@@ -110,7 +110,7 @@ def test_spelling_follows_the_paper() -> None:
     assert set(KEYBOARD["s"]) == set("awedxz")
     assert set(KEYBOARD["g"]) == set("ftyhbv")
     assert all(a in KEYBOARD[b] for a in KEYBOARD for b in KEYBOARD[a])
-    assert variants(Item("n", "12 + 7 = ?", target="19"), "spelling")[1:] == []  # nothing that may be changed
+    assert variants(PromptItem("n", "12 + 7 = ?", target="19"), "spelling")[1:] == []  # nothing that may be changed
 
 
 def levenshtein(a: str, b: str) -> int:
@@ -138,20 +138,20 @@ def test_diff_and_protected_places() -> None:
 
 
 def test_counts_of_what_was_not_made() -> None:
-    items = [Item("1", "Do not go."), Item("2", "Go on now")]
+    items = [PromptItem("1", "Do not go."), PromptItem("2", "Go on now")]
     sets, report = make(items, {"contractions": generator("contractions"), "casing": generator("casing")}, 3, 0)
-    assert report.made == {"contractions": 1, "casing": 6}
-    assert report.short == {"contractions": 2}
-    assert report.unchanged["contractions"] >= 2
+    assert report.counts["made"] == {"contractions": 1, "casing": 6}
+    assert report.counts["short"] == {"contractions": 2}
+    assert report.counts["unchanged"]["contractions"] >= 2
     assert sets[0].variants[1].prompt == "Don't go."
 
 
 def test_paraphrases_from_a_file_keep_what_is_protected(tmp_path: Path) -> None:
     texts = ["What is 2 plus 3?", "What is two plus three?", "Add 2 and 3."]
     path = write_jsonl(tmp_path / "p.jsonl", [{"prompt": "Add 2 and 3.", "paraphrases": texts}])
-    sets, report = make([Item("1", "Add 2 and 3.")], {"paraphrases": paraphrases_from(str(path))}, 5, 0)
+    sets, report = make([PromptItem("1", "Add 2 and 3.")], {"paraphrases": paraphrases_from(str(path))}, 5, 0)
     assert [v.prompt for v in sets[0].variants] == ["Add 2 and 3.", "What is 2 plus 3?"]
-    assert (report.lost_protected, report.unchanged) == ({"paraphrases": 1}, {"paraphrases": 1})
+    assert (report.counts["lost_protected"], report.counts["unchanged"]) == ({"paraphrases": 1}, {"paraphrases": 1})
     write_jsonl(path, [{"paraphrases": ["x"]}])
     with pytest.raises(HoldfastError, match=r"p\.jsonl, row 1"):
         paraphrases_from(str(path))
@@ -166,9 +166,9 @@ def test_paraphrases_by_a_model_and_a_meaning_check() -> None:
 
     generators = {"paraphrases": paraphrases_by(ask, "fake", 4)}
     accept = {"paraphrases": lambda original, variant: "Sum" not in variant}
-    (made,), report = make([Item("1", "Add 2 and 3.")], generators, 4, 0, accept)
+    (made,), report = make([PromptItem("1", "Add 2 and 3.")], generators, 4, 0, accept)
     assert [v.prompt for v in made.variants[1:]] == ["What is 2 plus 3?"]
-    assert (report.other_meaning, report.lost_protected) == ({"paraphrases": 1}, {"paraphrases": 1})
+    assert (report.counts["other_meaning"], report.counts["lost_protected"]) == ({"paraphrases": 1}, {"paraphrases": 1})
     assert "Add 2 and 3." in asked[0]
 
 
@@ -338,5 +338,5 @@ def test_a_kind_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     code = "def shout(item, rng):\n    made = item.asking(item.question + '!')\n    yield made, made.prompt(), {}\n"
     (tmp_path / "mine.py").write_text(code)
     monkeypatch.syspath_prepend(str(tmp_path))
-    (made,), _ = make([Item("1", "Go")], {"mine:shout": generator("mine:shout")}, 3, 0)
+    (made,), _ = make([PromptItem("1", "Go")], {"mine:shout": generator("mine:shout")}, 3, 0)
     assert [v.prompt for v in made.variants] == ["Go", "Go!"]

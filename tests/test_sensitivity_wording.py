@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from conftest import write_jsonl
 from holdfast.cli import main
-from holdfast.sensitivity.variants import GENERATORS, Item, generator, make
+from holdfast.sensitivity.variants import GENERATORS, PromptItem, generator, make
 from holdfast.sensitivity.variants.items import BARE, CHOICE_LAYOUT
 from holdfast.sensitivity.variants.rewritings import read_answer
 from holdfast.sensitivity.variants.wording import paraphrases_by, paraphrases_from
@@ -27,8 +27,10 @@ ITEMS = ["Which city is the capital of France?", "Name the French capital.", "Fr
 
 
 def paraphrased(answer: str, question: str = QUESTION) -> tuple[list[str], dict[str, dict[str, int]]]:
-    (made,), report = make([Item("1", question)], {"paraphrases": paraphrases_by(lambda _: answer, "fake", 5)}, 5, 0)
-    return [v.prompt for v in made.variants[1:]], report.as_dict()
+    (made,), report = make(
+        [PromptItem("1", question)], {"paraphrases": paraphrases_by(lambda _: answer, "fake", 5)}, 5, 0
+    )
+    return [v.prompt for v in made.variants[1:]], report.counts
 
 
 # --- paraphrases ---------------------------------------------------------------------------------------------------
@@ -147,9 +149,9 @@ def test_protected_pieces_are_compared_as_whole_words() -> None:
 def test_a_file_of_paraphrases_may_hold_no_remarks(tmp_path: Path) -> None:
     texts = ["Sure! Here are 2 rewrites:", "  ", "<think>hm", *ITEMS[:2]]
     path = write_jsonl(tmp_path / "p.jsonl", [{"prompt": QUESTION, "paraphrases": texts}])
-    (made,), report = make([Item("1", QUESTION)], {"paraphrases": paraphrases_from(str(path))}, 5, 0)
+    (made,), report = make([PromptItem("1", QUESTION)], {"paraphrases": paraphrases_from(str(path))}, 5, 0)
     assert [v.prompt for v in made.variants[1:]] == ITEMS[:2]
-    assert report.no_variant == {"paraphrases": 3}
+    assert report.counts["no_variant"] == {"paraphrases": 3}
 
 
 @pytest.fixture
@@ -201,7 +203,7 @@ def test_a_served_paraphraser(
 
 
 def prompts(text: str, kind: str, count: int = 12, **more: Any) -> list[str]:
-    (made,), _ = make([Item("1", text, **more)], {kind: generator(kind)}, count, 0)
+    (made,), _ = make([PromptItem("1", text, **more)], {kind: generator(kind)}, count, 0)
     return [v.prompt for v in made.variants[1:]]
 
 
@@ -359,7 +361,7 @@ def test_an_end_mark_that_is_not_there_is_not_put_there() -> None:
 
 
 def orders(*choices: str, answer: int = 0, question: str = "Which is a metal?") -> list[tuple[tuple[str, ...], str]]:
-    item = Item("1", question, CHOICE_LAYOUT, choices, answer, gold=choices[answer])
+    item = PromptItem("1", question, CHOICE_LAYOUT, choices, answer, gold=choices[answer])
     (made,), _ = make([item], {"options": generator("options")}, 30, 0)
     return [(tuple(v.meta["options"].values()), v.target) for v in made.variants[1:]]
 
@@ -482,8 +484,8 @@ texts = st.text(max_size=60) | st.lists(st.sampled_from(TRICKY), max_size=20).ma
 @settings(max_examples=150, deadline=None)
 @given(texts, texts, st.integers(0, 3))
 def test_no_generator_crashes_on_arbitrary_text(text: str, gold: str, seed: int) -> None:
-    choice = Item("1", text, CHOICE_LAYOUT, (gold, text, "x"), 0, gold=gold)
-    for item in (Item("1", text, BARE, gold=gold or None), choice):
+    choice = PromptItem("1", text, CHOICE_LAYOUT, (gold, text, "x"), 0, gold=gold)
+    for item in (PromptItem("1", text, BARE, gold=gold or None), choice):
         for kind in GENERATORS:
             (made,), _ = make([item], {kind: generator(kind)}, 4, seed)
             assert len({v.prompt for v in made.variants}) == len(made.variants)
@@ -494,5 +496,5 @@ def test_no_generator_crashes_on_arbitrary_text(text: str, gold: str, seed: int)
 @given(texts, texts)
 def test_no_answer_of_a_paraphraser_crashes(text: str, answer: str) -> None:
     generate = paraphrases_by(lambda _: answer, "fake", 3)
-    for _, prompt, _ in generate(Item("1", text), Random(0)):
+    for _, prompt, _ in generate(PromptItem("1", text), Random(0)):
         assert "<think>" not in prompt or "<think>" in text

@@ -1,12 +1,11 @@
-"""The whole of ``holdfast crosstask analyse``: a run with states -> which similarity goes with which accuracy, per
-target and layer.
+"""The whole of ``holdfast crosstask analyse``: a run with states -> which similarity goes with which accuracy.
 
-    rho_l = Spearman over the sources s of  ( sim_l(s, t), accuracy of s on t )      p by permutation, q =
-    Benjamini-Hochberg over layers
+    rho_l = Spearman over the sources s of  ( sim_l(s, t), accuracy of s on t )      per target t and layer l;
+            p by permutation, q = Benjamini-Hochberg over layers
 
-Beside the layers stand two simpler predictors: encoder similarity of the definitions, and share of valid outputs. All
-of it is correlation over a handful of sources: with 10 of them |rho| must exceed 0.65 for p < .05, before any
-correction.
+Beside the layers stand two simpler predictors: the encoder similarity of the definitions, and the share of valid
+outputs. All of it is correlation over a handful of sources: with 10 of them |rho| must exceed 0.65 for p < .05, before
+any correction.
 """
 
 from __future__ import annotations
@@ -19,10 +18,12 @@ from typing import Any
 from holdfast import runs
 from holdfast.config import AnalyseConfig
 from holdfast.crosstask.blocks import Block, read
+from holdfast.crosstask.tables import results_of
 from holdfast.errors import HoldfastError
 from holdfast.runs import finite, read_json, write_text
 from holdfast.stats import benjamini_hochberg, spearman
 from holdfast.tables import lines, with_tables
+from holdfast.tables.text import counted
 
 
 def analyse(config: AnalyseConfig) -> dict[str, Any]:
@@ -43,80 +44,78 @@ def analyse(config: AnalyseConfig) -> dict[str, Any]:
         if run.summary is not None and not config.dry_run:
             return run.summary
         summary, blocks = load_run(Path(config.run))
-        targets = {name: _target(name, found, blocks, config) for name, found in summary["targets"].items()}
+        targets = {name: _target(name, target, blocks, config) for name, target in summary["targets"].items()}
         if not any(targets.values()):
             raise HoldfastError(
                 f"{config.run}: no target has answers, sums of states and at least 3 sources",
                 hint="run `holdfast crosstask run --states` on labelled test items",
             )
-        made = {"command": "crosstask analyse", "run": config.run, "targets": targets}
+        result = {"command": "crosstask analyse", "run": config.run, "targets": targets}
         if config.dry_run:
-            print(f"{len(targets)} targets, {sum(1 for t in targets.values() if t)} of them with sums of states")
-            return made | {"dry_run": True}
+            with_states = sum(1 for target in targets.values() if target)
+            print(f"{counted(len(targets), 'target')}, {with_states} of them with sums of states")
+            return result | {"dry_run": True}
         run.open({"targets": list(targets)})
         write_text(run.rows, "".join(json.dumps(finite(row), ensure_ascii=False) + "\n" for row in _rows(targets)))
-        made = with_tables(finite(made))
+        result = with_tables(finite(result))
         if not config.json:
-            print(lines(made, "Best layers"))
-        return run.finish(made)
+            print(lines(result, "Best layers"))
+        return run.finish(result)
 
 
 def load_run(path: Path) -> tuple[dict[str, Any], list[Block]]:
-    """The summary and the blocks of a finished ``crosstask run``."""
-    summary = path / "summary.json"
-    if not summary.is_file():
+    """Return the summary and the blocks of a finished ``crosstask run``.
+
+    Raises:
+        HoldfastError: there is no such run, or it is one of another command.
+    """
+    file = path / "summary.json"
+    if not file.is_file():
         raise HoldfastError(f"--run {path}: no finished run there (no summary.json)")
-    found = read_json(summary)
-    if found.get("command") != "crosstask run":
-        raise HoldfastError(f"--run {path}: a run of '{found.get('command')}', not of 'crosstask run'")
-    return found, [read(file) for file in sorted((path / "blocks").glob("*.npz"))]
+    summary = read_json(file)
+    if summary.get("command") != "crosstask run":
+        raise HoldfastError(f"--run {path}: a run of '{summary.get('command')}', not of 'crosstask run'")
+    return summary, [read(file) for file in sorted((path / "blocks").glob("*.npz"))]
 
 
-def _target(name: str, found: Mapping[str, Any], blocks: Sequence[Block], config: AnalyseConfig) -> dict[str, Any]:
-    rows = {row["condition"]: row for row in found["conditions"]}
-    similar = {
-        r.condition: r.similarity
-        for block in blocks
-        for r in block.results
-        if r.target == name and r.similarity and r.condition in found["choice"]["definition"]["scores"]
-    }
-    sources = [s for s in similar if rows[s]["accuracy"] is not None]
+def _target(name: str, target: Mapping[str, Any], blocks: Sequence[Block], config: AnalyseConfig) -> dict[str, Any]:
+    """Return what correlates with the accuracy of the sources on one target; nothing where fewer than 3 have sums."""
+    rows = {row["condition"]: row for row in target["conditions"]}
+    definitions = target["choice"]["definition"]["scores"]
+    scored = {source for source in definitions if rows[source]["accuracy"]}
+    of_target = {r.condition: r.similarity or {} for r in results_of(blocks) if r.target == name}
+    similar = {condition: sums for condition, sums in of_target.items() if sums and condition in scored}
+    sources = list(similar)
     if len(sources) < 3:
         return {}
     accuracy = [rows[s]["accuracy"]["value"] for s in sources]
-    made: dict[str, Any] = {"sources": sources, "accuracy": accuracy, "layers": {}}
-    for kind in ("centred", "raw"):
-        for pair, per_layer in next(iter(similar.values()))[kind].items():  # type: ignore[index]
-            columns = [
-                [similar[s][kind][pair][layer] / similar[s]["count"] for s in sources]
-                for layer in range(len(per_layer))
-            ]  # type: ignore[index]
-            tests = [
-                spearman(column, accuracy, permutations=config.permutations, seed=config.seed) for column in columns
-            ]
-            q = benjamini_hochberg([p for _, p in tests])
-            made["layers"][f"{pair}, {kind}"] = [
-                {"layer": layer, "mean_similarity": sum(column) / len(column), "rho": rho, "p": p, "q": q[layer]}
-                for layer, (column, (rho, p)) in enumerate(zip(columns, tests))
-            ]
-    definitions = found["choice"]["definition"]["scores"]
-    simple = {
-        "definitions, encoder": [definitions[s] for s in sources],
-        "valid outputs": [rows[s]["validity"]["value"] for s in sources],
-    }
-    made["simple"] = {}
-    for predictor, values in simple.items():
+
+    def correlated(values: Sequence[float]) -> dict[str, float]:
         rho, p = spearman(values, accuracy, permutations=config.permutations, seed=config.seed)
-        made["simple"][predictor] = {"rho": rho, "p": p}
-    return made
+        return {"rho": rho, "p": p}
+
+    layers = {}
+    for kind in ("centred", "raw"):
+        for pair, sums in similar[sources[0]][kind].items():
+            tests = []
+            for layer in range(len(sums)):
+                column = [similar[s][kind][pair][layer] / similar[s]["count"] for s in sources]
+                tests.append({"layer": layer, "mean_similarity": sum(column) / len(column)} | correlated(column))
+            for test, q in zip(tests, benjamini_hochberg([test["p"] for test in tests]), strict=True):
+                test["q"] = q
+            layers[f"{pair}, {kind}"] = tests
+    simple = {
+        "definitions, encoder": correlated([definitions[s] for s in sources]),
+        "valid outputs": correlated([rows[s]["validity"]["value"] for s in sources]),
+    }
+    return {"sources": sources, "accuracy": accuracy, "layers": layers, "simple": simple}
 
 
 def _rows(targets: Mapping[str, Any]) -> list[dict[str, Any]]:
     rows = []
-    for name, found in targets.items():
-        for predictor, layers in found.get("layers", {}).items():
+    for name, target in targets.items():
+        for predictor, layers in target.get("layers", {}).items():
             rows += [{"target": name, "predictor": predictor} | layer for layer in layers]
-        rows += [
-            {"target": name, "predictor": predictor} | value for predictor, value in found.get("simple", {}).items()
-        ]
+        for predictor, test in target.get("simple", {}).items():
+            rows.append({"target": name, "predictor": predictor} | test)
     return rows

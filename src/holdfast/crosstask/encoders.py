@@ -1,7 +1,7 @@
-"""Texts -> vectors of length 1, so that a product is a cosine.
+"""Texts -> vectors of length 1, so that a product is a cosine; vectors -> the nearest ones.
 
-``tfidf`` needs no download; any other name is a sentence-transformers model.
 An encoder takes the texts of a pool and the texts of the queries, and returns a matrix [rows, width] for each.
+``tfidf`` needs no download; any other name is a sentence-transformers model.
 """
 
 from __future__ import annotations
@@ -22,11 +22,43 @@ from holdfast.errors import HoldfastError
 
 Vectors = Any
 """A dense float32 array or a scipy sparse matrix [rows, width], rows of length 1 (or 0)."""
+Places = npt.NDArray[np.int64]
 Encoder = Callable[[Sequence[str], Sequence[str]], tuple[Vectors, Vectors]]
+_DIGITS = 6  # of a cosine: two texts that are equal tie, whatever the order in which the product was summed
+
+
+def cosines(left: Vectors, right: Vectors) -> npt.NDArray[np.float64]:
+    """Return the cosines [rows of left, rows of right] as a dense array, rounded so that equal texts tie."""
+    product = left @ right.T
+    dense = product.toarray() if hasattr(product, "toarray") else product
+    return np.asarray(np.round(np.asarray(dense, np.float64), _DIGITS), np.float64)
+
+
+def top(row: npt.NDArray[np.float64], k: int) -> Places:
+    """Return the places of the k largest values, the largest first, the earlier first among equals."""
+    if k < len(row):
+        least = np.partition(row, len(row) - k)[len(row) - k]
+        near = np.flatnonzero(row >= least)
+    else:
+        near = np.arange(len(row))
+    return near[np.argsort(-row[near], kind="stable")][:k]
+
+
+def named_function(name: str, option: str) -> Any:
+    """Return the function that ``module:function`` names.
+
+    Raises:
+        HoldfastError: no such module or function; the message names the option.
+    """
+    module, _, function = name.partition(":")
+    try:
+        return getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError) as error:
+        raise HoldfastError(f"{option} {name}: {error}") from error
 
 
 def tfidf(pool: Sequence[str], queries: Sequence[str]) -> tuple[Vectors, Vectors]:
-    """Words and word pairs, weighted by log term frequency times inverse document frequency in the pool."""
+    """Return words and word pairs, weighted by log term frequency times inverse document frequency in the pool."""
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"(?u)\b\w+\b", dtype=np.float32)
@@ -42,21 +74,17 @@ ENCODERS: dict[str, Encoder] = {"tfidf": tfidf}
 
 @functools.lru_cache(maxsize=4)
 def encoder(name: str, cache: str | None = None) -> Encoder:
-    """The encoder of this name: a key of ``ENCODERS``, ``module:function``, or a sentence-transformers model (hub name
-    or folder).
+    """Return the encoder of this name.
 
     Args:
+        name: a key of ``ENCODERS``, ``module:function``, or a sentence-transformers model (hub name or folder).
         cache: folder for the vectors of sentence-transformers models, keyed by model and text.
     """
     if name in ENCODERS:
         return ENCODERS[name]
     if ":" in name:
-        module, _, function = name.partition(":")
-        try:
-            found: Encoder = getattr(importlib.import_module(module), function)
-        except (ImportError, AttributeError) as error:
-            raise HoldfastError(f"--encoder {name}: {error}") from error
-        return found
+        own: Encoder = named_function(name, "--encoder")
+        return own
     model = sentence_model(name)
     file = _file(cache, model, name)
     store = _load(file)
@@ -69,9 +97,7 @@ def encoder(name: str, cache: str | None = None) -> Encoder:
 
 
 def window(name: str) -> Callable[[str], bool] | None:
-    """For a sentence-transformers model, whether a text is longer than it reads; None for encoders that read
-    everything.
-    """
+    """Return a test of whether a text is longer than the encoder reads, or None where it reads everything."""
     if name in ENCODERS or ":" in name:
         return None
     model = sentence_model(name)
@@ -81,7 +107,7 @@ def window(name: str) -> Callable[[str], bool] | None:
 
 @functools.lru_cache(maxsize=2)
 def sentence_model(name: str) -> Any:
-    """A sentence-transformers model on the CPU or the GPU.
+    """Return a sentence-transformers model on the CPU or the GPU.
 
     Raises:
         HoldfastError: the library or the model is missing.
@@ -102,9 +128,7 @@ def sentence_model(name: str) -> Any:
 
 
 def _vectors(model: Any, texts: Sequence[str], store: dict[str, Any], file: Path | None) -> npt.NDArray[np.float32]:
-    """Vectors of the texts [N, width]. Each distinct text is encoded once, whatever pool or query it comes from;
-    ``store`` is added to.
-    """
+    """Return vectors of the texts [N, width]. Each distinct text is encoded once and added to ``store``."""
     new = [text for text in dict.fromkeys(texts) if _key(text) not in store]
     if new:
         vectors = model.encode(new, batch_size=64, normalize_embeddings=True, show_progress_bar=sys.stderr.isatty())
@@ -128,12 +152,12 @@ def _file(folder: str | None, model: Any, name: str) -> Path | None:
 
 
 def _probe(model: Any) -> str:
-    """The model's answer to one text: two models of one name are told apart by it."""
-    known: str | None = getattr(model, "_holdfast_probe", None)
-    if known is None:
-        known = str(np.round(model.encode(["probe"], show_progress_bar=False)[0][:8], 4).tolist())
-        model._holdfast_probe = known
-    return known
+    """Return the model's answer to one text, because two models of one name are told apart by it."""
+    answer: str | None = getattr(model, "_holdfast_probe", None)
+    if answer is None:
+        answer = str(np.round(model.encode(["probe"], show_progress_bar=False)[0][:8], 4).tolist())
+        model._holdfast_probe = answer
+    return answer
 
 
 def _load(path: Path | None) -> dict[str, Any]:

@@ -1,13 +1,11 @@
-"""Similarity graphs: a demonstration is alike not only if its text is, but if its neighbourhood is (GraphSim, arXiv
-2510.24528, stage 1).
+"""Vectors -> similarity graphs -> how alike two inputs and their neighbourhoods are (GraphSim, arXiv 2510.24528).
 
-    A = D^-1 (W + I)          W: cosines to the k nearest nodes, made symmetric
-    seven views of a node     X, AX, A^2 X, and four random graph convolutions  relu(A H R)  of depth 1, 1, 2, 2, never
-    trained
-    similarity                mean over the views of the cosine
+    A = D^-1 (W + I)        W: cosines to the k nearest nodes, made symmetric
+    7 views of a node       X, AX, A^2 X, and four random graph convolutions relu(A H R) of depth 1, 1, 2, 2
+    similarity              mean over the views of the cosine
 
-A query is attached to its nearest target inputs for its own answer only: the graph stays as it is, so the order of
-queries means nothing.
+This is stage 1 of the paper; nothing is trained. A query is attached to its nearest target inputs for its own answer
+only. The graph itself does not change, so the order of the queries does not matter.
 """
 
 from __future__ import annotations
@@ -18,70 +16,65 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from holdfast.crosstask.retrieve import Places, Search, top
+from holdfast.crosstask.encoders import Places, Vectors, cosines, top
 
 Matrix = npt.NDArray[np.float64]
 NEIGHBOURS = 20
 _DEPTHS = (1, 1, 2, 2)
 _WIDTH = 384
-_ROUND = 6
+_DIGITS = 6
 
 
-def neighbours(vectors: Any, k: int, queries: Any = None) -> tuple[npt.NDArray[np.int64], Matrix]:
-    """The k most similar rows of ``vectors`` and their cosines (negative ones are 0), for each row itself left out, or
-    for each query.
+def neighbours(vectors: Vectors, k: int, queries: Vectors = None) -> tuple[Places, Matrix]:
+    """Return the k rows of ``vectors`` that are most similar to each query, and their cosines (negative ones are 0).
+
+    Without queries the neighbours of every row are returned, the row itself left out.
 
     Returns:
         places and cosines [rows, min(k, possible)].
     """
-    itself = queries is None
-    left = vectors if itself else queries
-    count = vectors.shape[0] - itself
-    k = min(k, count)
+    among_themselves = queries is None
+    left = vectors if among_themselves else queries
+    k = min(k, vectors.shape[0] - among_themselves)
     places = np.zeros((left.shape[0], k), np.int64)
-    cosines = np.zeros((left.shape[0], k))
+    near = np.zeros((left.shape[0], k))
     for start in range(0, left.shape[0], 512):
-        product = left[start : start + 512] @ vectors.T
-        block = np.round(np.asarray(product.toarray() if hasattr(product, "toarray") else product, float), _ROUND)
-        for i, row in enumerate(block, start):
-            if itself:
+        for i, row in enumerate(cosines(left[start : start + 512], vectors), start):
+            if among_themselves:
                 row[i] = -np.inf
             places[i] = top(row, k)
-            cosines[i] = row[places[i]]
-    return places, np.maximum(cosines, 0)
+            near[i] = row[places[i]]
+    return places, np.maximum(near, 0)
 
 
 def knn_graph(vectors: Any, k: int) -> Any:
-    """Symmetric sparse matrix [N, N] of cosines between neighbours, nothing on the diagonal."""
+    """Return the symmetric sparse matrix [N, N] of cosines between neighbours, with nothing on the diagonal."""
     from scipy import sparse
 
-    places, cosines = neighbours(vectors, k)
+    places, near = neighbours(vectors, k)
     n = vectors.shape[0]
     rows = np.repeat(np.arange(n), places.shape[1])
-    one_way = sparse.csr_matrix((cosines.ravel(), (rows, places.ravel())), shape=(n, n))
+    one_way = sparse.csr_matrix((near.ravel(), (rows, places.ravel())), shape=(n, n))
     return one_way.maximum(one_way.T)
 
 
-def graph_similarity(search: Search) -> Matrix:
-    """GraphSim of queries and pool [Q, P]."""
-    pool, context, queries = dense(
-        search.pool, search.queries if search.context is None else search.context, search.queries
-    )
+def graph_similarity(pool: Vectors, queries: Vectors, context: Vectors = None) -> Matrix:
+    """Return GraphSim of queries and pool [Q, P], rounded so that equal texts tie.
+
+    Args:
+        context: vectors of unlabelled inputs of the target; without them, the queries are each other's neighbourhood.
+    """
+    pool, context, queries = dense(pool, queries if context is None else context, queries)
     pool_layers = _layers(pool, _averaging(pool))
     context_layers = _layers(context, _averaging(context))
     attached = _attach(context, queries)
     views = zip(_views(pool_layers), _views(_query_layers(queries, attached, context_layers)), strict=True)
-    return np.asarray(np.mean([_unit(q) @ _unit(p).T for p, q in views], axis=0))
-
-
-def graph(search: Search) -> Places:
-    """Retriever: the pool items with the highest GraphSim."""
-    similarity = np.round(graph_similarity(search), _ROUND)
-    return np.array([top(row, search.k) for row in similarity], np.int64).reshape(len(search.texts), search.k)
+    similarity = np.mean([_unit(q) @ _unit(p).T for p, q in views], axis=0)
+    return np.asarray(np.round(similarity, _DIGITS))
 
 
 def dense(pool: Any, *others: Any) -> list[Matrix]:
-    """Dense vectors of length 1 [N, width]; sparse ones are projected on the pool's leading singular vectors."""
+    """Return dense vectors of length 1 [N, width]; sparse ones are projected on the pool's leading singular vectors."""
     if not hasattr(pool, "toarray"):
         return [np.asarray(matrix, float) for matrix in (pool, *others)]
     from sklearn.decomposition import TruncatedSVD
@@ -94,7 +87,7 @@ def dense(pool: Any, *others: Any) -> list[Matrix]:
 
 
 def _averaging(vectors: Matrix) -> Any:
-    """Row-stochastic adjacency with self loops [N, N], sparse."""
+    """Return the row-stochastic adjacency with self loops [N, N], sparse."""
     from scipy import sparse
 
     weights = knn_graph(vectors, NEIGHBOURS) + sparse.identity(len(vectors), format="csr")
@@ -102,24 +95,23 @@ def _averaging(vectors: Matrix) -> Any:
 
 
 def _attach(context: Matrix, queries: Matrix) -> tuple[npt.NDArray[np.int64], Matrix, Matrix]:
-    """Neighbours of each query in the graph, their weights, and the weight of the query's own loop; weights of a query
-    add up to 1.
-    """
+    """Return each query's neighbours in the graph, their weights, and the weight of its own loop; they add up to 1."""
     places, cosines = neighbours(context, NEIGHBOURS, queries)
     total = 1 + cosines.sum(1, keepdims=True)
     return places, cosines / total, 1 / total
 
 
 def _random_weights(width: int) -> list[list[Matrix]]:
-    """Weights of the four untrained networks, the same for every graph."""
-    drawn = [np.random.default_rng(seed) for seed in range(len(_DEPTHS))]
-    return [
-        [rng.normal(0, 1 / np.sqrt(width), (width, width)) for _ in range(depth)] for rng, depth in zip(drawn, _DEPTHS)
-    ]
+    """Return the weights of the four untrained networks, the same for every graph."""
+    networks = []
+    for seed, depth in enumerate(_DEPTHS):
+        rng = np.random.default_rng(seed)
+        networks.append([rng.normal(0, 1 / np.sqrt(width), (width, width)) for _ in range(depth)])
+    return networks
 
 
 def _layers(x: Matrix, a: Any) -> list[list[Matrix]]:
-    """Every layer of every view: the plain powers (X, AX, A^2 X), then each network's layers from X on."""
+    """Return every layer of every view: the plain powers (X, AX, A^2 X), then each network's layers from X on."""
     stacks = [[x, a @ x, a @ (a @ x)]]
     for weights in _random_weights(x.shape[1]):
         stack = [x]
@@ -132,8 +124,9 @@ def _layers(x: Matrix, a: Any) -> list[list[Matrix]]:
 def _query_layers(
     queries: Matrix, attached: tuple[Any, Matrix, Matrix], context: list[list[Matrix]]
 ) -> list[list[Matrix]]:
-    """As ``_layers``, for nodes outside the graph: each layer averages the neighbours' and the query's own state in the
-    layer below.
+    """Return what ``_layers`` returns, for nodes outside the graph.
+
+    Each layer averages the states of the neighbours and the query's own state in the layer below.
     """
     places, weights, own = attached
 

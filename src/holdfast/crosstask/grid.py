@@ -6,8 +6,8 @@
     SOURCE+in-task     both
     mixed              D_s, one example, for each of several sources; D_t, input
 
-A block is what is scored in one go: the baselines, one source with all targets (so that its prefixes are shared over
-the grid), the mix.
+A block is scored in one go: the baselines, or one source with all targets (so that its prefixes are shared over the
+grid), or the mix.
 """
 
 from __future__ import annotations
@@ -15,15 +15,17 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 from holdfast import http
 from holdfast.config import CrossTaskConfig
 from holdfast.crosstask.encoders import encoder, window
 from holdfast.crosstask.library import load_library, read_items
-from holdfast.crosstask.overlap import Inputs, same_inputs
-from holdfast.crosstask.prompts import Prompt, Shown, build, fit
+from holdfast.crosstask.overlap import check_apart, check_disjoint
+from holdfast.crosstask.prompts import Demonstrations, Prompt, build, fit
 from holdfast.crosstask.retrieve import retrieve
 from holdfast.crosstask.tasks import Item, Task
 from holdfast.errors import HoldfastError
@@ -33,8 +35,9 @@ ZERO, IN_TASK, MIXED = "zero-shot", "in-task", "mixed"
 
 @dataclass(frozen=True)
 class Target:
-    """A task to label: the first ``test`` of its ``items`` are test items, the others dev items; ``in_task`` are
-    labelled examples.
+    """A task to label: the first ``test`` of its ``items`` are test items, the rest dev items.
+
+    ``in_task`` are labelled examples of it.
     """
 
     task: Task
@@ -45,8 +48,9 @@ class Target:
 
 @dataclass(frozen=True)
 class Cell:
-    """One condition on one target, a prompt per item. ``empty`` are the prompts with a content-free input, for
-    contextual calibration.
+    """One condition on one target, a prompt per item.
+
+    ``empty`` are the prompts with a content-free input, for contextual calibration.
     """
 
     target: str
@@ -74,22 +78,25 @@ class Grid:
 
 
 def data_digest(grid: Grid) -> str:
-    """SHA-256 of every task and item that is read: what is asked, in which order, and what counts as right."""
+    """Return the SHA-256 of every task and item of a run: what is asked, in which order, and what counts as right."""
     tasks = [*grid.sources.values(), *(target.task for target in grid.targets.values())]
-    items = [(*task.items,) for task in tasks] + [(*target.items, *target.in_task) for target in grid.targets.values()]
+    groups = [task.items for task in tasks] + [(*target.items, *target.in_task) for target in grid.targets.values()]
     about = [
         [task.name, task.definition, task.definition_prefix, task.template, task.answer_prefix, task.labels]
         for task in tasks
     ]
-    content = [about, [[[item.id, item.fields, item.answer, item.split] for item in some] for some in items]]
+    listed = []
+    for items in groups:
+        listed.append([[item.id, item.fields, item.answer, item.split] for item in items])
+    content = [about, listed]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
-def load_grid(config: CrossTaskConfig, given: dict[str, Target] | None = None) -> Grid:
+def load_grid(config: CrossTaskConfig, targets: dict[str, Target] | None = None) -> Grid:
     """Read the tasks and check them against one another.
 
     Args:
-        given: targets to use instead of those that the config names.
+        targets: to use instead of those that the config names; they are to be labelled, not tested.
 
     Raises:
         HoldfastError: names file and row.
@@ -102,8 +109,9 @@ def load_grid(config: CrossTaskConfig, given: dict[str, Target] | None = None) -
                 f"{task.where}: source '{name}' has an empty pool: no row with an answer",
                 hint="with splits, demonstrations come from split 'train'",
             )
-    targets = given or {name: _target(task, config) for name, task in load_library(config.target).items()}
-    check_apart(library, {name: (target.task, target.items) for name, target in targets.items()}, tested=given is None)
+    tested = targets is None
+    targets = targets or {name: _target(task, config) for name, task in load_library(config.target).items()}
+    check_apart(library, {name: (target.task, target.items) for name, target in targets.items()}, tested=tested)
     grid = Grid(config, library, targets)
     for name in targets:
         if not grid.sources_of(name):
@@ -121,7 +129,7 @@ def load_grid(config: CrossTaskConfig, given: dict[str, Target] | None = None) -
 
 
 def make_block(grid: Grid, block: str, count: Callable[[Sequence[str]], list[int]], limit: int | None) -> list[Cell]:
-    """All cells of a block with their prompts.
+    """Return all cells of a block with their prompts.
 
     Args:
         count: numbers of tokens of texts.
@@ -133,64 +141,72 @@ def make_block(grid: Grid, block: str, count: Callable[[Sequence[str]], list[int
     cells = []
     for name, target in grid.targets.items():
         if block == ZERO:
-            cells.append(_cell(grid, target, ZERO, [[] for _ in target.items], [()] * len(target.items), count, limit))
-            if target.in_task:
-                cells.append(
-                    _cell(grid, target, IN_TASK, [[] for _ in target.items], _in_task(grid, target), count, limit)
-                )
+            sources, k, with_in_task = [], 0, True
         elif block == MIXED:
-            sources = [grid.sources[s] for s in grid.config.mixed if s != name]
-            found = [_found(grid, source, target, 1) for source in sources]
-            cross = [
-                [Shown(source, items[i]) for source, items in zip(sources, found)] for i in range(len(target.items))
-            ]
-            cells.append(_cell(grid, target, MIXED, cross, [()] * len(target.items), count, limit))
-        elif block != name:
-            source = grid.sources[block]
-            shown = [[Shown(source, items)] if items else [] for items in _found(grid, source, target, grid.config.k)]
-            cells.append(_cell(grid, target, block, shown, [()] * len(target.items), count, limit))
-            if target.in_task and grid.config.with_in_task:
-                cells.append(_cell(grid, target, f"{block}+{IN_TASK}", shown, _in_task(grid, target), count, limit))
+            sources, k, with_in_task = [grid.sources[s] for s in grid.config.mixed if s != name], 1, False
+        elif block == name:  # no source serves itself
+            continue
+        else:
+            sources, k, with_in_task = [grid.sources[block]], grid.config.k, grid.config.with_in_task
+        cross = _cross_task(grid, sources, target, k)
+        cells.append(_cell(grid, target, block, cross, [()] * len(target.items), count, limit))
+        if target.in_task and with_in_task:
+            condition = IN_TASK if block == ZERO else f"{block}+{IN_TASK}"
+            in_task = _retrieved(grid, target.task, target.in_task, target, grid.config.in_task_k)
+            cells.append(_cell(grid, target, condition, cross, in_task, count, limit))
     return cells
 
 
-def _found(grid: Grid, source: Task, target: Target, k: int) -> list[tuple[Item, ...]]:
-    config = grid.config
-    if k == 0:
-        return [()] * len(target.items)
-    return retrieve(
-        source, source.pool[: config.pool_limit], target.task, target.items, k=k, encode=encoder(config.encoder, config.embeddings),
-        name=config.retriever, embed_text=config.embed_text, too_long=window(config.encoder), seed=config.seed,
-        unlabelled=target.task.part("train") if config.retriever == "graph" and target.task.has_splits else (),
-    )  # fmt: skip
+def _cross_task(grid: Grid, sources: Sequence[Task], target: Target, k: int) -> list[list[Demonstrations]]:
+    """Return the demonstrations of these sources for each item of the target; none where k is 0."""
+    cross: list[list[Demonstrations]] = [[] for _ in target.items]
+    for source in sources if k else ():
+        retrieved = _retrieved(grid, source, source.pool[: grid.config.pool_limit], target, k)
+        for demos, items in zip(cross, retrieved, strict=True):
+            demos.append(Demonstrations(source, items))
+    return cross
 
 
-def _in_task(grid: Grid, target: Target) -> list[tuple[Item, ...]]:
-    config = grid.config
+def _retrieved(grid: Grid, source: Task, pool: Sequence[Item], target: Target, k: int) -> list[tuple[Item, ...]]:
+    config, own = grid.config, source is target.task
+    name = config.in_task_retriever if own else config.retriever
+    with_context = not own and name == "graph" and target.task.has_splits
     return retrieve(
-        target.task, target.in_task, target.task, target.items, k=config.in_task_k, encode=encoder(config.encoder, config.embeddings),
-        name=config.in_task_retriever, embed_text=config.embed_text, too_long=window(config.encoder), seed=config.seed,
-    )  # fmt: skip
+        source,
+        pool,
+        target.task,
+        target.items,
+        k=k,
+        encode=encoder(config.encoder, config.embeddings),
+        name=name,
+        embed_text=config.embed_text,
+        too_long=window(config.encoder),
+        seed=config.seed,
+        unlabelled=target.task.part("train") if with_context else (),
+    )
 
 
 def _cell(
-    grid: Grid, target: Target, condition: str, cross: list[list[Shown]], in_task: Sequence[tuple[Item, ...]],
-    count: Callable[[Sequence[str]], list[int]], limit: int | None,
-) -> Cell:  # fmt: skip
+    grid: Grid,
+    target: Target,
+    condition: str,
+    cross: list[list[Demonstrations]],
+    in_task: Sequence[tuple[Item, ...]],
+    count: Callable[[Sequence[str]], list[int]],
+    limit: int | None,
+) -> Cell:
     config = grid.config
+    how: dict[str, Any] = {"order": config.order, "with_labels": config.label_line}
+    fit_how = how | {"count": lambda text: count([text])[0], "limit": limit, "shorten": config.shorten}
 
     def fitted(items: Sequence[Item]) -> tuple[Prompt, ...]:
-        prompts = [
-            build(target.task, item, shown, inside, order=config.order, with_labels=config.label_line)
-            for item, shown, inside in zip(items, cross, in_task, strict=True)
-        ]
-        if limit is not None:
-            for i, tokens in enumerate(count([prompt.text for prompt in prompts])):
-                if tokens > limit:
-                    prompts[i] = fit(
-                        target.task, items[i], cross[i], in_task[i], count=lambda text: count([text])[0], limit=limit,
-                        order=config.order, with_labels=config.label_line, shorten=config.shorten,
-                    )  # fmt: skip
+        prompts = []
+        for item, demos, examples in zip(items, cross, in_task, strict=True):
+            prompts.append(build(target.task, item, demos, examples, **how))
+        lengths = count([prompt.text for prompt in prompts]) if limit is not None else []
+        for i, tokens in enumerate(lengths):
+            if limit is not None and tokens > limit:
+                prompts[i] = fit(target.task, items[i], cross[i], in_task[i], **fit_how)
         return tuple(prompts)
 
     empty: tuple[Prompt, ...] = ()
@@ -217,88 +233,12 @@ def _target(task: Task, config: CrossTaskConfig) -> Target:
         if not in_task:
             raise HoldfastError(f"{task.where}: --in-task pool, but the target has no labelled item in split 'train'")
     elif config.in_task is not None:
-        from pathlib import Path
-
         in_task = tuple(item for item in read_items(Path(config.in_task), task) if item.answer is not None)
         if not in_task:
             raise HoldfastError(f"{config.in_task}: no row has an answer")
     check_disjoint(task, in_task, (*test, *dev), "in-task examples")
     check_disjoint(task, dev, test, "dev items")
     return Target(task, (*test, *dev), len(test), in_task)
-
-
-def check_disjoint(task: Task, pool: Sequence[Item], test: Sequence[Item], what: str) -> None:
-    """Pool and test must not share an input: neither what is written nor, normalised, what is in its fields.
-
-    Raises:
-        HoldfastError: names both rows.
-    """
-    seen = {key: item for item in reversed(test) for key in (task.content(item), same_inputs(task, item))}
-    pairs = ((item, seen.get(task.content(item), seen.get(same_inputs(task, item)))) for item in pool)
-    both = [(item, twin) for item, twin in pairs if twin is not None]
-    if both:
-        raise HoldfastError(
-            f"{both[0][0].where}: {len(both)} of the {len(pool)} {what} of '{task.name}' are test items too "
-            f"(this one is {both[0][1].where})",
-            hint="keep them apart: give rows a 'split', or take the shared rows out of one of the files",
-        )
-
-
-def check_apart(
-    sources: Mapping[str, Task], targets: Mapping[str, tuple[Task, Sequence[Item]]], *, tested: bool = True
-) -> None:
-    """No source may be a target under another name, nor hold items of one in its pool, under whatever template (see
-    ``overlap``).
-
-    Raises:
-        HoldfastError: names both rows.
-    """
-    asked = {name: Inputs(task, tuple(items)) for name, (task, items) in targets.items()}
-    for source in sources.values():
-        rows, pool = Inputs(source, source.items), Inputs(source, source.pool)
-        for inputs in asked.values():
-            _check_pair(rows, pool, inputs, tested)
-
-
-def _check_pair(rows: Inputs, pool: Inputs, asked: Inputs, tested: bool) -> None:
-    source, task = pool.task, asked.task
-    both, _ = rows.shared(asked, tested=tested)
-    alike = source.definition == task.definition and source.labels == task.labels and 2 * len(both) >= len(asked.items)
-    if alike and source.name != task.name:
-        raise HoldfastError(
-            f"{source.where}: source '{source.name}' is the target '{task.name}' under another name "
-            f"({len(both)} of {len(asked.items)} test items are in it)",
-            hint="leave it out of the sources",
-        )
-    if source.name == task.name and not alike:
-        raise HoldfastError(
-            f"{source.where}: a source and the target are both called '{task.name}', but they differ",
-            hint="give one of them another name",
-        )
-    if alike:
-        return
-    leaked, harmless = pool.shared(asked, tested=tested)
-    if leaked:
-        ours, theirs = leaked[0]
-        how = "" if source.content(ours) == task.content(theirs) else ", under another template or in another spelling"
-        raise HoldfastError(
-            f"{ours.where}: the pool of source '{source.name}' holds {len(leaked)} "
-            f"{'test items' if tested else 'inputs to label'} of "
-            f"'{task.name}' (this one is {theirs.where}){how}", hint="take them out of the pool",
-        )  # fmt: skip
-    short = "inputs are" if not tested else "single words are"
-    for pairs, what in (
-        (harmless, f"{short} in the pool of source"),
-        (pool.shared_texts(asked), "inputs share a text with the source"),
-    ):
-        if pairs:
-            print(
-                f"note: {task.name}: {len(pairs)} {what} '{source.name}' too (the first: {pairs[0][1].where} and "
-                f"{pairs[0][0].where}); "
-                "not taken for a leak",
-                file=sys.stderr,
-            )
-            break
 
 
 def _check_options(config: CrossTaskConfig) -> None:

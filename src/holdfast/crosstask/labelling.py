@@ -1,9 +1,8 @@
-"""The whole of ``holdfast crosstask label``, top to bottom: unlabelled inputs -> votes -> kept labels -> propagated
-labels -> labels.jsonl.
+"""The whole of ``holdfast crosstask label``: unlabelled inputs -> votes -> propagated labels -> labels.jsonl.
 
 A row of labels.jsonl serves three readers: ``tune`` (prompt, response), ``crosstask run --in-task`` (id, fields,
-answer), and a person. Answers that the pool may already have are not looked at, except to say in the summary how good
-the pseudo-labels are.
+answer), and a person. Answers that the pool already has are used only to say in the summary how good the pseudo-labels
+are.
 """
 
 from __future__ import annotations
@@ -25,19 +24,21 @@ from holdfast.config import CrossTaskConfig, LabelConfig, PromptingConfig
 from holdfast.crosstask import blocks
 from holdfast.crosstask.blocks import COUNTS, Runner
 from holdfast.crosstask.encoders import encoder, window
-from holdfast.crosstask.grid import IN_TASK, Grid, Target, check_apart, check_disjoint, data_digest, load_grid
+from holdfast.crosstask.grid import IN_TASK, Grid, Target, data_digest, load_grid
 from holdfast.crosstask.library import load_library, read_items
-from holdfast.crosstask.outcomes import Outcome, outcome, vote
-from holdfast.crosstask.predict import same_answer
+from holdfast.crosstask.outcomes import Outcome, outcome_of, vote
+from holdfast.crosstask.overlap import check_apart, check_disjoint
+from holdfast.crosstask.pipeline import preview
+from holdfast.crosstask.predict import Vote, same_answer
 from holdfast.crosstask.prompts import build
 from holdfast.crosstask.propagate import PROPAGATORS, Problem
 from holdfast.crosstask.retrieve import embed_texts
 from holdfast.crosstask.tasks import Item, Task
-from holdfast.crosstask.vote import Vote
 from holdfast.errors import HoldfastError
 from holdfast.lm.engine import Cost
 from holdfast.runs import RunDir, write_text
 from holdfast.stats import percentage
+from holdfast.tables.text import counted
 from holdfast.tables.text import number as rounded
 
 _NEARLY_ALL, _ENOUGH = 0.95, 20
@@ -69,7 +70,7 @@ def label(config: LabelConfig, lm: Any = None) -> dict[str, Any]:
         lm: a loaded model to use instead of ``config.model``.
 
     Returns:
-        The summary: counts, label distribution, agreement with the pool's own answers where it has any, what it cost.
+        The summary: counts, label distribution, agreement with the pool's own answers where it has any, and the cost.
 
     Raises:
         HoldfastError: bad input; nothing has been written then.
@@ -88,8 +89,6 @@ def label(config: LabelConfig, lm: Any = None) -> dict[str, Any]:
         task, pool, asked, grid, digest = load()
         runner = Runner(grid, lm)
         if config.dry_run:
-            from holdfast.crosstask.preview import preview
-
             return preview(grid, runner)
         for source in grid.sources_of(task.name):
             runner.cells(source)
@@ -101,7 +100,7 @@ def label(config: LabelConfig, lm: Any = None) -> dict[str, Any]:
 
 
 def _load(config: LabelConfig) -> tuple[Task, tuple[Item, ...], tuple[Item, ...], Grid, str]:
-    """Task, pool, what the model is asked about, the grid of that, and the digest of it all."""
+    """Return the task, the pool, the items that the model is asked about, their grid, and the digest of it all."""
     _check_numbers(config)
     task, pool = load_pool(config)
     asked = _asked(pool, config)
@@ -111,7 +110,7 @@ def _load(config: LabelConfig) -> tuple[Task, tuple[Item, ...], tuple[Item, ...]
 
 
 def load_pool(config: LabelConfig) -> tuple[Task, tuple[Item, ...]]:
-    """The target and its unlabelled inputs, checked to be apart from its test items.
+    """Return the target and its unlabelled inputs, after a check that none of them is a test item.
 
     Raises:
         HoldfastError: several targets, an empty pool, an input that is a test item too.
@@ -119,7 +118,7 @@ def load_pool(config: LabelConfig) -> tuple[Task, tuple[Item, ...]]:
     targets = list(load_library(config.target).values())
     if len(targets) != 1:
         raise HoldfastError(
-            f"--target {config.target}: {len(targets)} tasks; pseudo-labels are made for one at a time",
+            f"--target {config.target}: {counted(len(targets), 'task')}; pseudo-labels are made for one at a time",
             hint="name one task file",
         )
     task = targets[0]
@@ -136,29 +135,30 @@ def load_pool(config: LabelConfig) -> tuple[Task, tuple[Item, ...]]:
 
 
 def ask(grid: Grid, runner: Runner, run: RunDir, config: LabelConfig) -> tuple[list[Labelled], list[Outcome], Cost]:
-    """Rounds of votes. The first asks with source examples alone; later ones add the nearest input already kept, about
-    the rest only.
+    """Hold rounds of votes. The first has source examples alone; later ones add the nearest input already labelled.
 
     Returns:
-        The labels kept, what each voter said in each round, and the cost.
+        The labels kept, the outcome of each voter in each round, and the cost.
     """
     ((name, target),) = grid.targets.items()
     kept: list[Labelled] = []
     voters: list[Outcome] = []
     cost = Cost()
     for number in range(1, config.rounds + 1):
-        known = {found.item.id for found in kept}
-        open_items = tuple(item for item in target.items if item.id not in known)
+        examples = tuple(replace(labelled.item, answer=labelled.label) for labelled in kept)
+        done = {item.id for item in examples}
+        open_items = tuple(item for item in target.items if item.id not in done)
         if not open_items or (number > 1 and not kept):
             break
-        examples = tuple(replace(found.item, answer=found.label) for found in kept) if number > 1 else ()
         asked = replace(target, items=open_items, test=len(open_items), in_task=examples)
         step = Grid(replace(grid.config, with_in_task=bool(examples)), grid.sources, {name: asked})
-        votes, outcomes, spent = _vote(step, replace_grid(runner, step), run, number, asked)
+        round_runner = Runner(step, None if runner.config.endpoint else runner.lm)
+        round_runner.answers = runner.answers
+        votes, outcomes, spent = _vote(step, round_runner, run, number, asked)
         new = [v for v in votes if v.confidence is None or v.confidence >= config.least_margin]
         print(f"round {number}: asked about {len(open_items)}, kept {len(new)}", file=sys.stderr)
         kept, voters, cost = kept + new, voters + outcomes, cost + spent
-    if any(found.confidence is None for found in kept):
+    if any(labelled.confidence is None for labelled in kept):
         print(
             "note: one voter and no log-probs, so a label has no confidence and --least-margin keeps all of them",
             file=sys.stderr,
@@ -167,33 +167,27 @@ def ask(grid: Grid, runner: Runner, run: RunDir, config: LabelConfig) -> tuple[l
 
 
 def propagate(config: LabelConfig, task: Task, pool: Sequence[Item], kept: Sequence[Labelled]) -> list[Labelled]:
-    """Labels for the inputs of the pool that have none yet, over the similarity graph."""
+    """Return labels for the inputs of the pool that have none yet, over the similarity graph."""
     if config.propagate == "none" or not kept:
         return []
-    labels = task.labels or tuple(dict.fromkeys(found.label for found in kept))
-    place = {item.id: i for i, item in enumerate(pool)}
-    given, trust = np.full(len(pool), -1), np.ones(len(pool))
-    for found in kept:
-        given[place[found.item.id]] = labels.index(found.label)
-        trust[place[found.item.id]] = 1.0 if found.confidence is None else max(found.confidence, 1e-3)
+    labels = task.labels or tuple(dict.fromkeys(labelled.label for labelled in kept))
+    places = {item.id: i for i, item in enumerate(pool)}
+    seeds, trust = np.full(len(pool), -1), np.ones(len(pool))
+    for labelled in kept:
+        seeds[places[labelled.item.id]] = labels.index(labelled.label)
+        trust[places[labelled.item.id]] = 1.0 if labelled.confidence is None else max(labelled.confidence, 1e-3)
     encode = encoder(config.encoder, config.embeddings)
     texts = embed_texts(task, pool, config.embed_text, window(config.encoder))
     vectors, _ = encode(texts, [])
-    problem = Problem(vectors, given, trust, labels, texts, encode, config.neighbours, config.alpha, config.seed)
+    problem = Problem(vectors, seeds, trust, labels, texts, encode, config.neighbours, config.alpha, config.seed)
     shares = PROPAGATORS[config.propagate](problem)
-    made = []
-    for i in np.flatnonzero(given < 0).tolist():
+    propagated = []
+    for i in problem.unlabelled.tolist():
         best, second = np.sort(shares[i])[::-1][:2]
         if best > 0 and best - second >= config.least_margin:
-            made.append(Labelled(pool[i], labels[int(shares[i].argmax())], float(best - second), config.propagate, {}))
-    return made
-
-
-def replace_grid(runner: Runner, grid: Grid) -> Runner:
-    """A runner with the same model over another grid."""
-    other = Runner(grid, runner.lm if not runner.config.endpoint else None)
-    other.answers = runner.answers
-    return other
+            label = labels[int(shares[i].argmax())]
+            propagated.append(Labelled(pool[i], label, float(best - second), config.propagate, {}))
+    return propagated
 
 
 def _vote(
@@ -206,19 +200,19 @@ def _vote(
             cells = [c for c in runner.cells(source) if not target.in_task or c.condition.endswith(f"+{IN_TASK}")]
             blocks.write(file, blocks.pack(runner.run_cells(cells)))
         block = blocks.read(file)
-        outcomes.append(outcome(block.results[0], target, grid.config))
+        outcomes.append(outcome_of(block.results[0], target, grid.config))
         cost += block.cost
     _, votes = vote(outcomes, target, grid.config)
     method = "vote" if number == 1 else f"vote, round {number}"
-    sure = _confidence(outcomes, votes)
-    found = zip(target.items, votes, sure, strict=True)
-    return [Labelled(item, v.label, c, method, v.counts) for item, v, c in found if v.label is not None], outcomes, cost
+    labelled = []
+    for item, v, confidence in zip(target.items, votes, _confidence(outcomes, votes), strict=True):
+        if v.label is not None:
+            labelled.append(Labelled(item, v.label, confidence, method, v.counts))
+    return labelled, outcomes, cost
 
 
 def _confidence(outcomes: Sequence[Outcome], votes: Sequence[Vote]) -> Sequence[float | None]:
-    """The margin of each vote. One voter always agrees with itself, so there it is the probability of its label, if
-    that was scored.
-    """
+    """Return the margin of each vote; with one voter, whose margin is always 1, its label's probability, if scored."""
     if len(outcomes) > 1:
         return [v.margin for v in votes]
     scored = outcomes[0].confidence
@@ -226,26 +220,33 @@ def _confidence(outcomes: Sequence[Outcome], votes: Sequence[Vote]) -> Sequence[
 
 
 def _write(
-    run: RunDir, config: LabelConfig, task: Task, pool: Sequence[Item], labelled: Sequence[Labelled], voters: Sequence[Outcome], cost: Cost,
+    run: RunDir,
+    config: LabelConfig,
+    task: Task,
+    pool: Sequence[Item],
+    labelled: Sequence[Labelled],
+    voters: Sequence[Outcome],
+    cost: Cost,
     asked: int,
-) -> dict[str, Any]:  # fmt: skip
-    order = {item.id: i for i, item in enumerate(pool)}
-    ranked = sorted(labelled, key=lambda found: order[found.item.id])
-    write_text(
-        run.path / "labels.jsonl", "".join(json.dumps(_row(task, found), ensure_ascii=False) + "\n" for found in ranked)
-    )
-    has = {found.item.id for found in labelled}
-    left = [item for item in pool if item.id not in has]
-    write_text(
-        run.path / "abstained.jsonl",
-        "".join(json.dumps({"id": i.id, "fields": i.fields}, ensure_ascii=False) + "\n" for i in left),
-    )
+) -> dict[str, Any]:
+    by_id = {one.item.id: one for one in labelled}
+    left = [{"id": item.id, "fields": item.fields} for item in pool if item.id not in by_id]
+    _write_rows(run.path / "labels.jsonl", [_row(task, by_id[item.id]) for item in pool if item.id in by_id])
+    _write_rows(run.path / "abstained.jsonl", left)
     summary: dict[str, Any] = {
-        "command": "crosstask label", "target": task.name, "pool": len(pool), "asked_of_the_model": asked, "labelled": len(labelled),
-        "abstained": len(left), "by_method": dict(Counter(f.method for f in labelled)), "labels": dict(Counter(f.label for f in labelled)),
-        **_quality(voters), "agreement_with_given_answers": _agreement(labelled, config.rule), "cost": cost.part(*COUNTS),
+        "command": "crosstask label",
+        "target": task.name,
+        "pool": len(pool),
+        "asked_of_the_model": asked,
+        "labelled": len(labelled),
+        "abstained": len(left),
+        "by_method": dict(Counter(one.method for one in labelled)),
+        "labels": dict(Counter(one.label for one in labelled)),
+        **_quality(voters),
+        "agreement_with_given_answers": _agreement(labelled, config.rule),
+        "cost": cost.part(*COUNTS),
         "labels_path": str(run.path / "labels.jsonl"),
-    }  # fmt: skip
+    }
     summary = tables.with_tables(summary | {"warnings": _warnings(summary)})
     for warning in summary["warnings"]:
         print(f"warning: {warning}", file=sys.stderr)
@@ -254,10 +255,12 @@ def _write(
     return summary
 
 
+def _write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
 def _quality(voters: Sequence[Outcome]) -> dict[str, Any]:
-    """Over all answers of all voters: the share that are a label at all, and the mean probability of the label space,
-    if it was scored.
-    """
+    """Return the share of all answers that are labels, and the mean probability of the label space, if scored."""
     valid = np.concatenate([outcome.valid for outcome in voters])
     scored = [outcome.mass for outcome in voters if outcome.mass is not None]
     mass = float(np.concatenate(scored).mean()) if scored else None
@@ -265,26 +268,25 @@ def _quality(voters: Sequence[Outcome]) -> dict[str, Any]:
 
 
 def _warnings(summary: dict[str, Any]) -> list[str]:
-    """Why the labels may be worth little."""
-    made = []
+    """Return the reasons why the labels may be worth little."""
+    reasons = []
     label, most = max(summary["labels"].items(), key=lambda pair: pair[1], default=("", 0))
     if summary["labelled"] >= _ENOUGH and most >= _NEARLY_ALL * summary["labelled"]:
-        made.append(
+        reasons.append(
             f"{most} of the {summary['labelled']} labels are '{label}': the model may say so whatever the input is"
         )
     if summary["mass"] is not None and summary["mass"] < _LITTLE_MASS:
-        made.append(
+        reasons.append(
             f"the labels have a mean probability mass of {summary['mass']:.2g}: the model would say something else, "
-            "and what it "
-            "ranks first among the labels may mean little"
+            "and what it ranks first among the labels may mean little"
         )
-    return made
+    return reasons
 
 
 def _lines(summary: dict[str, Any]) -> list[str]:
-    """The summary as text."""
-    named, labelled, left = summary["target"], summary["labelled"], summary["abstained"]
-    lines = [f"{named}: {labelled} of {summary['pool']} inputs labelled, {left} left without a label"]
+    """Return the summary as text."""
+    labelled, left, pool = summary["labelled"], summary["abstained"], counted(summary["pool"], "input")
+    lines = [f"{summary['target']}: {labelled} of {pool} labelled, {left} left without a label"]
     counts = sorted(summary["labels"].items(), key=lambda pair: -pair[1])
     more = f", and {len(counts) - _LISTED} more" if len(counts) > _LISTED else ""
     if counts:
@@ -294,30 +296,30 @@ def _lines(summary: dict[str, Any]) -> list[str]:
     return [*lines, "", tables.lines(summary), "", summary["labels_path"]]
 
 
-def _row(task: Task, found: Labelled) -> dict[str, Any]:
-    prompt = build(task, found.item).text
-    response = (
-        (task.answer_prefix + found.label).lstrip()
-        if task.answer_prefix.isspace()
-        else task.answer_prefix + found.label
-    )
+def _row(task: Task, labelled: Labelled) -> dict[str, Any]:
+    response = task.answer_prefix + labelled.label
     return {
-        "id": found.item.id, "prompt": prompt, "response": response, "fields": found.item.fields, "answer": found.label,
-        "confidence": None if found.confidence is None else round(found.confidence, 4), "method": found.method, "votes": found.votes,
-    }  # fmt: skip
+        "id": labelled.item.id,
+        "prompt": build(task, labelled.item).text,
+        "response": response.lstrip() if task.answer_prefix.isspace() else response,
+        "fields": labelled.item.fields,
+        "answer": labelled.label,
+        "confidence": None if labelled.confidence is None else round(labelled.confidence, 4),
+        "method": labelled.method,
+        "votes": labelled.votes,
+    }
 
 
 def _agreement(labelled: Sequence[Labelled], rule: str) -> dict[str, Any]:
-    made = {}
-    for method in dict.fromkeys(found.method for found in labelled):
-        known = [found for found in labelled if found.method == method and found.item.answer is not None]
-        if known:
-            made[method] = percentage(sum(same_answer(f.label, f.item.answer or "", rule) for f in known), len(known))
-    return made
+    right: dict[str, list[bool]] = {}
+    for one in labelled:
+        if one.item.answer is not None:
+            right.setdefault(one.method, []).append(same_answer(one.label, one.item.answer, rule))
+    return {method: percentage(sum(hits), len(hits)) for method, hits in right.items()}
 
 
 def _asked(pool: tuple[Item, ...], config: LabelConfig) -> tuple[Item, ...]:
-    """The inputs that the model is asked about, drawn uniformly: a balanced draw would need the answers."""
+    """Return the inputs that the model is asked about. The draw is uniform: a balanced one would need answers."""
     if config.lm_items is None or config.lm_items >= len(pool):
         return pool
     drawn = set(random.Random(config.seed).sample(range(len(pool)), config.lm_items))
@@ -326,17 +328,17 @@ def _asked(pool: tuple[Item, ...], config: LabelConfig) -> tuple[Item, ...]:
 
 def _grid(config: LabelConfig, task: Task, asked: tuple[Item, ...]) -> Grid:
     shared = {f.name: getattr(config, f.name) for f in fields(PromptingConfig) if f.name != "limit"}
-    grid = load_grid(
-        CrossTaskConfig(**shared, in_task_retriever="similar"), {task.name: Target(task, asked, len(asked))}
-    )
-    check_apart(grid.sources, {task.name: (task, task.test)})  # by which what is trained on these labels will be judged
+    targets = {task.name: Target(task, asked, len(asked))}
+    grid = load_grid(CrossTaskConfig(**shared, in_task_retriever="similar"), targets)
+    # A model that is trained on these labels will be judged by the test items, so no source may hold them.
+    check_apart(grid.sources, {task.name: (task, task.test)})
     return grid
 
 
 def _check_numbers(config: LabelConfig) -> None:
-    for name, share_ in {"--least-margin": config.least_margin, "--alpha": config.alpha}.items():
-        if not 0 <= share_ <= 1 or (name == "--alpha" and share_ in (0, 1)):
-            raise HoldfastError(f"{name} is {share_}; it must lie between 0 and 1")
+    for option, share in {"--least-margin": config.least_margin, "--alpha": config.alpha}.items():
+        if not 0 <= share <= 1 or (option == "--alpha" and share in (0, 1)):
+            raise HoldfastError(f"{option} is {share}; it must lie between 0 and 1")
     if config.lm_items is not None and config.propagate == "none":
         print(
             "note: --lm-items without --propagate: inputs that the model is not asked about get no label",

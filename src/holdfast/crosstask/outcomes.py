@@ -1,13 +1,22 @@
-"""Results of cells -> predictions; predictions -> the numbers that are always reported together.
+"""Results of cells -> predictions -> the numbers that are always reported together, and the choice of a source.
 
 Accuracy never stands alone: beside it are validity (share of outputs inside the label space), the label distribution,
-the probability mass on the label space, intervals, and the accuracy after batch calibration.
+the probability mass on the label space, intervals, and the accuracy after batch calibration. A source is chosen
+without the target's test labels; the best one by test accuracy is an oracle, and reported apart:
+
+    definition    cosine of the two definitions
+    confidence    mean probability of the predicted label within the label space, on the unlabelled inputs
+    validity      share of inputs whose most probable next token begins a label (or whose text names one)
+    mass          mean probability of the label space
+    dev           accuracy on labelled dev items (``--dev-items``)
+    oracle        accuracy on the test items themselves
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,17 +25,20 @@ import numpy.typing as npt
 
 from holdfast.config import CrossTaskConfig
 from holdfast.crosstask.blocks import Result
+from holdfast.crosstask.encoders import Encoder, cosines
 from holdfast.crosstask.grid import Target
 from holdfast.crosstask.predict import (
+    Vote,
     calibrate_batch,
     calibrate_contextual,
     choose,
     label_scores,
+    majority,
     normalise,
     parse_label,
     same_answer,
 )
-from holdfast.crosstask.vote import Vote, majority
+from holdfast.crosstask.tasks import Task
 from holdfast.stats import paired_t, percentage
 
 Floats = npt.NDArray[np.float64]
@@ -35,17 +47,15 @@ Bools = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Outcome:
-    """Predictions for the items of a target, test items first. ``logp`` [I, Y]: log-probs within the label space, if
-    scored.
-    """
+    """Predictions for the items of a target, test items first."""
 
-    target: str
     condition: str
     predictions: tuple[str | None, ...]
     valid: Bools
     correct: Bools | None
     """None where the items have no answers."""
     logp: Floats | None = None
+    """Log-probs within the label space [I, Y], if the labels were scored."""
     mass: Floats | None = None
     calibrated: tuple[str | None, ...] | None = None
     """Predictions after batch calibration."""
@@ -56,19 +66,13 @@ class Outcome:
         return None if self.logp is None else np.asarray(np.exp(self.logp.max(-1)), np.float64)
 
 
-def outcome(result: Result, target: Target, config: CrossTaskConfig) -> Outcome:
-    """Predictions of one cell, as the config wants them made."""
+def outcome_of(result: Result, target: Target, config: CrossTaskConfig) -> Outcome:
+    """Return the predictions of one cell: the most probable labels where labels were scored, else the parsed texts."""
     labels = target.task.labels
     if result.scores is None:
         assert result.texts is not None
-        found = tuple(parse_label(text, labels, config.rule) for text in result.texts)
-        return Outcome(
-            result.target,
-            result.condition,
-            found,
-            np.array([p is not None for p in found]),
-            right(found, target, config.rule),
-        )
+        parsed = tuple(parse_label(text, labels, config.rule) for text in result.texts)
+        return _unscored(result.condition, parsed, target, config)
     assert labels is not None
     scores = label_scores(result.scores.sums, result.scores.lengths, config.score)
     batch = calibrated_batch(scores, target.test)
@@ -77,70 +81,115 @@ def outcome(result: Result, target: Target, config: CrossTaskConfig) -> Outcome:
         used = batch
     elif config.calibration == "contextual":
         used = calibrate_contextual(scores, label_scores(result.scores.empty, result.scores.lengths, config.score))
-    found = tuple(labels[i] for i in choose(used))
+    predictions = tuple(labels[i] for i in choose(used))
     calibrated = tuple(labels[i] for i in choose(batch))
-    return Outcome(
-        result.target,
-        result.condition,
-        found,
-        result.scores.begins,
-        right(found, target, config.rule),
-        used,
-        result.scores.mass,
-        calibrated,
-    )
+    correct = right(predictions, target, config.rule)
+    return Outcome(result.condition, predictions, result.scores.begins, correct, used, result.scores.mass, calibrated)
+
+
+def _unscored(condition: str, predictions: tuple[str | None, ...], target: Target, config: CrossTaskConfig) -> Outcome:
+    valid = np.array([prediction is not None for prediction in predictions])
+    return Outcome(condition, predictions, valid, right(predictions, target, config.rule))
 
 
 def calibrated_batch(scores_IY: Floats, test: int) -> Floats:
-    """Batch calibration within the test items, and within the dev items: no dev item tells anything about a test
-    item.
-    """
+    """Calibrate within the test items, and within the dev items, so that no dev item bears on a test item."""
     parts = [part for part in (scores_IY[:test], scores_IY[test:]) if len(part)]
     return np.concatenate([calibrate_batch(part) for part in parts])
 
 
-def vote(
-    outcomes: Sequence[Outcome], target: Target, config: CrossTaskConfig, name: str = "vote"
-) -> tuple[Outcome, list[Vote]]:
-    """Majority vote of several conditions, item by item. Free answers are voted on as they are spelled."""
+def vote(outcomes: Sequence[Outcome], target: Target, config: CrossTaskConfig) -> tuple[Outcome, list[Vote]]:
+    """Return the majority vote of several conditions, item by item. Free answers are voted on as they are spelled."""
     votes = []
     for i in range(len(target.items)):
         answers = [o.predictions[i] for o in outcomes]
         labels = target.task.labels or tuple(dict.fromkeys(a for a in answers if a is not None))
         logp = [o.logp[i] for o in outcomes if o.logp is not None]
         votes.append(majority(answers, labels, np.array(logp) if len(logp) == len(outcomes) else None))
-    found = tuple(v.label for v in votes)
-    return Outcome(
-        target.task.name, name, found, np.array([p is not None for p in found]), right(found, target, config.rule)
-    ), votes
+    return _unscored("vote", tuple(v.label for v in votes), target, config), votes
 
 
 def right(predictions: Sequence[str | None], target: Target, rule: str) -> Bools | None:
-    """Which predictions are the gold answers [I]; None if any test item has no answer."""
-    if any(item.answer is None for item in target.items):
+    """Return which predictions are the gold answers [I], or None if any item has no answer."""
+    golds = [item.answer for item in target.items if item.answer is not None]
+    if len(golds) < len(target.items):
         return None
-    return np.array(
-        [same_answer(found, item.answer or "", rule) for found, item in zip(predictions, target.items, strict=True)]
-    )
+    return np.array([same_answer(answer, gold, rule) for answer, gold in zip(predictions, golds, strict=True)])
 
 
-def row(found: Outcome, target: Target, baseline: Outcome | None) -> dict[str, Any]:
-    """Everything about one condition on the test items of one target; shares in percent with 95 % intervals."""
+def row(outcome: Outcome, target: Target, baseline: Outcome | None) -> dict[str, Any]:
+    """Return all about one condition on the test items of one target; shares in percent with 95 % intervals."""
     n = target.test
-    counted = Counter(found.predictions[:n])
-    made: dict[str, Any] = {
-        "condition": found.condition,
-        "accuracy": None if found.correct is None else percentage(int(found.correct[:n].sum()), n),
-        "validity": percentage(int(found.valid[:n].sum()), n),
-        "labels": {str(label): counted[label] for label in (target.task.labels or ())}
-        | ({"(none)": counted[None]} if counted[None] else {}),
-    }
+    counts = Counter(outcome.predictions[:n])
     if target.task.labels is None:
-        made["labels"] = {"distinct answers": len(set(found.predictions[:n]) - {None}), "(none)": counted[None]}
-    if found.mass is not None and found.confidence is not None:
-        made |= {"mass": float(found.mass[:n].mean()), "confidence": float(found.confidence[:n].mean())}
-    if found.calibrated is not None and found.correct is not None:
-        made["accuracy_batch_calibrated"] = percentage(int(right(found.calibrated, target, "normalised")[:n].sum()), n)  # type: ignore[index]
-    if baseline is not None and found.correct is not None and baseline.correct is not None:
-        made["against_zero_shot"] = paired_t(found.correct[:n], baseline.correct[:n])
-    return made
+        distribution = {"distinct answers": len(counts.keys() - {None}), "(none)": counts[None]}
+    else:
+        distribution = {label: counts[label] for label in target.task.labels}
+        distribution |= {"(none)": counts[None]} if counts[None] else {}
+    result: dict[str, Any] = {
+        "condition": outcome.condition,
+        "accuracy": _test_accuracy(outcome.correct, target),
+        "validity": percentage(int(outcome.valid[:n].sum()), n),
+        "labels": distribution,
+    }
+    if outcome.mass is not None and outcome.confidence is not None:
+        result |= {"mass": float(outcome.mass[:n].mean()), "confidence": float(outcome.confidence[:n].mean())}
+    if outcome.calibrated is not None and outcome.correct is not None:
+        calibrated = right(outcome.calibrated, target, "normalised")
+        result["accuracy_batch_calibrated"] = _test_accuracy(calibrated, target)
+    if baseline is not None and outcome.correct is not None and baseline.correct is not None:
+        result["against_zero_shot"] = paired_t(outcome.correct[:n], baseline.correct[:n])
+    return result
+
+
+def _test_accuracy(correct: Bools | None, target: Target) -> dict[str, Any] | None:
+    """Return the share of right test items with its interval; None where the items have no answers."""
+    return None if correct is None else percentage(int(correct[: target.test].sum()), target.test)
+
+
+Chooser = Callable[[Outcome, Target], float]
+"""How promising a source looks from its outcome on a target; nan where this cannot be said."""
+
+
+def _mean(values: Floats | Bools | None, items: slice) -> float:
+    return math.nan if values is None or not len(values[items]) else float(values[items].mean())
+
+
+CHOOSERS: dict[str, Chooser] = {
+    "confidence": lambda outcome, target: _mean(outcome.confidence, slice(target.test)),
+    "validity": lambda outcome, target: _mean(outcome.valid, slice(target.test)),
+    "mass": lambda outcome, target: _mean(outcome.mass, slice(target.test)),
+    "dev": lambda outcome, target: _mean(outcome.correct, slice(target.test, None)),
+    "oracle": lambda outcome, target: _mean(outcome.correct, slice(target.test)),
+}
+
+
+def definition_similarity(
+    sources: Mapping[str, Task], targets: Mapping[str, Target], encode: Encoder
+) -> dict[str, dict[str, float]]:
+    """Return the cosines of the definitions, by target and source."""
+    pool, queries = encode([s.definition for s in sources.values()], [t.task.definition for t in targets.values()])
+    rows = cosines(queries, pool).tolist()
+    return {target: dict(zip(sources, row)) for target, row in zip(targets, rows)}
+
+
+def choices(outcomes: Mapping[str, Outcome], target: Target, definitions: Mapping[str, float]) -> dict[str, Any]:
+    """Return, for each way of choosing, the chosen source, all scores, and the test accuracy that comes with it.
+
+    Ties go to the first source. A way that says nothing of any source is left out.
+    """
+    scored = {"definition": {name: definitions[name] for name in outcomes}}
+    for way, chooser in CHOOSERS.items():
+        scored[way] = {name: chooser(outcome, target) for name, outcome in outcomes.items()}
+    chosen = {}
+    for way, scores in scored.items():
+        finite = {name: value for name, value in scores.items() if not math.isnan(value)}
+        if finite:
+            best = max(finite, key=lambda name: round(finite[name], 9))
+            chosen[way] = {
+                "source": best,
+                "accuracy": _test_accuracy(outcomes[best].correct, target),
+                "uses_test_labels": way == "oracle",
+                "scores": finite,
+            }
+    return chosen

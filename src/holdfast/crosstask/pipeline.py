@@ -1,16 +1,16 @@
 """The whole of ``holdfast crosstask run``, top to bottom: tasks -> prompts -> blocks -> tables -> run directory.
 
-Everything that can be wrong with the input is found before a byte is written. The model runs once per block; voting,
-calibration, choosing and every table are made from the stored log-probs afterwards.
+Whatever is wrong with the input is reported before a byte is written. The model runs once per block; votes,
+calibration, the choice of a source and every table are computed from the stored log-probs afterwards.
 """
 
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 from holdfast import runs
@@ -18,10 +18,22 @@ from holdfast.cluster import Workers, whole
 from holdfast.config import CrossTaskConfig
 from holdfast.crosstask import blocks
 from holdfast.crosstask.blocks import Block, Runner
-from holdfast.crosstask.grid import Grid, data_digest, load_grid
+from holdfast.crosstask.grid import ZERO, Grid, data_digest, load_grid
+from holdfast.crosstask.prompts import Prompt
 from holdfast.crosstask.tables import all_outcomes, rows, summarise
 from holdfast.runs import RunDir, finite, write_text
-from holdfast.tables import with_tables
+from holdfast.tables import lines, with_tables
+from holdfast.tables.crosstask import means
+from holdfast.tables.text import counted
+
+_COLOURS = {
+    "source definition": 35,
+    "demonstration": 34,
+    "target definition": 36,
+    "label line": 33,
+    "in-task example": 34,
+    "input": 32,
+}
 
 
 def transfer(config: CrossTaskConfig, lm: Any = None) -> dict[str, Any]:
@@ -32,10 +44,9 @@ def transfer(config: CrossTaskConfig, lm: Any = None) -> dict[str, Any]:
         lm: a loaded model to use instead of ``config.model`` (``holdfast.lm.LM``).
 
     Returns:
-        The summary: per target every condition, the vote, the choice of a source; per source the pooled test; what it
-            cost. A run that is
-        already complete in ``config.output`` is returned, not repeated; an unfinished one goes on after its last whole
-        block.
+        The summary: per target every condition, the vote and the choice of a source; per source the pooled test; the
+        cost. A run that is already complete in ``config.output`` is returned, not repeated; an unfinished one goes on
+        after its last whole block.
 
     Raises:
         HoldfastError: bad input; nothing has been written then.
@@ -54,13 +65,10 @@ def transfer(config: CrossTaskConfig, lm: Any = None) -> dict[str, Any]:
         grid = load()
         runner = Runner(grid, lm)
         if config.dry_run:
-            from holdfast.crosstask.preview import preview
-
             return preview(grid, runner)
+        # Every prompt is built once before anything is written, because then one that does not fit is refused in time.
         for block in grid.blocks:
-            runner.cells(
-                block
-            )  # every prompt is built once before anything is written: the last moment to find that one does not fit
+            runner.cells(block)
         run.open(
             {
                 "data_digest": data_digest(grid),
@@ -78,39 +86,89 @@ def transfer(config: CrossTaskConfig, lm: Any = None) -> dict[str, Any]:
         written = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows(grid, scored, outcomes))
         write_text(run.rows, "".join(written))
         if not config.json:
-            from holdfast.crosstask.preview import as_text
-
             print(as_text(summary))
         return run.finish(summary)
 
 
 def _run_blocks(grid: Grid, runner: Runner, run: RunDir) -> list[Block]:
-    """All blocks: from their files where they are done, else by running them, here or on a cluster."""
+    """Return all blocks: from their files where these exist, else by a run here or on a cluster."""
     files = {block: blocks.block_file(run.path, grid, block) for block in grid.blocks}
     todo = [block for block, file in files.items() if not file.is_file()]
     if grid.config.cluster == "ray" and todo:
-        with Workers(_Worker, (grid.config,), min(grid.config.workers, len(todo))) as workers:
+        with Workers(BlockWorker, (grid.config,), min(grid.config.workers, len(todo))) as workers:
             for left, (number, block) in enumerate(workers.results("run", [(block,) for block in todo]), 1):
-                blocks.write(
-                    files[todo[number]], whole(block)
-                )  # by this process alone: a killed run goes on from whole blocks
+                # Only this process writes, so that a killed run goes on from whole blocks.
+                blocks.write(files[todo[number]], whole(block))
                 print(f"{left}/{len(todo)} {blocks.block_title(todo[number])}: done", file=sys.stderr)
     else:
         for number, block in enumerate(todo, 1):
             started = time.perf_counter()
             blocks.write(files[block], blocks.pack(runner.run(block)))
-            print(
-                f"{number}/{len(todo)} {blocks.block_title(block)}: {time.perf_counter() - started:.1f} s",
-                file=sys.stderr,
-            )
-    return [blocks.read(Path(file)) for file in files.values()]
+            seconds = time.perf_counter() - started
+            print(f"{number}/{len(todo)} {blocks.block_title(block)}: {seconds:.1f} s", file=sys.stderr)
+    return [blocks.read(file) for file in files.values()]
 
 
-class _Worker:
-    """Holds the model. Reads the tasks itself, so that nothing but names and bytes travels."""
+class BlockWorker:
+    """Holds the model. It reads the tasks itself, so that only names and bytes travel."""
 
     def __init__(self, config: CrossTaskConfig) -> None:
         self.runner = Runner(load_grid(config))
 
     def run(self, block: str) -> bytes:
+        """Return a block as the bytes of its file."""
         return blocks.pack(self.runner.run(block))
+
+
+def preview(grid: Grid, runner: Runner) -> dict[str, Any]:
+    """Print the first cross-task prompt and what the run will cost; no weights are loaded."""
+    cells = list(itertools.chain.from_iterable(map(runner.cells, grid.blocks)))
+    first = next((cell for cell in cells if cell.condition != ZERO), cells[0])
+    prompts: list[Prompt] = []
+    texts: list[str] = []
+    for cell in cells:
+        prompts += cell.prompts
+        texts += [prompt.text for prompt in (*cell.prompts, *cell.empty)]
+    tokens = sum(runner.reader.count(texts)) if runner.reader else None
+    figures: dict[str, Any] = {
+        "command": "crosstask run",
+        "dry_run": True,
+        "targets": {
+            name: {"items": target.test, "dev_items": len(target.items) - target.test}
+            for name, target in grid.targets.items()
+        },
+        "sources": {name: {"pool": len(task.pool[: grid.config.pool_limit])} for name, task in grid.sources.items()},
+        "prompts": len(texts),
+        "prompt_tokens": tokens,
+        "demonstrations_dropped": sum(prompt.dropped for prompt in prompts),
+        "demonstrations_shortened": sum(1 for prompt in prompts if prompt.shortened),
+        "first_prompt": first.prompts[0].text,
+    }
+    if not grid.config.json:
+        colour = sys.stdout.isatty()
+        print(f"{first.condition} -> {first.target}, item {first.prompts[0].segments[-1].item}\n")
+        for segment in first.prompts[0].segments:
+            for line in segment.text.splitlines(keepends=True):
+                text = f"{segment.kind:>18} | {line!r}"
+                print(f"\x1b[{_COLOURS[segment.kind]}m{text}\x1b[0m" if colour else text)
+        count = "" if tokens is None else f", {counted(tokens, 'token')} before any sharing"
+        print(f"\n{counted(len(texts), 'prompt')}{count}")
+        print(
+            f"{counted(figures['demonstrations_shortened'], 'demonstration')} shortened and "
+            f"{figures['demonstrations_dropped']:,} dropped to fit"
+        )
+    return figures
+
+
+def as_text(summary: dict[str, Any]) -> str:
+    """Return the tables of a summary, then the means in a sentence and the cost."""
+    notes = [means(summary)]
+    for name, labels in summary["labels_with_colliding_first_tokens"].items():
+        notes.append(f"note: in {name} labels begin with the same token ({labels}); all their tokens are scored")
+    cost = summary["cost"]
+    if cost["plain_tokens"]:
+        notes.append(
+            f"{counted(cost['tokens'], 'token')} through the model in {counted(cost['calls'], 'call')}: "
+            f"{cost['share_of_plain_percent']} % of the prompts' {cost['plain_tokens']:,}"
+        )
+    return "\n".join([lines(summary), "", *filter(None, notes)])

@@ -1,35 +1,33 @@
-"""Target inputs and the pool of a source task -> for every input, the k demonstrations to show.
+"""Target inputs and the pool of a source task -> for every input, the k demonstrations of its prompt.
 
     similar(q) = top-k over the pool of cos(e(q), e(p)), the most similar first; ties go to the earlier item of the pool
 
-A retriever is a function ``Search -> [queries, k]`` of places in the pool. One matrix product serves all queries.
+A retriever is a function ``Query -> [queries, k]`` of places in the pool. One matrix product serves all queries.
 """
 
 from __future__ import annotations
 
 import hashlib
-import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from holdfast.crosstask.encoders import Encoder, Vectors
+from holdfast.crosstask.encoders import Encoder, Places, Vectors, cosines, named_function, top
+from holdfast.crosstask.graph import graph_similarity
 from holdfast.crosstask.tasks import Item, Task
 from holdfast.errors import HoldfastError
 
-Places = npt.NDArray[np.int64]
 EmbedText = Literal["render", "fields"]
-_DIGITS = 6  # of a cosine: two texts that are equal tie, whatever the order in which the product was summed
+_BLOCK = 512
+"""Queries whose cosines are held at a time."""
 
 
 @dataclass(frozen=True)
-class Search:
-    """What a retriever gets: vectors of pool [P, width] and queries [Q, width], texts of the queries, how many, and a
-    seed.
-    """
+class Query:
+    """What a retriever gets: vectors of pool [P, width] and queries [Q, width], their texts, how many, and a seed."""
 
     pool: Vectors
     queries: Vectors
@@ -39,99 +37,85 @@ class Search:
     context: Vectors | None = None
     """Vectors of unlabelled inputs of the target, for retrievers that look at neighbourhoods."""
 
-    def similarity(self, rows: slice = slice(None)) -> npt.NDArray[np.float64]:
-        """Cosines [Q, P], rounded so that equal texts tie."""
-        product = self.queries[rows] @ self.pool.T
-        dense = product.toarray() if hasattr(product, "toarray") else product
-        return np.asarray(np.round(np.asarray(dense, np.float64), _DIGITS), np.float64)
+    def similarities(self) -> Iterator[npt.NDArray[np.float64]]:
+        """Yield the cosines of each query with the pool [P]."""
+        for start in range(0, len(self.texts), _BLOCK):
+            yield from cosines(self.queries[start : start + _BLOCK], self.pool)
+
+    def places(self, chosen: Iterable[Places]) -> Places:
+        """Return the choices for the queries, one after the other, as one array [Q, k]."""
+        return np.array(list(chosen), np.int64).reshape(len(self.texts), self.k)
 
 
-Retriever = Callable[[Search], Places]
+Retriever = Callable[[Query], Places]
 
 
-def similar(search: Search, block: int = 512) -> Places:
-    """The most similar items first."""
-    found = []
-    for start in range(0, len(search.texts), block):
-        found += [top(row, search.k) for row in search.similarity(slice(start, start + block))]
-    return np.array(found, np.int64).reshape(len(search.texts), search.k)
+def similar(query: Query) -> Places:
+    """Return the most similar items first."""
+    return query.places(top(row, query.k) for row in query.similarities())
 
 
-def random(search: Search) -> Places:
-    """Items drawn for each query from its own text and the seed: other queries change nothing."""
-    size = search.pool.shape[0]
-    return np.array(
-        [_generator(search.seed, text).choice(size, search.k, replace=False) for text in search.texts], np.int64
-    )
+def random(query: Query) -> Places:
+    """Return items drawn for each query from its own text and the seed, so that other queries change nothing."""
+    size = query.pool.shape[0]
+    return query.places(_generator(query.seed, text).choice(size, query.k, replace=False) for text in query.texts)
 
 
-def fixed(search: Search) -> Places:
-    """The same items, drawn once, for every query."""
-    drawn = _generator(search.seed, "").choice(search.pool.shape[0], search.k, replace=False)
-    return np.tile(drawn, (len(search.texts), 1))
+def fixed(query: Query) -> Places:
+    """Return the same items, drawn once, for every query."""
+    drawn = _generator(query.seed, "").choice(query.pool.shape[0], query.k, replace=False)
+    return np.tile(drawn, (len(query.texts), 1))
 
 
-def mmr(search: Search, weight: float = 0.7, candidates: int = 50) -> Places:
-    """Maximal marginal relevance: similar to the query, unlike what is already chosen (Carbonell and Goldstein 1998).
+def mmr(query: Query, weight: float = 0.7, candidates: int = 50) -> Places:
+    """Return items by maximal marginal relevance (Carbonell and Goldstein 1998), out of the most similar candidates.
 
-    next = argmax_p  weight * cos(q, p) - (1 - weight) * max_chosen cos(p, c), over the ``candidates`` most similar
-    items.
+    next = argmax_p  weight * cos(q, p) - (1 - weight) * max_chosen cos(p, c)
     """
-    found = []
-    for start in range(0, len(search.texts), 512):
-        for row in search.similarity(slice(start, start + 512)):
-            near = top(row, min(max(candidates, search.k), len(row)))
-            among = search.pool[near] @ search.pool[near].T
-            among = np.round(np.asarray(among.toarray() if hasattr(among, "toarray") else among, np.float64), _DIGITS)
-            chosen = [0]
-            while len(chosen) < search.k:
-                gain = weight * row[near] - (1 - weight) * among[:, chosen].max(1)
-                gain[chosen] = -np.inf
-                chosen.append(int(gain.argmax()))
-            found.append(near[chosen])
-    return np.array(found, np.int64).reshape(len(search.texts), search.k)
+
+    def diverse(row: npt.NDArray[np.float64]) -> Places:
+        near = top(row, min(max(candidates, query.k), len(row)))
+        among = cosines(query.pool[near], query.pool[near])
+        chosen = [0]
+        while len(chosen) < query.k:
+            gain = weight * row[near] - (1 - weight) * among[:, chosen].max(1)  # the equation above
+            gain[chosen] = -np.inf
+            chosen.append(int(gain.argmax()))
+        return near[chosen]
+
+    return query.places(diverse(row) for row in query.similarities())
 
 
-def graph(search: Search) -> Places:
-    """Items whose neighbourhood in the pool is like that of the query among the target's inputs."""
-    from holdfast.crosstask.graph import graph as by_graph  # imports scipy
-
-    return by_graph(search)
+def graph(query: Query) -> Places:
+    """Return items whose neighbourhood in the pool is like that of the query among the target's inputs."""
+    return query.places(top(row, query.k) for row in graph_similarity(query.pool, query.queries, query.context))
 
 
 RETRIEVERS: dict[str, Retriever] = {"similar": similar, "random": random, "fixed": fixed, "mmr": mmr, "graph": graph}
 
 
 def retriever(name: str) -> Retriever:
-    """The retriever of this name: a key of ``RETRIEVERS`` or ``module:function``."""
-    if name in RETRIEVERS:
-        return RETRIEVERS[name]
-    module, colon, function = name.partition(":")
-    try:
-        if not colon:
-            raise HoldfastError(f"unknown retriever '{name}'; known: {', '.join(RETRIEVERS)}, or module:function")
-        found: Retriever = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError) as error:
-        raise HoldfastError(f"--retriever {name}: {error}") from error
-    return found
-
-
-def top(row: npt.NDArray[np.float64], k: int) -> Places:
-    """Places of the k largest values, the largest first, the earlier first among equals."""
-    if k < len(row):
-        least = np.partition(row, len(row) - k)[len(row) - k]
-        near = np.flatnonzero(row >= least)
-    else:
-        near = np.arange(len(row))
-    return near[np.argsort(-row[near], kind="stable")][:k]
+    """Return the retriever of this name: a key of ``RETRIEVERS`` or ``module:function``."""
+    if name not in RETRIEVERS and ":" not in name:
+        raise HoldfastError(f"unknown retriever '{name}'; known: {', '.join(RETRIEVERS)}, or module:function")
+    return RETRIEVERS.get(name) or cast(Retriever, named_function(name, "--retriever"))
 
 
 def retrieve(
-    source: Task, pool: Sequence[Item], target: Task, items: Sequence[Item], *, k: int, encode: Encoder, name: str = "similar",
-    embed_text: EmbedText = "render", too_long: Callable[[str], bool] | None = None, seed: int = 0, unlabelled: Sequence[Item] = (),
-) -> list[tuple[Item, ...]]:  # fmt: skip
-    """For each item of the target, k labelled items of the source, the most similar first; fewer only where the pool is
-    smaller.
+    source: Task,
+    pool: Sequence[Item],
+    target: Task,
+    items: Sequence[Item],
+    *,
+    k: int,
+    encode: Encoder,
+    name: str = "similar",
+    embed_text: EmbedText = "render",
+    too_long: Callable[[str], bool] | None = None,
+    seed: int = 0,
+    unlabelled: Sequence[Item] = (),
+) -> list[tuple[Item, ...]]:
+    """Return k labelled items of the source for each item of the target, or the whole pool where that is smaller.
 
     Raises:
         HoldfastError: the pool is empty.
@@ -143,27 +127,24 @@ def retrieve(
         )
     if source.name == target.name:  # one task, one order of fields
         both = embed_texts(source, [*pool, *items, *unlabelled], embed_text, too_long)
-        shown, asked = both[: len(pool)], both[len(pool) :]
+        pool_texts, asked = both[: len(pool)], both[len(pool) :]
     else:
-        shown, asked = (
-            embed_texts(source, pool, embed_text, too_long),
-            embed_texts(target, [*items, *unlabelled], embed_text, too_long),
-        )
-    vectors, queries = encode(shown, asked)
+        pool_texts = embed_texts(source, pool, embed_text, too_long)
+        asked = embed_texts(target, [*items, *unlabelled], embed_text, too_long)
+    vectors, queries = encode(pool_texts, asked)
     context = queries[len(items) :] if unlabelled else None
-    places = retriever(name)(
-        Search(vectors, queries[: len(items)], asked[: len(items)], min(k, len(pool)), seed, context)
-    )
+    query = Query(vectors, queries[: len(items)], asked[: len(items)], min(k, len(pool)), seed, context)
+    places = retriever(name)(query)
     return [tuple(pool[place] for place in row) for row in places]
 
 
 def embed_texts(
     task: Task, items: Sequence[Item], how: EmbedText, too_long: Callable[[str], bool] | None = None
 ) -> list[str]:
-    """What the encoder reads: the input as written, with field names and cue (the paper's), or the fields alone.
+    """Return what the encoder reads: the input as written, with field names and cue (the paper's), or the fields alone.
 
-    Where any text is longer than the encoder reads, the fields of this task are put shortest first, so that the
-    question is seen and the passage is cut. ``embed_fields`` in the task's YAML sets fields and order by hand.
+    Where any text is longer than the encoder reads, the fields of this task are put shortest first, because then the
+    question is read and the passage is cut. ``embed_fields`` in the task's YAML sets fields and order by hand.
     """
     names = task.embed_fields or tuple(dict.fromkeys(task.slots))
     missing = [name for name in names if name not in task.slots]
@@ -171,8 +152,8 @@ def embed_texts(
         raise HoldfastError(f"{task.where}: embed_fields names '{missing[0]}', which is not in the template")
     texts = _texts(task, items, how, names)
     if too_long is not None and not task.embed_fields and len(names) > 1 and any(map(too_long, texts)):
-        names = tuple(sorted(names, key=lambda name: float(np.median([len(item.fields[name]) for item in items]))))
-        texts = _texts(task, items, "fields", names)
+        medians = {name: float(np.median([len(item.fields[name]) for item in items])) for name in names}
+        texts = _texts(task, items, "fields", sorted(names, key=medians.__getitem__))
     return texts
 
 

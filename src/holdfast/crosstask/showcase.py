@@ -1,6 +1,4 @@
-"""One line for ``holdfast demo``: on ``pocket:tasks``, zero-shot against cross-task for a model, whatever the figures
-turn out to be.
-"""
+"""One line for ``holdfast demo``: zero-shot against cross-task prompting on ``pocket:tasks``."""
 
 from __future__ import annotations
 
@@ -31,8 +29,9 @@ def zero_shot_against_cross_task(
     sources: Sequence[str] = SOURCES,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Accuracy and validity (percent, 95 % intervals over items) without an example and with one of another task;
-    nothing is written.
+    """Return accuracy and validity (percent, 95 % intervals over items), zero-shot and with an example of another task.
+
+    Nothing is written.
 
     Args:
         lm: a loaded model, else ``model`` is loaded.
@@ -42,32 +41,29 @@ def zero_shot_against_cross_task(
         ``zero_shot`` and ``cross_task`` (mean over the sources), each with accuracy and validity; ``difference`` in
         points with its paired interval; ``line``, a sentence that claims no more than the interval allows.
     """
-    names = {"sources": sources, "target": targets}
-    listed = {key: ",".join(f"pocket:tasks/{name}" for name in value) for key, value in names.items()}
-    grid = load_grid(CrossTaskConfig(model=model, output="", limit=items, seed=seed, **listed))  # type: ignore[arg-type]
-    runner = Runner(grid, lm)
-    found = all_outcomes(grid, [runner.run(block) for block in grid.blocks])
-    shares: dict[str, list[Shares]] = {
-        "zero accuracy": [],
-        "cross accuracy": [],
-        "zero validity": [],
-        "cross validity": [],
+    named = {
+        "sources": ",".join(f"pocket:tasks/{name}" for name in sources),
+        "target": ",".join(f"pocket:tasks/{name}" for name in targets),
     }
+    grid = load_grid(CrossTaskConfig(model=model, output="", limit=items, seed=seed, **named))  # type: ignore[arg-type]
+    runner = Runner(grid, lm)
+    outcomes = all_outcomes(grid, [runner.run(block) for block in grid.blocks])
+    shares: dict[str, list[Shares]] = {key: [] for key in ("zero right", "cross right", "zero valid", "cross valid")}
     for target in targets:
-        zero, cross = found[target][ZERO], [found[target][source] for source in grid.sources_of(target)]
-        shares["zero accuracy"].append(_floats(zero.correct))
-        shares["zero validity"].append(_floats(zero.valid))
-        shares["cross accuracy"].append(np.mean([_floats(o.correct) for o in cross], axis=0))
-        shares["cross validity"].append(np.mean([_floats(o.valid) for o in cross], axis=0))
-    pooled = {name: np.concatenate(parts) for name, parts in shares.items()}
-    made: dict[str, Any] = {
-        "zero_shot": {"accuracy": _mean(pooled["zero accuracy"]), "validity": _mean(pooled["zero validity"])},
-        "cross_task": {"accuracy": _mean(pooled["cross accuracy"]), "validity": _mean(pooled["cross validity"])},
-        "difference": paired_t(pooled["cross accuracy"], pooled["zero accuracy"]),
+        zero, cross = outcomes[target][ZERO], [outcomes[target][source] for source in grid.sources_of(target)]
+        shares["zero right"].append(_floats(zero.correct))
+        shares["zero valid"].append(_floats(zero.valid))
+        shares["cross right"].append(np.mean([_floats(outcome.correct) for outcome in cross], axis=0))
+        shares["cross valid"].append(np.mean([_floats(outcome.valid) for outcome in cross], axis=0))
+    pooled = {key: np.concatenate(parts) for key, parts in shares.items()}
+    result: dict[str, Any] = {
+        "zero_shot": {"accuracy": _mean(pooled["zero right"]), "validity": _mean(pooled["zero valid"])},
+        "cross_task": {"accuracy": _mean(pooled["cross right"]), "validity": _mean(pooled["cross valid"])},
+        "difference": paired_t(pooled["cross right"], pooled["zero right"]),
         "targets": list(targets),
         "sources": list(sources),
     }
-    return made | {"line": _line(made)}
+    return result | {"line": _line(result)}
 
 
 def _floats(values: Any) -> Shares:
@@ -75,7 +71,7 @@ def _floats(values: Any) -> Shares:
 
 
 def _mean(values: Shares) -> dict[str, float]:
-    """Mean in percent with a normal 95 % interval over items; items, not answers, are independent."""
+    """Return the mean in percent with a normal 95 % interval over items, because items are independent, answers not."""
     mean, error = float(values.mean()), float(values.std(ddof=1)) / len(values) ** 0.5
     return {
         "value": 100 * mean,
@@ -85,21 +81,23 @@ def _mean(values: Shares) -> dict[str, float]:
     }
 
 
-def _line(made: dict[str, Any]) -> str:
-    def shown(part: dict[str, Any]) -> str:
-        a, v = part["accuracy"], part["validity"]
-        return f"{a['value']:.0f} % right [{a['low']:.0f}, {a['high']:.0f}], {v['value']:.0f} % valid [{v['low']:.0f}, {v['high']:.0f}]"
-
-    d = made["difference"]
-    verdict = (
-        "no difference is shown"
-        if d["low"] <= 0 <= d["high"]
-        else "an example of another task helps"
-        if d["low"] > 0
-        else "it hurts"
-    )
+def _line(result: dict[str, Any]) -> str:
+    points, low, high = (result["difference"][key] for key in ("difference", "low", "high"))
+    verdict = "no difference is shown"
+    if low > 0:
+        verdict = "an example of another task helps"
+    elif high < 0:
+        verdict = "it hurts"
     return (
-        f"cross-task prompting, base model: zero-shot {shown(made['zero_shot'])}; "
-        f"with one example of another task {shown(made['cross_task'])}; "
-        f"{round(d['difference'], 1) + 0.0:+.1f} points [{d['low']:+.1f}, {d['high']:+.1f}]: {verdict}"
+        f"cross-task prompting, base model: zero-shot {_percent(result['zero_shot'])}; "
+        f"with one example of another task {_percent(result['cross_task'])}; "
+        f"{round(points, 1) + 0.0:+.1f} points [{low:+.1f}, {high:+.1f}]: {verdict}"
+    )
+
+
+def _percent(part: dict[str, Any]) -> str:
+    right, valid = part["accuracy"], part["validity"]
+    return (
+        f"{right['value']:.0f} % right [{right['low']:.0f}, {right['high']:.0f}], "
+        f"{valid['value']:.0f} % valid [{valid['low']:.0f}, {valid['high']:.0f}]"
     )

@@ -3,12 +3,12 @@
 For a source s, a target t and a layer l, over the test inputs x of t, with the mean state m_l of a sample of prompts
 taken away:
 
-    sim_l(s, t) = mean_x cos(h_l(a) - m_l, h_l(b) - m_l)      definitions: a, b = last tokens of D_s and of D_t
-                                                              answers:     a, b = label of the demonstration and last
-                                                              token of the prompt
+    sim_l(s, t) = mean_x cos(h_l(a) - m_l, h_l(b) - m_l)
+                  definitions: a, b = last tokens of D_s and of D_t
+                  answers:     a, b = label of the demonstration and last token of the prompt
 
-This definition is ours; the paper says only that activations were compared. Without the mean taken away cosines are all
-near 1.
+This definition is ours, because the paper says only that activations were compared. Without the mean taken away all
+cosines are near 1.
 Axes: L layers + 1 (embeddings first), D width, P position pairs.
 """
 
@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 PAIRS: dict[str, tuple[int, int]] = {"definitions": (0, 1), "answers": (2, 3)}
-"""Which positions of a prompt are compared: ends of source definition, target definition, demonstration label, prompt."""
+"""Which hidden states of a prompt are compared: at the ends of source definition, target definition, label, prompt."""
 
 Array = npt.NDArray[np.float64]
 
@@ -49,13 +49,13 @@ class Similarities:
 
 
 def cosine(a_LD: Array, b_LD: Array) -> Array:
-    """Cosine per layer [L]; 0 where a state is 0."""
+    """Return the cosine per layer [L]; 0 where a state is 0."""
     norm = np.linalg.norm(a_LD, axis=-1) * np.linalg.norm(b_LD, axis=-1)
     return np.asarray(np.divide((a_LD * b_LD).sum(-1), norm, out=np.zeros(len(a_LD)), where=norm > 1e-12), np.float64)
 
 
 def mean_state(score: Callable[..., Any], requests: Sequence[Any]) -> Array:
-    """Mean over prompts and positions of the state at each layer [L, D], from a sample of requests with hidden positions."""
+    """Return the mean state at each layer [L, D] over the prompts and hidden positions of a sample of requests."""
     total: list[Array] = []
     score(requests, on_hidden=lambda _, states_4LD: total.append(states_4LD.astype(np.float64).mean(0)))
     return np.asarray(np.mean(total, axis=0), np.float64)

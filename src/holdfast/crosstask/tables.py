@@ -1,17 +1,17 @@
-"""Blocks -> the summary and the rows of a run. No model: everything here can be made again from the block files."""
+"""Blocks -> the summary and the rows of a run. No model is needed: both can be written again from the block files."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from holdfast.crosstask.blocks import COUNTS, Block, Result
-from holdfast.crosstask.choose import choices, definition_similarity
 from holdfast.crosstask.encoders import encoder
 from holdfast.crosstask.grid import IN_TASK, MIXED, ZERO, Grid
-from holdfast.crosstask.outcomes import Outcome, outcome, row, vote
+from holdfast.crosstask.outcomes import Outcome, choices, definition_similarity, outcome_of, row, vote
 from holdfast.lm.engine import Cost
 from holdfast.stats import mean_of_ratios, paired_t, ratio_of_means
 
@@ -20,36 +20,43 @@ Outcomes = dict[str, dict[str, Outcome]]
 
 
 def all_outcomes(grid: Grid, blocks: Sequence[Block]) -> Outcomes:
-    """Predictions of every cell, and the vote of the sources of each target (under the name ``vote``)."""
-    found: Outcomes = {name: {} for name in grid.targets}
-    for block in blocks:
-        for result in block.results:
-            found[result.target][result.condition] = outcome(result, grid.targets[result.target], grid.config)
-    for name, by_condition in found.items():
+    """Return the predictions of every cell, and the vote of the sources of each target (under the name ``vote``)."""
+    outcomes: Outcomes = {name: {} for name in grid.targets}
+    for result in results_of(blocks):
+        outcomes[result.target][result.condition] = outcome_of(result, grid.targets[result.target], grid.config)
+    for name, by_condition in outcomes.items():
         voters = [by_condition[source] for source in grid.sources_of(name)]
         by_condition["vote"] = vote(voters, grid.targets[name], grid.config)[0]
-    return found
+    return outcomes
+
+
+def results_of(blocks: Sequence[Block]) -> Iterator[Result]:
+    """Yield the results of all blocks."""
+    for block in blocks:
+        yield from block.results
 
 
 def summarise(grid: Grid, blocks: Sequence[Block], outcomes: Outcomes) -> dict[str, Any]:
-    """The summary of a run, of its ``all_outcomes``: see ``docs/crosstask.md`` for every key."""
+    """Return the summary of a run, of its ``all_outcomes``: see ``docs/crosstask.md`` for every key."""
     encode = encoder(grid.config.encoder, grid.config.embeddings)
     definitions = definition_similarity(grid.sources, grid.targets, encode)
-    results = [result for block in blocks for result in block.results]
-    targets = {}
+    results = {(result.target, result.condition): result for result in results_of(blocks)}
+    targets, collisions = {}, dict[str, str]()
     for name, target in grid.targets.items():
-        by_condition = outcomes[name]
-        sources = {source: by_condition[source] for source in grid.sources_of(name)}
+        conditions = []
+        for condition, outcome in outcomes[name].items():
+            baseline = None if condition == ZERO else outcomes[name][ZERO]
+            conditions.append(row(outcome, target, baseline) | _demonstrations(results.get((name, condition))))
+        sources = {source: outcomes[name][source] for source in grid.sources_of(name)}
         targets[name] = {
             "items": target.test,
             "dev_items": len(target.items) - target.test,
             "free_answers": target.task.labels is None,
-            "conditions": [
-                row(o, target, None if condition == ZERO else by_condition[ZERO]) | _shown(results, name, condition)
-                for condition, o in by_condition.items()
-            ],
+            "conditions": conditions,
             "choice": choices(sources, target, definitions[name]),
         }
+    for block in blocks:
+        collisions |= block.collisions
     return {
         "command": "crosstask run",
         "model": grid.config.model,
@@ -59,91 +66,85 @@ def summarise(grid: Grid, blocks: Sequence[Block], outcomes: Outcomes) -> dict[s
         "targets": targets,
         "sources": {source: _pooled(grid, outcomes, source) for source in grid.sources},
         "grand": _grand(grid, outcomes),
-        "labels_with_colliding_first_tokens": {k: v for block in blocks for k, v in block.collisions.items()},
+        "labels_with_colliding_first_tokens": collisions,
         "cost": _cost(blocks),
     }
 
 
 def rows(grid: Grid, blocks: Sequence[Block], outcomes: Outcomes) -> Iterator[dict[str, Any]]:
-    """One row per item and condition: prediction, gold answer, log-prob of each label, demonstrations."""
-    for block in blocks:
-        for result in block.results:
-            target, made = grid.targets[result.target], outcomes[result.target][result.condition]
-            for i, item in enumerate(target.items):
-                line = {
-                    "target": result.target, "condition": result.condition, "item": item.id, "split": "test" if i < target.test else "dev",
-                    "gold": item.answer, "prediction": made.predictions[i], "valid": bool(made.valid[i]),
-                    "correct": None if made.correct is None else bool(made.correct[i]), "demos": result.demos[i],
-                }  # fmt: skip
-                if result.scores is not None:
-                    labels = target.task.labels or ()
-                    line["logp"] = dict(zip(labels, np.round(result.scores.sums[i], 6).tolist()))
-                    line |= {
-                        "mass": round(float(result.scores.mass[i]), 6),
-                        "entropy": round(float(result.scores.entropy[i]), 6),
-                    }
-                if result.texts is not None:
-                    line["text"] = result.texts[i]
-                yield line
-
-
-def _shown(results: Sequence[Result], target: str, condition: str) -> dict[str, Any]:
-    """How often demonstrations had to go, and which were shown how often (distinct ones in all)."""
-    for result in results:
-        if (result.target, result.condition) == (target, condition):
-            demos = [tuple(demo) for shown in result.demos for demo in shown]
-            return {
-                "demonstrations_dropped": sum(result.dropped),
-                "demonstrations_shortened": sum(1 for cut in result.shortened if cut),
-                "distinct_demonstrations": len(set(demos)),
+    """Yield one row per item and condition: prediction, gold answer, log-prob of each label, demonstrations."""
+    for result in results_of(blocks):
+        target, outcome = grid.targets[result.target], outcomes[result.target][result.condition]
+        for i, item in enumerate(target.items):
+            line = {
+                "target": result.target,
+                "condition": result.condition,
+                "item": item.id,
+                "split": "test" if i < target.test else "dev",
+                "gold": item.answer,
+                "prediction": outcome.predictions[i],
+                "valid": bool(outcome.valid[i]),
+                "correct": None if outcome.correct is None else bool(outcome.correct[i]),
+                "demos": result.demos[i],
             }
-    return {}
+            if result.scores is not None:
+                labels = target.task.labels or ()
+                line["logp"] = dict(zip(labels, np.round(result.scores.sums[i], 6).tolist()))
+                line["mass"] = round(float(result.scores.mass[i]), 6)
+                line["entropy"] = round(float(result.scores.entropy[i]), 6)
+            if result.texts is not None:
+                line["text"] = result.texts[i]
+            yield line
 
 
-def _pooled(grid: Grid, found: Outcomes, source: str) -> dict[str, Any]:
-    """One source over all targets that it serves: mean accuracy, and the paired test over the pooled items (the paper's
-    test).
-    """
-    after, before, accuracy = [], [], []
+def _demonstrations(result: Result | None) -> dict[str, Any]:
+    """Return how often demonstrations had to go, and how many distinct ones there are; nothing for a vote."""
+    if result is None:
+        return {}
+    return {
+        "demonstrations_dropped": sum(result.dropped),
+        "demonstrations_shortened": sum(1 for cut in result.shortened if cut),
+        "distinct_demonstrations": len(set(map(tuple, itertools.chain.from_iterable(result.demos)))),
+    }
+
+
+def _pooled(grid: Grid, outcomes: Outcomes, source: str) -> dict[str, Any]:
+    """Return the mean accuracy of a source over the targets that it serves, and the paper's test over pooled items."""
+    after, before = [], []
     for name, target in grid.targets.items():
-        made, base = found[name].get(source), found[name][ZERO]
-        if name != source and made is not None and made.correct is not None and base.correct is not None:
-            after.append(made.correct[: target.test])
+        outcome, base = outcomes[name].get(source), outcomes[name][ZERO]
+        if name != source and outcome is not None and outcome.correct is not None and base.correct is not None:
+            after.append(outcome.correct[: target.test])
             before.append(base.correct[: target.test])
-            accuracy.append(100 * float(after[-1].mean()))
     if not after:
         return {}
     return {
-        "mean_accuracy": float(np.mean(accuracy)),
+        "mean_accuracy": float(np.mean([100 * float(correct.mean()) for correct in after])),
         "against_zero_shot": paired_t(np.concatenate(after), np.concatenate(before)),
     }
 
 
-def _grand(grid: Grid, found: Outcomes) -> dict[str, Any]:
-    """Means over the grid. The relative gain is shown both ways, because the two can differ many times over."""
-    zero, cross, voted, in_task, mixed = [], [], [], [], []
+def _grand(grid: Grid, outcomes: Outcomes) -> dict[str, Any]:
+    """Return means over the grid. The relative gain is given both ways, because the two can differ many times over."""
+    by_name: dict[str, list[float]] = {key: [] for key in ("zero_shot", "cross_task", "vote", "in_task", "mixed")}
     for name, target in grid.targets.items():
-        accuracy = {
-            c: 100 * float(o.correct[: target.test].mean()) for c, o in found[name].items() if o.correct is not None
-        }
-        if not accuracy:
-            continue
-        zero.append(accuracy[ZERO])
-        cross.append(float(np.mean([accuracy[s] for s in grid.sources_of(name)])))
-        voted.append(accuracy["vote"])
-        in_task += [accuracy[IN_TASK]] if IN_TASK in accuracy else []
-        mixed += [accuracy[MIXED]] if MIXED in accuracy else []
+        accuracy = {}
+        for condition, outcome in outcomes[name].items():
+            if outcome.correct is not None:
+                accuracy[condition] = 100 * float(outcome.correct[: target.test].mean())
+        for key, condition in (("zero_shot", ZERO), ("vote", "vote"), ("in_task", IN_TASK), ("mixed", MIXED)):
+            by_name[key] += [accuracy[condition]] if condition in accuracy else []
+        if accuracy:
+            by_name["cross_task"].append(float(np.mean([accuracy[source] for source in grid.sources_of(name)])))
+    zero, cross = by_name["zero_shot"], by_name["cross_task"]
     if not zero:
         return {}
-    made = {"zero_shot": float(np.mean(zero)), "cross_task": float(np.mean(cross)), "vote": float(np.mean(voted))}
-    made |= {name: float(np.mean(values)) for name, values in (("in_task", in_task), ("mixed", mixed)) if values}
-    made["points"] = made["cross_task"] - made["zero_shot"]
+    means = {key: float(np.mean(values)) for key, values in by_name.items() if values}
+    means["points"] = means["cross_task"] - means["zero_shot"]
     if all(zero):
-        made |= {
-            "ratio_of_means_percent": ratio_of_means(cross, zero),
-            "mean_of_ratios_percent": mean_of_ratios(cross, zero),
-        }
-    return made
+        means["ratio_of_means_percent"] = ratio_of_means(cross, zero)
+        means["mean_of_ratios_percent"] = mean_of_ratios(cross, zero)
+    return means
 
 
 def _cost(blocks: Sequence[Block]) -> dict[str, Any]:

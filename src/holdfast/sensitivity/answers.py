@@ -1,7 +1,7 @@
-"""Responses -> answers: what a response says, and whether that is right. A rule is a key of ``RULES``.
+"""Responses -> answers that can be compared between variants. A rule is a key of ``RULES``.
 
-In: the text of a response and the variant it answers. Out: an answer that can be compared between variants (the
-option's text, where the order of options changes), or None for a response that gives none.
+In: the text of a response and the variant that it answers. Out: an answer (the text of an option, because the order of
+options changes), or None for a response that gives none.
 """
 
 from __future__ import annotations
@@ -16,25 +16,22 @@ Rule = Callable[[str, Variant], str | None]
 
 
 def first_line(text: str, variant: Variant) -> str | None:
-    """The first line that is not empty, lower case, without marks around it."""
-    for line in text.splitlines():
-        if cleaned := _clean(line):
-            return cleaned
-    return None
+    """Return the first line that is not empty, in lower case and without marks around it."""
+    return next(filter(None, map(_clean, text.splitlines())), None)
 
 
 def option(text: str, variant: Variant) -> str | None:
-    """The text of the option that the response names: by its letter at the start, else by its text."""
-    options: dict[str, str] = variant.meta.get("options") or {}
+    """Return the text of the option that the response names: by its letter at the start, else by its text."""
+    options = {letter: _clean(text) for letter, text in (variant.meta.get("options") or {}).items()}
     letter = re.match(r"\s*[\[(<]?\s*([A-Za-z])\b", text)
     if letter and letter.group(1).upper() in options:
-        return _clean(options[letter.group(1).upper()])
+        return options[letter.group(1).upper()]
     line = first_line(text, variant) or ""
-    return next((_clean(o) for o in options.values() if _clean(o) and line.startswith(_clean(o))), None)
+    return next((option for option in options.values() if option and line.startswith(option)), None)
 
 
 def automatic(text: str, variant: Variant) -> str | None:
-    """``option`` where the variant lists options, else ``first-line``."""
+    """Return what ``option`` returns where the variant lists options, else what ``first-line`` returns."""
     return option(text, variant) if variant.meta.get("options") else first_line(text, variant)
 
 
@@ -42,7 +39,7 @@ RULES: dict[str, Rule] = {"auto": automatic, "first-line": first_line, "option":
 
 
 def rule(name: str) -> Rule:
-    """The rule of this name.
+    """Return the rule of this name.
 
     Raises:
         HoldfastError: an unknown name.
@@ -53,7 +50,7 @@ def rule(name: str) -> Rule:
 
 
 def gold(variant: Variant) -> str | None:
-    """The right answer, in the form that the rules give; None without a target."""
+    """Return the right answer in the form that the rules give, or None without a target."""
     if variant.target is None:
         return None
     options: dict[str, str] = variant.meta.get("options") or {}

@@ -47,16 +47,16 @@ def compare(config: CompareConfig) -> dict[str, Any]:
         raise HoldfastError("--dry-run: a comparison reads two runs and costs nothing; leave it out")
     a, b = open_finished(config.run_a), open_finished(config.run_b)
     check_alike(a, b, MEASURED)
-    found = with_tables({"command": "sensitivity compare"} | difference(a, b, config.seed, config.bootstrap))
+    comparison = with_tables({"command": "sensitivity compare"} | difference(a, b, config.seed, config.bootstrap))
     if config.output:
-        write_files(config.output, {"comparison.json": to_json(found, indent=1) + "\n"})
+        write_files(config.output, {"comparison.json": to_json(comparison, indent=1) + "\n"})
     if not config.json:
-        print(as_text(found))
-    return found
+        print(as_text(comparison))
+    return comparison
 
 
 def difference(a: Finished, b: Finished, seed: int, draws: int) -> dict[str, Any]:
-    """See ``compare``. The runs must be comparable."""
+    """Return what ``compare`` returns, for two runs that are comparable."""
     by_kind: dict[str, Any] = {}
     moved: list[dict[str, Any]] = []
     for view in a.summary["posix"]:
@@ -91,12 +91,12 @@ def open_finished(path: str) -> Finished:
 
 
 def psi(run: Finished, view: str) -> dict[str, float]:
-    """Set id -> psi."""
+    """Return psi by set id."""
     return {row["set_id"]: row["indices"][view]["psi"] for row in run.rows if view in row["indices"]}
 
 
 def _check_summary(file: Path, summary: Any) -> None:
-    """What a comparison reads of a summary is there, and of its type. Digests of what was not used are None."""
+    """Check that what a comparison reads of a summary is there. Digests of what was not used are None."""
     resolved = summary.get("resolved") if isinstance(summary, dict) else None
     if not isinstance(resolved, dict):
         raise HoldfastError(f"{file}: not the summary of a sensitivity run (no 'resolved')")
@@ -117,9 +117,7 @@ def _check_summary(file: Path, summary: Any) -> None:
 
 
 def _check_rows(file: Path, rows: list[dict[str, Any]], summary: dict[str, Any]) -> None:
-    """The rows are those that the summary speaks of: all of them, each once, with a psi for every view that they
-    have.
-    """
+    """Check that the rows are those of the summary: all, each once, with a psi for every view that they have."""
     if len(rows) != summary["sets"]:
         raise HoldfastError(
             f"{file}: {len(rows)} rows, but {summary['sets']} sets were measured; the file was cut or changed"
@@ -144,9 +142,9 @@ def _check_rows(file: Path, rows: list[dict[str, Any]], summary: dict[str, Any])
             )
 
 
-def as_text(found: dict[str, Any]) -> str:
-    """The tables for people, with what else differs between the runs."""
-    return "\n\n".join(filter(None, [lines(found), "\n".join(found["notes"])]))
+def as_text(comparison: dict[str, Any]) -> str:
+    """Return the tables for people, with what else differs between the runs."""
+    return "\n\n".join(filter(None, [lines(comparison), "\n".join(comparison["notes"])]))
 
 
 def check_alike(a: Finished, b: Finished, checks: Checks) -> None:

@@ -1,6 +1,4 @@
-"""Results in the shape of lm-evaluation-harness, so that tools made for it read ours: ``results_*.json`` and
-``samples_*.jsonl``.
-"""
+"""Rows and summary -> ``results_*.json`` and ``samples_*.jsonl`` in the format of lm-evaluation-harness."""
 
 from __future__ import annotations
 
@@ -14,17 +12,19 @@ from typing import Any
 import holdfast
 from holdfast.config import SensitivityConfig
 from holdfast.runs import write_json, write_text
-from holdfast.sensitivity.planning import Plan
+from holdfast.sensitivity.planning import SensitivityPlan
 
 TASK = "holdfast_sensitivity"
 
 
 def write_harness_files(
-    folder: Path, plan: Plan, rows: Sequence[dict[str, Any]], summary: dict[str, Any], config: SensitivityConfig
+    folder: Path,
+    plan: SensitivityPlan,
+    rows: Sequence[dict[str, Any]],
+    summary: dict[str, Any],
+    config: SensitivityConfig,
 ) -> None:
-    """Write both files, in place of older ones. A sample is a variant; POSIX of a view is a metric
-    ``posix_VIEW,none``.
-    """
+    """Write both files, in place of older ones. A sample is a variant; POSIX of a view is ``posix_VIEW,none``."""
     for old in [*folder.glob("results_*.json"), *folder.glob("samples_*.jsonl")]:
         old.unlink()
     stamp = datetime.now(UTC).strftime("%Y-%m-%dT%H-%M-%S.%f")
@@ -35,13 +35,13 @@ def write_harness_files(
     )
 
 
-def _results(plan: Plan, summary: dict[str, Any], config: SensitivityConfig, stamp: str) -> dict[str, Any]:
+def _results(plan: SensitivityPlan, summary: dict[str, Any], config: SensitivityConfig, stamp: str) -> dict[str, Any]:
     scores: dict[str, Any] = {"alias": TASK}
     for view, value in summary["posix"].items():
         scores[f"posix_{view},none"] = value["mean"]
         scores[f"posix_{view}_stderr,none"] = value["sd"] / value["sets"] ** 0.5
-    for view, found in summary.get("targets", {}).items():
-        scores[f"acc_{view},none"] = found["avg_p"]
+    for view, metrics in summary.get("targets", {}).items():
+        scores[f"acc_{view},none"] = metrics["avg_p"]
     sizes = {"original": len(plan.sets), "effective": len(plan.sets)}
     return {
         "results": {TASK: scores},
@@ -65,26 +65,28 @@ def _results(plan: Plan, summary: dict[str, Any], config: SensitivityConfig, sta
     }
 
 
-def _samples(plan: Plan, rows: Sequence[dict[str, Any]], config: SensitivityConfig) -> list[dict[str, Any]]:
-    made: list[dict[str, Any]] = []
+def _samples(plan: SensitivityPlan, rows: Sequence[dict[str, Any]], config: SensitivityConfig) -> list[dict[str, Any]]:
+    samples: list[dict[str, Any]] = []
+    generation = {"do_sample": False, "max_gen_toks": config.max_new_tokens}
     for s, texts, row in zip(plan.sets, plan.texts, rows, strict=True):
-        for variant, text, found in zip(s.variants, texts, row["variants"], strict=True):
+        for variant, text, answered in zip(s.variants, texts, row["variants"], strict=True):
             doc = {"set_id": s.set_id, "variant_id": variant.variant_id, "kind": variant.kind, "prompt": variant.prompt}
-            made.append({
-                "doc_id": len(made),
+            match = {"exact_match": float(answered["right"])} if "right" in answered else {}
+            sample = {
+                "doc_id": len(samples),
                 "doc": doc,
                 "target": variant.target,
-                "arguments": {"gen_args_0": {"arg_0": text, "arg_1": {"do_sample": False, "max_gen_toks": config.max_new_tokens}}},
-                "resps": [[found["response"]]],
-                "filtered_resps": [found["response"]],
+                "arguments": {"gen_args_0": {"arg_0": text, "arg_1": generation}},
+                "resps": [[answered["response"]]],
+                "filtered_resps": [answered["response"]],
                 "filter": "none",
-                "metrics": ["exact_match"] if "right" in found else [],
+                "metrics": list(match),
                 "doc_hash": _sha(json.dumps(doc, ensure_ascii=False)),
                 "prompt_hash": _sha(text),
                 "target_hash": _sha(str(variant.target)),
-                **({"exact_match": float(found["right"])} if "right" in found else {}),
-            })  # fmt: skip
-    return made
+            }
+            samples.append(sample | match)
+    return samples
 
 
 def _sha(text: str) -> str:

@@ -1,4 +1,4 @@
-"""The gate for CI: fail where a model became more sensitive, beyond a tolerance and beyond the noise.
+"""Two runs -> pass or fail, for CI: fail where a model became more sensitive, beyond a tolerance and beyond the noise.
 
 A view fails if its mean psi rose by more than ``max_increase`` and the 95 % interval of the rise, over sets, lies above
 0. Exit codes: docs/exit-codes.md.
@@ -37,17 +37,11 @@ def check(config: CheckConfig) -> dict[str, Any]:
         raise HoldfastError("--dry-run: a check reads two runs and costs nothing; leave it out")
     baseline, run = open_finished(config.baseline), open_finished(config.run)
     check_alike(baseline, run, GATED)
-    found = difference(baseline, run, config.seed, config.bootstrap)
-    failed = [
-        view for view, row in found["by_kind"].items() if row["difference"] > config.max_increase and row["low"] > 0
-    ]
-    about = {
-        "command": "sensitivity check",
-        "exit_code": int(bool(failed)),
-        "failed": failed,
-        "max_increase": config.max_increase,
-    }
-    result = with_tables(about | found)
+    change = difference(baseline, run, config.seed, config.bootstrap)
+    by_kind = change["by_kind"].items()
+    failed = [view for view, row in by_kind if row["difference"] > config.max_increase and row["low"] > 0]
+    verdict = {"exit_code": int(bool(failed)), "failed": failed, "max_increase": config.max_increase}
+    result = with_tables({"command": "sensitivity check"} | verdict | change)
     markdown = as_markdown(result)
     if config.output:
         files = {"check.json": to_json(result, indent=1) + "\n", "junit.xml": as_junit(result), "summary.md": markdown}
@@ -58,7 +52,7 @@ def check(config: CheckConfig) -> dict[str, Any]:
 
 
 def as_markdown(result: dict[str, Any]) -> str:
-    """The summary that a pull request shows."""
+    """Return the summary for a pull request."""
     verdict = f"**worse** in {', '.join(result['failed'])}" if result["failed"] else "no worse than the baseline"
     lines = [
         f"### Prompt sensitivity: {verdict}",
@@ -73,7 +67,7 @@ def as_markdown(result: dict[str, Any]) -> str:
 
 
 def as_junit(result: dict[str, Any]) -> str:
-    """One test case per view."""
+    """Return JUnit XML with one test case per view."""
     cases = []
     for view, row in result["by_kind"].items():
         interval = f"[{row['low']:+.6f}, {row['high']:+.6f}]"

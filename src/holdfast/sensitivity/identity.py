@@ -1,6 +1,4 @@
-"""What a number depends on beside token ids: digests of weights and tokenizer, and the version of this code. Keys of
-the cache.
-"""
+"""Model and tokenizer -> digests, the keys of the cache: what a number depends on beside token ids."""
 
 from __future__ import annotations
 
@@ -10,11 +8,11 @@ from typing import Any
 import torch
 
 CODE_VERSION = "1"
-"""Raise it when the numbers that this package computes change."""
+"""To be raised when the numbers that this package computes change."""
 
 
 def weights_digest(model: Any) -> str:
-    """SHA-256 of all parameters and buffers, by name."""
+    """Return the SHA-256 of all parameters and buffers, by name."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
@@ -23,7 +21,7 @@ def weights_digest(model: Any) -> str:
 
 
 def tokenizer_digest(tokenizer: Any) -> str:
-    """SHA-256 of the vocabulary, the special tokens, the tokenizer's program and its chat template."""
+    """Return the SHA-256 of the vocabulary, the special tokens, the tokenizer's program and its chat template."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     parts = [backend.to_str() if backend is not None else repr(sorted(tokenizer.get_vocab().items()))]
     parts += [repr(sorted((k, str(v)) for k, v in tokenizer.special_tokens_map.items())), str(tokenizer.chat_template)]

@@ -1,7 +1,12 @@
-"""Scores of the sets -> one row per set -> the summary: every index over every view, with intervals over sets."""
+"""Scores of the sets -> one row per set -> the summary: every index over every view, with intervals over sets.
+
+A row also says what its sensitivity is due to: which variants, which pairs, and which tokens of the responses.
+Axes: X prompts, Y responses, T response tokens, Q sets, K variants.
+"""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +16,6 @@ import numpy as np
 from holdfast.records import Ids
 from holdfast.sensitivity import index, metrics
 from holdfast.sensitivity.answers import Rule, gold
-from holdfast.sensitivity.attribution import attribution
 from holdfast.sensitivity.planning import Views
 from holdfast.sensitivity.responses import Scores
 from holdfast.sensitivity.sets import ORIGINAL, PromptSet
@@ -32,56 +36,41 @@ _MANY_CLASSES = 50
 
 @dataclass(frozen=True)
 class Reading:
-    """How scores are read: ``rule`` makes answers of responses, ``show`` text of token ids.
+    """How scores are read: ``rule`` turns responses into answers, ``token_text`` token ids into text.
 
-    ``released``: None for the paper's definition; else ``max_new_tokens``, for that of the released package.
+    ``released``: None for the paper's definition; ``max_new_tokens`` for that of the released package.
     """
 
     rule: Rule
-    show: Callable[[int], str]
+    token_text: Callable[[int], str]
     released: int | None = None
 
 
 def measure_set(s: PromptSet, prompts: Sequence[Ids], scores: Scores, views: Views, reading: Reading) -> dict[str, Any]:
-    """The row of a set, whose prompts have these ids."""
+    """Return the row of a set, whose prompts have these ids."""
     answers = [reading.rule(r.text, v) for r, v in zip(scores.responses, s.variants, strict=True)]
-    own_Y = np.diag(scores.logp_XY)
-    row: dict[str, Any] = {
-        "set_id": s.set_id,
-        "prompts": len(s.variants),
-        "indices": {
-            name: _indices(scores.part(i), [answers[k] for k in i], reading.released)
-            | {"prompts": len(i), "distinct_prompts": len({prompts[k] for k in i})}
-            for name, i in views.items()
-        },
-        "variants": [
-            {
-                "variant_id": v.variant_id,
-                "kind": v.kind,
-                "response": r.text,
-                "tokens": len(r.ids),
-                "logp": round(float(logp), 6),
-                "margin": None if r.margin is None else round(r.margin, 6),
-                **({} if v.target is None else {"answer": answer, "gold": gold(v), "right": answer == gold(v)}),
-            }
-            for v, r, logp, answer in zip(s.variants, scores.responses, own_Y, answers, strict=True)
-        ],
-    }
-    row["attribution"] = {
-        name: attribution(scores.part(i), [s.variants[k].variant_id for k in i], reading.show)
-        for name, i in _attributed(views).items()
-    }
+    row: dict[str, Any] = {"set_id": s.set_id, "prompts": len(s.variants), "indices": {}, "variants": []}
+    for name, view in views.items():
+        counts = {"prompts": len(view), "distinct_prompts": len(set(map(prompts.__getitem__, view)))}
+        row["indices"][name] = _indices(scores.part(view), [answers[i] for i in view], reading.released) | counts
+    for v, r, logp, answer in zip(s.variants, scores.responses, np.diag(scores.logp_XY), answers, strict=True):
+        about = {"variant_id": v.variant_id, "kind": v.kind, "response": r.text, "tokens": len(r.ids)}
+        margin = None if r.margin is None else round(r.margin, 6)
+        target = {} if v.target is None else {"answer": answer, "gold": gold(v), "right": answer == gold(v)}
+        row["variants"].append(about | {"logp": round(float(logp), 6), "margin": margin} | target)
+    # Attribution is over everything where that was scored, else per view.
+    row["attribution"] = {}
+    for name, view in {"all": views["all"]}.items() if "all" in views else views.items():
+        names = [s.variants[i].variant_id for i in view]
+        row["attribution"][name] = attribution(scores.part(view), names, reading.token_text)
     return row
-
-
-def _attributed(views: Views) -> Views:
-    """Attribution is over everything where that was scored, else per view."""
-    return {"all": views["all"]} if "all" in views else views
 
 
 def _indices(scores: Scores, answers: Sequence[str | None], released: int | None) -> dict[str, float | int]:
     logp_XY, len_Y = scores.logp_XY, scores.len_Y
     ids = [r.ids for r in scores.responses]
+    # A response without an answer agrees with no other, so each has a value of its own.
+    comparable = [object() if answer is None else answer for answer in answers]
     return {
         "psi": index.psi(logp_XY, len_Y) if released is None else index.psi_released(logp_XY, released),
         "psi_signed": index.psi_signed(logp_XY, len_Y),
@@ -89,51 +78,49 @@ def _indices(scores: Scores, answers: Sequence[str | None], released: int | None
         "response_entropy": index.response_entropy(ids),
         "logp_spread": index.logp_spread(logp_XY, len_Y),
         "variation_ratio": index.variation_ratio(ids),
-        "consistency_rate": index.consistency_rate(
-            [object() if a is None else a for a in answers]
-        ),  # no answer agrees with nothing
-        "answered": sum(a is not None for a in answers) / len(answers),
+        "consistency_rate": index.consistency_rate(comparable),
+        "answered": sum(answer is not None for answer in answers) / len(answers),
     }
 
 
 def summarise(rows: Sequence[dict[str, Any]], seed: int, draws: int) -> dict[str, Any]:
-    """All measures, by view, over the sets that have the view: mean, 95 % bootstrap interval over sets, spread,
-    median.
+    """Return all measures, by view, over the sets that have the view.
+
+    Each has its mean, 95 % bootstrap interval over sets, spread and median.
     """
-    names = dict.fromkeys(name for row in rows for name in row["indices"])
-    made: dict[str, Any] = {"posix": {}, "indices": {}}
-    for name in names:
-        found = [row["indices"][name] for row in rows if name in row["indices"]]
-        made["posix"][name] = bootstrap_mean([f["psi"] for f in found], seed, draws)
-        made["indices"][name] = {
-            key: _rounded(bootstrap_mean([f[key] for f in found], seed, draws)) for key in MEASURES
+    by_view: dict[str, list[dict[str, float]]] = {}
+    for row in rows:
+        for name, values in row["indices"].items():
+            by_view.setdefault(name, []).append(values)
+    indices = {}
+    for name, measured in by_view.items():
+        indices[name] = {
+            key: _rounded(bootstrap_mean([values[key] for values in measured], seed, draws)) for key in MEASURES
         }
-    made["posix"] = {name: _rounded(value) for name, value in made["posix"].items()}
-    return made
+    return {"posix": {name: values["psi"] for name, values in indices.items()}, "indices": indices}
 
 
-def task_metrics(sets: Sequence[PromptSet], rows: Sequence[dict[str, Any]], views: Sequence[Views]) -> dict[str, Any]:
-    """What targets allow, by view. Empty without targets."""
-    return {
-        name: made
-        for name in dict.fromkeys(name for v in views for name in v)
-        if (made := _metrics_of([(s, row, v[name]) for s, row, v in zip(sets, rows, views, strict=True) if name in v]))
-    }
+def task_metrics(rows: Sequence[dict[str, Any]], views: Sequence[Views]) -> dict[str, Any]:
+    """Return the metrics that targets allow, by view. They are empty without targets."""
+    by_view: dict[str, list[list[dict[str, Any]]]] = {}
+    for row, of_set in zip(rows, views, strict=True):
+        for name, view in of_set.items():
+            graded = [row["variants"][i] for i in view if "right" in row["variants"][i]]
+            by_view.setdefault(name, [])
+            if len(graded) > 1:
+                by_view[name].append(graded)
+    return {name: _metrics_of(graded) for name, graded in by_view.items() if graded}
 
 
-def _metrics_of(items: Sequence[tuple[PromptSet, dict[str, Any], tuple[int, ...]]]) -> dict[str, Any]:
-    graded = [(s, [row["variants"][i] for i in chosen]) for s, row, chosen in items]
-    graded = [(s, [v for v in variants if "right" in v]) for s, variants in graded]
-    graded = [(s, variants) for s, variants in graded if len(variants) > 1]
-    if not graded:
-        return {}
-    columns = list(dict.fromkeys(v["variant_id"] for _, variants in graded for v in variants))
+def _metrics_of(graded: Sequence[Sequence[dict[str, Any]]]) -> dict[str, Any]:
+    everything = list(itertools.chain.from_iterable(graded))
+    columns = list(dict.fromkeys(v["variant_id"] for v in everything))
+    originals = {v["variant_id"] for v in everything if v["kind"] == ORIGINAL}
     score_QK = np.full((len(graded), len(columns)), np.nan)
-    for q, (_, variants) in enumerate(graded):
+    for q, variants in enumerate(graded):
         for v in variants:
             score_QK[q, columns.index(v["variant_id"])] = float(v["right"])
-    originals = {v["variant_id"] for _, variants in graded for v in variants if v["kind"] == ORIGINAL}
-    made: dict[str, Any] = {
+    result: dict[str, Any] = {
         "items": len(graded),
         "accuracy": _named(columns, metrics.accuracy_by_variant(score_QK)),
         "prompt_sensi_score": metrics.prompt_sensi_score(score_QK),
@@ -142,12 +129,12 @@ def _metrics_of(items: Sequence[tuple[PromptSet, dict[str, Any], tuple[int, ...]
         "per_case": metrics.per_case(score_QK),
     }
     if len(originals) == 1:
-        made["performance_drop"] = _named(columns, metrics.performance_drop(score_QK, columns.index(originals.pop())))
-    return made | _class_metrics([variants for _, variants in graded])
+        result["performance_drop"] = _named(columns, metrics.performance_drop(score_QK, columns.index(originals.pop())))
+    return result | _class_metrics(graded)
 
 
 def _class_metrics(graded: Sequence[Sequence[dict[str, Any]]]) -> dict[str, Any]:
-    """Sensitivity and consistency of predicted classes, where the right answers form a small closed set."""
+    """Return sensitivity and consistency of predicted classes, where the right answers form a small closed set."""
     gold_Q = [variants[0]["gold"] for variants in graded]
     classes = sorted(set(gold_Q))
     if not 2 <= len(classes) <= min(_MANY_CLASSES, len(gold_Q) // 2):
@@ -168,3 +155,59 @@ def _named(columns: Sequence[str], values: metrics.Array) -> dict[str, float | N
 
 def _rounded(values: dict[str, float | int]) -> dict[str, float | int]:
     return {key: round(value, 6) for key, value in values.items()}
+
+
+def token_shift(scores: Scores) -> metrics.Array:
+    """Return the own log-prob of each token minus that after a foreign prompt [X, Y, T], nats; NaN after the end.
+
+    Summed over T and divided by the length it is ``index.shift``.
+    """
+    own_YT = np.einsum("yyt->yt", scores.token_logp)
+    return np.asarray(own_YT[None] - scores.token_logp)
+
+
+def attribution(scores: Scores, names: Sequence[str], token_text: Callable[[int], str], top: int = 3) -> dict[str, Any]:
+    """Return the shares of one set.
+
+    Args:
+        scores: of the set, complete.
+        names: of the variants.
+        token_text: token id -> text.
+        top: pairs and responses to list.
+
+    Returns:
+        ``by_prompt`` and ``by_response`` (means over the other side, nats per token), the ``pairs`` with the largest
+        shifts, and for the responses that moved most their ``tokens`` with the mean absolute shift of each over the
+        foreign prompts.
+    """
+    shift_XY = index.shift(scores.logp_XY, scores.len_Y)
+    by_response_Y = index.psi_by_response(scores.logp_XY, scores.len_Y)
+    return {
+        "by_prompt": dict(zip(names, _rounded_shares(index.psi_by_prompt(scores.logp_XY, scores.len_Y)))),
+        "by_response": dict(zip(names, _rounded_shares(by_response_Y))),
+        "pairs": [
+            {"prompt": names[x], "response_of": names[y], "shift": round(float(shift_XY[x, y]), 6)}
+            for x, y in _largest(shift_XY, top)
+        ],
+        "tokens": [_tokens(scores, int(y), names, token_text) for y in np.argsort(-by_response_Y, kind="stable")[:top]],
+    }
+
+
+def _tokens(scores: Scores, y: int, names: Sequence[str], token_text: Callable[[int], str]) -> dict[str, Any]:
+    length = int(scores.len_Y[y])
+    foreign = [x for x in range(len(names)) if x != y]
+    shifts_T = np.abs(token_shift(scores)[foreign, y, :length]).mean(0)
+    return {
+        "response_of": names[y],
+        "tokens": [[token_text(i), round(float(s), 6)] for i, s in zip(scores.responses[y].ids, shifts_T, strict=True)],
+    }
+
+
+def _largest(shift_XY: metrics.Array, top: int) -> list[tuple[int, int]]:
+    order = np.argsort(-np.abs(shift_XY), axis=None, kind="stable")
+    places = [divmod(int(i), len(shift_XY)) for i in order]
+    return [(x, y) for x, y in places if x != y][:top]
+
+
+def _rounded_shares(values: metrics.Array) -> list[float]:
+    return [round(float(v), 6) for v in values]

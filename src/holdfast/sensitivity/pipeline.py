@@ -7,7 +7,9 @@ OUTPUT/results_*.json, samples_*.jsonl     the shape of lm-evaluation-harness
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import itertools
 import json
 import math
 import sys
@@ -22,17 +24,19 @@ from holdfast import runs
 from holdfast.config import SensitivityConfig, VariantsConfig
 from holdfast.data.read import source_digest
 from holdfast.errors import HoldfastError
+from holdfast.records import Ids
 from holdfast.runs import RunDir, write_text
 from holdfast.sensitivity import answers
 from holdfast.sensitivity.backends import load_tokenizer, open_backend
 from holdfast.sensitivity.export import write_harness_files
 from holdfast.sensitivity.measurement import Reading, measure_set, summarise, task_metrics
-from holdfast.sensitivity.planning import Plan, gather, make_plan
+from holdfast.sensitivity.planning import SensitivityPlan, gather, make_plan
 from holdfast.sensitivity.responses import Scores
 from holdfast.sensitivity.sets import digest, write_sets
 from holdfast.sensitivity.store import Store
 from holdfast.sensitivity.task import SETS_PER_BATCH, Backend, Known, Task
 from holdfast.tables import lines, with_tables
+from holdfast.tables.text import counted
 
 
 def measure(config: SensitivityConfig) -> dict[str, Any]:
@@ -43,9 +47,8 @@ def measure(config: SensitivityConfig) -> dict[str, Any]:
 
     Returns:
         The summary: POSIX and its companions by view with intervals, metrics with targets, cost, audit, counts. A run
-            that is already
-        complete in ``config.output`` is returned if its sets are the same; cells that are in the cache are never
-        computed again.
+        that is already complete in ``config.output`` is returned if its sets are the same; cells that are in the cache
+        are never computed again.
 
     Raises:
         HoldfastError: bad input; nothing has been written then.
@@ -90,7 +93,7 @@ def make_variants(config: VariantsConfig) -> dict[str, Any]:
     """Write ``OUTPUT/sets.jsonl``: the prompts and their variants.
 
     Returns:
-        Counts: sets, variants, and per kind what was made, unchanged, repeated, or short.
+        Counts: sets, variants, and per kind how many were made, unchanged, repeated, or short.
 
     >>> from holdfast.sensitivity import VariantsConfig, make_variants
     >>> _ = open("prompts.jsonl", "w").write('{"prompt": "Name a colour of the rainbow."}\\n')
@@ -105,31 +108,29 @@ def make_variants(config: VariantsConfig) -> dict[str, Any]:
         )
     with runs.command(config, "sensitivity variants") as run:
         sets, report = gather(config)
-        summary = {
+        summary: dict[str, Any] = {
             "command": "sensitivity variants",
             "sets": len(sets),
             "variants": sum(len(s.variants) for s in sets),
             "sets_digest": digest(sets),
-            "kinds": report.as_dict(),
+            "kinds": report.counts,
         }
         if config.dry_run:
             for v in sets[0].variants:
-                print(
-                    json.dumps({"variant_id": v.variant_id, "prompt": v.prompt, "target": v.target}, ensure_ascii=False)
-                )
+                row = {"variant_id": v.variant_id, "prompt": v.prompt, "target": v.target}
+                print(json.dumps(row, ensure_ascii=False))
             return summary
         if run.summary == summary:
             return summary
         run.open({"sets_digest": summary["sets_digest"]})
         write_sets(run.path / "sets.jsonl", sets)
-        print(f"{summary['variants']} prompts in {summary['sets']} sets: {run.path / 'sets.jsonl'}", file=sys.stderr)
+        total = f"{counted(summary['variants'], 'prompt')} in {counted(len(sets), 'set')}"
+        print(f"{total}: {run.path / 'sets.jsonl'}", file=sys.stderr)
         return run.finish(summary)
 
 
 def surroundings(config: SensitivityConfig, tokenizer: Any) -> dict[str, str | None]:
-    """Digests of what stands around every prompt: chat template and system message, and exemplars. None where nothing
-    does.
-    """
+    """Return digests of chat template with system message, and of the exemplars; None where a prompt has none."""
     template = _sha([tokenizer.chat_template, config.system]) if config.chat else None
     shots = _content(config.shots_data) if config.shots_data and config.shots else ""
     return {
@@ -139,7 +140,7 @@ def surroundings(config: SensitivityConfig, tokenizer: Any) -> dict[str, str | N
 
 
 def _content(source: str) -> str:
-    """The text of a data file, or a digest of one that is no text, or the name of what is no file."""
+    """Return the text of a data file, or the digest of a source that is not a text file."""
     try:
         return Path(source).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
@@ -159,25 +160,25 @@ def _check(config: SensitivityConfig) -> None:
 def _score(
     tasks: Sequence[Task], config: SensitivityConfig, backend: Backend, run: RunDir
 ) -> tuple[list[Scores], dict[str, float]]:
-    """Scores per set, and the audit. What is in the cache is not computed."""
+    """Return the scores per set, and the audit. What is in the cache is not computed."""
     identity = {**backend.identity(), "max_new_tokens": str(config.max_new_tokens), "exact": str(config.exact)}
-    store, known = Store(Path(config.cache) if config.cache else run.path / "cache", identity), Known()
+    store, scored = Store(Path(config.cache) if config.cache else run.path / "cache", identity), Known()
     try:
         for batch in _batches(tasks, SETS_PER_BATCH):
-            store.fetch(batch, known)
-        missing = [t for t in tasks if any(p not in known.responses for p in t.prompts) or t.wanted(known)]
+            store.fetch(batch, scored)
+        missing = [t for t in tasks if not scored.responses.keys() >= set(t.prompts) or t.wanted(scored)]
         done = 0
         for batch in _batches(missing, SETS_PER_BATCH * backend.parallel):
             try:
-                backend.complete(batch, known)
-            finally:  # also what a server answered before it failed
-                store.put(batch, known)
+                backend.complete(batch, scored)
+            finally:  # so that answers of a server that then failed are kept
+                store.put(batch, scored)
             done += len(batch)
             _progress(done, len(missing))
     finally:
         store.close()
-    audit = backend.audit(tasks, known, _audited(config, tasks), config.seed)
-    return [known.scores(task) for task in tasks], audit
+    audit = backend.audit(tasks, scored, _audited(config, tasks), config.seed)
+    return [scored.scores(task) for task in tasks], audit
 
 
 def _batches(tasks: Sequence[Task], size: int) -> Iterator[list[Task]]:
@@ -186,13 +187,13 @@ def _batches(tasks: Sequence[Task], size: int) -> Iterator[list[Task]]:
 
 
 def _audited(config: SensitivityConfig, tasks: Sequence[Task]) -> int:
-    cells = sum(len(group) ** 2 for task in tasks for group in task.groups)
+    cells = sum(sum(len(group) ** 2 for group in task.groups) for task in tasks)
     return min(64, max(4, math.ceil(cells * config.audit_share))) if config.audit_share > 0 else 0
 
 
 def _write(
     run: RunDir,
-    plan: Plan,
+    plan: SensitivityPlan,
     config: SensitivityConfig,
     scored: list[Scores],
     rows: list[dict[str, Any]],
@@ -220,9 +221,9 @@ def _write(
         "sets": len(plan.sets),
         "prompts": sum(len(s.variants) for s in plan.sets),
         **summarise(rows, config.seed, config.bootstrap),
-        "targets": task_metrics(plan.sets, rows, plan.views),
+        "targets": task_metrics(rows, plan.views),
         "skipped": vars(plan.skipped),
-        "variants": plan.report.as_dict(),
+        "variants": plan.report.counts,
         **about,
     }
     write_harness_files(run.path, plan, rows, summary, config)
@@ -234,51 +235,45 @@ def _write(
 def _reading(config: SensitivityConfig, tokenizer: Any) -> Reading:
     """How scores are read in this run."""
     released = config.max_new_tokens if config.definition == "package-0.0.1" else None
-    return Reading(answers.rule(config.answers), _shower(tokenizer), released)
+    return Reading(answers.rule(config.answers), _token_text(tokenizer), released)
 
 
-def _shower(tokenizer: Any) -> Callable[[int], str]:
-    known: dict[int, str] = {}
-
-    def show(token: int) -> str:
-        if token not in known:
-            known[token] = str(tokenizer.convert_ids_to_tokens(token))
-        return known[token]
-
-    return show
+def _token_text(tokenizer: Any) -> Callable[[int], str]:
+    return functools.cache(lambda token: str(tokenizer.convert_ids_to_tokens(token)))
 
 
-def _preview(plan: Plan, config: SensitivityConfig, tokenizer: Any) -> dict[str, Any]:
-    """The first set as the model will see it, and the cost if every response has full length and is distinct."""
+def _preview(plan: SensitivityPlan, config: SensitivityConfig, tokenizer: Any) -> dict[str, Any]:
+    """Print the first set as the model will read it, and the cost if every response has full length and is distinct."""
     fast, plain = _expected_cost(plan, config.max_new_tokens)
-    figures = {
+    figures: dict[str, Any] = {
         "command": "sensitivity run",
         "sets": len(plan.sets),
         "prompts": sum(len(s.variants) for s in plan.sets),
-        "views": {name: len(index) for name, index in plan.views[0].items()},
-        "longest_prompt": max(len(p) for ids in plan.ids for p in ids),
+        "views": {name: len(view) for name, view in plan.views[0].items()},
+        "longest_prompt": max(max(map(len, ids)) for ids in plan.ids),
         "token_forwards_at_most": fast,
         "plain_token_forwards": plain,
         "skipped": vars(plan.skipped),
-        "variants": plan.report.as_dict(),
+        "variants": plan.report.counts,
     }
     if not config.json:
         first = plan.sets[0]
         for v, text, ids in zip(first.variants, plan.texts[0], plan.ids[0], strict=True):
-            print(f"--- {first.set_id} / {v.variant_id} ({v.kind}), {len(ids)} tokens, target {v.target!r}\n{text}")
-        print(
-            f"\n{figures['prompts']:,} prompts in {figures['sets']:,} sets; at most {fast:,} token-forwards (plainly "
-            f"{plain:,})"
-        )
+            tokens = counted(len(ids), "token")
+            print(f"--- {first.set_id} / {v.variant_id} ({v.kind}), {tokens}, target {v.target!r}\n{text}")
+        total = f"{counted(figures['prompts'], 'prompt')} in {counted(figures['sets'], 'set')}"
+        print(f"\n{total}; at most {fast:,} token-forwards (plainly {plain:,})")
     return figures
 
 
-def _expected_cost(plan: Plan, r: int) -> tuple[int, int]:
-    """Token-forwards of the fast and of the plain way, if every response is distinct and has r tokens."""
+def _expected_cost(plan: SensitivityPlan, r: int) -> tuple[int, int]:
+    """Return token-forwards of the fast and of the plain way, if every response is distinct and has r tokens."""
     fast = plain = 0
     for ids, views in zip(plan.ids, plan.views, strict=True):
-        prompts = set(ids)
-        pairs = {(ids[i], ids[j]) for index in views.values() for i in index for j in index}
+        prompts, pairs = set(ids), set[tuple[Ids, Ids]]()
+        for view in views.values():
+            own = [ids[i] for i in view]
+            pairs.update(itertools.product(own, own))
         fast += sum(len(p) + r - 1 for p in prompts) + len(pairs) * (r - 1)
         plain += sum(r * len(p) + r * (r - 1) // 2 for p in prompts) + sum(len(p) + r for p, _ in pairs)
     return fast, plain

@@ -1,8 +1,7 @@
-"""Variants -> exactly what the model sees: exemplars in front, a chat template around, then ids.
+"""Variants -> the text that the model reads: exemplars in front, and a chat template around them.
 
-The exemplars of a set are the same for all its variants: the first k of the dev file, from those with the prompt's own
-header if any have one (the subjects of MMLU). Their layout follows the variant's (``same``) or stays their own
-(``fixed``).
+All variants of a set have the same exemplars: the first k of the dev file, from those with the prompt's own header if
+any have one (the subjects of MMLU). Their layout is that of the variant (``same``) or their own (``fixed``).
 """
 
 from __future__ import annotations
@@ -14,12 +13,14 @@ from holdfast import chat
 from holdfast.errors import HoldfastError
 from holdfast.records import Message, Role
 from holdfast.sensitivity.sets import Variant
-from holdfast.sensitivity.variants.items import Item, load_items, without_options
+from holdfast.sensitivity.variants.items import MARKER, PromptItem, load_items, without_options
+from holdfast.tables.text import counted
 
 
 class Renderer:
-    """Turns variants into text. ``special_tokens``: whether the tokenizer is to add its own (a chat template prints
-    them itself).
+    """Turns variants into text.
+
+    ``special_tokens``: whether the tokenizer is to add its own; a chat template writes them itself.
     """
 
     def __init__(
@@ -42,45 +43,45 @@ class Renderer:
         self.pool = _pool(shots, shots_data)
 
     def render(self, variant: Variant) -> str:
-        """The text that the model is to continue."""
+        """Return the text that the model is to continue."""
         examples = self._examples(variant)
         if self.chat:
             return self._chat(variant, examples)
         header = examples[0].header if examples else ""
-        parts = [self._shown(item, variant).removeprefix(header) for item in examples]
-        answered = [
-            part + _gap(part, str(item.expected)) + str(item.expected)
-            for part, item in zip(parts, examples, strict=True)
-        ]
-        return header + "".join(part + "\n\n" for part in answered) + variant.prompt.removeprefix(header)
+        text = header
+        for item in examples:
+            part, answer = self._laid_out(item, variant).removeprefix(header), str(item.expected)
+            gap = "" if part[-1:].isspace() or answer[:1].isspace() else " "
+            text += part + gap + answer + "\n\n"
+        return text + variant.prompt.removeprefix(header)
 
-    def _chat(self, variant: Variant, examples: Sequence[Item]) -> str:
+    def _chat(self, variant: Variant, examples: Sequence[PromptItem]) -> str:
         messages = [Message(Role.SYSTEM, self.system)] if self.system else []
         for item in examples:
-            messages += [Message(Role.USER, self._shown(item, variant)), Message(Role.ASSISTANT, str(item.expected))]
+            messages += [Message(Role.USER, self._laid_out(item, variant)), Message(Role.ASSISTANT, str(item.expected))]
         return chat.generation_prompt([*messages, Message(Role.USER, variant.prompt)], "chat", self.tokenizer)
 
-    def _examples(self, variant: Variant) -> list[Item]:
+    def _examples(self, variant: Variant) -> list[PromptItem]:
         if not self.shots:
             return []
         near = [item for item in self.pool if item.header and variant.prompt.startswith(item.header)]
         chosen = [item for item in near or self.pool if item.question not in variant.prompt][: self.shots]
         if len(chosen) < self.shots:
             raise HoldfastError(
-                f"{variant.where or variant.variant_id}: only {len(chosen)} exemplars for --shots {self.shots}"
+                f"{variant.where or variant.variant_id}: only {counted(len(chosen), 'exemplar')} for "
+                f"--shots {self.shots}"
             )
         return chosen
 
-    def _shown(self, item: Item, variant: Variant) -> str:
+    def _laid_out(self, item: PromptItem, variant: Variant) -> str:
         layout = variant.meta.get("layout") if self.layout == "same" else None
         if layout is None:
             return item.prompt()
-        marker = variant.meta.get("marker")
         layout = layout if item.choices else without_options(layout)
-        return item.prompt(layout, marker) if marker else item.prompt(layout)
+        return item.prompt(layout, variant.meta.get("marker") or MARKER)
 
 
-def _pool(shots: int, source: str | None) -> list[Item]:
+def _pool(shots: int, source: str | None) -> list[PromptItem]:
     if not shots:
         return []
     if source is None:
@@ -92,7 +93,3 @@ def _pool(shots: int, source: str | None) -> list[Item]:
         if item.expected is None:
             raise HoldfastError(f"{item.where}: an exemplar needs its answer")
     return pool
-
-
-def _gap(part: str, answer: str) -> str:
-    return "" if part[-1:].isspace() or answer[:1].isspace() else " "

@@ -1,14 +1,13 @@
-"""A model behind a server, as a back end. Begins with a preflight and refuses, with the reason, instead of reporting
-wrong numbers.
+"""A model behind a server, as a back end. A preflight refuses, with the reason, a server whose numbers would be wrong.
 
-preflight: log-probs there, of the ids sent, BOS once, finite; equal to those of generation; equal again after other
-requests;
-           the server's words for the ids are ours (else --tokenizer is another one); generated tokens are the most
-           likely ones
+The preflight checks that log-probs are returned, that they are finite and those of the ids that were sent, with BOS
+once; that they equal those of generation, and do not change after other requests; that the server's words for the ids
+are ours (else --tokenizer names another tokenizer); and that generated tokens are the most likely ones.
 """
 
 from __future__ import annotations
 
+import itertools
 import random
 import sys
 from collections.abc import Iterator, Sequence
@@ -16,6 +15,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from holdfast import http
 from holdfast.config import SensitivityConfig
@@ -25,6 +25,7 @@ from holdfast.sensitivity.identity import CODE_VERSION, tokenizer_digest
 from holdfast.sensitivity.responses import Response
 from holdfast.sensitivity.task import Known, Task, check_lengths
 from holdfast.sensitivity.wire import Completions, Generated, Misaligned, SGLang, Wire
+from holdfast.tables.text import counted
 
 _TOLERANCE = 0.1
 """Nats per token by which two answers of a healthy server may differ (bf16 kernels that depend on the batch)."""
@@ -50,9 +51,7 @@ class Served:
         self.special = sorted({*added, *tokenizer.all_special_tokens}, key=len, reverse=True)
 
     def identity(self) -> dict[str, str]:
-        """The address and name stand for the weights: a server that changes its model under the same name is not
-        noticed.
-        """
+        """Return the address and name in place of the weights, so a new model under the same name is not noticed."""
         return {
             "weights": redacted(f"{self.config.backend} {self.config.endpoint} {self.config.model}"),
             "tokenizer": tokenizer_digest(self.tokenizer),
@@ -61,50 +60,45 @@ class Served:
         }
 
     def cost(self) -> dict[str, int]:
-        """Tokens sent, requests and how many of them were repeats."""
+        """Return the tokens sent, and the requests and how many of them were repeats."""
         return {"tokens_sent": self.sent, "requests": self.client.requests, "retries": self.client.retried}
 
     def way(self) -> str:
-        """The protocol."""
+        """Return the name of the protocol."""
         return self.config.backend
 
     def check(self, tasks: Sequence[Task]) -> None:
-        """Lengths, and the preflight on the first set."""
+        """Check lengths, and hold the preflight on the first set."""
         check_lengths(tasks, self.context, self.config.max_new_tokens)
         with self._named():
             self._preflight(tasks[0].prompts[0], tasks[0].prompts[-1])
 
-    def complete(self, tasks: Sequence[Task], known: Known) -> None:
+    def complete(self, tasks: Sequence[Task], scored: Known) -> None:
         """See ``task.Backend``."""
-        new = list({p: None for task in tasks for p in task.prompts if p not in known.responses})
+        prompts = dict.fromkeys(itertools.chain.from_iterable(task.prompts for task in tasks))
+        new = [prompt for prompt in prompts if prompt not in scored.responses]
+        pairs: dict[tuple[Ids, Ids], None] = {}
         with self._named():
-            http.together(self._respond, new, self.config.concurrency, known.responses.__setitem__)
-            pairs = list({(p, r): None for task in tasks for p, found in task.wanted(known).items() for r in found})
-            http.together(
-                self._score,
-                pairs,
-                self.config.concurrency,
-                lambda pair, logp: known.cells.update({pair: np.array(logp)}),
-            )
+            http.together(self._respond, new, self.config.concurrency, scored.responses.__setitem__)
+            for task in tasks:
+                for prompt, responses in task.wanted(scored).items():
+                    pairs |= dict.fromkeys((prompt, response) for response in responses)
+            http.together(self._cell, list(pairs), self.config.concurrency, scored.cells.__setitem__)
 
-    def audit(self, tasks: Sequence[Task], known: Known, cells: int, seed: int) -> dict[str, float]:
-        """Ask for some cells again, one at a time: does the server say the same?"""
-        pairs = list(
-            {
-                (p, known.responses[q].ids): None
-                for task in tasks
-                for g in task.groups
-                for p in _of(task, g)
-                for q in _of(task, g)
-            }
-        )
-        drawn = random.Random(seed).sample(pairs, min(cells, len(pairs)))
-        gaps = [abs(sum(self._score(pair)) - float(known.cells[pair].sum())) for pair in drawn]
+    def audit(self, tasks: Sequence[Task], scored: Known, cells: int, seed: int) -> dict[str, float]:
+        """Ask for some cells again, one at a time, and return how far the server's answers differ."""
+        pairs: dict[tuple[Ids, Ids], None] = {}
+        for task in tasks:
+            for group in task.groups:
+                prompts = [task.prompts[i] for i in group]
+                pairs |= dict.fromkeys(itertools.product(prompts, [scored.responses[p].ids for p in prompts]))
+        drawn = random.Random(seed).sample(list(pairs), min(cells, len(pairs)))
+        gaps = [abs(float(self._cell(pair).sum()) - float(scored.cells[pair].sum())) for pair in drawn]
         return {"cells": len(gaps), "max_difference": max(gaps, default=0.0)}
 
     @contextmanager
     def _named(self) -> Iterator[None]:
-        """Says which server it is that cannot be used."""
+        """Name the server in the error of one that cannot be used."""
         try:
             yield
         except Misaligned as error:
@@ -112,64 +106,62 @@ class Served:
             raise HoldfastError(f"{self.client.base} cannot be used: {error.message}", hint=hint) from error
 
     def _preflight(self, prompt: Ids, other: Ids) -> None:
-        made = self._first_response(prompt)
-        asked = [(prompt, self.wire.score(prompt, made.ids))]
-        first = asked[0][1].logp
-        if len(first) != len(made.ids):
-            raise Misaligned(f"{len(made.ids)} response tokens have {len(first)} log-probs")
+        response = self._first_response(prompt)
+        scored = self.wire.score(prompt, response.ids)
+        first = scored.logp
+        if len(first) != len(response.ids):
+            raise Misaligned(
+                f"it gives {counted(len(first), 'log-prob')} for {counted(len(response.ids), 'response token')}"
+            )
         if max(first) > 1e-4:
             raise Misaligned(f"a log-prob of {max(first):.3f} is above 0")
-        gap = max(abs(a - b) for a, b in zip(first, made.logp))
+        gap = max(abs(a - b) for a, b in zip(first, response.logp))
         if gap > _TOLERANCE:
             raise Misaligned(
                 f"scoring its own response gives other log-probs than generating it (by {gap:.3f} nats): "
                 "they are shifted, or not those of the raw distribution"
             )
-        asked.append((other, self.wire.score(other, made.ids)))
-        gap = max(abs(a - b) for a, b in zip(first, self.wire.score(prompt, made.ids).logp, strict=True))
+        after_other = self.wire.score(other, response.ids)
+        gap = max(abs(a - b) for a, b in zip(first, self.wire.score(prompt, response.ids).logp, strict=True))
         if gap > _TOLERANCE:
             raise Misaligned(f"its log-probs depend on what was asked before (by {gap:.3f} nats)")
         if self.config.backend == "openai":
-            self._check_words([(x + made.ids, scored.text) for x, scored in asked], more=True)
+            said = [(prompt + response.ids, scored.text), (other + response.ids, after_other.text)]
+            self._check_words(said, more=True)
         else:  # echoes no text of a prompt unless asked
-            self._check_words([(made.ids, made.text), (prompt, self.wire.spell(prompt))], more=False)
-        _check_greedy(made)
+            self._check_words([(response.ids, response.text), (prompt, self.wire.spell(prompt))], more=False)
+        _check_greedy(response)
 
     def _first_response(self, prompt: Ids) -> Generated:
         try:
-            made = self.wire.generate(prompt, self.config.max_new_tokens)
+            response = self.wire.generate(prompt, self.config.max_new_tokens)
         except Misaligned:
             spelled = self.wire.spell(prompt)
             if spelled is not None:  # a wrong tokenizer is the better reason
                 self._check_words([(prompt, spelled)], more=False)
             raise
-        if not made.ids:
+        if not response.ids:
             raise Misaligned("it generates nothing")
-        if made.below is None:
-            print(
-                f"note: {self.name} lists no most likely tokens: whether it answers greedily is not known",
-                file=sys.stderr,
-            )
-        return made
+        if response.below is None:
+            note = "lists no most likely tokens: whether it answers greedily is not known"
+            print(f"note: {self.name} {note}", file=sys.stderr)
+        return response
 
     def _check_words(self, said: Sequence[tuple[Ids, str | None]], *, more: bool) -> None:
         """Whether the server calls ids what our tokenizer calls them; with ``more``, its texts may go on."""
         for ids, text in said:
             if text is not None and self._agree(text, ids, more):
                 continue
-            spelled = (
-                self.wire.spell(ids) if more else None
-            )  # some servers echo no text of the prompt; tokens have theirs
+            # Some servers echo no text of the prompt, but that of each token.
+            spelled = self.wire.spell(ids) if more else None
             if spelled is not None and self._agree(spelled, ids, False):
                 continue
             theirs = text if spelled is None else spelled
             if theirs is not None:
                 raise self._other_tokenizer(ids, theirs)
         if all(text is None for _, text in said):
-            print(
-                f"note: {self.name} says no token's text: whether the tokenizer is its own is not known",
-                file=sys.stderr,
-            )
+            note = "says no token's text: whether the tokenizer is its own is not known"
+            print(f"note: {self.name} {note}", file=sys.stderr)
 
     def _other_tokenizer(self, ids: Ids, theirs: str) -> Misaligned:
         name = self.config.tokenizer or self.config.model
@@ -184,24 +176,22 @@ class Served:
         return theirs.startswith(ours) if more else theirs == ours
 
     def _plain(self, text: str) -> str:
-        """Text without what servers and tokenizers write in different ways: special tokens, white space, halves of
-        characters.
-        """
+        """Return a text without special tokens, white space and halves of characters, which servers write variously."""
         for token in self.special:
             text = text.replace(token, "")
         return "".join(text.replace("\ufffd", "").replace("\u2581", "").split())
 
     def _respond(self, prompt: Ids) -> Response:
-        made = self.wire.generate(prompt, self.config.max_new_tokens)
-        _check_greedy(made)
+        response = self.wire.generate(prompt, self.config.max_new_tokens)
+        _check_greedy(response)
         self.sent += len(prompt)
-        if not made.ids:
+        if not response.ids:
             raise HoldfastError(f"{self.client.base}: an empty response, which cannot be scored")
-        return Response(made.ids, self.tokenizer.decode(made.ids, skip_special_tokens=True), made.margin)
+        return Response(response.ids, self.tokenizer.decode(response.ids, skip_special_tokens=True), response.margin)
 
-    def _score(self, pair: tuple[Ids, Ids]) -> list[float]:
+    def _cell(self, pair: tuple[Ids, Ids]) -> npt.NDArray[np.float64]:
         self.sent += len(pair[0]) + len(pair[1])
-        return self.wire.score(*pair).logp
+        return np.array(self.wire.score(*pair).logp)
 
     def _completions(self) -> Completions:
         ids = {self.tokenizer.decode([i]): i for i in range(len(self.tokenizer))}
@@ -209,11 +199,11 @@ class Served:
         return Completions(self.client, self.config.model, ends, lambda i: str(self.tokenizer.decode([i])), ids.get)
 
 
-def _check_greedy(made: Generated) -> None:
-    if made.below is not None and made.below > _TIE:
+def _check_greedy(response: Generated) -> None:
+    if response.below is not None and response.below > _TIE:
         raise Misaligned(
-            f"a token of its response was not the most likely one (by {made.below:.3f} nats): its responses are not "
-            "greedy",
+            f"a token of its response was not the most likely one (by {response.below:.3f} nats): its responses are "
+            "not greedy",
             hint="a penalty, a logit bias or sampling is at work that requests do not switch off; "
             "vLLM takes such things from generation_config.json (start it with --generation-config vllm)",
         )
@@ -221,7 +211,3 @@ def _check_greedy(made: Generated) -> None:
 
 def _start(text: str) -> str:
     return repr(text if len(text) <= 60 else text[:60] + "...")
-
-
-def _of(task: Task, group: Sequence[int]) -> list[Ids]:
-    return [task.prompts[i] for i in group]

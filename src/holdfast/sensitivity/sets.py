@@ -1,7 +1,7 @@
 """Files -> sets of prompts that ask for the same thing. JSONL that a person can read and edit.
 
-    {"set_id": "q1", "variant_id": "spelling-3", "kind": "spelling", "seed": 3, "prompt": "...", "target": "B", "meta":
-    {...}}
+    {"set_id": "q1", "variant_id": "spelling-3", "kind": "spelling", "seed": 3, "prompt": "...", "target": "B",
+     "meta": {...}}
 
 Also read: a list of strings per row (one set), and the named set ``pocket:intents``. A row of kind ``original`` belongs
 to every kind.
@@ -28,9 +28,7 @@ _STDERR = "_stderr"
 
 @dataclass(frozen=True)
 class Variant:
-    """One prompt of a set. ``meta`` may hold ``options`` (label -> text), ``edits``, ``diff`` and whatever a generator
-    recorded.
-    """
+    """One prompt of a set. ``meta``: ``options`` (label -> text), ``edits``, ``diff`` and notes of the generator."""
 
     variant_id: str
     kind: str
@@ -54,19 +52,19 @@ class PromptSet:
         return tuple(dict.fromkeys(v.kind for v in self.variants if v.kind != ORIGINAL))
 
     def of_kind(self, kind: str) -> tuple[int, ...]:
-        """The original and the variants of a kind."""
+        """Return the places of the original and of the variants of a kind."""
         return tuple(i for i, v in enumerate(self.variants) if v.kind in (ORIGINAL, kind))
 
 
 @dataclass
 class Skipped:
-    """What was left out, and why: counted, with the first places named."""
+    """How many sets were left out, and why and where the first of them were."""
 
     count: int = 0
     first: list[str] = field(default_factory=list)
 
     def add(self, reason: str) -> None:
-        """Count one more."""
+        """Count one more set."""
         self.count += 1
         if len(self.first) < 20:
             self.first.append(reason)
@@ -87,13 +85,9 @@ def load_sets(source: str, limit: int | None = None) -> list[PromptSet]:
     seen: dict[tuple[str, str], str] = {}
     origins: dict[str, tuple[int, bool]] = {}
     for number, (row, where) in enumerate(read_rows(source), 1):
+        origin = (number, isinstance(row, list))
         for set_id, variant in _variants(row, number, where):
-            _check_origin(
-                set_id,
-                origins.setdefault(set_id, (number, isinstance(row, list))),
-                (number, isinstance(row, list)),
-                where,
-            )
+            _check_origin(set_id, origins.setdefault(set_id, origin), origin, where)
             if (set_id, variant.variant_id) in seen:
                 raise HoldfastError(
                     f"{where}: variant '{variant.variant_id}' of set '{set_id}' is there twice "
@@ -110,10 +104,10 @@ def load_sets(source: str, limit: int | None = None) -> list[PromptSet]:
 
 
 def usable(sets: list[PromptSet], strict: bool) -> tuple[list[PromptSet], Skipped]:
-    """Drop sets with fewer than two distinct prompts, counted.
+    """Return the sets with two distinct prompts or more, and the count of the others.
 
     Raises:
-        HoldfastError: there is one and ``strict``, or none is left.
+        HoldfastError: with ``strict`` there is one of the others, or no set is left.
     """
     skipped = Skipped()
     kept = []
@@ -140,7 +134,7 @@ def write_sets(path: Path, sets: list[PromptSet]) -> None:
 
 
 def as_rows(sets: list[PromptSet]) -> Iterator[dict[str, Any]]:
-    """The rows of a sets file."""
+    """Yield the rows of a sets file."""
     for s in sets:
         for v in s.variants:
             row = {"set_id": s.set_id, **{key: value for key, value in asdict(v).items() if key != "where"}}
@@ -148,25 +142,24 @@ def as_rows(sets: list[PromptSet]) -> Iterator[dict[str, Any]]:
 
 
 def digest(sets: list[PromptSet]) -> str:
-    """SHA-256 of everything that is measured or compared: ids, kinds, prompts and targets."""
+    """Return the SHA-256 of everything that is measured or compared: ids, kinds, prompts and targets."""
     content = [[s.set_id, [[v.variant_id, v.kind, v.prompt, v.target] for v in s.variants]] for s in sets]
     return hashlib.sha256(json.dumps(content, ensure_ascii=False).encode()).hexdigest()
 
 
 def read_rows(source: str) -> list[tuple[Any, str]]:
-    """Rows of a file or of a named pocket data set, each with its place; an object, a list or a text each.
+    """Return the rows of a file or of a named pocket data set, each (an object, a list or a text) with its place.
 
     Raises:
         HoldfastError: missing, unreadable or broken, with the row.
     """
-    sets = Path(source) / "sets.jsonl"  # what `holdfast sensitivity variants` has left
-    return read_values(
-        str(sets) if sets.is_file() else source, objects=False, hint="give a JSONL file, or pocket:intents"
-    )
+    sets = Path(source) / "sets.jsonl"  # in a run directory of `holdfast sensitivity variants`
+    file = str(sets) if sets.is_file() else source
+    return read_values(file, objects=False, hint="give a JSONL file, or pocket:intents")
 
 
 def _check_origin(set_id: str, first: tuple[int, bool], own: tuple[int, bool], where: str) -> None:
-    """A list of prompts is a whole set: a row of another set that happens to have its name must not join it."""
+    """Refuse a row whose set is the list of another row, because a list of prompts is a whole set."""
     if first != own and (first[1] or own[1]):
         a_list = f"a list here is the set '{set_id}', which is there already (row {first[0]})"
         raise HoldfastError(
@@ -181,9 +174,9 @@ def _variants(row: Any, number: int, where: str) -> Iterator[tuple[str, Variant]
             yield f"set-{number}", Variant(str(i), ORIGINAL if i == 0 else "given", _prompt(prompt, where), where=where)
         return
     if not isinstance(row, dict) or "prompt" not in row or "set_id" not in row:
-        found = ", ".join(row) if isinstance(row, dict) else type(row).__name__
+        content = ", ".join(row) if isinstance(row, dict) else type(row).__name__
         raise HoldfastError(
-            f"{where}: a row has set_id, variant_id, kind and prompt, or is a list of prompts; found {found}",
+            f"{where}: a row has set_id, variant_id, kind and prompt, or is a list of prompts; found {content}",
             hint="to make variants of single prompts, give them as --prompts with --variants",
         )
     if row["set_id"] is None:
@@ -195,24 +188,20 @@ def _variants(row: Any, number: int, where: str) -> Iterator[tuple[str, Variant]
     options = meta.get("options")
     if target is not None and isinstance(options, dict) and str(target) not in options:
         raise HoldfastError(f"{where}: the target {target!r} is none of the options {', '.join(options)}")
-    yield (
-        str(row["set_id"]),
-        Variant(
-            str(row.get("variant_id", number)),
-            _kind(str(row.get("kind", "given")), where),
-            _prompt(row.get("prompt"), where),
-            _seed(row.get("seed", 0), where),
-            None if target is None else str(target),
-            meta,
-            where,
-        ),
+    variant = Variant(
+        str(row.get("variant_id", number)),
+        _kind(str(row.get("kind", "given")), where),
+        _prompt(row.get("prompt"), where),
+        _seed(row.get("seed", 0), where),
+        None if target is None else str(target),
+        meta,
+        where,
     )
+    yield str(row["set_id"]), variant
 
 
 def _kind(kind: str, where: str) -> str:
-    """Results are filed under the kind, beside ``all`` and ``mixture``; the harness files add ``_stderr`` to every
-    name.
-    """
+    """Return the kind, unless it is a name of the results: ``all``, ``mixture``, or the ``_stderr`` of another name."""
     if kind in (ALL, MIXTURE) or kind.endswith(_STDERR):
         raise HoldfastError(
             f"{where}: the kind '{kind}' is a name of the results, which it would replace",

@@ -1,4 +1,4 @@
-"""Scores on disk, so that a killed run continues and a new variant costs one row and one column.
+"""Scores <-> a file, so that a killed run continues and a new variant costs one row and one column of its matrix.
 
 One SQLite file per identity (weights, tokenizer, type, version of the code, new tokens). A cell is keyed by the ids of
 its prompt and its response, so whatever changes the text (template, exemplars, chat) changes the key. Each batch is one
@@ -8,6 +8,7 @@ transaction: whole or absent.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import sqlite3
 from collections.abc import Mapping, Sequence
@@ -29,16 +30,14 @@ class Store:
     """
 
     def __init__(self, folder: Path, identity: Mapping[str, str]) -> None:
-        name = hashlib.sha256(json.dumps(dict(identity), sort_keys=True).encode()).hexdigest()[:24]
-        self.path = folder / f"{name}.sqlite"
+        about = json.dumps(dict(identity), sort_keys=True)
+        self.path = folder / f"{hashlib.sha256(about.encode()).hexdigest()[:24]}.sqlite"
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self.base = sqlite3.connect(self.path, timeout=60)
             with self.base:
                 self.base.execute("CREATE TABLE IF NOT EXISTS about (identity TEXT PRIMARY KEY)")
-                self.base.execute(
-                    "INSERT OR IGNORE INTO about VALUES (?)", (json.dumps(dict(identity), sort_keys=True),)
-                )
+                self.base.execute("INSERT OR IGNORE INTO about VALUES (?)", (about,))
                 self.base.execute(
                     "CREATE TABLE IF NOT EXISTS responses (prompt BLOB PRIMARY KEY, ids BLOB, text TEXT, margin REAL)"
                 )
@@ -48,30 +47,30 @@ class Store:
                 f"{self.path}: the cache cannot be used ({error})", hint="delete the file, or give another --cache"
             ) from error
 
-    def fetch(self, tasks: Sequence[Task], known: Known) -> None:
-        """Add to ``known`` what is stored of these tasks."""
-        for prompt in {p for task in tasks for p in task.prompts} - known.responses.keys():
+    def fetch(self, tasks: Sequence[Task], scored: Known) -> None:
+        """Add to ``scored`` what is stored of these tasks."""
+        for prompt in _prompts(tasks) - scored.responses.keys():
             row = self.base.execute(
                 "SELECT ids, text, margin FROM responses WHERE prompt = ?", (_key(prompt),)
             ).fetchone()
             if row is not None:
-                known.responses[prompt] = Response(tuple(np.frombuffer(row[0], np.int64).tolist()), row[1], row[2])
-        for pair in _pairs(tasks, known) - known.cells.keys():
+                scored.responses[prompt] = Response(tuple(np.frombuffer(row[0], np.int64).tolist()), row[1], row[2])
+        for pair in _pairs(tasks, scored) - scored.cells.keys():
             row = self.base.execute("SELECT logp FROM cells WHERE pair = ?", (_key(*pair),)).fetchone()
             if row is not None:
-                known.cells[pair] = np.frombuffer(row[0], np.float64)
+                scored.cells[pair] = np.frombuffer(row[0], np.float64)
 
-    def put(self, tasks: Sequence[Task], known: Known) -> None:
-        """Store what is known of these tasks."""
-        prompts = {p for task in tasks for p in task.prompts} & known.responses.keys()
-        pairs = _pairs(tasks, known) & known.cells.keys()
+    def put(self, tasks: Sequence[Task], scored: Known) -> None:
+        """Store what is scored of these tasks."""
+        responses = {p: scored.responses[p] for p in _prompts(tasks) & scored.responses.keys()}
+        pairs = _pairs(tasks, scored) & scored.cells.keys()
         with self.base:
             self.base.executemany(
                 "INSERT OR IGNORE INTO responses VALUES (?, ?, ?, ?)",
-                [(_key(p), _blob(r.ids), r.text, r.margin) for p in prompts for r in (known.responses[p],)],
+                [(_key(p), _blob(r.ids), r.text, r.margin) for p, r in responses.items()],
             )
             self.base.executemany(
-                "INSERT OR IGNORE INTO cells VALUES (?, ?)", [(_key(*p), known.cells[p].tobytes()) for p in pairs]
+                "INSERT OR IGNORE INTO cells VALUES (?, ?)", [(_key(*p), scored.cells[p].tobytes()) for p in pairs]
             )
 
     def close(self) -> None:
@@ -79,13 +78,18 @@ class Store:
         self.base.close()
 
 
-def _pairs(tasks: Sequence[Task], known: Known) -> set[tuple[Ids, Ids]]:
-    made: set[tuple[Ids, Ids]] = set()
+def _prompts(tasks: Sequence[Task]) -> set[Ids]:
+    return set(itertools.chain.from_iterable(task.prompts for task in tasks))
+
+
+def _pairs(tasks: Sequence[Task], scored: Known) -> set[tuple[Ids, Ids]]:
+    pairs: set[tuple[Ids, Ids]] = set()
     for task in tasks:
         for group in task.groups:
             prompts = [task.prompts[i] for i in group]
-            made.update((p, known.responses[q].ids) for p in prompts for q in prompts if q in known.responses)
-    return made
+            responses = [scored.responses[p].ids for p in prompts if p in scored.responses]
+            pairs.update(itertools.product(prompts, responses))
+    return pairs
 
 
 def _key(*ids: Ids) -> bytes:

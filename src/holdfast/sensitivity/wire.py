@@ -1,9 +1,8 @@
-"""Two ways to ask a server: for a greedy response, and for the log-probs of given response tokens after given prompt
-tokens.
+"""Token ids -> a greedy response of a server, or the log-probs of response tokens after prompt tokens.
 
-Both send token ids, never text, and check in every answer that the log-probs are those of the ids that were sent; a
-response says how far its tokens were below the most likely ones. What would bend a greedy response is sent as neutral
-(``http.NEUTRAL``).
+Both protocols send token ids, never text, and check in every answer that the log-probs are those of the ids that were
+sent. A response has the distance of its tokens from the most likely ones. Penalties and the like, which would change a
+greedy response, are sent as neutral (``http.NEUTRAL``).
 """
 
 from __future__ import annotations
@@ -22,10 +21,9 @@ A = TypeVar("A")
 
 @dataclass(frozen=True)
 class Generated:
-    """A greedy response, with the server's log-probs for it (nats). ``text``: in the server's own words, where it says.
+    """A greedy response with the server's log-probs for it (nats), and its ``text`` as the server writes it, or None.
 
-    ``below``: largest distance of a token from the most likely one at its place, 0 where all are that; None where a
-    server does not say.
+    ``below``: largest distance of a token from the most likely one at its place; None where a server does not say.
     """
 
     ids: Ids
@@ -36,32 +34,31 @@ class Generated:
 
 
 @dataclass(frozen=True)
-class Scored:
-    """Log-probs of a response. ``text``: prompt, response and perhaps more in the server's own words, where it says."""
+class ScoredResponse:
+    """Log-probs of a response. ``text``: prompt, response and perhaps more as the server writes them, or None."""
 
     logp: list[float]
     text: str | None
 
 
 class Wire(Protocol):
-    """A protocol."""
+    """A protocol by which a server is asked."""
 
     def generate(self, prompt: Ids, max_new_tokens: int) -> Generated:
-        """Greedy response; the end-of-sequence token, if reached, is the last one."""
+        """Return the greedy response; the end-of-sequence token, if reached, is the last one."""
 
-    def score(self, prompt: Ids, response: Ids) -> Scored:
-        """Log-prob of each response token after the prompt."""
+    def score(self, prompt: Ids, response: Ids) -> ScoredResponse:
+        """Return the log-prob of each response token after the prompt."""
 
     def spell(self, ids: Ids) -> str | None:
-        """These ids in the server's own words, or None where it has none."""
+        """Return these ids as the server writes them, or None where it does not say."""
 
 
 class Completions:
-    """OpenAI-compatible completions with ``echo`` and ``logprobs`` (vLLM): the whole of prompt and response is scored
-    every time.
+    """OpenAI-compatible completions with ``echo`` and ``logprobs`` (vLLM). Prompt and response are scored every time.
 
-    Tokens must come back as ids (``token_id:17``, vLLM's ``return_tokens_as_token_ids``), or as text that is exactly
-    that of the ids.
+    Tokens must come back as ids (``token_id:17``, vLLM's ``return_tokens_as_token_ids``), or as exactly the text of the
+    ids.
     """
 
     def __init__(
@@ -79,7 +76,7 @@ class Completions:
         """See ``Wire``."""
         return self._ask(prompt, max_new_tokens, self._generated, echo=False)
 
-    def score(self, prompt: Ids, response: Ids) -> Scored:
+    def score(self, prompt: Ids, response: Ids) -> ScoredResponse:
         """See ``Wire``."""
         return self._ask(prompt + response, 1, lambda choice: self._scored(choice, prompt, response), echo=True)
 
@@ -88,10 +85,8 @@ class Completions:
         tokens = self._ask(
             ids, 1, lambda choice: _column(choice, "tokens"), echo=True, return_tokens_as_token_ids=False
         )
-        plain = len(tokens) >= len(ids) and all(
-            isinstance(t, str) and not t.startswith(("token_id:", "bytes:")) for t in tokens
-        )
-        return "".join(tokens[: len(ids)]) if plain else None
+        plain = all(isinstance(t, str) and not t.startswith(("token_id:", "bytes:")) for t in tokens)
+        return "".join(tokens[: len(ids)]) if plain and len(tokens) >= len(ids) else None
 
     def _ask(self, ids: Ids, max_tokens: int, read: Callable[[dict[str, Any]], A], *, echo: bool, **more: Any) -> A:
         body = {
@@ -116,14 +111,11 @@ class Completions:
             raise Misaligned(
                 "the server stops at the end of the sequence but leaves its token out, so that it cannot be scored"
             )
-        numbers = _finite(logp)
         tops = choice.get("logprobs", {}).get("top_logprobs")
-        listed = (
-            [_numbers(top.values()) if isinstance(top, dict) else [] for top in tops] if isinstance(tops, list) else []
-        )
-        return Generated(tuple(ids), numbers, _margin(listed), _below(numbers, listed), _text(choice))
+        values = [top.values() if isinstance(top, dict) else () for top in tops] if isinstance(tops, list) else []
+        return _response(ids, logp, values, choice)
 
-    def _scored(self, choice: dict[str, Any], prompt: Ids, response: Ids) -> Scored:
+    def _scored(self, choice: dict[str, Any], prompt: Ids, response: Ids) -> ScoredResponse:
         tokens, logp = _column(choice, "tokens"), _column(choice, "token_logprobs")
         wanted = prompt + response
         if len(tokens) < len(wanted):
@@ -132,29 +124,23 @@ class Completions:
                 "prompt"
             )
         if not all(self._same(token, i) for token, i in zip(tokens, wanted)):
-            if (
-                self._same(str(tokens[0]), wanted[0])
-                and self._same(str(tokens[1]), wanted[0])
-                and not wanted[0] == wanted[1]
-            ):
+            if wanted[0] != wanted[1] and all(self._same(str(token), wanted[0]) for token in tokens[:2]):
                 raise Misaligned("the server puts a second BOS in front of the prompt")
             raise Misaligned("the tokens that came back are not those that were sent")
-        return Scored(_finite(logp[len(prompt) : len(wanted)]), _text(choice))
+        return ScoredResponse(_finite(logp[len(prompt) : len(wanted)]), _text(choice))
 
     def _id(self, token: str) -> int:
-        found = int(token.removeprefix("token_id:")) if token.startswith("token_id:") else self.find(token)
-        if found is None:
+        token_id = int(token.removeprefix("token_id:")) if token.startswith("token_id:") else self.find(token)
+        if token_id is None:
             raise Misaligned(f"the server returns the text of tokens, and {token!r} is not one token")
-        return found
+        return token_id
 
     def _same(self, token: str, wanted: int) -> bool:
         return token == f"token_id:{wanted}" if token.startswith("token_id:") else token == self.show(wanted)
 
 
 class SGLang:
-    """SGLang's native ``/generate``: scored from the last prompt token on, so that its prefix cache serves the
-    prompt.
-    """
+    """SGLang's native ``/generate``, scored from the last prompt token on, so that its prefix cache is used."""
 
     def __init__(self, client: Client) -> None:
         self.client = client
@@ -164,35 +150,31 @@ class SGLang:
         """See ``Wire``."""
         return self._ask(prompt, max_new_tokens, len(prompt) - 1, self._generated)
 
-    def score(self, prompt: Ids, response: Ids) -> Scored:
-        """See ``Wire``. Entry 0 is the last prompt token itself; response token t is entry t + 1, which the ids must
-        confirm.
-        """
+    def score(self, prompt: Ids, response: Ids) -> ScoredResponse:
+        """See ``Wire``. Entry 0 is the last prompt token; response token t is entry t + 1, and has its id."""
         return self._ask(prompt + response, 0, len(prompt) - 1, lambda answer: self._scored(answer, prompt, response))
 
     def spell(self, ids: Ids) -> str | None:
         """See ``Wire``."""
-        return self._ask(
-            ids, 0, 0, lambda answer: _spelled(_entries(answer, "input_token_logprobs")), return_text_in_logprobs=True
-        )
+        return self._ask(ids, 0, 0, _spelled, return_text_in_logprobs=True)
 
     def _generated(self, answer: dict[str, Any]) -> Generated:
         entries, tops = _entries(answer, "output_token_logprobs"), answer["meta_info"].get("output_top_logprobs")
-        numbers = _finite([entry[0] for entry in entries])
-        listed = [_numbers(entry[0] for entry in top or []) for top in tops] if isinstance(tops, list) else []
-        ids = tuple(int(entry[1]) for entry in entries)
-        return Generated(ids, numbers, _margin(listed), _below(numbers, listed), _text(answer))
+        values: list[list[Any]] = []
+        for top in tops if isinstance(tops, list) else ():
+            values.append([entry[0] for entry in top or ()])
+        return _response([int(entry[1]) for entry in entries], [entry[0] for entry in entries], values, answer)
 
-    def _scored(self, answer: dict[str, Any], prompt: Ids, response: Ids) -> Scored:
+    def _scored(self, answer: dict[str, Any], prompt: Ids, response: Ids) -> ScoredResponse:
         entries = _entries(answer, "input_token_logprobs")
         got = [int(entry[1]) for entry in entries]
         if got == list(response):  # versions differ in whether the start token has an entry
-            return Scored(_finite([entry[0] for entry in entries]), None)
+            return ScoredResponse(_finite([entry[0] for entry in entries]), None)
         if len(entries) != len(response) + 1:
             raise Misaligned(f"log-probs of {len(response) + 1} tokens were asked for, {len(entries)} came back")
         if got[1:] != list(response) or got[0] != prompt[-1]:
             raise Misaligned("the tokens that came back are not those that were sent")
-        return Scored(_finite([entry[0] for entry in entries[1:]]), None)
+        return ScoredResponse(_finite([entry[0] for entry in entries[1:]]), None)
 
     def _ask(self, ids: Ids, max_new_tokens: int, start: int, read: Callable[[dict[str, Any]], A], **more: Any) -> A:
         body = {"input_ids": list(ids), "return_logprob": True, "logprob_start_len": start, "top_logprobs_num": 2}
@@ -226,19 +208,17 @@ def _finite(values: Sequence[float | None]) -> list[float]:
     return [float(value) for value in values if value is not None]
 
 
-def _below(logp: Sequence[float], tops: Sequence[Sequence[float]]) -> float | None:
-    """Largest distance of a token from the most likely one at its place."""
-    return max((max(top) - own for own, top in zip(logp, tops) if top), default=None)
-
-
-def _margin(tops: Sequence[Sequence[float]]) -> float | None:
-    """Smallest gap between the two most probable tokens."""
-    pairs = [sorted(top, reverse=True)[:2] for top in tops if len(top) > 1]
-    return min((float(best - second) for best, second in pairs), default=None)
-
-
-def _numbers(values: Iterable[Any]) -> list[float]:
-    return [float(value) for value in values if isinstance(value, int | float) and not math.isnan(value)]
+def _response(
+    ids: Sequence[int], logp: Sequence[float | None], tops: Sequence[Iterable[Any]], answer: dict[str, Any]
+) -> Generated:
+    """Return the response with these log-probs; ``tops`` are those of the most likely tokens at each place."""
+    numbers = _finite(logp)
+    below, gaps = list[float](), list[float]()
+    for own, top in zip(numbers, tops):
+        likely = sorted((v for v in top if isinstance(v, int | float) and not math.isnan(v)), reverse=True)
+        below += [likely[0] - own] if likely else []
+        gaps += [float(likely[0] - likely[1])] if len(likely) > 1 else []
+    return Generated(tuple(ids), numbers, min(gaps, default=None), max(below, default=None), _text(answer))
 
 
 def _text(answer: dict[str, Any]) -> str | None:
@@ -246,7 +226,8 @@ def _text(answer: dict[str, Any]) -> str | None:
     return text if isinstance(text, str) else None
 
 
-def _spelled(entries: Sequence[Any]) -> str | None:
-    """The texts in SGLang's entries (log-prob, id, text), put together; None where they are left out."""
+def _spelled(answer: dict[str, Any]) -> str | None:
+    """Return the texts in SGLang's entries (log-prob, id, text), put together; None where they are left out."""
+    entries = _entries(answer, "input_token_logprobs")
     texts = [entry[2] if len(entry) > 2 else None for entry in entries]
     return "".join(map(str, texts)) if texts and all(isinstance(text, str) for text in texts) else None

@@ -1,21 +1,16 @@
-"""Seeded, dependency-light generators of prompts that ask for the same thing. A kind is a key of ``GENERATORS`` or
-``module:function``.
-"""
+"""Seeded generators of prompts that ask for the same thing, by kind: a key of ``GENERATORS`` or ``module:function``."""
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
-from typing import Any, cast
+from typing import cast
 
 from holdfast.errors import HoldfastError
 from holdfast.sensitivity.variants.contractions import contractions
-from holdfast.sensitivity.variants.items import Item, load_items
-from holdfast.sensitivity.variants.make import Generator, Report, extend, make
-from holdfast.sensitivity.variants.options import option_order
-from holdfast.sensitivity.variants.spelling import spelling
-from holdfast.sensitivity.variants.surface import casing, punctuation
-from holdfast.sensitivity.variants.templates import grammar, templates
+from holdfast.sensitivity.variants.items import Generator, PromptItem, load_items
+from holdfast.sensitivity.variants.layouts import grammar, option_order, templates
+from holdfast.sensitivity.variants.make import Report, extend, make
+from holdfast.sensitivity.variants.surface import casing, punctuation, spelling
 from holdfast.sensitivity.variants.wording import POCKET_SYNONYMS, synonyms
 
 GENERATORS: dict[str, Generator] = {
@@ -33,14 +28,14 @@ PARAPHRASES = "paraphrases"
 
 
 def generator(kind: str, more: dict[str, Generator] | None = None) -> Generator:
-    """The generator of a kind.
+    """Return the generator of a kind.
 
     Raises:
         HoldfastError: an unknown kind.
     """
-    known = GENERATORS | (more or {})
-    if kind in known:
-        return known[kind]
+    generators = GENERATORS | (more or {})
+    if kind in generators:
+        return generators[kind]
     if kind == PARAPHRASES:
         raise HoldfastError(
             "the kind 'paraphrases' needs a source",
@@ -49,15 +44,14 @@ def generator(kind: str, more: dict[str, Generator] | None = None) -> Generator:
     module, colon, function = kind.partition(":")
     if not colon:
         raise HoldfastError(
-            f"unknown kind of variant '{kind}'; known: {', '.join([*known, PARAPHRASES])}, or module:function"
+            f"unknown kind of variant '{kind}'; known: {', '.join([*generators, PARAPHRASES])}, or module:function"
         )
     try:
-        found: Callable[..., Any] = getattr(importlib.import_module(module), function)
+        return cast(Generator, getattr(importlib.import_module(module), function))
     except (ImportError, AttributeError) as error:
         raise HoldfastError(
             f"kind '{kind}': {error}", hint="a kind is a function (item, rng) -> iterator of (item, prompt, meta)"
         ) from error
-    return cast(Generator, found)
 
 
-__all__ = ["GENERATORS", "Generator", "Item", "Report", "extend", "generator", "load_items", "make"]
+__all__ = ["GENERATORS", "Generator", "PromptItem", "Report", "extend", "generator", "load_items", "make"]

@@ -1,11 +1,9 @@
-"""``do not`` becomes ``don't`` and back, where that says the same and is English; a place that is in doubt is left
-alone.
+"""``do not`` becomes ``don't`` and back, where that says the same and is English. Doubtful places are left alone.
 
 Left alone are, above all: a form of *be* or *will* at the end of its clause ("tell me where it is."), or with the rest
 of its clause in front of it ("how old you are today"); questions whose order would break ("Don't you ..."); *'s* that
-is *has* ("it's been") or an owner's;
-*let us* that asks for leave ("let us know"); *have* that is no auxiliary ("I have to"); and words in capitals, which
-are meant to be seen.
+is *has* ("it's been") or an owner's; *let us* that asks for leave ("let us know"); *have* that is no auxiliary ("I have
+to"); and words in capitals, because these are meant as they are.
 """
 
 from __future__ import annotations
@@ -13,21 +11,19 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from random import Random
-from typing import Any
 
-from holdfast.sensitivity.variants.items import Item
-from holdfast.sensitivity.variants.protect import protected_spans
-
-Made = Iterator[tuple[Item, str, dict[str, Any]]]
+from holdfast.sensitivity.variants.items import Draft, PromptItem, like
+from holdfast.sensitivity.variants.protect import outside, protected_spans
 
 _NOT = {
-    "do not": "don't", "does not": "doesn't", "did not": "didn't", "is not": "isn't", "are not": "aren't", "was not": "wasn't",
-    "were not": "weren't", "cannot": "can't", "can not": "can't", "will not": "won't", "would not": "wouldn't", "should not": "shouldn't",
-    "could not": "couldn't", "have not": "haven't", "has not": "hasn't", "had not": "hadn't",
+    "do not": "don't", "does not": "doesn't", "did not": "didn't", "is not": "isn't", "are not": "aren't",
+    "was not": "wasn't", "were not": "weren't", "cannot": "can't", "can not": "can't", "will not": "won't",
+    "would not": "wouldn't", "should not": "shouldn't", "could not": "couldn't", "have not": "haven't",
+    "has not": "hasn't", "had not": "hadn't",
 }  # fmt: skip
 _BE = {
-    "it is": "it's", "that is": "that's", "what is": "what's", "who is": "who's", "where is": "where's", "there is": "there's",
-    "i am": "i'm", "you are": "you're", "we are": "we're", "they are": "they're",
+    "it is": "it's", "that is": "that's", "what is": "what's", "who is": "who's", "where is": "where's",
+    "there is": "there's", "i am": "i'm", "you are": "you're", "we are": "we're", "they are": "they're",
 }  # fmt: skip
 _OTHERS = {"i will": "i'll", "you will": "you'll", "let us": "let's", "i have": "i've"}
 _SHORT = _NOT | _BE | _OTHERS
@@ -50,8 +46,9 @@ _ASKING = {
     "however",
 }
 _SUBJECTS = {
-    "i", "you", "he", "she", "it", "we", "they", "there", "this", "that", "these", "those", "the", "a", "an", "my", "your", "his", "her",
-    "its", "our", "their", "all", "some", "any", "every", "each", "both", "most", "many", "people", "one",
+    "i", "you", "he", "she", "it", "we", "they", "there", "this", "that", "these", "those", "the", "a", "an", "my",
+    "your", "his", "her", "its", "our", "their", "all", "some", "any", "every", "each", "both", "most", "many",
+    "people", "one",
 }  # fmt: skip
 _GAPS = {"than", "as", "so", "whether", "unlike", "like"} | _ASKING
 """Words after which a clause may have lost what would follow its verb."""
@@ -75,8 +72,8 @@ _STOPS = {
 }
 """Words that do not go on with a clause."""
 _BEEN = {
-    "been", "had", "got", "done", "seen", "gone", "known", "heard", "told", "become", "tried", "decided", "asked", "noticed", "received",
-    "finished", "forgotten", "begun", "written", "made", "taken", "given",
+    "been", "had", "got", "done", "seen", "gone", "known", "heard", "told", "become", "tried", "decided", "asked",
+    "noticed", "received", "finished", "forgotten", "begun", "written", "made", "taken", "given",
 }  # fmt: skip
 _IS_DONE = {"called", "named", "located", "based", "supposed", "related", "known"}
 """Participles before which *'s* is *is*."""
@@ -99,40 +96,35 @@ _LET = {"assume", "suppose", "consider", "imagine", "define", "denote", "say", "
 """Verbs with which *let us* proposes, and asks for no leave."""
 
 
-def contractions(item: Item, rng: Random) -> Made:
-    """Every place at once, then each place alone: contracted, then expanded."""
+def contractions(item: PromptItem, rng: Random) -> Iterator[Draft]:
+    """Yield every place at once, then each place alone: contracted, then expanded."""
     text = item.question
-    closed = protected_spans(text, [item.gold] if item.gold else [])
+    closed = protected_spans(text, item.keep)
     for name, table, allowed in (("contracted", _SHORT, _may_contract), ("expanded", _LONG, _may_expand)):
-        places = [m for m in _places(text, table, allowed) if not any(a < m.end() and m.start() < b for a, b in closed)]
+        places = [place for place in _places(text, table, allowed) if outside(place, closed)]
         yield _with(item, places, table, name)
         for place in places if len(places) > 1 else ():
             yield _with(item, [place], table, f"{name}-one")
 
 
-def _with(
-    item: Item, places: list[re.Match[str]], table: dict[str, str], change: str
-) -> tuple[Item, str, dict[str, Any]]:
+def _with(item: PromptItem, places: list[re.Match[str]], table: dict[str, str], change: str) -> Draft:
     text = item.question
     for place in reversed(places):
-        new = table[_key(place.group())]
-        new = new[0].upper() + new[1:] if place.group()[0].isupper() else new
-        text = text[: place.start()] + new + text[place.end() :]
-    made = item.asking(text)
-    return made, made.prompt(), {"change": change}
+        text = text[: place.start()] + like(place.group(), table[_key(place.group())]) + text[place.end() :]
+    return item.draft(text, change=change)
 
 
 def _places(
-    text: str, table: dict[str, str], allowed: Callable[[str, str, list[str], str], bool]
+    text: str, table: dict[str, str], allowed: Callable[[str, list[str], str], bool]
 ) -> Iterator[re.Match[str]]:
-    """Where a row of the table stands and may be changed. Words in capitals stay, but for "I"."""
+    """Yield the places where a form of the table stands and may be changed. Words in capitals stay, but for "I"."""
     forms = sorted(table, key=len, reverse=True)
     pattern = "|".join(re.escape(form).replace("'", "['\u2019]") for form in forms)
     for match in re.finditer(rf"(?<![\w'\u2019])(?:{pattern})(?![\w'\u2019])", text, re.IGNORECASE):
         words = match.group()
         if _key(words) in table and words[1:] == words[1:].lower():
             before = re.split(r"[.!?:;\n]", text[max(0, match.start() - _SENTENCE) : match.start()])[-1]
-            if allowed(_key(words), before, re.findall(r"[\w'\u2019]+|[^\w\s]", before), text[match.end() :]):
+            if allowed(_key(words), re.findall(r"[\w'\u2019]+|[^\w\s]", before), text[match.end() :]):
                 yield match
 
 
@@ -141,13 +133,13 @@ def _key(words: str) -> str:
 
 
 def _next_words(after: str, count: int = 2) -> list[str]:
-    """The next words of the same clause, in small letters."""
+    """Return the next words of the same clause, in small letters."""
     clause = re.match(r"(?: +[\w'\u2019-]+)*", after)
     return clause.group().lower().split()[:count] if clause else []
 
 
-def _may_contract(form: str, before: str, words: list[str], after: str) -> bool:
-    """Whether a long form may become a short one. ``before`` is the sentence so far, ``words`` its words and marks."""
+def _may_contract(form: str, words: list[str], after: str) -> bool:
+    """Whether a long form may become a short one. ``words`` are the words and marks of the sentence before it."""
     lower = [word.lower() for word in words]
     following = _next_words(after)
     if form in _NOT:
@@ -161,7 +153,7 @@ def _may_contract(form: str, before: str, words: list[str], after: str) -> bool:
     return not set(lower) & _GAPS
 
 
-def _may_expand(form: str, before: str, words: list[str], after: str) -> bool:
+def _may_expand(form: str, words: list[str], after: str) -> bool:
     """Whether a short form may become a long one."""
     lower = [word.lower() for word in words]
     following = _next_words(after, 3)
@@ -176,7 +168,7 @@ def _may_expand(form: str, before: str, words: list[str], after: str) -> bool:
 
 
 def _keeps_order(form: str, lower: list[str], following: list[str], after: str) -> bool:
-    """ "You don't go" and "Don't go" may become "do not"; "Don't you go?" may not."""
+    """Whether the order stays right: "You don't go" and "Don't go" may become "do not"; "Don't you go?" may not."""
     name = re.match(r" +([A-Z]\w+)", after) is not None
     subject = bool(following) and (following[0] in _SUBJECTS or name)
     starts = not lower or not re.match(r"\w", lower[-1])

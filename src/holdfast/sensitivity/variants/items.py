@@ -1,28 +1,30 @@
-"""A thing to ask, apart from how it is asked: question, options, right answer; and the layouts that make a prompt of
-it.
+"""Rows -> things to ask (question, options, right answer), apart from the layout that makes a prompt of them.
 
-layout  "Q:{question}\\n{options}\\nA:"     options  "(A)red (B)blue"
+layout  "Q:{question}\n{options}\nA:"     options  "(A)red (B)blue"
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from random import Random
 from typing import Any
 
 from holdfast.errors import HoldfastError, whole_text
 from holdfast.sensitivity.sets import read_rows
 
+_SLOT = re.compile(r"\{question\}|\{options\}")
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 BARE = "{question}"
 QUESTION_LAYOUT = "Q:{question}\nA:"
 CHOICE_LAYOUT = "Q:{question}\n{options}\nA:"
+MARKER = "({letter}){text}"
 
 
 @dataclass(frozen=True)
-class Item:
-    """One thing to ask. ``layout`` is how the original asks it; ``answer`` is the number of the right option, if there
-    are options.
-    """
+class PromptItem:
+    """One thing to ask. ``layout`` is that of the original; ``answer`` is the number of the right option, if any."""
 
     item_id: str
     question: str
@@ -37,7 +39,7 @@ class Item:
 
     @property
     def expected(self) -> str | None:
-        """The right response: the letter of the right option, or the given target."""
+        """The right response: the letter of the right option, or the target."""
         return LETTERS[self.answer] if self.answer is not None else self.target
 
     @property
@@ -45,37 +47,55 @@ class Item:
         """Letter -> text."""
         return dict(zip(LETTERS, self.choices))
 
-    def prompt(self, layout: str | None = None, marker: str = "({letter}){text}", join: str = " ") -> str:
-        """The item in a layout. Nothing is stripped: tabs and double spaces stay byte for byte."""
-        options = join.join(
-            marker.replace("{letter}", letter).replace("{text}", text) for letter, text in self.options.items()
-        )
-        return self.header + _fill(
-            layout if layout is not None else self.layout, {"question": self.question, "options": options}
-        )
+    @property
+    def keep(self) -> list[str]:
+        """Texts that no generator may change."""
+        return [self.gold] if self.gold else []
 
-    def asking(self, question: str) -> Item:
-        """The same item with the question in other words."""
+    def prompt(self, layout: str | None = None, marker: str = MARKER, join: str = " ") -> str:
+        """Return the item in a layout. Nothing is stripped: tabs and double spaces stay byte for byte."""
+        options = [marker.replace("{letter}", letter).replace("{text}", text) for letter, text in self.options.items()]
+        values = {"{question}": self.question, "{options}": join.join(options)}
+        # In one pass, so that braces inside the question and the options are left alone.
+        return self.header + _SLOT.sub(lambda slot: values[slot[0]], self.layout if layout is None else layout)
+
+    def asking(self, question: str) -> PromptItem:
+        """Return the same item with the question in other words."""
         return replace(self, question=question)
+
+    def draft(self, question: str, **meta: Any) -> Draft:
+        """Return the item with the question in other words, its prompt, and the notes on what was done."""
+        item = self.asking(question)
+        return item, item.prompt(), meta
+
+
+Draft = tuple[PromptItem, str, dict[str, Any]]
+"""An item as it is asked, the prompt, and notes on what was done."""
+Generator = Callable[[PromptItem, Random], Iterator[Draft]]
+"""A source of drafts; it may be endless and may repeat itself."""
+
+
+def like(word: str, new: str) -> str:
+    """Return new words with a first capital where the word that they replace has one."""
+    return new[0].upper() + new[1:] if word[0].isupper() else new
 
 
 def without_options(layout: str) -> str:
-    """A choice layout for an item without choices: the options and the separator before them are gone."""
-    before, found, after = layout.partition("{options}")
-    if not found:
+    """Return a choice layout without the options and the separator before them, for an item without choices."""
+    before, slot, after = layout.partition("{options}")
+    if not slot:
         return layout
     separator = before.rpartition("{question}")[2]
     return before.removesuffix(separator) + after
 
 
-def load_items(source: str, limit: int | None = None) -> list[Item]:
-    """Read things to ask: rows with ``prompt``; ``question`` (with ``choices`` and ``answer``); or ``instruction`` (and
-    ``input``).
+def load_items(source: str, limit: int | None = None) -> list[PromptItem]:
+    """Read rows with ``prompt``; ``question`` (with ``choices`` and ``answer``); or ``instruction`` (and ``input``).
 
     Raises:
         HoldfastError: with file and row.
     """
-    items: dict[str, Item] = {}
+    items: dict[str, PromptItem] = {}
     for number, (row, where) in enumerate(read_rows(source)[:limit], 1):
         item = _item(row, number, where)
         if item.item_id in items:
@@ -89,33 +109,33 @@ def load_items(source: str, limit: int | None = None) -> list[Item]:
     return list(items.values())
 
 
-def _item(row: Any, number: int, where: str) -> Item:
+def _item(row: Any, number: int, where: str) -> PromptItem:
     if isinstance(row, str):
         row = {"prompt": row}
     if not isinstance(row, dict):
         raise HoldfastError(f"{where}: a row is an object or a prompt, not {type(row).__name__}")
     item_id = str(row.get("id", row.get("set_id", number)))
     target = row.get("target")
+    layout = QUESTION_LAYOUT
     if isinstance(row.get("prompt"), str):
-        return Item(
-            item_id, row["prompt"], target=None if target is None else str(target), where=where, gold=_text(target)
-        )
-    if isinstance(row.get("question"), str) and "choices" in row:
+        question, layout = row["prompt"], BARE
+    elif isinstance(row.get("question"), str) and "choices" in row:
         return _choice_item(row, item_id, where)
-    if isinstance(row.get("question"), str):
-        target = row.get("answer", target)
-        return Item(item_id, row["question"], QUESTION_LAYOUT, target=_text(target), where=where, gold=_text(target))
-    if isinstance(row.get("instruction"), str):
+    elif isinstance(row.get("question"), str):
+        question, target = row["question"], row.get("answer", target)
+    elif isinstance(row.get("instruction"), str):
         question = row["instruction"] + (f"\n{row['input']}" if row.get("input") else "")
         target = row.get("output", target)
-        return Item(item_id, question, QUESTION_LAYOUT, target=_text(target), where=where, gold=_text(target))
-    raise HoldfastError(
-        f"{where}: found {', '.join(row) or 'nothing'}; a row has prompt, question (choices, answer), or instruction "
-        "(input)"
-    )
+    else:
+        raise HoldfastError(
+            f"{where}: found {', '.join(row) or 'nothing'}; a row has prompt, question (choices, answer), or "
+            "instruction (input)"
+        )
+    target = None if target is None else str(target)
+    return PromptItem(item_id, question, layout, target=target, where=where, gold=target)
 
 
-def _choice_item(row: dict[str, Any], item_id: str, where: str) -> Item:
+def _choice_item(row: dict[str, Any], item_id: str, where: str) -> PromptItem:
     choices, answer = row["choices"], row.get("answer")
     if isinstance(choices, dict) and "text" in choices:  # the shape of ARC and its kin
         choices, labels = choices["text"], choices.get("label")
@@ -128,21 +148,12 @@ def _choice_item(row: dict[str, Any], item_id: str, where: str) -> Item:
         raise HoldfastError(
             f"{where}: the answer {answer!r} is no option", hint="give its number (from 0), its letter, or its text"
         )
-    header = (
-        f"The following are multiple choice questions (with answers) about {str(row['subject']).replace('_', ' ')}.\n\n"
-        if row.get("subject")
-        else ""
-    )
-    return Item(
-        item_id,
-        row["question"],
-        CHOICE_LAYOUT,
-        texts,
-        index,
-        header=header,
-        where=where,
-        gold=texts[index] if index is not None else None,
-    )
+    header = ""
+    if row.get("subject"):
+        subject = str(row["subject"]).replace("_", " ")
+        header = f"The following are multiple choice questions (with answers) about {subject}.\n\n"
+    gold = None if index is None else texts[index]
+    return PromptItem(item_id, row["question"], CHOICE_LAYOUT, texts, index, header=header, where=where, gold=gold)
 
 
 def _answer_index(answer: Any, texts: tuple[str, ...]) -> int | None:
@@ -153,18 +164,3 @@ def _answer_index(answer: Any, texts: tuple[str, ...]) -> int | None:
     if isinstance(answer, str) and len(answer) == 1 and answer.upper() in LETTERS[: len(texts)]:
         return LETTERS.index(answer.upper())
     return None
-
-
-def _fill(layout: str, values: dict[str, str]) -> str:
-    """Put values into their places; braces inside the values are left alone."""
-    made, rest = "", layout
-    while True:
-        places = [(rest.find("{" + key + "}"), key) for key in values if "{" + key + "}" in rest]
-        if not places:
-            return made + rest
-        at, key = min(places)
-        made, rest = made + rest[:at] + values[key], rest[at + len(key) + 2 :]
-
-
-def _text(value: Any) -> str | None:
-    return None if value is None else str(value)

@@ -2,8 +2,7 @@
 
     make(items, {"spelling": spelling, "templates": templates}, per_kind=20, seed=0)  ->  sets, Report
 
-A generator yields (item as asked, prompt, what was done); it may be endless and may repeat itself. An item's draws
-depend on the seed, the kind and its id alone, so that adding items or kinds changes nothing else.
+The draws of an item depend only on the seed, the kind and its id, so that more items or kinds change nothing else.
 """
 
 from __future__ import annotations
@@ -11,14 +10,12 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
 from random import Random
 from typing import Any
 
 from holdfast.sensitivity.sets import ORIGINAL, PromptSet, Variant
-from holdfast.sensitivity.variants.items import Item
+from holdfast.sensitivity.variants.items import Generator, PromptItem
 
-Generator = Callable[[Item, Random], Iterator[tuple[Item, str, dict[str, Any]]]]
 Accept = Callable[[str, str], bool]
 """(original prompt, variant) -> whether the meaning is kept."""
 
@@ -26,36 +23,33 @@ _TRIES = 30
 _EXACT = 250_000
 
 
-@dataclass
 class Report:
-    """What was made and what was not, per kind."""
+    """How many variants were made and how many candidates were left out, by reason and kind.
 
-    made: dict[str, int] = field(default_factory=dict)
-    unchanged: dict[str, int] = field(default_factory=dict)
-    repeated: dict[str, int] = field(default_factory=dict)
-    lost_protected: dict[str, int] = field(default_factory=dict)
-    no_variant: dict[str, int] = field(default_factory=dict)
-    """Pieces of a paraphraser's answers that are no paraphrase: thoughts, remarks, program text."""
-    other_meaning: dict[str, int] = field(default_factory=dict)
-    short: dict[str, int] = field(default_factory=dict)
-    """Items that got fewer variants of this kind than asked for."""
+    ``no_variant`` counts pieces of a paraphraser's answers that are no paraphrase (thoughts, remarks, program text),
+    and ``short`` counts items that got fewer variants of a kind than asked for.
+    """
 
-    def as_dict(self) -> dict[str, dict[str, int]]:
-        """For the summary."""
-        return asdict(self)
+    REASONS = ("made", "unchanged", "repeated", "lost_protected", "no_variant", "other_meaning", "short")
+
+    def __init__(self) -> None:
+        self.counts: dict[str, dict[str, int]] = {reason: {} for reason in self.REASONS}
+
+    def add(self, reason: str, kind: str, count: int = 1) -> None:
+        """Count something about a kind."""
+        self.counts[reason][kind] = self.counts[reason].get(kind, 0) + count
 
 
 def make(
-    items: Sequence[Item],
+    items: Sequence[PromptItem],
     generators: Mapping[str, Generator],
     per_kind: int,
     seed: int,
     accept: Mapping[str, Accept] | None = None,
 ) -> tuple[list[PromptSet], Report]:
-    """The original of every item and up to ``per_kind`` distinct variants of each kind.
+    """Return the original of every item and up to ``per_kind`` distinct variants of each kind.
 
     Args:
-        items: things to ask.
         generators: by kind.
         accept: checks of the meaning, by kind.
     """
@@ -69,7 +63,7 @@ def make(
 
 
 def extend(
-    item: Item,
+    item: PromptItem,
     taken: set[str],
     generators: Mapping[str, Generator],
     per_kind: int,
@@ -77,59 +71,55 @@ def extend(
     report: Report,
     accept: Mapping[str, Accept],
 ) -> Iterator[Variant]:
-    """The variants of one item whose prompts are not ``taken``."""
+    """Yield the variants of one item whose prompts are not ``taken``."""
     original = item.prompt()
     for kind, generate in generators.items():
-        made = 0
-        source = generate(item, Random(f"{seed}:{kind}:{item.item_id}"))
+        count = 0
+        drafts = generate(item, Random(f"{seed}:{kind}:{item.item_id}"))
         for _ in range(per_kind * _TRIES):
-            if made == per_kind:
+            draft = next(drafts, None) if count < per_kind else None
+            if draft is None:
                 break
-            try:
-                asked, prompt, meta = next(source)
-            except StopIteration:
-                break
-            if "no_variant" in meta:
-                report.no_variant[kind] = report.no_variant.get(kind, 0) + 1
-                continue
-            if _refused(kind, original, prompt, taken, report, accept.get(kind)):
+            asked, prompt, meta = draft
+            reason = _reason_against(original, prompt, meta, taken, accept.get(kind))
+            if reason:
+                report.add(reason, kind)
                 continue
             taken.add(prompt)
-            yield Variant(f"{kind}-{made}", kind, prompt, seed, asked.expected, _meta(asked, original, prompt, meta))
-            made += 1
-        report.made[kind] = report.made.get(kind, 0) + made
-        if made < per_kind:
-            report.short[kind] = report.short.get(kind, 0) + 1
+            yield Variant(f"{kind}-{count}", kind, prompt, seed, asked.expected, _meta(asked, original, prompt, meta))
+            count += 1
+        report.add("made", kind, count)
+        if count < per_kind:
+            report.add("short", kind)
 
 
-def _refused(kind: str, original: str, prompt: str, taken: set[str], report: Report, accept: Accept | None) -> bool:
-    """Whether a prompt is left out, and count why."""
+def _reason_against(
+    original: str, prompt: str, meta: dict[str, Any], taken: set[str], accept: Accept | None
+) -> str | None:
+    """Return why a prompt is left out, or None for one that is a variant."""
+    if "no_variant" in meta:
+        return "no_variant"
     if not prompt:
-        reason = report.lost_protected
-    elif prompt == original:
-        reason = report.unchanged
-    elif prompt in taken:
-        reason = report.repeated
-    elif accept is not None and not accept(original, prompt):
-        reason = report.other_meaning
-    else:
-        return False
-    reason[kind] = reason.get(kind, 0) + 1
-    return True
+        return "lost_protected"
+    if prompt == original:
+        return "unchanged"
+    if prompt in taken:
+        return "repeated"
+    return None if accept is None or accept(original, prompt) else "other_meaning"
 
 
-def _original(item: Item) -> Variant:
+def _original(item: PromptItem) -> Variant:
     meta = {"options": item.options} if item.choices else {}
     return Variant(ORIGINAL, ORIGINAL, item.prompt(), 0, item.expected, meta, item.where)
 
 
-def _meta(asked: Item, original: str, prompt: str, meta: dict[str, Any]) -> dict[str, Any]:
+def _meta(asked: PromptItem, original: str, prompt: str, meta: dict[str, Any]) -> dict[str, Any]:
     options = {"options": asked.options} if asked.choices else {}
     return {**options, **meta, "edits": edit_distance(original, prompt), "diff": diff(original, prompt)}
 
 
 def edit_distance(a: str, b: str) -> int:
-    """Levenshtein distance in characters (Myers' bit-parallel algorithm, as given by Hyyro 2003)."""
+    """Return the Levenshtein distance in characters (Myers' bit-parallel algorithm, after Hyyro 2003)."""
     if not a:
         return len(b)
     full, top = (1 << len(a)) - 1, 1 << (len(a) - 1)
@@ -148,18 +138,15 @@ def edit_distance(a: str, b: str) -> int:
 
 
 def diff(a: str, b: str) -> str:
-    """Word diff on one line: ``What [-colour-]{+color+} is it?``; equal stretches of more than six pieces are cut to
-    ``...``.
-    """
+    """Return a word diff on one line: ``What [-colour-]{+color+} is it?``. Long equal stretches are cut to ``...``."""
     left, right = re.findall(r"\s+|\w+|[^\w\s]", a), re.findall(r"\s+|\w+|[^\w\s]", b)
-    made = ""
-    long = (
-        len(left) * len(right) > _EXACT
-    )  # its time grows with the square where words repeat, so frequent ones are no anchors then
+    marked = ""
+    # The time grows with the square where words repeat, so in long texts frequent words are no anchors.
+    long = len(left) * len(right) > _EXACT
     for tag, a0, a1, b0, b1 in difflib.SequenceMatcher(None, left, right, autojunk=long).get_opcodes():
         old, new = "".join(left[a0:a1]), "".join(right[b0:b1])
         if tag == "equal":
-            made += old if a1 - a0 <= 6 else "".join(left[a0 : a0 + 3]) + "..." + "".join(left[a1 - 3 : a1])
+            marked += old if a1 - a0 <= 6 else "".join(left[a0 : a0 + 3]) + "..." + "".join(left[a1 - 3 : a1])
         else:
-            made += (f"[-{old}-]" if old else "") + (f"{{+{new}+}}" if new else "")
-    return made
+            marked += (f"[-{old}-]" if old else "") + (f"{{+{new}+}}" if new else "")
+    return marked

@@ -1,7 +1,6 @@
-"""What no generator may touch: placeholders, numbers, code, paths, links, quotations, alternatives to choose from, and
-the right answer.
+"""A text -> the places that no generator may touch, and the words that it may change.
 
-In: a text. Out: its words with their places, protected ones left out.
+Protected are placeholders, numbers, code, paths, links, quotations, alternatives to choose from, and the right answer.
 """
 
 from __future__ import annotations
@@ -13,7 +12,8 @@ _PROTECTED = re.compile(
     r"""```.*?(?:```|\Z)               # code blocks
       | `[^`\n]+`                     # code spans
       | (?m:^(?:[ ]{4}|\t)[^\n]*)     # indented code, and lines that can only be code
-      | (?m:^[ ]*(?:def|class|import|from|return|for|while|if|elif|else|try|except|function|const|let|var)\b[^\n]*[:;{}()=]$)
+      | (?m:^[ ]*(?:def|class|import|from|return|for|while|if|elif|else|try|except|function|const|let|var)\b
+          [^\n]*[:;{}()=]$)
       | (?m:^(?=[^\n]*[;{}]$)[^\n=()]*[=()][^\n]*$ | ^[ ]*[{}][;,]?$)
       | \{\{.{0,200}?\}\} | \{[^{}\n]*\}    # placeholders
       | <[^<>\s][^<>\n]*> | \[[A-Z_]+\] | %\(?\w*\)?[sd]
@@ -22,9 +22,12 @@ _PROTECTED = re.compile(
       | https?://\S+ | (?<![\w.+-])[\w.+-]+@[\w.-]+\.\w+
       | (?<![\w/])[~.]{0,2}/[\w.~+-]+(?:/[\w.~+-]*)* | ~/[\w./~+-]* | \b[A-Za-z]:\\\S*\w   # paths
       | (?<!\S)--?[A-Za-z][\w-]*      # switches of a command
-      | "[^"\n]{1,80}" | \u201c[^\u201d\n]{1,80}\u201d | \u2018[^\u2019\n]{1,80}\u2019 | \u00ab[^\u00bb\n]{1,80}\u00bb   # quotations
+      # quotations
+      | "[^"\n]{1,80}" | \u201c[^\u201d\n]{1,80}\u201d | \u2018[^\u2019\n]{1,80}\u2019 | \u00ab[^\u00bb\n]{1,80}\u00bb
       | (?<![\w'])'[^'\n]{1,80}'(?![\w'])
-      | [(\[]\s*[-+]?\d[\d.]*(?:\s*,\s*[-+]?\d[\d.]*)+\s*[)\]] | [-+]?\d+(?:\.\d+)?(?:,\s*[-+]?\d+(?:\.\d+)?)+(?!\w)   # rows of numbers
+      # rows of numbers
+      | [(\[]\s*[-+]?\d[\d.]*(?:\s*,\s*[-+]?\d[\d.]*)+\s*[)\]]
+      | [-+]?\d+(?:\.\d+)?(?:,\s*[-+]?\d+(?:\.\d+)?)+(?!\w)
       | \b\w+\s*(?:==|!=|<=|>=|\+=|-=|:=|=)\s*[^\s,;]*\w   # assignments
       | (?<!\w)[A-Za-z_][\w.]*\([^()\n]*\)   # calls
       | \b[^\W\d_]\w*(?:\.[^\W\d_]\w*)+   # names with dots, names of files
@@ -46,23 +49,23 @@ Spans = list[tuple[int, int]]
 
 
 def protected_spans(text: str, keep: Sequence[str] = ()) -> Spans:
-    """Places [start, end) that must stay as they are. ``keep``: further texts, such as the right answer, found as whole
-    words.
-    """
+    """Return the places [start, end) that must stay as they are. ``keep``: further whole words, such as the answer."""
     spans = [m.span() for m in _PROTECTED.finditer(text)]
-    for piece in keep:
-        if piece:
-            spans += [m.span() for m in re.finditer(rf"(?<!\w){re.escape(piece)}(?!\w)", text, re.IGNORECASE)]
+    for words in filter(None, keep):
+        spans += [m.span() for m in re.finditer(rf"(?<!\w){re.escape(words)}(?!\w)", text, re.IGNORECASE)]
     return sorted(spans)
 
 
+def outside(match: re.Match[str], spans: Spans) -> bool:
+    """Whether a match overlaps none of the places."""
+    return not any(start < match.end() and match.start() < end for start, end in spans)
+
+
 def holds(text: str, piece: str) -> bool:
-    """Whether a protected piece is in a text: word for word, case and kinds of quotation marks aside; alternatives in
-    any order.
-    """
+    """Whether a text has a protected piece in it, whatever its case and quotation marks; alternatives in any order."""
     words = re.split(r",?\s(?:or|vs\.?)\s|,\s", piece) if re.search(r"\s(?:or|vs\.?)\s", piece) else [piece]
-    plain, wanted = _plain(text), [_plain(word) for word in words]
-    return all(re.search(rf"(?<!\w){re.escape(word)}(?!\w)", plain) for word in wanted)
+    plain = _plain(text)
+    return all(re.search(rf"(?<!\w){re.escape(_plain(word))}(?!\w)", plain) for word in words)
 
 
 def _plain(text: str) -> str:
@@ -70,20 +73,18 @@ def _plain(text: str) -> str:
 
 
 def free_words(text: str, keep: Sequence[str] = ()) -> Spans:
-    """Words that may be changed."""
+    """Return the places of the words that may be changed."""
     closed = protected_spans(text, keep)
-    return [
-        m.span() for m in WORD.finditer(text) if not any(start < m.end() and m.start() < end for start, end in closed)
-    ]
+    return [word.span() for word in WORD.finditer(text) if outside(word, closed)]
 
 
 def change_free_text(text: str, keep: Sequence[str], change: Callable[[str], str]) -> str:
     """Apply ``change`` to everything between the protected places."""
-    made, at = "", 0
+    changed, at = "", 0
     for start, end in [*protected_spans(text, keep), (len(text), len(text))]:
         if start >= at:
-            made += change(text[at:start]) + text[start:end]
+            changed += change(text[at:start]) + text[start:end]
         elif end > at:  # overlaps the place before
-            made += text[at:end]
+            changed += text[at:end]
         at = max(at, end)
-    return made
+    return changed

@@ -1,8 +1,8 @@
-"""What a model wrote when it was asked for rewritings -> the rewritings alone.
+"""A model's answer to a request for rewritings -> the rewritings alone.
 
-Left out, and handed back so that it can be counted: thoughts, preambles ("Sure! Here are 3 rewrites:"), headings,
-closing remarks, refusals, program text, and pieces too short to be the whole prompt. A remark is no remark where the
-prompt itself begins like one.
+Left out, and returned apart so that it can be counted: thoughts, preambles ("Sure! Here are 3 rewrites:"), headings,
+closing remarks, refusals, program text, and parts too short to be the whole prompt. A line that begins as the prompt
+itself begins is no remark.
 
     list         a numbered or bulleted answer: its items, without marker, bold type and quotation marks
     JSON         a list of strings
@@ -37,7 +37,8 @@ _WRITTEN = r"re-?writ(?:e|ing|ten\ (?:version|text|prompt|question))|re-?phrasin
 _NOUN = rf"(?:{_WRITTEN}|version|variation|variant|option|alternative)"
 _MARK = re.compile(
     rf"""^(?P<indent>\s*) (?P<bold>\*\*|__)?
-         (?: \(?\d{{1,2}}[.):\]](?!\d) | \d\ufe0f?\u20e3 | [-*\u2022\u2023\u25e6\u2013\u2014](?=\s) | {_NOUN}\ \#?\d{{1,2}}\ ?[:.)] )
+         (?: \(?\d{{1,2}}[.):\]](?!\d) | \d\ufe0f?\u20e3 | [-*\u2022\u2023\u25e6\u2013\u2014](?=\s)
+           | {_NOUN}\ \#?\d{{1,2}}\ ?[:.)] )
          (?P<closed>(?:\*\*|__)?:?) \s* (?P<text>.*)$""",
     re.VERBOSE | re.IGNORECASE,
 )
@@ -54,8 +55,10 @@ _WRAPS = (
 )
 
 _LABEL = re.compile(
-    rf"""^(?: (?:\*\*|__)[^*_\n]{{1,40}}(?::(?:\*\*|__)|(?:\*\*|__):) | \(?[a-h][.)](?=\s) | (?:output|answer|result|response)\s*:
-           | here\ ?(?:is|'s|\u2019s)\ (?:a|an|one|the|my)\ (?:\w+\ )?{_NOUN}(?:\ \w+){{0,5}}: | {_NOUN}\ ?(?:prompt|question|text)?\s*:
+    rf"""^(?: (?:\*\*|__)[^*_\n]{{1,40}}(?::(?:\*\*|__)|(?:\*\*|__):) | \(?[a-h][.)](?=\s)
+           | (?:output|answer|result|response)\s*:
+           | here\ ?(?:is|'s|\u2019s)\ (?:a|an|one|the|my)\ (?:\w+\ )?{_NOUN}(?:\ \w+){{0,5}}:
+           | {_NOUN}\ ?(?:prompt|question|text)?\s*:
            | (?:re-?written|re-?phrased|paraphrased)\ ?(?:prompt|question|text|version)?\s*: )\s*(?=\S)""",
     re.VERBOSE | re.IGNORECASE,
 )
@@ -64,8 +67,8 @@ _TAGS = re.compile(
     r"^<(answer|output|rewrite|rewritten|paraphrase|result|response)>\s*(.*?)\s*</\1>$", re.DOTALL | re.IGNORECASE
 )
 _ABOUT = (
-    r"re-?writ|re-?phras|re-?word|paraphras|version|variation|alternative|options|different|attempt|\bways?\b|\blist\b|\bgo\b"
-    r"|\bare\b.{0,40}:$"
+    r"re-?writ|re-?phras|re-?word|paraphras|version|variation|alternative|options|different|attempt|\bways?\b|\blist\b"
+    r"|\bgo\b|\bare\b.{0,40}:$"
 )
 _REMARK = re.compile(
     rf"""^(?: (?:sure|certainly|absolutely|of\ course|okay|ok|alright|got\ it|no\ problem)\s*[,!.:\u2014-]
@@ -74,23 +77,27 @@ _REMARK = re.compile(
             | these\ (?:all|are\ all|{_NOUN}) | all\ of\ (?:these|them)\b.*\bsame
             | (?:i\ )?hope\ (?:this|that|these|it|they)\ (?:helps?|works?)\b | i\ hope\b
             | i(?:'ve|\u2019ve|\ have)\ (?:re-?written|re-?phrased|re-?worded|paraphrased|kept|tried)\b
-            | (?:please\ )?let\ me\ know\ if\ (?:you|there|any|this|these)\b | feel\ free\ to\b | is\ there\ anything\ else
+            | (?:please\ )?let\ me\ know\ if\ (?:you|there|any|this|these)\b | feel\ free\ to\b
+            | is\ there\ anything\ else
             | \(?note\s*: | (?:re-?written|re-?phrased|paraphrased|original)(?:\ \w+)?\s*:
             | {_NOUN}s?\W*$
-            | (?:i'm|i\u2019m|i\ am)\ (?:sorry|unable)\b | sorry[,.] | unfortunately\b | as\ an?\ (?:ai|(?:large\ )?language\ model)\b
+            | (?:i'm|i\u2019m|i\ am)\ (?:sorry|unable)\b | sorry[,.] | unfortunately\b
+            | as\ an?\ (?:ai|(?:large\ )?language\ model)\b
             | i\ (?:cannot|can't|can\u2019t|won't)\b
             | [(<\[]?(?:none|null|nil|nan|n/a|undefined)[)>\]]?\.?$
             | \#{{1,6}}\s | [\W\d_]*$ )""",
     re.VERBOSE | re.IGNORECASE,
 )
 _PROGRAM = re.compile(
-    r"""^(?: (?:async\ )?def\ \w+\( | class\ \w+\s*[(:{] | import\ [\w{*] | from\ [\w.]+\ import\b | \#!?\s*include\b | \#!/ | using\ \w+
-           | (?:public|private|static|void|int|const|let|var)\s+\w+\s*[=({] | int\ main | function\s*\w*\( | console\. | <\?php | <!DOCTYPE
-           | >>>\ | //\ | /\* | \$\ \w+ | SELECT\ .+\ FROM\  | @\w+$ )""",
+    r"""^(?: (?:async\ )?def\ \w+\( | class\ \w+\s*[(:{] | import\ [\w{*] | from\ [\w.]+\ import\b
+           | \#!?\s*include\b | \#!/ | using\ \w+
+           | (?:public|private|static|void|int|const|let|var)\s+\w+\s*[=({] | int\ main | function\s*\w*\( | console\.
+           | <\?php | <!DOCTYPE | >>>\ | //\ | /\* | \$\ \w+ | SELECT\ .+\ FROM\  | @\w+$ )""",
     re.VERBOSE,
 )
 _STATEMENT = re.compile(
-    r"""^\s*(?: for\ \w+(?:,\ \w+)*\ in\ .+:$ | (?:while|if|elif|with)\ .+:$ | (?:else|try|finally):$ | except\b.*:$ | print\(
+    r"""^\s*(?: for\ \w+(?:,\ \w+)*\ in\ .+:$ | (?:while|if|elif|with)\ .+:$ | (?:else|try|finally):$ | except\b.*:$
+           | print\(
            | [\w.\[\]'"]+\s*[-+*/]?=\s*\S.*$ | [\w.]+\(.*\);?$ | .*[;{}]$ | [)\]}]+[;,]?$ )""",
     re.VERBOSE,
 )
@@ -99,14 +106,14 @@ _WHOLE, _LEAST_SHARE = 20, 1 / 3
 
 @dataclass(frozen=True)
 class Rewritings:
-    """The rewritings in an answer, and what else it held."""
+    """The rewritings in an answer, and what else was in it."""
 
     texts: list[str]
     left_out: list[str]
 
 
 def read_answer(answer: str, question: str) -> Rewritings:
-    """The rewritings of ``question`` in a model's answer."""
+    """Return the rewritings of ``question`` in a model's answer."""
     text, left_out = without_thoughts(answer, question)
     text, dropped = _without_programs(text, question)
     left_out += dropped
@@ -124,31 +131,20 @@ def read_answer(answer: str, question: str) -> Rewritings:
 
 
 def without_thoughts(text: str, question: str = "") -> tuple[str, list[str]]:
-    """An answer without what the model thought before it: between tags, up to a closing tag, or after a tag that is
-    never closed.
-    """
+    """Return an answer without the thoughts before it: between tags, up to a closing tag, or after an open tag."""
     if _THOUGHT_STARTS.search(question):
         return text, []
-    rest = _THOUGHT.sub("", text)
-    rest = _THOUGHT_ENDS.split(rest)[-1]
-    rest = _THOUGHT_STARTS.split(rest)[0]
+    rest = _THOUGHT_STARTS.split(_THOUGHT_ENDS.split(_THOUGHT.sub("", text))[-1])[0]
     return rest, ["(thoughts)"] if rest != text else []
 
 
 def is_remark(text: str, question: str) -> bool:
-    """Whether a line says something about the rewritings, or is a heading or program text, unless the prompt is so
-    itself.
-    """
+    """Whether a text is about the rewritings, a heading or program text, unless the prompt is so itself."""
     if not text or (_REMARK.match(text) and not _REMARK.match(question)):
         return True
-    heading = (
-        text.endswith(":")
-        and len(text.split()) < 7
-        and not any(line.rstrip().endswith(":") for line in question.splitlines())
-    )
-    return heading or (
-        not _has_program(question) and any(_PROGRAM.match(line) or _STATEMENT.match(line) for line in text.splitlines())
-    )
+    headed = any(line.rstrip().endswith(":") for line in question.splitlines())
+    heading = text.endswith(":") and len(text.split()) < 7 and not headed
+    return heading or (not _has_program(question) and _has_program(text))
 
 
 def _has_program(text: str) -> bool:
@@ -156,7 +152,7 @@ def _has_program(text: str) -> bool:
 
 
 def _without_programs(text: str, question: str) -> tuple[str, list[str]]:
-    """Fences opened, with what they hold if it is text; program text without a fence cut off, to the end."""
+    """Return the content of fences that hold text; program text without a fence is cut off, to the end."""
     if "```" in question or _has_program(question):
         return text, []
     left_out = [f"({m[1]} code)" for m in _FENCE.finditer(text) if m[1].lower() not in _TEXT_FENCES]
@@ -179,8 +175,9 @@ def _json_list(text: str) -> list[str] | None:
 
 
 def _list_items(lines: Sequence[str], several_lines: bool) -> tuple[list[str], list[str]]:
-    """Items of a list; an item goes on over the lines that follow where the prompt has several lines, or where its
-    marker stands alone.
+    """Return the items of a list, and the lines that are in none.
+
+    An item goes on over the lines that follow where the prompt has several lines, or where its marker stands alone.
     """
     items: list[list[str]] = []
     rest = []
@@ -200,7 +197,7 @@ def _list_items(lines: Sequence[str], several_lines: bool) -> tuple[list[str], l
 
 
 def _lines(text: str, question: str) -> list[str]:
-    """One rewriting per line, as was asked for; paragraphs, where only these are long enough to be whole."""
+    """Return one rewriting per line, as was asked for, or paragraphs where only these are long enough to be whole."""
     lines = [line for line in text.splitlines() if line.strip()]
     paragraphs = [paragraph for paragraph in re.split(r"\n\s*\n", text) if paragraph.strip()]
     short = all(_cut_short(line, question) for line in lines)
@@ -214,7 +211,7 @@ def _cut_short(text: str, question: str) -> bool:
 
 
 def _unwrapped(text: str, question: str) -> str:
-    """Without a label before it, or tags, bold type or quotation marks around all of it."""
+    """Return a text without a label before it, or tags, bold type or quotation marks around all of it."""
     if not _LABEL.match(question):
         text = _LABEL.sub("", text)
     if not question.startswith("<"):

@@ -1,97 +1,92 @@
 """The same thing in other words: from a file, from a table of synonyms, or from a model that is asked for paraphrases.
 
-A paraphrase that lost something protected (a number, a placeholder, code, the right answer) is dropped, whoever wrote
-it.
+A paraphrase that lost something protected (a number, a placeholder, code, the right answer) is dropped and counted.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from random import Random
 from typing import Any
 
+from holdfast import http
 from holdfast.errors import HoldfastError
 from holdfast.sensitivity.sets import read_rows
-from holdfast.sensitivity.variants.items import Item
+from holdfast.sensitivity.variants.items import Draft, Generator, PromptItem, like
 from holdfast.sensitivity.variants.protect import free_words, holds, protected_spans
 from holdfast.sensitivity.variants.rewritings import is_remark, read_answer, without_thoughts
 
-Made = Iterator[tuple[Item, str, dict[str, Any]]]
 Ask = Callable[[str], str]
 """Instruction -> the model's answer."""
+_LONGEST_ANSWER = 1024
 Similarity = Callable[[Sequence[str], Sequence[str]], list[float]]
 """Two lists of texts -> cosine of the meaning of each pair."""
 
 POCKET_SYNONYMS: dict[str, tuple[str, ...]] = {
-    "find": ("look for",), "largest": ("biggest",), "larger": ("bigger",), "biggest": ("largest",), "bigger": ("larger",),
-    "big": ("large",), "words": ("terms",), "text": ("passage",), "passage": ("text",), "topic": ("subject", "theme"),
+    "find": ("look for",), "largest": ("biggest",), "larger": ("bigger",), "biggest": ("largest",),
+    "bigger": ("larger",), "big": ("large",), "words": ("terms",), "text": ("passage",), "passage": ("text",),
+    "topic": ("subject", "theme"),
     "colour": ("shade",), "sum": ("total",), "sentiment": ("feeling", "mood"), "category": ("group", "class"),
-    "opposite": ("reverse",), "please": ("kindly",), "begin": ("start",), "could": ("can",), "happy": ("glad",), "sad": ("unhappy",),
+    "opposite": ("reverse",), "please": ("kindly",), "begin": ("start",), "could": ("can",), "happy": ("glad",),
+    "sad": ("unhappy",),
 }  # fmt: skip
-"""Word-level synonyms for the language of `pocket`, of our own making: few, and only such as mean the same as noun and
-as verb.
-"""
+"""Our own word-level synonyms for the language of ``pocket``: only those that mean the same as noun and as verb."""
 
 
-def synonyms(table: Mapping[str, Sequence[str]]) -> Callable[[Item, Random], Made]:
-    """A generator that replaces some words that the table has."""
+def synonyms(table: Mapping[str, Sequence[str]]) -> Generator:
+    """Return a generator that replaces some of the words that are in the table."""
 
-    def generate(item: Item, rng: Random) -> Made:
-        keep = [item.gold] if item.gold else []
-        places = [(a, b) for a, b in free_words(item.question, keep) if item.question[a:b].lower() in table]
+    def generate(item: PromptItem, rng: Random) -> Iterator[Draft]:
+        places = [(a, b) for a, b in free_words(item.question, item.keep) if item.question[a:b].lower() in table]
         while places:
             question, replaced = item.question, []
             for start, end in sorted(rng.sample(places, rng.randint(1, len(places))), reverse=True):
                 word = question[start:end]
                 new = rng.choice(list(table[word.lower()]))
-                question = question[:start] + (new[0].upper() + new[1:] if word[0].isupper() else new) + question[end:]
+                question = question[:start] + like(word, new) + question[end:]
                 replaced.append(f"{word} -> {new}")
-            made = item.asking(question)
-            yield made, made.prompt(), {"replaced": replaced[::-1]}
+            yield item.draft(question, replaced=replaced[::-1])
 
     return generate
 
 
-def paraphrases_from(path: str) -> Callable[[Item, Random], Made]:
-    """A generator that reads paraphrases from a file: rows ``{"id" or "prompt": ..., "paraphrases": [...]}``.
+def paraphrases_from(path: str) -> Generator:
+    """Return a generator that reads paraphrases from a file: rows ``{"id" or "prompt": ..., "paraphrases": [...]}``.
 
     Raises:
         HoldfastError: a broken row.
     """
-    known: dict[str, list[str]] = {}
+    by_item: dict[str, list[str]] = {}
     for row, where in read_rows(path):
-        texts = row.get("paraphrases") if isinstance(row, dict) else None
-        key = (
-            next((row[k] for k in ("id", "prompt", "question", "instruction") if k in row), None)
-            if isinstance(row, dict)
-            else None
-        )
-        if key is None or not isinstance(texts, list) or not all(isinstance(t, str) for t in texts):
+        values = row if isinstance(row, dict) else {}
+        texts = values.get("paraphrases")
+        key = next((values[name] for name in ("id", "prompt", "question", "instruction") if name in values), None)
+        if key is None or not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
             raise HoldfastError(f"{where}: a row has an id (or the prompt itself) and a list of paraphrases")
-        known.setdefault(str(key), []).extend(texts)
+        by_item.setdefault(str(key), []).extend(texts)
 
-    def generate(item: Item, rng: Random) -> Made:
-        for written in known.get(item.item_id, known.get(item.question, [])):
+    def generate(item: PromptItem, rng: Random) -> Iterator[Draft]:
+        for written in by_item.get(item.item_id, by_item.get(item.question, [])):
             text, _ = without_thoughts(written, item.question)
             if is_remark(text.strip(), item.question):
                 yield _no_variant(item, written)
             else:
-                yield from _checked(item, text, {"source": path})
+                yield _checked(item, text, {"source": path})
 
     return generate
 
 
-def paraphrases_by(ask: Ask, name: str, count: int) -> Callable[[Item, Random], Made]:
-    """A generator that asks a model for ``count`` paraphrases at once. ``name`` of the model is recorded."""
+def paraphrases_by(ask: Ask, name: str, count: int) -> Generator:
+    """Return a generator that asks a model for ``count`` paraphrases at once. The model's ``name`` is recorded."""
 
-    def generate(item: Item, rng: Random) -> Made:
+    def generate(item: PromptItem, rng: Random) -> Iterator[Draft]:
         written = read_answer(ask(PARAPHRASE_INSTRUCTION.format(count=count) + item.question), item.question)
         for text in written.texts:
-            yield from _checked(item, text, {"model": name})
+            yield _checked(item, text, {"model": name})
         for text in written.left_out:
-            lost = (
-                [] if is_remark(text, item.question) else _lost(item, text)
-            )  # a stray line is counted as what is wrong with it
+            # A line that is no remark and lost something protected is counted as that.
+            lost = [] if is_remark(text, item.question) else _lost(item, text)
             yield (item, "", {"lost": lost}) if lost else _no_variant(item, text)
 
     return generate
@@ -99,13 +94,12 @@ def paraphrases_by(ask: Ask, name: str, count: int) -> Callable[[Item, Random], 
 
 PARAPHRASE_INSTRUCTION = (
     "Rewrite the text below in {count} different ways. Each must ask for exactly the same thing. Keep all names, "
-    "numbers, quotations and "
-    "anything in braces or code as it is. Write one rewriting per line and nothing else.\n\n"
+    "numbers, quotations and anything in braces or code as it is. Write one rewriting per line and nothing else.\n\n"
 )
 
 
 def sentence_similarity(model: str) -> Similarity:
-    """Cosine of sentence vectors, by a sentence-transformers model (extra ``encoder``).
+    """Return a function that compares texts by the cosine of sentence vectors (sentence-transformers).
 
     Raises:
         HoldfastError: the package is not installed or the model cannot be loaded.
@@ -124,25 +118,76 @@ def sentence_similarity(model: str) -> Similarity:
         ) from error
 
     def similar(left: Sequence[str], right: Sequence[str]) -> list[float]:
-        a, b = (
-            encoder.encode(list(texts), normalize_embeddings=True, show_progress_bar=False) for texts in (left, right)
-        )
-        return [float(x) for x in (a * b).sum(1)]
+        encode = partial(encoder.encode, normalize_embeddings=True, show_progress_bar=False)
+        return [float(x) for x in (encode(list(left)) * encode(list(right))).sum(1)]
 
     return similar
 
 
-def _no_variant(item: Item, text: str) -> tuple[Item, str, dict[str, Any]]:
-    """Something in an answer that is no rewriting: counted, not used."""
+def _no_variant(item: PromptItem, text: str) -> Draft:
+    """Return a draft that is counted and not used, for a part of an answer that is no rewriting."""
     return item, "", {"no_variant": text}
 
 
-def _lost(item: Item, text: str) -> list[str]:
-    pieces = [item.question[a:b] for a, b in protected_spans(item.question, [item.gold] if item.gold else [])]
+def _lost(item: PromptItem, text: str) -> list[str]:
+    pieces = [item.question[a:b] for a, b in protected_spans(item.question, item.keep)]
     return [piece for piece in pieces if not holds(text, piece)]
 
 
-def _checked(item: Item, text: str, meta: dict[str, Any]) -> Made:
+def _checked(item: PromptItem, text: str, meta: dict[str, Any]) -> Draft:
+    """Return a paraphrase, or an empty prompt with what was lost."""
     lost = _lost(item, text)
-    made = item.asking(text)
-    yield made, "" if lost else made.prompt(), meta | ({"lost": lost} if lost else {})
+    return (item, "", meta | {"lost": lost}) if lost else item.draft(text, **meta)
+
+
+def asker(name: str, *, trust_remote_code: bool = False) -> Ask:
+    """Return a function that asks a model: a server's (``http://host/v1#model``), or one loaded as ``--model``."""
+    return _served(name) if name.startswith(("http://", "https://")) else _loaded(name, trust_remote_code)
+
+
+def _loaded(name: str, trust_remote_code: bool) -> Ask:
+    from holdfast import lm as models
+    from holdfast.chat import generation_prompt
+    from holdfast.records import Message, Role
+
+    lm = models.load(name, trust_remote_code=trust_remote_code)
+    template = "chat" if lm.tokenizer.chat_template else "plain"
+
+    def ask(instruction: str) -> str:
+        prompt = generation_prompt([Message(Role.USER, instruction)], template, lm.tokenizer)
+        room = lm.context - len(lm.tokenizer(prompt, add_special_tokens=False)["input_ids"])
+        if room < 1:
+            raise HoldfastError(f"{name}: a text to paraphrase does not fit into its context of {lm.context} tokens")
+        most = min(_LONGEST_ANSWER, room)
+        answer = lm.generate([prompt], max_new_tokens=most)[0]
+        cut = len(lm.tokenizer(answer, add_special_tokens=False)["input_ids"]) >= most
+        return _without_last_line(answer) if cut else answer
+
+    return ask
+
+
+def _served(address: str) -> Ask:
+    base, _, model = address.partition("#")
+    if not model:
+        raise HoldfastError(f"{address}: no model named", hint="http://host:8000/v1#model-name")
+    client = http.Client(base, timeout=300.0, retries=4, key=http.api_key("OPENAI_API_KEY"))
+
+    def read(answer: Any) -> str:
+        text = http.chat_text(answer)
+        return _without_last_line(text) if answer["choices"][0].get("finish_reason") == "length" else text
+
+    def ask(instruction: str) -> str:
+        request = {
+            "model": model,
+            "messages": [{"role": "user", "content": instruction}],
+            "temperature": 0,
+            "max_tokens": _LONGEST_ANSWER,
+        }
+        return str(client.post("/chat/completions", request, read, "chat completion"))
+
+    return ask
+
+
+def _without_last_line(answer: str) -> str:
+    """Return an answer that was cut off without its last line, because half a line is no whole rewriting."""
+    return answer.rpartition("\n")[0]
