@@ -17,7 +17,7 @@ GROUPS = [
     {"errors"},
     {"records", "config", "stats", "tables"},
     {"runs", "pocket"},
-    {"chat", "data", "http", "trie", "cluster", "compare"},
+    {"data", "http", "trie", "cluster", "compare"},
     {"lm"},
     {"packing"},
     {"prefix"},

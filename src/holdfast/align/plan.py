@@ -13,8 +13,8 @@ from typing import Any
 
 from holdfast import lm as models
 from holdfast.align.tokens import PairReport, PairTokens, tokenize_pairs
-from holdfast.chat import tuned_template
 from holdfast.config import AlignConfig
+from holdfast.data.chat_template import tuned_template
 from holdfast.data.columns import all_unused
 from holdfast.data.pairs import load_pairs
 from holdfast.errors import HoldfastError, nearest

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from holdfast.chat import render, template_name
+from holdfast.data.chat_template import render, template_name
 from holdfast.data.pairs import Pair
 from holdfast.errors import HoldfastError
 from holdfast.records import RESPONSE_ROLES, Message, Role, Tokens
@@ -85,7 +85,7 @@ def tokenize_pairs(
     """Render and tokenise.
 
     Args:
-        template: see ``holdfast.chat.template_name``.
+        template: see ``holdfast.data.chat_template.template_name``.
         max_length: of prompt and answer, in tokens.
         truncation: ``keep-start`` cuts the ends of answers; ``drop`` leaves longer pairs out. Where the prompt fills
             the context, or the answers differ only in what is cut, the pair is left out and listed.

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from holdfast import prefix
-from holdfast.chat import generation_prompt
+from holdfast.data.chat_template import generation_prompt
 from holdfast.errors import HoldfastError
 from holdfast.lm import LM
 from holdfast.records import Message, Role
@@ -33,7 +33,7 @@ def harness_model(lm: LM, *, batch_size: int, template: str, sharing: bool = Tru
     faster.
 
     Args:
-        template: name of a template of ``holdfast.chat``, or ``none``.
+        template: name of a template of ``holdfast.data.chat_template``, or ``none``.
         sharing: False leaves all scoring to the harness.
     """
     from lm_eval.models.huggingface import HFLM

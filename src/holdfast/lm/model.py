@@ -51,7 +51,7 @@ class LM:
         (``stop_ids``).
 
         Args:
-            prompts: see ``holdfast.chat.generation_prompt``.
+            prompts: see ``holdfast.data.chat_template.generation_prompt``.
             max_new_tokens: per answer.
             batch_size: changes speed only.
             stop: looks at an answer so far and says whether to end it there.

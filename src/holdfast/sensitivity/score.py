@@ -13,7 +13,7 @@ import random
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from holdfast.chat import encode
+from holdfast.data.chat_template import encode
 from holdfast.lm import LM, stop_ids
 from holdfast.lm.batched import NotFiniteError
 from holdfast.sensitivity import plain

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from holdfast.chat import render, template_name
+from holdfast.data.chat_template import render, template_name
 from holdfast.errors import HoldfastError
 from holdfast.records import Example, Message, Role, Span, Tokens
 from holdfast.tune.weights import RoleWeights
@@ -76,7 +76,7 @@ def tokenize(
 
     Args:
         weights: only to find examples that would have no target of non-zero weight.
-        template: see ``holdfast.chat.template_name``.
+        template: see ``holdfast.data.chat_template.template_name``.
         max_length: in tokens.
         truncation: ``keep-start``, ``keep-end`` (a BOS stays in front) or ``drop``. An example whose prompt fills the
             context, so that no weighted target would be left, is left out and listed in the report.
@@ -172,7 +172,7 @@ def render_example(example: Example, template: str, tokenizer: Any) -> list[Span
     """The spans of an example, weighted by message and example.
 
     Raises:
-        HoldfastError: see ``holdfast.chat.render``.
+        HoldfastError: see ``holdfast.data.chat_template.render``.
     """
     spans = render(turns(example, template), template, tokenizer)
     if example.weight == 1:

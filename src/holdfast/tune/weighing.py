@@ -23,8 +23,8 @@ import numpy.typing as npt
 
 from holdfast import lm as models
 from holdfast import runs
-from holdfast.chat import template_name
 from holdfast.config import WeighConfig
+from holdfast.data.chat_template import template_name
 from holdfast.data.columns import all_unused, tell
 from holdfast.data.examples import examples_of
 from holdfast.data.read import read_rows, source_digest
