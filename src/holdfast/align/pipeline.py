@@ -19,9 +19,8 @@ from typing import Any
 import holdfast
 from holdfast import lm as models
 from holdfast import runs
-from holdfast.align.lineage import lineage, stage
-from holdfast.align.measure import evaluation, gain, pair_logprobs
-from holdfast.align.plan import Plan, make_plan
+from holdfast.align.measure import evaluation, gain, lineage, pair_logprobs, stage
+from holdfast.align.plan import PreferencePlan, make_plan
 from holdfast.align.preview import preview
 from holdfast.align.tokens import PairTokens
 from holdfast.config import AlignConfig
@@ -30,11 +29,10 @@ from holdfast.lm.batched import Floats
 from holdfast.runs import Run, RunDir, write_text
 from holdfast.tables import with_tables
 from holdfast.tune.arguments import training_arguments
-from holdfast.tune.base import adapted, load_base
 from holdfast.tune.continuing import has_evaluation, saved_step
+from holdfast.tune.model import adapted, explain_full_disk, load_base, save_model, weights_line, whole_checkpoint
 from holdfast.tune.pipeline import open_together
 from holdfast.tune.plan import data_digest
-from holdfast.tune.saving import explain_full_disk, save_model, weights_line, whole_checkpoint
 
 
 def align(config: AlignConfig) -> dict[str, Any]:
@@ -75,7 +73,7 @@ def align(config: AlignConfig) -> dict[str, Any]:
             return _fit(plan, model, run)
 
 
-def _fit(plan: Plan, model: Any, run: Run) -> dict[str, Any]:
+def _fit(plan: PreferencePlan, model: Any, run: Run) -> dict[str, Any]:
     pad_id = models.pad_id(plan.tokenizer)
     checkpoint = whole_checkpoint(run.path / "checkpoints")
     try:
@@ -105,7 +103,7 @@ def _fit(plan: Plan, model: Any, run: Run) -> dict[str, Any]:
     return summary
 
 
-def _trainer(plan: Plan, model: Any, run: RunDir) -> Any:
+def _trainer(plan: PreferencePlan, model: Any, run: RunDir) -> Any:
     import datasets
     from trl import DPOConfig
 
@@ -140,7 +138,7 @@ def _trainer(plan: Plan, model: Any, run: RunDir) -> Any:
     return trainer
 
 
-def _summary(plan: Plan, run: RunDir, before_N2: Floats, after_N2: Floats) -> dict[str, Any]:
+def _summary(plan: PreferencePlan, run: RunDir, before_N2: Floats, after_N2: Floats) -> dict[str, Any]:
     config = plan.config
     held_out = {}
     if plan.held_out:

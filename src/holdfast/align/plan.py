@@ -41,7 +41,7 @@ PAPER: dict[str, Any] = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
+class PreferencePlan:
     """A checked config: what will be trained on which pairs, with every default resolved."""
 
     config: AlignConfig
@@ -73,7 +73,7 @@ class Plan:
         }
 
 
-def make_plan(config: AlignConfig) -> Plan:
+def make_plan(config: AlignConfig) -> PreferencePlan:
     """Check the config, read and tokenise the pairs. Loads the tokenizer but no weights.
 
     Raises:
@@ -107,7 +107,7 @@ def make_plan(config: AlignConfig) -> Plan:
     if held_out:
         _check_left(config.eval_data or config.data, held_out_tokens, held_out_report, bad_rows or [], max_length)
     micro_batch, accumulation = split_batch(config)
-    return Plan(
+    return PreferencePlan(
         config=config,
         losses=losses,
         tokenizer=tokenizer,

@@ -6,12 +6,12 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from holdfast.align.plan import Plan
+    from holdfast.align.plan import PreferencePlan
 
 _COLOURS = {"prompt": 34, "chosen": 32, "rejected": 31}
 
 
-def preview(plan: Plan) -> dict[str, Any]:
+def preview(plan: PreferencePlan) -> dict[str, Any]:
     """Print the preview on stdout (unless the summary is wanted as JSON) and return its figures."""
     epochs = plan.config.epochs or 1
     passes = epochs if plan.config.max_steps <= 0 else plan.steps * plan.config.batch_size / len(plan.train)
@@ -31,7 +31,7 @@ def preview(plan: Plan) -> dict[str, Any]:
     return figures
 
 
-def first_pair(plan: Plan, *, colour: bool) -> list[str]:
+def first_pair(plan: PreferencePlan, *, colour: bool) -> list[str]:
     """Prompt and both answers, special tokens included, with their lengths in tokens."""
     pair = plan.train[0]
     lines = [pair.where]

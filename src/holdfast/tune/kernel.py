@@ -5,7 +5,7 @@ over the cache.
     head gave
 
 In: logits as the head gives them, targets, weights already divided. Out: NLL and g per row; the tile holds its own
-gradient. Runs on GPUs, and anywhere under ``TRITON_INTERPRET=1``, which is how it is tested. ``chunk.torch_rows`` is
+gradient. Runs on GPUs, and anywhere under ``TRITON_INTERPRET=1``, which is how it is tested. ``row_ops.torch_rows`` is
 the same in plain torch. This module imports Triton: import it late, after ``chunk.no_kernel``.
 
 Axes: C rows of a chunk, V vocabulary.
@@ -19,7 +19,7 @@ import triton.language as tl
 from torch import Tensor
 
 from holdfast.tune.adaptive import Adaptive
-from holdfast.tune.chunk import RowOp
+from holdfast.tune.row_ops import RowOp
 
 _LONGEST_BLOCK = 8192
 

@@ -25,7 +25,8 @@ from torch import Tensor
 
 from holdfast.lm.batched import token_nll
 from holdfast.tune.adaptive import Adaptive
-from holdfast.tune.chunk import RowOp, WeightedHead, choose, default_chunk_rows
+from holdfast.tune.chunk import WeightedHead, choose, default_chunk_rows
+from holdfast.tune.row_ops import RowOp
 
 
 class WeightedNLL(NamedTuple):

@@ -20,12 +20,11 @@ from holdfast.runs import Run, RunDir, read_json, read_rows
 from holdfast.tables import with_tables
 from holdfast.tune.adaptive import parse
 from holdfast.tune.arguments import training_arguments
-from holdfast.tune.base import adapted, load_base
 from holdfast.tune.batches import TokenDataset, collate
 from holdfast.tune.continuing import RunMemory, saved_step
-from holdfast.tune.plan import Plan, data_digest, make_plan
+from holdfast.tune.model import adapted, explain_full_disk, load_base, model_card, save_model, whole_checkpoint
+from holdfast.tune.plan import TrainingPlan, data_digest, make_plan
 from holdfast.tune.preview import example
-from holdfast.tune.saving import explain_full_disk, model_card, save_model, whole_checkpoint
 from holdfast.tune.trainer import Objective, WeightedTrainer, evaluation_of
 
 
@@ -35,7 +34,7 @@ class Start:
     evaluation on the held-out data. ``callbacks`` are ``transformers.TrainerCallback`` objects; one that stops the
     training leaves the run unfinished."""
 
-    plan: Plan
+    plan: TrainingPlan
     model: Any
     before: dict[str, Any] | None = None
     callbacks: Sequence[Any] = ()
@@ -159,17 +158,17 @@ def _fit(start: Start, model: Any, run: RunDir) -> dict[str, Any]:
     return summary
 
 
-def _objective(plan: Plan) -> Objective:
+def _objective(plan: TrainingPlan) -> Objective:
     config = plan.config
     roles = RESPONSE_ROLES if config.adaptive_on == "response" else (*PROMPT_ROLES, *RESPONSE_ROLES)
     return Objective(plan.weights, config.normalizer, config.head, parse(config.adaptive), roles)
 
 
-def _evaluate(trainer: Any, plan: Plan) -> dict[str, Any] | None:
+def _evaluate(trainer: Any, plan: TrainingPlan) -> dict[str, Any] | None:
     return evaluation_of(trainer.evaluate()) if plan.held_out else None
 
 
-def _evaluation_of_saved(trainer: Any, plan: Plan) -> dict[str, Any] | None:
+def _evaluation_of_saved(trainer: Any, plan: TrainingPlan) -> dict[str, Any] | None:
     """Of the weights that the model has now, which are not those of the last step if the best ones were loaded."""
     if saved_step(trainer) == trainer.state.global_step:
         return _last_evaluation(trainer) or _evaluate(trainer, plan)

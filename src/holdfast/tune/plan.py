@@ -27,7 +27,7 @@ from holdfast.tune.weights import RoleWeights, prompt_share, role_weights, scale
 
 
 @dataclass(frozen=True)
-class Plan:
+class TrainingPlan:
     """A checked config: what will be trained on what, with every default resolved."""
 
     config: TuneConfig
@@ -78,7 +78,7 @@ class Source:
     max_length: int
 
 
-def make_plan(config: TuneConfig, source: Source | None = None) -> Plan:
+def make_plan(config: TuneConfig, source: Source | None = None) -> TrainingPlan:
     """Check the config; read and tokenise the data, unless there is a ``source`` to use. Loads no weights.
 
     Raises:
@@ -88,7 +88,7 @@ def make_plan(config: TuneConfig, source: Source | None = None) -> Plan:
     _warn_twin(config, weights)
     source = source or read_source(config)
     micro_batch, accumulation = split_batch(config)
-    return Plan(
+    return TrainingPlan(
         config=config,
         weights=weights,
         tokenizer=source.tokenizer,

@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, pairwise
 from typing import Any
 
 import numpy as np
@@ -31,14 +31,15 @@ from holdfast.data.read import read_rows, source_digest
 from holdfast.data.weights import TOKEN_WEIGHTS, check_weight
 from holdfast.errors import HoldfastError
 from holdfast.lm.batched import sequence_nlls
-from holdfast.records import Example, Message, Role, Span
+from holdfast.records import CharWeights, Example, Message, Role, Span
 from holdfast.runs import RunDir, write_text
 from holdfast.tune.roles import render_example
-from holdfast.tune.selection import Floats, char_runs, keep_highest
+
+Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Response:
+class ScoredTokens:
     """Where the content of one assistant message lies in the tokens of its example: token [N], first and last character
     [N, 2].
     """
@@ -53,7 +54,7 @@ class Encoded:
     """An example as the models see it. ``responses`` name the tokens that are scored."""
 
     ids: list[int]
-    responses: list[Response]
+    responses: list[ScoredTokens]
 
 
 def weigh(config: WeighConfig) -> dict[str, Any]:
@@ -126,14 +127,14 @@ def encode(example: Example, template: str, tokenizer: Any) -> Encoded:
     return Encoded(list(made["input_ids"]), responses)
 
 
-def _response(example: Example, span: Span, begin: int, offsets: npt.NDArray[np.int64]) -> Response:
+def _response(example: Example, span: Span, begin: int, offsets: npt.NDArray[np.int64]) -> ScoredTokens:
     """A token is of the response if its last character is."""
     last = offsets[:, 1] - 1
     token_N = np.flatnonzero((last >= begin) & (last < begin + len(span.text)))
     token_N = token_N[token_N > 0]  # the first token of all is no target
     chars_N2 = np.stack([np.maximum(offsets[token_N, 0], begin), last[token_N]], axis=1) - begin + span.start
     message = next(i for i, m in enumerate(example.messages) if m is span.message)
-    return Response(message, token_N, chars_N2)
+    return ScoredTokens(message, token_N, chars_N2)
 
 
 def _nlls(config: WeighConfig, tokenizer: Any, encoded: list[Encoded]) -> list[list[Floats]]:
@@ -246,3 +247,38 @@ def _preview(config: WeighConfig, figures: dict[str, Any], tokenizer: Any, encod
             "tokens forward"
         )
     return figures | {"dry_run": True}
+
+
+def keep_highest(scores: Sequence[Floats], share: float, scope: str) -> list[npt.NDArray[np.bool_]]:
+    """Which tokens to keep: the ``share`` with the highest scores, of all (``global``) or of each array (``sample``).
+
+    The count is rounded half up, at least one; among equal scores the earlier token is kept. NaN scores stand outside:
+    kept, not counted.
+    """
+    if scope == "sample":
+        return [_keep(s, share) for s in scores]
+    ends = np.cumsum([len(s) for s in scores])[:-1]
+    return np.split(_keep(np.concatenate([*scores, np.empty(0)]), share), ends)
+
+
+def _keep(scores_N: Floats, share: float) -> npt.NDArray[np.bool_]:
+    known = np.flatnonzero(~np.isnan(scores_N))
+    kept = np.isnan(scores_N)
+    count = max(int(share * len(known) + 0.5), min(1, len(known)))
+    kept[known[np.argsort(-scores_N[known], kind="stable")[:count]]] = True
+    return kept
+
+
+def char_runs(chars_N2: npt.NDArray[np.int64], kept_N: npt.NDArray[np.bool_], rest: float) -> CharWeights:
+    """Runs of characters whose tokens were not kept, merged. Where tokens share a character, it counts as kept if one
+    of them is.
+    """
+    if not len(chars_N2):
+        return ()
+    weights = np.full(int(chars_N2[:, 1].max()) + 1, np.nan)
+    for (first, last), keep in zip(chars_N2.tolist(), kept_N.tolist(), strict=True):
+        piece = weights[first : last + 1]
+        weights[first : last + 1] = np.fmax(piece, 1.0 if keep else rest)
+    weights = np.nan_to_num(weights, nan=1.0)
+    edges = [0, *(np.flatnonzero(np.diff(weights)) + 1).tolist(), len(weights)]
+    return tuple((a, b, float(weights[a])) for a, b in pairwise(edges) if weights[a] != 1)
