@@ -76,9 +76,9 @@ class DivergedError(HoldfastError):
     """A training whose loss is no number any more: it would end so again, and most likely with other seeds, too."""
 
 
-def nearest(name: str, known: Iterable[str]) -> str | None:
+def nearest(name: str, names: Iterable[str]) -> str | None:
     """A hint that names the known name nearest to an unknown one, or None if there is none near."""
-    near = difflib.get_close_matches(name, list(known), n=1)
+    near = difflib.get_close_matches(name, list(names), n=1)
     return f"did you mean '{near[0]}'?" if near else None
 
 
@@ -97,12 +97,12 @@ def from_json(text: str, *, unique: bool = False) -> Any:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
-    if len(made) < len(pairs):
+    unique = dict(pairs)
+    if len(unique) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"the key {twice!r} is there twice")
-    return made
+    return unique
 
 
 def whole_text(text: str, where: str) -> str:
@@ -149,10 +149,10 @@ def _keys() -> list[str]:
     others = [
         value.strip() for name, value in os.environ.items() if _OTHER_KEYS.search(name) and name not in KEY_VARIABLES
     ]
-    found = {key for key in own if key and key.lower() not in _NO_KEYS} | {
+    keys = {key for key in own if key and key.lower() not in _NO_KEYS} | {
         k for k in others if len(k) >= 12 and _is_distinctive(k)
     }
-    return sorted(found, key=len, reverse=True)
+    return sorted(keys, key=len, reverse=True)
 
 
 def _is_distinctive(key: str) -> bool:

@@ -237,13 +237,13 @@ def check_output(config: RunConfig, command: str) -> dict[str, Any] | None:
         raise HoldfastError(f"--output {path} is a file, not a directory")
     if not path.exists() or _is_empty(path):
         return None
-    found = _read_config(path)
+    about = _read_config(path)
     if config.overwrite:
         check_not_read(
             path, {"--" + name.replace("_", "-"): value for name, value in vars(config).items() if name not in _MADE}
         )
         return None
-    changed = _differences(found, config, command)
+    changed = _differences(about, config, command)
     if changed:
         raise HoldfastError(
             f"--output {path} holds another run ({', '.join(changed)} differ)",
@@ -500,12 +500,12 @@ def _read_config(path: Path) -> Any:
     else.
     """
     try:
-        found = read_json(path / "config.json")
+        about = read_json(path / "config.json")
     except HoldfastError:
-        found = None
-    if not isinstance(found, dict) or "command" not in found:
+        about = None
+    if not isinstance(about, dict) or "command" not in about:
         raise HoldfastError(f"--output {path} is not empty and holds no run", hint="choose another directory")
-    return found
+    return about
 
 
 def finite(value: Any) -> Any:
@@ -522,27 +522,27 @@ def _adapter(path: Path) -> Path | None:
     return folder if (path / "config.json").is_file() and (folder / "adapter_config.json").is_file() else None
 
 
-def _differences(found: Any, config: RunConfig, command: str) -> list[str]:
-    if found.get("command") != command:
+def _differences(about: Any, config: RunConfig, command: str) -> list[str]:
+    if about.get("command") != command:
         return ["command"]
-    given = json.loads(json.dumps(redacted_values(dataclasses.asdict(config))))
-    old = found.get("config")
+    new = json.loads(json.dumps(redacted_values(dataclasses.asdict(config))))
+    old = about.get("config")
     if not isinstance(old, dict):
         return ["config"]
     old = legacy_values(type(config)) | redacted_values(old)
     free = _IRRELEVANT | getattr(config, "continued_with", set())
     return sorted(
-        key for key in given.keys() | old.keys() if key not in free and not _same(given.get(key), old.get(key))
+        key for key in new.keys() | old.keys() if key not in free and not _same(new.get(key), old.get(key))
     )
 
 
-def _same(given: Any, old: Any) -> bool:
+def _same(new: Any, old: Any) -> bool:
     """Whether two values of a config are equal, where a key that was taken out of the old one may stand for
     anything.
     """
-    if isinstance(given, str) and isinstance(old, str) and REDACTED in old:
-        return re.fullmatch(".+".join(map(re.escape, old.split(REDACTED))), given) is not None
-    return bool(given == old)
+    if isinstance(new, str) and isinstance(old, str) and REDACTED in old:
+        return re.fullmatch(".+".join(map(re.escape, old.split(REDACTED))), new) is not None
+    return bool(new == old)
 
 
 def _step(line: str) -> int:

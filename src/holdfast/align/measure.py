@@ -58,9 +58,9 @@ def lineage(model: str) -> list[dict[str, Any]]:
     """The stages that made a model, the oldest first: ``{"command": "base", "model": ...}``, then one entry per run."""
     if runs.resolve(model) is None:
         return [{"command": "base", "model": model}]
-    found = runs.read_json(Path(model) / "config.json")
-    earlier = lineage(found["config"]["model"]) if "model" in found.get("config", {}) else []
-    return [*earlier, stage(found["command"], model, found.get("config", {}), found.get("resolved", {}))]
+    config_file = runs.read_json(Path(model) / "config.json")
+    earlier = lineage(config_file["config"]["model"]) if "model" in config_file.get("config", {}) else []
+    return [*earlier, stage(config_file["command"], model, config_file.get("config", {}), config_file.get("resolved", {}))]
 
 
 def stage(command: str, path: str, config: dict[str, Any], resolved: dict[str, Any]) -> dict[str, Any]:

@@ -141,12 +141,12 @@ def trl_losses() -> list[str]:
 
 
 def _losses(config: AlignConfig) -> list[str]:
-    known = trl_losses()
-    given = [name.strip() for name in config.loss.split(",")]
-    for name in given:
-        if name not in known:
-            raise HoldfastError(f"--loss {name}: TRL's losses are {', '.join(known)}", hint=nearest(name, known))
-    return given
+    losses = trl_losses()
+    names = [name.strip() for name in config.loss.split(",")]
+    for name in names:
+        if name not in losses:
+            raise HoldfastError(f"--loss {name}: TRL's losses are {', '.join(losses)}", hint=nearest(name, losses))
+    return names
 
 
 def _with_preset(config: AlignConfig) -> AlignConfig:

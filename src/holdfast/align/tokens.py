@@ -101,8 +101,8 @@ def tokenize_pairs(
     report = PairReport()
     done = []
     for start in range(0, len(pairs), _BATCH):
-        for made in _encode(pairs[start : start + _BATCH], tokenizer, template, report, bad_rows):
-            kept = _fit(made, max_length, truncation, report)
+        for pair in _encode(pairs[start : start + _BATCH], tokenizer, template, report, bad_rows):
+            kept = _fit(pair, max_length, truncation, report)
             if kept is not None:
                 report.pairs += 1
                 report.tokens += kept.tokens
@@ -125,7 +125,7 @@ def _encode(
         places.append(pair.where)
         report.templates[name] += 1
     tokens = assign_roles(rendered, tokenizer)
-    made = []
+    encoded = []
     for where, chosen, rejected in zip(places, tokens[::2], tokens[1::2], strict=True):
         pair_tokens = _split(chosen, rejected, where)
         if pair_tokens.chosen == pair_tokens.rejected:
@@ -135,8 +135,8 @@ def _encode(
                 bad_rows,
             )
         else:
-            made.append(pair_tokens)
-    return made
+            encoded.append(pair_tokens)
+    return encoded
 
 
 def _render(messages: tuple[Message, ...], template: str, tokenizer: Any) -> Any:

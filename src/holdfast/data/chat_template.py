@@ -173,9 +173,9 @@ def _separator(message: Message) -> list[Span]:
 
 def _with_specials(spans: list[Span], tokenizer: Any) -> list[Span]:
     """Put the tokenizer's BOS in front, if it wants one, and its EOS where a template marked the end of a response."""
-    made = [Span(tokenizer.bos_token, Role.TEMPLATE)] if _adds_bos(tokenizer) else []
-    made += [replace(s, text=_eos(tokenizer)) if s.role is Role.EOS else s for s in spans]
-    return [s for s in made if s.text]
+    whole = [Span(tokenizer.bos_token, Role.TEMPLATE)] if _adds_bos(tokenizer) else []
+    whole += [replace(s, text=_eos(tokenizer)) if s.role is Role.EOS else s for s in spans]
+    return [s for s in whole if s.text]
 
 
 def _eos(tokenizer: Any) -> str:
@@ -268,8 +268,8 @@ def _template_pieces(key: _TokenizerKey, roles: tuple[Role, ...]) -> tuple[str, 
     text = key.tokenizer.apply_chat_template(marked, tokenize=False)
     pieces = []
     for turn in marked:
-        before, found, text = text.partition(turn["content"])
-        if not found:
+        before, content, text = text.partition(turn["content"])
+        if not content:
             raise HoldfastError("the chat template drops a message", hint="--template dialogue prints every message")
         pieces.append(before)
     return (*pieces, text)
@@ -287,8 +287,8 @@ def _unprompted(key: _TokenizerKey, roles: tuple[Role, ...]) -> int:
         return 0
     marked = _placeholders(roles)
     prompt = key.tokenizer.apply_chat_template(marked[:-1], tokenize=False, add_generation_prompt=True)
-    whole, found, _ = key.tokenizer.apply_chat_template(marked, tokenize=False).partition(marked[-1]["content"])
-    rest = whole[len(prompt) :] if found and whole.startswith(prompt) else ""
+    whole, content, _ = key.tokenizer.apply_chat_template(marked, tokenize=False).partition(marked[-1]["content"])
+    rest = whole[len(prompt) :] if content and whole.startswith(prompt) else ""
     return len(rest) if rest.isspace() else 0
 
 
@@ -325,15 +325,15 @@ def _give_back_space(spans: list[Span], key: _TokenizerKey, roles: tuple[Role, .
     """Count as response the white space before a response that the generation prompt does not hold. ``spans``
     alternates piece, message.
     """
-    made: list[Span] = []
+    given_back: list[Span] = []
     for i, span in enumerate(spans):
         turn = (i - 1) // 2
         length = _unprompted(key, roles[: turn + 1]) if span.role is Role.ASSISTANT else 0
-        if length and made[-1].text[-length:].isspace():
-            head = made.pop()
-            made += [replace(head, text=head.text[:-length]), replace(span, text=head.text[-length:], message=None)]
-        made.append(span)
-    return made
+        if length and given_back[-1].text[-length:].isspace():
+            head = given_back.pop()
+            given_back += [replace(head, text=head.text[:-length]), replace(span, text=head.text[-length:], message=None)]
+        given_back.append(span)
+    return given_back
 
 
 @lru_cache(maxsize=512)

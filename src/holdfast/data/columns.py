@@ -74,11 +74,11 @@ def unused_columns(
     Raises:
         HoldfastError: a column or a key of a message that is not read may change what is to be learned; it is named.
     """
-    known = {*used, *(("weight", "token_weights") if weighted else ())}
+    read = {*used, *(("weight", "token_weights") if weighted else ())}
     others = {
         name: value
         for name, value in row.items()
-        if not (name in known or _empty(value) or (name == "weight" and value == 1))
+        if not (name in read or _empty(value) or (name == "weight" and value == 1))
     }
     texts, values = list(_texts(row, used) if others else ()), [row[column] for column in used if column in row]
     names = []

@@ -116,24 +116,24 @@ def _recognise(source: str, rows: list[Row], layout: str, needs_response: bool) 
         "pair": "prompt" in columns and bool({"response", "completion"} & columns),
         "text": "text" in columns,
     }
-    found = [name for name, fits in readings.items() if fits]
-    if not found and "prompt" in columns and not needs_response:
+    fitting = [name for name, fits in readings.items() if fits]
+    if not fitting and "prompt" in columns and not needs_response:
         return "prompt"
-    if len(found) == 1:
-        return found[0]
+    if len(fitting) == 1:
+        return fitting[0]
     hint = None
     empty = sorted({column for row, _ in rows for column in row if column} - columns)
-    if not found and {"chosen", "rejected"} <= columns:
+    if not fitting and {"chosen", "rejected"} <= columns:
         hint = "these are preferences, which `holdfast align` takes"
-    elif not found and any(";" in column for column in columns):
+    elif not fitting and any(";" in column for column in columns):
         hint = "the columns seem to be parted by ';': save the file with commas"
-    elif not found and "prompt" in columns:
+    elif not fitting and "prompt" in columns:
         hint = "prompts alone can be trained on with --preset prompt-only (response weight 0)"
-    elif found:
-        hint = f"choose with --layout {' or '.join(found)}"
+    elif fitting:
+        hint = f"choose with --layout {' or '.join(fitting)}"
     elif empty:
         hint = f"null in every row: {', '.join(empty)}"
-    kind = "several readings are possible" if found else "no reading fits"
+    kind = "several readings are possible" if fitting else "no reading fits"
     raise HoldfastError(f"{source}: {kind}; columns are {', '.join(sorted(columns))}; accepted: {_ACCEPTED}", hint=hint)
 
 
@@ -184,17 +184,17 @@ def read_messages(row: dict[str, Any], column: str, where: str) -> tuple[Message
     Raises:
         HoldfastError: it holds something else, an unknown role, or an assistant's message without text.
     """
-    given = row.get(column)
-    if not isinstance(given, list) or not given:
+    turns = row.get(column)
+    if not isinstance(turns, list) or not turns:
         raise HoldfastError(
-            f"{where}: '{column}' is {_found(given)}, not a list of messages",
+            f"{where}: '{column}' is {_kind(turns)}, not a list of messages",
             hint='[{"role": "user", "content": "..."}, ...]',
         )
     messages = []
-    for number, turn in enumerate(given, 1):
+    for number, turn in enumerate(turns, 1):
         place = f"{where}, message {number}"
         if not isinstance(turn, dict):
-            raise HoldfastError(f"{place}: {_found(turn)}, not an object with role and content")
+            raise HoldfastError(f"{place}: {_kind(turn)}, not an object with role and content")
         role = _ROLES.get(str(turn.get("role")))
         if role is None:
             raise HoldfastError(f"{place}: role is {turn.get('role')!r}; allowed: {', '.join(_ROLES)}")
@@ -207,7 +207,7 @@ def read_text(row: dict[str, Any], column: str, where: str) -> str:
     """A column that holds text; a ``HoldfastError`` otherwise."""
     _check_there(row, column, where)
     if not isinstance(row[column], str):
-        raise HoldfastError(f"{where}: '{column}' is {_found(row[column])}, not text")
+        raise HoldfastError(f"{where}: '{column}' is {_kind(row[column])}, not text")
     return whole_text(row[column], f"{where}: '{column}'")
 
 
@@ -232,10 +232,10 @@ def _weight(row: dict[str, Any], column: str, where: str) -> float:
     if value is None:
         return 1.0
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise HoldfastError(f"{where}: '{column}' is {_found(value)}, not a number")
+        raise HoldfastError(f"{where}: '{column}' is {_kind(value)}, not a number")
     return check_weight(value, f"'{column}'", where)
 
 
-def _found(value: Any) -> str:
+def _kind(value: Any) -> str:
     text = repr(value)
     return f"{type(value).__name__} {text if len(text) <= 40 else text[:37] + '...'}"

@@ -75,8 +75,8 @@ def read_pair(row: dict[str, Any], where: str) -> Pair:
     """
     for column in ("chosen", "rejected"):
         if row.get(column) is None:
-            found = ", ".join(name for name, value in row.items() if value is not None) or "no columns"
-            raise HoldfastError(f"{where}: no column '{column}'; the row has {found}", hint=f"accepted: {_ACCEPTED}")
+            columns = ", ".join(name for name, value in row.items() if value is not None) or "no columns"
+            raise HoldfastError(f"{where}: no column '{column}'; the row has {columns}", hint=f"accepted: {_ACCEPTED}")
     if isinstance(row["chosen"], list) != isinstance(row["rejected"], list):
         raise HoldfastError(f"{where}: 'chosen' and 'rejected' must both be text or both be messages")
     unused = unused_columns(row, ("prompt", "chosen", "rejected"), where, weighted=False)

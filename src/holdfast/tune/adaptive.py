@@ -72,7 +72,7 @@ def parse(text: str) -> Adaptive | None:
     Raises:
         HoldfastError: unknown name, or a number that is missing, no number or out of bounds.
     """
-    made = Adaptive()
+    factors = Adaptive()
     if text.strip() in ("", "none"):
         return None
     for part in text.split("+"):
@@ -83,10 +83,10 @@ def parse(text: str) -> Adaptive | None:
                 hint=nearest(name, METHODS),
             )
         field, default, largest = METHODS[name]
-        if getattr(made, field) != getattr(Adaptive(), field):
+        if getattr(factors, field) != getattr(Adaptive(), field):
             raise HoldfastError(f"--adaptive {text}: {field} is set twice")
-        made = replace(made, **{field: _value(text, name, number, default, largest)})
-    return made
+        factors = replace(factors, **{field: _value(text, name, number, default, largest)})
+    return factors
 
 
 def _value(text: str, name: str, number: str, default: float | None, largest: float) -> float:

@@ -191,12 +191,12 @@ def _check_best_model(config: TuneConfig | AlignConfig) -> None:
     Raises:
         HoldfastError: names what is missing.
     """
-    known = _LOWER_IS_BETTER[type(config)]
+    metrics = _LOWER_IS_BETTER[type(config)]
     metric = str(config.training.get("metric_for_best_model", "loss")).removeprefix("eval_")
-    if metric not in known:
+    if metric not in metrics:
         raise HoldfastError(
             f"training: metric_for_best_model: '{metric}' is no metric of an evaluation",
-            hint=f"one of {', '.join(known)}",
+            hint=f"one of {', '.join(metrics)}",
         )
     if not _scalar(config.training.get("load_best_model_at_end", False)):
         return
@@ -256,7 +256,7 @@ def training_arguments(plan: Schedule, folder: Path, kind: Any = None, **more: A
     kind = kind or transformers.TrainingArguments
     bf16_gpu = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
     extra = {key: _scalar(value) for key, value in config.training.items()}
-    given = {
+    ours = {
         "output_dir": str(folder),
         "per_device_train_batch_size": plan.micro_batch,
         "per_device_eval_batch_size": max(plan.micro_batch, 8),
@@ -287,21 +287,21 @@ def training_arguments(plan: Schedule, folder: Path, kind: Any = None, **more: A
         "disable_tqdm": not sys.stderr.isatty(),
     }
     if config.gradient_checkpointing:
-        given["gradient_checkpointing"] = True
+        ours["gradient_checkpointing"] = True
     if extra.get("load_best_model_at_end"):
-        given["save_total_limit"] = max(
+        ours["save_total_limit"] = max(
             config.keep_checkpoints, 2
         )  # the best and the last: a run continues from the last
     if "metric_for_best_model" in extra:
-        given["greater_is_better"] = not _LOWER_IS_BETTER[type(config)][
+        ours["greater_is_better"] = not _LOWER_IS_BETTER[type(config)][
             str(extra["metric_for_best_model"]).removeprefix("eval_")
         ]
     try:
-        arguments = kind(**{**given, **more, **extra})
+        arguments = kind(**{**ours, **more, **extra})
     except (TypeError, ValueError) as error:
-        known = f"{kind.__module__.partition('.')[0]}.{kind.__name__}"
+        parent = f"{kind.__module__.partition('.')[0]}.{kind.__name__}"
         raise HoldfastError(
-            f"training arguments: {error}", hint=f"keys under 'training' are those of {known}"
+            f"training arguments: {error}", hint=f"keys under 'training' are those of {parent}"
         ) from error
     if arguments.n_gpu > 1:
         print(

@@ -121,11 +121,11 @@ def document_arguments(layout: Layout, model: Any) -> dict[str, Any]:
     """What a model's forward needs beside the ids of a laid-out batch: position ids, and bounds where its attention
     reads them.
     """
-    given: dict[str, Any] = {"position_ids": layout.positions_RW}
+    arguments: dict[str, Any] = {"position_ids": layout.positions_RW}
     if _inside(model):
-        given |= {"cu_seq_lens_q": layout.bounds, "cu_seq_lens_k": layout.bounds}
-        given |= {"max_length_q": layout.longest, "max_length_k": layout.longest}
-    return given
+        arguments |= {"cu_seq_lens_q": layout.bounds, "cu_seq_lens_k": layout.bounds}
+        arguments |= {"max_length_q": layout.longest, "max_length_k": layout.longest}
+    return arguments
 
 
 @torch.no_grad()
@@ -225,7 +225,7 @@ def _one_by_one(q_NHD: Tensor, k_NHD: Tensor, v_NHD: Tensor, documents: _Documen
     lengths = documents.bounds.diff().tolist()
     # split, not slices: the gradient of a slice is as long as the whole
     pieces = zip(*(torch.split(x.transpose(0, 1)[None], lengths, dim=2) for x in (q_NHD, k_NHD, v_NHD)))
-    made = []
+    outputs = []
     for q, k, v in pieces:
         tokens, window = q.shape[2], documents.window
         mask = _band(tokens, window, q.device) if window and tokens > window else None
@@ -233,8 +233,8 @@ def _one_by_one(q_NHD: Tensor, k_NHD: Tensor, v_NHD: Tensor, documents: _Documen
             q, k, v, attn_mask=mask, is_causal=mask is None, scale=documents.scale, dropout_p=documents.dropout,
             enable_gqa=q.shape[1] != k.shape[1],
         )  # fmt: skip
-        made.append(out[0].transpose(0, 1))
-    return torch.cat(made)
+        outputs.append(out[0].transpose(0, 1))
+    return torch.cat(outputs)
 
 
 def _band(tokens: int, window: int, device: torch.device) -> Tensor:

@@ -110,8 +110,8 @@ def _forward(self: Any, *args: Any, loss_rows: LossRows | None = None, **kwargs:
     )
     loss, nll_N = self.get_output_embeddings()(hidden_BTD[:, :-1].reshape(-1, hidden_BTD.shape[-1]), loss_of=loss_of)
     nll_BT = nn.functional.pad(nll_N.view(len(hidden_BTD), -1), (1, 0))
-    made = {"loss": loss, "nll": nll_BT}
-    return made | {"router_logits": out.router_logits} if kwargs.get("output_router_logits") else made
+    outputs = {"loss": loss, "nll": nll_BT}
+    return outputs | {"router_logits": out.router_logits} if kwargs.get("output_router_logits") else outputs
 
 
 def _head_forward(self: Any, hidden: Tensor, loss_of: Callable[..., Any] | None = None) -> Any:

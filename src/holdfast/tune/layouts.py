@@ -109,12 +109,12 @@ def balance(lengths: Sequence[int], groups: int) -> Rows:
     No group is empty if there are as many items as groups.
     """
     loads = [(0, group) for group in range(groups)]
-    made: Rows = [[] for _ in range(groups)]
+    grouped: Rows = [[] for _ in range(groups)]
     for item in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
         load, group = heapq.heappop(loads)
-        made[group].append(item)
+        grouped[group].append(item)
         heapq.heappush(loads, (load + lengths[item], group))
-    return made
+    return grouped
 
 
 def lay_out(lengths: Sequence[int], rows: Rows, width_T: int, device: torch.device | str = "cpu") -> Layout:

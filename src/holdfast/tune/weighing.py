@@ -114,17 +114,17 @@ def encode(example: Example, template: str, tokenizer: Any) -> Encoded:
         spans = render_example(example, template_name(template, example.layout, tokenizer), tokenizer)
     except HoldfastError as error:
         raise HoldfastError(f"{example.where}: {error.message}", hint=error.hint) from error
-    made = tokenizer(
+    encoding = tokenizer(
         "".join(s.text for s in spans), add_special_tokens=False, return_offsets_mapping=True, verbose=False
     )
-    offsets = np.asarray(made["offset_mapping"], dtype=np.int64).reshape(-1, 2)
+    offsets = np.asarray(encoding["offset_mapping"], dtype=np.int64).reshape(-1, 2)
     responses, begin = [], 0
     for span in spans:
         end = begin + len(span.text)
         if span.role is Role.ASSISTANT and span.message is not None:
             responses.append(_response(example, span, begin, offsets))
         begin = end
-    return Encoded(list(made["input_ids"]), responses)
+    return Encoded(list(encoding["input_ids"]), responses)
 
 
 def _response(example: Example, span: Span, begin: int, offsets: npt.NDArray[np.int64]) -> ScoredTokens:
@@ -173,12 +173,12 @@ def _write(
     write_text(run.rows, "".join(_row(i, s, k) for i, (s, k) in enumerate(zip(scores, kept, strict=True), 1)))
     write_text(data, "".join(lines))
     scored = np.concatenate(scores)
-    known = ~np.isnan(scored)
-    chosen = scored[known & np.concatenate(kept)]
+    within = ~np.isnan(scored)
+    kept_scores = scored[within & np.concatenate(kept)]
     return figures | {
-        "kept": len(chosen),
-        "beyond_context": int((~known).sum()),
-        "lowest_kept_score": float(chosen.min()) if len(chosen) else None,
+        "kept": len(kept_scores),
+        "beyond_context": int((~within).sum()),
+        "lowest_kept_score": float(kept_scores.min()) if len(kept_scores) else None,
         "mean_nll": [
             float(np.nanmean(np.concatenate([n[at] for n, at in zip(nll, places, strict=True)]))) for nll in nlls
         ],
@@ -188,23 +188,23 @@ def _write(
 
 def _field(messages: Sequence[Message], encoded: Encoded, kept_N: npt.NDArray[np.bool_], rest: float) -> list[Any]:
     """The column of a row: one entry for each message, None where all weights are 1."""
-    made: list[Any] = [None] * len(messages)
+    entries: list[Any] = [None] * len(messages)
     at = 0
     for response in encoded.responses:
         runs = char_runs(response.chars_N2, kept_N[at : at + len(response.token_N)], rest)
-        made[response.message] = [list(run) for run in runs] or None
+        entries[response.message] = [list(run) for run in runs] or None
         at += len(response.token_N)
-    return made
+    return entries
 
 
 def _row(number: int, scores_N: Floats, kept_N: npt.NDArray[np.bool_]) -> str:
-    known = ~np.isnan(scores_N)
-    mean = float(scores_N[known].mean()) if known.any() else None
+    within = ~np.isnan(scores_N)
+    mean = float(scores_N[within].mean()) if within.any() else None
     row = {
         "kind": "example",
         "row": number,
         "tokens": len(scores_N),
-        "kept": int((kept_N & known).sum()),
+        "kept": int((kept_N & within).sum()),
         "mean_score": mean,
     }
     return json.dumps(row) + "\n"
@@ -262,10 +262,10 @@ def keep_highest(scores: Sequence[Floats], share: float, scope: str) -> list[npt
 
 
 def _keep(scores_N: Floats, share: float) -> npt.NDArray[np.bool_]:
-    known = np.flatnonzero(~np.isnan(scores_N))
+    scored = np.flatnonzero(~np.isnan(scores_N))
     kept = np.isnan(scores_N)
-    count = max(int(share * len(known) + 0.5), min(1, len(known)))
-    kept[known[np.argsort(-scores_N[known], kind="stable")[:count]]] = True
+    count = max(int(share * len(scored) + 0.5), min(1, len(scored)))
+    kept[scored[np.argsort(-scores_N[scored], kind="stable")[:count]]] = True
     return kept
 
 

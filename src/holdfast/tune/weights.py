@@ -62,8 +62,8 @@ def role_weights(
         except KeyError:
             role = Role.PAD
         if role is Role.PAD:
-            known = ", ".join(r.label for r in (*PROMPT_ROLES, *RESPONSE_ROLES))
-            raise HoldfastError(f"weights: unknown role '{name}'; roles are {known}")
+            names = ", ".join(r.label for r in (*PROMPT_ROLES, *RESPONSE_ROLES))
+            raise HoldfastError(f"weights: unknown role '{name}'; roles are {names}")
         table[role] = check_weight(value, f"weights.{name}")
     if not any(table.values()):
         raise HoldfastError(
