@@ -7,13 +7,14 @@ JSON.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import enum
 import functools
 import json
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 REDACTED = "***"
@@ -22,13 +23,17 @@ KEY_VARIABLES = ("HOLDFAST_API_KEY", "OPENAI_API_KEY")
 _OTHER_KEYS = re.compile(r"(_API_KEY|_TOKEN|_SECRET|_SECRET_ACCESS_KEY|_PASSWORD)$")
 _NO_KEYS = {"none", "null", "empty", "dummy"}  # what people put where a server wants no key
 _USER = re.compile(r"(?<=://)(?:[^\s/?#]+|[^\s/?#:@]+:(?!\d+(?:[/?#]|$))[^\s@]+)@")
-_WORD = r"key|apikey|accesskey|token|accesstoken|secret|sig|signature|password|passwd|pwd|auth|authorization|credentials?|jwt"
+_WORD = (
+    r"key|apikey|accesskey|token|accesstoken|secret|sig|signature|password|passwd|pwd|auth|authorization|credentials?"
+    r"|jwt"
+)
 _QUERY = re.compile(
     rf"([?&;#](?:[\w.~%-]*[_.~%-])?(?:{_WORD})=)[^&#\s\"'<>]*?(?=[:;,.)]*(?:[&#\s\"'<>]|$))", re.IGNORECASE
 )
 _BEARER = re.compile(r"(\b(?:Bearer|Basic)\s+)(?=[^\s\"',]*[\d=_-])[^\s\"',]+")
 _NAMED = re.compile(
-    r"(\b(?:hub[_-]token|push_to_hub_token|api[_-]key|access[_-]token|auth[_-]token)[\"']?[\s:=]+[\"']?)(?=[\w.-]*\d)[\w.-]{6,}"
+    r"(\b(?:hub[_-]token|push_to_hub_token|api[_-]key|access[_-]token|auth[_-]token)[\"']?[\s:=]+[\"']?)"
+    r"(?=[\w.-]*\d)[\w.-]{6,}"
 )
 _FIELDS = {"hub_token", "push_to_hub_token", "api_key", "access_token", "auth_token", "password", "secret"}
 
@@ -74,6 +79,22 @@ class NotComparableError(HoldfastError):
 
 class DivergedError(HoldfastError):
     """A training whose loss is no number any more: it would end so again, and most likely with other seeds, too."""
+
+
+@contextlib.contextmanager
+def set_aside(bad_rows: list[str] | None, place: str = "") -> Iterator[None]:
+    """Collect the message of a row that is refused in ``bad_rows``; without such a list the error is raised.
+
+    Args:
+        place: what is put in front of the message, where it does not name the row yet.
+    """
+    try:
+        yield
+    except HoldfastError as error:
+        located = type(error)(f"{place}: {error.message}", hint=error.hint) if place else error
+        if bad_rows is None:
+            raise located from error.__cause__
+        bad_rows.append(located.message)
 
 
 def nearest(name: str, names: Iterable[str]) -> str | None:

@@ -367,12 +367,9 @@ def check_not_read(path: Path, read: Mapping[str, Any]) -> None:
 
 def resolve(name: str | os.PathLike[str]) -> Path | None:
     """The model folder of a run directory, or None if ``name`` is no run directory."""
-    path = Path(name)
-    return (
-        path / "model"
-        if (path / "config.json").is_file() and (path / "model" / "config.json").is_file()
-        else _adapter(path)
-    )
+    run, folder = Path(name), Path(name) / "model"
+    is_model = (folder / "config.json").is_file() or (folder / "adapter_config.json").is_file()
+    return folder if (run / "config.json").is_file() and is_model else None
 
 
 def read_json(path: Path) -> Any:
@@ -517,11 +514,6 @@ def finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _adapter(path: Path) -> Path | None:
-    folder = path / "model"
-    return folder if (path / "config.json").is_file() and (folder / "adapter_config.json").is_file() else None
-
-
 def _differences(about: Any, config: RunConfig, command: str) -> list[str]:
     if about.get("command") != command:
         return ["command"]
@@ -531,9 +523,7 @@ def _differences(about: Any, config: RunConfig, command: str) -> list[str]:
         return ["config"]
     old = legacy_values(type(config)) | redacted_values(old)
     free = _IRRELEVANT | getattr(config, "continued_with", set())
-    return sorted(
-        key for key in new.keys() | old.keys() if key not in free and not _same(new.get(key), old.get(key))
-    )
+    return sorted(key for key in new.keys() | old.keys() if key not in free and not _same(new.get(key), old.get(key)))
 
 
 def _same(new: Any, old: Any) -> bool:

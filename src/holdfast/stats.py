@@ -134,8 +134,9 @@ def sign_flips(x: Array, seed: int, draws: int = DRAWS) -> float:
     if len(x) == 1 or not np.any(x):
         return 1.0
     test = permutation_test(
-        (x,), lambda values, axis: np.abs(values.mean(axis)), permutation_type="samples", alternative="greater", vectorized=True,
-        n_resamples=4 * draws if 2 ** len(x) <= 4 * draws else draws, batch=max(1, _BATCH_VALUES // len(x)),
+        (x,), lambda values, axis: np.abs(values.mean(axis)), permutation_type="samples", alternative="greater",
+        vectorized=True, n_resamples=4 * draws if 2 ** len(x) <= 4 * draws else draws,
+        batch=max(1, _BATCH_VALUES // len(x)),
         rng=np.random.default_rng(seed),
     )  # fmt: skip
     return float(test.pvalue)
@@ -188,8 +189,8 @@ def spearman(
     centred = ranks_y - ranks_y.mean()
     # |rho| up to a factor that no permutation changes
     test = permutation_test(
-        (ranks_x,), lambda ranks, axis: np.abs((ranks * centred).sum(axis)), permutation_type="pairings", alternative="greater",
-        vectorized=True, n_resamples=permutations, rng=np.random.default_rng(seed),
+        (ranks_x,), lambda ranks, axis: np.abs((ranks * centred).sum(axis)), permutation_type="pairings",
+        alternative="greater", vectorized=True, n_resamples=permutations, rng=np.random.default_rng(seed),
     )  # fmt: skip
     return float(spearmanr(x, y).statistic), float(test.pvalue)
 

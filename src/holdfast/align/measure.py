@@ -27,9 +27,11 @@ _CONFIG_KEYS = ("data", "normalizer", "batch_size", "epochs", "lora_rank", "seed
 
 def pair_logprobs(model: Any, pairs: Sequence[PairTokens], pad_id: int) -> Floats:
     """Log-probs of the answers, chosen and rejected, in nats [N, 2]."""
-    answers = [(pair.prompt, answer) for pair in pairs for answer in (pair.chosen, pair.rejected)]
-    nlls = sequence_nlls(model, [prompt + answer for prompt, answer in answers], pad_id)
-    return -np.array([nll[len(prompt) :].sum() for (prompt, _), nll in zip(answers, nlls)]).reshape(-1, 2)
+    sequences = []
+    for pair in pairs:
+        sequences += [pair.prompt + pair.chosen, pair.prompt + pair.rejected]
+    nlls = sequence_nlls(model, sequences, pad_id)
+    return -np.array([nll[len(pairs[i // 2].prompt) :].sum() for i, nll in enumerate(nlls)]).reshape(-1, 2)
 
 
 def evaluation(logprobs_N2: Floats, start_N2: Floats, pairs: Sequence[PairTokens], beta: float) -> dict[str, Any]:
@@ -59,8 +61,9 @@ def lineage(model: str) -> list[dict[str, Any]]:
     if runs.resolve(model) is None:
         return [{"command": "base", "model": model}]
     config_file = runs.read_json(Path(model) / "config.json")
-    earlier = lineage(config_file["config"]["model"]) if "model" in config_file.get("config", {}) else []
-    return [*earlier, stage(config_file["command"], model, config_file.get("config", {}), config_file.get("resolved", {}))]
+    config, resolved = config_file.get("config", {}), config_file.get("resolved", {})
+    earlier = lineage(config["model"]) if "model" in config else []
+    return [*earlier, stage(config_file["command"], model, config, resolved)]
 
 
 def stage(command: str, path: str, config: dict[str, Any], resolved: dict[str, Any]) -> dict[str, Any]:

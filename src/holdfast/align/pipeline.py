@@ -96,7 +96,7 @@ def _fit(plan: PreferencePlan, model: Any, run: Run) -> dict[str, Any]:
     summary = with_tables(_summary(plan, run, before_N2, after_N2)) | {"seconds": round(seconds, 2)}
     if trainer.args.load_best_model_at_end:
         summary["best_step"] = saved_step(trainer)
-    save_model(trainer, run.model, _card(summary), {end for pair in plan.train for end in pair.ends})
+    save_model(trainer, run.model, _card(summary), set[int]().union(*(pair.ends for pair in plan.train)))
     if trainer.is_world_process_zero():
         _write_pairs(run, plan.held_out, before_N2, after_N2)
         run.finish(summary)
@@ -112,7 +112,8 @@ def _trainer(plan: PreferencePlan, model: Any, run: RunDir) -> Any:
     config = plan.config
     arguments = training_arguments(
         plan, run.path / "checkpoints", DPOConfig, beta=config.beta, loss_type=plan.losses, max_length=plan.max_length,
-        precompute_ref_log_probs=True, disable_dropout=not config.lora_dropout, gradient_checkpointing=config.gradient_checkpointing,
+        precompute_ref_log_probs=True, disable_dropout=not config.lora_dropout,
+        gradient_checkpointing=config.gradient_checkpointing,
     )  # fmt: skip
 
     def rows(pairs: list[PairTokens]) -> Any:

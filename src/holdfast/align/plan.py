@@ -25,9 +25,8 @@ from holdfast.tune.plan import (
     count_steps,
     data_digest,
     default_learning_rate,
-    split,
     split_batch,
-    tell_rows,
+    train_and_held_out,
 )
 
 PAPER: dict[str, Any] = {
@@ -94,12 +93,7 @@ def make_plan(config: AlignConfig) -> PreferencePlan:
         tokenize_pairs, tokenizer=tokenizer, template=template, max_length=max_length,
         truncation=config.truncation, bad_rows=bad_rows,
     )  # fmt: skip
-    pairs = load_pairs(config.data, limit=config.limit, bad_rows=bad_rows)
-    if config.eval_data is not None:
-        held_out = load_pairs(config.eval_data, bad_rows=bad_rows)
-    else:
-        pairs, held_out = split(pairs, config.eval_share, config.seed)
-    tell_rows(config.data, [*pairs, *held_out], bad_rows)
+    pairs, held_out = train_and_held_out(config, partial(load_pairs, bad_rows=bad_rows), bad_rows)
     train, report = encode(pairs)
     report.columns_not_used = all_unused([*pairs, *held_out])
     _check_left(config.data, train, report, bad_rows or [], max_length)

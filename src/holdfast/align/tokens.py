@@ -18,7 +18,7 @@ import numpy as np
 
 from holdfast.data.chat_template import render, template_name
 from holdfast.data.pairs import Pair
-from holdfast.errors import HoldfastError
+from holdfast.errors import HoldfastError, set_aside
 from holdfast.records import RESPONSE_ROLES, Message, Role, Tokens
 from holdfast.tune.roles import assign_roles
 
@@ -94,10 +94,6 @@ def tokenize_pairs(
     Raises:
         HoldfastError: names the row: the template refuses it, or both answers are the same tokens.
     """
-    if not tokenizer.is_fast:
-        raise HoldfastError(
-            f"tokenizer {type(tokenizer).__name__} gives no character offsets", hint="load its fast version"
-        )
     report = PairReport()
     done = []
     for start in range(0, len(pairs), _BATCH):
@@ -115,26 +111,18 @@ def _encode(
 ) -> list[PairTokens]:
     rendered, places = [], []
     for pair in pairs:
-        try:
+        with set_aside(bad_rows, pair.where):
             name = template_name(template, pair.layout, tokenizer)
-            spans = [_render((*pair.prompt, answer), name, tokenizer) for answer in (pair.chosen, pair.rejected)]
-        except HoldfastError as error:
-            _reject(error, pair.where, bad_rows)
-            continue
-        rendered += spans
-        places.append(pair.where)
-        report.templates[name] += 1
+            rendered += [_render((*pair.prompt, answer), name, tokenizer) for answer in (pair.chosen, pair.rejected)]
+            places.append(pair.where)
+            report.templates[name] += 1
     tokens = assign_roles(rendered, tokenizer)
     encoded = []
     for where, chosen, rejected in zip(places, tokens[::2], tokens[1::2], strict=True):
-        pair_tokens = _split(chosen, rejected, where)
-        if pair_tokens.chosen == pair_tokens.rejected:
-            _reject(
-                HoldfastError("'chosen' and 'rejected' are the same tokens to this tokenizer and template"),
-                where,
-                bad_rows,
-            )
-        else:
+        with set_aside(bad_rows, where):
+            pair_tokens = _split(chosen, rejected, where)
+            if pair_tokens.chosen == pair_tokens.rejected:
+                raise HoldfastError("'chosen' and 'rejected' are the same tokens to this tokenizer and template")
             encoded.append(pair_tokens)
     return encoded
 
@@ -185,9 +173,3 @@ def _fit(pair: PairTokens, max_length: int, truncation: str, report: PairReport)
         return None
     report.truncated += 1
     return kept
-
-
-def _reject(error: HoldfastError, where: str, bad_rows: list[str] | None) -> None:
-    if bad_rows is None:
-        raise HoldfastError(f"{where}: {error.message}", hint=error.hint) from error
-    bad_rows.append(f"{where}: {error.message}")

@@ -25,7 +25,10 @@ from holdfast.records import Message, Role, Span
 # A named plain template: messages -> spans without BOS. An EOS span of empty text stands for the tokenizer's EOS token.
 Template = Callable[[Sequence[Message]], list[Span]]
 
-_ALPACA_HEAD = "Below is an instruction that describes a task{and_input}. Write a response that appropriately completes the request.\n\n"
+_ALPACA_HEAD = (
+    "Below is an instruction that describes a task{and_input}. "
+    "Write a response that appropriately completes the request.\n\n"
+)
 _AND_INPUT = ", paired with an input that provides further context"
 
 
@@ -331,7 +334,8 @@ def _give_back_space(spans: list[Span], key: _TokenizerKey, roles: tuple[Role, .
         length = _unprompted(key, roles[: turn + 1]) if span.role is Role.ASSISTANT else 0
         if length and given_back[-1].text[-length:].isspace():
             head = given_back.pop()
-            given_back += [replace(head, text=head.text[:-length]), replace(span, text=head.text[-length:], message=None)]
+            given_back.append(replace(head, text=head.text[:-length]))
+            given_back.append(replace(span, text=head.text[-length:], message=None))
         given_back.append(span)
     return given_back
 

@@ -31,32 +31,34 @@ def _names(text: str) -> frozenset[str]:
 # What says where a row comes from, how it is sorted or how good it is. A template could print none of it without being
 # told to.
 _PLAIN = _names("""
-    id idx index uid uuid guid key hash md5 sha sha256 name title category categories subcategory kind type task tasks topic topics subject
-    domain field_of_study tag tags keyword keywords genre difficulty quality score scores rating ratings rank toxicity
-    language languages lang locale country source sources data_source dataset datasets corpus subset collection origin provenance
-    url urls link uri path file filename file_name file_path repo repository repo_name license licence copyright
-    author authors annotator annotators worker creator generator model model_name
-    date time timestamp timestamps created added updated modified split fold version revision dump meta metadata attributes
-    fields confidence method votes wording held_out_wording fault
+    id idx index uid uuid guid key hash md5 sha sha256 name title category categories subcategory kind type task tasks
+    topic topics subject domain field_of_study tag tags keyword keywords genre difficulty quality score scores rating
+    ratings rank toxicity language languages lang locale country source sources data_source dataset datasets corpus
+    subset collection origin provenance url urls link uri path file filename file_name file_path repo repository
+    repo_name license licence copyright author authors annotator annotators worker creator generator model model_name
+    date time timestamp timestamps created added updated modified split fold version revision dump meta metadata
+    attributes fields confidence method votes wording held_out_wording fault
 """)  # the last line is what `crosstask label` and `pocket` write beside their rows
 _ENDINGS = _names("""
-    id uid uuid idx index hash url uri link date time timestamp at lang language source dataset license version category topic domain type
-    model score rating count length split
+    id uid uuid idx index hash url uri link date time timestamp at lang language source dataset license version category
+    topic domain type model score rating count length split
 """)
 _PLAIN_IN_MESSAGES = _names("""
-    id uuid idx index turn turn_id turn_index message_id parent_id timestamp time date created created_at updated_at create_time
-    language lang country source url model score rating rank length tokens token_count num_tokens toxicity metadata meta
+    id uuid idx index turn turn_id turn_index message_id parent_id timestamp time date created created_at updated_at
+    create_time language lang country source url model score rating rank length tokens token_count num_tokens toxicity
+    metadata meta
 """)
 _STEERING = _names("""
-    weight weights mask masks masked loss train trained training trainable learn learned skip ignore ignored include exclude excluded
+    weight weights mask masks masked loss train trained training trainable learn learned skip ignore ignored include
+    exclude excluded
 """)
 _PICKING = _names("""
-    keep kept drop dropped use used discard discarded delete deleted remove removed select selected pick picked filtered supervised enabled
-    disabled
+    keep kept drop dropped use used discard discarded delete deleted remove removed select selected pick picked filtered
+    supervised enabled disabled
 """)  # as a truth value: whether the row is to be there at all
 _CONTENT = _names("""
-    tool tools function functions system developer history context reasoning thinking thought thoughts think image images audio video videos
-    template generation generate
+    tool tools function functions system developer history context reasoning thinking thought thoughts think image
+    images audio video videos template generation generate
 """)
 _ANSWERS = _names("answer response completion output target solution")
 
@@ -98,7 +100,7 @@ def unused_columns(
 
 def all_unused(items: Iterable[Any]) -> list[str]:
     """Every name in the ``unused`` of some examples or pairs, sorted."""
-    return sorted({name for item in items for name in item.unused})
+    return sorted(set[str]().union(*(item.unused for item in items)))
 
 
 def tell(source: str, names: Collection[str]) -> None:

@@ -12,9 +12,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 from holdfast.data.columns import unused_columns
 from holdfast.data.read import Row, read_rows
@@ -22,6 +23,7 @@ from holdfast.data.weights import check_weight, with_char_weights
 from holdfast.errors import HoldfastError, whole_text
 from holdfast.records import Example, Message, Role
 
+T = TypeVar("T")
 _ACCEPTED = (
     "messages | instruction + output | prompt + response (or completion) | text | prompt (with response weight 0)"
 )
@@ -32,7 +34,7 @@ _COLUMNS = {
     "text": ("text",),
     "prompt": ("prompt",),
 }
-_READINGS = {column for columns in _COLUMNS.values() for column in columns}
+_READINGS = set[str]().union(*_COLUMNS.values())
 _ROLES = {
     "system": Role.SYSTEM,
     "developer": Role.SYSTEM,
@@ -80,36 +82,49 @@ def examples_of(
     bad_rows: list[str] | None = None,
 ) -> list[Example]:
     """Rows that are in memory already, as ``load_examples`` reads them; ``source`` is their name in errors."""
-    if not rows:
-        raise HoldfastError(f"{source}: no rows", hint="the file is empty or every row was bad")
     others = () if layout == "auto" else _READINGS  # who names a layout leaves the columns of the others out on purpose
     layout = _recognise(source, rows, layout, needs_response)
-    examples, first = [], None
+
+    def example_of(row: dict[str, Any], where: str) -> Example:
+        unused = unused_columns(row, _COLUMNS[layout], where, listed=others)
+        return replace(_example(row, where, layout, needs_response), unused=unused)
+
+    return read_each(rows, source, example_of, bad_rows)
+
+
+def read_each(
+    rows: Sequence[Row], source: str, read: Callable[[dict[str, Any], str], T], bad_rows: list[str] | None
+) -> list[T]:
+    """Return what ``read`` makes of each row; the messages of bad rows go to ``bad_rows``.
+
+    Raises:
+        HoldfastError: no row; a bad row, where ``bad_rows`` is None; or nothing but bad rows, because what is the same
+            in all rows is a mistake of the file and not of a row.
+    """
+    if not rows:
+        raise HoldfastError(f"{source}: no rows", hint="the file is empty or every row was bad")
+    items, first = [], None
     for row, where in rows:
         try:
-            unused = unused_columns(row, _COLUMNS[layout], where, listed=others)
-            examples.append(replace(_example(row, where, layout, needs_response), unused=unused))
+            items.append(read(row, where))
         except HoldfastError as error:
             if bad_rows is None:
                 raise
             bad_rows.append(error.message)
             first = first or error
-    if first is not None and not examples:
-        raise no_row_left(source, len(rows), first)
-    return examples
-
-
-def no_row_left(source: str, count: int, first: HoldfastError) -> HoldfastError:
-    """What to raise where every row is bad: what is the same in all of them is no matter of bad rows."""
-    return HoldfastError(
-        f"{source}: every row is refused ({count} in all); the first: {first.message}", hint=first.hint
-    )
+    if first is not None and not items:
+        message = f"{source}: every row is refused ({len(rows)} in all); the first: {first.message}"
+        raise HoldfastError(message, hint=first.hint)
+    return items
 
 
 def _recognise(source: str, rows: list[Row], layout: str, needs_response: bool) -> str:
-    if layout != "auto":
+    if layout != "auto" or not rows:
         return layout
-    columns = {column for row, _ in rows for column, value in row.items() if value is not None}
+    columns, empty = set[str](), set[str]()
+    for row, _ in rows:
+        for column, value in row.items():
+            (empty if value is None else columns).add(column)
     readings = {
         "chat": "messages" in columns,
         "alpaca": {"instruction", "output"} <= columns,
@@ -122,7 +137,6 @@ def _recognise(source: str, rows: list[Row], layout: str, needs_response: bool) 
     if len(fitting) == 1:
         return fitting[0]
     hint = None
-    empty = sorted({column for row, _ in rows for column in row if column} - columns)
     if not fitting and {"chosen", "rejected"} <= columns:
         hint = "these are preferences, which `holdfast align` takes"
     elif not fitting and any(";" in column for column in columns):
@@ -131,8 +145,8 @@ def _recognise(source: str, rows: list[Row], layout: str, needs_response: bool) 
         hint = "prompts alone can be trained on with --preset prompt-only (response weight 0)"
     elif fitting:
         hint = f"choose with --layout {' or '.join(fitting)}"
-    elif empty:
-        hint = f"null in every row: {', '.join(empty)}"
+    elif empty - columns - {""}:
+        hint = f"null in every row: {', '.join(sorted(empty - columns - {''}))}"
     kind = "several readings are possible" if fitting else "no reading fits"
     raise HoldfastError(f"{source}: {kind}; columns are {', '.join(sorted(columns))}; accepted: {_ACCEPTED}", hint=hint)
 

@@ -16,8 +16,8 @@ from itertools import islice
 from typing import Any
 
 from holdfast.data.columns import unused_columns
-from holdfast.data.examples import no_row_left, read_messages, read_response, read_text
-from holdfast.data.read import Row, read_rows
+from holdfast.data.examples import read_each, read_messages, read_response, read_text
+from holdfast.data.read import read_rows
 from holdfast.errors import HoldfastError
 from holdfast.records import Message, Role
 
@@ -49,21 +49,7 @@ def load_pairs(source: str, *, limit: int | None = None, bad_rows: list[str] | N
     Raises:
         HoldfastError: names file and row, what was found, what is allowed.
     """
-    rows: list[Row] = list(islice(read_rows(source, bad_rows), limit))
-    if not rows:
-        raise HoldfastError(f"{source}: no rows", hint="the file is empty or every row was bad")
-    pairs, first = [], None
-    for row, where in rows:
-        try:
-            pairs.append(read_pair(row, where))
-        except HoldfastError as error:
-            if bad_rows is None:
-                raise
-            bad_rows.append(error.message)
-            first = first or error
-    if first is not None and not pairs:
-        raise no_row_left(source, len(rows), first)
-    return pairs
+    return read_each(list(islice(read_rows(source, bad_rows), limit)), source, read_pair, bad_rows)
 
 
 def read_pair(row: dict[str, Any], where: str) -> Pair:

@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from holdfast.errors import HoldfastError, from_json, whole_text
+from holdfast.errors import HoldfastError, from_json, set_aside, whole_text
 
 Row = tuple[dict[str, Any], str]
 """Columns of a row and its place, such as ``data.jsonl, row 3``."""
@@ -87,7 +87,10 @@ def read_values(source: str, *, objects: bool = True, hint: str | None = None) -
     rows: list[tuple[Any, str]] = list(_file_rows(path, None, objects=objects, plain=".jsonl"))
     if path.suffix not in (".csv", ".tsv"):
         return rows
-    return [({name: value for name, value in row.items() if value != ""}, where) for row, where in rows]
+    for row, _ in rows:
+        for blank in [name for name, value in row.items() if value == ""]:
+            del row[blank]
+    return rows
 
 
 def load_rows(source: str) -> list[dict[str, Any]]:
@@ -268,13 +271,9 @@ def _lines(path: Path) -> Iterator[bytes]:
 def _json_lines(path: Path, lines: Iterator[bytes], bad_rows: list[str] | None, objects: bool) -> Iterator[Row]:
     for number, raw in enumerate(lines, 1):
         where = f"{path}, row {number}"
-        try:
+        row = _BLANK
+        with set_aside(bad_rows):
             row = _json_line(raw, where, "utf-8-sig" if number == 1 else "utf-8", objects)
-        except HoldfastError as error:
-            if bad_rows is None:
-                raise
-            bad_rows.append(error.message)
-            continue
         if row is not _BLANK:
             yield row, where
 
@@ -328,12 +327,8 @@ def _checked_rows(
     places: Iterator[tuple[Any, str]], bad_rows: list[str] | None, objects: bool, odd: bool
 ) -> Iterator[Row]:
     for row, where in places:
-        try:
+        with set_aside(bad_rows):
             yield _checked(row, where, objects, odd), where
-        except HoldfastError as error:
-            if bad_rows is None:
-                raise
-            bad_rows.append(error.message)
 
 
 def _checked(row: Any, where: str, objects: bool, odd: bool) -> Any:
@@ -369,12 +364,8 @@ def _csv_rows(path: Path, bad_rows: list[str] | None) -> Iterator[Row]:
             raise HoldfastError(f"{path}: column '{name}' appears twice")
     for record in records[1:]:
         where = f"{path}, row {record.row}"
-        try:
+        with set_aside(bad_rows):
             yield _csv_row(names, record.fields, where), where
-        except HoldfastError as error:
-            if bad_rows is None:
-                raise
-            bad_rows.append(error.message)
 
 
 def _csv_row(names: list[str], values: list[str], where: str) -> dict[str, Any]:

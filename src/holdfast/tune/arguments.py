@@ -45,8 +45,8 @@ _OPTIONS = {
 _LOWER_IS_BETTER = {
     TuneConfig: {"loss": True, "prompt_nll": True, "response_nll": True, "response_perplexity": True},
     AlignConfig: {
-        "loss": True, "rewards/chosen": False, "rewards/rejected": True, "rewards/margins": False, "rewards/accuracies": False,
-        "logps/chosen": False, "logps/rejected": True,
+        "loss": True, "rewards/chosen": False, "rewards/rejected": True, "rewards/margins": False,
+        "rewards/accuracies": False, "logps/chosen": False, "logps/rejected": True,
     },
 }  # fmt: skip
 """Metrics of an evaluation, and whether less of one is better; the Trainer would look for the highest NLL."""

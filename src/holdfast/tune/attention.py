@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from holdfast.errors import HoldfastError
+from holdfast.tune.head import unwrapped
 from holdfast.tune.layouts import LAYOUTS, Layout, MakeRows, lay_out
 
 NAME = "holdfast_documents"
@@ -51,9 +52,9 @@ def document_attention(
         NotImplementedError: a layer wants a soft-cap, sinks or a position bias, which this function does not know.
     """
     if attention_mask is not None or query_BHTD.shape[2] != key_BHTD.shape[2]:
-        from transformers.integrations.sdpa_attention import sdpa_attention_forward
+        from transformers.integrations.sdpa_attention import sdpa_attention_forward as plain
 
-        return sdpa_attention_forward(module, query_BHTD, key_BHTD, value_BHTD, attention_mask, **kwargs)  # type: ignore[no-any-return]
+        return plain(module, query_BHTD, key_BHTD, value_BHTD, attention_mask, **kwargs)  # type: ignore[no-any-return]
     unknown = [name for name in ("softcap", "s_aux", "position_bias") if kwargs.get(name) is not None]
     if unknown or not getattr(module, "is_causal", True):
         raise NotImplementedError(f"document attention is causal and knows no {', '.join(unknown) or 'other kind'}")
@@ -104,7 +105,7 @@ def keep_inside(model: Any) -> None:
     """
     from transformers import AttentionInterface, AttentionMaskInterface
 
-    base = _base(model)
+    base = unwrapped(model)
     if base.config._attn_implementation == "sdpa" and getattr(base, "_supports_flash_attn", False):
         AttentionInterface.register(NAME, document_attention)
         AttentionMaskInterface.register(NAME, _mask)
@@ -113,8 +114,8 @@ def keep_inside(model: Any) -> None:
 
 def set_back(model: Any) -> None:
     """Undo ``keep_inside``."""
-    if _base(model).config._attn_implementation == NAME:
-        _base(model).set_attn_implementation("sdpa")
+    if unwrapped(model).config._attn_implementation == NAME:
+        unwrapped(model).set_attn_implementation("sdpa")
 
 
 def document_arguments(layout: Layout, model: Any) -> dict[str, Any]:
@@ -138,7 +139,7 @@ def leaks(
     Returns:
         None if the logits agree up to rounding, else what is wrong.
     """
-    flash = "flash" in str(_base(model).config._attn_implementation)  # its kernels take half precision only
+    flash = "flash" in str(unwrapped(model).config._attn_implementation)  # its kernels take half precision only
     was_training = model.training
     model.eval()
     try:
@@ -168,13 +169,9 @@ def _difference(model: Any, make_rows: MakeRows) -> tuple[float, float]:
     return float((together_LV - apart_LV).norm() / apart_LV.norm().clamp(min=1e-30)), 1e-4 if exact else 0.05
 
 
-def _base(model: Any) -> Any:
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
-
-
 def _inside(model: Any) -> bool:
     """Whether attention costs no more than its documents: here by ours or by flash attention."""
-    kind = str(_base(model).config._attn_implementation)
+    kind = str(unwrapped(model).config._attn_implementation)
     return kind == NAME or "flash" in kind
 
 

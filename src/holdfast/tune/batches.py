@@ -49,8 +49,8 @@ class StepBatch:
     """Weight factors of messages and examples, float32; None: all ones."""
     layout: Layout | None = None
     """How the examples go through the model; None: as they are."""
-    weights_NT: Tensor = None  # type: ignore[assignment]  # this and the next are made by the trainer, once per optimizer step
-    """Weights as they enter the loss."""
+    weights_NT: Tensor = None  # type: ignore[assignment]
+    """Weights as they enter the loss. The trainer makes them, and ``rows``, once per optimizer step."""
     rows: LossRows = None  # type: ignore[assignment]
     """What the loss needs, laid out. Its divisor is this batch's share of that of the step."""
 

@@ -47,7 +47,7 @@ def attach(model: Any) -> str | None:
     Returns:
         None on success, else the reason why this model needs the plain path.
     """
-    causal = model.get_base_model() if hasattr(model, "get_base_model") else model
+    causal = unwrapped(model)
     if hasattr(causal, "holdfast_forward"):
         return None
     reason = _unsupported(causal)
@@ -61,6 +61,11 @@ def attach(model: Any) -> str | None:
                 del module.holdfast_forward
             reason = "its logits are not the product of hidden states and head that the fused path assumes"
     return reason
+
+
+def unwrapped(model: Any) -> Any:
+    """The causal LM itself, which PEFT may have wrapped."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def logit_transform(config: Any) -> tuple[float, float | None]:

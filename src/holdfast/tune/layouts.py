@@ -18,6 +18,7 @@ import heapq
 from bisect import bisect_left, insort
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import numpy as np
 import torch
@@ -123,9 +124,9 @@ def lay_out(lengths: Sequence[int], rows: Rows, width_T: int, device: torch.devi
     Raises:
         ValueError: the rows do not hold every example once.
     """
-    if sorted(item for row in rows for item in row) != list(range(len(lengths))):
+    if sorted(chain.from_iterable(rows)) != list(range(len(lengths))):
         raise ValueError("rows must hold every example exactly once")
-    width = max(sum(lengths[item] for item in row) for row in rows)
+    width = max(sum(map(lengths.__getitem__, row)) for row in rows)
     index = np.full((len(rows), width), len(lengths) * width_T, dtype=np.int64)
     positions = np.zeros((len(rows), width), dtype=np.int64)
     sizes: list[int] = []

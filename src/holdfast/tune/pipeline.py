@@ -93,9 +93,9 @@ def _covered(checkpoint: Path) -> tuple[int, set[str] | None]:
     step, state = int(checkpoint.name.split("-")[1]), read_json(checkpoint / "trainer_state.json")
     if RunMemory.__name__ not in (state.get("stateful_callbacks") or {}):
         return step, None
-    logs = [row for row in state.get("log_history", []) if row.get("step") == step]
+    columns = set[str]().union(*(row for row in state.get("log_history", []) if row.get("step") == step))
     kinds = {"loss": "train", "eval_loss": "eval"}
-    return step, {kind for column, kind in kinds.items() if any(column in row for row in logs)}
+    return step, {kind for column, kind in kinds.items() if column in columns}
 
 
 def _fit(start: Start, model: Any, run: RunDir) -> dict[str, Any]:
@@ -151,7 +151,7 @@ def _fit(start: Start, model: Any, run: RunDir) -> dict[str, Any]:
         "bad_rows": {"count": len(plan.bad_rows), "first": plan.bad_rows[:20]},
         "model_path": str(run.model),
     })  # fmt: skip
-    ends = {int(i) for t in plan.train for i in t.ids[t.roles == Role.EOS]}
+    ends = set[int]().union(*(tokens.ids[tokens.roles == Role.EOS].tolist() for tokens in plan.train))
     save_model(trainer, run.model, model_card(summary), ends)
     if trainer.is_world_process_zero():
         run.finish(summary)

@@ -27,17 +27,26 @@ from holdfast.tune.weights import RoleWeights, prompt_share, role_weights, scale
 
 
 @dataclass(frozen=True)
-class TrainingPlan:
-    """A checked config: what will be trained on what, with every default resolved."""
+class Source:
+    """Tokenizer, size of the model and tokenised data. Trainings that differ only in weights or optimisation can share
+    one.
+    """
 
-    config: TuneConfig
-    weights: RoleWeights
     tokenizer: Any
+    parameters: int
     train: list[Tokens]
     held_out: list[Tokens]
     report: TokenReport
     bad_rows: list[str]
     max_length: int
+
+
+@dataclass(frozen=True)
+class TrainingPlan(Source):
+    """A checked config and its data: what will be trained on what, with every default resolved."""
+
+    config: TuneConfig
+    weights: RoleWeights
     learning_rate: float
     micro_batch: int
     accumulation: int
@@ -63,21 +72,6 @@ class TrainingPlan:
         }
 
 
-@dataclass(frozen=True)
-class Source:
-    """Tokenizer, size of the model and tokenised data. Trainings that differ only in weights or optimisation can share
-    one.
-    """
-
-    tokenizer: Any
-    parameters: int
-    train: list[Tokens]
-    held_out: list[Tokens]
-    report: TokenReport
-    bad_rows: list[str]
-    max_length: int
-
-
 def make_plan(config: TuneConfig, source: Source | None = None) -> TrainingPlan:
     """Check the config; read and tokenise the data, unless there is a ``source`` to use. Loads no weights.
 
@@ -89,14 +83,9 @@ def make_plan(config: TuneConfig, source: Source | None = None) -> TrainingPlan:
     source = source or read_source(config)
     micro_batch, accumulation = split_batch(config)
     return TrainingPlan(
+        **vars(source),
         config=config,
         weights=weights,
-        tokenizer=source.tokenizer,
-        train=source.train,
-        held_out=source.held_out,
-        report=source.report,
-        bad_rows=source.bad_rows,
-        max_length=source.max_length,
         learning_rate=config.learning_rate or default_learning_rate(source.parameters, lora=config.lora_rank > 0),
         micro_batch=micro_batch,
         accumulation=accumulation,
@@ -137,13 +126,21 @@ def read_source(config: TuneConfig) -> Source:
         needs_response=any(weights[role] for role in RESPONSE_ROLES),
         bad_rows=bad_rows,
     )
-    examples = read(config.data, limit=config.limit)
+    examples, held_out = train_and_held_out(config, read, bad_rows)
+    return encode_source(config, examples, held_out, bad_rows)
+
+
+def train_and_held_out(
+    config: TuneConfig | AlignConfig, read: Callable[..., list[Any]], bad_rows: list[str] | None
+) -> tuple[list[Any], list[Any]]:
+    """Return what ``read`` reads of --data, and of --eval-data or the share that is split off; say what is not used."""
+    train, held_out = read(config.data, limit=config.limit), []
     if config.eval_data is not None:
         held_out = read(config.eval_data)
     else:
-        examples, held_out = split(examples, config.eval_share, config.seed)
-    tell_rows(config.data, [*examples, *held_out], bad_rows)
-    return encode_source(config, examples, held_out, bad_rows)
+        train, held_out = split(train, config.eval_share, config.seed)
+    tell_rows(config.data, [*train, *held_out], bad_rows)
+    return train, held_out
 
 
 def encode_source(

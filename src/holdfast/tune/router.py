@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from holdfast.errors import HoldfastError
+from holdfast.tune.head import unwrapped
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def router_loss(model: Any) -> RouterLoss | None:
     Raises:
         HoldfastError: the config asks for one that cannot be computed here as the model computes it.
     """
-    causal = model.get_base_model() if hasattr(model, "get_base_model") else model
+    causal = unwrapped(model)
     config = causal.config.get_text_config()
     coefficient = _coefficient(causal, config)
     if not getattr(config, "output_router_logits", False) or not coefficient:

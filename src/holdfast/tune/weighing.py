@@ -29,11 +29,11 @@ from holdfast.data.columns import all_unused, tell
 from holdfast.data.examples import examples_of
 from holdfast.data.read import read_rows, source_digest
 from holdfast.data.weights import TOKEN_WEIGHTS, check_weight
-from holdfast.errors import HoldfastError
+from holdfast.errors import HoldfastError, set_aside
 from holdfast.lm.batched import sequence_nlls
 from holdfast.records import CharWeights, Example, Message, Role, Span
 from holdfast.runs import RunDir, write_text
-from holdfast.tune.roles import render_example
+from holdfast.tune.roles import render_example, text_of, with_offsets
 
 Floats = npt.NDArray[np.float64]
 
@@ -55,6 +55,11 @@ class Encoded:
 
     ids: list[int]
     responses: list[ScoredTokens]
+
+    @property
+    def scored_N(self) -> npt.NDArray[np.int64]:
+        """The places of all scored tokens."""
+        return np.concatenate([np.empty(0, dtype=np.int64), *(response.token_N for response in self.responses)])
 
 
 def weigh(config: WeighConfig) -> dict[str, Any]:
@@ -81,13 +86,9 @@ def weigh(config: WeighConfig) -> dict[str, Any]:
         unused = all_unused(examples)
         tell(config.data, unused)
         tokenizer = models.load_tokenizer(config.model, trust_remote_code=config.trust_remote_code)
-        if not tokenizer.is_fast:
-            raise HoldfastError(
-                f"tokenizer {type(tokenizer).__name__} gives no character offsets", hint="load its fast version"
-            )
         encoded = [encode(example, config.template, tokenizer) for example in examples]
         _check_reference(config, tokenizer)
-        tokens = sum(len(response.token_N) for e in encoded for response in e.responses)
+        tokens = sum(len(e.scored_N) for e in encoded)
         figures: dict[str, Any] = {
             "command": "weigh",
             "by": by,
@@ -110,21 +111,17 @@ def encode(example: Example, template: str, tokenizer: Any) -> Encoded:
     Raises:
         HoldfastError: the template refuses the example, which is named.
     """
-    try:
+    with set_aside(None, example.where):
         spans = render_example(example, template_name(template, example.layout, tokenizer), tokenizer)
-    except HoldfastError as error:
-        raise HoldfastError(f"{example.where}: {error.message}", hint=error.hint) from error
-    encoding = tokenizer(
-        "".join(s.text for s in spans), add_special_tokens=False, return_offsets_mapping=True, verbose=False
-    )
-    offsets = np.asarray(encoding["offset_mapping"], dtype=np.int64).reshape(-1, 2)
+    encoding = with_offsets([text_of(spans)], tokenizer)
+    offsets = np.asarray(encoding["offset_mapping"][0], dtype=np.int64).reshape(-1, 2)
     responses, begin = [], 0
     for span in spans:
         end = begin + len(span.text)
         if span.role is Role.ASSISTANT and span.message is not None:
             responses.append(_response(example, span, begin, offsets))
         begin = end
-    return Encoded(list(encoding["input_ids"]), responses)
+    return Encoded(list(encoding["input_ids"][0]), responses)
 
 
 def _response(example: Example, span: Span, begin: int, offsets: npt.NDArray[np.int64]) -> ScoredTokens:
@@ -154,14 +151,14 @@ def _nlls(config: WeighConfig, tokenizer: Any, encoded: list[Encoded]) -> list[l
 
 
 def _write(
-    config: WeighConfig, run: RunDir, rows: list[Any], examples: list[Example], encoded: list[Encoded], nlls: list[list[Floats]],
-    figures: dict[str, Any],
+    config: WeighConfig, run: RunDir, rows: list[Any], examples: list[Example], encoded: list[Encoded],
+    nlls: list[list[Floats]], figures: dict[str, Any],
 ) -> dict[str, Any]:  # fmt: skip
-    places = [np.concatenate([np.empty(0, dtype=np.int64), *(r.token_N for r in e.responses)]) for e in encoded]
-    mine = [nll[at] for nll, at in zip(nlls[0], places, strict=True)]
-    scores = [{"surprise": 1, "confidence": -1, "excess": 1}[figures["by"]] * s for s in mine]
-    if figures["by"] == "excess":
-        scores = [s - nll[at] for s, nll, at in zip(scores, nlls[1], places, strict=True)]
+    places = [e.scored_N for e in encoded]
+    response_nlls = [[nll[at] for nll, at in zip(of_model, places, strict=True)] for of_model in nlls]
+    scores = [-s if figures["by"] == "confidence" else s for s in response_nlls[0]]
+    if figures["by"] == "excess":  # nll of the model - nll of the reference
+        scores = [s - reference for s, reference in zip(scores, response_nlls[1], strict=True)]
     kept = keep_highest(scores, config.keep, config.scope)
     lines = []
     for row, example, e, keep in zip(rows, examples, encoded, kept, strict=True):
@@ -170,7 +167,7 @@ def _write(
             json.dumps(weighted, ensure_ascii=False, default=str) + "\n"
         )  # str: Parquet files hold times, JSON has none
     data = run.path / "data.jsonl"
-    write_text(run.rows, "".join(_row(i, s, k) for i, (s, k) in enumerate(zip(scores, kept, strict=True), 1)))
+    write_text(run.rows, "".join(map(_row, range(1, len(scores) + 1), scores, kept)))
     write_text(data, "".join(lines))
     scored = np.concatenate(scores)
     within = ~np.isnan(scored)
@@ -179,9 +176,7 @@ def _write(
         "kept": len(kept_scores),
         "beyond_context": int((~within).sum()),
         "lowest_kept_score": float(kept_scores.min()) if len(kept_scores) else None,
-        "mean_nll": [
-            float(np.nanmean(np.concatenate([n[at] for n, at in zip(nll, places, strict=True)]))) for nll in nlls
-        ],
+        "mean_nll": [float(np.nanmean(np.concatenate(of_model))) for of_model in response_nlls],
         "data_path": str(data),
     }
 
@@ -238,7 +233,7 @@ def _check_reference(config: WeighConfig, tokenizer: Any) -> None:
 def _preview(config: WeighConfig, figures: dict[str, Any], tokenizer: Any, encoded: list[Encoded]) -> dict[str, Any]:
     if not config.json:
         first = encoded[0]
-        scored = [tokenizer.decode([first.ids[i]]) for r in first.responses for i in r.token_N.tolist()]
+        scored = [tokenizer.decode([first.ids[i]]) for i in first.scored_N.tolist()]
         print(f"first row, the tokens that are scored: {scored}")
         passes = 2 if config.reference else 1
         total = sum(len(e.ids) for e in encoded)
