@@ -1,5 +1,6 @@
-"""The one family of errors that a user can cause, and the exit codes. The command prints an error without a traceback
-and ends with its code.
+"""The one family of errors that a user can cause, and the exit codes.
+
+The command prints an error without a traceback and ends with its code.
 
 And what no message and no file may hold: ``redacted`` takes keys out of text, ``redacted_values`` out of what becomes
 JSON.
@@ -104,8 +105,9 @@ def nearest(name: str, names: Iterable[str]) -> str | None:
 
 
 def from_json(text: str, *, unique: bool = False) -> Any:
-    """``json.loads`` with one kind of error, ``json.JSONDecodeError``: also for nesting too deep and numbers of
-    thousands of digits.
+    """Parse JSON with one kind of error, ``json.JSONDecodeError``.
+
+    Also for nesting too deep, and for numbers of thousands of digits.
 
     ``unique``: also for a key that an object has twice, of which the last would win without a word.
     """
@@ -191,8 +193,9 @@ def _without(text: str, keys: Iterable[str]) -> str:
 
 @functools.cache
 def _spelled(key: str) -> re.Pattern[str]:
-    """A key as JSON, addresses and HTML may write it: any of its ASCII characters may be escaped, each in a way of its
-    own.
+    """Return a pattern of a key as JSON, addresses and HTML may write it.
+
+    Any of its ASCII characters may be escaped, each in a way of its own.
     """
     characters = [re.escape(c) if not c.isascii() else _escaped(c) for c in key]
     whole = "".join(characters)

@@ -54,8 +54,9 @@ _NO_RUN_YET = {_LOCK, FAULT_FILE, FAULT_FILE + _PARTIAL, "config.json" + _PARTIA
 """What may be in a directory before its run has begun; a kill may have left the parts."""
 _NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL}
 _held: dict[tuple[int, int] | None, Any] = {}
-"""The locks of this process, by the file that is locked and not by its name: a directory that was deleted and made
-again is another.
+"""The locks of this process, by the locked file and not by its name.
+
+A directory that was deleted and made again is another one.
 """
 
 
@@ -118,8 +119,10 @@ class Run(RunDir):
     _is_cleared: bool = False
 
     def finished(self, **parts: Any) -> dict[str, Any] | None:
-        """The summary of the run if it is complete, with these ``parts`` in it, so that nothing is to be done; says so
-        on stderr. None for a dry run."""
+        """Return the summary of the run if it is complete and has these ``parts``, and say so on stderr.
+
+        None if there is something to do, and for a dry run.
+        """
         if (
             self.summary is None
             or self.config.dry_run
@@ -158,8 +161,9 @@ class Run(RunDir):
             )
 
     def hold(self) -> None:
-        """Make the directory and keep other processes out of it. If it is new, and nothing is opened in it, it goes
-        again on leaving.
+        """Make the directory and keep other processes out of it.
+
+        If it is new, and nothing is opened in it, it is removed on leaving.
 
         Raises:
             HoldfastError: another process is at work there, or has left another run; or it cannot be written.
@@ -184,8 +188,9 @@ class Run(RunDir):
         self._is_cleared = True
 
     def open(self, resolved: dict[str, Any]) -> None:
-        """Begin, or go on, after everything that can be checked has been checked. With --overwrite what is there is
-        deleted now.
+        """Begin, or go on, after everything that can be checked has been checked.
+
+        With --overwrite what is there is deleted now.
 
         Args:
             resolved: what was worked out from the config; goes into config.json.
@@ -347,8 +352,9 @@ def empty(path: Path) -> None:
 
 
 def check_not_read(path: Path, read: Mapping[str, Any]) -> None:
-    """What --overwrite deletes must not hold what the command reads (name -> path or paths; what is no path is left
-    alone), or the current directory.
+    """Refuse to delete what the command reads, or the current directory.
+
+    ``read``: name -> path or paths; what is no path is left alone.
 
     Raises:
         HoldfastError: names it.
@@ -493,8 +499,9 @@ def _is_empty(path: Path) -> bool:
 
 
 def _read_config(path: Path) -> Any:
-    """config.json of a run directory; an error if it is none, whatever the flags: --overwrite deletes runs, nothing
-    else.
+    """Return config.json of a run directory; raise if it is none, whatever the flags.
+
+    --overwrite deletes runs, and nothing else.
     """
     try:
         about = read_json(path / "config.json")
@@ -527,8 +534,9 @@ def _differences(about: Any, config: RunConfig, command: str) -> list[str]:
 
 
 def _same(new: Any, old: Any) -> bool:
-    """Whether two values of a config are equal, where a key that was taken out of the old one may stand for
-    anything.
+    """Whether two values of a config are equal.
+
+    A key that was taken out of the old one may stand for anything.
     """
     if isinstance(new, str) and isinstance(old, str) and REDACTED in old:
         return re.fullmatch(".+".join(map(re.escape, old.split(REDACTED))), new) is not None

@@ -177,8 +177,9 @@ def _write_pairs(run: RunDir, pairs: list[PairTokens], before_N2: Floats, after_
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    """No progress bars of data sets, none of TRL's pass over the reference unless on a terminal, no talk among
-    libraries.
+    """Keep progress bars of data sets and talk among libraries off the terminal.
+
+    TRL's bar of its pass over the reference is left on a terminal.
     """
     import datasets
 

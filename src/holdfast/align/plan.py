@@ -1,5 +1,6 @@
-"""Config -> checked pairs -> plan. Everything that can be wrong with the input is found here, before a byte is
-written.
+"""Config -> checked pairs -> plan.
+
+Everything that can be wrong with the input comes to light here, before a byte is written.
 """
 
 from __future__ import annotations

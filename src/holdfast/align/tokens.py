@@ -1,5 +1,6 @@
-"""Pairs -> token ids, rendered by the templates of ``tune``, so that the second stage sees what the first one was
-trained on.
+"""Pairs -> token ids, rendered by the templates of ``tune``.
+
+So the second stage sees texts in the form that the first one was trained on.
 
     prompt ids | chosen ids
     prompt ids | rejected ids
@@ -27,8 +28,9 @@ _BATCH = 256
 
 @dataclass(frozen=True)
 class PairTokens:
-    """A tokenised pair: ids of the prompt, and of the two answers that follow it. ``ends`` are those with which its
-    turns end.
+    """A tokenised pair: ids of the prompt, and of the two answers that follow it.
+
+    ``ends`` are the ids with which its turns end.
     """
 
     prompt: list[int]
@@ -148,8 +150,9 @@ def _split(chosen: Tokens, rejected: Tokens, where: str) -> PairTokens:
 
 
 def _answer(tokens: Tokens) -> tuple[int, int]:
-    """First token and end of the last turn's response; what the template prints after it is not the model's to
-    write.
+    """Return the first token and the end of the last turn's response.
+
+    What the template prints after the response is not the model's to write.
     """
     response = np.isin(tokens.roles, RESPONSE_ROLES)
     end = int(np.flatnonzero(response)[-1]) + 1

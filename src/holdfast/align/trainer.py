@@ -1,5 +1,6 @@
-"""TRL's ``DPOTrainer`` on pairs that are tokenised already, with one row per log step in the run directory. Needs
-TRL.
+"""TRL's ``DPOTrainer`` on pairs that are tokenised already, with one row per log step in the run directory.
+
+This module imports TRL: import it late.
 """
 
 from __future__ import annotations

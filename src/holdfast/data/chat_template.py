@@ -33,8 +33,9 @@ _AND_INPUT = ", paired with an input that provides further context"
 
 
 def plain(messages: Sequence[Message]) -> list[Span]:
-    """Prompt, one space, response. As in the WIT code, but where either side of the joint has white space, it gets no
-    further space.
+    """Lay out prompt, one space, response, as the WIT code does.
+
+    Where either side of the joint has white space, no further space is put in.
     """
     spans: list[Span] = []
     for message in messages:
@@ -60,8 +61,9 @@ def alpaca(messages: Sequence[Message]) -> list[Span]:
 
 
 def dialogue(messages: Sequence[Message]) -> list[Span]:
-    """``User: ...`` and ``Assistant: ...`` on lines of their own, for chat data and a tokenizer without a chat
-    template.
+    """Lay out ``User: ...`` and ``Assistant: ...``, each on a line of its own.
+
+    For chat data and a tokenizer without a chat template.
     """
     spans: list[Span] = []
     for message in messages:
@@ -96,8 +98,9 @@ def template_name(requested: str, layout: str, tokenizer: Any) -> str:
 
 
 def template_for(model: str, requested: str, tokenizer: Any) -> str:
-    """The template that prompts without a layout are put into: ``chat``, a key of ``TEMPLATES``, or ``none`` (as they
-    are).
+    """Return the template for prompts without a layout: ``chat``, a key of ``TEMPLATES``, or ``none``.
+
+    ``none`` leaves the prompts as they are.
 
     ``auto`` is what the model was tuned with, else the tokenizer's chat template, else none.
 
@@ -117,8 +120,9 @@ def template_for(model: str, requested: str, tokenizer: Any) -> str:
 
 
 def tuned_template(model: str) -> str | None:
-    """The template that the run at ``model`` (or whose model folder it is) was tuned with; None if there is not exactly
-    one.
+    """Return the template that the run at ``model`` was tuned with; None if there is not exactly one.
+
+    ``model`` may also be the model folder of the run.
     """
     run = next((path for path in (Path(model), Path(model).parent) if runs.resolve(path) is not None), None)
     return (
@@ -148,8 +152,9 @@ def render(messages: Sequence[Message], template: str, tokenizer: Any) -> list[S
 
 
 def generation_prompt(messages: Sequence[Message], template: str, tokenizer: Any) -> str:
-    """The text after which the model is to answer: everything up to and including the header of the assistant's
-    turn.
+    """Return the text after which the model is to answer.
+
+    It is everything up to and including the header of the assistant's turn.
     """
     if template == "chat":
         return str(tokenizer.apply_chat_template(_as_dicts(messages), tokenize=False, add_generation_prompt=True))
@@ -209,8 +214,9 @@ def _as_dicts(messages: Sequence[Message]) -> list[dict[str, str]]:
 
 
 def _adds_bos(tokenizer: Any) -> bool:
-    """Whether the tokenizer itself would put BOS in front. Asked of the tokenizer because its flags are not
-    reliable.
+    """Whether the tokenizer itself would put BOS in front.
+
+    A text is tokenised to see it, because the flags of tokenizers are not reliable.
     """
     cached: bool | None = getattr(tokenizer, "_holdfast_adds_bos", None)
     if cached is None:
@@ -247,8 +253,9 @@ def _render_chat(messages: Sequence[Message], tokenizer: Any) -> list[Span]:
 
 
 class _TokenizerKey:
-    """Hashable by identity of the tokenizer and what a user may change in it, so that what is cached of its template is
-    safe.
+    """Hashable by the tokenizer's identity and by what a user may change in it.
+
+    So what is cached of its template is never that of another template.
     """
 
     def __init__(self, tokenizer: Any) -> None:
@@ -264,9 +271,7 @@ class _TokenizerKey:
 
 @lru_cache(maxsize=512)
 def _template_pieces(key: _TokenizerKey, roles: tuple[Role, ...]) -> tuple[str, ...]:
-    """What the template prints before, between and after the messages of this sequence of roles: len(roles) + 1
-    pieces.
-    """
+    """Return the len(roles) + 1 pieces that the template prints before, between and after messages of these roles."""
     marked = _placeholders(roles)
     text = key.tokenizer.apply_chat_template(marked, tokenize=False)
     pieces = []
@@ -280,8 +285,7 @@ def _template_pieces(key: _TokenizerKey, roles: tuple[Role, ...]) -> tuple[str, 
 
 @lru_cache(maxsize=512)
 def _unprompted(key: _TokenizerKey, roles: tuple[Role, ...]) -> int:
-    """Length of the white space that the template puts before the last message but not at the end of its generation
-    prompt.
+    """Return the length of the white space before the last message that its generation prompt does not hold.
 
     The model has to write it, so it is response. Text that is more than white space (empty thoughts, say) is left to
     the template.
@@ -300,8 +304,9 @@ def _placeholders(roles: Sequence[Role]) -> list[dict[str, str]]:
 
 
 def _walk(text: str, pieces: Sequence[str], messages: Sequence[Message]) -> list[Span] | None:
-    """Match ``text`` against piece, content, piece, ... where a template may strip the contents. None if it does not
-    match.
+    """Match ``text`` against piece, content, piece, ...; None if it does not match.
+
+    A template may have stripped the contents.
     """
     spans: list[Span] = []
     at = 0
@@ -325,8 +330,9 @@ def _walk(text: str, pieces: Sequence[str], messages: Sequence[Message]) -> list
 
 
 def _give_back_space(spans: list[Span], key: _TokenizerKey, roles: tuple[Role, ...]) -> list[Span]:
-    """Count as response the white space before a response that the generation prompt does not hold. ``spans``
-    alternates piece, message.
+    """Count as response the white space before a response that the generation prompt does not hold.
+
+    ``spans`` alternates piece, message.
     """
     given_back: list[Span] = []
     for i, span in enumerate(spans):

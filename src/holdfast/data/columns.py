@@ -104,8 +104,9 @@ def all_unused(items: Iterable[Any]) -> list[str]:
 
 
 def tell(source: str, names: Collection[str]) -> None:
-    """Say on stderr, in one line, which columns of a data source are not used. Those of ``pocket`` are our own, and for
-    other readers.
+    """Say on stderr, in one line, which columns of a data source are not used.
+
+    Those of ``pocket`` are our own, and for other readers.
     """
     if names and not source.startswith("pocket:") and os.environ.get("RANK", "0") == "0":  # once, not once per device
         print(f"{source}: columns not used: {', '.join(name or repr(name) for name in names)}", file=sys.stderr)
@@ -182,8 +183,9 @@ def _texts(row: Mapping[str, Any], used: Collection[str]) -> Iterator[str]:
 
 
 def _repeats(value: Any, texts: Iterable[str], values: Iterable[Any]) -> bool:
-    """Whether a column says what one that is read says: the same messages, the text of one of them, or how one ends
-    (its answer).
+    """Whether a column repeats one that is read.
+
+    It may hold the same messages, the text of one of them, or how one ends (its answer).
     """
     if not isinstance(value, str):
         return isinstance(value, list) and any(value == other for other in values)

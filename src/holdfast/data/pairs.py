@@ -26,8 +26,9 @@ _ACCEPTED = "prompt + chosen + rejected (text or messages) | chosen + rejected (
 
 @dataclass(frozen=True)
 class Pair:
-    """A conversation up to the answer, and two answers to it. ``layout``, ``where`` and ``unused`` are those of
-    ``records.Example``.
+    """A conversation up to the answer, and two answers to it.
+
+    ``layout``, ``where`` and ``unused`` are those of ``records.Example``.
     """
 
     prompt: tuple[Message, ...]

@@ -1,5 +1,6 @@
-"""Files, folders and names -> rows, each with its place. What a parser, a codec or a library raises becomes a
-``HoldfastError`` here.
+"""Files, folders and names -> rows, each with its place.
+
+What a parser, a codec or a library raises becomes a ``HoldfastError`` here.
 
     JSONL, JSON, CSV, TSV, Parquet        a file, by its suffix
     a folder of Dataset.save_to_disk      and the name of a data set of the hub (``name`` or ``name:split``)
@@ -64,8 +65,9 @@ def read_rows(source: str, bad_rows: list[str] | None = None) -> Iterator[Row]:
 
 
 def read_values(source: str, *, objects: bool = True, hint: str | None = None) -> list[tuple[Any, str]]:
-    """All rows of one file, saved dataset folder or ``pocket:...``, each with its place, as the wings read what people
-    write by hand.
+    """Return all rows of one file, saved dataset folder or ``pocket:...``, each with its place.
+
+    So the wings read what people write by hand.
 
     A suffix that says nothing means JSONL, and a ``.json`` file may hold JSONL. Blank cells of a CSV file are not
     there.
@@ -418,8 +420,9 @@ def _reason(error: Exception) -> str:
 
 
 def _yaml_loader() -> Any:
-    """YAML in which no key is given twice (the last would win without a word) and no number is too large for a
-    float.
+    """Return a loader of YAML that refuses a key given twice, and a number too large for a float.
+
+    PyYAML alone would take the last of two keys without a word.
     """
     import yaml
 

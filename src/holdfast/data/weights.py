@@ -1,5 +1,6 @@
-"""What a weight may be, and the weights that a row gives: ``weight``, and ``token_weights`` for the characters of its
-messages.
+"""What a weight may be, and the weights that a row gives.
+
+``weight`` is that of the row or of a message, ``token_weights`` that of the characters of the messages.
 
 ``token_weights`` is written by ``holdfast weigh``, or by hand.
 """
@@ -43,8 +44,9 @@ def check_weight(value: float, name: str, where: str = "") -> float:
 
 
 def with_char_weights(messages: tuple[Message, ...], row: dict[str, Any], where: str) -> tuple[Message, ...]:
-    """Messages with what the column says: for each message null, or a list of [start, end, weight] over the characters
-    of its content.
+    """Return the messages with the weights of their characters.
+
+    The column has one entry per message: null, or a list of [start, end, weight] over the characters of its content.
 
     Raises:
         HoldfastError: not one entry per message, or a run that does not fit the text; ``where`` and the entry are

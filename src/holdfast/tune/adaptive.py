@@ -36,8 +36,9 @@ class Adaptive:
     entropy: float = 0.0
 
     def entropy_factor(self, z_NV: Tensor) -> Tensor | None:
-        """(H / ln K)^entropy from the logits as the softmax sees them, in float32 or better; None if it plays no
-        part.
+        """Return (H / ln K)^entropy of the logits as the softmax sees them; None if it plays no part.
+
+        Computed in the type of the logits, which is float32 or better.
         """
         if not self.entropy:
             return None
@@ -63,8 +64,9 @@ METHODS: dict[str, tuple[str, float | None, float]] = {
 
 
 def parse(text: str) -> Adaptive | None:
-    """``--adaptive``: methods joined by +, each a name with a number where it takes one: ``dft``, ``power:0.5``,
-    ``eaft+above:0.01``.
+    """Return the factor that ``--adaptive`` names: methods joined by +, each with a number where it takes one.
+
+    Such as ``dft``, ``power:0.5`` or ``eaft+above:0.01``.
 
     Returns:
         None for ``none``.

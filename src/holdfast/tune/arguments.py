@@ -149,8 +149,9 @@ _SAMPLING = ("random", "sequential")
 
 
 def check_training(config: TuneConfig | AlignConfig) -> None:
-    """What has an option of its own cannot be given under ``training`` as well: the plan would say one thing and the
-    Trainer do another.
+    """Refuse what is given under ``training`` and has an option of its own.
+
+    The plan would say one thing, and the Trainer do another.
 
     Raises:
         HoldfastError: names the option.

@@ -42,8 +42,9 @@ class _Documents(NamedTuple):
 def document_attention(
     module: Any, query_BHTD: Tensor, key_BHTD: Tensor, value_BHTD: Tensor, attention_mask: Tensor | None, **kwargs: Any
 ) -> tuple[Tensor, None]:
-    """An attention function for ``transformers.AttentionInterface``: causal, inside documents. With a mask: as
-    ``sdpa``.
+    """Attend causally inside documents: a function for ``transformers.AttentionInterface``.
+
+    With a mask it does what ``sdpa`` does.
 
     Returns:
         outputs [B, T, H, D] and None for the attention weights.
@@ -100,8 +101,9 @@ def settle(
 
 
 def keep_inside(model: Any) -> None:
-    """Give a model that attends by ``sdpa`` the attention above, if its layers are made for functions of this
-    contract.
+    """Let a model that attends by ``sdpa`` attend inside documents.
+
+    Only if its layers are made for attention functions that take no mask.
     """
     from transformers import AttentionInterface, AttentionMaskInterface
 
@@ -119,8 +121,9 @@ def set_back(model: Any) -> None:
 
 
 def document_arguments(layout: Layout, model: Any) -> dict[str, Any]:
-    """What a model's forward needs beside the ids of a laid-out batch: position ids, and bounds where its attention
-    reads them.
+    """Return what a model's forward needs beside the ids of a laid-out batch.
+
+    These are position ids, and the bounds of documents where its attention reads them.
     """
     arguments: dict[str, Any] = {"position_ids": layout.positions_RW}
     if _inside(model):
@@ -133,8 +136,9 @@ def document_arguments(layout: Layout, model: Any) -> dict[str, Any]:
 def leaks(
     model: Any, make_rows: MakeRows, autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
 ) -> str | None:
-    """Put documents of 5, 1 and 6 tokens through ``model``, apart and in common rows, in its own precision and in that
-    of training.
+    """Put three documents through ``model``, apart and in common rows, and compare the logits.
+
+    They have 5, 1 and 6 tokens. It is done in the model's own precision and in that of the training.
 
     Returns:
         None if the logits agree up to rounding, else what is wrong.

@@ -1,5 +1,6 @@
-"""Tokens -> padded batches -> micro-batches of an optimizer step. Role ids travel on the same path as token ids;
-weights are looked up on the device.
+"""Tokens -> padded batches -> micro-batches of an optimizer step.
+
+Role ids travel on the same path as token ids; weights are looked up on the device.
 
 An optimizer step has the same examples however they are batched; only their grouping into micro-batches and rows
 differs. So runs with different ``batching`` can be compared step by step, and differ by rounding alone.

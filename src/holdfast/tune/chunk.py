@@ -29,8 +29,9 @@ _TILE_BYTES = 2**30
 
 
 class WeightedHead(torch.autograd.Function):
-    """Forward makes loss, NLL and, if wanted, the finished gradients; backward only multiplies by the incoming
-    scalar.
+    """Loss and NLL of a head; the gradients are finished in the forward pass.
+
+    Backward only multiplies them by the gradient of the loss.
     """
 
     @staticmethod
@@ -146,8 +147,9 @@ def default_chunk_rows(head_VD: Tensor) -> int:
 
 @functools.cache
 def _compiles() -> bool:
-    """Whether this CPU is fast at bfloat16, so that its GEMMs leave the element-wise passes as the bottleneck, and has
-    a compiler.
+    """Whether compiling pays on this CPU: it is fast at bfloat16, and there is a compiler.
+
+    Where its products are fast, the element-wise passes between them are the bottleneck.
     """
     fast = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
     return bool(fast) and (shutil.which("g++") or shutil.which("clang++")) is not None
@@ -155,8 +157,9 @@ def _compiles() -> bool:
 
 @functools.cache
 def _compiled_rows() -> Rows:
-    """``fusable_rows``, fused: about 12 s of compilation per kind of ``RowOp``, once; then the passes take half the
-    time.
+    """Return ``fusable_rows``, compiled into passes that take half the time.
+
+    The compilation takes about 12 s per kind of ``RowOp``, once.
     """
     return torch.compile(fusable_rows, dynamic=True)  # type: ignore[no-any-return]
 

@@ -138,8 +138,9 @@ class Bar(ProgressCallback):
 
 
 class RunMemory(TrainerCallback, ExportableState):  # type: ignore[misc]
-    """Carries a trainer's memory through its checkpoints; puts what is due at the end of an epoch before the
-    checkpoint.
+    """Carries a trainer's memory through its checkpoints.
+
+    It also puts what is due at the end of an epoch before the checkpoint.
     """
 
     def __init__(self, trainer: ContinuingTrainer) -> None:

@@ -23,16 +23,18 @@ from holdfast.tune.loss import weighted_linear_cross_entropy
 
 @dataclass(frozen=True)
 class LossRows:
-    """What the loss needs beside the hidden states: ids [B, T], weights [B, T] (column 0 is 0) and the divisor of the
-    step.
+    """What the loss needs beside the hidden states: ids and weights [B, T], and the divisor of the step.
+
+    Column 0 of the weights is 0.
     """
 
     ids_BT: Tensor
     weights_BT: Tensor
     divisor: Tensor | float
     kept_M: Tensor | None = None
-    """Where, in the flattened weights without column 0, they are not zero: what a GPU would have to be waited for.
-    None: look.
+    """Places of the weights that are not 0, in the flattened weights without column 0; None: look for them.
+
+    Looking waits for the GPU.
     """
     adaptive: Adaptive | None = None
     adapts_BT: Tensor | None = None

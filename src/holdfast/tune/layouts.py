@@ -30,8 +30,10 @@ Rows = list[list[int]]
 
 @dataclass(frozen=True)
 class Layout:
-    """``index_RW``: the place of each token in the flattened [N, T] batch, N * T for padding. ``positions_RW``: its
-    place in its document.
+    """Where each token of a batch goes, and where documents begin.
+
+    ``index_RW``: the place of each token in the flattened [N, T] batch, N * T for padding. ``positions_RW``: its place
+    in its document.
 
     ``bounds``: where documents begin in the flattened [R, W] batch, and its end, int32 (what varlen kernels call
     cu_seqlens). The padding at the end of a row is a document of its own. ``longest``: tokens of the longest document.
@@ -79,8 +81,9 @@ LAYOUTS: dict[str, MakeRows] = {"packed": packed_rows, "padding-free": one_row}
 
 
 def best_fit_decreasing(lengths: Sequence[int], capacity: int) -> Rows:
-    """Bins of items whose lengths sum to at most ``capacity``: longest first, each into the fullest bin that still
-    takes it.
+    """Return bins of items whose lengths sum to at most ``capacity``, by best fit decreasing.
+
+    The longest item comes first, and each goes into the fullest bin that still takes it.
 
     At most 11/9 of the fewest possible bins, plus one (Johnson 1974). O(n log n) searches; equal lengths keep their
     order. In packing for language models: Krell et al. 2021 (arXiv 2107.02027), Ding et al. 2024 (arXiv 2404.10830).

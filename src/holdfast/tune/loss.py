@@ -30,10 +30,13 @@ from holdfast.tune.row_ops import RowOp
 
 
 class WeightedNLL(NamedTuple):
-    """``total`` = sum of w * g * nll (nats); ``count`` = number of targets of non-zero weight w; ``nll_BT`` = that of
+    """The two parts of the loss, undivided, and what they are made of.
+
+    ``total`` = sum of w * g * nll in nats; ``count`` = number of targets of non-zero weight w; ``nll_BT`` = NLL of
     every token.
 
-    The paper's loss is total / count."""
+    The paper's loss is total / count.
+    """
 
     total: Tensor
     count: Tensor  # type: ignore[assignment]
@@ -71,8 +74,9 @@ def weighted_nll(
 
 @torch.no_grad()
 def adaptive_factor(adaptive: Adaptive, logits_BTV: Tensor, nll_BT: Tensor) -> Tensor:
-    """The factor g of every token as a target, [B, T], on full logits; column 0 is 1. ``nll_BT`` is that of
-    ``token_nll``.
+    """Return the factor g of every token as a target, [B, T], on full logits; column 0 is 1.
+
+    ``nll_BT`` is that of ``token_nll``.
     """
     z_BTV = logits_BTV[:, :-1]
     entropy_BT = adaptive.entropy_factor(z_BTV.to(torch.promote_types(z_BTV.dtype, torch.float32)))

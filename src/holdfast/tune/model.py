@@ -29,8 +29,9 @@ def load_base(config: TuneConfig | AlignConfig) -> Any:
 
 
 def adapted(model: Any, config: TuneConfig | AlignConfig) -> Any:
-    """The model with the adapters that are to be trained: new ones, or those that it has. Without --lora-rank adapters
-    are merged.
+    """Return the model with the adapters that are to be trained: new ones, or those that it has.
+
+    Without --lora-rank its adapters are merged.
 
     Raises:
         HoldfastError: the model has adapters of another rank.
@@ -72,8 +73,9 @@ def _continue_adapters(model: Any, config: TuneConfig | AlignConfig) -> None:
 
 
 def save_model(trainer: Any, folder: Path, card: str, ends: Iterable[int]) -> None:
-    """Write model, tokenizer and card beside ``folder``, then move them there in one step. ``ends``: ids that ended its
-    responses.
+    """Write model, tokenizer and card beside ``folder``, then move them there in one step.
+
+    ``ends``: ids that ended the responses of the training data; the model will stop at them.
     """
     model = trainer.accelerator.unwrap_model(trainer.model)
     models.teach_stops(model, trainer.processing_class, ends)
@@ -102,8 +104,9 @@ def weights_line(summary: dict[str, Any]) -> list[str]:
 
 
 def model_card(summary: dict[str, Any]) -> str:
-    """Markdown in the hub's form: what was trained on what, with which weights, and the held-out NLLs before and
-    after.
+    """Return the card in the hub's form.
+
+    It says what was trained on what, with which weights, and the held-out NLLs before and after.
     """
     weights = summary["weights"]
     lines = [
@@ -135,8 +138,11 @@ def model_card(summary: dict[str, Any]) -> str:
 
 
 def whole_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint that was written to its end (its trainer state, written last, is readable). Later fragments
-    are removed. Folders with other names, such as a copy that somebody made, are left alone."""
+    """Return the newest checkpoint that was written to its end, and remove later fragments.
+
+    It is whole if its trainer state, which is written last, can be read. Folders with other names, such as a copy that
+    somebody made, are left alone.
+    """
     checkpoints = {
         int(match[1]): path
         for path in folder.glob("checkpoint-*")
@@ -154,8 +160,9 @@ def whole_checkpoint(folder: Path) -> Path | None:
 
 @contextmanager
 def explain_full_disk(path: Path) -> Iterator[None]:
-    """Turn a failed write into one clear error that says what survived. safetensors and torch raise errors of their
-    own.
+    """Turn a failed write into one clear error that says what survived.
+
+    safetensors and torch raise errors of their own kinds, which are known by their texts.
     """
     try:
         yield

@@ -73,8 +73,9 @@ def train(config: TuneConfig, start: Start | None = None) -> dict[str, Any]:
 
 
 def open_together(run: Run, resolved: dict[str, Any]) -> None:
-    """Open a run; under a launcher the main process does, and keeps of its rows what a checkpoint covers, while the
-    others wait.
+    """Open a run and keep of its rows what its checkpoint covers.
+
+    Under a launcher the main process does that while the others wait.
     """
     state = accelerate.PartialState()
     if state.is_main_process:

@@ -1,5 +1,6 @@
-"""Config -> checked data -> plan. Everything that can be wrong with the input is found here, before a byte is
-written.
+"""Config -> checked data -> plan.
+
+Everything that can be wrong with the input comes to light here, before a byte is written.
 """
 
 from __future__ import annotations
@@ -28,8 +29,9 @@ from holdfast.tune.weights import RoleWeights, prompt_share, role_weights, scale
 
 @dataclass(frozen=True)
 class Source:
-    """Tokenizer, size of the model and tokenised data. Trainings that differ only in weights or optimisation can share
-    one.
+    """Tokenizer, size of the model and tokenised data.
+
+    Trainings that differ only in weights or optimisation can share one.
     """
 
     tokenizer: Any
@@ -183,8 +185,9 @@ def data_digest(config: TuneConfig | AlignConfig) -> list[str | None]:
 
 
 def default_learning_rate(parameters: int, *, lora: bool = False) -> float:
-    """2e-5 at 1 B parameters and more (the paper's), 2e-4 with LoRA; below 1 B times sqrt(1 B / parameters), at most
-    1e-3.
+    """Return 2e-5 (the paper's), or 2e-4 with LoRA, for models of 1 B parameters and more.
+
+    Smaller models get sqrt(1 B / parameters) times that, at most 1e-3.
     """
     return float(min(1e-3, (2e-4 if lora else 2e-5) * max(1.0, (1e9 / parameters) ** 0.5)))
 

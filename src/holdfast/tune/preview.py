@@ -1,5 +1,6 @@
-"""``--dry-run``: the first example as the model will see it, coloured by role and weight, and what the run will
-cost.
+"""``--dry-run``: the first example as the model will see it, and what the run will cost.
+
+Tokens are coloured by their role and stand with their weight.
 """
 
 from __future__ import annotations
@@ -44,8 +45,9 @@ def first_example(plan: TrainingPlan, *, colour: bool) -> list[str]:
 
 
 def example(plan: TrainingPlan, longest: int | None = 400) -> list[dict[str, Any]]:
-    """The first training example, at most ``longest`` tokens of it: text, role and weight of each (None for the first:
-    it is no target).
+    """Return text, role and weight of the first ``longest`` tokens of the first training example.
+
+    The weight of the first token is None, because it is no target.
     """
     tokens = plan.train[0]
     scale = [1.0] * len(tokens) if tokens.scale is None else tokens.scale.tolist()

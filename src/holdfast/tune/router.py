@@ -1,5 +1,6 @@
-"""The load-balancing loss of a mixture of experts: added where a model's config asks for it, as its own ``forward``
-would.
+"""The load-balancing loss of a mixture of experts.
+
+It is added where a model's config asks for it, as the model's own ``forward`` would add it.
 
     config: output_router_logits: true, router_aux_loss_coef: C      loss = weighted NLL + C x router loss
 
@@ -31,8 +32,9 @@ class RouterLoss:
     coefficient: float
 
     def __call__(self, router_logits: Any, mask_BT: Tensor) -> Tensor:
-        """From the logits of all routers and which tokens count. Where all experts get the same: the experts per
-        token.
+        """Return the loss of the logits of all routers; ``mask_BT`` says which tokens count.
+
+        Where all experts get the same share of the tokens, it is the number of experts per token.
         """
         function = _function(self.model)
         values = {
@@ -87,8 +89,9 @@ def _function(causal: Any) -> Any:
 
 @torch.no_grad()
 def _probe(router: RouterLoss) -> tuple[float | None, str | None]:
-    """The model's own router loss on two short inputs, one of them padded; None if it has none. And why ours differs,
-    if so.
+    """Return the model's own router loss on two short inputs, and why ours differs, if it does.
+
+    One input is padded. The loss is None for a model that has none.
     """
     embeddings = router.model.get_input_embeddings()
     ids_BT = (torch.arange(12, device=embeddings.weight.device).view(2, 6) * 7919 + 11) % embeddings.num_embeddings

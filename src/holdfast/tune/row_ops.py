@@ -21,9 +21,7 @@ from holdfast.tune.adaptive import Adaptive
 
 @dataclass(frozen=True)
 class RowOp:
-    """What happens to the logits of a row: how they are transformed, how the row is weighted, whether a gradient is
-    wanted.
-    """
+    """How logits are transformed, how rows are weighted, and whether a gradient is wanted."""
 
     bias_V: Tensor | None = None
     softcap: float | None = None
@@ -72,8 +70,9 @@ def torch_rows(
 def fusable_rows(
     op: RowOp, x_CV: Tensor, targets_C: Tensor, weights_C: Tensor, adapts_C: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """The same without library calls between the passes, so that a compiler can fuse them; slower than ``torch_rows``
-    as it stands.
+    """The same as ``torch_rows`` without library calls between the passes, so that a compiler can fuse them.
+
+    Without a compiler it is the slower one.
     """
     z_CV = op.transformed(x_CV.to(torch.promote_types(x_CV.dtype, torch.float32), copy=True))
     entropy_C = op.adaptive.entropy_factor(z_CV) if op.adaptive else None

@@ -1,5 +1,6 @@
-"""``transformers.Trainer`` with the weighted loss. Only public methods are overridden, so what users know keeps
-working.
+"""``transformers.Trainer`` with the weighted loss.
+
+Only public methods are overridden, so that what users know of the Trainer holds here, too.
 
     get_batch_samples   counts the divisor once over all micro-batches and ranks of an optimizer step
     compute_loss        sum of w * nll over that divisor, and the router loss of a mixture of experts whose config asks
@@ -233,8 +234,9 @@ class WeightedTrainer(ContinuingTrainer):
     def _loss(
         self, model: nn.Module, batch: StepBatch, rows: LossRows, routes: bool = False
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Loss, detached NLL [N, T] (fused: 0 where the weight is 0), and the router loss if ``routes``; padding does
-        not enter it.
+        """Return loss, detached NLL [N, T] (fused: 0 where the weight is 0), and the router loss if ``routes``.
+
+        Padding does not enter the router loss.
 
         No attention mask is passed: padding is on the right, where causal attention never looks, and the mask-free
         kernels are faster.

@@ -1,5 +1,6 @@
-"""Data and one or two models -> the same data with a weight for every token of its responses, kept as runs of
-characters.
+"""Data and one or two models -> the same data with a weight for every token of its responses.
+
+The weights are kept as runs of characters.
 
     excess       nll of the model - nll of the reference     token cleaning (arXiv 2502.01968), Rho-1 (arXiv 2404.07965)
     surprise     nll of the model                             what the model does not know yet
@@ -40,8 +41,9 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class ScoredTokens:
-    """Where the content of one assistant message lies in the tokens of its example: token [N], first and last character
-    [N, 2].
+    """Where the content of one assistant message lies in the tokens of its example.
+
+    ``token_N``: the places of its tokens; ``chars_N2``: first and last character of each.
     """
 
     message: int
@@ -105,8 +107,9 @@ def weigh(config: WeighConfig) -> dict[str, Any]:
 
 
 def encode(example: Example, template: str, tokenizer: Any) -> Encoded:
-    """Render and tokenise an example, and find the tokens of its responses. End-of-turn tokens are none: they keep
-    weight 1.
+    """Render and tokenise an example, and say which tokens are its responses'.
+
+    End-of-turn tokens are not: they keep weight 1.
 
     Raises:
         HoldfastError: the template refuses the example, which is named.
@@ -135,8 +138,10 @@ def _response(example: Example, span: Span, begin: int, offsets: npt.NDArray[np.
 
 
 def _nlls(config: WeighConfig, tokenizer: Any, encoded: list[Encoded]) -> list[list[Floats]]:
-    """Of the model, and of the reference if there is one: NLLs of all tokens, NaN beyond the context. One model after
-    the other, so that one is in memory."""
+    """Return the NLLs of all tokens for the model, and for the reference if there is one; NaN beyond the context.
+
+    One model is loaded after the other, so that only one is in memory.
+    """
     nlls = []
     for name in [config.model] + ([config.reference] if config.reference else []):
         model = models.load(name, trust_remote_code=config.trust_remote_code)
@@ -265,8 +270,9 @@ def _keep(scores_N: Floats, share: float) -> npt.NDArray[np.bool_]:
 
 
 def char_runs(chars_N2: npt.NDArray[np.int64], kept_N: npt.NDArray[np.bool_], rest: float) -> CharWeights:
-    """Runs of characters whose tokens were not kept, merged. Where tokens share a character, it counts as kept if one
-    of them is.
+    """Return runs of characters whose tokens were not kept, merged.
+
+    A character that several tokens share counts as kept if one of them is.
     """
     if not len(chars_N2):
         return ()

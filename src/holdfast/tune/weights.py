@@ -80,8 +80,9 @@ def share(prompt_weight: float, response_weight: float) -> float:
 
 
 def scale_twin(prompt_weight: float, response_weight: float) -> str | None:
-    """The preset of which this pair is only a scaled copy, or None. (0, 0.4) -> 'conventional'; (0, 1) itself ->
-    None.
+    """Return the preset of which this pair is only a scaled copy, or None.
+
+    (0, 0.4) gives 'conventional'; (0, 1) itself gives None.
     """
     for name in ("conventional", "continual", "prompt-only"):
         pair = PRESETS[name][:2]
@@ -91,8 +92,9 @@ def scale_twin(prompt_weight: float, response_weight: float) -> str | None:
 
 
 def prompt_share(counts: Mapping[Role, float], weights: RoleWeights) -> float:
-    """Effective prompt share s = sum of prompt weights / sum of all weights, over target tokens counted per role (or
-    weighted counts).
+    """Return the effective prompt share s = sum of prompt weights / sum of all weights.
+
+    ``counts``: target tokens per role, or their weighted counts.
     """
     prompt = sum(weights[r] * counts.get(r, 0) for r in PROMPT_ROLES)
     response = sum(weights[r] * counts.get(r, 0) for r in RESPONSE_ROLES)
