@@ -2,12 +2,10 @@
 
     Client(base, timeout=60, retries=4, key=api_key()).post("/completions", {...})  ->  the parsed answer
 
-Asked again      the statuses of ``RETRIED``; no connection, a lost one, no whole answer in time; a cut body; no JSON;
-JSON of
-                 another form
-Refused at once  every other status; a redirect (the key would travel along); more than ``LIMIT`` bytes; a compressed
-answer;
-                 a certificate that nobody vouches for
+Asked again      the statuses of ``RETRIED``; no connection, a lost one, no whole answer in time; a cut body;
+                 no JSON; JSON of another form
+Refused at once  every other status; a redirect (the key would travel along); more than ``LIMIT`` bytes;
+                 a compressed answer; a certificate that nobody vouches for
 
 What comes back holds no key, should the server echo it.
 """

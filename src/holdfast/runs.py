@@ -308,9 +308,8 @@ def locked(path: Path) -> Iterator[None]:
         if error.errno not in _NO_LOCKS:
             raise
         lock = None
-    if (
-        lock is None
-    ):  # no lock of another kind instead: one that a killed process left would keep everybody out for ever
+    # no lock of another kind instead: one that a killed process left would keep everybody out for ever
+    if lock is None:
         print(f"note: the file system of {path} has no locks: nothing keeps other processes out", file=sys.stderr)
         yield
         return

@@ -189,9 +189,8 @@ def _silent() -> Iterator[None]:
     datasets.disable_progress_bars()
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore", FutureWarning
-            )  # between TRL and transformers: gradient_checkpointing is to be renamed
+            # between TRL and transformers: gradient_checkpointing is to be renamed
+            warnings.simplefilter("ignore", FutureWarning)
             yield
     finally:
         os.environ.pop("TQDM_DISABLE", None)
@@ -211,9 +210,8 @@ def _card(summary: dict[str, Any]) -> str:
         f"# {Path(summary['model']).name} trained on preferences",
         "",
         f"Start point and reference `{summary['model']}`, pairs `{summary['data']}` ({summary['train_examples']}), "
-        "TRL's loss "
-        f"`{'+'.join(summary['losses'])}`, beta {summary['beta']:g}, {summary['steps']} steps, peak learning rate "
-        f"{summary['learning_rate']:.2g}.",
+        f"TRL's loss `{'+'.join(summary['losses'])}`, beta {summary['beta']:g}, {summary['steps']} steps, "
+        f"peak learning rate {summary['learning_rate']:.2g}.",
         *weights_line(summary),
     ]
     if summary["after"]:

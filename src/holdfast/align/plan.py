@@ -168,7 +168,6 @@ def _check_left(source: str, pairs: list[PairTokens], report: PairReport, bad_ro
     if report.left_out:
         print(
             f"warning: {source}: {len(report.left_out)} pairs left out, as nothing to compare is left in {max_length} "
-            "tokens; "
-            f"first: {report.left_out[0]}",
+            f"tokens; first: {report.left_out[0]}",
             file=sys.stderr,
         )

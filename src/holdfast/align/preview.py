@@ -45,11 +45,9 @@ def _cost(figures: dict[str, Any]) -> list[str]:
     report = figures["data_report"]
     lines = [
         f"{figures['train_examples']:,} pairs to train on, {figures['eval_examples']:,} held out; longest "
-        f"{report['longest']:,} tokens, "
-        f"limit {figures['max_length']:,}; template {', '.join(report['templates'])}",
+        f"{report['longest']:,} tokens, limit {figures['max_length']:,}; template {', '.join(report['templates'])}",
         f"{figures['steps']:,} steps of loss {'+'.join(figures['losses'])}, beta {figures['beta']:g}, peak learning "
-        "rate "
-        f"{figures['learning_rate']:.3g}",
+        f"rate {figures['learning_rate']:.3g}",
         f"about {figures['tokens_to_come']:,} tokens forward and backward, and {figures['reference_tokens']:,} "
         "forward for the reference",
     ]

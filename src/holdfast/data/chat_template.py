@@ -124,12 +124,10 @@ def tuned_template(model: str) -> str | None:
 
     ``model`` may also be the model folder of the run.
     """
-    run = next((path for path in (Path(model), Path(model).parent) if runs.resolve(path) is not None), None)
-    return (
-        None
-        if run is None
-        else only_template(runs.read_json(run / "config.json").get("resolved", {}).get("templates", {}))
-    )
+    for run in (Path(model), Path(model).parent):
+        if runs.resolve(run) is not None:
+            return only_template(runs.read_json(run / "config.json").get("resolved", {}).get("templates", {}))
+    return None
 
 
 def only_template(templates: Mapping[str, int]) -> str | None:
@@ -245,9 +243,8 @@ def _render_chat(messages: Sequence[Message], tokenizer: Any) -> list[Span]:
         )
     spans = _mark_end_of_turn(_give_back_space(spans, key, roles), key, roles)
     last = max((i for i, s in enumerate(spans) if s.role is Role.ASSISTANT), default=None)
-    if (
-        last is not None and spans[last + 1].role is not Role.EOS
-    ):  # a template without an end of turn: the last response gets EOS
+    # a template without an end of turn: the last response gets EOS
+    if last is not None and spans[last + 1].role is not Role.EOS:
         spans.insert(last + 1, Span(_eos(tokenizer), Role.EOS, spans[last].weight))
     return spans
 

@@ -1,11 +1,11 @@
 """Columns that nothing reads: what may change what a model learns is refused, plain metadata is listed.
 
-    says nothing       null, NaN, blank, empty, a list or an object of such values; what a column that is read says
-    already
-    plain metadata     a name of _PLAIN; text whose name ends as _ENDINGS; a number or a truth value, unless its name
-    steers (_STEERING)
-    refused            everything else: other text, lists and objects (tools, system, history, context, a second answer,
-    ...)
+    says nothing       null, NaN, blank, empty, a list or an object of such values;
+                       what a column that is read says already
+    plain metadata     a name of _PLAIN; text whose name ends as _ENDINGS;
+                       a number or a truth value, unless its name steers (_STEERING)
+    refused            everything else: other text, lists and objects (tools, system, history, context, a second
+                       answer, ...)
 
 In a message the border is narrower, since chat templates read what they like there: only _PLAIN_IN_MESSAGES is
 metadata.

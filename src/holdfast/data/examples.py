@@ -1,13 +1,14 @@
-"""Rows -> examples. What a file is, is recognised by its columns; every error names file and row.
+"""Rows -> examples. A file's layout is recognised by its columns; every error names file and row.
 
-| layout | columns |          optional everywhere, on the row: ``weight`` (a number) and ``token_weights`` (of
-``holdfast weigh``)
+| layout | columns |
 |---|---|
 | chat | ``messages``: list of {role, content, weight?} |
 | alpaca | ``instruction``, ``output``, ``input``? |
 | pair | ``prompt`` and ``response`` or ``completion``: two texts, or two lists of messages |
 | text | ``text`` (everything is response) |
 | prompt | ``prompt`` alone (needs response weight 0: the paper's prompt-only tuning on unannotated data) |
+
+Every row may also have ``weight`` (a number) and ``token_weights`` (of ``holdfast weigh``).
 """
 
 from __future__ import annotations

@@ -3,10 +3,8 @@
 | columns | read as |
 |---|---|
 | ``prompt``, ``chosen``, ``rejected``, all text | one question and two answers |
-| ``prompt`` as text or messages, ``chosen`` and ``rejected`` as one assistant message each | a conversation and two
-answers |
-| ``chosen``, ``rejected`` as whole conversations, with ``prompt`` or without | they differ in the last message, which
-is the answer |
+| ``prompt`` (text or messages), ``chosen`` and ``rejected`` (one assistant message each) | as text, after a dialogue |
+| ``chosen``, ``rejected`` as whole conversations, with ``prompt`` or without | the last message of each is the answer |
 """
 
 from __future__ import annotations

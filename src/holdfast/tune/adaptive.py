@@ -1,8 +1,8 @@
 """Weights that look at the token: a factor g, made without gradient from the logits of the same pass.
 
     effective weight = role x message x example x g(token)            L = sum_t w_t g_t nll_t / divisor
-    g = p^power  x  [low <= p <= high]  x  (H / ln K)^entropy          p = exp(-nll) of the target; H entropy of the K
-    largest logits
+    g = p^power  x  [low <= p <= high]  x  (H / ln K)^entropy
+    p = exp(-nll) of the target;  H: entropy of the K largest logits
 
 One denominator policy: the divisor is that of the static weights (``weights.NORMALIZERS``), known before the forward
 pass, so a factor never changes how much the other tokens count. The methods' own normalisers, and when they hurt, stand

@@ -266,9 +266,8 @@ def training_arguments(plan: Schedule, folder: Path, kind: Any = None, **more: A
         "max_steps": config.max_steps,
         "learning_rate": plan.learning_rate,
         "lr_scheduler_type": config.schedule,
-        "warmup_steps": config.warmup_ratio
-        if config.warmup_ratio * plan.steps >= 1
-        else 0,  # its first step has a rate of 0
+        # a warm-up of less than a step would still make the first step one with a rate of 0
+        "warmup_steps": config.warmup_ratio if config.warmup_ratio * plan.steps >= 1 else 0,
         "weight_decay": config.weight_decay,
         "max_grad_norm": config.max_grad_norm or 1e30,  # 0 would also leave the norm unmeasured
         "bf16": config.precision == "bf16" or (config.precision == "auto" and bf16_gpu),
@@ -290,9 +289,7 @@ def training_arguments(plan: Schedule, folder: Path, kind: Any = None, **more: A
     if config.gradient_checkpointing:
         ours["gradient_checkpointing"] = True
     if extra.get("load_best_model_at_end"):
-        ours["save_total_limit"] = max(
-            config.keep_checkpoints, 2
-        )  # the best and the last: a run continues from the last
+        ours["save_total_limit"] = max(config.keep_checkpoints, 2)  # the best, and the last to continue from
     if "metric_for_best_model" in extra:
         ours["greater_is_better"] = not _LOWER_IS_BETTER[type(config)][
             str(extra["metric_for_best_model"]).removeprefix("eval_")

@@ -1,8 +1,9 @@
 """Head and loss over chunks of rows: never more than one tile of logits, and the gradient finished in the forward pass.
 
-    for each chunk:   x = h W^T      [GEMM 1]      rows: x -> nll, dx = w g (softmax(z) - onehot)  in place      z =
-    cap(scale (x + b))
-                      dh = dx W      [GEMM 2]      dW += dx^T h   [GEMM 3]
+    for each chunk:   x = h W^T                                              [GEMM 1]
+                      rows: x -> nll, dx = w g (softmax(z) - onehot) in place, z = cap(scale (x + b))
+                      dh = dx W                                              [GEMM 2]
+                      dW += dx^T h                                           [GEMM 3]
 
 6 N H V operations for a trained head, 4 for a frozen one, 2 without gradients. What lies between the GEMMs is a
 ``RowOp``: the Triton kernel (``kernel.py``) on GPUs, plain torch elsewhere, compiled where bfloat16 on a CPU makes it
@@ -76,6 +77,7 @@ class WeightedHead(torch.autograd.Function):
                     _add_product(d_head, x_CV, right_CD, first=piece.start == 0)
                 if d_bias is not None:
                     d_bias += x_CV.sum(0, dtype=exact) if left_C1 is None else x_CV.to(exact).T @ left_C1[:, 0]
+            # eq. 2 of arXiv 2507.07817: the weights come divided, so this sum is the loss itself
             loss = (weights_N * g_N) @ nll_N
         ctx.mark_non_differentiable(nll_N)
         ctx.gradients = (
@@ -175,9 +177,7 @@ def _add_product(total_VD: Tensor, left_CV: Tensor, right_CD: Tensor, *, first: 
     beta = 0 if first else 1
     if left_CV.dtype == total_VD.dtype:
         total_VD.addmm_(left_CV.T, right_CD, beta=beta)
-    elif (
-        left_CV.is_cuda and torch.__version__ >= "2.8"
-    ):  # float32 sums of bfloat16 products, without a product of its own
+    elif left_CV.is_cuda and torch.__version__ >= "2.8":  # float32 sums of bfloat16 products, in one call
         torch.addmm(total_VD, left_CV.T, right_CD, beta=beta, out_dtype=total_VD.dtype, out=total_VD)
     else:
         product = left_CV.T @ right_CD

@@ -1,12 +1,11 @@
-"""The row kernel: everything that happens to a tile of logits between its two GEMMs, in one pass over memory and one
-over the cache.
+"""The row kernel: everything that happens to a tile of logits between its two GEMMs.
 
-    z = cap(scale (x + b));  nll = log sum exp(z) - z[y];  x <- w g (softmax(z) - onehot(y)) dz/dx          x: what the
-    head gave
+    z = cap(scale (x + b));  nll = log sum exp(z) - z[y];  x <- w g (softmax(z) - onehot(y)) dz/dx
 
-In: logits as the head gives them, targets, weights already divided. Out: NLL and g per row; the tile holds its own
-gradient. Runs on GPUs, and anywhere under ``TRITON_INTERPRET=1``, which is how it is tested. ``row_ops.torch_rows`` is
-the same in plain torch. This module imports Triton: import it late, after ``chunk.no_kernel``.
+It takes one pass over memory and one over the cache. In: logits x as the head gives them, targets y, weights already
+divided. Out: NLL and g per row; the tile holds its own gradient. Runs on GPUs, and anywhere under
+``TRITON_INTERPRET=1``, which is how it is tested. ``row_ops.torch_rows`` is the same in plain torch. This module
+imports Triton: import it late, after ``chunk.no_kernel``.
 
 Axes: C rows of a chunk, V vocabulary.
 """

@@ -1,8 +1,10 @@
-"""The weighted loss: once plainly, once fast. Numerator and denominator travel apart; the caller divides once per
-optimizer step.
+"""The weighted loss: once plainly, once fast.
 
-    L = sum_t w_t nll_t / divisor,   nll_t = -log softmax(z_t)[y_t],   z_t = f(c (W h_t + b))          (arXiv
-    2507.07817, eq. 2) dL/dz_t = (w_t / divisor) (softmax(z_t) - onehot(y_t)) f'
+    L = sum_t w_t nll_t / divisor                                             (arXiv 2507.07817, eq. 2)
+    nll_t = -log softmax(z_t)[y_t],   z_t = f(c (W h_t + b))
+    dL/dz_t = (w_t / divisor) (softmax(z_t) - onehot(y_t)) f'
+
+Numerator and denominator travel apart; the caller divides once per optimizer step.
 
 ``weighted_nll`` works on full logits: the plain path, and the oracle. ``weighted_linear_cross_entropy`` never holds
 more than one chunk of logits: rows of zero weight do not reach the head, and because the divisor is known before the
@@ -68,7 +70,8 @@ def weighted_nll(
     if adaptive is not None:
         factor_BT = adaptive_factor(adaptive, logits_BTV, nll_BT)
         weights_BT = weights_BT * (factor_BT if adapts_BT is None else torch.where(adapts_BT, factor_BT, 1.0))
-    # where, not a product: an infinite NLL under zero weight must not become NaN
+    # eq. 2 of arXiv 2507.07817: sum_t w_t nll_t, and how many w_t are not 0 (``count``). ``where``, not a product,
+    # because an infinite NLL under zero weight must not become NaN.
     return WeightedNLL(torch.where(weights_BT != 0, weights_BT * nll_BT, 0).sum(), count, nll_BT)
 
 

@@ -292,7 +292,6 @@ def _warn_twin(config: TuneConfig, weights: RoleWeights) -> None:
     if twin and not config.max_grad_norm:
         print(
             f"warning: weights {pair} are a scaled copy of '{twin}': under AdamW without clipping only the ratio "
-            "matters, "
-            "so both train the same model",
+            "matters, so both train the same model",
             file=sys.stderr,
         )

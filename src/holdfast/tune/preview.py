@@ -90,16 +90,14 @@ def _cost(figures: dict[str, Any]) -> list[str]:
     report = figures["data_report"]
     lines = [
         f"{figures['train_examples']:,} examples to train on, {figures['eval_examples']:,} held out; longest "
-        f"{report['longest']:,} tokens, "
-        f"limit {figures['max_length']:,}",
+        f"{report['longest']:,} tokens, limit {figures['max_length']:,}",
         f"{figures['steps']:,} steps, about {figures['tokens_to_come']:,} tokens; peak learning rate "
         f"{figures['learning_rate']:.3g}",
     ]
     if report["truncated"] or report["dropped_too_long"]:
         lines.append(
             f"too long: {report['truncated']:,} cut by {report['tokens_cut']:,} tokens in all ({report['eos_cut']:,} "
-            "lost their end), "
-            f"{report['dropped_too_long']:,} dropped"
+            f"lost their end), {report['dropped_too_long']:,} dropped"
         )
     if report["prompt_too_long"]:
         lines.append(f"left out because the prompt fills the context: {report['prompt_too_long']:,}")

@@ -48,9 +48,8 @@ def torch_rows(
     op: RowOp, x_CV: Tensor, targets_C: Tensor, weights_C: Tensor, adapts_C: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """The row operation in plain torch, float32 or better whatever the type of the logits."""
-    z_CV = op.transformed(
-        x_CV.to(torch.promote_types(x_CV.dtype, torch.float32))
-    )  # the logits themselves if they are float32
+    # in float32 these are the logits themselves, not a copy
+    z_CV = op.transformed(x_CV.to(torch.promote_types(x_CV.dtype, torch.float32)))
     entropy_C = op.adaptive.entropy_factor(z_CV) if op.adaptive else None
     slope_CV = 1 - (z_CV / op.softcap).square_() if op.softcap is not None and op.grad else None
     nll_C, p_CV = _softmax_nll(z_CV, targets_C)

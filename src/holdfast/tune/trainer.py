@@ -3,8 +3,8 @@
 Only public methods are overridden, so that what users know of the Trainer holds here, too.
 
     get_batch_samples   counts the divisor once over all micro-batches and ranks of an optimizer step
-    compute_loss        sum of w * nll over that divisor, and the router loss of a mixture of experts whose config asks
-    for it
+    compute_loss        sum of w * nll over that divisor (arXiv 2507.07817, eq. 2), and the router loss of a mixture
+                        of experts whose config asks for it
     prediction_step     per-example sums; ``evaluation_metrics`` adds them up: token-exact whatever the batch size
     log                 one row per log step in the run directory
 
@@ -17,6 +17,7 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -95,10 +96,8 @@ class WeightedTrainer(ContinuingTrainer):
             choose("triton", self.args.device, torch.float32)  # raises where the kernel cannot run
         self.router = router_loss(self.model)
         self._micro_batches = 1
-        self._routed = torch.zeros(
-            2, dtype=_sum_dtype(self.args.device), device=self.args.device
-        )  # sum and number of router losses
-        self._tally = torch.zeros(5, dtype=_sum_dtype(self.args.device), device=self.args.device)
+        zeros = partial(torch.zeros, dtype=_sum_dtype(self.args.device), device=self.args.device)
+        self._tally, self._routed = zeros(5), zeros(2)  # see ``_count``; sum and number of router losses
         self._logged_at = time.perf_counter()
         self._tokens = 0
 
@@ -223,9 +222,8 @@ class WeightedTrainer(ContinuingTrainer):
         batch, objective = self._laid_out(batch), self.objective
         weights_NT, shares_N = NORMALIZERS[objective.normalizer](self._weights(batch), batch.roles_NT)
         weights_RW = batch.pack(weights_NT)
-        kept_M = (
-            weights_RW[:, 1:].reshape(-1).nonzero().squeeze(-1)
-        )  # a GPU is waited for here, once, and not in the passes
+        # a GPU is waited for here, once per step, and not in the passes
+        kept_M = weights_RW[:, 1:].reshape(-1).nonzero().squeeze(-1)
         adapts_RW = batch.pack(target_mask(batch.roles_NT, objective.adaptive_roles)) if objective.adaptive else None
         ids_RW = batch.pack(batch.ids_NT)
         rows = LossRows(ids_RW, weights_RW, shares_N.sum(), kept_M, objective.adaptive, adapts_RW, objective.head)

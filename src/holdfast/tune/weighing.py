@@ -168,9 +168,8 @@ def _write(
     lines = []
     for row, example, e, keep in zip(rows, examples, encoded, kept, strict=True):
         weighted = row | {TOKEN_WEIGHTS: _field(example.messages, e, keep, config.rest)}
-        lines.append(
-            json.dumps(weighted, ensure_ascii=False, default=str) + "\n"
-        )  # str: Parquet files hold times, JSON has none
+        # str: Parquet files hold times, which JSON does not have
+        lines.append(json.dumps(weighted, ensure_ascii=False, default=str) + "\n")
     data = run.path / "data.jsonl"
     write_text(run.rows, "".join(map(_row, range(1, len(scores) + 1), scores, kept)))
     write_text(data, "".join(lines))
