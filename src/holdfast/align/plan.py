@@ -19,6 +19,7 @@ from holdfast.data.chat_template import tuned_template
 from holdfast.data.columns import all_unused
 from holdfast.data.pairs import load_pairs
 from holdfast.errors import HoldfastError, nearest
+from holdfast.tune.arguments import Schedule
 from holdfast.tune.plan import (
     check_length,
     check_numbers,
@@ -41,7 +42,7 @@ PAPER: dict[str, Any] = {
 
 
 @dataclasses.dataclass(frozen=True)
-class PreferencePlan:
+class PreferencePlan(Schedule):
     """A checked config: what will be trained on which pairs, with every default resolved."""
 
     config: AlignConfig
@@ -52,10 +53,6 @@ class PreferencePlan:
     report: PairReport
     bad_rows: list[str]
     max_length: int
-    learning_rate: float
-    micro_batch: int
-    accumulation: int
-    steps: int
 
     def resolved(self) -> dict[str, Any]:
         """The values that the config left open, for config.json."""
@@ -65,10 +62,7 @@ class PreferencePlan:
             "beta": self.config.beta,
             "epochs": self.config.epochs,
             "max_length": self.max_length,
-            "learning_rate": self.learning_rate,
-            "micro_batch_size": self.micro_batch,
-            "gradient_accumulation_steps": self.accumulation,
-            "steps": self.steps,
+            **super().resolved(),
             "templates": dict(self.report.templates),
         }
 

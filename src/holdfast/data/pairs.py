@@ -3,7 +3,7 @@
 | columns | read as |
 |---|---|
 | ``prompt``, ``chosen``, ``rejected``, all text | one question and two answers |
-| ``prompt`` (text or messages), ``chosen`` and ``rejected`` (one assistant message each) | as text, after a dialogue |
+| ``prompt`` (text or messages), ``chosen``, ``rejected`` (one assistant message each) | a conversation, two answers |
 | ``chosen``, ``rejected`` as whole conversations, with ``prompt`` or without | the last message of each is the answer |
 """
 

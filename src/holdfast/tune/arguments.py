@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from holdfast.config import AlignConfig, TuneConfig
 from holdfast.data.read import from_yaml
@@ -156,10 +156,10 @@ def check_training(config: TuneConfig | AlignConfig) -> None:
     Raises:
         HoldfastError: names the option.
     """
-    fields = {field.name for field in dataclasses.fields(config)}
+    options = {field.name for field in fields(config)}
     for key in config.training:
         option = _OPTIONS.get(key)
-        if option in fields:
+        if option in options:
             raise HoldfastError(
                 f"training: '{key}' has an option of its own", hint=f"use --{str(option).replace('_', '-')}"
             )
@@ -218,26 +218,25 @@ def _check_best_model(config: TuneConfig | AlignConfig) -> None:
         )
 
 
-class Schedule(Protocol):
-    """What a plan says about the training."""
+@dataclass(frozen=True)
+class Schedule:
+    """What a plan says about the training: how fast, in which batches, for how many optimizer steps."""
 
-    @property
-    def config(self) -> TuneConfig | AlignConfig: ...  # noqa: D102
+    config: TuneConfig | AlignConfig
+    held_out: Sequence[Any]
+    learning_rate: float
+    micro_batch: int
+    accumulation: int
+    steps: int
 
-    @property
-    def held_out(self) -> Sequence[Any]: ...  # noqa: D102
-
-    @property
-    def learning_rate(self) -> float: ...  # noqa: D102
-
-    @property
-    def micro_batch(self) -> int: ...  # noqa: D102
-
-    @property
-    def accumulation(self) -> int: ...  # noqa: D102
-
-    @property
-    def steps(self) -> int: ...  # noqa: D102
+    def resolved(self) -> dict[str, Any]:
+        """The values that the config left open, for config.json."""
+        return {
+            "learning_rate": self.learning_rate,
+            "micro_batch_size": self.micro_batch,
+            "gradient_accumulation_steps": self.accumulation,
+            "steps": self.steps,
+        }
 
 
 def training_arguments(plan: Schedule, folder: Path, kind: Any = None, **more: Any) -> Any:

@@ -108,17 +108,16 @@ class StepBatch:
         return {"input_ids": self.ids_NT, "attention_mask": self.real_NT, "roles": self.roles_NT}[name]
 
 
-def collate(batch: Sequence[Tokens], *, pad_id: int = 0, multiple: int = 1) -> StepBatch:
+def collate(batch: Sequence[Tokens], *, pad_id: int = 0) -> StepBatch:
     """Right-pad to the longest example.
 
     Args:
         pad_id: any id; it may equal EOS.
-        multiple: round the length up to a multiple of this.
 
     Returns:
         Ids and roles int64; factors float32 if any differs from 1.
     """
-    length = -(-max(len(t) for t in batch) // multiple) * multiple
+    length = max(map(len, batch))
     ids = np.full((len(batch), length), pad_id, dtype=np.int64)
     roles = np.full((len(batch), length), int(Role.PAD), dtype=np.int64)
     scale = np.ones((len(batch), length), dtype=np.float32) if any(t.scale is not None for t in batch) else None

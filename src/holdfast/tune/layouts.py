@@ -65,19 +65,13 @@ class Layout:
         return flat[:-1].view(examples, width)
 
 
-def packed_rows(lengths: Sequence[int]) -> Rows:
-    """Rows no wider than the longest example: attention over a row never costs more than over a padded one."""
-    return best_fit_decreasing(lengths, max(lengths))
-
-
-def one_row(lengths: Sequence[int]) -> Rows:
-    """All examples behind one another."""
-    return [list(range(len(lengths)))]
-
-
 # How the examples of a micro-batch are laid out: lengths -> rows. Padded batches need no layout.
 MakeRows = Callable[[Sequence[int]], Rows]
-LAYOUTS: dict[str, MakeRows] = {"packed": packed_rows, "padding-free": one_row}
+LAYOUTS: dict[str, MakeRows] = {
+    # no wider than the longest example: attention over a row never costs more than over a padded one
+    "packed": lambda lengths: best_fit_decreasing(lengths, max(lengths)),
+    "padding-free": lambda lengths: [list(range(len(lengths)))],
+}
 
 
 def best_fit_decreasing(lengths: Sequence[int], capacity: int) -> Rows:

@@ -22,7 +22,7 @@ from holdfast.data.read import source_digest
 from holdfast.errors import HoldfastError
 from holdfast.records import RESPONSE_ROLES, Example, Role, Tokens
 from holdfast.tune import adaptive
-from holdfast.tune.arguments import check_training
+from holdfast.tune.arguments import Schedule, check_training
 from holdfast.tune.roles import TokenReport, tokenize
 from holdfast.tune.weights import RoleWeights, prompt_share, role_weights, scale_twin
 
@@ -44,15 +44,11 @@ class Source:
 
 
 @dataclass(frozen=True)
-class TrainingPlan(Source):
+class TrainingPlan(Source, Schedule):
     """A checked config and its data: what will be trained on what, with every default resolved."""
 
     config: TuneConfig
     weights: RoleWeights
-    learning_rate: float
-    micro_batch: int
-    accumulation: int
-    steps: int
 
     @property
     def share(self) -> float:
@@ -66,10 +62,7 @@ class TrainingPlan(Source):
             "weights": {role.label: weight for role, weight in self.weights.items() if role},
             "prompt_share": self.share,
             "max_length": self.max_length,
-            "learning_rate": self.learning_rate,
-            "micro_batch_size": self.micro_batch,
-            "gradient_accumulation_steps": self.accumulation,
-            "steps": self.steps,
+            **super().resolved(),
             "templates": dict(self.report.templates),
         }
 

@@ -137,26 +137,14 @@ def target_mask(roles_BT: Tensor, roles: Iterable[Role]) -> Tensor:
 NormalizerFn = Callable[["Tensor", "Tensor"], tuple["Tensor", "Tensor"]]
 
 
-def _nonzero(weights_BT: Tensor, roles_BT: Tensor) -> tuple[Tensor, Tensor]:
-    return weights_BT, (weights_BT != 0).sum(1)
-
-
-def _weight_sum(weights_BT: Tensor, roles_BT: Tensor) -> tuple[Tensor, Tensor]:
-    return weights_BT, weights_BT.double().sum(1)
-
-
-def _response_count(weights_BT: Tensor, roles_BT: Tensor) -> tuple[Tensor, Tensor]:
-    return weights_BT, target_mask(roles_BT, RESPONSE_ROLES).sum(1)
-
-
 def _example(weights_BT: Tensor, roles_BT: Tensor) -> tuple[Tensor, Tensor]:
     count_B = (weights_BT != 0).sum(1)
     return weights_BT / count_B.clamp(min=1)[:, None], (count_B != 0).long()
 
 
 NORMALIZERS: dict[str, NormalizerFn] = {
-    "nonzero": _nonzero,
-    "weight-sum": _weight_sum,
-    "response-count": _response_count,
+    "nonzero": lambda weights_BT, _: (weights_BT, (weights_BT != 0).sum(1)),  # eq. 2 of arXiv 2507.07817
+    "weight-sum": lambda weights_BT, _: (weights_BT, weights_BT.double().sum(1)),
+    "response-count": lambda weights_BT, roles_BT: (weights_BT, target_mask(roles_BT, RESPONSE_ROLES).sum(1)),
     "example": _example,
 }
