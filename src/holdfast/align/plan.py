@@ -31,7 +31,7 @@ from holdfast.tune.plan import (
     train_and_held_out,
 )
 
-PAPER: dict[str, Any] = {
+RECIPE: dict[str, Any] = {
     "learning_rate": 5e-7,
     "batch_size": 32,
     "epochs": 2.0,
@@ -73,7 +73,7 @@ def make_plan(config: AlignConfig) -> PreferencePlan:
     Raises:
         HoldfastError: bad input, with file and row; TRL is missing; a loss that TRL does not know.
     """
-    config = _with_preset(config)
+    config = _with_recipe(config)
     check_numbers(config)
     check_trackers(config)
     if not 0 < config.beta < math.inf:
@@ -138,12 +138,12 @@ def _losses(config: AlignConfig) -> list[str]:
     return names
 
 
-def _with_preset(config: AlignConfig) -> AlignConfig:
-    """Values of the preset where the config still has its default."""
+def _with_recipe(config: AlignConfig) -> AlignConfig:
+    """Return the config with the values of its recipe where it still has a default."""
     if config.preset is None:
         return dataclasses.replace(config, epochs=config.epochs or 1.0)
     defaults = {field.name: field.default for field in dataclasses.fields(config)}
-    return dataclasses.replace(config, **{k: v for k, v in PAPER.items() if getattr(config, k) == defaults[k]})
+    return dataclasses.replace(config, **{k: v for k, v in RECIPE.items() if getattr(config, k) == defaults[k]})
 
 
 def _check_left(source: str, pairs: list[PairTokens], report: PairReport, bad_rows: list[str], max_length: int) -> None:
