@@ -130,7 +130,7 @@ def evaluate(model, rows: list[dict]) -> dict[str, float]:
     """Share of exact answers on new items in wordings known from training (``new_items``) and in new wordings
     (``new_wordings``).
     """
-    from holdfast.chat import generation_prompt
+    from holdfast.data.chat_template import generation_prompt
     from holdfast.records import Message, Role
     from holdfast.study.answers import exact_match
 

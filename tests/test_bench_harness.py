@@ -399,7 +399,7 @@ def test_the_example_is_a_configuration(tmp_path: Path, capsys: pytest.CaptureFi
 
 
 def test_a_model_is_asked_as_it_was_tuned(tmp_path: Path, tokenizer: Any) -> None:
-    from holdfast.chat import template_for
+    from holdfast.data.chat_template import template_for
 
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "config.json").write_text("{}")

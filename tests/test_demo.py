@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from holdfast import cli, lm, pocket
-from holdfast.chat import render
+from holdfast.data.chat_template import render
 from holdfast.demo import table
 from holdfast.records import Message, Role
 

@@ -17,7 +17,7 @@ GROUPS = [
     {"errors"},
     {"records", "config", "stats", "tables", "results"},
     {"runs", "pocket"},
-    {"chat", "data", "http", "cluster", "compare"},
+    {"data", "http", "cluster", "compare"},
     {"lm"},
     {"tune", "sensitivity", "crosstask"},
     {"align", "bench", "integrations"},

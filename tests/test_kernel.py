@@ -17,8 +17,9 @@ from torch import Tensor
 from holdfast.errors import HoldfastError
 from holdfast.lm.batched import token_nll
 from holdfast.tune.adaptive import Adaptive, parse
-from holdfast.tune.chunk import choose, fusable_rows, no_kernel
+from holdfast.tune.chunk import choose, no_kernel
 from holdfast.tune.loss import adaptive_factor, weighted_linear_cross_entropy
+from holdfast.tune.row_ops import fusable_rows
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 needs_interpreter = pytest.mark.skipif(

@@ -20,7 +20,7 @@ from holdfast.records import Role
 from holdfast.tune import train
 from holdfast.tune.attention import NAME, document_arguments, leaks, settle
 from holdfast.tune.batches import collate, regroup
-from holdfast.tune.layouts import LAYOUTS, balance, best_fit_decreasing, lay_out, one_row
+from holdfast.tune.layouts import LAYOUTS, balance, best_fit_decreasing, lay_out
 from test_trainer import exact, gradient, relative, some_tokens, trainer
 
 SMALL: dict[str, Any] = {
@@ -120,8 +120,8 @@ def test_the_probe_sees_a_leak() -> None:
     torch.manual_seed(0)
     blind = Blind(make_model().config)
     blind.load_state_dict(make_model().state_dict())
-    assert "see each other" in str(leaks(blind, one_row))
-    assert leaks(make_model(), one_row) is None
+    assert "see each other" in str(leaks(blind, LAYOUTS["padding-free"]))
+    assert leaks(make_model(), LAYOUTS["padding-free"]) is None
 
 
 def test_a_model_made_ready_still_pads_and_generates_as_before() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from conftest import CHATML, make_tokenizer
-from holdfast.chat import generation_prompt, render, template_name
+from holdfast.data.chat_template import generation_prompt, render, template_name
 from holdfast.errors import HoldfastError
 from holdfast.records import Example, Message, Role, Span
 from holdfast.tune.roles import assign_roles, tokenize

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from conftest import make_model, make_tokenizer
-from holdfast.chat import encode
+from holdfast.data.chat_template import encode
 from holdfast.errors import HoldfastError
 from holdfast.lm import LM, plain
 from holdfast.lm.engine import Engine

@@ -52,7 +52,7 @@ def test_the_papers_grid_is_21_trainings(case: dict[str, Any], tmp_path: Path) -
 def _counted_share(case: dict[str, Any]) -> float:
     """Prompt targets over all targets, counted by another road: the chat template's own text."""
     from holdfast import lm
-    from holdfast.chat import render
+    from holdfast.data.chat_template import render
     from holdfast.records import Message
     from holdfast.tune.roles import assign_roles
 

@@ -116,7 +116,7 @@ def test_killed_run_continues_and_ends_as_if_nothing_had_happened(
 
 
 def test_half_written_checkpoint_is_passed_over(tmp_path: Path) -> None:
-    from holdfast.tune.saving import whole_checkpoint
+    from holdfast.tune.model import whole_checkpoint
 
     for step, text in ((5, '{"global_step": 5}'), (10, '{"global_st')):
         (tmp_path / f"checkpoint-{step}").mkdir()
@@ -137,7 +137,7 @@ def test_full_disk_on_save_keeps_the_previous_checkpoint(model_folder: Path, cha
     output = tmp_path / "run"
     first = config(model_folder, chat_file, output, max_steps=4, save_steps=2, eval_share=0)
     code = (
-        "import sys, holdfast.tune.saving as saving, resource, signal\n"
+        "import sys, holdfast.tune.model as saving, resource, signal\n"
         "from holdfast.cli import main\n"
         "whole = saving.save_model\n"
         "def limited(*arguments):\n"

@@ -22,7 +22,7 @@ from holdfast.records import Role, Tokens
 from holdfast.tune import train, weigh
 from holdfast.tune.plan import make_plan
 from holdfast.tune.roles import tokenize
-from holdfast.tune.selection import char_runs, keep_highest
+from holdfast.tune.weighing import char_runs, keep_highest
 from holdfast.tune.weights import role_weights
 
 TEXT = "The cat sat on it"

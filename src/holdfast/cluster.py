@@ -112,10 +112,10 @@ class Workers:
 
     def ask_all(self, method: str, *arguments: Any) -> list[Any]:
         """Call a method of what every worker holds, worker by worker."""
-        return [
-            whole(self._value(reference))
-            for reference in [actor.call.remote(method, arguments) for actor in self._actors]
-        ]
+        references = [
+            actor.call.remote(method, arguments) for actor in self._actors
+        ]  # all at work before one is waited for
+        return [whole(self._value(reference)) for reference in references]
 
     def close(self) -> None:
         """End the workers, and the cluster if it was started for them."""

@@ -399,7 +399,7 @@ class Model:
         return [list(ids) for ids in self.tokenizer(texts, add_special_tokens=False)["input_ids"]] if texts else []
 
     def _written(self, prompt: str) -> str:
-        from holdfast.chat import generation_prompt
+        from holdfast.data.chat_template import generation_prompt
         from holdfast.records import Message, Role
 
         if self.template == "none":
@@ -432,7 +432,7 @@ def load_model(
     (1, 'chat')
     """
     from holdfast import lm
-    from holdfast.chat import template_for
+    from holdfast.data.chat_template import template_for
 
     tokenizer = lm.load_tokenizer(os.fspath(name), trust_remote_code=trust_remote_code)
     template = template_for(os.fspath(name), template, tokenizer)

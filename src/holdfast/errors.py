@@ -1,5 +1,6 @@
-"""The one family of errors that a user can cause, and the exit codes. The command prints an error without a traceback
-and ends with its code.
+"""The one family of errors that a user can cause, and the exit codes.
+
+The command prints an error without a traceback and ends with its code.
 
 And what no message and no file may hold: ``redacted`` takes keys out of text, ``redacted_values`` out of what becomes
 JSON.
@@ -7,13 +8,14 @@ JSON.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import enum
 import functools
 import json
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 REDACTED = "***"
@@ -22,13 +24,17 @@ KEY_VARIABLES = ("HOLDFAST_API_KEY", "OPENAI_API_KEY")
 _OTHER_KEYS = re.compile(r"(_API_KEY|_TOKEN|_SECRET|_SECRET_ACCESS_KEY|_PASSWORD)$")
 _NO_KEYS = {"none", "null", "empty", "dummy"}  # what people put where a server wants no key
 _USER = re.compile(r"(?<=://)(?:[^\s/?#]+|[^\s/?#:@]+:(?!\d+(?:[/?#]|$))[^\s@]+)@")
-_WORD = r"key|apikey|accesskey|token|accesstoken|secret|sig|signature|password|passwd|pwd|auth|authorization|credentials?|jwt"
+_WORD = (
+    r"key|apikey|accesskey|token|accesstoken|secret|sig|signature|password|passwd|pwd|auth|authorization|credentials?"
+    r"|jwt"
+)
 _QUERY = re.compile(
     rf"([?&;#](?:[\w.~%-]*[_.~%-])?(?:{_WORD})=)[^&#\s\"'<>]*?(?=[:;,.)]*(?:[&#\s\"'<>]|$))", re.IGNORECASE
 )
 _BEARER = re.compile(r"(\b(?:Bearer|Basic)\s+)(?=[^\s\"',]*[\d=_-])[^\s\"',]+")
 _NAMED = re.compile(
-    r"(\b(?:hub[_-]token|push_to_hub_token|api[_-]key|access[_-]token|auth[_-]token)[\"']?[\s:=]+[\"']?)(?=[\w.-]*\d)[\w.-]{6,}"
+    r"(\b(?:hub[_-]token|push_to_hub_token|api[_-]key|access[_-]token|auth[_-]token)[\"']?[\s:=]+[\"']?)"
+    r"(?=[\w.-]*\d)[\w.-]{6,}"
 )
 _FIELDS = {"hub_token", "push_to_hub_token", "api_key", "access_token", "auth_token", "password", "secret"}
 
@@ -84,15 +90,32 @@ class DivergedError(HoldfastError):
     """A training whose loss is no number any more: it would end so again, and most likely with other seeds, too."""
 
 
-def nearest(name: str, known: Iterable[str]) -> str | None:
+@contextlib.contextmanager
+def set_aside(bad_rows: list[str] | None, place: str = "") -> Iterator[None]:
+    """Collect the message of a row that is refused in ``bad_rows``; without such a list the error is raised.
+
+    Args:
+        place: what is put in front of the message, where it does not name the row yet.
+    """
+    try:
+        yield
+    except HoldfastError as error:
+        located = type(error)(f"{place}: {error.message}", hint=error.hint) if place else error
+        if bad_rows is None:
+            raise located from error.__cause__
+        bad_rows.append(located.message)
+
+
+def nearest(name: str, names: Iterable[str]) -> str | None:
     """A hint that names the known name nearest to an unknown one, or None if there is none near."""
-    near = difflib.get_close_matches(name, list(known), n=1)
+    near = difflib.get_close_matches(name, list(names), n=1)
     return f"did you mean '{near[0]}'?" if near else None
 
 
 def from_json(text: str, *, unique: bool = False) -> Any:
-    """``json.loads`` with one kind of error, ``json.JSONDecodeError``: also for nesting too deep and numbers of
-    thousands of digits.
+    """Parse JSON with one kind of error, ``json.JSONDecodeError``.
+
+    Also for nesting too deep, and for numbers of thousands of digits.
 
     ``unique``: also for a key that an object has twice, of which the last would win without a word.
     """
@@ -105,12 +128,12 @@ def from_json(text: str, *, unique: bool = False) -> Any:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
-    if len(made) < len(pairs):
+    unique = dict(pairs)
+    if len(unique) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"the key {twice!r} is there twice")
-    return made
+    return unique
 
 
 def whole_text(text: str, where: str) -> str:
@@ -157,10 +180,10 @@ def _keys() -> list[str]:
     others = [
         value.strip() for name, value in os.environ.items() if _OTHER_KEYS.search(name) and name not in KEY_VARIABLES
     ]
-    found = {key for key in own if key and key.lower() not in _NO_KEYS} | {
+    keys = {key for key in own if key and key.lower() not in _NO_KEYS} | {
         k for k in others if len(k) >= 12 and _is_distinctive(k)
     }
-    return sorted(found, key=len, reverse=True)
+    return sorted(keys, key=len, reverse=True)
 
 
 def _is_distinctive(key: str) -> bool:
@@ -178,8 +201,9 @@ def _without(text: str, keys: Iterable[str]) -> str:
 
 @functools.cache
 def _spelled(key: str) -> re.Pattern[str]:
-    """A key as JSON, addresses and HTML may write it: any of its ASCII characters may be escaped, each in a way of its
-    own.
+    """Return a pattern of a key as JSON, addresses and HTML may write it.
+
+    Any of its ASCII characters may be escaped, each in a way of its own.
     """
     characters = [re.escape(c) if not c.isascii() else _escaped(c) for c in key]
     whole = "".join(characters)

@@ -2,12 +2,10 @@
 
     Client(base, timeout=60, retries=4, key=api_key()).post("/completions", {...})  ->  the parsed answer
 
-Asked again      the statuses of ``RETRIED``; no connection, a lost one, no whole answer in time; a cut body; no JSON;
-JSON of
-                 another form
-Refused at once  every other status; a redirect (the key would travel along); more than ``LIMIT`` bytes; a compressed
-answer;
-                 a certificate that nobody vouches for
+Asked again      the statuses of ``RETRIED``; no connection, a lost one, no whole answer in time; a cut body;
+                 no JSON; JSON of another form
+Refused at once  every other status; a redirect (the key would travel along); more than ``LIMIT`` bytes;
+                 a compressed answer; a certificate that nobody vouches for
 
 What comes back holds no key, should the server echo it.
 """
@@ -42,8 +40,9 @@ RETRIED = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523,
 LIMIT = 64 * 2**20
 """Bytes that an answer may have."""
 NEUTRAL = {"top_p": 1, "top_k": -1, "min_p": 0, "repetition_penalty": 1, "frequency_penalty": 0, "presence_penalty": 0}
-"""With these, temperature 0 is greedy, whatever a server's defaults are (vLLM takes penalties from
-generation_config.json).
+"""With these, temperature 0 is greedy, whatever a server's defaults are.
+
+vLLM takes penalties from generation_config.json.
 """
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 60.0
 _DAY = 86400.0
@@ -210,8 +209,9 @@ def _asked_pause(header: str | None, otherwise: float) -> float:
 
 
 class Optional:
-    """Fields that a request carries as long as the server takes them. One that its refusal (400, 422) names is left out
-    then.
+    """Fields that a request carries as long as the server takes them.
+
+    One that its refusal (400, 422) names is left out from then on.
     """
 
     def __init__(self, client: Client, fields: dict[str, Any]) -> None:

@@ -19,8 +19,9 @@ Ids = tuple[int, ...]
 
 
 class Role(IntEnum):
-    """What a token is. ``TEMPLATE`` is text that the template adds (role headers, separators, BOS); ``EOS`` is the end
-    of a response.
+    """What a token is.
+
+    ``TEMPLATE`` is text that the template adds (role headers, separators, BOS); ``EOS`` is the end of a response.
     """
 
     PAD = 0
@@ -42,8 +43,9 @@ RESPONSE_ROLES = (Role.ASSISTANT, Role.EOS)
 
 
 CharWeights = tuple[tuple[int, int, float], ...]
-"""Weights of characters: (start, end, weight), in order and without overlap. Characters in none of them have weight
-1.
+"""Weights of characters: (start, end, weight), in order and without overlap.
+
+Characters in none of them have weight 1.
 """
 
 
@@ -91,8 +93,9 @@ class Span:
 
 @dataclass(frozen=True)
 class Tokens:
-    """A tokenised example: ``ids`` [T] int32, ``roles`` [T] int8, ``scale`` [T] float32 or None where every weight
-    factor is 1.
+    """A tokenised example: ids, roles and weight factors of its T tokens.
+
+    ``ids`` is int32, ``roles`` int8, ``scale`` float32, or None where every factor is 1.
     """
 
     ids: npt.NDArray[np.int32]

@@ -54,8 +54,9 @@ _NO_RUN_YET = {_LOCK, FAULT_FILE, FAULT_FILE + _PARTIAL, "config.json" + _PARTIA
 """What may be in a directory before its run has begun; a kill may have left the parts."""
 _NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL}
 _held: dict[tuple[int, int] | None, Any] = {}
-"""The locks of this process, by the file that is locked and not by its name: a directory that was deleted and made
-again is another.
+"""The locks of this process, by the locked file and not by its name.
+
+A directory that was deleted and made again is another one.
 """
 
 
@@ -118,8 +119,10 @@ class Run(RunDir):
     _is_cleared: bool = False
 
     def finished(self, **parts: Any) -> dict[str, Any] | None:
-        """The summary of the run if it is complete, with these ``parts`` in it, so that nothing is to be done; says so
-        on stderr. None for a dry run."""
+        """Return the summary of the run if it is complete and has these ``parts``, and say so on stderr.
+
+        None if there is something to do, and for a dry run.
+        """
         if (
             self.summary is None
             or self.config.dry_run
@@ -158,8 +161,9 @@ class Run(RunDir):
             )
 
     def hold(self) -> None:
-        """Make the directory and keep other processes out of it. If it is new, and nothing is opened in it, it goes
-        again on leaving.
+        """Make the directory and keep other processes out of it.
+
+        If it is new, and nothing is opened in it, it is removed on leaving.
 
         Raises:
             HoldfastError: another process is at work there, or has left another run; or it cannot be written.
@@ -184,8 +188,9 @@ class Run(RunDir):
         self._is_cleared = True
 
     def open(self, resolved: dict[str, Any]) -> None:
-        """Begin, or go on, after everything that can be checked has been checked. With --overwrite what is there is
-        deleted now.
+        """Begin, or go on, after everything that can be checked has been checked.
+
+        With --overwrite what is there is deleted now.
 
         Args:
             resolved: what was worked out from the config; goes into config.json.
@@ -237,13 +242,13 @@ def check_output(config: RunConfig, command: str) -> dict[str, Any] | None:
         raise HoldfastError(f"--output {path} is a file, not a directory")
     if not path.exists() or _is_empty(path):
         return None
-    found = _read_config(path)
+    about = _read_config(path)
     if config.overwrite:
         check_not_read(
             path, {"--" + name.replace("_", "-"): value for name, value in vars(config).items() if name not in _MADE}
         )
         return None
-    changed = _differences(found, config, command)
+    changed = _differences(about, config, command)
     if changed:
         raise HoldfastError(
             f"--output {path} holds another run ({', '.join(changed)} differ)",
@@ -303,9 +308,8 @@ def locked(path: Path) -> Iterator[None]:
         if error.errno not in _NO_LOCKS:
             raise
         lock = None
-    if (
-        lock is None
-    ):  # no lock of another kind instead: one that a killed process left would keep everybody out for ever
+    # no lock of another kind instead: one that a killed process left would keep everybody out for ever
+    if lock is None:
         print(f"note: the file system of {path} has no locks: nothing keeps other processes out", file=sys.stderr)
         yield
         return
@@ -347,8 +351,9 @@ def empty(path: Path) -> None:
 
 
 def check_not_read(path: Path, read: Mapping[str, Any]) -> None:
-    """What --overwrite deletes must not hold what the command reads (name -> path or paths; what is no path is left
-    alone), or the current directory.
+    """Refuse to delete what the command reads, or the current directory.
+
+    ``read``: name -> path or paths; what is no path is left alone.
 
     Raises:
         HoldfastError: names it.
@@ -367,12 +372,9 @@ def check_not_read(path: Path, read: Mapping[str, Any]) -> None:
 
 def resolve(name: str | os.PathLike[str]) -> Path | None:
     """The model folder of a run directory, or None if ``name`` is no run directory."""
-    path = Path(name)
-    return (
-        path / "model"
-        if (path / "config.json").is_file() and (path / "model" / "config.json").is_file()
-        else _adapter(path)
-    )
+    run, folder = Path(name), Path(name) / "model"
+    is_model = (folder / "config.json").is_file() or (folder / "adapter_config.json").is_file()
+    return folder if (run / "config.json").is_file() and is_model else None
 
 
 def read_json(path: Path) -> Any:
@@ -496,16 +498,17 @@ def _is_empty(path: Path) -> bool:
 
 
 def _read_config(path: Path) -> Any:
-    """config.json of a run directory; an error if it is none, whatever the flags: --overwrite deletes runs, nothing
-    else.
+    """Return config.json of a run directory; raise if it is none, whatever the flags.
+
+    --overwrite deletes runs, and nothing else.
     """
     try:
-        found = read_json(path / "config.json")
+        about = read_json(path / "config.json")
     except HoldfastError:
-        found = None
-    if not isinstance(found, dict) or "command" not in found:
+        about = None
+    if not isinstance(about, dict) or "command" not in about:
         raise HoldfastError(f"--output {path} is not empty and holds no run", hint="choose another directory")
-    return found
+    return about
 
 
 def finite(value: Any) -> Any:
@@ -517,32 +520,26 @@ def finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _adapter(path: Path) -> Path | None:
-    folder = path / "model"
-    return folder if (path / "config.json").is_file() and (folder / "adapter_config.json").is_file() else None
-
-
-def _differences(found: Any, config: RunConfig, command: str) -> list[str]:
-    if found.get("command") != command:
+def _differences(about: Any, config: RunConfig, command: str) -> list[str]:
+    if about.get("command") != command:
         return ["command"]
-    given = json.loads(json.dumps(redacted_values(dataclasses.asdict(config))))
-    old = found.get("config")
+    new = json.loads(json.dumps(redacted_values(dataclasses.asdict(config))))
+    old = about.get("config")
     if not isinstance(old, dict):
         return ["config"]
     old = legacy_values(type(config)) | redacted_values(old)
     free = _IRRELEVANT | getattr(config, "continued_with", set())
-    return sorted(
-        key for key in given.keys() | old.keys() if key not in free and not _same(given.get(key), old.get(key))
-    )
+    return sorted(key for key in new.keys() | old.keys() if key not in free and not _same(new.get(key), old.get(key)))
 
 
-def _same(given: Any, old: Any) -> bool:
-    """Whether two values of a config are equal, where a key that was taken out of the old one may stand for
-    anything.
+def _same(new: Any, old: Any) -> bool:
+    """Whether two values of a config are equal.
+
+    A key that was taken out of the old one may stand for anything.
     """
-    if isinstance(given, str) and isinstance(old, str) and REDACTED in old:
-        return re.fullmatch(".+".join(map(re.escape, old.split(REDACTED))), given) is not None
-    return bool(given == old)
+    if isinstance(new, str) and isinstance(old, str) and REDACTED in old:
+        return re.fullmatch(".+".join(map(re.escape, old.split(REDACTED))), new) is not None
+    return bool(new == old)
 
 
 def _step(line: str) -> int:

@@ -54,8 +54,9 @@ def percentage(hits: int, count: int) -> dict[str, float]:
 
 
 def bootstrap(values: Sequence[float] | Array, seed: int, draws: int = DRAWS) -> tuple[float, float]:
-    """95 % percentile interval of the mean over draws of whole units; one unit has no spread, and its value is both
-    bounds.
+    """Return the 95 % percentile interval of the mean over draws of whole units.
+
+    One unit has no spread, and its value is both bounds.
     """
     return bootstrap_of((np.asarray(values, np.float64),), lambda x, axis: x.mean(axis), seed, draws)
 
@@ -89,8 +90,9 @@ def bootstrap_of(
 
 
 def bootstrap_mean(values: Sequence[float], seed: int, draws: int = DRAWS) -> dict[str, float | int]:
-    """Mean over sets with its bootstrap interval, standard deviation (ddof 1; 0 for one set), median and number of
-    sets.
+    """Return the mean over sets with its bootstrap interval, standard deviation, median and number of sets.
+
+    The standard deviation has ddof 1, and is 0 for one set.
     """
     x = np.asarray(values, np.float64)
     low, high = bootstrap(x, seed, draws)
@@ -114,8 +116,9 @@ def normal_mean(values: Array) -> dict[str, float | None]:
 
 
 def paired_difference(a: Sequence[float], b: Sequence[float], seed: int, draws: int = DRAWS) -> dict[str, float | int]:
-    """Mean of b - a over the same sets, its bootstrap interval, and the two-sided p-value of a sign-flip permutation
-    test.
+    """Return the mean of b - a over the same sets, its bootstrap interval, and a two-sided p-value.
+
+    The p-value is that of a sign-flip permutation test.
 
     The test asks how often random signs give a mean at least as far from 0; exact where all 2^n flips are few enough (4
     x ``draws``).
@@ -126,24 +129,27 @@ def paired_difference(a: Sequence[float], b: Sequence[float], seed: int, draws: 
 
 
 def sign_flips(x: Array, seed: int, draws: int = DRAWS) -> float:
-    """Two-sided p-value of a mean under random signs of its values (Fisher's randomisation test); see
-    ``paired_difference``.
+    """Return the two-sided p-value of a mean under random signs of its values (Fisher's randomisation test).
+
+    See ``paired_difference``.
     """
     from scipy.stats import permutation_test
 
     if len(x) == 1 or not np.any(x):
         return 1.0
     test = permutation_test(
-        (x,), lambda values, axis: np.abs(values.mean(axis)), permutation_type="samples", alternative="greater", vectorized=True,
-        n_resamples=4 * draws if 2 ** len(x) <= 4 * draws else draws, batch=max(1, _BATCH_VALUES // len(x)),
+        (x,), lambda values, axis: np.abs(values.mean(axis)), permutation_type="samples", alternative="greater",
+        vectorized=True, n_resamples=4 * draws if 2 ** len(x) <= 4 * draws else draws,
+        batch=max(1, _BATCH_VALUES // len(x)),
         rng=np.random.default_rng(seed),
     )  # fmt: skip
     return float(test.pvalue)
 
 
 def sign_test(gained: int, lost: int) -> float:
-    """Exact two-sided p-value of so many items gained and lost, were either as likely (McNemar 1947); 1 if none has
-    changed.
+    """Return the exact two-sided p-value of so many items gained and lost, were either as likely (McNemar 1947).
+
+    It is 1 if none has changed.
     """
     from scipy.stats import binomtest
 
@@ -174,8 +180,9 @@ def paired_t(after: npt.ArrayLike, before: npt.ArrayLike) -> dict[str, float]:
 def spearman(
     x: Sequence[float] | Array, y: Sequence[float] | Array, *, permutations: int = 5000, seed: int = 0
 ) -> tuple[float, float]:
-    """Rank correlation and its two-sided permutation p-value; all orders are tried where there are at most
-    ``permutations`` of them.
+    """Return the rank correlation and its two-sided permutation p-value.
+
+    All orders are tried where there are at most ``permutations`` of them.
 
     Returns:
         (nan, nan) where one side does not vary, or with fewer than three points.
@@ -188,15 +195,16 @@ def spearman(
     centred = ranks_y - ranks_y.mean()
     # |rho| up to a factor that no permutation changes
     test = permutation_test(
-        (ranks_x,), lambda ranks, axis: np.abs((ranks * centred).sum(axis)), permutation_type="pairings", alternative="greater",
-        vectorized=True, n_resamples=permutations, rng=np.random.default_rng(seed),
+        (ranks_x,), lambda ranks, axis: np.abs((ranks * centred).sum(axis)), permutation_type="pairings",
+        alternative="greater", vectorized=True, n_resamples=permutations, rng=np.random.default_rng(seed),
     )  # fmt: skip
     return float(spearmanr(x, y).statistic), float(test.pvalue)
 
 
 def benjamini_hochberg(p_values: Sequence[float]) -> list[float]:
-    """p-values adjusted for the false discovery rate over one family (Benjamini and Hochberg 1995); nan stays nan and
-    does not count.
+    """Return p-values adjusted for the false discovery rate over one family (Benjamini and Hochberg 1995).
+
+    nan stays nan and does not count.
     """
     from scipy.stats import false_discovery_control
 
@@ -219,8 +227,9 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def ratio_of_means(after: Sequence[float], before: Sequence[float]) -> float:
-    """Relative gain in percent of the grand mean over the mean: what the abstract of arXiv 2405.10548 reports (107 %,
-    18.6 %, 3.2 %).
+    """Return the relative gain in percent of the grand mean over the mean.
+
+    It is what the abstract of arXiv 2405.10548 reports (107 %, 18.6 %, 3.2 %).
     """
     return 100 * (float(np.mean(after)) / float(np.mean(before)) - 1)
 

@@ -1,4 +1,5 @@
-"""A model and held-out pairs -> log-probs of both answers -> preference accuracy and rewards, with 95 % intervals.
+"""What is said about a trained model: its log-probs of held-out pairs -> preference accuracy and rewards with 95 %
+intervals; and the stages it came from, base -> tune -> align.
 
     preferred:   log p(chosen) > log p(rejected), of the whole answers; per token: of their means
     reward:      beta * (log p - log p of the start point)
@@ -9,21 +10,28 @@ The first can be asked of the start point too, where all rewards are 0. Axes: N 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from holdfast import runs
 from holdfast.align.tokens import PairTokens
 from holdfast.lm.batched import Floats, sequence_nlls
 from holdfast.stats import normal_mean, proportion, sign_test
 
+_KEYS = ("weights", "prompt_share", "losses", "beta", "learning_rate", "steps", "templates")
+_CONFIG_KEYS = ("data", "normalizer", "batch_size", "epochs", "lora_rank", "seed")
+
 
 def pair_logprobs(model: Any, pairs: Sequence[PairTokens], pad_id: int) -> Floats:
     """Log-probs of the answers, chosen and rejected, in nats [N, 2]."""
-    answers = [(pair.prompt, answer) for pair in pairs for answer in (pair.chosen, pair.rejected)]
-    nlls = sequence_nlls(model, [prompt + answer for prompt, answer in answers], pad_id)
-    return -np.array([nll[len(prompt) :].sum() for (prompt, _), nll in zip(answers, nlls)]).reshape(-1, 2)
+    sequences = []
+    for pair in pairs:
+        sequences += [pair.prompt + pair.chosen, pair.prompt + pair.rejected]
+    nlls = sequence_nlls(model, sequences, pad_id)
+    return -np.array([nll[len(pairs[i // 2].prompt) :].sum() for i, nll in enumerate(nlls)]).reshape(-1, 2)
 
 
 def evaluation(logprobs_N2: Floats, start_N2: Floats, pairs: Sequence[PairTokens], beta: float) -> dict[str, Any]:
@@ -46,6 +54,22 @@ def gain(before_N2: Floats, after_N2: Floats) -> dict[str, float | None]:
     """Difference of the preference accuracies, paired by item: value, 95 % interval, and p of the exact sign test."""
     change_N = _preferred(after_N2).astype(float) - _preferred(before_N2)
     return normal_mean(change_N) | {"p": sign_test(int((change_N > 0).sum()), int((change_N < 0).sum()))}
+
+
+def lineage(model: str) -> list[dict[str, Any]]:
+    """The stages that made a model, the oldest first: ``{"command": "base", "model": ...}``, then one entry per run."""
+    if runs.resolve(model) is None:
+        return [{"command": "base", "model": model}]
+    config_file = runs.read_json(Path(model) / "config.json")
+    config, resolved = config_file.get("config", {}), config_file.get("resolved", {})
+    earlier = lineage(config["model"]) if "model" in config else []
+    return [*earlier, stage(config_file["command"], model, config, resolved)]
+
+
+def stage(command: str, path: str, config: dict[str, Any], resolved: dict[str, Any]) -> dict[str, Any]:
+    """One run with the settings that decide what it made."""
+    settings = {key: config[key] for key in _CONFIG_KEYS if key in config}
+    return {"command": command, "path": path} | settings | {key: resolved[key] for key in _KEYS if key in resolved}
 
 
 def _share(hits_N: npt.NDArray[np.bool_]) -> dict[str, float]:

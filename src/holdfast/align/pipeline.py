@@ -19,9 +19,8 @@ from typing import Any
 import holdfast
 from holdfast import lm as models
 from holdfast import runs
-from holdfast.align.lineage import lineage, stage
-from holdfast.align.measure import evaluation, gain, pair_logprobs
-from holdfast.align.plan import Plan, make_plan
+from holdfast.align.measure import evaluation, gain, lineage, pair_logprobs, stage
+from holdfast.align.plan import PreferencePlan, make_plan
 from holdfast.align.preview import preview
 from holdfast.align.tokens import PairTokens
 from holdfast.config import AlignConfig
@@ -30,11 +29,10 @@ from holdfast.lm.batched import Floats
 from holdfast.runs import Run, RunDir, write_text
 from holdfast.tables import with_tables
 from holdfast.tune.arguments import training_arguments
-from holdfast.tune.base import adapted, load_base
 from holdfast.tune.continuing import has_evaluation, saved_step
+from holdfast.tune.model import adapted, explain_full_disk, load_base, save_model, weights_line, whole_checkpoint
 from holdfast.tune.pipeline import open_together
 from holdfast.tune.plan import data_digest
-from holdfast.tune.saving import explain_full_disk, save_model, weights_line, whole_checkpoint
 
 
 def align(config: AlignConfig) -> dict[str, Any]:
@@ -81,7 +79,7 @@ def align(config: AlignConfig) -> dict[str, Any]:
             return _fit(plan, model, run)
 
 
-def _fit(plan: Plan, model: Any, run: Run) -> dict[str, Any]:
+def _fit(plan: PreferencePlan, model: Any, run: Run) -> dict[str, Any]:
     pad_id = models.pad_id(plan.tokenizer)
     checkpoint = whole_checkpoint(run.path / "checkpoints")
     try:
@@ -104,14 +102,14 @@ def _fit(plan: Plan, model: Any, run: Run) -> dict[str, Any]:
     summary = with_tables(_summary(plan, run, before_N2, after_N2)) | {"seconds": round(seconds, 2)}
     if trainer.args.load_best_model_at_end:
         summary["best_step"] = saved_step(trainer)
-    save_model(trainer, run.model, _card(summary), {end for pair in plan.train for end in pair.ends})
+    save_model(trainer, run.model, _card(summary), set[int]().union(*(pair.ends for pair in plan.train)))
     if trainer.is_world_process_zero():
         _write_pairs(run, plan.held_out, before_N2, after_N2)
         run.finish(summary)
     return summary
 
 
-def _trainer(plan: Plan, model: Any, run: RunDir) -> Any:
+def _trainer(plan: PreferencePlan, model: Any, run: RunDir) -> Any:
     import datasets
     from trl import DPOConfig
 
@@ -120,7 +118,8 @@ def _trainer(plan: Plan, model: Any, run: RunDir) -> Any:
     config = plan.config
     arguments = training_arguments(
         plan, run.path / "checkpoints", DPOConfig, beta=config.beta, loss_type=plan.losses, max_length=plan.max_length,
-        precompute_ref_log_probs=True, disable_dropout=not config.lora_dropout, gradient_checkpointing=config.gradient_checkpointing,
+        precompute_ref_log_probs=True, disable_dropout=not config.lora_dropout,
+        gradient_checkpointing=config.gradient_checkpointing,
     )  # fmt: skip
 
     def rows(pairs: list[PairTokens]) -> Any:
@@ -146,7 +145,7 @@ def _trainer(plan: Plan, model: Any, run: RunDir) -> Any:
     return trainer
 
 
-def _summary(plan: Plan, run: RunDir, before_N2: Floats, after_N2: Floats) -> dict[str, Any]:
+def _summary(plan: PreferencePlan, run: RunDir, before_N2: Floats, after_N2: Floats) -> dict[str, Any]:
     config = plan.config
     held_out = {}
     if plan.held_out:
@@ -184,8 +183,9 @@ def _write_pairs(run: RunDir, pairs: list[PairTokens], before_N2: Floats, after_
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    """No progress bars of data sets, none of TRL's pass over the reference unless on a terminal, no talk among
-    libraries.
+    """Keep progress bars of data sets and talk among libraries off the terminal.
+
+    TRL's bar of its pass over the reference is left on a terminal.
     """
     import datasets
 
@@ -195,9 +195,8 @@ def _silent() -> Iterator[None]:
     datasets.disable_progress_bars()
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore", FutureWarning
-            )  # between TRL and transformers: gradient_checkpointing is to be renamed
+            # between TRL and transformers: gradient_checkpointing is to be renamed
+            warnings.simplefilter("ignore", FutureWarning)
             yield
     finally:
         os.environ.pop("TQDM_DISABLE", None)
@@ -217,9 +216,8 @@ def _card(summary: dict[str, Any]) -> str:
         f"# {Path(summary['model']).name} trained on preferences",
         "",
         f"Start point and reference `{summary['model']}`, pairs `{summary['data']}` ({summary['train_examples']}), "
-        "TRL's loss "
-        f"`{'+'.join(summary['losses'])}`, beta {summary['beta']:g}, {summary['steps']} steps, peak learning rate "
-        f"{summary['learning_rate']:.2g}.",
+        f"TRL's loss `{'+'.join(summary['losses'])}`, beta {summary['beta']:g}, {summary['steps']} steps, "
+        f"peak learning rate {summary['learning_rate']:.2g}.",
         *weights_line(summary),
     ]
     if summary["after"]:

@@ -1,5 +1,6 @@
-"""Config -> checked pairs -> plan. Everything that can be wrong with the input is found here, before a byte is
-written.
+"""Config -> checked pairs -> plan.
+
+Everything that can be wrong with the input comes to light here, before a byte is written.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ from typing import Any
 
 from holdfast import lm as models
 from holdfast.align.tokens import PairReport, PairTokens, tokenize_pairs
-from holdfast.chat import tuned_template
 from holdfast.config import AlignConfig
+from holdfast.data.chat_template import tuned_template
 from holdfast.data.columns import all_unused
 from holdfast.data.pairs import load_pairs
 from holdfast.errors import HoldfastError, nearest
+from holdfast.tune.arguments import Schedule
 from holdfast.tune.plan import (
     check_length,
     check_numbers,
@@ -25,12 +27,11 @@ from holdfast.tune.plan import (
     count_steps,
     data_digest,
     default_learning_rate,
-    split,
     split_batch,
-    tell_rows,
+    train_and_held_out,
 )
 
-PAPER: dict[str, Any] = {
+RECIPE: dict[str, Any] = {
     "learning_rate": 5e-7,
     "batch_size": 32,
     "epochs": 2.0,
@@ -41,7 +42,7 @@ PAPER: dict[str, Any] = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
+class PreferencePlan(Schedule):
     """A checked config: what will be trained on which pairs, with every default resolved."""
 
     config: AlignConfig
@@ -52,10 +53,6 @@ class Plan:
     report: PairReport
     bad_rows: list[str]
     max_length: int
-    learning_rate: float
-    micro_batch: int
-    accumulation: int
-    steps: int
 
     def resolved(self) -> dict[str, Any]:
         """The values that the config left open, for config.json."""
@@ -65,21 +62,18 @@ class Plan:
             "beta": self.config.beta,
             "epochs": self.config.epochs,
             "max_length": self.max_length,
-            "learning_rate": self.learning_rate,
-            "micro_batch_size": self.micro_batch,
-            "gradient_accumulation_steps": self.accumulation,
-            "steps": self.steps,
+            **super().resolved(),
             "templates": dict(self.report.templates),
         }
 
 
-def make_plan(config: AlignConfig) -> Plan:
+def make_plan(config: AlignConfig) -> PreferencePlan:
     """Check the config, read and tokenise the pairs. Loads the tokenizer but no weights.
 
     Raises:
         HoldfastError: bad input, with file and row; TRL is missing; a loss that TRL does not know.
     """
-    config = _with_preset(config)
+    config = _with_recipe(config)
     check_numbers(config)
     check_trackers(config)
     if not 0 < config.beta < math.inf:
@@ -94,12 +88,7 @@ def make_plan(config: AlignConfig) -> Plan:
         tokenize_pairs, tokenizer=tokenizer, template=template, max_length=max_length,
         truncation=config.truncation, bad_rows=bad_rows,
     )  # fmt: skip
-    pairs = load_pairs(config.data, limit=config.limit, bad_rows=bad_rows)
-    if config.eval_data is not None:
-        held_out = load_pairs(config.eval_data, bad_rows=bad_rows)
-    else:
-        pairs, held_out = split(pairs, config.eval_share, config.seed)
-    tell_rows(config.data, [*pairs, *held_out], bad_rows)
+    pairs, held_out = train_and_held_out(config, partial(load_pairs, bad_rows=bad_rows), bad_rows)
     train, report = encode(pairs)
     report.columns_not_used = all_unused([*pairs, *held_out])
     _check_left(config.data, train, report, bad_rows or [], max_length)
@@ -107,7 +96,7 @@ def make_plan(config: AlignConfig) -> Plan:
     if held_out:
         _check_left(config.eval_data or config.data, held_out_tokens, held_out_report, bad_rows or [], max_length)
     micro_batch, accumulation = split_batch(config)
-    return Plan(
+    return PreferencePlan(
         config=config,
         losses=losses,
         tokenizer=tokenizer,
@@ -141,20 +130,20 @@ def trl_losses() -> list[str]:
 
 
 def _losses(config: AlignConfig) -> list[str]:
-    known = trl_losses()
-    given = [name.strip() for name in config.loss.split(",")]
-    for name in given:
-        if name not in known:
-            raise HoldfastError(f"--loss {name}: TRL's losses are {', '.join(known)}", hint=nearest(name, known))
-    return given
+    losses = trl_losses()
+    names = [name.strip() for name in config.loss.split(",")]
+    for name in names:
+        if name not in losses:
+            raise HoldfastError(f"--loss {name}: TRL's losses are {', '.join(losses)}", hint=nearest(name, losses))
+    return names
 
 
-def _with_preset(config: AlignConfig) -> AlignConfig:
-    """Values of the preset where the config still has its default."""
+def _with_recipe(config: AlignConfig) -> AlignConfig:
+    """Return the config with the values of its recipe where it still has a default."""
     if config.preset is None:
         return dataclasses.replace(config, epochs=config.epochs or 1.0)
     defaults = {field.name: field.default for field in dataclasses.fields(config)}
-    return dataclasses.replace(config, **{k: v for k, v in PAPER.items() if getattr(config, k) == defaults[k]})
+    return dataclasses.replace(config, **{k: v for k, v in RECIPE.items() if getattr(config, k) == defaults[k]})
 
 
 def _check_left(source: str, pairs: list[PairTokens], report: PairReport, bad_rows: list[str], max_length: int) -> None:
@@ -173,7 +162,6 @@ def _check_left(source: str, pairs: list[PairTokens], report: PairReport, bad_ro
     if report.left_out:
         print(
             f"warning: {source}: {len(report.left_out)} pairs left out, as nothing to compare is left in {max_length} "
-            "tokens; "
-            f"first: {report.left_out[0]}",
+            f"tokens; first: {report.left_out[0]}",
             file=sys.stderr,
         )

@@ -6,12 +6,12 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from holdfast.align.plan import Plan
+    from holdfast.align.plan import PreferencePlan
 
 _COLOURS = {"prompt": 34, "chosen": 32, "rejected": 31}
 
 
-def preview(plan: Plan) -> dict[str, Any]:
+def preview(plan: PreferencePlan) -> dict[str, Any]:
     """Print the preview on stdout (unless the summary is wanted as JSON) and return its figures."""
     epochs = plan.config.epochs or 1
     passes = epochs if plan.config.max_steps <= 0 else plan.steps * plan.config.batch_size / len(plan.train)
@@ -31,7 +31,7 @@ def preview(plan: Plan) -> dict[str, Any]:
     return figures
 
 
-def first_pair(plan: Plan, *, colour: bool) -> list[str]:
+def first_pair(plan: PreferencePlan, *, colour: bool) -> list[str]:
     """Prompt and both answers, special tokens included, with their lengths in tokens."""
     pair = plan.train[0]
     lines = [pair.where]
@@ -45,11 +45,9 @@ def _cost(figures: dict[str, Any]) -> list[str]:
     report = figures["data_report"]
     lines = [
         f"{figures['train_examples']:,} pairs to train on, {figures['eval_examples']:,} held out; longest "
-        f"{report['longest']:,} tokens, "
-        f"limit {figures['max_length']:,}; template {', '.join(report['templates'])}",
+        f"{report['longest']:,} tokens, limit {figures['max_length']:,}; template {', '.join(report['templates'])}",
         f"{figures['steps']:,} steps of loss {'+'.join(figures['losses'])}, beta {figures['beta']:g}, peak learning "
-        "rate "
-        f"{figures['learning_rate']:.3g}",
+        f"rate {figures['learning_rate']:.3g}",
         f"about {figures['tokens_to_come']:,} tokens forward and backward, and {figures['reference_tokens']:,} "
         "forward for the reference",
     ]

@@ -1,5 +1,6 @@
-"""Pairs -> token ids, rendered by the templates of ``tune``, so that the second stage sees what the first one was
-trained on.
+"""Pairs -> token ids, rendered by the templates of ``tune``.
+
+So the second stage sees texts in the form that the first one was trained on.
 
     prompt ids | chosen ids
     prompt ids | rejected ids
@@ -16,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from holdfast.chat import render, template_name
+from holdfast.data.chat_template import render, template_name
 from holdfast.data.pairs import Pair
-from holdfast.errors import HoldfastError
+from holdfast.errors import HoldfastError, set_aside
 from holdfast.records import RESPONSE_ROLES, Message, Role, Tokens
 from holdfast.tune.roles import assign_roles
 
@@ -27,8 +28,9 @@ _BATCH = 256
 
 @dataclass(frozen=True)
 class PairTokens:
-    """A tokenised pair: ids of the prompt, and of the two answers that follow it. ``ends`` are those with which its
-    turns end.
+    """A tokenised pair: ids of the prompt, and of the two answers that follow it.
+
+    ``ends`` are the ids with which its turns end.
     """
 
     prompt: list[int]
@@ -85,7 +87,7 @@ def tokenize_pairs(
     """Render and tokenise.
 
     Args:
-        template: see ``holdfast.chat.template_name``.
+        template: see ``holdfast.data.chat_template.template_name``.
         max_length: of prompt and answer, in tokens.
         truncation: ``keep-start`` cuts the ends of answers; ``drop`` leaves longer pairs out. Where the prompt fills
             the context, or the answers differ only in what is cut, the pair is left out and listed.
@@ -94,15 +96,11 @@ def tokenize_pairs(
     Raises:
         HoldfastError: names the row: the template refuses it, or both answers are the same tokens.
     """
-    if not tokenizer.is_fast:
-        raise HoldfastError(
-            f"tokenizer {type(tokenizer).__name__} gives no character offsets", hint="load its fast version"
-        )
     report = PairReport()
     done = []
     for start in range(0, len(pairs), _BATCH):
-        for made in _encode(pairs[start : start + _BATCH], tokenizer, template, report, bad_rows):
-            kept = _fit(made, max_length, truncation, report)
+        for pair in _encode(pairs[start : start + _BATCH], tokenizer, template, report, bad_rows):
+            kept = _fit(pair, max_length, truncation, report)
             if kept is not None:
                 report.pairs += 1
                 report.tokens += kept.tokens
@@ -115,28 +113,20 @@ def _encode(
 ) -> list[PairTokens]:
     rendered, places = [], []
     for pair in pairs:
-        try:
+        with set_aside(bad_rows, pair.where):
             name = template_name(template, pair.layout, tokenizer)
-            spans = [_render((*pair.prompt, answer), name, tokenizer) for answer in (pair.chosen, pair.rejected)]
-        except HoldfastError as error:
-            _reject(error, pair.where, bad_rows)
-            continue
-        rendered += spans
-        places.append(pair.where)
-        report.templates[name] += 1
+            rendered += [_render((*pair.prompt, answer), name, tokenizer) for answer in (pair.chosen, pair.rejected)]
+            places.append(pair.where)
+            report.templates[name] += 1
     tokens = assign_roles(rendered, tokenizer)
-    made = []
+    encoded = []
     for where, chosen, rejected in zip(places, tokens[::2], tokens[1::2], strict=True):
-        pair_tokens = _split(chosen, rejected, where)
-        if pair_tokens.chosen == pair_tokens.rejected:
-            _reject(
-                HoldfastError("'chosen' and 'rejected' are the same tokens to this tokenizer and template"),
-                where,
-                bad_rows,
-            )
-        else:
-            made.append(pair_tokens)
-    return made
+        with set_aside(bad_rows, where):
+            pair_tokens = _split(chosen, rejected, where)
+            if pair_tokens.chosen == pair_tokens.rejected:
+                raise HoldfastError("'chosen' and 'rejected' are the same tokens to this tokenizer and template")
+            encoded.append(pair_tokens)
+    return encoded
 
 
 def _render(messages: tuple[Message, ...], template: str, tokenizer: Any) -> Any:
@@ -160,8 +150,9 @@ def _split(chosen: Tokens, rejected: Tokens, where: str) -> PairTokens:
 
 
 def _answer(tokens: Tokens) -> tuple[int, int]:
-    """First token and end of the last turn's response; what the template prints after it is not the model's to
-    write.
+    """Return the first token and the end of the last turn's response.
+
+    What the template prints after the response is not the model's to write.
     """
     response = np.isin(tokens.roles, RESPONSE_ROLES)
     end = int(np.flatnonzero(response)[-1]) + 1
@@ -185,9 +176,3 @@ def _fit(pair: PairTokens, max_length: int, truncation: str, report: PairReport)
         return None
     report.truncated += 1
     return kept
-
-
-def _reject(error: HoldfastError, where: str, bad_rows: list[str] | None) -> None:
-    if bad_rows is None:
-        raise HoldfastError(f"{where}: {error.message}", hint=error.hint) from error
-    bad_rows.append(f"{where}: {error.message}")

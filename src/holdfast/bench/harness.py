@@ -34,7 +34,7 @@ EXTRA = 'pip install "holdfast[bench]"'
 
 @dataclass(frozen=True)
 class Settings:
-    """How to ask. ``template``: a name of ``holdfast.chat`` or ``none``; ``folder``: for the cache and the task files
+    """How to ask. ``template``: a name of ``holdfast.data.chat_template`` or ``none``; ``folder``: for the cache and the task files
     of local data.
     """
 
@@ -226,7 +226,7 @@ def scores(
     ('acc,none', 6)
     """
     from holdfast.bench.items import flat_scores
-    from holdfast.chat import template_for
+    from holdfast.data.chat_template import template_for
 
     pins = pins_of(tasks)
     check_extra(pins)

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from holdfast.bench.local import read_rows
-from holdfast.chat import generation_prompt
 from holdfast.config import BenchConfig
+from holdfast.data.chat_template import generation_prompt
 from holdfast.errors import HoldfastError
 from holdfast.lm import LM
 from holdfast.records import Message, Role

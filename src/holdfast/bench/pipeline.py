@@ -24,8 +24,8 @@ from holdfast.bench import harness, openended
 from holdfast.bench.items import RAW, Row, Score, benchmark_scores, item_rows, main_metric, remarks, task_scores
 from holdfast.bench.local import digest
 from holdfast.bench.suites import OPEN_ENDED, PAPER, Pin, chosen
-from holdfast.chat import template_for
 from holdfast.config import BenchConfig
+from holdfast.data.chat_template import template_for
 from holdfast.errors import HoldfastError
 from holdfast.runs import Run, RunDir, write_text
 from holdfast.tables import lines, with_tables

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from holdfast.chat import generation_prompt
+from holdfast.data.chat_template import generation_prompt
 from holdfast.errors import HoldfastError
 from holdfast.lm import LM, stop_ids
 from holdfast.lm.engine import Engine, Request
@@ -35,7 +35,7 @@ def harness_model(lm: LM, *, batch_size: int, template: str, sharing: bool = Tru
     faster.
 
     Args:
-        template: name of a template of ``holdfast.chat``, or ``none``.
+        template: name of a template of ``holdfast.data.chat_template``, or ``none``.
         sharing: False leaves all scoring to the harness.
     """
     from lm_eval.models.huggingface import HFLM

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from holdfast.chat import generation_prompt
 from holdfast.crosstask.grid import Cell
 from holdfast.crosstask.prompts import Prompt
 from holdfast.crosstask.tasks import Task
+from holdfast.data.chat_template import generation_prompt
 from holdfast.errors import HoldfastError
 from holdfast.records import Ids, Message, Role
 

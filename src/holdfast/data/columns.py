@@ -1,11 +1,11 @@
 """Columns that nothing reads: what may change what a model learns is refused, plain metadata is listed.
 
-    says nothing       null, NaN, blank, empty, a list or an object of such values; what a column that is read says
-    already
-    plain metadata     a name of _PLAIN; text whose name ends as _ENDINGS; a number or a truth value, unless its name
-    steers (_STEERING)
-    refused            everything else: other text, lists and objects (tools, system, history, context, a second answer,
-    ...)
+    says nothing       null, NaN, blank, empty, a list or an object of such values;
+                       what a column that is read says already
+    plain metadata     a name of _PLAIN; text whose name ends as _ENDINGS;
+                       a number or a truth value, unless its name steers (_STEERING)
+    refused            everything else: other text, lists and objects (tools, system, history, context, a second
+                       answer, ...)
 
 In a message the border is narrower, since chat templates read what they like there: only _PLAIN_IN_MESSAGES is
 metadata.
@@ -31,32 +31,34 @@ def _names(text: str) -> frozenset[str]:
 # What says where a row comes from, how it is sorted or how good it is. A template could print none of it without being
 # told to.
 _PLAIN = _names("""
-    id idx index uid uuid guid key hash md5 sha sha256 name title category categories subcategory kind type task tasks topic topics subject
-    domain field_of_study tag tags keyword keywords genre difficulty quality score scores rating ratings rank toxicity
-    language languages lang locale country source sources data_source dataset datasets corpus subset collection origin provenance
-    url urls link uri path file filename file_name file_path repo repository repo_name license licence copyright
-    author authors annotator annotators worker creator generator model model_name
-    date time timestamp timestamps created added updated modified split fold version revision dump meta metadata attributes
-    fields confidence method votes wording held_out_wording fault
+    id idx index uid uuid guid key hash md5 sha sha256 name title category categories subcategory kind type task tasks
+    topic topics subject domain field_of_study tag tags keyword keywords genre difficulty quality score scores rating
+    ratings rank toxicity language languages lang locale country source sources data_source dataset datasets corpus
+    subset collection origin provenance url urls link uri path file filename file_name file_path repo repository
+    repo_name license licence copyright author authors annotator annotators worker creator generator model model_name
+    date time timestamp timestamps created added updated modified split fold version revision dump meta metadata
+    attributes fields confidence method votes wording held_out_wording fault
 """)  # the last line is what `crosstask label` and `pocket` write beside their rows
 _ENDINGS = _names("""
-    id uid uuid idx index hash url uri link date time timestamp at lang language source dataset license version category topic domain type
-    model score rating count length split
+    id uid uuid idx index hash url uri link date time timestamp at lang language source dataset license version category
+    topic domain type model score rating count length split
 """)
 _PLAIN_IN_MESSAGES = _names("""
-    id uuid idx index turn turn_id turn_index message_id parent_id timestamp time date created created_at updated_at create_time
-    language lang country source url model score rating rank length tokens token_count num_tokens toxicity metadata meta
+    id uuid idx index turn turn_id turn_index message_id parent_id timestamp time date created created_at updated_at
+    create_time language lang country source url model score rating rank length tokens token_count num_tokens toxicity
+    metadata meta
 """)
 _STEERING = _names("""
-    weight weights mask masks masked loss train trained training trainable learn learned skip ignore ignored include exclude excluded
+    weight weights mask masks masked loss train trained training trainable learn learned skip ignore ignored include
+    exclude excluded
 """)
 _PICKING = _names("""
-    keep kept drop dropped use used discard discarded delete deleted remove removed select selected pick picked filtered supervised enabled
-    disabled
+    keep kept drop dropped use used discard discarded delete deleted remove removed select selected pick picked filtered
+    supervised enabled disabled
 """)  # as a truth value: whether the row is to be there at all
 _CONTENT = _names("""
-    tool tools function functions system developer history context reasoning thinking thought thoughts think image images audio video videos
-    template generation generate
+    tool tools function functions system developer history context reasoning thinking thought thoughts think image
+    images audio video videos template generation generate
 """)
 _ANSWERS = _names("answer response completion output target solution")
 
@@ -74,11 +76,11 @@ def unused_columns(
     Raises:
         HoldfastError: a column or a key of a message that is not read may change what is to be learned; it is named.
     """
-    known = {*used, *(("weight", "token_weights") if weighted else ())}
+    read = {*used, *(("weight", "token_weights") if weighted else ())}
     others = {
         name: value
         for name, value in row.items()
-        if not (name in known or _empty(value) or (name == "weight" and value == 1))
+        if not (name in read or _empty(value) or (name == "weight" and value == 1))
     }
     texts, values = list(_texts(row, used) if others else ()), [row[column] for column in used if column in row]
     names = []
@@ -98,12 +100,13 @@ def unused_columns(
 
 def all_unused(items: Iterable[Any]) -> list[str]:
     """Every name in the ``unused`` of some examples or pairs, sorted."""
-    return sorted({name for item in items for name in item.unused})
+    return sorted(set[str]().union(*(item.unused for item in items)))
 
 
 def tell(source: str, names: Collection[str]) -> None:
-    """Say on stderr, in one line, which columns of a data source are not used. Those of ``pocket`` are our own, and for
-    other readers.
+    """Say on stderr, in one line, which columns of a data source are not used.
+
+    Those of ``pocket`` are our own, and for other readers.
     """
     if names and not source.startswith("pocket:") and os.environ.get("RANK", "0") == "0":  # once, not once per device
         print(f"{source}: columns not used: {', '.join(name or repr(name) for name in names)}", file=sys.stderr)
@@ -180,8 +183,9 @@ def _texts(row: Mapping[str, Any], used: Collection[str]) -> Iterator[str]:
 
 
 def _repeats(value: Any, texts: Iterable[str], values: Iterable[Any]) -> bool:
-    """Whether a column says what one that is read says: the same messages, the text of one of them, or how one ends
-    (its answer).
+    """Whether a column repeats one that is read.
+
+    It may hold the same messages, the text of one of them, or how one ends (its answer).
     """
     if not isinstance(value, str):
         return isinstance(value, list) and any(value == other for other in values)

@@ -1,20 +1,22 @@
-"""Rows -> examples. What a file is, is recognised by its columns; every error names file and row.
+"""Rows -> examples. A file's layout is recognised by its columns; every error names file and row.
 
-| layout | columns |          optional everywhere, on the row: ``weight`` (a number) and ``token_weights`` (of
-``holdfast weigh``)
+| layout | columns |
 |---|---|
 | chat | ``messages``: list of {role, content, weight?} |
 | alpaca | ``instruction``, ``output``, ``input``? |
 | pair | ``prompt`` and ``response`` or ``completion``: two texts, or two lists of messages |
 | text | ``text`` (everything is response) |
 | prompt | ``prompt`` alone (needs response weight 0: the paper's prompt-only tuning on unannotated data) |
+
+Every row may also have ``weight`` (a number) and ``token_weights`` (of ``holdfast weigh``).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 from holdfast.data.columns import unused_columns
 from holdfast.data.read import Row, read_rows
@@ -22,6 +24,7 @@ from holdfast.data.weights import check_weight, with_char_weights
 from holdfast.errors import HoldfastError, whole_text
 from holdfast.records import Example, Message, Role
 
+T = TypeVar("T")
 _ACCEPTED = (
     "messages | instruction + output | prompt + response (or completion) | text | prompt (with response weight 0)"
 )
@@ -32,7 +35,7 @@ _COLUMNS = {
     "text": ("text",),
     "prompt": ("prompt",),
 }
-_READINGS = {column for columns in _COLUMNS.values() for column in columns}
+_READINGS = set[str]().union(*_COLUMNS.values())
 _ROLES = {
     "system": Role.SYSTEM,
     "developer": Role.SYSTEM,
@@ -80,60 +83,72 @@ def examples_of(
     bad_rows: list[str] | None = None,
 ) -> list[Example]:
     """Rows that are in memory already, as ``load_examples`` reads them; ``source`` is their name in errors."""
-    if not rows:
-        raise HoldfastError(f"{source}: no rows", hint="the file is empty or every row was bad")
     others = () if layout == "auto" else _READINGS  # who names a layout leaves the columns of the others out on purpose
     layout = _recognise(source, rows, layout, needs_response)
-    examples, first = [], None
+
+    def example_of(row: dict[str, Any], where: str) -> Example:
+        unused = unused_columns(row, _COLUMNS[layout], where, listed=others)
+        return replace(_example(row, where, layout, needs_response), unused=unused)
+
+    return read_each(rows, source, example_of, bad_rows)
+
+
+def read_each(
+    rows: Sequence[Row], source: str, read: Callable[[dict[str, Any], str], T], bad_rows: list[str] | None
+) -> list[T]:
+    """Return what ``read`` makes of each row; the messages of bad rows go to ``bad_rows``.
+
+    Raises:
+        HoldfastError: no row; a bad row, where ``bad_rows`` is None; or nothing but bad rows, because what is the same
+            in all rows is a mistake of the file and not of a row.
+    """
+    if not rows:
+        raise HoldfastError(f"{source}: no rows", hint="the file is empty or every row was bad")
+    items, first = [], None
     for row, where in rows:
         try:
-            unused = unused_columns(row, _COLUMNS[layout], where, listed=others)
-            examples.append(replace(_example(row, where, layout, needs_response), unused=unused))
+            items.append(read(row, where))
         except HoldfastError as error:
             if bad_rows is None:
                 raise
             bad_rows.append(error.message)
             first = first or error
-    if first is not None and not examples:
-        raise no_row_left(source, len(rows), first)
-    return examples
-
-
-def no_row_left(source: str, count: int, first: HoldfastError) -> HoldfastError:
-    """What to raise where every row is bad: what is the same in all of them is no matter of bad rows."""
-    return HoldfastError(
-        f"{source}: every row is refused ({count} in all); the first: {first.message}", hint=first.hint
-    )
+    if first is not None and not items:
+        message = f"{source}: every row is refused ({len(rows)} in all); the first: {first.message}"
+        raise HoldfastError(message, hint=first.hint)
+    return items
 
 
 def _recognise(source: str, rows: list[Row], layout: str, needs_response: bool) -> str:
-    if layout != "auto":
+    if layout != "auto" or not rows:
         return layout
-    columns = {column for row, _ in rows for column, value in row.items() if value is not None}
+    columns, empty = set[str](), set[str]()
+    for row, _ in rows:
+        for column, value in row.items():
+            (empty if value is None else columns).add(column)
     readings = {
         "chat": "messages" in columns,
         "alpaca": {"instruction", "output"} <= columns,
         "pair": "prompt" in columns and bool({"response", "completion"} & columns),
         "text": "text" in columns,
     }
-    found = [name for name, fits in readings.items() if fits]
-    if not found and "prompt" in columns and not needs_response:
+    fitting = [name for name, fits in readings.items() if fits]
+    if not fitting and "prompt" in columns and not needs_response:
         return "prompt"
-    if len(found) == 1:
-        return found[0]
+    if len(fitting) == 1:
+        return fitting[0]
     hint = None
-    empty = sorted({column for row, _ in rows for column in row if column} - columns)
-    if not found and {"chosen", "rejected"} <= columns:
+    if not fitting and {"chosen", "rejected"} <= columns:
         hint = "these are preferences, which `holdfast align` takes"
-    elif not found and any(";" in column for column in columns):
+    elif not fitting and any(";" in column for column in columns):
         hint = "the columns seem to be parted by ';': save the file with commas"
-    elif not found and "prompt" in columns:
+    elif not fitting and "prompt" in columns:
         hint = "prompts alone can be trained on with --preset prompt-only (response weight 0)"
-    elif found:
-        hint = f"choose with --layout {' or '.join(found)}"
-    elif empty:
-        hint = f"null in every row: {', '.join(empty)}"
-    kind = "several readings are possible" if found else "no reading fits"
+    elif fitting:
+        hint = f"choose with --layout {' or '.join(fitting)}"
+    elif empty - columns - {""}:
+        hint = f"null in every row: {', '.join(sorted(empty - columns - {''}))}"
+    kind = "several readings are possible" if fitting else "no reading fits"
     raise HoldfastError(f"{source}: {kind}; columns are {', '.join(sorted(columns))}; accepted: {_ACCEPTED}", hint=hint)
 
 
@@ -184,17 +199,17 @@ def read_messages(row: dict[str, Any], column: str, where: str) -> tuple[Message
     Raises:
         HoldfastError: it holds something else, an unknown role, or an assistant's message without text.
     """
-    given = row.get(column)
-    if not isinstance(given, list) or not given:
+    turns = row.get(column)
+    if not isinstance(turns, list) or not turns:
         raise HoldfastError(
-            f"{where}: '{column}' is {_found(given)}, not a list of messages",
+            f"{where}: '{column}' is {_kind(turns)}, not a list of messages",
             hint='[{"role": "user", "content": "..."}, ...]',
         )
     messages = []
-    for number, turn in enumerate(given, 1):
+    for number, turn in enumerate(turns, 1):
         place = f"{where}, message {number}"
         if not isinstance(turn, dict):
-            raise HoldfastError(f"{place}: {_found(turn)}, not an object with role and content")
+            raise HoldfastError(f"{place}: {_kind(turn)}, not an object with role and content")
         role = _ROLES.get(str(turn.get("role")))
         if role is None:
             raise HoldfastError(f"{place}: role is {turn.get('role')!r}; allowed: {', '.join(_ROLES)}")
@@ -207,7 +222,7 @@ def read_text(row: dict[str, Any], column: str, where: str) -> str:
     """A column that holds text; a ``HoldfastError`` otherwise."""
     _check_there(row, column, where)
     if not isinstance(row[column], str):
-        raise HoldfastError(f"{where}: '{column}' is {_found(row[column])}, not text")
+        raise HoldfastError(f"{where}: '{column}' is {_kind(row[column])}, not text")
     return whole_text(row[column], f"{where}: '{column}'")
 
 
@@ -232,10 +247,10 @@ def _weight(row: dict[str, Any], column: str, where: str) -> float:
     if value is None:
         return 1.0
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise HoldfastError(f"{where}: '{column}' is {_found(value)}, not a number")
+        raise HoldfastError(f"{where}: '{column}' is {_kind(value)}, not a number")
     return check_weight(value, f"'{column}'", where)
 
 
-def _found(value: Any) -> str:
+def _kind(value: Any) -> str:
     text = repr(value)
     return f"{type(value).__name__} {text if len(text) <= 40 else text[:37] + '...'}"

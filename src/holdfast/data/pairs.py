@@ -3,10 +3,8 @@
 | columns | read as |
 |---|---|
 | ``prompt``, ``chosen``, ``rejected``, all text | one question and two answers |
-| ``prompt`` as text or messages, ``chosen`` and ``rejected`` as one assistant message each | a conversation and two
-answers |
-| ``chosen``, ``rejected`` as whole conversations, with ``prompt`` or without | they differ in the last message, which
-is the answer |
+| ``prompt`` (text or messages), ``chosen``, ``rejected`` (one assistant message each) | a conversation, two answers |
+| ``chosen``, ``rejected`` as whole conversations, with ``prompt`` or without | the last message of each is the answer |
 """
 
 from __future__ import annotations
@@ -16,8 +14,8 @@ from itertools import islice
 from typing import Any
 
 from holdfast.data.columns import unused_columns
-from holdfast.data.examples import no_row_left, read_messages, read_response, read_text
-from holdfast.data.read import Row, read_rows
+from holdfast.data.examples import read_each, read_messages, read_response, read_text
+from holdfast.data.read import read_rows
 from holdfast.errors import HoldfastError
 from holdfast.records import Message, Role
 
@@ -26,8 +24,9 @@ _ACCEPTED = "prompt + chosen + rejected (text or messages) | chosen + rejected (
 
 @dataclass(frozen=True)
 class Pair:
-    """A conversation up to the answer, and two answers to it. ``layout``, ``where`` and ``unused`` are those of
-    ``records.Example``.
+    """A conversation up to the answer, and two answers to it.
+
+    ``layout``, ``where`` and ``unused`` are those of ``records.Example``.
     """
 
     prompt: tuple[Message, ...]
@@ -49,21 +48,7 @@ def load_pairs(source: str, *, limit: int | None = None, bad_rows: list[str] | N
     Raises:
         HoldfastError: names file and row, what was found, what is allowed.
     """
-    rows: list[Row] = list(islice(read_rows(source, bad_rows), limit))
-    if not rows:
-        raise HoldfastError(f"{source}: no rows", hint="the file is empty or every row was bad")
-    pairs, first = [], None
-    for row, where in rows:
-        try:
-            pairs.append(read_pair(row, where))
-        except HoldfastError as error:
-            if bad_rows is None:
-                raise
-            bad_rows.append(error.message)
-            first = first or error
-    if first is not None and not pairs:
-        raise no_row_left(source, len(rows), first)
-    return pairs
+    return read_each(list(islice(read_rows(source, bad_rows), limit)), source, read_pair, bad_rows)
 
 
 def read_pair(row: dict[str, Any], where: str) -> Pair:
@@ -75,8 +60,8 @@ def read_pair(row: dict[str, Any], where: str) -> Pair:
     """
     for column in ("chosen", "rejected"):
         if row.get(column) is None:
-            found = ", ".join(name for name, value in row.items() if value is not None) or "no columns"
-            raise HoldfastError(f"{where}: no column '{column}'; the row has {found}", hint=f"accepted: {_ACCEPTED}")
+            columns = ", ".join(name for name, value in row.items() if value is not None) or "no columns"
+            raise HoldfastError(f"{where}: no column '{column}'; the row has {columns}", hint=f"accepted: {_ACCEPTED}")
     if isinstance(row["chosen"], list) != isinstance(row["rejected"], list):
         raise HoldfastError(f"{where}: 'chosen' and 'rejected' must both be text or both be messages")
     unused = unused_columns(row, ("prompt", "chosen", "rejected"), where, weighted=False)

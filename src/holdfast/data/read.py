@@ -1,5 +1,6 @@
-"""Files, folders and names -> rows, each with its place. What a parser, a codec or a library raises becomes a
-``HoldfastError`` here.
+"""Files, folders and names -> rows, each with its place.
+
+What a parser, a codec or a library raises becomes a ``HoldfastError`` here.
 
     JSONL, JSON, CSV, TSV, Parquet        a file, by its suffix
     a folder of Dataset.save_to_disk      and the name of a data set of the hub (``name`` or ``name:split``)
@@ -22,7 +23,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from holdfast.errors import HoldfastError, from_json, whole_text
+from holdfast.errors import HoldfastError, from_json, set_aside, whole_text
 
 Row = tuple[dict[str, Any], str]
 """Columns of a row and its place, such as ``data.jsonl, row 3``."""
@@ -64,8 +65,9 @@ def read_rows(source: str, bad_rows: list[str] | None = None) -> Iterator[Row]:
 
 
 def read_values(source: str, *, objects: bool = True, hint: str | None = None) -> list[tuple[Any, str]]:
-    """All rows of one file, saved dataset folder or ``pocket:...``, each with its place, as the wings read what people
-    write by hand.
+    """Return all rows of one file, saved dataset folder or ``pocket:...``, each with its place.
+
+    So the wings read what people write by hand.
 
     A suffix that says nothing means JSONL, and a ``.json`` file may hold JSONL. Blank cells of a CSV file are not
     there.
@@ -87,7 +89,10 @@ def read_values(source: str, *, objects: bool = True, hint: str | None = None) -
     rows: list[tuple[Any, str]] = list(_file_rows(path, None, objects=objects, plain=".jsonl"))
     if path.suffix not in (".csv", ".tsv"):
         return rows
-    return [({name: value for name, value in row.items() if value != ""}, where) for row, where in rows]
+    for row, _ in rows:
+        for blank in [name for name, value in row.items() if value == ""]:
+            del row[blank]
+    return rows
 
 
 def load_rows(source: str) -> list[dict[str, Any]]:
@@ -268,13 +273,9 @@ def _lines(path: Path) -> Iterator[bytes]:
 def _json_lines(path: Path, lines: Iterator[bytes], bad_rows: list[str] | None, objects: bool) -> Iterator[Row]:
     for number, raw in enumerate(lines, 1):
         where = f"{path}, row {number}"
-        try:
+        row = _BLANK
+        with set_aside(bad_rows):
             row = _json_line(raw, where, "utf-8-sig" if number == 1 else "utf-8", objects)
-        except HoldfastError as error:
-            if bad_rows is None:
-                raise
-            bad_rows.append(error.message)
-            continue
         if row is not _BLANK:
             yield row, where
 
@@ -328,12 +329,8 @@ def _checked_rows(
     places: Iterator[tuple[Any, str]], bad_rows: list[str] | None, objects: bool, odd: bool
 ) -> Iterator[Row]:
     for row, where in places:
-        try:
+        with set_aside(bad_rows):
             yield _checked(row, where, objects, odd), where
-        except HoldfastError as error:
-            if bad_rows is None:
-                raise
-            bad_rows.append(error.message)
 
 
 def _checked(row: Any, where: str, objects: bool, odd: bool) -> Any:
@@ -369,12 +366,8 @@ def _csv_rows(path: Path, bad_rows: list[str] | None) -> Iterator[Row]:
             raise HoldfastError(f"{path}: column '{name}' appears twice")
     for record in records[1:]:
         where = f"{path}, row {record.row}"
-        try:
+        with set_aside(bad_rows):
             yield _csv_row(names, record.fields, where), where
-        except HoldfastError as error:
-            if bad_rows is None:
-                raise
-            bad_rows.append(error.message)
 
 
 def _csv_row(names: list[str], values: list[str], where: str) -> dict[str, Any]:
@@ -427,8 +420,9 @@ def _reason(error: Exception) -> str:
 
 
 def _yaml_loader() -> Any:
-    """YAML in which no key is given twice (the last would win without a word) and no number is too large for a
-    float.
+    """Return a loader of YAML that refuses a key given twice, and a number too large for a float.
+
+    PyYAML alone would take the last of two keys without a word.
     """
     import yaml
 

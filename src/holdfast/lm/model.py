@@ -49,7 +49,7 @@ class LM:
         Penalties and sampling settings of the checkpoint play no part.
 
         Args:
-            prompts: see ``holdfast.chat.generation_prompt``.
+            prompts: see ``holdfast.data.chat_template.generation_prompt``.
             max_new_tokens: per answer.
             batch_size: most prompts that are answered at a time. Changes speed and memory only.
             stop: looks at an answer so far and says whether to end it there.

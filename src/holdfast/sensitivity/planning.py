@@ -50,7 +50,7 @@ def make_plan(config: SensitivityConfig, tokenizer: Any) -> SensitivityPlan:
     Raises:
         HoldfastError: bad input, with file and row.
     """
-    from holdfast.chat import encode
+    from holdfast.data.chat_template import encode
 
     sets, report = gather(config)
     sets, skipped = usable(sets, config.strict)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from holdfast import chat
+from holdfast.data.chat_template import generation_prompt, template_name
 from holdfast.errors import HoldfastError
 from holdfast.records import Message, Role
 from holdfast.sensitivity.sets import Variant
@@ -36,7 +36,7 @@ class Renderer:
         self.tokenizer, self.chat, self.system, self.layout = tokenizer, chat_template, system, layout
         self.special_tokens = not chat_template
         if chat_template:
-            chat.template_name("chat", "chat", tokenizer)  # refuses a tokenizer without one
+            template_name("chat", "chat", tokenizer)  # refuses a tokenizer without one
         elif system:
             raise HoldfastError("--system needs --chat: without a chat template there is no system message")
         self.shots = shots
@@ -59,7 +59,7 @@ class Renderer:
         messages = [Message(Role.SYSTEM, self.system)] if self.system else []
         for item in examples:
             messages += [Message(Role.USER, self._laid_out(item, variant)), Message(Role.ASSISTANT, str(item.expected))]
-        return chat.generation_prompt([*messages, Message(Role.USER, variant.prompt)], "chat", self.tokenizer)
+        return generation_prompt([*messages, Message(Role.USER, variant.prompt)], "chat", self.tokenizer)
 
     def _examples(self, variant: Variant) -> list[PromptItem]:
         if not self.shots:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable, Sequence
 
-from holdfast.chat import encode
+from holdfast.data.chat_template import encode
 from holdfast.lm import LM, plain, stop_ids
 from holdfast.lm.batched import NotFiniteError
 from holdfast.lm.engine import Engine, Request, Scored

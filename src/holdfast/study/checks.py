@@ -11,8 +11,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from holdfast.chat import only_template
 from holdfast.config import AlignConfig, TuneConfig
+from holdfast.data.chat_template import only_template
 from holdfast.errors import HoldfastError
 from holdfast.study.planning import StudyPlan
 

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from holdfast.chat import generation_prompt, template_name
 from holdfast.config import CrossTaskConfig, SensitivityConfig, TuneConfig
+from holdfast.data.chat_template import generation_prompt, template_name
 from holdfast.data.examples import load_examples
 from holdfast.errors import HoldfastError
 from holdfast.records import PROMPT_ROLES, RESPONSE_ROLES, Example, Tokens

@@ -33,11 +33,10 @@ from holdfast.study.jobs import Job, Row
 from holdfast.study.measure import Found, Ruler
 from holdfast.study.planning import Trial
 from holdfast.study.sources import Facts, load_tokens, roles_counter
-from holdfast.tune.base import load_base
+from holdfast.tune.model import load_base, whole_checkpoint
 from holdfast.tune.pipeline import Start, train
 from holdfast.tune.plan import Source, make_plan
 from holdfast.tune.roles import TokenReport
-from holdfast.tune.saving import whole_checkpoint
 
 _SAVE_SECONDS = 300.0
 

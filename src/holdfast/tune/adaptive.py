@@ -1,8 +1,8 @@
 """Weights that look at the token: a factor g, made without gradient from the logits of the same pass.
 
     effective weight = role x message x example x g(token)            L = sum_t w_t g_t nll_t / divisor
-    g = p^power  x  [low <= p <= high]  x  (H / ln K)^entropy          p = exp(-nll) of the target; H entropy of the K
-    largest logits
+    g = p^power  x  [low <= p <= high]  x  (H / ln K)^entropy
+    p = exp(-nll) of the target;  H: entropy of the K largest logits
 
 One denominator policy: the divisor is that of the static weights (``weights.NORMALIZERS``), known before the forward
 pass, so a factor never changes how much the other tokens count. The methods' own normalisers, and when they hurt, stand
@@ -36,8 +36,9 @@ class Adaptive:
     entropy: float = 0.0
 
     def entropy_factor(self, z_NV: Tensor) -> Tensor | None:
-        """(H / ln K)^entropy from the logits as the softmax sees them, in float32 or better; None if it plays no
-        part.
+        """Return (H / ln K)^entropy of the logits as the softmax sees them; None if it plays no part.
+
+        Computed in the type of the logits, which is float32 or better.
         """
         if not self.entropy:
             return None
@@ -63,8 +64,9 @@ METHODS: dict[str, tuple[str, float | None, float]] = {
 
 
 def parse(text: str) -> Adaptive | None:
-    """``--adaptive``: methods joined by +, each a name with a number where it takes one: ``dft``, ``power:0.5``,
-    ``eaft+above:0.01``.
+    """Return the factor that ``--adaptive`` names: methods joined by +, each with a number where it takes one.
+
+    Such as ``dft``, ``power:0.5`` or ``eaft+above:0.01``.
 
     Returns:
         None for ``none``.
@@ -72,7 +74,7 @@ def parse(text: str) -> Adaptive | None:
     Raises:
         HoldfastError: unknown name, or a number that is missing, no number or out of bounds.
     """
-    made = Adaptive()
+    factors = Adaptive()
     if text.strip() in ("", "none"):
         return None
     for part in text.split("+"):
@@ -83,10 +85,10 @@ def parse(text: str) -> Adaptive | None:
                 hint=nearest(name, METHODS),
             )
         field, default, largest = METHODS[name]
-        if getattr(made, field) != getattr(Adaptive(), field):
+        if getattr(factors, field) != getattr(Adaptive(), field):
             raise HoldfastError(f"--adaptive {text}: {field} is set twice")
-        made = replace(made, **{field: _value(text, name, number, default, largest)})
-    return made
+        factors = replace(factors, **{field: _value(text, name, number, default, largest)})
+    return factors
 
 
 def _value(text: str, name: str, number: str, default: float | None, largest: float) -> float:

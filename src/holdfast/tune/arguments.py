@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from holdfast.config import AlignConfig, TuneConfig
 from holdfast.data.read import from_yaml
@@ -45,8 +45,8 @@ _OPTIONS = {
 _LOWER_IS_BETTER = {
     TuneConfig: {"loss": True, "prompt_nll": True, "response_nll": True, "response_perplexity": True},
     AlignConfig: {
-        "loss": True, "rewards/chosen": False, "rewards/rejected": True, "rewards/margins": False, "rewards/accuracies": False,
-        "logps/chosen": False, "logps/rejected": True,
+        "loss": True, "rewards/chosen": False, "rewards/rejected": True, "rewards/margins": False,
+        "rewards/accuracies": False, "logps/chosen": False, "logps/rejected": True,
     },
 }  # fmt: skip
 """Metrics of an evaluation, and whether less of one is better; the Trainer would look for the highest NLL."""
@@ -149,16 +149,17 @@ _SAMPLING = ("random", "sequential")
 
 
 def check_training(config: TuneConfig | AlignConfig) -> None:
-    """What has an option of its own cannot be given under ``training`` as well: the plan would say one thing and the
-    Trainer do another.
+    """Refuse what is given under ``training`` and has an option of its own.
+
+    The plan would say one thing, and the Trainer do another.
 
     Raises:
         HoldfastError: names the option.
     """
-    fields = {field.name for field in dataclasses.fields(config)}
+    options = {field.name for field in fields(config)}
     for key in config.training:
         option = _OPTIONS.get(key)
-        if option in fields:
+        if option in options:
             raise HoldfastError(
                 f"training: '{key}' has an option of its own", hint=f"use --{str(option).replace('_', '-')}"
             )
@@ -191,12 +192,12 @@ def _check_best_model(config: TuneConfig | AlignConfig) -> None:
     Raises:
         HoldfastError: names what is missing.
     """
-    known = _LOWER_IS_BETTER[type(config)]
+    metrics = _LOWER_IS_BETTER[type(config)]
     metric = str(config.training.get("metric_for_best_model", "loss")).removeprefix("eval_")
-    if metric not in known:
+    if metric not in metrics:
         raise HoldfastError(
             f"training: metric_for_best_model: '{metric}' is no metric of an evaluation",
-            hint=f"one of {', '.join(known)}",
+            hint=f"one of {', '.join(metrics)}",
         )
     if not _scalar(config.training.get("load_best_model_at_end", False)):
         return
@@ -217,26 +218,25 @@ def _check_best_model(config: TuneConfig | AlignConfig) -> None:
         )
 
 
-class Schedule(Protocol):
-    """What a plan says about the training."""
+@dataclass(frozen=True)
+class Schedule:
+    """What a plan says about the training: how fast, in which batches, for how many optimizer steps."""
 
-    @property
-    def config(self) -> TuneConfig | AlignConfig: ...  # noqa: D102
+    config: TuneConfig | AlignConfig
+    held_out: Sequence[Any]
+    learning_rate: float
+    micro_batch: int
+    accumulation: int
+    steps: int
 
-    @property
-    def held_out(self) -> Sequence[Any]: ...  # noqa: D102
-
-    @property
-    def learning_rate(self) -> float: ...  # noqa: D102
-
-    @property
-    def micro_batch(self) -> int: ...  # noqa: D102
-
-    @property
-    def accumulation(self) -> int: ...  # noqa: D102
-
-    @property
-    def steps(self) -> int: ...  # noqa: D102
+    def resolved(self) -> dict[str, Any]:
+        """The values that the config left open, for config.json."""
+        return {
+            "learning_rate": self.learning_rate,
+            "micro_batch_size": self.micro_batch,
+            "gradient_accumulation_steps": self.accumulation,
+            "steps": self.steps,
+        }
 
 
 def training_arguments(plan: Schedule, folder: Path, kind: Any = None, **more: Any) -> Any:
@@ -256,7 +256,7 @@ def training_arguments(plan: Schedule, folder: Path, kind: Any = None, **more: A
     kind = kind or transformers.TrainingArguments
     bf16_gpu = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
     extra = {key: _scalar(value) for key, value in config.training.items()}
-    given = {
+    ours = {
         "output_dir": str(folder),
         "per_device_train_batch_size": plan.micro_batch,
         "per_device_eval_batch_size": max(plan.micro_batch, 8),
@@ -265,9 +265,8 @@ def training_arguments(plan: Schedule, folder: Path, kind: Any = None, **more: A
         "max_steps": config.max_steps,
         "learning_rate": plan.learning_rate,
         "lr_scheduler_type": config.schedule,
-        "warmup_steps": config.warmup_ratio
-        if config.warmup_ratio * plan.steps >= 1
-        else 0,  # its first step has a rate of 0
+        # a warm-up of less than a step would still make the first step one with a rate of 0
+        "warmup_steps": config.warmup_ratio if config.warmup_ratio * plan.steps >= 1 else 0,
         "weight_decay": config.weight_decay,
         "max_grad_norm": config.max_grad_norm or 1e30,  # 0 would also leave the norm unmeasured
         "bf16": config.precision == "bf16" or (config.precision == "auto" and bf16_gpu),
@@ -287,21 +286,19 @@ def training_arguments(plan: Schedule, folder: Path, kind: Any = None, **more: A
         "disable_tqdm": not sys.stderr.isatty(),
     }
     if config.gradient_checkpointing:
-        given["gradient_checkpointing"] = True
+        ours["gradient_checkpointing"] = True
     if extra.get("load_best_model_at_end"):
-        given["save_total_limit"] = max(
-            config.keep_checkpoints, 2
-        )  # the best and the last: a run continues from the last
+        ours["save_total_limit"] = max(config.keep_checkpoints, 2)  # the best, and the last to continue from
     if "metric_for_best_model" in extra:
-        given["greater_is_better"] = not _LOWER_IS_BETTER[type(config)][
+        ours["greater_is_better"] = not _LOWER_IS_BETTER[type(config)][
             str(extra["metric_for_best_model"]).removeprefix("eval_")
         ]
     try:
-        arguments = kind(**{**given, **more, **extra})
+        arguments = kind(**{**ours, **more, **extra})
     except (TypeError, ValueError) as error:
-        known = f"{kind.__module__.partition('.')[0]}.{kind.__name__}"
+        parent = f"{kind.__module__.partition('.')[0]}.{kind.__name__}"
         raise HoldfastError(
-            f"training arguments: {error}", hint=f"keys under 'training' are those of {known}"
+            f"training arguments: {error}", hint=f"keys under 'training' are those of {parent}"
         ) from error
     if arguments.n_gpu > 1:
         print(

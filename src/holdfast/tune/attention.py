@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from holdfast.errors import HoldfastError
+from holdfast.tune.head import unwrapped
 from holdfast.tune.layouts import LAYOUTS, Layout, MakeRows, lay_out
 
 NAME = "holdfast_documents"
@@ -41,8 +42,9 @@ class _Documents(NamedTuple):
 def document_attention(
     module: Any, query_BHTD: Tensor, key_BHTD: Tensor, value_BHTD: Tensor, attention_mask: Tensor | None, **kwargs: Any
 ) -> tuple[Tensor, None]:
-    """An attention function for ``transformers.AttentionInterface``: causal, inside documents. With a mask: as
-    ``sdpa``.
+    """Attend causally inside documents: a function for ``transformers.AttentionInterface``.
+
+    With a mask it does what ``sdpa`` does.
 
     Returns:
         outputs [B, T, H, D] and None for the attention weights.
@@ -51,9 +53,9 @@ def document_attention(
         NotImplementedError: a layer wants a soft-cap, sinks or a position bias, which this function does not know.
     """
     if attention_mask is not None or query_BHTD.shape[2] != key_BHTD.shape[2]:
-        from transformers.integrations.sdpa_attention import sdpa_attention_forward
+        from transformers.integrations.sdpa_attention import sdpa_attention_forward as plain
 
-        return sdpa_attention_forward(module, query_BHTD, key_BHTD, value_BHTD, attention_mask, **kwargs)  # type: ignore[no-any-return]
+        return plain(module, query_BHTD, key_BHTD, value_BHTD, attention_mask, **kwargs)  # type: ignore[no-any-return]
     unknown = [name for name in ("softcap", "s_aux", "position_bias") if kwargs.get(name) is not None]
     if unknown or not getattr(module, "is_causal", True):
         raise NotImplementedError(f"document attention is causal and knows no {', '.join(unknown) or 'other kind'}")
@@ -99,12 +101,13 @@ def settle(
 
 
 def keep_inside(model: Any) -> None:
-    """Give a model that attends by ``sdpa`` the attention above, if its layers are made for functions of this
-    contract.
+    """Let a model that attends by ``sdpa`` attend inside documents.
+
+    Only if its layers are made for attention functions that take no mask.
     """
     from transformers import AttentionInterface, AttentionMaskInterface
 
-    base = _base(model)
+    base = unwrapped(model)
     if base.config._attn_implementation == "sdpa" and getattr(base, "_supports_flash_attn", False):
         AttentionInterface.register(NAME, document_attention)
         AttentionMaskInterface.register(NAME, _mask)
@@ -113,32 +116,34 @@ def keep_inside(model: Any) -> None:
 
 def set_back(model: Any) -> None:
     """Undo ``keep_inside``."""
-    if _base(model).config._attn_implementation == NAME:
-        _base(model).set_attn_implementation("sdpa")
+    if unwrapped(model).config._attn_implementation == NAME:
+        unwrapped(model).set_attn_implementation("sdpa")
 
 
 def document_arguments(layout: Layout, model: Any) -> dict[str, Any]:
-    """What a model's forward needs beside the ids of a laid-out batch: position ids, and bounds where its attention
-    reads them.
+    """Return what a model's forward needs beside the ids of a laid-out batch.
+
+    These are position ids, and the bounds of documents where its attention reads them.
     """
-    given: dict[str, Any] = {"position_ids": layout.positions_RW}
+    arguments: dict[str, Any] = {"position_ids": layout.positions_RW}
     if _inside(model):
-        given |= {"cu_seq_lens_q": layout.bounds, "cu_seq_lens_k": layout.bounds}
-        given |= {"max_length_q": layout.longest, "max_length_k": layout.longest}
-    return given
+        arguments |= {"cu_seq_lens_q": layout.bounds, "cu_seq_lens_k": layout.bounds}
+        arguments |= {"max_length_q": layout.longest, "max_length_k": layout.longest}
+    return arguments
 
 
 @torch.no_grad()
 def leaks(
     model: Any, make_rows: MakeRows, autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
 ) -> str | None:
-    """Put documents of 5, 1 and 6 tokens through ``model``, apart and in common rows, in its own precision and in that
-    of training.
+    """Put three documents through ``model``, apart and in common rows, and compare the logits.
+
+    They have 5, 1 and 6 tokens. It is done in the model's own precision and in that of the training.
 
     Returns:
         None if the logits agree up to rounding, else what is wrong.
     """
-    flash = "flash" in str(_base(model).config._attn_implementation)  # its kernels take half precision only
+    flash = "flash" in str(unwrapped(model).config._attn_implementation)  # its kernels take half precision only
     was_training = model.training
     model.eval()
     try:
@@ -168,13 +173,9 @@ def _difference(model: Any, make_rows: MakeRows) -> tuple[float, float]:
     return float((together_LV - apart_LV).norm() / apart_LV.norm().clamp(min=1e-30)), 1e-4 if exact else 0.05
 
 
-def _base(model: Any) -> Any:
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
-
-
 def _inside(model: Any) -> bool:
     """Whether attention costs no more than its documents: here by ours or by flash attention."""
-    kind = str(_base(model).config._attn_implementation)
+    kind = str(unwrapped(model).config._attn_implementation)
     return kind == NAME or "flash" in kind
 
 
@@ -225,7 +226,7 @@ def _one_by_one(q_NHD: Tensor, k_NHD: Tensor, v_NHD: Tensor, documents: _Documen
     lengths = documents.bounds.diff().tolist()
     # split, not slices: the gradient of a slice is as long as the whole
     pieces = zip(*(torch.split(x.transpose(0, 1)[None], lengths, dim=2) for x in (q_NHD, k_NHD, v_NHD)))
-    made = []
+    outputs = []
     for q, k, v in pieces:
         tokens, window = q.shape[2], documents.window
         mask = _band(tokens, window, q.device) if window and tokens > window else None
@@ -233,8 +234,8 @@ def _one_by_one(q_NHD: Tensor, k_NHD: Tensor, v_NHD: Tensor, documents: _Documen
             q, k, v, attn_mask=mask, is_causal=mask is None, scale=documents.scale, dropout_p=documents.dropout,
             enable_gqa=q.shape[1] != k.shape[1],
         )  # fmt: skip
-        made.append(out[0].transpose(0, 1))
-    return torch.cat(made)
+        outputs.append(out[0].transpose(0, 1))
+    return torch.cat(outputs)
 
 
 def _band(tokens: int, window: int, device: torch.device) -> Tensor:

@@ -1,5 +1,6 @@
-"""Tokens -> padded batches -> micro-batches of an optimizer step. Role ids travel on the same path as token ids;
-weights are looked up on the device.
+"""Tokens -> padded batches -> micro-batches of an optimizer step.
+
+Role ids travel on the same path as token ids; weights are looked up on the device.
 
 An optimizer step has the same examples however they are batched; only their grouping into micro-batches and rows
 differs. So runs with different ``batching`` can be compared step by step, and differ by rounding alone.
@@ -49,8 +50,8 @@ class StepBatch:
     """Weight factors of messages and examples, float32; None: all ones."""
     layout: Layout | None = None
     """How the examples go through the model; None: as they are."""
-    weights_NT: Tensor = None  # type: ignore[assignment]  # this and the next are made by the trainer, once per optimizer step
-    """Weights as they enter the loss."""
+    weights_NT: Tensor = None  # type: ignore[assignment]
+    """Weights as they enter the loss. The trainer makes them, and ``rows``, once per optimizer step."""
     rows: LossRows = None  # type: ignore[assignment]
     """What the loss needs, laid out. Its divisor is this batch's share of that of the step."""
 
@@ -107,17 +108,16 @@ class StepBatch:
         return {"input_ids": self.ids_NT, "attention_mask": self.real_NT, "roles": self.roles_NT}[name]
 
 
-def collate(batch: Sequence[Tokens], *, pad_id: int = 0, multiple: int = 1) -> StepBatch:
+def collate(batch: Sequence[Tokens], *, pad_id: int = 0) -> StepBatch:
     """Right-pad to the longest example.
 
     Args:
         pad_id: any id; it may equal EOS.
-        multiple: round the length up to a multiple of this.
 
     Returns:
         Ids and roles int64; factors float32 if any differs from 1.
     """
-    length = -(-max(len(t) for t in batch) // multiple) * multiple
+    length = max(map(len, batch))
     ids = np.full((len(batch), length), pad_id, dtype=np.int64)
     roles = np.full((len(batch), length), int(Role.PAD), dtype=np.int64)
     scale = np.ones((len(batch), length), dtype=np.float32) if any(t.scale is not None for t in batch) else None

@@ -1,8 +1,9 @@
 """Head and loss over chunks of rows: never more than one tile of logits, and the gradient finished in the forward pass.
 
-    for each chunk:   x = h W^T      [GEMM 1]      rows: x -> nll, dx = w g (softmax(z) - onehot)  in place      z =
-    cap(scale (x + b))
-                      dh = dx W      [GEMM 2]      dW += dx^T h   [GEMM 3]
+    for each chunk:   x = h W^T                                              [GEMM 1]
+                      rows: x -> nll, dx = w g (softmax(z) - onehot) in place, z = cap(scale (x + b))
+                      dh = dx W                                              [GEMM 2]
+                      dW += dx^T h                                           [GEMM 3]
 
 6 N H V operations for a trained head, 4 for a frozen one, 2 without gradients. What lies between the GEMMs is a
 ``RowOp``: the Triton kernel (``kernel.py``) on GPUs, plain torch elsewhere, compiled where bfloat16 on a CPU makes it
@@ -17,48 +18,21 @@ import functools
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from holdfast.tune.adaptive import Adaptive
+from holdfast.tune.row_ops import RowOp, Rows, fusable_rows, torch_rows
 
 _TILE_BYTES = 2**30
 
 
-@dataclass(frozen=True)
-class RowOp:
-    """What happens to the logits of a row: how they are transformed, how the row is weighted, whether a gradient is
-    wanted.
-    """
-
-    bias_V: Tensor | None = None
-    softcap: float | None = None
-    logit_scale: float = 1.0
-    adaptive: Adaptive | None = None
-    grad: bool = True
-
-    def transformed(self, x_CV: Tensor) -> Tensor:
-        """z = cap(scale (x + b)), in place."""
-        if self.bias_V is not None:
-            x_CV += self.bias_V
-        if self.logit_scale != 1.0:
-            x_CV *= self.logit_scale
-        return x_CV if self.softcap is None else x_CV.div_(self.softcap).tanh_().mul_(self.softcap)
-
-
-Rows = Callable[[RowOp, Tensor, Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor, Tensor | None]]
-"""(op, logits_CV, targets_C, weights_C, adapts_C) -> (nll_C, g_C, left_C1). With ``op.grad`` the logits become their
-gradient, but for a factor ``left_C1`` per row that is left to the products, whose rows are far shorter; None: nothing
-is left."""
-
-
 class WeightedHead(torch.autograd.Function):
-    """Forward makes loss, NLL and, if wanted, the finished gradients; backward only multiplies by the incoming
-    scalar.
+    """Loss and NLL of a head; the gradients are finished in the forward pass.
+
+    Backward only multiplies them by the gradient of the loss.
     """
 
     @staticmethod
@@ -103,6 +77,7 @@ class WeightedHead(torch.autograd.Function):
                     _add_product(d_head, x_CV, right_CD, first=piece.start == 0)
                 if d_bias is not None:
                     d_bias += x_CV.sum(0, dtype=exact) if left_C1 is None else x_CV.to(exact).T @ left_C1[:, 0]
+            # eq. 2 of arXiv 2507.07817: the weights come divided, so this sum is the loss itself
             loss = (weights_N * g_N) @ nll_N
         ctx.mark_non_differentiable(nll_N)
         ctx.gradients = (
@@ -124,50 +99,6 @@ class WeightedHead(torch.autograd.Function):
                 if gradient is not None:
                     gradient.mul_(d_loss.to(gradient.dtype))
         return (*gradients, None, None, None, None, None, None)
-
-
-def torch_rows(
-    op: RowOp, x_CV: Tensor, targets_C: Tensor, weights_C: Tensor, adapts_C: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """The row operation in plain torch, float32 or better whatever the type of the logits."""
-    z_CV = op.transformed(
-        x_CV.to(torch.promote_types(x_CV.dtype, torch.float32))
-    )  # the logits themselves if they are float32
-    entropy_C = op.adaptive.entropy_factor(z_CV) if op.adaptive else None
-    slope_CV = 1 - (z_CV / op.softcap).square_() if op.softcap is not None and op.grad else None
-    nll_C, p_CV = _softmax_nll(z_CV, targets_C)
-    g_C = torch.ones_like(nll_C)
-    if op.adaptive is not None:
-        g_C = op.adaptive.factor(nll_C, entropy_C)
-        g_C = g_C if adapts_C is None else torch.where(adapts_C, g_C, 1.0)
-    if op.grad:
-        p_CV[torch.arange(len(p_CV), device=p_CV.device), targets_C] -= 1
-        if slope_CV is not None:
-            p_CV *= slope_CV
-        if p_CV.dtype != x_CV.dtype:
-            x_CV.copy_(p_CV)
-    return nll_C, g_C, (weights_C * g_C * op.logit_scale)[:, None]
-
-
-def fusable_rows(
-    op: RowOp, x_CV: Tensor, targets_C: Tensor, weights_C: Tensor, adapts_C: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """The same without library calls between the passes, so that a compiler can fuse them; slower than ``torch_rows``
-    as it stands.
-    """
-    z_CV = op.transformed(x_CV.to(torch.promote_types(x_CV.dtype, torch.float32), copy=True))
-    entropy_C = op.adaptive.entropy_factor(z_CV) if op.adaptive else None
-    top_C1 = z_CV.amax(1, keepdim=True)
-    norm_C1 = top_C1 + (z_CV - top_C1).exp().sum(1, keepdim=True).log()
-    nll_C = (norm_C1 - z_CV.gather(1, targets_C[:, None])).squeeze(1)
-    g_C = op.adaptive.factor(nll_C, entropy_C) if op.adaptive else torch.ones_like(nll_C)
-    g_C = g_C if adapts_C is None or op.adaptive is None else torch.where(adapts_C, g_C, 1.0)
-    if op.grad:
-        hit_CV = torch.arange(z_CV.shape[1], device=z_CV.device) == targets_C[:, None]
-        d_CV = (z_CV - norm_C1).exp() - hit_CV.to(z_CV.dtype)
-        d_CV = d_CV if op.softcap is None else d_CV * (1 - (z_CV / op.softcap).square())
-        x_CV.copy_(d_CV * (weights_C * g_C * op.logit_scale)[:, None])
-    return nll_C, g_C, None
 
 
 def choose(head: str, device: torch.device, compute: torch.dtype) -> Rows:
@@ -218,8 +149,9 @@ def default_chunk_rows(head_VD: Tensor) -> int:
 
 @functools.cache
 def _compiles() -> bool:
-    """Whether this CPU is fast at bfloat16, so that its GEMMs leave the element-wise passes as the bottleneck, and has
-    a compiler.
+    """Whether compiling pays on this CPU: it is fast at bfloat16, and there is a compiler.
+
+    Where its products are fast, the element-wise passes between them are the bottleneck.
     """
     fast = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
     return bool(fast) and (shutil.which("g++") or shutil.which("clang++")) is not None
@@ -227,8 +159,9 @@ def _compiles() -> bool:
 
 @functools.cache
 def _compiled_rows() -> Rows:
-    """``fusable_rows``, fused: about 12 s of compilation per kind of ``RowOp``, once; then the passes take half the
-    time.
+    """Return ``fusable_rows``, compiled into passes that take half the time.
+
+    The compilation takes about 12 s per kind of ``RowOp``, once.
     """
     return torch.compile(fusable_rows, dynamic=True)  # type: ignore[no-any-return]
 
@@ -239,26 +172,12 @@ def _pieces(rows: int, longest: int) -> list[slice]:
     return [slice(rows * i // count, rows * (i + 1) // count) for i in range(count)]
 
 
-def _softmax_nll(z_CV: Tensor, targets_C: Tensor) -> tuple[Tensor, Tensor]:
-    """NLL per row and probabilities, from one fused softmax and two passes for a maximum.
-
-    log sum exp(z - max) is read off the largest probability, which is exp(0) / sum. (``max`` with indices would save a
-    pass, but is several times slower than ``amax`` on a CPU.)
-    """
-    at_target_C = z_CV.gather(1, targets_C[:, None]).squeeze(1)
-    top_C = z_CV.amax(1)
-    p_CV = torch.softmax(z_CV, -1, out=z_CV)
-    return (top_C - at_target_C) - p_CV.amax(1).log(), p_CV
-
-
 def _add_product(total_VD: Tensor, left_CV: Tensor, right_CD: Tensor, *, first: bool) -> None:
     """total += left^T right, accumulated in the type of ``total``; the ``first`` product overwrites what was there."""
     beta = 0 if first else 1
     if left_CV.dtype == total_VD.dtype:
         total_VD.addmm_(left_CV.T, right_CD, beta=beta)
-    elif (
-        left_CV.is_cuda and torch.__version__ >= "2.8"
-    ):  # float32 sums of bfloat16 products, without a product of its own
+    elif left_CV.is_cuda and torch.__version__ >= "2.8":  # float32 sums of bfloat16 products, in one call
         torch.addmm(total_VD, left_CV.T, right_CD, beta=beta, out_dtype=total_VD.dtype, out=total_VD)
     else:
         product = left_CV.T @ right_CD

@@ -13,6 +13,7 @@ callback:
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,13 +21,20 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.trainer_callback import ExportableState
+from transformers.trainer_callback import ExportableState, PrinterCallback, ProgressCallback
 
-from holdfast.errors import HoldfastError
+from holdfast.errors import DivergedError, HoldfastError
+from holdfast.runs import RunDir
 
 
 class ContinuingTrainer(Trainer):
     """A Trainer whose checkpoints hold all that rows and weights depend on."""
+
+    run: RunDir | None = None
+    """Where the rows go; None: nowhere."""
+    train_columns: tuple[str, ...] = ()
+    eval_columns: tuple[str, ...] = ()
+    when_diverged = "lower --learning-rate"
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -34,6 +42,9 @@ class ContinuingTrainer(Trainer):
         self._loss_sum = torch.zeros((), device=self.args.device)
         self._logged_step = 0
         self.add_callback(RunMemory(self))
+        self.remove_callback(PrinterCallback)  # it prints to stdout, where only data go
+        if self.pop_callback(ProgressCallback) is not None:
+            self.add_callback(Bar)
 
     def memory(self) -> dict[str, Any]:
         """What has been summed since the last row, over all ranks, for JSON. Every rank must ask."""
@@ -85,10 +96,51 @@ class ContinuingTrainer(Trainer):
             self._logged_step = self.state.global_step
         super().log(logs, start_time)
 
+    def write_row(self, logs: dict[str, Any], router_loss: str = "router_loss") -> None:
+        """Write a log event into the run directory and to stderr, unless it is the Trainer's closing statistics.
+
+        Args:
+            router_loss: the name that the router loss has in the logs.
+
+        Raises:
+            HoldfastError: the loss is no number any more, or has never been one.
+        """
+        step = self.state.global_step
+        if "loss" in logs:
+            row = {"kind": "train", "step": step} | {name: logs.get(name) for name in self.train_columns}
+            row |= {"router_loss": logs[router_loss]} if router_loss in logs else {}
+            head = f"step {step}/{self.state.max_steps}"
+        elif "eval_loss" in logs:
+            row = {"kind": "eval", "step": step} | {name: logs.get(f"eval_{name}") for name in self.eval_columns}
+            head = f"eval at {step}"
+        else:
+            return
+        if self.is_world_process_zero():
+            if self.run is not None:
+                self.run.append(row)
+            print(f"{head}  {self.line(row)}", file=sys.stderr)
+        if row["loss"] is not None and not math.isfinite(row["loss"]):
+            message = f"the loss is {row['loss']} at step {step}"
+            if row["kind"] == "eval" and step == 0:
+                raise HoldfastError(message, hint="the model that was given is broken")
+            raise DivergedError(message, hint=self.when_diverged)
+
+    def line(self, row: dict[str, Any]) -> str:
+        """What is said of a row on stderr."""
+        return f"loss {row['loss']}"
+
+
+class Bar(ProgressCallback):
+    """The progress bar without its log lines, which would go to stdout."""
+
+    def on_log(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing: ``ContinuingTrainer.write_row`` has said it."""
+
 
 class RunMemory(TrainerCallback, ExportableState):  # type: ignore[misc]
-    """Carries a trainer's memory through its checkpoints; puts what is due at the end of an epoch before the
-    checkpoint.
+    """Carries a trainer's memory through its checkpoints.
+
+    It also puts what is due at the end of an epoch before the checkpoint.
     """
 
     def __init__(self, trainer: ContinuingTrainer) -> None:

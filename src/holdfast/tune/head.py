@@ -23,16 +23,18 @@ from holdfast.tune.loss import weighted_linear_cross_entropy
 
 @dataclass(frozen=True)
 class LossRows:
-    """What the loss needs beside the hidden states: ids [B, T], weights [B, T] (column 0 is 0) and the divisor of the
-    step.
+    """What the loss needs beside the hidden states: ids and weights [B, T], and the divisor of the step.
+
+    Column 0 of the weights is 0.
     """
 
     ids_BT: Tensor
     weights_BT: Tensor
     divisor: Tensor | float
     kept_M: Tensor | None = None
-    """Where, in the flattened weights without column 0, they are not zero: what a GPU would have to be waited for.
-    None: look.
+    """Places of the weights that are not 0, in the flattened weights without column 0; None: look for them.
+
+    Looking waits for the GPU.
     """
     adaptive: Adaptive | None = None
     adapts_BT: Tensor | None = None
@@ -47,7 +49,7 @@ def attach(model: Any) -> str | None:
     Returns:
         None on success, else the reason why this model needs the plain path.
     """
-    causal = model.get_base_model() if hasattr(model, "get_base_model") else model
+    causal = unwrapped(model)
     if hasattr(causal, "holdfast_forward"):
         return None
     reason = _unsupported(causal)
@@ -61,6 +63,11 @@ def attach(model: Any) -> str | None:
                 del module.holdfast_forward
             reason = "its logits are not the product of hidden states and head that the fused path assumes"
     return reason
+
+
+def unwrapped(model: Any) -> Any:
+    """The causal LM itself, which PEFT may have wrapped."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def logit_transform(config: Any) -> tuple[float, float | None]:
@@ -110,8 +117,8 @@ def _forward(self: Any, *args: Any, loss_rows: LossRows | None = None, **kwargs:
     )
     loss, nll_N = self.get_output_embeddings()(hidden_BTD[:, :-1].reshape(-1, hidden_BTD.shape[-1]), loss_of=loss_of)
     nll_BT = nn.functional.pad(nll_N.view(len(hidden_BTD), -1), (1, 0))
-    made = {"loss": loss, "nll": nll_BT}
-    return made | {"router_logits": out.router_logits} if kwargs.get("output_router_logits") else made
+    outputs = {"loss": loss, "nll": nll_BT}
+    return outputs | {"router_logits": out.router_logits} if kwargs.get("output_router_logits") else outputs
 
 
 def _head_forward(self: Any, hidden: Tensor, loss_of: Callable[..., Any] | None = None) -> Any:

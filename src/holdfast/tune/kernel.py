@@ -1,12 +1,11 @@
-"""The row kernel: everything that happens to a tile of logits between its two GEMMs, in one pass over memory and one
-over the cache.
+"""The row kernel: everything that happens to a tile of logits between its two GEMMs.
 
-    z = cap(scale (x + b));  nll = log sum exp(z) - z[y];  x <- w g (softmax(z) - onehot(y)) dz/dx          x: what the
-    head gave
+    z = cap(scale (x + b));  nll = log sum exp(z) - z[y];  x <- w g (softmax(z) - onehot(y)) dz/dx
 
-In: logits as the head gives them, targets, weights already divided. Out: NLL and g per row; the tile holds its own
-gradient. Runs on GPUs, and anywhere under ``TRITON_INTERPRET=1``, which is how it is tested. ``chunk.torch_rows`` is
-the same in plain torch. This module imports Triton: import it late, after ``chunk.no_kernel``.
+It takes one pass over memory and one over the cache. In: logits x as the head gives them, targets y, weights already
+divided. Out: NLL and g per row; the tile holds its own gradient. Runs on GPUs, and anywhere under
+``TRITON_INTERPRET=1``, which is how it is tested. ``row_ops.torch_rows`` is the same in plain torch. This module
+imports Triton: import it late, after ``chunk.no_kernel``.
 
 Axes: C rows of a chunk, V vocabulary.
 """
@@ -19,7 +18,7 @@ import triton.language as tl
 from torch import Tensor
 
 from holdfast.tune.adaptive import Adaptive
-from holdfast.tune.chunk import RowOp
+from holdfast.tune.row_ops import RowOp
 
 _LONGEST_BLOCK = 8192
 
@@ -41,16 +40,19 @@ def triton_rows(
     block = min(triton.next_power_of_2(vocabulary), _LONGEST_BLOCK)
     if rows:
         _rows[(rows,)](
-            logits_CV, logits_CV.stride(0), targets_C, weights_C, op.bias_V, adapts_C, entropy_C, nll_C, g_C, vocabulary,
-            float(op.logit_scale), float(op.softcap or 1.0), how.power, how.low, how.high,
-            HAS_BIAS=op.bias_V is not None, HAS_CAP=op.softcap is not None, ADAPTIVE=op.adaptive is not None, SOME=adapts_C is not None,
-            HAS_ENTROPY=entropy_C is not None, GRAD=op.grad, BLOCK=block, num_warps=max(4, min(32, block // 256)),
+            logits_CV, logits_CV.stride(0), targets_C, weights_C, op.bias_V, adapts_C, entropy_C, nll_C, g_C,
+            vocabulary, float(op.logit_scale), float(op.softcap or 1.0), how.power, how.low, how.high,
+            HAS_BIAS=op.bias_V is not None, HAS_CAP=op.softcap is not None, ADAPTIVE=op.adaptive is not None,
+            SOME=adapts_C is not None, HAS_ENTROPY=entropy_C is not None, GRAD=op.grad,
+            BLOCK=block, num_warps=max(4, min(32, block // 256)),
         )  # fmt: skip
     return nll_C, g_C, None
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def _transformed(x_ptr, bias_ptr, at, inside, scale, cap, HAS_BIAS: tl.constexpr, HAS_CAP: tl.constexpr):  # type: ignore[no-untyped-def]
+def _transformed(  # type: ignore[no-untyped-def]
+    x_ptr, bias_ptr, at, inside, scale, cap, HAS_BIAS: tl.constexpr, HAS_CAP: tl.constexpr
+):  # fmt: skip
     z = tl.load(x_ptr + at, mask=inside, other=0.0).to(tl.float32)
     if HAS_BIAS:
         z += tl.load(bias_ptr + at, mask=inside, other=0.0).to(tl.float32)

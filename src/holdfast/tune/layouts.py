@@ -18,6 +18,7 @@ import heapq
 from bisect import bisect_left, insort
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import numpy as np
 import torch
@@ -29,8 +30,10 @@ Rows = list[list[int]]
 
 @dataclass(frozen=True)
 class Layout:
-    """``index_RW``: the place of each token in the flattened [N, T] batch, N * T for padding. ``positions_RW``: its
-    place in its document.
+    """Where each token of a batch goes, and where documents begin.
+
+    ``index_RW``: the place of each token in the flattened [N, T] batch, N * T for padding. ``positions_RW``: its place
+    in its document.
 
     ``bounds``: where documents begin in the flattened [R, W] batch, and its end, int32 (what varlen kernels call
     cu_seqlens). The padding at the end of a row is a document of its own. ``longest``: tokens of the longest document.
@@ -62,24 +65,19 @@ class Layout:
         return flat[:-1].view(examples, width)
 
 
-def packed_rows(lengths: Sequence[int]) -> Rows:
-    """Rows no wider than the longest example: attention over a row never costs more than over a padded one."""
-    return best_fit_decreasing(lengths, max(lengths))
-
-
-def one_row(lengths: Sequence[int]) -> Rows:
-    """All examples behind one another."""
-    return [list(range(len(lengths)))]
-
-
 # How the examples of a micro-batch are laid out: lengths -> rows. Padded batches need no layout.
 MakeRows = Callable[[Sequence[int]], Rows]
-LAYOUTS: dict[str, MakeRows] = {"packed": packed_rows, "padding-free": one_row}
+LAYOUTS: dict[str, MakeRows] = {
+    # no wider than the longest example: attention over a row never costs more than over a padded one
+    "packed": lambda lengths: best_fit_decreasing(lengths, max(lengths)),
+    "padding-free": lambda lengths: [list(range(len(lengths)))],
+}
 
 
 def best_fit_decreasing(lengths: Sequence[int], capacity: int) -> Rows:
-    """Bins of items whose lengths sum to at most ``capacity``: longest first, each into the fullest bin that still
-    takes it.
+    """Return bins of items whose lengths sum to at most ``capacity``, by best fit decreasing.
+
+    The longest item comes first, and each goes into the fullest bin that still takes it.
 
     At most 11/9 of the fewest possible bins, plus one (Johnson 1974). O(n log n) searches; equal lengths keep their
     order. In packing for language models: Krell et al. 2021 (arXiv 2107.02027), Ding et al. 2024 (arXiv 2404.10830).
@@ -109,12 +107,12 @@ def balance(lengths: Sequence[int], groups: int) -> Rows:
     No group is empty if there are as many items as groups.
     """
     loads = [(0, group) for group in range(groups)]
-    made: Rows = [[] for _ in range(groups)]
+    grouped: Rows = [[] for _ in range(groups)]
     for item in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
         load, group = heapq.heappop(loads)
-        made[group].append(item)
+        grouped[group].append(item)
         heapq.heappush(loads, (load + lengths[item], group))
-    return made
+    return grouped
 
 
 def lay_out(lengths: Sequence[int], rows: Rows, width_T: int, device: torch.device | str = "cpu") -> Layout:
@@ -123,9 +121,9 @@ def lay_out(lengths: Sequence[int], rows: Rows, width_T: int, device: torch.devi
     Raises:
         ValueError: the rows do not hold every example once.
     """
-    if sorted(item for row in rows for item in row) != list(range(len(lengths))):
+    if sorted(chain.from_iterable(rows)) != list(range(len(lengths))):
         raise ValueError("rows must hold every example exactly once")
-    width = max(sum(lengths[item] for item in row) for row in rows)
+    width = max(sum(map(lengths.__getitem__, row)) for row in rows)
     index = np.full((len(rows), width), len(lengths) * width_T, dtype=np.int64)
     positions = np.zeros((len(rows), width), dtype=np.int64)
     sizes: list[int] = []

@@ -1,8 +1,10 @@
-"""The weighted loss: once plainly, once fast. Numerator and denominator travel apart; the caller divides once per
-optimizer step.
+"""The weighted loss: once plainly, once fast.
 
-    L = sum_t w_t nll_t / divisor,   nll_t = -log softmax(z_t)[y_t],   z_t = f(c (W h_t + b))          (arXiv
-    2507.07817, eq. 2) dL/dz_t = (w_t / divisor) (softmax(z_t) - onehot(y_t)) f'
+    L = sum_t w_t nll_t / divisor                                             (arXiv 2507.07817, eq. 2)
+    nll_t = -log softmax(z_t)[y_t],   z_t = f(c (W h_t + b))
+    dL/dz_t = (w_t / divisor) (softmax(z_t) - onehot(y_t)) f'
+
+Numerator and denominator travel apart; the caller divides once per optimizer step.
 
 ``weighted_nll`` works on full logits: the plain path, and the oracle. ``weighted_linear_cross_entropy`` never holds
 more than one chunk of logits: rows of zero weight do not reach the head, and because the divisor is known before the
@@ -25,14 +27,18 @@ from torch import Tensor
 
 from holdfast.lm.batched import token_nll
 from holdfast.tune.adaptive import Adaptive
-from holdfast.tune.chunk import RowOp, WeightedHead, choose, default_chunk_rows
+from holdfast.tune.chunk import WeightedHead, choose, default_chunk_rows
+from holdfast.tune.row_ops import RowOp
 
 
 class WeightedNLL(NamedTuple):
-    """``total`` = sum of w * g * nll (nats); ``count`` = number of targets of non-zero weight w; ``nll_BT`` = that of
+    """The two parts of the loss, undivided, and what they are made of.
+
+    ``total`` = sum of w * g * nll in nats; ``count`` = number of targets of non-zero weight w; ``nll_BT`` = NLL of
     every token.
 
-    The paper's loss is total / count."""
+    The paper's loss is total / count.
+    """
 
     total: Tensor
     count: Tensor  # type: ignore[assignment]
@@ -71,14 +77,16 @@ def weighted_nll(
     if adaptive is not None:
         factor_BT = adaptive_factor(adaptive, logits_BTV, nll_BT)
         weights_BT = weights_BT * (factor_BT if adapts_BT is None else torch.where(adapts_BT, factor_BT, 1.0))
-    # where, not a product: an infinite NLL under zero weight must not become NaN
+    # eq. 2 of arXiv 2507.07817: sum_t w_t nll_t, and how many w_t are not 0 (``count``). ``where``, not a product,
+    # because an infinite NLL under zero weight must not become NaN.
     return WeightedNLL(torch.where(weights_BT != 0, weights_BT * nll_BT, 0).sum(), count, nll_BT)
 
 
 @torch.no_grad()
 def adaptive_factor(adaptive: Adaptive, logits_BTV: Tensor, nll_BT: Tensor) -> Tensor:
-    """The factor g of every token as a target, [B, T], on full logits; column 0 is 1. ``nll_BT`` is that of
-    ``token_nll``.
+    """Return the factor g of every token as a target, [B, T], on full logits; column 0 is 1.
+
+    ``nll_BT`` is that of ``token_nll``.
     """
     z_BTV = logits_BTV[:, :-1]
     entropy_BT = adaptive.entropy_factor(z_BTV.to(torch.promote_types(z_BTV.dtype, torch.float32)))

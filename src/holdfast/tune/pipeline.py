@@ -20,12 +20,11 @@ from holdfast.runs import Run, RunDir, read_json, read_rows
 from holdfast.tables import with_tables
 from holdfast.tune.adaptive import parse
 from holdfast.tune.arguments import training_arguments
-from holdfast.tune.base import adapted, load_base
 from holdfast.tune.batches import TokenDataset, collate
 from holdfast.tune.continuing import RunMemory, saved_step
-from holdfast.tune.plan import Plan, data_digest, make_plan
+from holdfast.tune.model import adapted, explain_full_disk, load_base, model_card, save_model, whole_checkpoint
+from holdfast.tune.plan import TrainingPlan, data_digest, make_plan
 from holdfast.tune.preview import example
-from holdfast.tune.saving import explain_full_disk, model_card, save_model, whole_checkpoint
 from holdfast.tune.trainer import Objective, WeightedTrainer, evaluation_of
 
 
@@ -35,7 +34,7 @@ class Start:
     evaluation on the held-out data. ``callbacks`` are ``transformers.TrainerCallback`` objects; one that stops the
     training leaves the run unfinished."""
 
-    plan: Plan
+    plan: TrainingPlan
     model: Any
     before: dict[str, Any] | None = None
     callbacks: Sequence[Any] = ()
@@ -88,8 +87,9 @@ def train(config: TuneConfig, start: Start | None = None) -> dict[str, Any]:
 
 
 def open_together(run: Run, resolved: dict[str, Any]) -> None:
-    """Open a run; under a launcher the main process does, and keeps of its rows what a checkpoint covers, while the
-    others wait.
+    """Open a run and keep of its rows what its checkpoint covers.
+
+    Under a launcher the main process does that while the others wait.
     """
     state = accelerate.PartialState()
     if state.is_main_process:
@@ -108,12 +108,12 @@ def _covered(checkpoint: Path) -> tuple[int, set[str] | None]:
     step, state = int(checkpoint.name.split("-")[1]), read_json(checkpoint / "trainer_state.json")
     if RunMemory.__name__ not in (state.get("stateful_callbacks") or {}):
         return step, None
-    logs = [row for row in state.get("log_history", []) if row.get("step") == step]
+    columns = set[str]().union(*(row for row in state.get("log_history", []) if row.get("step") == step))
     kinds = {"loss": "train", "eval_loss": "eval"}
-    return step, {kind for column, kind in kinds.items() if any(column in row for row in logs)}
+    return step, {kind for column, kind in kinds.items() if column in columns}
 
 
-def _trainer(plan: Plan, model: Any, run: RunDir, callbacks: Sequence[Any]) -> WeightedTrainer:
+def _trainer(plan: TrainingPlan, model: Any, run: RunDir, callbacks: Sequence[Any]) -> WeightedTrainer:
     trainer = WeightedTrainer(
         objective=_objective(plan),
         run=run,
@@ -147,7 +147,7 @@ def _evaluation_before(
 
 
 def _finish(
-    trainer: WeightedTrainer, plan: Plan, run: RunDir, before: dict[str, Any] | None, seconds: float
+    trainer: WeightedTrainer, plan: TrainingPlan, run: RunDir, before: dict[str, Any] | None, seconds: float
 ) -> dict[str, Any]:
     """Evaluate and save the model; returns the summary."""
     config = plan.config
@@ -171,24 +171,24 @@ def _finish(
         "bad_rows": {"count": len(plan.bad_rows), "first": plan.bad_rows[:20]},
         "model_path": str(run.model),
     })  # fmt: skip
-    ends = {int(i) for t in plan.train for i in t.ids[t.roles == Role.EOS]}
+    ends = set[int]().union(*(tokens.ids[tokens.roles == Role.EOS].tolist() for tokens in plan.train))
     save_model(trainer, run.model, model_card(summary), ends)
     if trainer.is_world_process_zero():
         run.finish(summary)
     return summary
 
 
-def _objective(plan: Plan) -> Objective:
+def _objective(plan: TrainingPlan) -> Objective:
     config = plan.config
     roles = RESPONSE_ROLES if config.adaptive_on == "response" else (*PROMPT_ROLES, *RESPONSE_ROLES)
     return Objective(plan.weights, config.normalizer, config.head, parse(config.adaptive), roles)
 
 
-def _evaluate(trainer: Any, plan: Plan) -> dict[str, Any] | None:
+def _evaluate(trainer: Any, plan: TrainingPlan) -> dict[str, Any] | None:
     return evaluation_of(trainer.evaluate()) if plan.held_out else None
 
 
-def _evaluation_of_saved(trainer: Any, plan: Plan) -> dict[str, Any] | None:
+def _evaluation_of_saved(trainer: Any, plan: TrainingPlan) -> dict[str, Any] | None:
     """Of the weights that the model has now, which are not those of the last step if the best ones were loaded."""
     if saved_step(trainer) == trainer.state.global_step:
         return _last_evaluation(trainer) or _evaluate(trainer, plan)

@@ -1,5 +1,6 @@
-"""Config -> checked data -> plan. Everything that can be wrong with the input is found here, before a byte is
-written.
+"""Config -> checked data -> plan.
+
+Everything that can be wrong with the input comes to light here, before a byte is written.
 """
 
 from __future__ import annotations
@@ -21,27 +22,33 @@ from holdfast.data.read import source_digest
 from holdfast.errors import HoldfastError
 from holdfast.records import RESPONSE_ROLES, Example, Role, Tokens
 from holdfast.tune import adaptive
-from holdfast.tune.arguments import check_training
+from holdfast.tune.arguments import Schedule, check_training
 from holdfast.tune.roles import TokenReport, tokenize
 from holdfast.tune.weights import RoleWeights, prompt_share, role_weights, scale_twin
 
 
 @dataclass(frozen=True)
-class Plan:
-    """A checked config: what will be trained on what, with every default resolved."""
+class Source:
+    """Tokenizer, size of the model and tokenised data.
 
-    config: TuneConfig
-    weights: RoleWeights
+    Trainings that differ only in weights or optimisation can share one.
+    """
+
     tokenizer: Any
+    parameters: int
     train: list[Tokens]
     held_out: list[Tokens]
     report: TokenReport
     bad_rows: list[str]
     max_length: int
-    learning_rate: float
-    micro_batch: int
-    accumulation: int
-    steps: int
+
+
+@dataclass(frozen=True)
+class TrainingPlan(Source, Schedule):
+    """A checked config and its data: what will be trained on what, with every default resolved."""
+
+    config: TuneConfig
+    weights: RoleWeights
 
     @property
     def share(self) -> float:
@@ -55,30 +62,12 @@ class Plan:
             "weights": {role.label: weight for role, weight in self.weights.items() if role},
             "prompt_share": self.share,
             "max_length": self.max_length,
-            "learning_rate": self.learning_rate,
-            "micro_batch_size": self.micro_batch,
-            "gradient_accumulation_steps": self.accumulation,
-            "steps": self.steps,
+            **super().resolved(),
             "templates": dict(self.report.templates),
         }
 
 
-@dataclass(frozen=True)
-class Source:
-    """Tokenizer, size of the model and tokenised data. Trainings that differ only in weights or optimisation can share
-    one.
-    """
-
-    tokenizer: Any
-    parameters: int
-    train: list[Tokens]
-    held_out: list[Tokens]
-    report: TokenReport
-    bad_rows: list[str]
-    max_length: int
-
-
-def make_plan(config: TuneConfig, source: Source | None = None) -> Plan:
+def make_plan(config: TuneConfig, source: Source | None = None) -> TrainingPlan:
     """Check the config; read and tokenise the data, unless there is a ``source`` to use. Loads no weights.
 
     Raises:
@@ -88,15 +77,10 @@ def make_plan(config: TuneConfig, source: Source | None = None) -> Plan:
     _warn_twin(config, weights)
     source = source or read_source(config)
     micro_batch, accumulation = split_batch(config)
-    return Plan(
+    return TrainingPlan(
+        **vars(source),
         config=config,
         weights=weights,
-        tokenizer=source.tokenizer,
-        train=source.train,
-        held_out=source.held_out,
-        report=source.report,
-        bad_rows=source.bad_rows,
-        max_length=source.max_length,
         learning_rate=config.learning_rate or default_learning_rate(source.parameters, lora=config.lora_rank > 0),
         micro_batch=micro_batch,
         accumulation=accumulation,
@@ -137,13 +121,21 @@ def read_source(config: TuneConfig) -> Source:
         needs_response=any(weights[role] for role in RESPONSE_ROLES),
         bad_rows=bad_rows,
     )
-    examples = read(config.data, limit=config.limit)
+    examples, held_out = train_and_held_out(config, read, bad_rows)
+    return encode_source(config, examples, held_out, bad_rows)
+
+
+def train_and_held_out(
+    config: TuneConfig | AlignConfig, read: Callable[..., list[Any]], bad_rows: list[str] | None
+) -> tuple[list[Any], list[Any]]:
+    """Return what ``read`` reads of --data, and of --eval-data or the share that is split off; say what is not used."""
+    train, held_out = read(config.data, limit=config.limit), []
     if config.eval_data is not None:
         held_out = read(config.eval_data)
     else:
-        examples, held_out = split(examples, config.eval_share, config.seed)
-    tell_rows(config.data, [*examples, *held_out], bad_rows)
-    return encode_source(config, examples, held_out, bad_rows)
+        train, held_out = split(train, config.eval_share, config.seed)
+    tell_rows(config.data, [*train, *held_out], bad_rows)
+    return train, held_out
 
 
 def encode_source(
@@ -186,8 +178,9 @@ def data_digest(config: TuneConfig | AlignConfig) -> list[str | None]:
 
 
 def default_learning_rate(parameters: int, *, lora: bool = False) -> float:
-    """2e-5 at 1 B parameters and more (the paper's), 2e-4 with LoRA; below 1 B times sqrt(1 B / parameters), at most
-    1e-3.
+    """Return 2e-5 (the paper's), or 2e-4 with LoRA, for models of 1 B parameters and more.
+
+    Smaller models get sqrt(1 B / parameters) times that, at most 1e-3.
     """
     return float(min(1e-3, (2e-4 if lora else 2e-5) * max(1.0, (1e9 / parameters) ** 0.5)))
 
@@ -292,7 +285,6 @@ def _warn_twin(config: TuneConfig, weights: RoleWeights) -> None:
     if twin and not config.max_grad_norm:
         print(
             f"warning: weights {pair} are a scaled copy of '{twin}': under AdamW without clipping only the ratio "
-            "matters, "
-            "so both train the same model",
+            "matters, so both train the same model",
             file=sys.stderr,
         )

@@ -1,5 +1,6 @@
-"""``--dry-run``: the first example as the model will see it, coloured by role and weight, and what the run will
-cost.
+"""``--dry-run``: the first example as the model will see it, and what the run will cost.
+
+Tokens are coloured by their role and stand with their weight.
 """
 
 from __future__ import annotations
@@ -10,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 from holdfast.records import Role
 
 if TYPE_CHECKING:
-    from holdfast.tune.plan import Plan
+    from holdfast.tune.plan import TrainingPlan
 
 _COLOURS = {Role.TEMPLATE: 90, Role.SYSTEM: 35, Role.USER: 34, Role.TOOL: 36, Role.ASSISTANT: 32, Role.EOS: 33}
 
 
-def preview(plan: Plan) -> dict[str, Any]:
+def preview(plan: TrainingPlan) -> dict[str, Any]:
     """Print the preview on stdout (unless the summary is wanted as JSON) and return its figures."""
     report = plan.report
     figures = {
@@ -33,7 +34,7 @@ def preview(plan: Plan) -> dict[str, Any]:
     return figures
 
 
-def first_example(plan: Plan, *, colour: bool) -> list[str]:
+def first_example(plan: TrainingPlan, *, colour: bool) -> list[str]:
     """A line per token: position, text, role, weight. The first token is no target."""
     lines = [f"{'position':>8}  {'role':<9}  {'weight':>6}  token"]
     for position, token in enumerate(example(plan, longest=None)):
@@ -43,9 +44,10 @@ def first_example(plan: Plan, *, colour: bool) -> list[str]:
     return lines
 
 
-def example(plan: Plan, longest: int | None = 400) -> list[dict[str, Any]]:
-    """The first training example, at most ``longest`` tokens of it: text, role and weight of each (None for the first:
-    it is no target).
+def example(plan: TrainingPlan, longest: int | None = 400) -> list[dict[str, Any]]:
+    """Return text, role and weight of the first ``longest`` tokens of the first training example.
+
+    The weight of the first token is None, because it is no target.
     """
     tokens = plan.train[0]
     scale = [1.0] * len(tokens) if tokens.scale is None else tokens.scale.tolist()
@@ -59,7 +61,7 @@ def example(plan: Plan, longest: int | None = 400) -> list[dict[str, Any]]:
     ]
 
 
-def _text(plan: Plan, ids: Any, position: int) -> str:
+def _text(plan: TrainingPlan, ids: Any, position: int) -> str:
     """The text that a token adds after the one before it; decoded alone, many tokens lose their leading space."""
     before = [int(token) for token in ids[max(position - 1, 0) : position]]
     return str(plan.tokenizer.decode([*before, int(ids[position])]))[
@@ -67,13 +69,13 @@ def _text(plan: Plan, ids: Any, position: int) -> str:
     ]
 
 
-def _passes(plan: Plan) -> float:
+def _passes(plan: TrainingPlan) -> float:
     if plan.config.max_steps <= 0:
         return plan.config.epochs
     return plan.steps * plan.config.batch_size / max(len(plan.train), plan.config.batch_size)
 
 
-def _counts(plan: Plan) -> list[str]:
+def _counts(plan: TrainingPlan) -> list[str]:
     total = sum(plan.report.targets.values()) or 1
     lines = [f"{'role':<9}  {'weight':>6}  {'targets':>10}  share of targets"]
     for role, weight in plan.weights.items():
@@ -88,16 +90,14 @@ def _cost(figures: dict[str, Any]) -> list[str]:
     report = figures["data_report"]
     lines = [
         f"{figures['train_examples']:,} examples to train on, {figures['eval_examples']:,} held out; longest "
-        f"{report['longest']:,} tokens, "
-        f"limit {figures['max_length']:,}",
+        f"{report['longest']:,} tokens, limit {figures['max_length']:,}",
         f"{figures['steps']:,} steps, about {figures['tokens_to_come']:,} tokens; peak learning rate "
         f"{figures['learning_rate']:.3g}",
     ]
     if report["truncated"] or report["dropped_too_long"]:
         lines.append(
             f"too long: {report['truncated']:,} cut by {report['tokens_cut']:,} tokens in all ({report['eos_cut']:,} "
-            "lost their end), "
-            f"{report['dropped_too_long']:,} dropped"
+            f"lost their end), {report['dropped_too_long']:,} dropped"
         )
     if report["prompt_too_long"]:
         lines.append(f"left out because the prompt fills the context: {report['prompt_too_long']:,}")

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from holdfast.chat import render, template_name
-from holdfast.errors import HoldfastError
+from holdfast.data.chat_template import render, template_name
+from holdfast.errors import HoldfastError, set_aside
 from holdfast.records import Example, Message, Role, Span, Tokens
 from holdfast.tune.weights import RoleWeights
 
@@ -76,7 +76,7 @@ def tokenize(
 
     Args:
         weights: only to find examples that would have no target of non-zero weight.
-        template: see ``holdfast.chat.template_name``.
+        template: see ``holdfast.data.chat_template.template_name``.
         max_length: in tokens.
         truncation: ``keep-start``, ``keep-end`` (a BOS stays in front) or ``drop``. An example whose prompt fills the
             context, so that no weighted target would be left, is left out and listed in the report.
@@ -85,34 +85,25 @@ def tokenize(
     Raises:
         HoldfastError: names the row: no weighted target left, template refused, tokenizer without offsets or EOS.
     """
-    if not tokenizer.is_fast:
-        raise HoldfastError(
-            f"tokenizer {type(tokenizer).__name__} gives no character offsets",
-            hint="load the fast version of this tokenizer",
-        )
     report = TokenReport()
     done: list[Tokens] = []
     for start in range(0, len(examples), _BATCH):
         batch, rendered = [], []
         for example in examples[start : start + _BATCH]:
-            try:
+            with set_aside(bad_rows, example.where):
                 name = template_name(template, example.layout, tokenizer)
                 rendered.append(render_example(example, name, tokenizer))
                 batch.append(example)
                 report.templates[name] += 1
-            except HoldfastError as error:
-                _reject(error, example, bad_rows)
         fitting = []
         for example, tokens in zip(batch, assign_roles(rendered, tokenizer), strict=True):
-            if not _weighted(tokens, weights).any():
-                hint = "--skip-bad-rows leaves such rows out"
-                _reject(
-                    HoldfastError("the example has no token of non-zero weight to learn from", hint=hint),
-                    example,
-                    bad_rows,
-                )
-            elif (kept := _fit(tokens, example, weights, max_length, truncation, tokenizer, report)) is not None:
-                fitting.append(kept)
+            with set_aside(bad_rows, example.where):
+                if not _weighted(tokens, weights).any():
+                    hint = "--skip-bad-rows leaves such rows out"
+                    raise HoldfastError("the example has no token of non-zero weight to learn from", hint=hint)
+                kept = _fit(tokens, example, weights, max_length, truncation, tokenizer, report)
+                if kept is not None:
+                    fitting.append(kept)
         _count(fitting, tokenizer, report)
         done += fitting
     return done, report
@@ -122,15 +113,29 @@ def assign_roles(rendered: Sequence[Sequence[Span]], tokenizer: Any) -> list[Tok
     """Tokenise each list of spans as one text; every token takes role and weights of its last character."""
     if not rendered:
         return []
-    texts = ["".join(s.text for s in spans) for spans in rendered]
-    encoded = tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-    return [
-        _tokens(np.asarray(ids, dtype=np.int32), offsets, spans)
-        for ids, offsets, spans in zip(encoded["input_ids"], encoded["offset_mapping"], rendered, strict=True)
-    ]
+    encoded = with_offsets([text_of(spans) for spans in rendered], tokenizer)
+    return list(map(_tokens, encoded["input_ids"], encoded["offset_mapping"], rendered))
 
 
-def _tokens(ids: npt.NDArray[np.int32], offsets: Sequence[tuple[int, int]], spans: Sequence[Span]) -> Tokens:
+def text_of(spans: Sequence[Span]) -> str:
+    """The text that the model sees."""
+    return "".join(span.text for span in spans)
+
+
+def with_offsets(texts: list[str], tokenizer: Any) -> Any:
+    """Return the ids of each text as they are, and which characters each of them stands for.
+
+    Raises:
+        HoldfastError: a tokenizer that cannot say where its tokens lie.
+    """
+    if not tokenizer.is_fast:
+        raise HoldfastError(
+            f"tokenizer {type(tokenizer).__name__} gives no character offsets", hint="load its fast version"
+        )
+    return tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+
+
+def _tokens(ids: Sequence[int], offsets: Sequence[tuple[int, int]], spans: Sequence[Span]) -> Tokens:
     ends = np.fromiter(accumulate(len(s.text) for s in spans), dtype=np.int64, count=len(spans))
     last = np.maximum(np.asarray([end for _, end in offsets], dtype=np.int64).reshape(-1) - 1, 0)
     span_of = np.searchsorted(ends, last, side="right")
@@ -138,7 +143,7 @@ def _tokens(ids: npt.NDArray[np.int32], offsets: Sequence[tuple[int, int]], span
     scale = np.asarray([s.weight for s in spans], dtype=np.float32)[span_of]
     if any(s.message is not None and s.message.char_weights for s in spans):
         scale *= _char_weights(spans)[last]
-    return Tokens(ids, roles, None if (scale == 1).all() else scale)
+    return Tokens(np.asarray(ids, dtype=np.int32), roles, None if (scale == 1).all() else scale)
 
 
 def _char_weights(spans: Sequence[Span]) -> npt.NDArray[np.float32]:
@@ -172,7 +177,7 @@ def render_example(example: Example, template: str, tokenizer: Any) -> list[Span
     """The spans of an example, weighted by message and example.
 
     Raises:
-        HoldfastError: see ``holdfast.chat.render``.
+        HoldfastError: see ``holdfast.data.chat_template.render``.
     """
     spans = render(turns(example, template), template, tokenizer)
     if example.weight == 1:
@@ -239,10 +244,3 @@ def _count(kept: Sequence[Tokens], tokenizer: Any, report: TokenReport) -> None:
         if role and counts[role]:
             report.targets[role] += int(counts[role])
             report.weighted_targets[role] += float(weighted[role])  # type: ignore[assignment]
-
-
-def _reject(error: HoldfastError, example: Example, bad_rows: list[str] | None) -> None:
-    located = f"{example.where}: {error.message}"
-    if bad_rows is None:
-        raise type(error)(located, hint=error.hint) from error
-    bad_rows.append(located)

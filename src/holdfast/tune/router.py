@@ -1,5 +1,6 @@
-"""The load-balancing loss of a mixture of experts: added where a model's config asks for it, as its own ``forward``
-would.
+"""The load-balancing loss of a mixture of experts.
+
+It is added where a model's config asks for it, as the model's own ``forward`` would add it.
 
     config: output_router_logits: true, router_aux_loss_coef: C      loss = weighted NLL + C x router loss
 
@@ -20,6 +21,7 @@ import torch
 from torch import Tensor
 
 from holdfast.errors import HoldfastError
+from holdfast.tune.head import unwrapped
 
 
 @dataclass(frozen=True)
@@ -30,8 +32,9 @@ class RouterLoss:
     coefficient: float
 
     def __call__(self, router_logits: Any, mask_BT: Tensor) -> Tensor:
-        """From the logits of all routers and which tokens count. Where all experts get the same: the experts per
-        token.
+        """Return the loss of the logits of all routers; ``mask_BT`` says which tokens count.
+
+        Where all experts get the same share of the tokens, it is the number of experts per token.
         """
         function = _function(self.model)
         values = {
@@ -43,8 +46,8 @@ class RouterLoss:
             "attention_mask": mask_BT,
         }
         wanted = inspect.signature(function).parameters
-        made: Tensor = function(**{name: value for name, value in values.items() if name in wanted})
-        return made
+        loss: Tensor = function(**{name: value for name, value in values.items() if name in wanted})
+        return loss
 
 
 def router_loss(model: Any) -> RouterLoss | None:
@@ -53,13 +56,13 @@ def router_loss(model: Any) -> RouterLoss | None:
     Raises:
         HoldfastError: the config asks for one that cannot be computed here as the model computes it.
     """
-    causal = model.get_base_model() if hasattr(model, "get_base_model") else model
+    causal = unwrapped(model)
     config = causal.config.get_text_config()
     coefficient = _coefficient(causal, config)
     if not getattr(config, "output_router_logits", False) or not coefficient:
         return None
-    made = RouterLoss(causal, coefficient)
-    own, reason = _probe(made)
+    router = RouterLoss(causal, coefficient)
+    own, reason = _probe(router)
     if own is None and reason is None:
         return None  # a dense model of such a family
     if reason is not None:
@@ -67,7 +70,7 @@ def router_loss(model: Any) -> RouterLoss | None:
             f"the model's config asks for a router loss (output_router_logits), and {reason}",
             hint="set output_router_logits to false in its config.json to train without one",
         )
-    return made
+    return router
 
 
 def _coefficient(causal: Any, config: Any) -> float:
@@ -85,25 +88,26 @@ def _function(causal: Any) -> Any:
 
 
 @torch.no_grad()
-def _probe(made: RouterLoss) -> tuple[float | None, str | None]:
-    """The model's own router loss on two short inputs, one of them padded; None if it has none. And why ours differs,
-    if so.
+def _probe(router: RouterLoss) -> tuple[float | None, str | None]:
+    """Return the model's own router loss on two short inputs, and why ours differs, if it does.
+
+    One input is padded. The loss is None for a model that has none.
     """
-    embeddings = made.model.get_input_embeddings()
+    embeddings = router.model.get_input_embeddings()
     ids_BT = (torch.arange(12, device=embeddings.weight.device).view(2, 6) * 7919 + 11) % embeddings.num_embeddings
     mask_BT = torch.ones_like(ids_BT)
     mask_BT[1, 4:] = 0
-    was_training = made.model.training
-    made.model.eval()
+    was_training = router.model.training
+    router.model.eval()
     own = None
     try:
-        out = made.model(input_ids=ids_BT, attention_mask=mask_BT, output_router_logits=True, use_cache=False)
+        out = router.model(input_ids=ids_BT, attention_mask=mask_BT, output_router_logits=True, use_cache=False)
         if getattr(out, "aux_loss", None) is None:
             return None, None
         own = float(out.aux_loss)
-        ours = float(made(out.router_logits, mask_BT))
+        ours = float(router(out.router_logits, mask_BT))
     except Exception as error:  # a model may fail in any way on arguments that it does not know
         return own, f"it cannot be computed for this model ({type(error).__name__}: {str(error)[:120]})"
     finally:
-        made.model.train(was_training)
+        router.model.train(was_training)
     return own, None if math.isclose(ours, own, rel_tol=1e-3) else f"ours is {ours:.4g} where the model's is {own:.4g}"

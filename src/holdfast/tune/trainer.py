@@ -1,9 +1,10 @@
-"""``transformers.Trainer`` with the weighted loss. Only public methods are overridden, so what users know keeps
-working.
+"""``transformers.Trainer`` with the weighted loss.
+
+Only public methods are overridden, so that what users know of the Trainer holds here, too.
 
     get_batch_samples   counts the divisor once over all micro-batches and ranks of an optimizer step
-    compute_loss        sum of w * nll over that divisor, and the router loss of a mixture of experts whose config asks
-    for it
+    compute_loss        sum of w * nll over that divisor (arXiv 2507.07817, eq. 2), and the router loss of a mixture
+                        of experts whose config asks for it
     prediction_step     per-example sums; ``evaluation_metrics`` adds them up: token-exact whatever the batch size
     log                 one row per log step in the run directory
 
@@ -13,18 +14,17 @@ Axes: B batch, T tokens.
 from __future__ import annotations
 
 import math
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import EvalPrediction
 
-from holdfast.errors import DivergedError, HoldfastError
+from holdfast.errors import HoldfastError
 from holdfast.records import PROMPT_ROLES, RESPONSE_ROLES, Role
 from holdfast.runs import RunDir
 from holdfast.tune.adaptive import Adaptive
@@ -74,6 +74,9 @@ class WeightedTrainer(ContinuingTrainer):
     """A Trainer that minimises ``Objective`` over batches made by ``holdfast.tune.batches.collate``."""
 
     loss_is_scaled_for_ga = True
+    train_columns = _TRAIN_COLUMNS
+    eval_columns = _EVAL_COLUMNS
+    when_diverged = "lower --learning-rate, or clip with --max-grad-norm 1"
 
     def __init__(
         self, *, objective: Objective, run: RunDir | None = None, batching: str = "auto", **kwargs: Any
@@ -93,15 +96,10 @@ class WeightedTrainer(ContinuingTrainer):
             choose("triton", self.args.device, torch.float32)  # raises where the kernel cannot run
         self.router = router_loss(self.model)
         self._micro_batches = 1
-        self._routed = torch.zeros(
-            2, dtype=_sum_dtype(self.args.device), device=self.args.device
-        )  # sum and number of router losses
-        self._tally = torch.zeros(5, dtype=_sum_dtype(self.args.device), device=self.args.device)
+        zeros = partial(torch.zeros, dtype=_sum_dtype(self.args.device), device=self.args.device)
+        self._tally, self._routed = zeros(5), zeros(2)  # see ``_count``; sum and number of router losses
         self._logged_at = time.perf_counter()
         self._tokens = 0
-        self.remove_callback(PrinterCallback)
-        if self.pop_callback(ProgressCallback) is not None:
-            self.add_callback(Bar)
 
     def get_batch_samples(  # type: ignore[override]
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
@@ -171,16 +169,23 @@ class WeightedTrainer(ContinuingTrainer):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Write a row; complete the training logs with token counts, speed and unweighted NLLs."""
-        training = "loss" in logs
-        if training:
+        if "loss" in logs:
             logs |= self._training_logs()
         super().log(logs, start_time)
-        row = _row(logs, self.state.global_step)
-        if row is not None and self.is_world_process_zero():
-            if self.run is not None:
-                self.run.append(row)
-            _say(row, self.state.max_steps)
-        check_loss(row, "lower --learning-rate, or clip with --max-grad-norm 1")
+        self.write_row(logs)
+
+    def line(self, row: dict[str, Any]) -> str:
+        """See ``ContinuingTrainer``."""
+
+        def number(name: str) -> str:
+            return f"{row[name]:.4f}" if row.get(name) is not None else "-"
+
+        line = f"loss {number('loss')}  prompt NLL {number('prompt_nll')}  response NLL {number('response_nll')}"
+        if "router_loss" in row:
+            line += f"  router loss {row['router_loss']:.4f}"
+        if row["kind"] == "train":
+            line += f"  lr {row['learning_rate']:.1e}  {row['tokens_per_second']:,.0f} tokens/s"
+        return line
 
     def memory(self) -> dict[str, Any]:
         """See ``ContinuingTrainer``."""
@@ -217,9 +222,8 @@ class WeightedTrainer(ContinuingTrainer):
         batch, objective = self._laid_out(batch), self.objective
         weights_NT, shares_N = NORMALIZERS[objective.normalizer](self._weights(batch), batch.roles_NT)
         weights_RW = batch.pack(weights_NT)
-        kept_M = (
-            weights_RW[:, 1:].reshape(-1).nonzero().squeeze(-1)
-        )  # a GPU is waited for here, once, and not in the passes
+        # a GPU is waited for here, once per step, and not in the passes
+        kept_M = weights_RW[:, 1:].reshape(-1).nonzero().squeeze(-1)
         adapts_RW = batch.pack(target_mask(batch.roles_NT, objective.adaptive_roles)) if objective.adaptive else None
         ids_RW = batch.pack(batch.ids_NT)
         rows = LossRows(ids_RW, weights_RW, shares_N.sum(), kept_M, objective.adaptive, adapts_RW, objective.head)
@@ -228,8 +232,9 @@ class WeightedTrainer(ContinuingTrainer):
     def _loss(
         self, model: nn.Module, batch: StepBatch, rows: LossRows, routes: bool = False
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Loss, detached NLL [N, T] (fused: 0 where the weight is 0), and the router loss if ``routes``; padding does
-        not enter it.
+        """Return loss, detached NLL [N, T] (fused: 0 where the weight is 0), and the router loss if ``routes``.
+
+        Padding does not enter the router loss.
 
         No attention mask is passed: padding is on the right, where causal attention never looks, and the mask-free
         kernels are faster.
@@ -292,53 +297,10 @@ def evaluation_metrics(prediction: EvalPrediction) -> dict[str, Any]:
     }
 
 
-def check_loss(row: dict[str, Any] | None, hint: str) -> None:
-    """Stop where the loss is no number any more, or has never been one.
-
-    Raises:
-        HoldfastError: it is not.
-    """
-    loss = row["loss"] if row else None
-    if row and loss is not None and not math.isfinite(loss):
-        broken = row["kind"] == "eval" and row["step"] == 0
-        at = f"the loss is {loss} at step {row['step']}"
-        raise HoldfastError(at, hint="the model that was given is broken") if broken else DivergedError(at, hint=hint)
-
-
 def evaluation_of(logs: dict[str, Any], prefix: str = "eval") -> dict[str, Any]:
     """The metrics of ``evaluation_metrics`` out of the Trainer's logs, which prefix them."""
     return {name: logs.get(f"{prefix}_{name}") for name in _EVAL_COLUMNS}
 
 
-class Bar(ProgressCallback):
-    """The progress bar without its log lines, which would go to stdout."""
-
-    def on_log(self, *args: Any, **kwargs: Any) -> None:
-        """Nothing: ``WeightedTrainer.log`` has said it."""
-
-
 def _sum_dtype(device: torch.device) -> torch.dtype:
     return torch.float32 if device.type == "mps" else torch.float64
-
-
-def _row(logs: dict[str, Any], step: int) -> dict[str, Any] | None:
-    """The row of a log event, or None for the Trainer's closing statistics."""
-    if "loss" in logs:
-        routed = {"router_loss": logs["router_loss"]} if "router_loss" in logs else {}
-        return {"kind": "train", "step": step} | {name: logs.get(name) for name in _TRAIN_COLUMNS} | routed
-    if "eval_loss" in logs:
-        return {"kind": "eval", "step": step} | evaluation_of(logs)
-    return None
-
-
-def _say(row: dict[str, Any], steps: int) -> None:
-    def number(name: str) -> str:
-        return f"{row[name]:.4f}" if row.get(name) is not None else "-"
-
-    head = f"step {row['step']}/{steps}" if row["kind"] == "train" else f"eval at {row['step']}"
-    line = f"{head}  loss {number('loss')}  prompt NLL {number('prompt_nll')}  response NLL {number('response_nll')}"
-    if "router_loss" in row:
-        line += f"  router loss {row['router_loss']:.4f}"
-    if row["kind"] == "train":
-        line += f"  lr {row['learning_rate']:.1e}  {row['tokens_per_second']:,.0f} tokens/s"
-    print(line, file=sys.stderr)

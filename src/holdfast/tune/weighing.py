@@ -1,5 +1,6 @@
-"""Data and one or two models -> the same data with a weight for every token of its responses, kept as runs of
-characters.
+"""Data and one or two models -> the same data with a weight for every token of its responses.
+
+The weights are kept as runs of characters.
 
     excess       nll of the model - nll of the reference     token cleaning (arXiv 2502.01968), Rho-1 (arXiv 2404.07965)
     surprise     nll of the model                             what the model does not know yet
@@ -15,7 +16,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, pairwise
 from typing import Any
 
 import numpy as np
@@ -23,24 +24,26 @@ import numpy.typing as npt
 
 from holdfast import lm as models
 from holdfast import runs
-from holdfast.chat import template_name
 from holdfast.config import WeighConfig
+from holdfast.data.chat_template import template_name
 from holdfast.data.columns import all_unused, tell
 from holdfast.data.examples import examples_of
 from holdfast.data.read import read_rows, source_digest
 from holdfast.data.weights import TOKEN_WEIGHTS, check_weight
-from holdfast.errors import HoldfastError
+from holdfast.errors import HoldfastError, set_aside
 from holdfast.lm.batched import sequence_nlls
-from holdfast.records import Example, Message, Role, Span
+from holdfast.records import CharWeights, Example, Message, Role, Span
 from holdfast.runs import RunDir, write_text
-from holdfast.tune.roles import render_example
-from holdfast.tune.selection import Floats, char_runs, keep_highest
+from holdfast.tune.roles import render_example, text_of, with_offsets
+
+Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Response:
-    """Where the content of one assistant message lies in the tokens of its example: token [N], first and last character
-    [N, 2].
+class ScoredTokens:
+    """Where the content of one assistant message lies in the tokens of its example.
+
+    ``token_N``: the places of its tokens; ``chars_N2``: first and last character of each.
     """
 
     message: int
@@ -53,7 +56,12 @@ class Encoded:
     """An example as the models see it. ``responses`` name the tokens that are scored."""
 
     ids: list[int]
-    responses: list[Response]
+    responses: list[ScoredTokens]
+
+    @property
+    def scored_N(self) -> npt.NDArray[np.int64]:
+        """The places of all scored tokens."""
+        return np.concatenate([np.empty(0, dtype=np.int64), *(response.token_N for response in self.responses)])
 
 
 def weigh(config: WeighConfig) -> dict[str, Any]:
@@ -86,13 +94,9 @@ def weigh(config: WeighConfig) -> dict[str, Any]:
         unused = all_unused(examples)
         tell(config.data, unused)
         tokenizer = models.load_tokenizer(config.model, trust_remote_code=config.trust_remote_code)
-        if not tokenizer.is_fast:
-            raise HoldfastError(
-                f"tokenizer {type(tokenizer).__name__} gives no character offsets", hint="load its fast version"
-            )
         encoded = [encode(example, config.template, tokenizer) for example in examples]
         _check_reference(config, tokenizer)
-        tokens = sum(len(response.token_N) for e in encoded for response in e.responses)
+        tokens = sum(len(e.scored_N) for e in encoded)
         figures: dict[str, Any] = {
             "command": "weigh",
             "by": by,
@@ -109,42 +113,41 @@ def weigh(config: WeighConfig) -> dict[str, Any]:
 
 
 def encode(example: Example, template: str, tokenizer: Any) -> Encoded:
-    """Render and tokenise an example, and find the tokens of its responses. End-of-turn tokens are none: they keep
-    weight 1.
+    """Render and tokenise an example, and say which tokens are its responses'.
+
+    End-of-turn tokens are not: they keep weight 1.
 
     Raises:
         HoldfastError: the template refuses the example, which is named.
     """
-    try:
+    with set_aside(None, example.where):
         spans = render_example(example, template_name(template, example.layout, tokenizer), tokenizer)
-    except HoldfastError as error:
-        raise HoldfastError(f"{example.where}: {error.message}", hint=error.hint) from error
-    made = tokenizer(
-        "".join(s.text for s in spans), add_special_tokens=False, return_offsets_mapping=True, verbose=False
-    )
-    offsets = np.asarray(made["offset_mapping"], dtype=np.int64).reshape(-1, 2)
+    encoding = with_offsets([text_of(spans)], tokenizer)
+    offsets = np.asarray(encoding["offset_mapping"][0], dtype=np.int64).reshape(-1, 2)
     responses, begin = [], 0
     for span in spans:
         end = begin + len(span.text)
         if span.role is Role.ASSISTANT and span.message is not None:
             responses.append(_response(example, span, begin, offsets))
         begin = end
-    return Encoded(list(made["input_ids"]), responses)
+    return Encoded(list(encoding["input_ids"][0]), responses)
 
 
-def _response(example: Example, span: Span, begin: int, offsets: npt.NDArray[np.int64]) -> Response:
+def _response(example: Example, span: Span, begin: int, offsets: npt.NDArray[np.int64]) -> ScoredTokens:
     """A token is of the response if its last character is."""
     last = offsets[:, 1] - 1
     token_N = np.flatnonzero((last >= begin) & (last < begin + len(span.text)))
     token_N = token_N[token_N > 0]  # the first token of all is no target
     chars_N2 = np.stack([np.maximum(offsets[token_N, 0], begin), last[token_N]], axis=1) - begin + span.start
     message = next(i for i, m in enumerate(example.messages) if m is span.message)
-    return Response(message, token_N, chars_N2)
+    return ScoredTokens(message, token_N, chars_N2)
 
 
 def _nlls(config: WeighConfig, tokenizer: Any, encoded: list[Encoded]) -> list[list[Floats]]:
-    """Of the model, and of the reference if there is one: NLLs of all tokens, NaN beyond the context. One model after
-    the other, so that one is in memory."""
+    """Return the NLLs of all tokens for the model, and for the reference if there is one; NaN beyond the context.
+
+    One model is loaded after the other, so that only one is in memory.
+    """
     nlls = []
     for name in [config.model] + ([config.reference] if config.reference else []):
         model = models.load(name, trust_remote_code=config.trust_remote_code)
@@ -159,57 +162,54 @@ def _nlls(config: WeighConfig, tokenizer: Any, encoded: list[Encoded]) -> list[l
 
 
 def _write(
-    config: WeighConfig, run: RunDir, rows: list[Any], examples: list[Example], encoded: list[Encoded], nlls: list[list[Floats]],
-    figures: dict[str, Any],
+    config: WeighConfig, run: RunDir, rows: list[Any], examples: list[Example], encoded: list[Encoded],
+    nlls: list[list[Floats]], figures: dict[str, Any],
 ) -> dict[str, Any]:  # fmt: skip
-    places = [np.concatenate([np.empty(0, dtype=np.int64), *(r.token_N for r in e.responses)]) for e in encoded]
-    mine = [nll[at] for nll, at in zip(nlls[0], places, strict=True)]
-    scores = [{"surprise": 1, "confidence": -1, "excess": 1}[figures["by"]] * s for s in mine]
-    if figures["by"] == "excess":
-        scores = [s - nll[at] for s, nll, at in zip(scores, nlls[1], places, strict=True)]
+    places = [e.scored_N for e in encoded]
+    response_nlls = [[nll[at] for nll, at in zip(of_model, places, strict=True)] for of_model in nlls]
+    scores = [-s if figures["by"] == "confidence" else s for s in response_nlls[0]]
+    if figures["by"] == "excess":  # nll of the model - nll of the reference
+        scores = [s - reference for s, reference in zip(scores, response_nlls[1], strict=True)]
     kept = keep_highest(scores, config.keep, config.scope)
     lines = []
     for row, example, e, keep in zip(rows, examples, encoded, kept, strict=True):
         weighted = row | {TOKEN_WEIGHTS: _field(example.messages, e, keep, config.rest)}
-        lines.append(
-            json.dumps(weighted, ensure_ascii=False, default=str) + "\n"
-        )  # str: Parquet files hold times, JSON has none
+        # str: Parquet files hold times, which JSON does not have
+        lines.append(json.dumps(weighted, ensure_ascii=False, default=str) + "\n")
     data = run.path / "data.jsonl"
-    write_text(run.rows, "".join(_row(i, s, k) for i, (s, k) in enumerate(zip(scores, kept, strict=True), 1)))
+    write_text(run.rows, "".join(map(_row, range(1, len(scores) + 1), scores, kept)))
     write_text(data, "".join(lines))
     scored = np.concatenate(scores)
-    known = ~np.isnan(scored)
-    chosen = scored[known & np.concatenate(kept)]
+    within = ~np.isnan(scored)
+    kept_scores = scored[within & np.concatenate(kept)]
     return figures | {
-        "kept": len(chosen),
-        "beyond_context": int((~known).sum()),
-        "lowest_kept_score": float(chosen.min()) if len(chosen) else None,
-        "mean_nll": [
-            float(np.nanmean(np.concatenate([n[at] for n, at in zip(nll, places, strict=True)]))) for nll in nlls
-        ],
+        "kept": len(kept_scores),
+        "beyond_context": int((~within).sum()),
+        "lowest_kept_score": float(kept_scores.min()) if len(kept_scores) else None,
+        "mean_nll": [float(np.nanmean(np.concatenate(of_model))) for of_model in response_nlls],
         "data_path": str(data),
     }
 
 
 def _field(messages: Sequence[Message], encoded: Encoded, kept_N: npt.NDArray[np.bool_], rest: float) -> list[Any]:
     """The column of a row: one entry for each message, None where all weights are 1."""
-    made: list[Any] = [None] * len(messages)
+    entries: list[Any] = [None] * len(messages)
     at = 0
     for response in encoded.responses:
         runs = char_runs(response.chars_N2, kept_N[at : at + len(response.token_N)], rest)
-        made[response.message] = [list(run) for run in runs] or None
+        entries[response.message] = [list(run) for run in runs] or None
         at += len(response.token_N)
-    return made
+    return entries
 
 
 def _row(number: int, scores_N: Floats, kept_N: npt.NDArray[np.bool_]) -> str:
-    known = ~np.isnan(scores_N)
-    mean = float(scores_N[known].mean()) if known.any() else None
+    within = ~np.isnan(scores_N)
+    mean = float(scores_N[within].mean()) if within.any() else None
     row = {
         "kind": "example",
         "row": number,
         "tokens": len(scores_N),
-        "kept": int((kept_N & known).sum()),
+        "kept": int((kept_N & within).sum()),
         "mean_score": mean,
     }
     return json.dumps(row) + "\n"
@@ -243,7 +243,7 @@ def _check_reference(config: WeighConfig, tokenizer: Any) -> None:
 def _preview(config: WeighConfig, figures: dict[str, Any], tokenizer: Any, encoded: list[Encoded]) -> dict[str, Any]:
     if not config.json:
         first = encoded[0]
-        scored = [tokenizer.decode([first.ids[i]]) for r in first.responses for i in r.token_N.tolist()]
+        scored = [tokenizer.decode([first.ids[i]]) for i in first.scored_N.tolist()]
         print(f"first row, the tokens that are scored: {scored}")
         passes = 2 if config.reference else 1
         total = sum(len(e.ids) for e in encoded)
@@ -252,3 +252,39 @@ def _preview(config: WeighConfig, figures: dict[str, Any], tokenizer: Any, encod
             "tokens forward"
         )
     return figures | {"dry_run": True}
+
+
+def keep_highest(scores: Sequence[Floats], share: float, scope: str) -> list[npt.NDArray[np.bool_]]:
+    """Which tokens to keep: the ``share`` with the highest scores, of all (``global``) or of each array (``sample``).
+
+    The count is rounded half up, at least one; among equal scores the earlier token is kept. NaN scores stand outside:
+    kept, not counted.
+    """
+    if scope == "sample":
+        return [_keep(s, share) for s in scores]
+    ends = np.cumsum([len(s) for s in scores])[:-1]
+    return np.split(_keep(np.concatenate([*scores, np.empty(0)]), share), ends)
+
+
+def _keep(scores_N: Floats, share: float) -> npt.NDArray[np.bool_]:
+    scored = np.flatnonzero(~np.isnan(scores_N))
+    kept = np.isnan(scores_N)
+    count = max(int(share * len(scored) + 0.5), min(1, len(scored)))
+    kept[scored[np.argsort(-scores_N[scored], kind="stable")[:count]]] = True
+    return kept
+
+
+def char_runs(chars_N2: npt.NDArray[np.int64], kept_N: npt.NDArray[np.bool_], rest: float) -> CharWeights:
+    """Return runs of characters whose tokens were not kept, merged.
+
+    A character that several tokens share counts as kept if one of them is.
+    """
+    if not len(chars_N2):
+        return ()
+    weights = np.full(int(chars_N2[:, 1].max()) + 1, np.nan)
+    for (first, last), keep in zip(chars_N2.tolist(), kept_N.tolist(), strict=True):
+        piece = weights[first : last + 1]
+        weights[first : last + 1] = np.fmax(piece, 1.0 if keep else rest)
+    weights = np.nan_to_num(weights, nan=1.0)
+    edges = [0, *(np.flatnonzero(np.diff(weights)) + 1).tolist(), len(weights)]
+    return tuple((a, b, float(weights[a])) for a, b in pairwise(edges) if weights[a] != 1)

@@ -62,8 +62,8 @@ def role_weights(
         except KeyError:
             role = Role.PAD
         if role is Role.PAD:
-            known = ", ".join(r.label for r in (*PROMPT_ROLES, *RESPONSE_ROLES))
-            raise HoldfastError(f"weights: unknown role '{name}'; roles are {known}")
+            names = ", ".join(r.label for r in (*PROMPT_ROLES, *RESPONSE_ROLES))
+            raise HoldfastError(f"weights: unknown role '{name}'; roles are {names}")
         table[role] = check_weight(value, f"weights.{name}")
     if not any(table.values()):
         raise HoldfastError(
@@ -80,8 +80,9 @@ def share(prompt_weight: float, response_weight: float) -> float:
 
 
 def scale_twin(prompt_weight: float, response_weight: float) -> str | None:
-    """The preset of which this pair is only a scaled copy, or None. (0, 0.4) -> 'conventional'; (0, 1) itself ->
-    None.
+    """Return the preset of which this pair is only a scaled copy, or None.
+
+    (0, 0.4) gives 'conventional'; (0, 1) itself gives None.
     """
     for name in ("conventional", "continual", "prompt-only"):
         pair = PRESETS[name][:2]
@@ -91,8 +92,9 @@ def scale_twin(prompt_weight: float, response_weight: float) -> str | None:
 
 
 def prompt_share(counts: Mapping[Role, float], weights: RoleWeights) -> float:
-    """Effective prompt share s = sum of prompt weights / sum of all weights, over target tokens counted per role (or
-    weighted counts).
+    """Return the effective prompt share s = sum of prompt weights / sum of all weights.
+
+    ``counts``: target tokens per role, or their weighted counts.
     """
     prompt = sum(weights[r] * counts.get(r, 0) for r in PROMPT_ROLES)
     response = sum(weights[r] * counts.get(r, 0) for r in RESPONSE_ROLES)
@@ -135,26 +137,14 @@ def target_mask(roles_BT: Tensor, roles: Iterable[Role]) -> Tensor:
 NormalizerFn = Callable[["Tensor", "Tensor"], tuple["Tensor", "Tensor"]]
 
 
-def _nonzero(weights_BT: Tensor, roles_BT: Tensor) -> tuple[Tensor, Tensor]:
-    return weights_BT, (weights_BT != 0).sum(1)
-
-
-def _weight_sum(weights_BT: Tensor, roles_BT: Tensor) -> tuple[Tensor, Tensor]:
-    return weights_BT, weights_BT.double().sum(1)
-
-
-def _response_count(weights_BT: Tensor, roles_BT: Tensor) -> tuple[Tensor, Tensor]:
-    return weights_BT, target_mask(roles_BT, RESPONSE_ROLES).sum(1)
-
-
 def _example(weights_BT: Tensor, roles_BT: Tensor) -> tuple[Tensor, Tensor]:
     count_B = (weights_BT != 0).sum(1)
     return weights_BT / count_B.clamp(min=1)[:, None], (count_B != 0).long()
 
 
 NORMALIZERS: dict[str, NormalizerFn] = {
-    "nonzero": _nonzero,
-    "weight-sum": _weight_sum,
-    "response-count": _response_count,
+    "nonzero": lambda weights_BT, _: (weights_BT, (weights_BT != 0).sum(1)),  # eq. 2 of arXiv 2507.07817
+    "weight-sum": lambda weights_BT, _: (weights_BT, weights_BT.double().sum(1)),
+    "response-count": lambda weights_BT, roles_BT: (weights_BT, target_mask(roles_BT, RESPONSE_ROLES).sum(1)),
     "example": _example,
 }

@@ -147,7 +147,7 @@ def asker(name: str, *, trust_remote_code: bool = False) -> Ask:
 
 def _loaded(name: str, trust_remote_code: bool) -> Ask:
     from holdfast import lm as models
-    from holdfast.chat import generation_prompt
+    from holdfast.data.chat_template import generation_prompt
     from holdfast.records import Message, Role
 
     lm = models.load(name, trust_remote_code=trust_remote_code)

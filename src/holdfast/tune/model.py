@@ -1,5 +1,7 @@
-"""Models on disk: whole or not at all, with a card that names the weights; the last whole checkpoint; a full disk
-explained.
+"""The model of a training: loaded, with its adapters new, continued or merged; and saved, whole or not at all.
+
+Beside the model stand a card that names the weights, and the checkpoints, of which the last whole one is found here. A
+full disk becomes one clear error.
 """
 
 from __future__ import annotations
@@ -13,19 +15,70 @@ from pathlib import Path
 from typing import Any
 
 import holdfast
+from holdfast import lm as models
+from holdfast.config import AlignConfig, TuneConfig
 from holdfast.errors import HoldfastError
-from holdfast.lm import teach_stops
 from holdfast.runs import read_json
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
+def load_base(config: TuneConfig | AlignConfig) -> Any:
+    """The model to train, on the CPU: the Trainer places it."""
+    return models.load(config.model, device="cpu", trust_remote_code=config.trust_remote_code).model
+
+
+def adapted(model: Any, config: TuneConfig | AlignConfig) -> Any:
+    """Return the model with the adapters that are to be trained: new ones, or those that it has.
+
+    Without --lora-rank its adapters are merged.
+
+    Raises:
+        HoldfastError: the model has adapters of another rank.
+    """
+    import transformers
+
+    transformers.set_seed(config.seed)  # adapters are drawn at random
+    has_adapters = hasattr(model, "merge_and_unload")
+    if not config.lora_rank:
+        return model.merge_and_unload().requires_grad_() if has_adapters else model
+    if has_adapters:
+        _continue_adapters(model, config)
+    else:
+        import peft
+
+        shape = peft.LoraConfig(
+            r=config.lora_rank,
+            lora_alpha=config.lora_alpha or 2 * config.lora_rank,
+            lora_dropout=config.lora_dropout,
+            target_modules="all-linear",
+            task_type="CAUSAL_LM",
+        )
+        model = peft.get_peft_model(model, shape)
+    if config.gradient_checkpointing:
+        model.enable_input_require_grads()
+    return model
+
+
+def _continue_adapters(model: Any, config: TuneConfig | AlignConfig) -> None:
+    """Train the adapters that are there: new ones on top would be saved without those that they build on."""
+    rank = next(iter(model.peft_config.values())).r
+    if rank != config.lora_rank:
+        raise HoldfastError(
+            f"{config.model} has adapters of rank {rank}, --lora-rank is {config.lora_rank}",
+            hint=f"--lora-rank {rank} continues them; --lora-rank 0 merges them and trains all weights",
+        )
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_("lora_" in name)
+
+
 def save_model(trainer: Any, folder: Path, card: str, ends: Iterable[int]) -> None:
-    """Write model, tokenizer and card beside ``folder``, then move them there in one step. ``ends``: ids that ended its
-    responses.
+    """Write model, tokenizer and card beside ``folder``, then move them there in one step.
+
+    ``ends``: ids that ended the responses of the training data; the model will stop at them.
     """
     model = trainer.accelerator.unwrap_model(trainer.model)
-    teach_stops(model, trainer.processing_class, ends)
+    models.teach_stops(model, trainer.processing_class, ends)
     partial = folder.with_name(folder.name + ".partial")
     if trainer.is_world_process_zero():
         shutil.rmtree(partial, ignore_errors=True)
@@ -51,8 +104,9 @@ def weights_line(summary: dict[str, Any]) -> list[str]:
 
 
 def model_card(summary: dict[str, Any]) -> str:
-    """Markdown in the hub's form: what was trained on what, with which weights, and the held-out NLLs before and
-    after.
+    """Return the card in the hub's form.
+
+    It says what was trained on what, with which weights, and the held-out NLLs before and after.
     """
     weights = summary["weights"]
     lines = [
@@ -84,8 +138,11 @@ def model_card(summary: dict[str, Any]) -> str:
 
 
 def whole_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint that was written to its end (its trainer state, written last, is readable). Later fragments
-    are removed. Folders with other names, such as a copy that somebody made, are left alone."""
+    """Return the newest checkpoint that was written to its end, and remove later fragments.
+
+    It is whole if its trainer state, which is written last, can be read. Folders with other names, such as a copy that
+    somebody made, are left alone.
+    """
     checkpoints = {
         int(match[1]): path
         for path in folder.glob("checkpoint-*")
@@ -103,8 +160,9 @@ def whole_checkpoint(folder: Path) -> Path | None:
 
 @contextmanager
 def explain_full_disk(path: Path) -> Iterator[None]:
-    """Turn a failed write into one clear error that says what survived. safetensors and torch raise errors of their
-    own.
+    """Turn a failed write into one clear error that says what survived.
+
+    safetensors and torch raise errors of their own kinds, which are known by their texts.
     """
     try:
         yield

@@ -25,13 +25,17 @@ from holdfast.records import Message, Role, Span
 # A named plain template: messages -> spans without BOS. An EOS span of empty text stands for the tokenizer's EOS token.
 Template = Callable[[Sequence[Message]], list[Span]]
 
-_ALPACA_HEAD = "Below is an instruction that describes a task{and_input}. Write a response that appropriately completes the request.\n\n"
+_ALPACA_HEAD = (
+    "Below is an instruction that describes a task{and_input}. "
+    "Write a response that appropriately completes the request.\n\n"
+)
 _AND_INPUT = ", paired with an input that provides further context"
 
 
 def plain(messages: Sequence[Message]) -> list[Span]:
-    """Prompt, one space, response. As in the WIT code, but where either side of the joint has white space, it gets no
-    further space.
+    """Lay out prompt, one space, response, as the WIT code does.
+
+    Where either side of the joint has white space, no further space is put in.
     """
     spans: list[Span] = []
     for message in messages:
@@ -57,8 +61,9 @@ def alpaca(messages: Sequence[Message]) -> list[Span]:
 
 
 def dialogue(messages: Sequence[Message]) -> list[Span]:
-    """``User: ...`` and ``Assistant: ...`` on lines of their own, for chat data and a tokenizer without a chat
-    template.
+    """Lay out ``User: ...`` and ``Assistant: ...``, each on a line of its own.
+
+    For chat data and a tokenizer without a chat template.
     """
     spans: list[Span] = []
     for message in messages:
@@ -93,8 +98,9 @@ def template_name(requested: str, layout: str, tokenizer: Any) -> str:
 
 
 def template_for(model: str, requested: str, tokenizer: Any) -> str:
-    """The template that prompts without a layout are put into: ``chat``, a key of ``TEMPLATES``, or ``none`` (as they
-    are).
+    """Return the template for prompts without a layout: ``chat``, a key of ``TEMPLATES``, or ``none``.
+
+    ``none`` leaves the prompts as they are.
 
     ``auto`` is what the model was tuned with, else the tokenizer's chat template, else none.
 
@@ -114,15 +120,14 @@ def template_for(model: str, requested: str, tokenizer: Any) -> str:
 
 
 def tuned_template(model: str) -> str | None:
-    """The template that the run at ``model`` (or whose model folder it is) was tuned with; None if there is not exactly
-    one.
+    """Return the template that the run at ``model`` was tuned with; None if there is not exactly one.
+
+    ``model`` may also be the model folder of the run.
     """
-    run = next((path for path in (Path(model), Path(model).parent) if runs.resolve(path) is not None), None)
-    return (
-        None
-        if run is None
-        else only_template(runs.read_json(run / "config.json").get("resolved", {}).get("templates", {}))
-    )
+    for run in (Path(model), Path(model).parent):
+        if runs.resolve(run) is not None:
+            return only_template(runs.read_json(run / "config.json").get("resolved", {}).get("templates", {}))
+    return None
 
 
 def only_template(templates: Mapping[str, int]) -> str | None:
@@ -145,8 +150,9 @@ def render(messages: Sequence[Message], template: str, tokenizer: Any) -> list[S
 
 
 def generation_prompt(messages: Sequence[Message], template: str, tokenizer: Any) -> str:
-    """The text after which the model is to answer: everything up to and including the header of the assistant's
-    turn.
+    """Return the text after which the model is to answer.
+
+    It is everything up to and including the header of the assistant's turn.
     """
     if template == "chat":
         return str(tokenizer.apply_chat_template(_as_dicts(messages), tokenize=False, add_generation_prompt=True))
@@ -173,9 +179,9 @@ def _separator(message: Message) -> list[Span]:
 
 def _with_specials(spans: list[Span], tokenizer: Any) -> list[Span]:
     """Put the tokenizer's BOS in front, if it wants one, and its EOS where a template marked the end of a response."""
-    made = [Span(tokenizer.bos_token, Role.TEMPLATE)] if _adds_bos(tokenizer) else []
-    made += [replace(s, text=_eos(tokenizer)) if s.role is Role.EOS else s for s in spans]
-    return [s for s in made if s.text]
+    whole = [Span(tokenizer.bos_token, Role.TEMPLATE)] if _adds_bos(tokenizer) else []
+    whole += [replace(s, text=_eos(tokenizer)) if s.role is Role.EOS else s for s in spans]
+    return [s for s in whole if s.text]
 
 
 def _eos(tokenizer: Any) -> str:
@@ -206,8 +212,9 @@ def _as_dicts(messages: Sequence[Message]) -> list[dict[str, str]]:
 
 
 def _adds_bos(tokenizer: Any) -> bool:
-    """Whether the tokenizer itself would put BOS in front. Asked of the tokenizer because its flags are not
-    reliable.
+    """Whether the tokenizer itself would put BOS in front.
+
+    A text is tokenised to see it, because the flags of tokenizers are not reliable.
     """
     cached: bool | None = getattr(tokenizer, "_holdfast_adds_bos", None)
     if cached is None:
@@ -236,16 +243,16 @@ def _render_chat(messages: Sequence[Message], tokenizer: Any) -> list[Span]:
         )
     spans = _mark_end_of_turn(_give_back_space(spans, key, roles), key, roles)
     last = max((i for i, s in enumerate(spans) if s.role is Role.ASSISTANT), default=None)
-    if (
-        last is not None and spans[last + 1].role is not Role.EOS
-    ):  # a template without an end of turn: the last response gets EOS
+    # a template without an end of turn: the last response gets EOS
+    if last is not None and spans[last + 1].role is not Role.EOS:
         spans.insert(last + 1, Span(_eos(tokenizer), Role.EOS, spans[last].weight))
     return spans
 
 
 class _TokenizerKey:
-    """Hashable by identity of the tokenizer and what a user may change in it, so that what is cached of its template is
-    safe.
+    """Hashable by the tokenizer's identity and by what a user may change in it.
+
+    So what is cached of its template is never that of another template.
     """
 
     def __init__(self, tokenizer: Any) -> None:
@@ -261,15 +268,13 @@ class _TokenizerKey:
 
 @lru_cache(maxsize=512)
 def _template_pieces(key: _TokenizerKey, roles: tuple[Role, ...]) -> tuple[str, ...]:
-    """What the template prints before, between and after the messages of this sequence of roles: len(roles) + 1
-    pieces.
-    """
+    """Return the len(roles) + 1 pieces that the template prints before, between and after messages of these roles."""
     marked = _placeholders(roles)
     text = key.tokenizer.apply_chat_template(marked, tokenize=False)
     pieces = []
     for turn in marked:
-        before, found, text = text.partition(turn["content"])
-        if not found:
+        before, content, text = text.partition(turn["content"])
+        if not content:
             raise HoldfastError("the chat template drops a message", hint="--template dialogue prints every message")
         pieces.append(before)
     return (*pieces, text)
@@ -277,8 +282,7 @@ def _template_pieces(key: _TokenizerKey, roles: tuple[Role, ...]) -> tuple[str, 
 
 @lru_cache(maxsize=512)
 def _unprompted(key: _TokenizerKey, roles: tuple[Role, ...]) -> int:
-    """Length of the white space that the template puts before the last message but not at the end of its generation
-    prompt.
+    """Return the length of the white space before the last message that its generation prompt does not hold.
 
     The model has to write it, so it is response. Text that is more than white space (empty thoughts, say) is left to
     the template.
@@ -287,8 +291,8 @@ def _unprompted(key: _TokenizerKey, roles: tuple[Role, ...]) -> int:
         return 0
     marked = _placeholders(roles)
     prompt = key.tokenizer.apply_chat_template(marked[:-1], tokenize=False, add_generation_prompt=True)
-    whole, found, _ = key.tokenizer.apply_chat_template(marked, tokenize=False).partition(marked[-1]["content"])
-    rest = whole[len(prompt) :] if found and whole.startswith(prompt) else ""
+    whole, content, _ = key.tokenizer.apply_chat_template(marked, tokenize=False).partition(marked[-1]["content"])
+    rest = whole[len(prompt) :] if content and whole.startswith(prompt) else ""
     return len(rest) if rest.isspace() else 0
 
 
@@ -297,8 +301,9 @@ def _placeholders(roles: Sequence[Role]) -> list[dict[str, str]]:
 
 
 def _walk(text: str, pieces: Sequence[str], messages: Sequence[Message]) -> list[Span] | None:
-    """Match ``text`` against piece, content, piece, ... where a template may strip the contents. None if it does not
-    match.
+    """Match ``text`` against piece, content, piece, ...; None if it does not match.
+
+    A template may have stripped the contents.
     """
     spans: list[Span] = []
     at = 0
@@ -322,18 +327,20 @@ def _walk(text: str, pieces: Sequence[str], messages: Sequence[Message]) -> list
 
 
 def _give_back_space(spans: list[Span], key: _TokenizerKey, roles: tuple[Role, ...]) -> list[Span]:
-    """Count as response the white space before a response that the generation prompt does not hold. ``spans``
-    alternates piece, message.
+    """Count as response the white space before a response that the generation prompt does not hold.
+
+    ``spans`` alternates piece, message.
     """
-    made: list[Span] = []
+    given_back: list[Span] = []
     for i, span in enumerate(spans):
         turn = (i - 1) // 2
         length = _unprompted(key, roles[: turn + 1]) if span.role is Role.ASSISTANT else 0
-        if length and made[-1].text[-length:].isspace():
-            head = made.pop()
-            made += [replace(head, text=head.text[:-length]), replace(span, text=head.text[-length:], message=None)]
-        made.append(span)
-    return made
+        if length and given_back[-1].text[-length:].isspace():
+            head = given_back.pop()
+            given_back.append(replace(head, text=head.text[:-length]))
+            given_back.append(replace(span, text=head.text[-length:], message=None))
+        given_back.append(span)
+    return given_back
 
 
 @lru_cache(maxsize=512)
