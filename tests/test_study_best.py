@@ -173,7 +173,8 @@ def test_runs_that_scored_exactly_alike_say_nothing(tmp_path: Path) -> None:
     lines = [f"{p},{r},{seed},{value}" for p, r in ((0, 1), (0, 0.4), (0.2, 0.8), (1, 1)) for seed in (0, 1, 2)]
     text = said(tmp_path / "c.csv", "\n".join(["prompt_weight,response_weight,seed,acc", *lines]))
     assert "Nothing can be said: all runs of a setting scored exactly alike." in text
-    assert "  0        -" in text, "no noise, no p-value"
+    assert "  noise sd\n" in text, "the last column: no noise, so no column of p-values"
+    assert "  (0, 1)    0.00         0\n" in text
     spread = said(tmp_path / "d.csv", "prompt_weight,response_weight,seed,acc\n0,1,0,5\n0,1,1,5\n1,1,0,6\n1,1,1,6")
     assert "Nothing is supported: no noise is seen between runs of one ratio" in spread
 

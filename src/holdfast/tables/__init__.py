@@ -6,6 +6,7 @@ summary -> [Table] -> summary["tables"] -> terminal, HTML, Markdown, CSV
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +14,10 @@ from holdfast.tables import bench, crosstask, sensitivity, study, tune
 from holdfast.tables.record import Table, from_json, to_json
 from holdfast.tables.render import as_text
 
-__all__ = ["lines", "tables_of", "with_tables"]
+__all__ = ["MORE_TABLES", "lines", "tables_of", "with_tables"]
+
+MORE_TABLES = "tables.json"
+"""File in a run directory with tables that another command than the run's own has added; the report shows them, too."""
 
 _MAKERS: dict[str, Callable[[dict[str, Any]], list[Table]]] = {
     "tune": tune.of_tuning,
@@ -27,8 +31,12 @@ _MAKERS: dict[str, Callable[[dict[str, Any]], list[Table]]] = {
     "bench run": bench.of_run,
     "bench compare": bench.of_comparison,
     "study run": study.of_study,
+    "study best": study.of_best,
+    "demo": study.of_demo,
 }
 """Command -> the tables of its summary."""
+_LONGEST = 48
+"""Letters of a cell for which a terminal has room."""
 
 
 def with_tables(summary: dict[str, Any]) -> dict[str, Any]:
@@ -37,7 +45,7 @@ def with_tables(summary: dict[str, Any]) -> dict[str, Any]:
 
 
 def tables_of(command: str, summary: dict[str, Any]) -> list[Table]:
-    """The tables that a command's summary holds; those of a summary that was written before there were any are made
+    """The tables that a command's summary holds. For a summary that an earlier version wrote without any, they are made
     now.
     """
     if "tables" in summary:
@@ -46,7 +54,10 @@ def tables_of(command: str, summary: dict[str, Any]) -> list[Table]:
 
 
 def lines(summary: dict[str, Any], *beginnings: str) -> str:
-    """The tables of a summary as text for a terminal; ``beginnings`` of titles choose some of them."""
+    """The tables of a summary as text for stdout; ``beginnings`` of titles choose some of them. Long cells are cut only
+    where stdout is a terminal.
+    """
+    longest = _LONGEST if sys.stdout.isatty() else None
     tables = tables_of(summary["command"], summary)
     chosen = [table for table in tables if not beginnings or table.title.startswith(beginnings)]
-    return "\n\n".join("\n".join(as_text(table)) for table in chosen)
+    return "\n\n".join("\n".join(as_text(table, longest)) for table in chosen)

@@ -1,9 +1,11 @@
 """The tables of the ``crosstask`` commands: conditions by target, choices of a source, where labels come from, what
-predicts accuracy.
+predicts accuracy; of their rows: accuracy so far, labelled inputs.
 """
 
 from __future__ import annotations
 
+import statistics
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from holdfast.tables.record import Cell, Column, Interval, Table
@@ -55,13 +57,34 @@ def means(summary: dict[str, Any]) -> str:
     )
 
 
-def share(found: dict[str, Any] | None) -> Interval | None:
+def so_far(rows: Iterable[dict[str, Any]]) -> Table:
+    """Accuracy of every target and condition, from the rows of a run that has not finished."""
+    right: dict[tuple[str, str], list[bool]] = {}
+    for row in rows:
+        if row.get("split", "test") == "test" and isinstance(row.get("correct"), bool):
+            right.setdefault((str(row.get("target")), str(row.get("condition"))), []).append(row["correct"])
+    cells: list[list[Cell]] = [[*pair, 100 * statistics.fmean(hits), len(hits)] for pair, hits in right.items()]
+    columns = [Column("target"), Column("condition"), Column("accuracy, %", 1), Column("items")]
+    return Table("So far", columns, cells)
+
+
+def labelled_inputs(rows: Sequence[dict[str, Any]], most: int) -> list[Table]:
+    """The first ``most`` inputs with their labels, how sure they are and where they come from; no table of none."""
+    keys = ("id", "prompt", "answer", "confidence", "method")
+    cells: list[list[Cell]] = [list(map(row.get, keys)) for row in rows[:most]]
+    columns = [Column("id"), Column("prompt", kind="code"), Column("label", kind="code")]
+    columns += [Column("confidence", 2), Column("method")]
+    caption = f"The first {len(cells)} of {len(rows):,}."
+    return [Table("Labelled inputs", columns, cells, caption, filterable=True)] if cells else []
+
+
+def share(estimate: dict[str, Any] | None) -> Interval | None:
     """A share with its interval."""
-    return Interval.of(found) if found else None
+    return Interval.of(estimate) if estimate else None
 
 
 def finite(value: float | None) -> float | None:
-    """The number, or None where a correlation is none."""
+    """The number, or None where a correlation is not defined."""
     return None if value is None or value != value else float(value)
 
 

@@ -1,10 +1,26 @@
-"""The tables of ``study run``: the settings of each model and data set, with what the choice was made from."""
+"""The tables of a study: the settings of each model and data set with what the choice was made from, every trial; of
+``study best``; and of ``demo``.
+"""
 
 from __future__ import annotations
 
+import json
+import statistics
+from collections.abc import Sequence
 from typing import Any
 
-from holdfast.tables.record import Cell, Column, Interval, Table
+from holdfast.tables.record import Cell, Column, Interval, Spread, Table
+
+_SCORED = {
+    "response_nll": Column("response NLL"),
+    "prompt_nll": Column("prompt NLL"),
+    "new items": Column("new items %", 1),
+    "new wordings": Column("new wordings %", 1),
+    "posix": Column("POSIX wording", 2),
+}
+"""What the demo shows of the test split; shares become percent."""
+_ABOUT = ("seed", "twin", "status", "rung")
+"""Keys of a trial's row that are heads of columns, too."""
 
 
 def of_study(summary: dict[str, Any]) -> list[Table]:
@@ -17,21 +33,63 @@ def of_study(summary: dict[str, Any]) -> list[Table]:
     return [settings(one, metric, name) for name, one in chosen.items() if one.get("settings")]
 
 
+def of_best(summary: dict[str, Any]) -> list[Table]:
+    """Of a study the settings that were chosen from; of a table of results from elsewhere its settings, and what one
+    weighting for all of them gains.
+    """
+    if "fixed" in summary:
+        return [_compared(summary), _one_for_all(summary)]
+    return [settings(summary, summary.get("metric", ""))] if summary.get("settings") else []
+
+
+def of_demo(summary: dict[str, Any]) -> list[Table]:
+    """The mean of every score of the test split over the seeds of a setting, with its standard deviation."""
+    rows: list[list[Cell]] = []
+    for name, seeds in summary["scores"].items():
+        rows.append([name, *(_over(seeds, key, column) for key, column in _SCORED.items())])
+    columns = [Column("(prompt, response)", kind="code"), *_SCORED.values()]
+    return [Table("Test scores", columns, rows, "Means over seeds; after ±: the standard deviation between them.")]
+
+
+def every_trial(rows: Sequence[dict[str, Any]]) -> Table:
+    """Every trial of a study in the order of its rows, the failed and the stopped ones too."""
+    scores = [(split, name) for name in metrics_of(rows) for split in ("dev", "test")]
+    columns = [Column("setting", kind="code"), Column("model and data", kind="code"), *map(Column, _ABOUT)]
+    columns.append(Column("prompt share"))
+    columns += [Column(f"{split} {name}", 4) for split, name in scores]
+    columns += [Column("steps"), Column("tokens"), Column("train, s", 1), Column("measure, s", 1)]
+    columns += [Column("error", kind="code"), Column("trial", kind="code")]
+    cells: list[list[Cell]] = []
+    for row in rows:
+        seconds = row.get("seconds") or {}
+        values = [(row.get(split) or {}).get(name) for split, name in scores]
+        cost = [row.get("steps"), row.get("tokens"), seconds.get("train"), seconds.get("measure")]
+        head = [name_of(row), row.get("group"), *map(row.get, _ABOUT), row.get("prompt_share")]
+        cells.append([*head, *values, *cost, row.get("error"), row.get("trial")])
+    return Table("Every trial", columns, cells, f"{len(cells):,} trials, as they finished.", filterable=True)
+
+
+def metrics_of(trials: Sequence[dict[str, Any]]) -> list[str]:
+    """What was measured, in the order of the rows."""
+    names: dict[str, None] = {}
+    for trial in trials:
+        for split in ("test", "dev"):
+            scores = trial.get(split) or {}
+            names |= dict.fromkeys(name for name, value in scores.items() if isinstance(value, int | float))
+    return list(names)
+
+
+def name_of(trial: dict[str, Any]) -> str:
+    """The name of a trial's setting."""
+    return str(trial.get("setting_name") or json.dumps(trial.get("setting", {}), sort_keys=True))
+
+
 def settings(selection: dict[str, Any], metric: str, group: str = "") -> Table:
     """The settings in order of their prompt share."""
     rows = [_row(one, selection) for one in sorted(selection["settings"], key=_place)]
-    columns = [
-        Column("setting", kind="code"),
-        Column("mark"),
-        Column("prompt share"),
-        Column("ratio"),
-        Column("seeds"),
-        Column(f"dev {metric}"),
-        Column(f"test {metric}"),
-        Column("to conventional"),
-        Column("p", 4),
-        Column("cells of the grid", kind="code"),
-    ]
+    columns = [Column("setting", kind="code"), Column("mark"), *map(Column, ("prompt share", "ratio", "seeds"))]
+    columns += [Column(f"dev {metric}"), Column(f"test {metric}"), Column("to conventional"), Column("p", 4)]
+    columns.append(Column("cells of the grid", kind="code"))
     caption = (
         "The choice looks at dev only; test figures are for reading, not for choosing. In brackets: 95 % intervals."
     )
@@ -52,3 +110,55 @@ def _row(one: dict[str, Any], selection: dict[str, Any]) -> list[Cell]:
     cells = ", ".join(f"({p:g}, {r:g})" for p, r in one.get("members") or [])
     about = [name, ", ".join(marks), one.get("prompt_share"), one.get("ratio"), one.get("seeds")]
     return [*about, dev, test, change, difference.get("p"), cells]
+
+
+def _over(seeds: Sequence[dict[str, Any]], key: str, column: Column) -> Spread:
+    """Mean and standard deviation of a score over seeds; one seed has no deviation."""
+    values = [(100 if column.title.endswith("%") else 1) * scores[key] for scores in seeds]
+    return Spread(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None)
+
+
+def _compared(summary: dict[str, Any]) -> Table:
+    """Every setting of a table of results: conventional tuning, its identical runs, and the best pair of weights."""
+    rows: list[list[Cell]] = []
+    for one in summary["settings"]:
+        remarks = ["re-run of conventional tuning"] if one["rerun"] else []
+        if one["conventional_name"] != "(0, 1)":
+            remarks.append(f"conv. is {one['conventional_name']}, as there is no (0, 1)")
+        scores = [one["conventional"], one["identical_mean"], one["best"], one["best_name"], one["gain"]]
+        noise = None if one["shifted"] else one["noise_sd"]
+        rows.append([one["setting"] or "all", *scores, noise, one["p"], "; ".join(remarks)])
+    columns = [Column("setting", kind="code"), Column("conv."), Column("identical"), Column("best")]
+    columns += [Column("at", kind="code"), Column("gain %", 2), Column("noise sd", None), Column("p", 4)]
+    reruns = sum(one["rerun"] for one in summary["settings"])
+    caption = (
+        "Pairs of equal ratio are one training. conv.: conventional tuning; identical: mean of all runs with prompt "
+        "weight 0; noise sd: between runs of equal ratio; p: does any ratio beat conventional tuning, corrected for "
+        f"all ratios and settings. Settings whose best cell is a re-run of conventional tuning: {reruns} of {len(rows)}."
+    )
+    return Table("Settings", [*columns, Column("remark")], rows, caption, filterable=len(rows) > 12)
+
+
+def _one_for_all(summary: dict[str, Any]) -> Table:
+    """What one pair of weights for all settings gains, by how it was chosen, and what luck alone gains."""
+    fixed, identical = summary["fixed"], summary["identical"]
+    rows: list[list[Cell]] = [["best fixed cell, in hindsight", fixed["name"], Interval(fixed["gain"]), None, None]]
+    for left in summary["left_out"]:
+        chosen = f"best fixed cell, chosen without the {left['left_out']} it is tested on"
+        rows.append([chosen, None, Interval(left["gain"]), left["lowest"], left["highest"]])
+    for ratio in sorted(summary["ratios"], key=lambda ratio: -ratio["mean"])[:1]:
+        rows.append(["best ratio", ratio["name"], Interval.of(ratio, "mean"), None, None])
+    if identical["runs"] > 1:
+        luck = f"luck alone: the best of {identical['runs']} identical runs"
+        rows.append([luck, None, Interval(identical["gain"]), None, None])
+    columns = [Column("weights for all settings"), Column("at", kind="code"), Column("gain %", 2)]
+    columns += [Column("lowest %", 2), Column("highest %", 2)]
+    caption = f"Mean gains over {len(summary['settings'])} settings."
+    if summary["left_out"]:
+        caption += (
+            " lowest and highest: of a single one. A cell that is chosen without what it is tested on is compared with "
+            "the mean of all identical runs."
+        )
+    if summary["ratios"]:
+        caption += " A ratio is, too; in brackets: its 95 % interval, for all ratios at once."
+    return Table("One weighting for all settings", columns, rows, caption)

@@ -1,5 +1,5 @@
 """The tables of ``tune`` and ``align``: target tokens by role; preferences before and after; where the model comes
-from.
+from. They stand apart from those of a study, as either command is read without the other.
 """
 
 from __future__ import annotations
@@ -19,16 +19,10 @@ def of_tuning(summary: dict[str, Any]) -> list[Table]:
     rows: list[list[Cell]] = []
     for role, n in counts.items():
         if n:
-            rows.append(
-                [role, weights.get(role), n, 100 * n / total, 100 * n * weights.get(role, 0.0) / mass if mass else None]
-            )
-    columns = [
-        Column("role"),
-        Column("weight", 2),
-        Column("target tokens"),
-        Column("% of targets", 1),
-        Column("% of weighted mass", 1),
-    ]
+            part = 100 * n * weights.get(role, 0.0) / mass if mass else None
+            rows.append([role, weights.get(role), n, 100 * n / total, part])
+    columns = [Column("role"), Column("weight", 2), Column("target tokens")]
+    columns += [Column("% of targets", 1), Column("% of weighted mass", 1)]
     return [Table("Target tokens by role", columns, rows)]
 
 
@@ -47,8 +41,8 @@ def _preferences(summary: dict[str, Any]) -> Table:
     return Table("Preferences before and after", [Column("measure"), Column("before"), Column("after")], rows, caption)
 
 
-def _estimate(found: Any) -> Cell:
-    return Interval.of(found) if isinstance(found, dict) else found
+def _estimate(value: Any) -> Cell:
+    return Interval.of(value) if isinstance(value, dict) else value
 
 
 def _lineage(summary: dict[str, Any]) -> Table:
