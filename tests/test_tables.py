@@ -13,7 +13,7 @@ import pytest
 
 from golden_case import RUNS
 from holdfast.report.pages import sections
-from holdfast.report.parts import Choice
+from holdfast.report.parts import Tabs
 from holdfast.report.reading import read_run
 from holdfast.tables import lines, tables_of, with_tables
 from holdfast.tables.record import Column, Interval, Table, from_json, to_json
@@ -109,7 +109,7 @@ def tables_on_page(run: Path) -> list[Table]:
     parts = [
         part
         for whole in section.parts
-        for part in ([p for _, ps in whole.options for p in ps] if isinstance(whole, Choice) else [whole])
+        for part in ([p for _, ps in whole.options for p in ps] if isinstance(whole, Tabs) else [whole])
     ]
     return [part for part in parts if isinstance(part, Table)]
 

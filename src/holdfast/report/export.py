@@ -1,7 +1,10 @@
-"""Sections -> Markdown, CSV and PNG beside the page: tables for papers and model cards, pictures of every figure."""
+"""Sections -> Markdown, CSV and PNG beside the page: tables for papers and model cards, pictures of every figure. Cells
+are written whole.
+"""
 
 from __future__ import annotations
 
+import itertools
 import urllib.parse
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,7 +13,7 @@ from typing import Any
 from holdfast.errors import HoldfastError
 from holdfast.report.files import numbered_path
 from holdfast.report.palette import THEMES, paint
-from holdfast.report.parts import Choice, Facts, Figure, Note, Part, Passage, Section
+from holdfast.report.parts import FactList, Figure, Note, Part, Passage, Section, Tabs
 from holdfast.tables.record import Table
 from holdfast.tables.render import as_csv, as_markdown, markdown_cell, plain
 from holdfast.tables.text import label, slug, visible
@@ -25,20 +28,19 @@ def markdown(title: str, sections: Sequence[Section], pictures: dict[int, str]) 
     lines = [f"# {plain(title)}", ""]
     for section in sections:
         lines += [f"## {plain(section.kind)}: {plain(section.title)}", "", f"Run directory: {plain(section.where)}", ""]
-        lines += [line for problem in section.problems for line in (f"> **Note.** {plain(problem)}", "")]
-        for part in section.parts:
-            lines += _markdown(part, pictures)
+        for problem in section.problems:
+            lines += [f"> **Note.** {plain(problem)}", ""]
+        lines += _all_markdown(section.parts, pictures)
     return "\n".join(lines).rstrip() + "\n"
 
 
 def names(sections: Sequence[Section], formats: Sequence[str]) -> list[str]:
     """How the names of the tables and pictures of these formats end, in the order of the page."""
-    pictured = (
-        (name, ending)
-        for name, part in _named(sections)
-        for ending in (("png", "csv") if isinstance(part, Figure) else ("csv",))
-    )
-    return [f"{name}.{ending}" for name, ending in pictured if ending in formats]
+    numbered = []
+    for name, part in _named(sections):
+        endings = ("png", "csv") if isinstance(part, Figure) else ("csv",)
+        numbered += [f"{name}.{ending}" for ending in endings if ending in formats]
+    return numbered
 
 
 def tables(sections: Sequence[Section]) -> Iterator[tuple[str, str]]:
@@ -50,7 +52,7 @@ def tables(sections: Sequence[Section]) -> Iterator[tuple[str, str]]:
 def figures_and_tables(parts: Sequence[Part]) -> Iterator[Figure | Table]:
     """Those among the parts, also inside choices."""
     for part in parts:
-        if isinstance(part, Choice):
+        if isinstance(part, Tabs):
             for _, inner in part.options:
                 yield from figures_and_tables(inner)
         elif isinstance(part, Figure | Table):
@@ -63,8 +65,6 @@ def pictures(sections: Sequence[Section], stem: Path) -> dict[int, Path]:
     Raises:
         HoldfastError: kaleido is missing, or finds no Chrome or Chromium, or that does not start.
     """
-    found = {name: part for name, part in _named(sections) if isinstance(part, Figure)}
-    paths = {id(figure): numbered_path(stem, f"{name}.png") for name, figure in found.items()}
     try:
         import kaleido
         from kaleido.errors import BrowserFailedError, ChromeNotFoundError, KaleidoError
@@ -73,10 +73,13 @@ def pictures(sections: Sequence[Section], stem: Path) -> dict[int, Path]:
             "--format png needs the package kaleido 1.0 or newer, which is not installed",
             hint='pip install "holdfast[png]"; a Chrome or Chromium is needed, too',
         ) from error
-    wanted = [
-        {"fig": picture(figure), "path": str(paths[id(figure)]), "opts": _SIZE | {"height": figure.height + 60}}
-        for figure in found.values()
-    ]
+    paths: dict[int, Path] = {}
+    wanted = []
+    for name, part in _named(sections):
+        if isinstance(part, Figure):
+            paths[id(part)] = numbered_path(stem, f"{name}.png")
+            size = _SIZE | {"height": part.height + 60}
+            wanted.append({"fig": picture(part), "path": str(paths[id(part)]), "opts": size})
     try:
         kaleido.write_fig_from_object_sync(wanted, kopts={"n": 1, "mathjax": False})
     except ChromeNotFoundError as error:
@@ -92,9 +95,10 @@ def pictures(sections: Sequence[Section], stem: Path) -> dict[int, Path]:
 
 def _named(sections: Sequence[Section]) -> Iterator[tuple[str, Figure | Table]]:
     """Figures and tables with the ends of their files' names: place on the page, run, title."""
-    found = ((section, part) for section in sections for part in figures_and_tables(section.parts))
-    for place, (section, part) in enumerate(found, start=1):
-        yield f"{place:02d}-{slug(section.title)}-{slug(part.title)}", part
+    place = itertools.count(1)
+    for section in sections:
+        for part in figures_and_tables(section.parts):
+            yield f"{next(place):02d}-{slug(section.title)}-{slug(part.title)}", part
 
 
 def picture(figure: Figure) -> dict[str, Any]:
@@ -103,16 +107,21 @@ def picture(figure: Figure) -> dict[str, Any]:
     layout = paint(figure.layout, colours)
     soft = {"gridcolor": colours["@grid"], "zeroline": False, "automargin": True}
     axes = {key: soft | layout.get(key, {}) for key in ("xaxis", "yaxis")}
-    shown = {
+    around = {
         "title": {"text": label(figure.title, 90), "x": 0.01, "xanchor": "left", "font": {"size": 16}},
         "font": {"family": "Helvetica, Arial, DejaVu Sans, sans-serif", "size": 12.5, "color": colours["@ink"]},
         "paper_bgcolor": "#ffffff", "plot_bgcolor": "#ffffff",
         "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"} | layout.get("legend", {}),
     }  # fmt: skip
-    return {
-        "data": paint(figure.data, colours),
-        "layout": layout | axes | shown | {"margin": {"l": 60, "r": 20, "t": 80, "b": 55}},
-    }
+    margin = {"margin": {"l": 60, "r": 20, "t": 80, "b": 55}}
+    return {"data": paint(figure.data, colours), "layout": layout | axes | around | margin}
+
+
+def _all_markdown(parts: Sequence[Part], pictures: dict[int, str]) -> list[str]:
+    lines: list[str] = []
+    for part in parts:
+        lines += _markdown(part, pictures)
+    return lines
 
 
 def _markdown(part: Part, pictures: dict[int, str]) -> list[str]:
@@ -120,35 +129,25 @@ def _markdown(part: Part, pictures: dict[int, str]) -> list[str]:
         case Note():
             lead = {"plain": "", "finding": "**Finding.** ", "warning": "**Warning.** "}[part.tone]
             return [lead + plain(part.text), ""]
-        case Facts():
+        case FactList():
             return [*(f"- {plain(name)}: {markdown_cell(value, None)}" for name, value in part.pairs), ""]
         case Table():
-            return [
-                f"### {plain(part.title)}",
-                "",
-                *([plain(part.caption), ""] if part.caption else []),
-                *as_markdown(part),
-                "",
-            ]
+            caption = [plain(part.caption), ""] if part.caption else []
+            return [f"### {plain(part.title)}", "", *caption, *as_markdown(part), ""]
         case Figure():
-            link = (
-                [f"![{plain(part.title)}]({urllib.parse.quote(pictures[id(part)])})", ""]
-                if id(part) in pictures
-                else []
-            )
+            file = pictures.get(id(part))
+            link = [f"![{plain(part.title)}]({urllib.parse.quote(file)})", ""] if file else []
             return [f"### {plain(part.title)}", "", *link, plain(part.caption), ""]
         case Passage():
-            lines = [
-                "    " + f"{visible(name)}: " + "".join(visible(_marked(p.text, p.role)) for p in pieces)
-                for name, pieces in part.lines
-            ]
+            lines = []
+            for name, pieces in part.lines:
+                lines.append(f"    {visible(name)}: {''.join(visible(_marked(p.text, p.role)) for p in pieces)}")
             return [f"### {plain(part.title)}", "", plain(part.caption), "", *lines, ""]
-        case Choice():
-            return [
-                line
-                for name, inner in part.options
-                for line in (f"**{plain(name)}**", "", *(x for p in inner for x in _markdown(p, pictures)))
-            ]
+        case Tabs():
+            lines = []
+            for name, inner in part.options:
+                lines += [f"**{plain(name)}**", "", *_all_markdown(inner, pictures)]
+            return lines
 
 
 def _marked(text: str, role: str) -> str:

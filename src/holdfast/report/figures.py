@@ -1,7 +1,7 @@
-"""Series -> figures in plotly's own plain form (traces and a layout): nothing is drawn before a browser does it.
+"""Series -> figures in plotly's own plain form (traces and a layout). Nothing is drawn here: a browser does that.
 
-Every builder also makes the table of values behind the figure: it is what a reader without JavaScript sees and what
-becomes the CSV.
+Every builder also makes the table of values behind the figure, which a reader without JavaScript sees and which becomes
+the CSV.
 """
 
 from __future__ import annotations
@@ -76,44 +76,39 @@ class Axis:
     @property
     def layout(self) -> dict[str, Any]:
         """The axis as plotly takes it."""
-        made: dict[str, Any] = {"title": {"text": label(self.title)}}
+        layout: dict[str, Any] = {"title": {"text": label(self.title)}}
         if self.names:
-            made |= name_ticks(self.names) | {"range": [-0.6, len(self.names) - 0.4]}
+            layout |= name_ticks(self.names) | {"range": [-0.6, len(self.names) - 0.4]}
         elif self.floor:
             ticks = [t for t in (1e-5, 1e-4, 3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1.0) if t > 1.5 * self.floor]
-            made |= {
-                "tickvals": [self.at(t) for t in (self.floor, *ticks)],
-                "ticktext": ["0", *(f"{t:g}" for t in ticks)],
+            layout |= {
+                "tickvals": list(map(self.at, (self.floor, *ticks))),
+                "ticktext": ["0", *map("{:g}".format, ticks)],
             }
-            made |= {"range": [self.at(self.floor) - 0.15, 0.15]}
-        return made | self.more
+            layout |= {"range": [self.at(self.floor) - 0.15, 0.15]}
+        return layout | self.more
 
 
 def points(
     title: str, caption: str, series: Sequence[Series], x: Axis, y: Axis, *, height: int = 380, **layout: Any
 ) -> Figure:
     """Lines, dots, or both, with intervals as bars."""
-    made = [_trace(one, one.colour or SERIES[place % len(SERIES)], x, y) for place, one in enumerate(series)]
-    shown = {"xaxis": x.layout, "yaxis": y.layout, "showlegend": sum(one.legend for one in series) > 1} | layout
-    rows: list[list[Cell]] = [
-        [one.name, at, value, note]
-        for one in series
-        for at, value, note in zip(one.x, one.y, one.notes if one.notes is not None else [""] * len(one.x), strict=True)
-    ]
-    columns = [
-        Column("series", kind="code"),
-        Column(x.title, x.digits),
-        Column(y.title, y.digits),
-        Column("about", kind="code"),
-    ]
-    return Figure(title, caption, made, shown, Table(title, columns, rows), height)
+    traces = [_trace(one, one.colour or SERIES[place % len(SERIES)], x, y) for place, one in enumerate(series)]
+    whole = {"xaxis": x.layout, "yaxis": y.layout, "showlegend": sum(one.legend for one in series) > 1} | layout
+    rows: list[list[Cell]] = []
+    for one in series:
+        notes = one.notes if one.notes is not None else [""] * len(one.x)
+        rows += [[one.name, at, value, note] for at, value, note in zip(one.x, one.y, notes, strict=True)]
+    columns = [Column("series", kind="code"), Column(x.title, x.digits), Column(y.title, y.digits)]
+    return Figure(title, caption, traces, whole, Table(title, [*columns, Column("about", kind="code")], rows), height)
 
 
 def bars(
     title: str, caption: str, names: Sequence[str], series: Sequence[Series], value: Axis, *, height: int | None = None
 ) -> Figure:
     """Horizontal bars, one line per name, the series stacked from the left."""
-    made = [
+    labels = [[label(name)] for name in names]
+    traces = [
         {
             "type": "bar",
             "orientation": "h",
@@ -121,17 +116,17 @@ def bars(
             "y": list(range(len(names))),
             "x": one.values,
             "marker": {"color": one.colour or SERIES[place % len(SERIES)]},
-            "customdata": [[label(name)] for name in names],
+            "customdata": labels,
             "hovertemplate": f"%{{customdata[0]}}<br>{label(one.name)}: <b>%{{x:,.{value.digits}f}}</b><extra></extra>",
         }
         for place, one in enumerate(series)
     ]
     lines = {"title": {"text": ""}} | name_ticks(names) | {"autorange": "reversed", "showgrid": False}
-    shown = {"barmode": "stack", "bargap": 0.35, "showlegend": len(series) > 1, "legend": {"traceorder": "normal"}}
-    rows: list[list[Cell]] = [[name, *(one.y[i] for one in series)] for i, name in enumerate(names)]
+    stacked = {"barmode": "stack", "bargap": 0.35, "showlegend": len(series) > 1, "legend": {"traceorder": "normal"}}
+    rows: list[list[Cell]] = list(map(list, zip(names, *(one.y for one in series), strict=True)))
     table = Table(title, [Column("name", kind="code"), *(Column(one.name, value.digits) for one in series)], rows)
     height = height or max(200, 110 + 26 * len(names))
-    return Figure(title, caption, made, shown | {"xaxis": value.layout, "yaxis": lines}, table, height)
+    return Figure(title, caption, traces, stacked | {"xaxis": value.layout, "yaxis": lines}, table, height)
 
 
 def level(value: float) -> dict[str, Any]:
@@ -169,7 +164,7 @@ def _trace(one: Series, colour: str, x: Axis, y: Axis) -> dict[str, Any]:
     said = [label(at, 120) if isinstance(at, str) else number(at, x.digits) for at in one.x]
     notes = [f"<br>{label(note, 300)}" for note in one.notes] if one.notes is not None else [""] * len(said)
     where = f"{label(x.title)}: %{{customdata[0]}}<br>{label(y.title)}: <b>%{{y:.{y.digits}f}}</b>%{{customdata[1]}}"
-    made: dict[str, Any] = {
+    trace: dict[str, Any] = {
         "type": "scatter",
         "name": label(one.name),
         "mode": _MODES[one.look],
@@ -186,8 +181,8 @@ def _trace(one: Series, colour: str, x: Axis, y: Axis) -> dict[str, Any]:
     if any(end.low is not None for end in ends):
         up, down = [_gap(end.high, end.value) for end in ends], [_gap(end.value, end.low) for end in ends]
         bar = {"type": "data", "symmetric": False, "array": up, "arrayminus": down}
-        made["error_y"] = bar | {"color": colour, "thickness": 1.5, "width": 4}
-    return made
+        trace["error_y"] = bar | {"color": colour, "thickness": 1.5, "width": 4}
+    return trace
 
 
 def _marker(one: Series, colour: str) -> dict[str, Any]:

@@ -1,5 +1,5 @@
-"""The files of a report on disk: the page, its Markdown, and numbered tables and pictures. What is in the way and not a
-report's stays.
+"""The files of a report on disk: the page, its Markdown, and numbered tables and pictures. A file in the way that no
+report has written is kept, and the report is refused.
 
 CSV and PNG cannot say who wrote them. So the page and the Markdown end in a line that names the report's numbered
 files:
@@ -40,8 +40,9 @@ def numbered_path(stem: Path, name: str) -> Path:
 
 def earlier(stem: Path) -> list[str]:
     """Names of the numbered files that a report of this stem has left, as its page or its Markdown says."""
-    found = (name for ending in ("html", "md") for name in _NUMBERED.findall(_last_line(page_path(stem, ending))))
-    return [name for name in dict.fromkeys(found) if numbered_path(stem, name).is_file()]
+    lines = [_last_line(page_path(stem, ending)) for ending in ("html", "md")]
+    names = dict.fromkeys(_NUMBERED.findall(" ".join(lines)))
+    return [name for name in names if numbered_path(stem, name).is_file()]
 
 
 def check(stem: Path, formats: Iterable[str], numbered: Iterable[str], overwrite: bool) -> None:
@@ -50,15 +51,14 @@ def check(stem: Path, formats: Iterable[str], numbered: Iterable[str], overwrite
     Raises:
         HoldfastError: a directory is in the way, or a file that no report has written, without ``overwrite``.
     """
-    known = {numbered_path(stem, name) for name in earlier(stem)}
+    ours = {numbered_path(stem, name) for name in earlier(stem)}
     pages = [page_path(stem, ending) for ending in ("html", "md") if ending in formats]
     for path in (*pages, *(numbered_path(stem, name) for name in numbered)):
         if path.is_dir():
             raise HoldfastError(f"--output: {path} is a directory", hint="choose another name")
-        if path.exists() and not overwrite and not (path in known or (path in pages and _last_line(path))):
-            raise HoldfastError(
-                f"--output: {path} exists and is no report's", hint="choose another name, or --overwrite"
-            )
+        if path.exists() and not overwrite and not (path in ours or (path in pages and _last_line(path))):
+            message = f"--output: {path} exists and is no report's"
+            raise HoldfastError(message, hint="choose another name, or --overwrite")
 
 
 def _last_line(path: Path) -> str:

@@ -178,7 +178,9 @@ def _left_without(result: dict[str, Any]) -> list[str]:
         what = (run["setting"], run["weights"], run["seed"] and f"seed {run['seed']}")
         names.append(f"line {run['line']} ({' '.join(filter(None, what))}: '{run['value']}')")
     left = [f"left out: {counted(len(names), 'run')} without a score: {', '.join(names)}"] if names else []
-    return left + [f"left out: {name}, as no conventional run of it has a score" for name in result["without_reference"]]
+    return left + [
+        f"left out: {name}, as no conventional run of it has a score" for name in result["without_reference"]
+    ]
 
 
 def _lost_reference(name: tuple[str, ...], table: Table) -> bool:

@@ -135,12 +135,12 @@ def attribution(row: Mapping[str, Any]) -> dict[str, Any]:
     return moved
 
 
-def shared_sets(psi_by_run: Mapping[str, Mapping[str, float]], sets: Sequence[str]) -> Table:
-    """Psi of the sets that several runs share, one column per run."""
+def shared_sets(runs: Sequence[tuple[str, Mapping[str, float]]], sets: Sequence[str]) -> Table:
+    """Psi of the sets that several runs share, one column per run (its title, and its psi by set)."""
     rows: list[list[Cell]] = []
     for name in sets:
-        rows.append([name, *(psi_of[name] for psi_of in psi_by_run.values())])
-    columns = [Column("set", kind="code"), *map(Column, psi_by_run)]
+        rows.append([name, *(psi_by_set[name] for _, psi_by_set in runs)])
+    columns = [Column("set", kind="code"), *(Column(title) for title, _ in runs)]
     return Table("Psi of every shared set", columns, rows, filterable=len(rows) > 8)
 
 
