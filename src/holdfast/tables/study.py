@@ -126,7 +126,7 @@ def _compared(summary: dict[str, Any]) -> Table:
         if one["conventional_name"] != "(0, 1)":
             remarks.append(f"conv. is {one['conventional_name']}, as there is no (0, 1)")
         scores = [one["conventional"], one["identical_mean"], one["best"], one["best_name"], one["gain"]]
-        noise = None if one["shifted"] else one["noise_sd"]
+        noise = None if one.get("shifted") else one["noise_sd"]
         rows.append([one["setting"] or "all", *scores, noise, one["p"], "; ".join(remarks)])
     columns = [Column("setting", kind="code"), Column("conv."), Column("identical"), Column("best")]
     columns += [Column("at", kind="code"), Column("gain %", 2), Column("noise sd", None), Column("p", 4)]
