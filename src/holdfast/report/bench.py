@@ -1,4 +1,6 @@
-"""A ``bench run`` -> its scores with their intervals, task by task; before them what the run itself says about them."""
+"""A ``bench run`` -> its scores with their intervals, task by task; before them what the run itself says about them. It
+stands alone, as no other command has scores by task and metric.
+"""
 
 from __future__ import annotations
 

@@ -31,10 +31,12 @@ def transferred(run: ReadRun, limit: int) -> list[Part]:
         return [_facts(run), *_unfinished(run)]
     sources = list(run.summary.get("sources") or ())
     grids = [_grid(targets, sources, what) for what in ("accuracy", "validity")]
-    tabs: list[tuple[str, list[Part]]] = []
-    for name, target in targets.items():
-        tabs.append((name, [_accuracy(name, target), *_labels(name, target), *run.titled(f"Conditions: {name}")]))
+    tabs = [(name, _target(run, name, target)) for name, target in targets.items()]
     return [*_finding(run), _facts(run), *grids, Tabs("Target", tabs), *run.titled("Choosing a source")]
+
+
+def _target(run: ReadRun, name: str, target: dict[str, Any]) -> list[Part]:
+    return [_accuracy(name, target), *_labels(name, target), *run.titled(f"Conditions: {name}")]
 
 
 def analysed(run: ReadRun, limit: int) -> list[Part]:
@@ -95,14 +97,15 @@ def _explained(run: ReadRun, name: str, target: dict[str, Any]) -> list[Part]:
 
 
 def _by_layer(title: str, said: str, unit: str, key: str, layers: dict[str, Any]) -> Figure:
-    series = []
-    for predictor, rows in layers.items():
-        places, values = [row["layer"] for row in rows], [finite(row[key]) for row in rows]
-        notes = [f"p = {number(finite(row['p']), 4)}, q = {number(finite(row['q']), 4)}" for row in rows]
-        dash = "dot" if predictor.endswith("raw") else "solid"
-        series.append(Series(predictor, places, values, notes, "both", dash=dash))
+    series = [_of_predictor(predictor, rows, key) for predictor, rows in layers.items()]
     caption = f"{said}; no intervals, and the best of many layers always looks good."
     return points(title, caption, series, Axis("layer", {"dtick": 1}, 0), Axis(unit), height=340, shapes=[level(0.0)])
+
+
+def _of_predictor(predictor: str, rows: Sequence[dict[str, Any]], key: str) -> Series:
+    places, values = [row["layer"] for row in rows], [finite(row[key]) for row in rows]
+    notes = [f"p = {number(finite(row['p']), 4)}, q = {number(finite(row['q']), 4)}" for row in rows]
+    return Series(predictor, places, values, notes, "both", dash="dot" if predictor.endswith("raw") else "solid")
 
 
 def _facts(run: ReadRun) -> FactList:
@@ -136,9 +139,7 @@ def _unfinished(run: ReadRun) -> list[Part]:
 
 def _grid(targets: dict[str, Any], sources: Sequence[str], what: str) -> Figure:
     """Sources (rows) by targets (columns), with the baselines above and what combines sources below."""
-    by_target: dict[str, dict[str, Any]] = {}
-    for name, target in targets.items():
-        by_target[name] = {row["condition"]: row.get(what) or {} for row in target["conditions"]}
+    by_target = {name: _by_condition(target, what) for name, target in targets.items()}
     # A target is no source of its own. In the order of the run's sources, the one that the first target lacks keeps its
     # place, and the diagonal stays a diagonal.
     names = list(itertools.chain.from_iterable(by_target.values()))
@@ -160,6 +161,10 @@ def _grid(targets: dict[str, Any], sources: Sequence[str], what: str) -> Figure:
     return heat_map(what.capitalize(), caption, matrix, (0.0, 100.0) if what == "validity" else None, shapes=shapes)
 
 
+def _by_condition(target: dict[str, Any], what: str) -> dict[str, Any]:
+    return {row["condition"]: row.get(what) or {} for row in target["conditions"]}
+
+
 def _across(
     by_target: dict[str, dict[str, Any]], condition: str, what: Callable[[dict[str, Any] | None], Any]
 ) -> list[Any]:
@@ -177,18 +182,17 @@ def _ordered(conditions: Sequence[str]) -> list[str]:
 
 def _accuracy(name: str, target: dict[str, Any]) -> Figure:
     """Accuracy and validity of each condition, side by side, with intervals."""
-    rows = {row["condition"]: row for row in target["conditions"]}
-    names = _ordered(list(rows))
+    names = _ordered([row["condition"] for row in target["conditions"]])
     series = []
     looks: tuple[tuple[str, Look, str, float], ...] = (
         ("accuracy", "dots", "@accent", -0.09),
         ("validity", "rings", "@2", 0.09),
     )
     for what, look, colour, shift in looks:
-        conditions = [condition for condition in names if rows[condition].get(what)]
-        if conditions:
-            shares = [Interval.of(rows[condition][what]) for condition in conditions]
-            series.append(Series(what, conditions, shares, look=look, colour=colour, shift=shift))
+        shares = _by_condition(target, what)
+        if conditions := [condition for condition in names if shares[condition]]:
+            estimates = [Interval.of(shares[condition]) for condition in conditions]
+            series.append(Series(what, conditions, estimates, look=look, colour=colour, shift=shift))
     caption = (
         f"Accuracy (filled) beside validity (rings) on {name}, {target['items']} items, with 95 % Wilson intervals."
     )
@@ -200,19 +204,22 @@ def _labels(name: str, target: dict[str, Any]) -> list[Part]:
     """How often each label is predicted; free answers have no labels."""
     if target.get("free_answers"):
         return []
-    rows = {row["condition"]: row["labels"] for row in target["conditions"]}
+    rows = _by_condition(target, "labels")
     names = _ordered(list(rows))
     labels = list(dict.fromkeys(itertools.chain.from_iterable(rows.values())))
-    values: list[list[Value | Interval]] = []
-    for condition in names:
-        counts, total = rows[condition], max(1, sum(rows[condition].values()))
-        values.append([100 * counts.get(label, 0) / total for label in labels])
+    values = [_shares(rows[condition], labels) for condition in names]
     caption = (
         f"How often each label is predicted on {name}, in percent of {target['items']} items (no intervals); a column "
         "that fills or empties shows the bias of a source."
     )
     matrix = Matrix(values, names, labels, None, ("condition", "label", "share, %"), 0)
     return [heat_map(f"Label distribution: {name}", caption, matrix)]
+
+
+def _shares(counts: dict[str, int], labels: Sequence[str]) -> list[Value | Interval]:
+    """In percent."""
+    total = max(1, sum(counts.values()))
+    return [100 * counts.get(label, 0) / total for label in labels]
 
 
 def _ends(estimate: dict[str, Any] | None) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 from holdfast.errors import HoldfastError
 from holdfast.report.files import numbered_path
 from holdfast.report.palette import THEMES, paint
-from holdfast.report.parts import FactList, Figure, Note, Part, Passage, Section, Tabs
+from holdfast.report.parts import FactList, Figure, Note, Part, Passage, Section, Tabs, TextPiece
 from holdfast.tables.record import Table
 from holdfast.tables.render import as_csv, as_markdown, markdown_cell, plain
 from holdfast.tables.text import label, slug, visible
@@ -28,19 +28,16 @@ def markdown(title: str, sections: Sequence[Section], pictures: dict[int, str]) 
     lines = [f"# {plain(title)}", ""]
     for section in sections:
         lines += [f"## {plain(section.kind)}: {plain(section.title)}", "", f"Run directory: {plain(section.where)}", ""]
-        for problem in section.problems:
-            lines += [f"> **Note.** {plain(problem)}", ""]
+        lines += [f"> **Note.** {plain(problem)}\n" for problem in section.problems]
         lines += _all_markdown(section.parts, pictures)
     return "\n".join(lines).rstrip() + "\n"
 
 
 def names(sections: Sequence[Section], formats: Sequence[str]) -> list[str]:
     """How the names of the tables and pictures of these formats end, in the order of the page."""
-    numbered = []
-    for name, part in _named(sections):
-        endings = ("png", "csv") if isinstance(part, Figure) else ("csv",)
-        numbered += [f"{name}.{ending}" for ending in endings if ending in formats]
-    return numbered
+    pairs = itertools.product(_named(sections), ("png", "csv"))
+    wanted = [(name, ending) for (name, part), ending in pairs if ending == "csv" or isinstance(part, Figure)]
+    return [f"{name}.{ending}" for name, ending in wanted if ending in formats]
 
 
 def tables(sections: Sequence[Section]) -> Iterator[tuple[str, str]]:
@@ -118,10 +115,7 @@ def picture(figure: Figure) -> dict[str, Any]:
 
 
 def _all_markdown(parts: Sequence[Part], pictures: dict[int, str]) -> list[str]:
-    lines: list[str] = []
-    for part in parts:
-        lines += _markdown(part, pictures)
-    return lines
+    return list(itertools.chain.from_iterable(_markdown(part, pictures) for part in parts))
 
 
 def _markdown(part: Part, pictures: dict[int, str]) -> list[str]:
@@ -139,16 +133,13 @@ def _markdown(part: Part, pictures: dict[int, str]) -> list[str]:
             link = [f"![{plain(part.title)}]({urllib.parse.quote(file)})", ""] if file else []
             return [f"### {plain(part.title)}", "", *link, plain(part.caption), ""]
         case Passage():
-            lines = []
-            for name, pieces in part.lines:
-                lines.append(f"    {visible(name)}: {''.join(visible(_marked(p.text, p.role)) for p in pieces)}")
+            lines = [f"    {visible(name)}: {''.join(map(_marked, pieces))}" for name, pieces in part.lines]
             return [f"### {plain(part.title)}", "", plain(part.caption), "", *lines, ""]
         case Tabs():
-            lines = []
-            for name, inner in part.options:
-                lines += [f"**{plain(name)}**", "", *_all_markdown(inner, pictures)]
-            return lines
+            panels = [[f"**{plain(name)}**", "", *_all_markdown(inner, pictures)] for name, inner in part.options]
+            return list(itertools.chain.from_iterable(panels))
 
 
-def _marked(text: str, role: str) -> str:
-    return f"[-{text}-]" if role == "removed" else f"{{+{text}+}}" if role == "added" else text
+def _marked(piece: TextPiece) -> str:
+    before, after = {"removed": ("[-", "-]"), "added": ("{+", "+}")}.get(piece.role, ("", ""))
+    return visible(f"{before}{piece.text}{after}")

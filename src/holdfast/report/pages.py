@@ -1,4 +1,6 @@
-"""Runs -> sections: which file of this room shows which command."""
+"""Runs -> sections: which file of this room shows which command. It stands alone, as the one place where a new kind of
+run is entered.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +12,12 @@ from holdfast.report.overlay import overlaid
 from holdfast.report.parts import Part, Section
 from holdfast.report.reading import ReadRun, anything
 from holdfast.report.sensitivity import compared, measured
-from holdfast.report.study import best, studied
+from holdfast.report.study import concluded, studied
 from holdfast.report.tune import aligned, tuned
 
 SHOWN: dict[str, tuple[str, Callable[[ReadRun, int], list[Part]]]] = {
     "study run": ("Study", studied),
-    "study best": ("Choice of weights", best),
+    "study best": ("Choice of weights", concluded),
     "sensitivity run": ("Sensitivity to wording", measured),
     "sensitivity compare": ("Comparison of sensitivity", compared),
     "sensitivity check": ("Check of sensitivity", compared),

@@ -49,15 +49,16 @@ SERIES = ("@1", "@2", "@3", "@4", "@5", "@6")
 
 
 def paint(value: Any, theme: dict[str, Any]) -> Any:
-    """A figure (or a piece of one) with colours in place of their names. Only where plotly takes a colour: elsewhere the
-    same text may be a name from the data.
+    """A figure, or a piece of one, with colours in place of their names. This is done only where plotly takes a colour:
+    elsewhere the same text may be a name from the data.
     """
     if isinstance(value, dict):
-        painted = {}
-        for key, item in value.items():
-            is_colour = isinstance(item, str) and key.endswith(("color", "colorscale"))
-            painted[key] = theme.get(item, item) if is_colour else paint(item, theme)
-        return painted
+        return {key: _paint_item(key, item, theme) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [paint(item, theme) for item in value]
     return value
+
+
+def _paint_item(key: str, item: Any, theme: dict[str, Any]) -> Any:
+    is_colour = isinstance(item, str) and key.endswith(("color", "colorscale"))
+    return theme.get(item, item) if is_colour else paint(item, theme)

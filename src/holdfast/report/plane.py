@@ -29,14 +29,11 @@ def planes(study: Study, metric: str) -> list[Figure]:
     """
     chosen = study.named("chosen")
     groups = dict.fromkeys(s.others for s in sorted(study.settings, key=lambda s: s is not chosen))
-    figures = []
-    for others in groups:
-        figure = _plane(study, metric, others, [s for s in study.settings if s.others == others])
-        figures += [figure] if figure else []
-    return figures[:6]
+    return list(itertools.islice(filter(None, (_plane(study, metric, others) for others in groups)), 6))
 
 
-def _plane(study: Study, metric: str, others: str, settings: Sequence[TunedSetting]) -> Figure | None:
+def _plane(study: Study, metric: str, others: str) -> Figure | None:
+    settings = [s for s in study.settings if s.others == others]
     cells: dict[tuple[float, float], TunedSetting] = {}
     for s in settings:
         cells |= dict.fromkeys(s.members, s)
@@ -64,7 +61,7 @@ def _caption(study: Study, metric: str, settings: Sequence[TunedSetting]) -> str
         f"Mean {metric} on the test split ({study.better(metric)} is better) over {study.seeds} per training: "
         f"{sum(len(s.members) for s in settings)} cells are {len(settings)} distinct trainings"
     )
-    if any(len(s.members) > 1 for s in settings):
+    if _merged(settings):
         said += "; lines join the cells of equal ratio, which are one and the same run"
     has_ends = metric == study.metric and any(s.test.low is not None for s in settings)
     ends = "95 % intervals stand with the values." if has_ends else "No intervals are shown."
@@ -92,12 +89,15 @@ def _note(study: Study, metric: str, setting: TunedSetting) -> str:
     return "; ".join(said)
 
 
+def _merged(settings: Sequence[TunedSetting]) -> list[TunedSetting]:
+    """Those that stand for several cells of equal ratio."""
+    return [s for s in settings if len(s.members) > 1]
+
+
 def _rays(settings: Sequence[TunedSetting], places: Places) -> list[dict[str, Any]]:
     """A line with a light rim through the cells of each training that stands for several, beside their numbers."""
     rays = []
-    for s in settings:
-        if len(s.members) < 2:
-            continue
+    for s in _merged(settings):
         cells = [places[cell] for cell in sorted(s.members)]
         right, down = _beside(cells)
         line: dict[str, Any] = {"x": [x + right for x, _ in cells], "y": [y + down for _, y in cells]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +12,6 @@ from holdfast.report.parts import FactList, Figure, Part
 from holdfast.report.reading import ReadRun, read_rows
 from holdfast.report.settings import Study, TunedSetting
 from holdfast.report.tune import step_axis, thinned
-from holdfast.tables.record import Cell
 from holdfast.tables.text import duration
 
 _MOST_SETTINGS = 40
@@ -41,10 +41,8 @@ def cost(run: ReadRun) -> list[Part]:
     slots = costs.get("slots")
     # Slots work at the same time, so the sum of their times may be longer than the whole.
     over = f", over {slots} slots" if isinstance(slots, int) and slots > 1 else ""
-    times: list[tuple[str, Cell]] = []
-    for name, key in _TIMES.items():
-        if isinstance(costs.get(key), int | float):
-            times.append((name if key == "seconds" else name + over, duration(costs[key])))
+    titles = {name if key == "seconds" else name + over: costs.get(key) for name, key in _TIMES.items()}
+    times = [(title, duration(time)) for title, time in titles.items() if isinstance(time, int | float)]
     outside, disk = costs.get("outside_share"), costs.get("disk_bytes")
     facts = FactList.of(
         *times,
@@ -57,17 +55,20 @@ def cost(run: ReadRun) -> list[Part]:
 
 def cost_of_trials(study: Study) -> list[Part]:
     """Where the time of one trial goes, by setting."""
-    timed = [s for s in study.settings if any(t.get("seconds") for t in s.trials)]
+    timed = [s for s in study.settings if any(map(_timed, s.trials))]
     timed.sort(key=lambda s: -_seconds(s, "train") - _seconds(s, "measure"))
     drawn = timed[:_MOST_BARS]
     if not drawn:
         return []
-    series = []
-    for name, colour in (("train", "@accent"), ("measure", "@5"), ("other", "@faint")):
-        series.append(Series(name, [], [_seconds(s, name) for s in drawn], colour=colour))
+    parts = (("train", "@accent"), ("measure", "@5"), ("other", "@faint"))
+    series = [Series(name, [], list(map(_seconds, drawn, itertools.repeat(name))), colour=c) for name, c in parts]
     cut = f" The {len(drawn)} most expensive of {len(timed)} settings." if len(drawn) < len(timed) else ""
     caption = f"Seconds of one trial by what they went into, means over {study.seeds} (no intervals).{cut}"
     return [bars("Cost of a trial", caption, [s.name for s in drawn], series, Axis("seconds", digits=1))]
+
+
+def _timed(trial: dict[str, Any]) -> bool:
+    return bool(trial.get("seconds"))
 
 
 def _seconds(setting: TunedSetting, part: str) -> float:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import difflib
 import itertools
 import math
+import operator
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -92,7 +93,7 @@ def _matrix(run: ReadRun, row: Mapping[str, Any]) -> Figure | None:
     shift_XY = _stored(run, row)
     if shift_XY is None or shift_XY.shape != (len(names), len(names)):
         return None
-    values = np.where(np.isfinite(shift_XY), shift_XY.astype(object), None).tolist()
+    values = np.array(np.where(np.isfinite(shift_XY), shift_XY.astype(object), None)).tolist()
     notes = [[f"response: {v.get('response', '')}" for v in row["variants"]]] * len(names)
     rest = "Pairs that were not scored are blank."
     if ALL in row["indices"]:
@@ -119,11 +120,8 @@ def _stored(run: ReadRun, row: Mapping[str, Any]) -> Any:
 
 
 def _wordings(row: Mapping[str, Any], prompts: Mapping[tuple[str, str], str]) -> Passage | None:
-    variants: list[tuple[Mapping[str, Any], str]] = []
-    for v in row.get("variants", []):
-        prompt = prompts.get((str(row["set_id"]), str(v.get("variant_id"))))
-        if prompt is not None:
-            variants.append((v, prompt))
+    keys = [(v, (str(row["set_id"]), str(v.get("variant_id")))) for v in row.get("variants", [])]
+    variants = [(v, prompts[key]) for v, key in keys if key in prompts]
     if len(variants) < 2:
         return None
     origin, first = next(((v, p) for v, p in variants if v.get("kind") == "original"), variants[0])
@@ -139,17 +137,18 @@ def _wordings(row: Mapping[str, Any], prompts: Mapping[tuple[str, str], str]) ->
 def _tokens(row: Mapping[str, Any]) -> Passage | None:
     """The responses that moved most, each token shaded by its mean absolute shift."""
     moved = attribution(row).get("tokens") or []
-    shifts = [_shade(shift) for _, shift in itertools.chain.from_iterable(one["tokens"] for one in moved)]
-    largest = max(shifts, default=0.0) or 1.0
-    lines: list[tuple[str, list[TextPiece]]] = []
-    for one in moved:
-        pieces = [TextPiece(_readable(t), heat=_shade(s) / largest, hint=f"{number(s)} nats") for t, s in one["tokens"]]
-        lines.append((f"response of {one['response_of']}", pieces))
+    tokens = itertools.chain.from_iterable(map(operator.itemgetter("tokens"), moved))
+    largest = max((_shade(shift) for _, shift in tokens), default=0.0) or 1.0
+    lines = [(f"response of {one['response_of']}", _shaded(one["tokens"], largest)) for one in moved]
     caption = (
         f"Tokens of the {len(lines)} responses that moved most, shaded by the mean absolute change of their log-prob "
         f"after foreign prompts (darkest: {number(largest)} nats)."
     )
     return Passage(f"Which tokens move: {row['set_id']}", caption, lines) if lines else None
+
+
+def _shaded(tokens: Sequence[tuple[str, float | None]], largest: float) -> list[TextPiece]:
+    return [TextPiece(_readable(t), heat=_shade(s) / largest, hint=f"{number(s)} nats") for t, s in tokens]
 
 
 def _shade(shift: float | None) -> float:

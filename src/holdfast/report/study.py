@@ -5,6 +5,7 @@ has written -> its finding and its tables.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 
 from holdfast.report.choice_figures import differences, share_figure, trade_off
@@ -28,7 +29,7 @@ def studied(run: ReadRun, limit: int) -> list[Part]:
     return [*findings, Tabs("Model and data", options), *cost(run), *_trials(run)]
 
 
-def best(run: ReadRun, limit: int) -> list[Part]:
+def concluded(run: ReadRun, limit: int) -> list[Part]:
     """What `study best` has chosen or concluded, of a study or of a table of results."""
     summary = run.summary
     facts = FactList.of(
@@ -43,15 +44,13 @@ def best(run: ReadRun, limit: int) -> list[Part]:
 
 def _titled(parts: Sequence[Part], name: str) -> list[Part]:
     """The parts with the model and the data in their titles, so that files and pictures say whose they are."""
-    titled: list[Part] = []
-    for part in parts:
-        if isinstance(part, Tabs):
-            titled.append(Tabs(part.title, [(option, _titled(inner, name)) for option, inner in part.options]))
-        elif isinstance(part, Figure | Table):
-            titled.append(dataclasses.replace(part, title=f"{part.title}: {name}"))
-        else:
-            titled.append(part)
-    return titled
+    return [_with_name(part, name) for part in parts]
+
+
+def _with_name(part: Part, name: str) -> Part:
+    if isinstance(part, Tabs):
+        return Tabs(part.title, [(option, _titled(inner, name)) for option, inner in part.options])
+    return dataclasses.replace(part, title=f"{part.title}: {name}") if isinstance(part, Figure | Table) else part
 
 
 def _parts(study: Study) -> list[Part]:
@@ -124,13 +123,9 @@ def _ended(study: Study) -> tuple[int, int, int]:
 
 def _planes(study: Study) -> list[Part]:
     """The plane of the selecting metric first; those of the other metrics are tabs beside it."""
-    tabs = []
-    for metric in dict.fromkeys([study.metric, *study.metrics]):
-        if figures := planes(study, metric):
-            tabs.append((metric, figures))
-    if len(tabs) < 2:
-        return list(tabs[0][1]) if tabs else []
-    return [Tabs("Metric of the weight plane", tabs)]
+    by_metric = {metric: planes(study, metric) for metric in (study.metric, *study.metrics)}
+    tabs = [(metric, figures) for metric, figures in by_metric.items() if figures]
+    return [Tabs("Metric of the weight plane", tabs)] if len(tabs) > 1 else list(itertools.chain(*by_metric.values()))
 
 
 def _settings(study: Study) -> Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Sequence
 from typing import Any
@@ -57,7 +58,7 @@ def aligned(run: ReadRun, limit: int) -> list[Part]:
             "Log-prob of the two responses under the model in training",
         ),
     )
-    drawn = [figure for figure in (_curve(run, *figure) for figure in figures) if figure]
+    drawn = filter(None, itertools.starmap(functools.partial(_curve, run), figures))
     before, after = (run.titled(title) for title in ("Preferences before and after", "Where the model comes from"))
     return [_facts(run), *before, *drawn, *after]
 
@@ -74,8 +75,9 @@ def _curves(run: ReadRun) -> list[Part]:
         ),
         ("Weighted loss", "loss", ("loss",), "The loss that is minimised, with the run's weights"),
     )
-    drawn = [_curve(run, *figure) for figure in figures]
-    return [figure for figure in drawn if figure] or [Note("The rows hold no curves.")]
+    return list(filter(None, itertools.starmap(functools.partial(_curve, run), figures))) or [
+        Note("The rows hold no curves.")
+    ]
 
 
 def thinned(values: Sequence[Any], most: int = _CURVE_POINTS) -> list[Any]:
@@ -161,12 +163,14 @@ def _example(run: ReadRun) -> list[Part]:
     tokens = run.summary.get("example")
     if not isinstance(tokens, list) or not tokens:
         return []
-    pieces = []
-    for token in tokens:
-        hint = f"{token['role']}, weight {number(token['weight'], 2)}"
-        pieces.append(TextPiece(str(token["text"]), str(token["role"]), hint=hint))
+    pieces = list(map(_piece, tokens))
     used = {piece.role for piece in pieces}
     legend = [(role.label, meaning) for role, meaning in _MEANINGS.items() if role.label in used]
     size = f"{len(pieces)} tokens; a pointer over a token shows its weight"
     caption = f"The first training example as the model sees it, {size}."
     return [Passage("An example, by role", caption, [("example 1", pieces)], legend)]
+
+
+def _piece(token: dict[str, Any]) -> TextPiece:
+    hint = f"{token['role']}, weight {number(token['weight'], 2)}"
+    return TextPiece(str(token["text"]), str(token["role"]), hint=hint)

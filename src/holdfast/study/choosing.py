@@ -25,8 +25,8 @@ def best(config: BestConfig) -> dict[str, Any]:
     """Analyse a study or a table.
 
     Returns:
-        The summary with its ``tables``: of a study the selection (``study.select.select``) with ``tune``, the chosen config; of a table
-        ``study.reanalysis.analyse``.
+        The summary with its ``tables``: of a study the selection (``study.select.select``) with ``tune``, the chosen
+        config; of a table ``study.reanalysis.analyse``.
 
     Raises:
         HoldfastError: neither a study nor a table there, or what ``select``, ``read_table`` and ``analyse`` refuse.

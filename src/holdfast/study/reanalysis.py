@@ -16,7 +16,7 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -30,6 +30,7 @@ from holdfast.tables.text import counted
 from holdfast.tune.weights import share
 
 Cell = tuple[float, float]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -81,17 +82,14 @@ def analyse(table: Table, *, higher_is_better: bool, seed: int = 0) -> dict[str,
             hint=f"the scores on lines {', '.join(str(run['line']) for run in table.without_score[:10])} are missing",
         )
     grids = [_grid(name, table) for name in names if name not in lost]
-    cells = [cell for cell in grids[0].score if all(cell in grid.score for grid in grids)]
+    cells = _in_all([list(grid.score) for grid in grids])
     if not cells:
         raise HoldfastError(
             "no pair of weights was run in every setting, so settings cannot be compared",
             hint="narrow down with --where",
         )
-    fixed: dict[Cell, list[float]] = {}
-    steady: dict[Cell, list[float]] = {}
-    for cell in cells:
-        fixed[cell] = [sign * grid.gain(grid.score[cell]) for grid in grids]
-        steady[cell] = [sign * grid.steady_gain(grid.score[cell]) for grid in grids]
+    fixed = {cell: [sign * grid.gain(grid.score[cell]) for grid in grids] for cell in cells}
+    steady = {cell: [sign * grid.steady_gain(grid.score[cell]) for grid in grids] for cell in cells}
     run_cells = set().union(*(grid.score for grid in grids))
     result: dict[str, Any] = {
         "metric": table.metric,
@@ -276,12 +274,12 @@ def _best_fixed(fixed: dict[Cell, list[float]]) -> dict[str, Any]:
 
 def _identical(grids: list[SettingScores], sign: float) -> dict[str, Any]:
     """The best of the runs that are all conventional tuning, against the one that is called so."""
-    best, counts = [], []
-    for grid in grids:
-        gains = [sign * grid.gain(value) for cell, value in grid.score.items() if share(*cell) == 0]
-        best.append(max(gains))
-        counts.append(len(gains))
-    return {"runs": min(counts), "gain": statistics.fmean(best)}
+    gains = [_gains_of_identical(grid, sign) for grid in grids]
+    return {"runs": min(map(len, gains)), "gain": statistics.fmean(map(max, gains))}
+
+
+def _gains_of_identical(grid: SettingScores, sign: float) -> list[float]:
+    return [sign * grid.gain(value) for cell, value in grid.score.items() if share(*cell) == 0]
 
 
 def _left_out(
@@ -316,14 +314,18 @@ def _across(grids: list[SettingScores], sign: float, seed: int) -> list[dict[str
 
     Settings are the draws here: the interval says what to expect of a further setting of this kind, on average.
     """
-    ratios = [ratio for ratio in grids[0].ratios if all(ratio in grid.ratios for grid in grids)]
+    ratios = _in_all([grid.ratios for grid in grids])
     if len(grids) < 2 or len(ratios) < 2:
         return []
-    gain_SJ = np.empty((len(grids), len(ratios) - 1))
-    for place, grid in enumerate(grids):
-        gain_SJ[place] = [sign * grid.steady_gain(grid.of_ratio(ratio)) for ratio in ratios[1:]]
+    gain_SJ = np.array([[sign * grid.steady_gain(grid.of_ratio(ratio)) for ratio in ratios[1:]] for grid in grids])
     means = zip(ratios[1:], st.compare_means(gain_SJ, seed=seed), strict=True)
     return [{"name": _ratio_name(grids[0], ratio), "ratio": ratio, **vars(mean)} for ratio, mean in means]
+
+
+def _in_all(groups: Sequence[Sequence[T]]) -> list[T]:
+    """What every group holds, in the order of the first."""
+    shared = set(groups[0]).intersection(*groups[1:])
+    return [item for item in groups[0] if item in shared]
 
 
 def _ratio_name(grid: SettingScores, ratio: float) -> str:

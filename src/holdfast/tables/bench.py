@@ -21,17 +21,10 @@ def of_comparison(summary: dict[str, Any]) -> list[Table]:
     for name, one in summary["benchmarks"].items():
         change = Interval(one["difference"], one.get("low"), one.get("high"))
         remark = one.get("no_test") if one["items"] else "no item has a score in both runs"
-        rows.append(
-            [name, directed(one["metric"], one), one.get("a"), one.get("b"), change, one.get("p"), one["items"], remark]
-        )
-    columns = [
-        Column("benchmark", kind="code"),
-        Column("metric", kind="code"),
-        Column("A", 4),
-        Column("B", 4),
-        Column("B - A", 4),
-    ]
-    columns += [Column("p"), Column("items"), Column("no test")]
+        scores = [one.get("a"), one.get("b"), change, one.get("p")]
+        rows.append([name, directed(one["metric"], one), *scores, one["items"], remark])
+    names = [Column("benchmark", kind="code"), Column("metric", kind="code")]
+    columns = [*names, Column("A", 4), Column("B", 4), Column("B - A", 4), *map(Column, ("p", "items", "no test"))]
     return [Table("Comparison of benchmarks", columns, rows, "Paired by item. In brackets: 95 % intervals.")]
 
 
@@ -41,9 +34,9 @@ def directed(metric: Any, score: dict[str, Any]) -> Cell:
 
 
 def _benchmarks(benchmarks: dict[str, Any]) -> Table:
-    rows: list[list[Cell]] = [
-        [name, *_score(one.get("metric"), one), one.get("choice")] for name, one in benchmarks.items()
-    ]
+    rows: list[list[Cell]] = []
+    for name, one in benchmarks.items():
+        rows.append([name, *_score(one.get("metric"), one), one.get("choice")])
     columns = [Column("benchmark", kind="code"), *_SCORE, Column("what was run")]
     return Table("Benchmarks", columns, rows, "The metric that counts for each benchmark. In brackets: 95 % intervals.")
 

@@ -72,8 +72,8 @@ def labelled_inputs(rows: Sequence[dict[str, Any]], most: int) -> list[Table]:
     """The first ``most`` inputs with their labels, how sure they are and where they come from; no table of none."""
     keys = ("id", "prompt", "answer", "confidence", "method")
     cells: list[list[Cell]] = [list(map(row.get, keys)) for row in rows[:most]]
-    columns = [Column("id"), Column("prompt", kind="code"), Column("label", kind="code")]
-    columns += [Column("confidence", 2), Column("method")]
+    texts = [Column("prompt", kind="code"), Column("label", kind="code")]
+    columns = [Column("id"), *texts, Column("confidence", 2), Column("method")]
     caption = f"The first {len(cells)} of {len(rows):,}."
     return [Table("Labelled inputs", columns, cells, caption, filterable=True)] if cells else []
 

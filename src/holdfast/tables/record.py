@@ -1,8 +1,8 @@
 """A table as plain data: what a wing writes into its summary, and what the terminal, HTML, Markdown and CSV are
 rendered from.
 
-In JSON a cell is a string, a number, a truth value, null, an interval as ``{"value": 0.5, "low": 0.4, "high": 0.6}``, or
-a mean with its standard deviation as ``{"value": 0.5, "sd": 0.1}``.
+In JSON a cell is a string, a number, a truth value, null, an interval as ``{"value": 0.5, "low": 0.4, "high": 0.6}``,
+or a mean with its standard deviation as ``{"value": 0.5, "sd": 0.1}``.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Table:
 
 def without_empty(table: Table) -> Table:
     """The table without columns that have no value in any row; the first column always stays."""
-    keep = [place == 0 or any(map(_has_value, cells)) for place, cells in enumerate(_by_column(table))]
+    keep = [place == 0 or any(map(_has_value, cells)) for place, cells in enumerate(by_column(table))]
     if all(keep):
         return table
     rows = [list(compress(row, keep)) for row in table.rows]
@@ -73,7 +73,7 @@ def without_empty(table: Table) -> Table:
 
 def numeric(table: Table) -> list[bool]:
     """For every column, whether it holds numbers alone."""
-    return [_is_numeric(cells) for cells in _by_column(table)]
+    return [_is_numeric(cells) for cells in by_column(table)]
 
 
 def middle(cell: Cell) -> str | int | float | bool | None:
@@ -103,7 +103,8 @@ def from_json(value: Any) -> Table:
     return Table(title, columns, rows, str(value.get("caption", "")), bool(value.get("filterable", False)))
 
 
-def _by_column(table: Table) -> list[tuple[Cell, ...]]:
+def by_column(table: Table) -> list[tuple[Cell, ...]]:
+    """The cells of every column."""
     return list(zip(*table.rows, strict=True)) or [()] * len(table.columns)
 
 

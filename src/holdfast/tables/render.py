@@ -6,11 +6,12 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from holdfast.tables.record import Cell, Interval, Spread, Table, middle, numeric, without_empty
+from holdfast.tables.record import Cell, Column, Interval, Spread, Table, by_column, middle, numeric, without_empty
 from holdfast.tables.text import MINUS, clipped, number, shorten, visible
 
 _TYPED = str.maketrans({MINUS: "-", "\N{EN DASH}": "-"})
@@ -41,28 +42,24 @@ def as_text(table: Table, longest: int | None = None) -> list[str]:
             an ellipsis, and a last line says that cells are cut. None: cells are whole.
     """
     table = without_empty(table)
-    lines = [[visible(column.title) for column in table.columns]]
-    cut = False
-    for row in table.rows:
-        whole = [_typed(cell, column.digits) for cell, column in zip(row, table.columns, strict=True)]
-        cells = whole if longest is None else [shorten(text, longest) for text in whole]
-        cut = cut or cells != whole
-        lines.append(cells)
+    whole = [[visible(column.title) for column in table.columns], *_cells(table, _typed)]
+    lines = whole if longest is None else [list(map(shorten, line, itertools.repeat(longest))) for line in whole]
     widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
-    right = numeric(table)
-    text = [visible(table.title), *(_aligned(line, widths, right) for line in lines)]
-    text += [f"  {line}" for line in textwrap.wrap(visible(table.caption), _WIDTH)]
-    return [*text, "  …: cells are cut for the terminal; files hold them whole."] if cut else text
+    below = textwrap.wrap(visible(table.caption), _WIDTH)
+    below += ["…: cells are cut for the terminal; files hold them whole."] if lines != whole else []
+    return [
+        visible(table.title),
+        *(_aligned(line, widths, numeric(table)) for line in lines),
+        *map("  {}".format, below),
+    ]
 
 
 def as_markdown(table: Table) -> list[str]:
     """Lines of a Markdown table, without its title and caption."""
     table = without_empty(table)
     heads = [plain(column.title) for column in table.columns]
-    lines = [heads, ["---:" if right else "---" for right in numeric(table)]]
-    for row in table.rows:
-        lines.append([markdown_cell(cell, column.digits) for cell, column in zip(row, table.columns, strict=True)])
-    return [f"| {' | '.join(cells)} |" for cells in lines]
+    below = ["---:" if right else "---" for right in numeric(table)]
+    return [f"| {' | '.join(cells)} |" for cells in (heads, below, *_cells(table, markdown_cell))]
 
 
 def markdown_cell(cell: Cell, digits: int | None) -> str:
@@ -85,20 +82,21 @@ def as_csv(table: Table) -> str:
     would take for a formula gets an apostrophe.
     """
     table = without_empty(table)
-    parts = [_parts(cells) for cells in zip(*table.rows, strict=True)] or [("",)] * len(table.columns)
-    heads: list[Cell] = []
-    for column, endings in zip(table.columns, parts, strict=True):
-        heads += [column.title + ending for ending in endings]
+    parts = [_parts(cells) for cells in by_column(table)]
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(map(_safe, heads))
-    for row in table.rows:
+    for line in (table.columns, *table.rows):
         values: list[Cell] = []
-        for cell, endings in zip(row, parts, strict=True):
-            own = list(vars(cell).values()) if isinstance(cell, Interval | Spread) else [cell]
-            values += [*own, *[None] * (len(endings) - len(own))]
+        for cell, endings in zip(line, parts, strict=True):
+            values += _values(cell, endings)
         writer.writerow(map(_safe, values))
     return out.getvalue()
+
+
+def _cells(table: Table, text: Callable[[Cell, int | None], str]) -> list[list[str]]:
+    """The rows of a table with their cells as text."""
+    digits = [column.digits for column in table.columns]
+    return [list(map(text, row, digits)) for row in table.rows]
 
 
 def _aligned(cells: Sequence[str], widths: Sequence[int], right: Sequence[bool]) -> str:
@@ -112,6 +110,14 @@ def _typed(cell: Cell, digits: int | None) -> str:
     if isinstance(cell, str):
         return visible(value)
     return f"{value} {beside}".strip().translate(_TYPED) if cell is not None else ""
+
+
+def _values(cell: Cell | Column, endings: Sequence[str]) -> list[Cell]:
+    """The values of a cell, or of the head, in the columns of CSV that end in this way."""
+    if isinstance(cell, Column):
+        return [cell.title + ending for ending in endings]
+    own = list(vars(cell).values()) if isinstance(cell, Interval | Spread) else [cell]
+    return own + [None] * (len(endings) - len(own))
 
 
 def _parts(cells: Sequence[Cell]) -> tuple[str, ...]:

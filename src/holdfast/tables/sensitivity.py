@@ -5,6 +5,7 @@ set, the responses of one set; and those of two runs compared.
 from __future__ import annotations
 
 import math
+import operator
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -53,15 +54,15 @@ def of_comparison(summary: dict[str, Any]) -> list[Table]:
         change = Interval(row["difference"], row["low"], row["high"])
         judged = [] if failed is None else ["worse" if kind in failed else "ok"]
         rows.append([kind, row["a"], row["b"], change, row["p"], row["sets"], *judged])
-    columns = [Column("kind"), Column("A", 4), Column("B", 4), Column("B - A", 4), Column("p", 4), Column("sets")]
-    columns += [] if failed is None else [Column("verdict")]
+    both = [Column("kind"), Column("A", 4), Column("B", 4), Column("B - A", 4)]
+    columns = [*both, Column("p", 4), Column("sets"), *([] if failed is None else [Column("verdict")])]
     caption = f"Nats per token. In brackets: 95 % intervals over sets.{_few([by_kind[kind] for kind in views])}"
-    tables = [Table("POSIX of both", columns, rows, caption)]
-    moved: list[list[Cell]] = []
-    for row in summary.get("moved_most", []):
-        moved.append([row[key] for key in ("set_id", "kind", "a", "b", "difference")])
-    columns = [Column("set", kind="code"), Column("kind"), Column("A", 4), Column("B", 4), Column("B - A", 4)]
-    return [*tables, Table("Sets that moved most", columns, moved)] if moved else tables
+    keys = operator.itemgetter("set_id", "kind", "a", "b", "difference")
+    moved = Table(
+        "Sets that moved most", [Column("set", kind="code"), *both], list(map(keys, summary.get("moved_most", [])))
+    )
+    tables = [Table("POSIX of both", columns, rows, caption), moved]
+    return [table for table in tables if table.rows]
 
 
 def views_of(summary: dict[str, Any]) -> list[str]:
@@ -76,8 +77,8 @@ def distinct_views(by_view: Mapping[str, Any]) -> list[str]:
 
 
 def psi(row: Mapping[str, Any]) -> float:
-    """Psi of a set: over all its variants; the mean over its kinds where only pairs within a kind were scored; NaN where
-    one of these has none.
+    """Psi of a set over all its variants, or the mean over its kinds where only pairs within a kind were scored; NaN
+    where one of these has no value.
     """
     views = row["indices"]
     values = [views[ALL]["psi"]] if ALL in views else [view["psi"] for view in views.values()]
@@ -88,9 +89,13 @@ def every_set(ranked: Sequence[dict[str, Any]]) -> Table:
     """Rows of sets, in the order in which they come, with what their responses have in common."""
     kinds = [view for view in ranked[0]["indices"] if view != ALL]
     kinds = kinds if len(kinds) > 1 else []
-    columns = [Column("set", kind="code"), Column("psi"), *(Column(f"psi, {kind}") for kind in kinds)]
-    columns += [Column("prompts"), Column("distinct responses", 0), Column("right answers")]
-    columns.append(Column("most frequent response", kind="code"))
+    columns = [
+        Column("set", kind="code"),
+        *map(Column, ("psi", *map("psi, {}".format, kinds), "prompts")),
+        Column("distinct responses", 0),
+        Column("right answers"),
+        Column("most frequent response", kind="code"),
+    ]
     rows: list[list[Cell]] = []
     for row in ranked:
         whole = row["indices"].get(ALL) or next(iter(row["indices"].values()))

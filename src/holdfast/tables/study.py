@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import statistics
 from collections.abc import Sequence
@@ -53,16 +54,22 @@ def of_demo(summary: dict[str, Any]) -> list[Table]:
 
 def every_trial(rows: Sequence[dict[str, Any]]) -> Table:
     """Every trial of a study in the order of its rows, the failed and the stopped ones too."""
-    scores = [(split, name) for name in metrics_of(rows) for split in ("dev", "test")]
-    columns = [Column("setting", kind="code"), Column("model and data", kind="code"), *map(Column, _ABOUT)]
-    columns.append(Column("prompt share"))
-    columns += [Column(f"{split} {name}", 4) for split, name in scores]
-    columns += [Column("steps"), Column("tokens"), Column("train, s", 1), Column("measure, s", 1)]
-    columns += [Column("error", kind="code"), Column("trial", kind="code")]
+    scores = list(itertools.product(metrics_of(rows), ("dev", "test")))
+    columns = [
+        Column("setting", kind="code"),
+        Column("model and data", kind="code"),
+        *map(Column, (*_ABOUT, "prompt share")),
+        *(Column(f"{split} {name}", 4) for name, split in scores),
+        *map(Column, ("steps", "tokens")),
+        Column("train, s", 1),
+        Column("measure, s", 1),
+        Column("error", kind="code"),
+        Column("trial", kind="code"),
+    ]
     cells: list[list[Cell]] = []
     for row in rows:
         seconds = row.get("seconds") or {}
-        values = [(row.get(split) or {}).get(name) for split, name in scores]
+        values = [(row.get(split) or {}).get(name) for name, split in scores]
         cost = [row.get("steps"), row.get("tokens"), seconds.get("train"), seconds.get("measure")]
         head = [name_of(row), row.get("group"), *map(row.get, _ABOUT), row.get("prompt_share")]
         cells.append([*head, *values, *cost, row.get("error"), row.get("trial")])
@@ -72,10 +79,9 @@ def every_trial(rows: Sequence[dict[str, Any]]) -> Table:
 def metrics_of(trials: Sequence[dict[str, Any]]) -> list[str]:
     """What was measured, in the order of the rows."""
     names: dict[str, None] = {}
-    for trial in trials:
-        for split in ("test", "dev"):
-            scores = trial.get(split) or {}
-            names |= dict.fromkeys(name for name, value in scores.items() if isinstance(value, int | float))
+    for trial, split in itertools.product(trials, ("test", "dev")):
+        scores = trial.get(split) or {}
+        names |= dict.fromkeys(name for name, value in scores.items() if isinstance(value, int | float))
     return list(names)
 
 
@@ -87,13 +93,16 @@ def name_of(trial: dict[str, Any]) -> str:
 def settings(selection: dict[str, Any], metric: str, group: str = "") -> Table:
     """The settings in order of their prompt share."""
     rows = [_row(one, selection) for one in sorted(selection["settings"], key=_place)]
-    columns = [Column("setting", kind="code"), Column("mark"), *map(Column, ("prompt share", "ratio", "seeds"))]
-    columns += [Column(f"dev {metric}"), Column(f"test {metric}"), Column("to conventional"), Column("p", 4)]
-    columns.append(Column("cells of the grid", kind="code"))
-    caption = (
-        "The choice looks at dev only; test figures are for reading, not for choosing. In brackets: 95 % intervals."
-    )
-    return Table(f"Settings: {group}" if group else "Settings", columns, rows, caption, filterable=len(rows) > 12)
+    estimates = (f"dev {metric}", f"test {metric}", "to conventional")
+    columns = [
+        Column("setting", kind="code"),
+        *map(Column, ("mark", "prompt share", "ratio", "seeds", *estimates)),
+        Column("p", 4),
+        Column("cells of the grid", kind="code"),
+    ]
+    caption = "The choice looks at dev only; test figures are for reading, not for choosing."
+    title = f"Settings: {group}" if group else "Settings"
+    return Table(title, columns, rows, f"{caption} In brackets: 95 % intervals.", filterable=len(rows) > 12)
 
 
 def _place(one: dict[str, Any]) -> float:
@@ -128,15 +137,23 @@ def _compared(summary: dict[str, Any]) -> Table:
         scores = [one["conventional"], one["identical_mean"], one["best"], one["best_name"], one["gain"]]
         noise = None if one.get("shifted") else one["noise_sd"]
         rows.append([one["setting"] or "all", *scores, noise, one["p"], "; ".join(remarks)])
-    columns = [Column("setting", kind="code"), Column("conv."), Column("identical"), Column("best")]
-    columns += [Column("at", kind="code"), Column("gain %", 2), Column("noise sd", None), Column("p", 4)]
+    columns = [
+        Column("setting", kind="code"),
+        *map(Column, ("conv.", "identical", "best")),
+        Column("at", kind="code"),
+        Column("gain %", 2),
+        Column("noise sd", None),
+        Column("p", 4),
+        Column("remark"),
+    ]
     reruns = sum(one["rerun"] for one in summary["settings"])
     caption = (
         "Pairs of equal ratio are one training. conv.: conventional tuning; identical: mean of all runs with prompt "
         "weight 0; noise sd: between runs of equal ratio; p: does any ratio beat conventional tuning, corrected for "
-        f"all ratios and settings. Settings whose best cell is a re-run of conventional tuning: {reruns} of {len(rows)}."
+        f"all ratios and settings. Settings whose best cell is a re-run of conventional tuning: {reruns} of "
+        f"{len(rows)}."
     )
-    return Table("Settings", [*columns, Column("remark")], rows, caption, filterable=len(rows) > 12)
+    return Table("Settings", columns, rows, caption, filterable=len(rows) > 12)
 
 
 def _one_for_all(summary: dict[str, Any]) -> Table:
@@ -151,8 +168,8 @@ def _one_for_all(summary: dict[str, Any]) -> Table:
     if identical["runs"] > 1:
         luck = f"luck alone: the best of {identical['runs']} identical runs"
         rows.append([luck, None, Interval(identical["gain"]), None, None])
-    columns = [Column("weights for all settings"), Column("at", kind="code"), Column("gain %", 2)]
-    columns += [Column("lowest %", 2), Column("highest %", 2)]
+    gains = [Column(title, 2) for title in ("gain %", "lowest %", "highest %")]
+    columns = [Column("weights for all settings"), Column("at", kind="code"), *gains]
     caption = f"Mean gains over {len(summary['settings'])} settings."
     if summary["left_out"]:
         caption += (

@@ -69,7 +69,7 @@ def number(value: Any, digits: int | None = 3) -> str:
     """A number for people, with ``digits`` after the point, or more where these would all be zeros; None means three
     significant digits.
 
-    Files may hold anything in a number's place: what is not a number is returned as text, which still has to be escaped.
+    Files may hold anything in a number's place: what is not a number is returned as text, which must still be escaped.
     """
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "\N{EN DASH}"

@@ -21,13 +21,13 @@ def of_tuning(summary: dict[str, Any]) -> list[Table]:
         if n:
             part = 100 * n * weights.get(role, 0.0) / mass if mass else None
             rows.append([role, weights.get(role), n, 100 * n / total, part])
-    columns = [Column("role"), Column("weight", 2), Column("target tokens")]
-    columns += [Column("% of targets", 1), Column("% of weighted mass", 1)]
+    shares = [Column("% of targets", 1), Column("% of weighted mass", 1)]
+    columns = [Column("role"), Column("weight", 2), Column("target tokens"), *shares]
     return [Table("Target tokens by role", columns, rows)]
 
 
 def of_preferences(summary: dict[str, Any]) -> list[Table]:
-    """Held-out measures before and after, where there are any, and the trainings behind the model."""
+    """Held-out measures before and after where there are any, and the trainings that the model comes from."""
     return [table for table in (_preferences(summary), _lineage(summary)) if table.rows]
 
 
