@@ -57,7 +57,7 @@ def demo(config: DemoConfig) -> dict[str, Any]:
 
 
 def scores(study: Path) -> dict[str, list[dict[str, float]]]:
-    """Scores on the test split by setting, one dict per seed; the base model is a setting of its own."""
+    """Return the scores on the test split by setting, one dict per seed; the base model is a setting of its own."""
     groups: dict[str, list[dict[str, float]]] = {}
     for row in read_rows(study):
         if row.get("status") == "done":
@@ -66,7 +66,7 @@ def scores(study: Path) -> dict[str, list[dict[str, float]]]:
 
 
 def _by_wording(row: dict[str, Any], study: Path) -> dict[str, float]:
-    """Exact answers on new items in wordings known from training, and in wordings never trained on."""
+    """Return the shares of exact answers on new items, in wordings of the training and in wordings never trained on."""
     right = item_values(row, "test", "exact_match", study)
     assert right is not None
     hits: dict[bool, list[float]] = {False: [], True: []}
@@ -76,8 +76,8 @@ def _by_wording(row: dict[str, Any], study: Path) -> dict[str, float]:
 
 
 def _cross_task(file: Path) -> dict[str, Any]:
-    """What the embedded model makes of examples of other tasks, untuned; kept, since it does not depend on the
-    study.
+    """Return what the embedded model, untuned, makes of examples of other tasks. The result is kept in a file, as it
+    does not depend on the study.
     """
     if not file.is_file():
         write_json(file, zero_shot_against_cross_task(models.load("pocket")))

@@ -17,7 +17,7 @@ Scores = list[tuple[str, dict[str, Any]]]
 
 
 def benchmarked(run: ReadRun, limit: int) -> list[Part]:
-    """A dot and a row per task and metric; a run without scores is shown plainly."""
+    """Return a figure per metric with a dot for every task, and the tables; a run without scores is shown plainly."""
     by_task = run.summary.get("scores") or {}
     by_metric: dict[str, Scores] = {}
     for task, metrics in by_task.items():
@@ -31,7 +31,7 @@ def benchmarked(run: ReadRun, limit: int) -> list[Part]:
 
 
 def _notes(run: ReadRun) -> list[Part]:
-    """What may make the scores mean less than they seem to: prompts that were cut, answers that were empty."""
+    """Return warnings of what may make the scores mean less than they seem to, such as cut prompts or empty answers."""
     said = [str(note) for note in run.summary.get("notes") or [] if note]
     return [Note(f"{note[:1].upper()}{note[1:].rstrip('.')}.", "warning") for note in said]
 

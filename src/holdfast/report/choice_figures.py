@@ -17,7 +17,9 @@ from holdfast.tables.text import number
 
 
 def share_figure(study: Study) -> Figure:
-    """The metric against the prompt share of the weighted loss; the chosen and the conventional setting stand out."""
+    """Return the metric against the prompt share of the weighted loss; the chosen and the conventional setting stand
+    out.
+    """
     placed = sorted(
         (s for s in study.settings if s.x is not None and s.test.value is not None), key=lambda s: s.x or 0.0
     )
@@ -43,7 +45,7 @@ def share_figure(study: Study) -> Figure:
 
 
 def differences(study: Study) -> list[Part]:
-    """What each setting gains over the conventional one, on the test split."""
+    """Return a figure of what each setting gains over the conventional one on the test split, if anything was selected."""
     compared = sorted((s for s in study.settings if s.difference), key=lambda s: s.x or 0.0)
     if not compared:
         return []
@@ -62,7 +64,7 @@ def differences(study: Study) -> list[Part]:
 
 
 def trade_off(study: Study) -> list[Part]:
-    """Response NLL against POSIX, by setting; none where a study did not measure both."""
+    """Return response NLL against POSIX, by setting; none where a study has not measured both."""
     measured = [s for s in study.settings if s.all("response_nll") and s.all("posix")]
     if len(measured) < 2:
         return []
@@ -82,8 +84,8 @@ def trade_off(study: Study) -> list[Part]:
 def _special(
     settings: Sequence[TunedSetting], chosen: TunedSetting | None, conventional: TunedSetting | None
 ) -> list[tuple[str, list[TunedSetting], str, int]]:
-    """Name, settings, colour and size of what stands out; one entry where the conventional setting is the chosen
-    one.
+    """Return name, settings, colour and size of what stands out: two entries, or one where the conventional setting is
+    also the chosen one.
     """
     named = [("conventional", conventional, "@1", 11), ("chosen", chosen, "@2", 13)]
     if chosen is not None and chosen is conventional:
@@ -99,7 +101,9 @@ def _place(name: str, settings: Sequence[TunedSetting], **look: Any) -> Series:
 
 
 def _untuned(study: Study, others: Sequence[Value]) -> tuple[dict[str, Any], str]:
-    """A line for the untuned model where it is in reach of the others; otherwise a sentence."""
+    """Return a line for the untuned model where its value is near the others, so that they stay apart; otherwise a
+    sentence.
+    """
     base = (study.base.get("test") or {}).get(study.metric)
     values = [value for value in others if value is not None]
     if not isinstance(base, int | float) or not values:
@@ -111,7 +115,7 @@ def _untuned(study: Study, others: Sequence[Value]) -> tuple[dict[str, Any], str
 
 
 def _share_axis(shares: Sequence[float]) -> Axis:
-    """Logarithmic where shares come close to 0."""
+    """Return the axis of prompt shares; it is logarithmic where shares come close to 0."""
     title = "prompt share of the weighted target mass"
     positive = [share for share in shares if share > 0]
     if positive and min(positive) < 0.04:

@@ -23,8 +23,8 @@ _MOST_INPUTS = 500
 
 
 def transferred(run: ReadRun, limit: int) -> list[Part]:
-    """A grid of sources and targets: accuracy beside validity, label distributions, choices of a source, all with
-    intervals.
+    """Return the parts of a ``crosstask run``: sources by targets with accuracy and validity, then the labels of each
+    target, then the ways of choosing a source.
     """
     targets = run.summary.get("targets")
     if not targets:
@@ -40,7 +40,9 @@ def _target(run: ReadRun, name: str, target: dict[str, Any]) -> list[Part]:
 
 
 def analysed(run: ReadRun, limit: int) -> list[Part]:
-    """Rank correlation of a source's accuracy with similarity of hidden states, layer by layer."""
+    """Return the parts of a ``crosstask analyse``: the rank correlation of the sources' accuracy with the similarity of
+    their hidden states, layer by layer.
+    """
     targets = run.summary.get("targets") or {}
     if not targets:
         return [_facts(run), *_unfinished(run)]
@@ -50,7 +52,7 @@ def analysed(run: ReadRun, limit: int) -> list[Part]:
 
 
 def labelled(run: ReadRun, limit: int) -> list[Part]:
-    """What pseudo-labelling a pool has given."""
+    """Return the parts of a ``crosstask label``: how many labels there are, how often each is given, and inputs."""
     summary = run.summary
     if not summary:
         return _unfinished(run)
@@ -75,7 +77,7 @@ def labelled(run: ReadRun, limit: int) -> list[Part]:
 
 
 def _left_out(names: Sequence[str]) -> list[Part]:
-    """Targets without enough sources to correlate anything, such as those with free answers."""
+    """Return a note on targets that have too few sources to correlate anything, such as those with free answers."""
     if not names:
         return []
     few = f"{counted(len(names), 'target')} had fewer than 3 sources to compare"
@@ -133,12 +135,12 @@ def _finding(run: ReadRun) -> list[Part]:
 
 
 def _unfinished(run: ReadRun) -> list[Part]:
-    """Accuracy so far, from the rows alone."""
+    """Return the accuracy so far, from the rows alone."""
     return [so_far(run.rows) if run.rows else Note("There are no rows yet.")]
 
 
 def _grid(targets: dict[str, Any], sources: Sequence[str], what: str) -> Figure:
-    """Sources (rows) by targets (columns), with the baselines above and what combines sources below."""
+    """Return a heat map of sources (rows) by targets (columns), the baselines above and what combines sources below."""
     by_target = {name: _by_condition(target, what) for name, target in targets.items()}
     # A target is no source of its own. In the order of the run's sources, the one that the first target lacks keeps its
     # place, and the diagonal stays a diagonal.
@@ -168,12 +170,12 @@ def _by_condition(target: dict[str, Any], what: str) -> dict[str, Any]:
 def _across(
     by_target: dict[str, dict[str, Any]], condition: str, what: Callable[[dict[str, Any] | None], Any]
 ) -> list[Any]:
-    """What there is to say about one condition, for every target."""
+    """Apply ``what`` to one condition of every target."""
     return [what(rows.get(condition)) for rows in by_target.values()]
 
 
 def _ordered(conditions: Sequence[str]) -> list[str]:
-    """The distinct conditions: baselines, then sources, then what combines sources."""
+    """Return the distinct conditions: baselines, then sources, then what combines sources."""
     distinct = dict.fromkeys(conditions)
     sources = [name for name in distinct if name not in (*_BASELINES, *_OTHERS)]
     baselines, others = (filter(distinct.__contains__, names) for names in (_BASELINES, _OTHERS))
@@ -217,7 +219,7 @@ def _labels(name: str, target: dict[str, Any]) -> list[Part]:
 
 
 def _shares(counts: dict[str, int], labels: Sequence[str]) -> list[Value | Interval]:
-    """In percent."""
+    """Return how often each label was predicted, in percent."""
     total = max(1, sum(counts.values()))
     return [100 * counts.get(label, 0) / total for label in labels]
 

@@ -22,8 +22,8 @@ _SIZE = {"format": "png", "width": 820, "scale": 2}
 
 
 def markdown(title: str, sections: Sequence[Section], pictures: dict[int, str]) -> str:
-    """Notes, facts and tables as Markdown; figures as links to their ``pictures`` (by ``id`` of the figure), or their
-    captions alone.
+    """Return the report as Markdown: notes, facts and tables, and for figures links to their ``pictures`` (by ``id`` of
+    the figure) and their captions.
     """
     lines = [f"# {plain(title)}", ""]
     for section in sections:
@@ -34,20 +34,20 @@ def markdown(title: str, sections: Sequence[Section], pictures: dict[int, str]) 
 
 
 def names(sections: Sequence[Section], formats: Sequence[str]) -> list[str]:
-    """How the names of the tables and pictures of these formats end, in the order of the page."""
+    """Return how the names of the tables and pictures of these formats end, in the order of the page."""
     pairs = itertools.product(_named(sections), ("png", "csv"))
     wanted = [(name, ending) for (name, part), ending in pairs if ending == "csv" or isinstance(part, Figure)]
     return [f"{name}.{ending}" for name, ending in wanted if ending in formats]
 
 
 def tables(sections: Sequence[Section]) -> Iterator[tuple[str, str]]:
-    """Name and CSV of every table, and of the values of every figure, in the order of the page."""
+    """Yield name and CSV of every table, and of the values of every figure, in the order of the page."""
     for name, part in _named(sections):
         yield f"{name}.csv", as_csv(part.values if isinstance(part, Figure) else part)
 
 
 def figures_and_tables(parts: Sequence[Part]) -> Iterator[Figure | Table]:
-    """Those among the parts, also inside choices."""
+    """Yield the figures and tables among the parts, also those inside tabs."""
     for part in parts:
         if isinstance(part, Tabs):
             for _, inner in part.options:
@@ -91,7 +91,7 @@ def pictures(sections: Sequence[Section], stem: Path) -> dict[int, Path]:
 
 
 def _named(sections: Sequence[Section]) -> Iterator[tuple[str, Figure | Table]]:
-    """Figures and tables with the ends of their files' names: place on the page, run, title."""
+    """Yield figures and tables with the ends of their files' names: place on the page, run, title."""
     place = itertools.count(1)
     for section in sections:
         for part in figures_and_tables(section.parts):
@@ -99,7 +99,7 @@ def _named(sections: Sequence[Section]) -> Iterator[tuple[str, Figure | Table]]:
 
 
 def picture(figure: Figure) -> dict[str, Any]:
-    """A figure in light colours with everything on it that the page says around it, as plotly takes it."""
+    """Return a figure as plotly takes it, in light colours, with the title that the page has around it."""
     colours = THEMES["light"]
     layout = paint(figure.layout, colours)
     soft = {"gridcolor": colours["@grid"], "zeroline": False, "automargin": True}

@@ -23,8 +23,8 @@ _MODES = {"line": "lines", "dots": "markers", "rings": "markers", "both": "lines
 
 @dataclass(frozen=True)
 class Series:
-    """Points of one name; a ``y`` with an interval gets its bar. ``notes`` say what each point is, in tooltip and
-    table.
+    """Points under one name in the legend. A ``y`` with an interval is drawn with its bar. ``notes`` say, point by
+    point, what it is; they stand in the tooltip and in the table of values.
     """
 
     name: str
@@ -38,44 +38,47 @@ class Series:
     size: float = 9
     legend: bool = True
     shift: float = 0.0
-    """On an axis of names: how far beside the name."""
+    """How far beside its name a point is drawn, on an axis of names."""
     shade: tuple[str, Sequence[Value]] | None = None
-    """What colours the points on the sequential scale, instead of ``colour``: its name, and a value in 0..1 per
-    point.
+    """The name of a quantity and its value in 0..1 at every point. It colours the points on the sequential scale, and
+    ``colour`` is not used.
     """
 
     @property
     def values(self) -> list[Value]:
-        """The estimates without their intervals."""
+        """Return the estimates without their intervals."""
         return [estimate(y) for y in self.y]
 
 
 def estimate(value: Value | Interval) -> Value:
-    """A value without its interval."""
+    """Return a value without its interval."""
     return value.value if isinstance(value, Interval) else value
 
 
 @dataclass(frozen=True)
 class Axis:
-    """Title and, where needed, settings in plotly's form. ``digits`` are for tooltips and the table of values."""
+    """The title of an axis and, where it needs them, settings in plotly's form. ``digits`` are used in tooltips and in
+    the table of values.
+    """
 
     title: str
     more: dict[str, Any] = field(default_factory=dict)
     digits: int = 3
     names: Sequence[str] = ()
-    """Names at 0, 1, 2 ...: the series' x are then such names."""
+    """The names that stand at 0, 1, 2 ... on the axis; where there are any, the series' x are such names."""
     floor: float | None = None
-    """Makes the axis logarithmic from here on; what lies below, 0 above all, stands at its edge."""
+    """The smallest value of a logarithmic axis; smaller values, such as 0, are drawn at it. None: the axis is linear.
+    """
 
     def at(self, value: Any, shift: float = 0.0) -> Any:
-        """Where a value stands."""
+        """Return the place of a value on the axis."""
         if self.names:
             return self.names.index(value) + shift
         return math.log10(max(value, self.floor)) if self.floor else value
 
     @property
     def layout(self) -> dict[str, Any]:
-        """The axis as plotly takes it."""
+        """Return the axis as plotly takes it."""
         layout: dict[str, Any] = {"title": {"text": label(self.title)}}
         if self.names:
             layout |= name_ticks(self.names) | {"range": [-0.6, len(self.names) - 0.4]}
@@ -92,7 +95,7 @@ class Axis:
 def points(
     title: str, caption: str, series: Sequence[Series], x: Axis, y: Axis, *, height: int = 380, **layout: Any
 ) -> Figure:
-    """Lines, dots, or both, with intervals as bars."""
+    """Return a figure of lines, dots, or both, with intervals as bars."""
     traces = [_trace(one, one.colour or SERIES[place % len(SERIES)], x, y) for place, one in enumerate(series)]
     whole = {"xaxis": x.layout, "yaxis": y.layout, "showlegend": sum(one.legend for one in series) > 1} | layout
     rows: list[list[Cell]] = []
@@ -106,7 +109,7 @@ def points(
 def bars(
     title: str, caption: str, names: Sequence[str], series: Sequence[Series], value: Axis, *, height: int | None = None
 ) -> Figure:
-    """Horizontal bars, one line per name, the series stacked from the left."""
+    """Return a figure of horizontal bars, one line per name, the series stacked from the left."""
     labels = [[label(name)] for name in names]
     traces = [
         {
@@ -130,19 +133,19 @@ def bars(
 
 
 def level(value: float) -> dict[str, Any]:
-    """A dotted horizontal line."""
+    """Return a dotted horizontal line."""
     ends = {"xref": "paper", "x0": 0, "x1": 1, "y0": value, "y1": value}
     return {"type": "line", "line": {"color": "@muted", "width": 1, "dash": "dot"}} | ends
 
 
 def level_name(value: float, text: str) -> dict[str, Any]:
-    """The name of such a line, at its right end."""
+    """Return the name of such a line, at its right end."""
     where = {"xref": "paper", "x": 1, "xanchor": "right", "y": value, "yanchor": "bottom", "showarrow": False}
     return where | {"text": label(text), "font": {"color": "@muted", "size": 11}}
 
 
 def colour_bar(title: str) -> dict[str, Any]:
-    """The key of a colour scale."""
+    """Return the key of a colour scale."""
     return {
         "thickness": 10,
         "len": 0.9,
@@ -153,7 +156,9 @@ def colour_bar(title: str) -> dict[str, Any]:
 
 
 def name_ticks(names: Sequence[str]) -> dict[str, Any]:
-    """Ticks of an axis of names at 0, 1, 2 ...; too many to read are left to the tooltips."""
+    """Return the ticks of an axis of names at 0, 1, 2 ... There are none where the names are too many to read; tooltips
+    have them, too.
+    """
     if len(names) > 40:
         return {"showticklabels": False, "zeroline": False}
     ticks = {"tickmode": "array", "tickvals": list(range(len(names))), "ticktext": [label(name, 28) for name in names]}

@@ -22,24 +22,24 @@ _NUMBERED = re.compile(r"\d{2,}-[a-z0-9-]+\.(?:csv|png)")
 
 
 def mark(numbered: Iterable[str]) -> str:
-    """The last line of a page or a Markdown file, which makes it, and the ``numbered`` files beside it, known as a
-    report's.
+    """Return the last line of a page or a Markdown file. It says that this file and the ``numbered`` files beside it
+    are a report's.
     """
     return f"{_MARK}{' '.join([f'{holdfast.__version__}:', *numbered])} -->\n"
 
 
 def page_path(stem: Path, ending: str) -> Path:
-    """The page (``html``) or the Markdown (``md``) of a report."""
+    """Return the path of the page (``html``) or the Markdown (``md``) of a report."""
     return stem.with_name(f"{stem.name}.{ending}")
 
 
 def numbered_path(stem: Path, name: str) -> Path:
-    """A table or a picture of a report."""
+    """Return the path of a table or a picture of a report."""
     return stem.with_name(f"{stem.name}-{name}")
 
 
 def earlier(stem: Path) -> list[str]:
-    """Names of the numbered files that a report of this stem has left, as its page or its Markdown says."""
+    """Return the names of the numbered files that a report of this stem has left, as its page or its Markdown says."""
     lines = [_last_line(page_path(stem, ending)) for ending in ("html", "md")]
     names = dict.fromkeys(_NUMBERED.findall(" ".join(lines)))
     return [name for name in names if numbered_path(stem, name).is_file()]
@@ -62,7 +62,7 @@ def check(stem: Path, formats: Iterable[str], numbered: Iterable[str], overwrite
 
 
 def _last_line(path: Path) -> str:
-    """The line that ``mark`` made; nothing if the file is absent or no report's."""
+    """Return the line that ``mark`` has made; empty if the file is absent or not a report's."""
     if not path.is_file():
         return ""
     line = path.read_text(encoding="utf-8", errors="replace").rstrip().rpartition("\n")[2]

@@ -14,13 +14,13 @@ from holdfast.tables.record import Cell, Column, Interval, Table
 from holdfast.tables.text import label
 
 _MOST_WRITTEN = (30, 16)
-"""Rows and columns up to which there is room to write values into the cells."""
+"""The most rows and columns with which there is room to write the values into the cells."""
 
 
 @dataclass(frozen=True)
 class Matrix:
-    """Values [rows, columns], None where there is none, and the names of everything. Intervals are shown in the table
-    of values.
+    """Values [rows, columns], None where a cell is empty, with the names of rows and columns. A heat map has no room
+    for intervals: they are shown in its table of values.
     """
 
     values: Sequence[Sequence[Value | Interval]]
@@ -36,20 +36,20 @@ class Matrix:
 def heat_map(
     title: str, caption: str, matrix: Matrix, limits: tuple[float, float] | None = None, **layout: Any
 ) -> Figure:
-    """Colours from the smallest to the largest value, or between ``limits``."""
+    """Return a figure whose colours run from the smallest to the largest value, or between ``limits``."""
     ends = {} if limits is None else {"zmin": limits[0], "zmax": limits[1]}
     return _figure(title, caption, matrix, {"colorscale": "@sequential"} | ends, layout)
 
 
 def difference_map(title: str, caption: str, matrix: Matrix) -> Figure:
-    """Colours that part at 0, equally far to both sides."""
+    """Return a figure with one colour for values above 0 and another below, reaching equally far to both sides."""
     values = filter(None, map(estimate, itertools.chain.from_iterable(matrix.values)))
     reach = max(map(abs, filter(math.isfinite, values)), default=0.0) or 1.0
     return _figure(title, caption, matrix, {"colorscale": "@diverging", "zmin": -reach, "zmax": reach}, {})
 
 
 def frame(column: float, row: float, colour: str, dash: str) -> dict[str, Any]:
-    """A frame around one cell."""
+    """Return a frame around one cell."""
     edge = 0.47
     box = {"x0": column - edge, "x1": column + edge, "y0": row - edge, "y1": row + edge}
     return {"type": "rect", "layer": "above", "line": {"color": colour, "width": 2.5, "dash": dash}} | box

@@ -29,13 +29,13 @@ if TYPE_CHECKING:
 
 GENERATOR = "Holdfast report"
 _VALUES_SHOWN = 300
-"""Rows of the table behind a figure; more are in the CSV."""
+"""The most rows of the table behind a figure that a page holds; the CSV holds all."""
 _LONG = 30
-"""Letters from which a cell gets room."""
+"""The letters of a cell from which on its column is made wide."""
 
 
 def page(title: str, sections: Sequence[Section]) -> str:
-    """The whole file."""
+    """Return the whole file."""
     from markupsafe import Markup
     from plotly.offline import get_plotlyjs
 

@@ -19,11 +19,11 @@ class _Measured:
     run: ReadRun
     title: str
     psi: dict[str, float]
-    """By set."""
+    """Psi of every set, by its id."""
 
 
 def overlaid(runs: Sequence[ReadRun], titles: Sequence[str]) -> list[Section]:
-    """A section for every group of sensitivity runs that share sets."""
+    """Return a section for every group of sensitivity runs that have sets in common; none where no runs share a set."""
     left: list[_Measured] = []
     for run, title in zip(runs, titles, strict=True):
         if run.command == "sensitivity run":

@@ -28,11 +28,11 @@ SHOWN: dict[str, tuple[str, Callable[[ReadRun, int], list[Part]]]] = {
     "align": ("Preference tuning", aligned),
     "bench run": ("Benchmarks", benchmarked),
 }
-"""Command -> what its section is called, and what makes the parts of it."""
+"""Command -> the name of its section, and the function that makes the parts of it."""
 
 
 def sections(runs: Sequence[ReadRun], limit: int) -> list[Section]:
-    """One section per run in the given order, then those that take several runs together.
+    """Return one section per run in the given order, then those that take several runs together.
 
     Args:
         limit: how many prompt sets (and the like) are shown in full.
@@ -43,7 +43,7 @@ def sections(runs: Sequence[ReadRun], limit: int) -> list[Section]:
 
 
 def titles(runs: Sequence[ReadRun]) -> list[str]:
-    """Last part of each path, or the whole path where that is not enough to tell runs apart."""
+    """Return the last part of each path, or the whole path where that does not tell runs apart."""
     names = [run.name for run in runs]
     return [name if names.count(name) == 1 else str(run.path) for name, run in zip(names, runs, strict=True)]
 

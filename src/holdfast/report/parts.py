@@ -15,7 +15,7 @@ from holdfast.tables.record import Cell, Table
 
 @dataclass(frozen=True)
 class Note:
-    """A sentence or two. ``tone`` finding stands out; warning stands out and says so."""
+    """A sentence or two. A ``finding`` stands out; a ``warning`` stands out and begins with that word."""
 
     text: str
     tone: Literal["plain", "finding", "warning"] = "plain"
@@ -29,7 +29,7 @@ class FactList:
 
     @classmethod
     def of(cls, *pairs: tuple[str, Cell]) -> FactList:
-        """Those pairs that have a value."""
+        """Return the list of those pairs that have a value."""
         return cls([pair for pair in pairs if pair[1] is not None])
 
 
@@ -62,14 +62,14 @@ class TextPiece:
 
 @dataclass(frozen=True)
 class Passage:
-    """Running text whose pieces are coloured. ``legend`` names the roles in use."""
+    """Running text whose pieces are coloured; ``legend`` explains the roles that occur."""
 
     title: str
     caption: str
     lines: Sequence[tuple[str, Sequence[TextPiece]]]
-    """What each line is called, and its pieces."""
+    """The name of each line, and its pieces."""
     legend: Sequence[tuple[str, str]] = ()
-    """Role, and what it means."""
+    """The roles that occur, each with its meaning."""
 
 
 @dataclass(frozen=True)
@@ -85,11 +85,11 @@ Part = Note | FactList | Table | Figure | Passage | Tabs
 
 @dataclass(frozen=True)
 class Section:
-    """What one run, or a comparison of several, has to show."""
+    """One chapter of the page: one run, or a comparison of several."""
 
     title: str
     kind: str
     where: str
     parts: Sequence[Part] = field(default_factory=tuple)
     problems: Sequence[str] = field(default_factory=tuple)
-    """What was wrong or missing in the directory; said at the head of the section."""
+    """Sentences on what was wrong or missing in the directory; they stand at the head of the section."""

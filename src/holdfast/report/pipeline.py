@@ -28,8 +28,8 @@ def make(config: ReportConfig) -> dict[str, Any]:
         config: see ``holdfast.config.ReportConfig``.
 
     Returns:
-        The summary: runs by directory and command, files written, seconds, size of the page in bytes, and ``path``, the
-            file to open.
+        The summary: runs by directory and command, the files that were written, seconds, the size of the page in bytes,
+            and ``path``, the file to open.
 
     Raises:
         HoldfastError: there is no directory to report on, or one that holds no run; a format is unknown; the folder of
@@ -102,8 +102,9 @@ def _title(names: list[str]) -> str:
 
 
 def _write(formats: list[str], stem: Path, title: str, sections: list[Section], numbered: list[str]) -> list[Path]:
-    """The files in the order of the formats: pictures before the Markdown that links to them. What an earlier report of
-    this name has left in these formats goes."""
+    """Write the files and return their paths in the order of the formats; pictures come before the Markdown that links
+    to them. Files that an earlier report of this name has left in these formats are removed.
+    """
     if not {"html", "md"} & set(formats) and not numbered:
         nothing = "there is nothing to write, as these runs give no figure and no table"
         raise HoldfastError(f"--format {','.join(formats)}: {nothing}")

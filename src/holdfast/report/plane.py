@@ -1,8 +1,7 @@
-"""Settings of a study -> the plane of prompt weight and response weight, where cells of equal ratio are visibly one
-training.
+"""Settings of a study -> the plane of prompt weight and response weight.
 
-Under AdamW without clipping only the ratio matters: all cells on a ray from the origin are the same run. They get one
-value, one colour, and a line through them.
+Under AdamW without clipping only the ratio of the weights matters, so all cells on a ray from the origin are the same
+training. They get one value, one colour, and a line through them.
 """
 
 from __future__ import annotations
@@ -20,12 +19,12 @@ from holdfast.tables.record import Interval
 from holdfast.tables.text import label, number
 
 Places = Mapping[tuple[float, float], tuple[int, int]]
-"""Cell (prompt weight, response weight) -> its column and row."""
+"""Cell (prompt weight, response weight) -> its column and row in the figure."""
 
 
 def planes(study: Study, metric: str) -> list[Figure]:
-    """One plane per combination of what else is varied, the one with the chosen setting first; none where the weights
-    span no plane.
+    """Return one plane for every combination of the other options that are varied, the one with the chosen setting
+    first, and six at most. There is none where only one of the two weights was varied.
     """
     chosen = study.named("chosen")
     groups = dict.fromkeys(s.others for s in sorted(study.settings, key=lambda s: s is not chosen))
@@ -90,12 +89,12 @@ def _note(study: Study, metric: str, setting: TunedSetting) -> str:
 
 
 def _merged(settings: Sequence[TunedSetting]) -> list[TunedSetting]:
-    """Those that stand for several cells of equal ratio."""
+    """Return the settings that stand for several cells of equal ratio."""
     return [s for s in settings if len(s.members) > 1]
 
 
 def _rays(settings: Sequence[TunedSetting], places: Places) -> list[dict[str, Any]]:
-    """A line with a light rim through the cells of each training that stands for several, beside their numbers."""
+    """Return a line with a light rim for each training that stands for several cells. It passes their numbers."""
     rays = []
     for s in _merged(settings):
         cells = [places[cell] for cell in sorted(s.members)]
@@ -118,7 +117,7 @@ def _beside(cells: Sequence[tuple[int, int]]) -> tuple[float, float]:
 
 
 def _frames(study: Study, settings: Sequence[TunedSetting], places: Places) -> list[dict[str, Any]]:
-    """Solid around every cell of the chosen training, dotted around the conventional one."""
+    """Return frames: solid around the cells of the chosen training, dotted around those of the conventional one."""
     chosen, conventional = study.named("chosen"), study.named("conventional")
     frames = []
     for setting, colour, dash in ((conventional, "@ink", "dot"), (chosen, "@2", "solid")):
@@ -128,7 +127,7 @@ def _frames(study: Study, settings: Sequence[TunedSetting], places: Places) -> l
 
 
 def _digits(values: Sequence[Sequence[float | Interval | None]]) -> int:
-    """Enough digits to tell the cells apart."""
+    """Return how many digits are needed to tell the cells apart."""
     numbers = [v for v in map(estimate, itertools.chain.from_iterable(values)) if v is not None]
     reach = max(numbers, default=1.0) - min(numbers, default=0.0)
     return 1 if reach > 20 else 2 if reach > 0.5 else 3

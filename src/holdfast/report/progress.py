@@ -20,11 +20,11 @@ _MOST_BARS = 24
 _TIMES = {"time from start to end": "seconds", "spent training": "train", "spent measuring": "measure"}
 
 Curve = dict[int, list[float]]
-"""Step -> values of the seeds."""
+"""Step -> the values of all seeds at that step."""
 
 
 def learning(study: Study) -> list[Part]:
-    """Two figures, or none if the trials left no rows."""
+    """Return the learning curves of response and prompt NLL; none if the trials have left no rows."""
     settings = _some(study)
     curves = [(s, _curves(study, s)) for s in settings]
     figures: list[Part] = []
@@ -36,7 +36,7 @@ def learning(study: Study) -> list[Part]:
 
 
 def cost(run: ReadRun) -> list[Part]:
-    """Where the time of all trials went."""
+    """Return facts on what the time of all trials was spent on."""
     costs = run.summary.get("cost") or {}
     slots = costs.get("slots")
     # Slots work at the same time, so the sum of their times may be longer than the whole.
@@ -54,7 +54,7 @@ def cost(run: ReadRun) -> list[Part]:
 
 
 def cost_of_trials(study: Study) -> list[Part]:
-    """Where the time of one trial goes, by setting."""
+    """Return a figure of what the time of one trial is spent on, by setting; none where no trial was timed."""
     timed = [s for s in study.settings if any(map(_timed, s.trials))]
     timed.sort(key=lambda s: -_seconds(s, "train") - _seconds(s, "measure"))
     drawn = timed[:_MOST_BARS]
@@ -87,8 +87,8 @@ def _figure(study: Study, what: str, series: Sequence[Series]) -> Figure:
 
 
 def _some(study: Study) -> list[TunedSetting]:
-    """Not too many, spread over the prompt share; those with a name in the selection always, and last, so that they lie
-    on top.
+    """Return at most ``_MOST_SETTINGS`` settings, spread over the prompt share. The chosen and the conventional one are
+    always among them; they come last and are drawn on top.
     """
     named = (study.named("conventional"), study.named("chosen"))
     special = dict.fromkeys(s for s in named if s is not None)

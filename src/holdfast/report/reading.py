@@ -42,27 +42,27 @@ class ReadRun:
     problems: list[str] = field(default_factory=list)
 
     def of_kind(self, kind: str) -> list[dict[str, Any]]:
-        """The rows of one kind, in the order in which they were written."""
+        """Return the rows of one kind, in the order in which they were written."""
         return [row for row in self.rows if row.get("kind") == kind]
 
     @cached_property
     def tables(self) -> dict[str, Table]:
-        """The tables of its summary by title, in their order."""
+        """Return the tables of its summary by title, in their order."""
         return {table.title: table for table in tables_of(self.command, self.summary)}
 
     @property
     def more_tables(self) -> list[Table]:
-        """Tables that another command has added to the directory."""
+        """Return the tables that another command has added to the directory."""
         file = self.path / MORE_TABLES
         return list(map(from_json, read_json(file))) if file.is_file() else []
 
     def titled(self, *titles: str) -> list[Table]:
-        """Those tables of its summary that there are."""
+        """Return those of the titled tables that its summary has."""
         return [self.tables[title] for title in titles if title in self.tables]
 
     @property
     def name(self) -> str:
-        """The last part of its path."""
+        """Return the last part of its path."""
         return self.path.resolve().name or str(self.path)
 
 
@@ -94,13 +94,13 @@ def read_run(directory: str) -> ReadRun:
 
 
 def read_rows(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
-    """The rows of a JSONL file (none if it is absent) and what was wrong with it."""
+    """Return the rows of a JSONL file (none if it is absent), and sentences on what was wrong with it."""
     problems: list[str] = []
     return runs.read_rows(path, problems=problems), problems
 
 
 def anything(run: ReadRun, limit: int) -> list[Part]:
-    """The summary as names and values; without one, the config."""
+    """Return a table of the names and values of the summary, or of the config where there is no summary yet."""
     summary = {key: value for key, value in run.summary.items() if key != "tables"}  # tables repeat the rest of it
     what, values = ("Summary", summary) if run.summary else ("Configuration", run.config | run.resolved)
     rows: list[list[Cell]] = [[name, value] for name, value in _flat(values)]
@@ -129,7 +129,7 @@ def _nearby(path: Path) -> str:
 
 
 def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Cell]]:
-    """Leaves of nested values with their paths; an estimate with its ends is one leaf."""
+    """Yield the leaves of nested values with their paths; an estimate with its ends is one leaf."""
     if isinstance(value, dict):
         main = "value" if "value" in value else "mean"
         ends = (main, "low", "high")

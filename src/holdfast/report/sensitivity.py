@@ -19,7 +19,7 @@ from holdfast.tables.text import counted, number
 
 
 def measured(run: ReadRun, limit: int) -> list[Part]:
-    """What one measurement shows. ``limit``: sets shown in full."""
+    """Return the parts of one measurement; ``limit`` sets, those that move most, are in full."""
     ranked = ranked_sets(run)
     parts: list[Part] = [*_finding(run), *_missing(run), _facts(run), *_by_kind(run)]
     if not ranked:
@@ -37,7 +37,7 @@ def measured(run: ReadRun, limit: int) -> list[Part]:
 
 
 def compared(run: ReadRun, limit: int) -> list[Part]:
-    """Two runs over the same sets, B against A."""
+    """Return the parts of a comparison of two runs over the same sets, B against A."""
     summary = run.summary
     notes = [Note(f"{note[0].upper()}{note[1:]}.") for note in map(str, summary.get("notes", []))]
     runs = FactList([("A", str(summary["run_a"])), ("B", str(summary["run_b"]))])
@@ -45,7 +45,7 @@ def compared(run: ReadRun, limit: int) -> list[Part]:
 
 
 def ranked_sets(run: ReadRun) -> list[dict[str, Any]]:
-    """Rows of sets, the one that moves most first; those without a finite psi last."""
+    """Return the rows of sets, the one that moves most first and those without a finite psi last."""
     return sorted(
         (row for row in run.rows if row.get("indices")),
         key=lambda row: psi(row) if math.isfinite(psi(row)) else -math.inf,
@@ -54,7 +54,7 @@ def ranked_sets(run: ReadRun) -> list[dict[str, Any]]:
 
 
 def _finding(run: ReadRun) -> list[Part]:
-    """POSIX of the most and the least harmful kind, in words."""
+    """Say POSIX of the three kinds that move answers most."""
     posix = run.summary.get("posix", {})
     views = views_of(run.summary)
     if not views:
@@ -69,7 +69,7 @@ def _finding(run: ReadRun) -> list[Part]:
 
 
 def _missing(run: ReadRun) -> list[Part]:
-    """A warning where a summary was made over more sets than the rows hold."""
+    """Return a warning where the summary was made over more sets than the rows hold."""
     sets, rows = run.summary.get("sets"), len(run.rows)
     if not isinstance(sets, int) or rows >= sets:
         return []
@@ -129,7 +129,7 @@ def _ranking(ranked: Sequence[dict[str, Any]]) -> Figure:
 
 
 def _verdict(summary: dict[str, Any]) -> list[Part]:
-    """What a check says; a comparison says nothing of the kind."""
+    """Return the verdict of a check; a comparison has none."""
     if "failed" not in summary:
         return []
     tolerance = f"Tolerance: {number(summary['max_increase'])} nats per token."

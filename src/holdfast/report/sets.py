@@ -1,5 +1,5 @@
-"""One prompt set of a sensitivity run in full: its matrix, its variants against the original word by word, and which
-tokens moved.
+"""One prompt set of a sensitivity run in full: its matrix, its variants against the original word by word, and the
+tokens that moved.
 """
 
 from __future__ import annotations
@@ -23,28 +23,26 @@ from holdfast.tables.text import number
 
 _MOST_VARIANTS = 40
 _MOST_WORDS = 1000
-"""Words, spaces and marks up to which two prompts are compared in full."""
+"""The most words, spaces and marks of a prompt that is compared in full."""
 _MOST_PAIRS = 250_000
-"""Pairs of letters up to which a replaced stretch is compared letter by letter: comparing takes as long as there are
-pairs.
-"""
+"""The most pairs of letters of a replaced stretch that is compared letter by letter. The time grows with the pairs."""
 
 
 def prompts_of(run: ReadRun) -> dict[tuple[str, str], str]:
-    """Prompts by (set, variant), from the run's own copy of its sets."""
+    """Return the prompts by (set, variant), from the run's own copy of its sets."""
     rows, _ = read_rows(run.path / "sets.jsonl")
     return {(str(row.get("set_id")), str(row.get("variant_id"))): str(row.get("prompt", "")) for row in rows}
 
 
 def chosen_set(run: ReadRun, row: Mapping[str, Any], prompts: Mapping[tuple[str, str], str]) -> list[Part]:
-    """Matrix, wordings and tokens of one set."""
+    """Return matrix, wordings, tokens and responses of one set, as far as they are stored."""
     parts = [_matrix(run, row), _wordings(row, prompts), _tokens(row), responses(row)]
     return [part for part in parts if part is not None] or [Note("Nothing more is stored of this set.")]
 
 
 def word_diff(original: str, variant: str) -> list[TextPiece]:
-    """The variant as pieces that are equal, removed or added against the original: by words, and within replaced words
-    by characters.
+    """Return the variant as pieces that are equal, removed or added against the original, compared by words, and within
+    replaced words by characters.
     """
     a, b = re.findall(r"\s+|\w+|[^\w\s]", original), re.findall(r"\s+|\w+|[^\w\s]", variant)
     start, end = _shared(a, b), _shared(a[::-1], b[::-1])
@@ -64,7 +62,7 @@ def word_diff(original: str, variant: str) -> list[TextPiece]:
 
 
 def _shared(a: Sequence[str], b: Sequence[str]) -> int:
-    """How many words both begin with."""
+    """Return how many words both begin with."""
     return next((i for i, (x, y) in enumerate(zip(a, b)) if x != y), min(len(a), len(b)))
 
 
@@ -135,7 +133,7 @@ def _wordings(row: Mapping[str, Any], prompts: Mapping[tuple[str, str], str]) ->
 
 
 def _tokens(row: Mapping[str, Any]) -> Passage | None:
-    """The responses that moved most, each token shaded by its mean absolute shift."""
+    """Return the responses that moved most, each token shaded by its mean absolute shift."""
     moved = attribution(row).get("tokens") or []
     tokens = itertools.chain.from_iterable(map(operator.itemgetter("tokens"), moved))
     largest = max((_shade(shift) for _, shift in tokens), default=0.0) or 1.0
@@ -152,10 +150,10 @@ def _shaded(tokens: Sequence[tuple[str, float | None]], largest: float) -> list[
 
 
 def _shade(shift: float | None) -> float:
-    """A shift to shade by; one that could not be computed is left unshaded."""
+    """Return the shift that a token is shaded by: 0, which is no shade, for one that could not be computed."""
     return shift if shift is not None and math.isfinite(shift) else 0.0
 
 
 def _readable(token: object) -> str:
-    """A token as vocabularies write it, with its spaces and line breaks."""
+    """Return a token of a vocabulary with its spaces and line breaks as they are in text."""
     return str(token).replace("Ġ", " ").replace("▁", " ").replace("Ċ", "\n").replace("ĉ", "\t")

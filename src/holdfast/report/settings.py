@@ -26,19 +26,19 @@ UNITS = {
     **dict.fromkeys(("exact_match", "empty_answers", "crosstask_accuracy"), "share of items"),
     "token_f1": "mean over items, 0 to 1",
 }
-"""Metric -> what its values are in; a study may name others, whose unit nobody has said."""
+"""Metric -> the unit of its values. A study may have other metrics, whose unit is unknown."""
 PREFERRED = ("exact_match", "crosstask_accuracy", "response_nll", "posix", "prompt_nll")
 
 
 def with_unit(metric: str) -> str:
-    """A metric as an axis names it."""
+    """Return a metric with its unit, as the title of an axis."""
     return f"{metric}, {UNITS[metric]}" if metric in UNITS else metric
 
 
 @dataclass(frozen=True, eq=False)
 class TunedSetting:
-    """A setting of a study and its trials. ``members``: cells of the grid (prompt weight, response weight) that are
-    this same training.
+    """A setting of a study and its trials. ``members`` are the cells of the grid (prompt weight, response weight) that
+    are this same training.
     """
 
     name: str
@@ -53,33 +53,33 @@ class TunedSetting:
     conventional: bool = False
 
     def mean(self, metric: str, split: str = "test") -> float | None:
-        """Mean of any metric over the setting's trials."""
+        """Return the mean of any metric over the setting's trials; None where none has it."""
         values = self.all(metric, split)
         return statistics.fmean(values) if values else None
 
     def all(self, metric: str, split: str = "test") -> list[float]:
-        """The metric's values, one per finished trial that has not diverged."""
+        """Return the metric's values, one per finished trial that has not diverged."""
         values = [(trial.get(split) or {}).get(metric) for trial in self.trials]
         return [float(v) for v in values if isinstance(v, int | float) and math.isfinite(v)]
 
     @property
     def x(self) -> float | None:
-        """Its place on the axis of prompt shares; the ratio where no share was measured."""
+        """Return its place on the axis of prompt shares, or the ratio where no share was measured."""
         return self.share if self.share is not None else self.ratio
 
     @property
     def seeds(self) -> str:
-        """How many trials it has, in words."""
+        """Return how many trials it has, in words."""
         return counted(len(self.trials), "seed")
 
     @property
     def about(self) -> str:
-        """One line about a point."""
+        """Return one line about the setting, for a tooltip."""
         return f"{self.name}, {self.seeds}, prompt share {number(self.x)}"
 
     @property
     def entry(self) -> dict[str, Any]:
-        """The setting as a selection holds it."""
+        """Return the setting as a selection holds it."""
         return {
             "setting_name": self.name,
             "prompt_share": self.share,
@@ -94,7 +94,9 @@ class TunedSetting:
 
     @property
     def others(self) -> str:
-        """What is varied beside the weights, as text; settings with equal text share a weight plane."""
+        """Return the values of what is varied beside the weights, as text. Settings with equal text share a weight
+        plane.
+        """
         rest = sorted(self.values.keys() - {"prompt_weight", "response_weight", "prompt_share", "ratio"})
         return ", ".join(f"{key} {self.values[key]}" for key in rest)
 
@@ -112,25 +114,25 @@ class Study:
     selection: dict[str, Any]
 
     def named(self, key: str) -> TunedSetting | None:
-        """The setting that the selection names ``chosen``, ``conventional`` or ``best_on_dev``."""
+        """Return the setting that the selection names ``chosen``, ``conventional`` or ``best_on_dev``."""
         wanted = self.selection.get(key)
         return next((s for s in self.settings if s.name == wanted), None) if wanted is not None else None
 
     @property
     def seeds(self) -> str:
-        """How many trials a setting has, in words."""
+        """Return how many trials a setting has, in words."""
         counts = {len(s.trials) for s in self.settings} or {0}
         return counted(min(counts), "seed") if len(counts) == 1 else f"{min(counts)} to {max(counts)} seeds"
 
     def better(self, metric: str) -> str:
-        """Which values of a metric are better: ``lower`` or ``higher``."""
+        """Return which values of a metric are better: ``lower`` or ``higher``."""
         declared = self.run.summary.get("higher_is_better") if metric == self.metric else None
         lower = not declared if isinstance(declared, bool) else metric in LOWER_IS_BETTER
         return "lower" if lower else "higher"
 
 
 def open_studies(run: ReadRun) -> list[tuple[str, Study]]:
-    """The studies of a directory: one per pair of model and data, by its name."""
+    """Return the studies of a directory, one per pair of model and data, by its name."""
     names = list(dict.fromkeys(str(row["group"]) for row in run.rows if row.get("group") is not None))
     if len(names) < 2:
         return [("", open_study(run))]
@@ -166,7 +168,7 @@ def open_study(run: ReadRun) -> Study:
 
 
 def _last_rungs(trials: Sequence[Trial]) -> list[Trial]:
-    """Of settings that were trained in rungs, only the trials of the furthest rung are final."""
+    """Return the final trials. Of settings that were trained in rungs, those are the trials of the furthest rung."""
     by_name: dict[tuple[Any, ...], Trial] = {}
     for trial in trials:
         key = (name_of(trial), trial.get("seed"), trial.get("twin"))
@@ -176,14 +178,14 @@ def _last_rungs(trials: Sequence[Trial]) -> list[Trial]:
 
 
 def _selected(entry: dict[str, Any], trials: Sequence[Trial]) -> TunedSetting:
-    """A setting as the selection has it, with its trials."""
+    """Return a setting as the selection has it, with its trials."""
     dev, test = (Interval.of(entry.get(split), "mean") for split in ("dev", "test"))
     difference, conventional = entry.get("difference"), bool(entry.get("conventional"))
     return _setting(str(entry["setting_name"]), entry, trials, dev, test, difference, conventional)
 
 
 def _grouped(trials: Sequence[Trial], metric: str) -> list[TunedSetting]:
-    """Settings without a selection: means over their trials."""
+    """Return the settings of trials that nothing was selected from yet, with means and no intervals."""
     settings = []
     for name in dict.fromkeys(map(name_of, trials)):
         first, none = next(trial for trial in trials if name_of(trial) == name), Interval(None)
@@ -194,7 +196,7 @@ def _grouped(trials: Sequence[Trial], metric: str) -> list[TunedSetting]:
 
 
 def _setting(name: str, entry: dict[str, Any], trials: Sequence[Trial], *estimates: Any) -> TunedSetting:
-    """The setting of an entry of the selection, or of a trial, with its own trials."""
+    """Return the setting that an entry of the selection, or a trial, is of."""
     values, own = entry.get("setting") or {}, [trial for trial in trials if name_of(trial) == name]
     return TunedSetting(name, values, entry.get("ratio"), entry.get("prompt_share"), _members(entry), own, *estimates)
 

@@ -20,7 +20,7 @@ from holdfast.tables.text import number
 
 
 def studied(run: ReadRun, limit: int) -> list[Part]:
-    """What a study shows, finished or not."""
+    """Return the parts of a study, finished or not."""
     studies = open_studies(run)
     if len(studies) == 1:
         return [*_finding(studies[0][1]), *_parts(studies[0][1]), *cost(run), *_trials(run)]
@@ -30,7 +30,7 @@ def studied(run: ReadRun, limit: int) -> list[Part]:
 
 
 def concluded(run: ReadRun, limit: int) -> list[Part]:
-    """What `study best` has chosen or concluded, of a study or of a table of results."""
+    """Return the parts of what `study best` has chosen from a study, or concluded from a table of results."""
     summary = run.summary
     facts = FactList.of(
         ("read from", summary.get("source")),
@@ -54,7 +54,7 @@ def _with_name(part: Part, name: str) -> Part:
 
 
 def _parts(study: Study) -> list[Part]:
-    """What a study of one model and one data set shows."""
+    """Return the parts of a study of one model and one data set."""
     if not study.settings:
         return [_facts(study)]
     parts: list[Part] = [_facts(study), *_planes(study), share_figure(study), *differences(study), _settings(study)]
@@ -114,7 +114,9 @@ def _facts(study: Study) -> FactList:
 
 
 def _ended(study: Study) -> tuple[int, int, int]:
-    """How many trials are done, stopped early and failed, as the summary says it, else by their rows."""
+    """Return how many trials are done, stopped early and failed, from the summary, or from the rows while there is
+    none.
+    """
     counts = study.run.summary.get("trials") or {}
     status = list({str(row.get("trial")): row.get("status") for row in study.run.of_kind("trial")}.values())
     done, stopped, failed = (counts.get(name, status.count(name)) for name in ("done", "stopped", "failed"))
@@ -122,14 +124,14 @@ def _ended(study: Study) -> tuple[int, int, int]:
 
 
 def _planes(study: Study) -> list[Part]:
-    """The plane of the selecting metric first; those of the other metrics are tabs beside it."""
+    """Return the weight planes, those of the selecting metric first; other metrics are tabs beside it."""
     by_metric = {metric: planes(study, metric) for metric in (study.metric, *study.metrics)}
     tabs = [(metric, figures) for metric, figures in by_metric.items() if figures]
     return [Tabs("Metric of the weight plane", tabs)] if len(tabs) > 1 else list(itertools.chain(*by_metric.values()))
 
 
 def _settings(study: Study) -> Table:
-    """The table of the summary; while there is none, the same of the trials that have ended."""
+    """Return the table of the summary, or while there is none the same table of the trials that have ended."""
     stored = study.run.titled("Settings") if "tables" in study.run.summary else []
     if stored:
         return stored[0]

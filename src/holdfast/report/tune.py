@@ -1,4 +1,4 @@
-"""A ``tune`` or ``align`` run -> curves, what the tokens were, and one example with its roles coloured."""
+"""A ``tune`` or ``align`` run -> curves, target tokens by role, and one example with its roles coloured."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _CURVE_POINTS = 400
 
 
 def tuned(run: ReadRun, limit: int) -> list[Part]:
-    """What one training shows."""
+    """Return the parts of one training."""
     return [_facts(run), *_curves(run), *_roles(run), *_example(run)]
 
 
 def aligned(run: ReadRun, limit: int) -> list[Part]:
-    """What one preference tuning shows: rewards and their margins first."""
+    """Return the parts of one preference tuning: measures before and after, rewards and margins, and its lineage."""
     figures = (
         (
             "Rewards",
@@ -64,7 +64,7 @@ def aligned(run: ReadRun, limit: int) -> list[Part]:
 
 
 def _curves(run: ReadRun) -> list[Part]:
-    """Loss, and prompt and response NLL, by step: training batches as lines, held-out data as dots."""
+    """Return loss, and prompt and response NLL, by step: training batches as lines, held-out data as dots."""
     figures = (
         ("Response NLL", "nats per token", ("response_nll",), "Negative log-likelihood of response tokens"),
         (
@@ -81,7 +81,7 @@ def _curves(run: ReadRun) -> list[Part]:
 
 
 def thinned(values: Sequence[Any], most: int = _CURVE_POINTS) -> list[Any]:
-    """At most ``most`` of them, evenly spread, the first and the last included."""
+    """Return at most ``most`` of the values, evenly spread, the first and the last among them."""
     if len(values) <= most:
         return list(values)
     return [values[round(i * (len(values) - 1) / (most - 1))] for i in range(most)]
@@ -106,7 +106,7 @@ def _curve(run: ReadRun, title: str, unit: str, keys: Sequence[str], what: str) 
 
 
 def step_axis(series: Sequence[Series]) -> Axis:
-    """The axis of optimizer steps; of few, every one gets its tick."""
+    """Return the axis of optimizer steps. Every step gets a tick where they are few."""
     last = max(itertools.chain.from_iterable(one.x for one in series), default=0)
     return Axis("step", {"dtick": 1} if last <= 10 else {}, 0)
 
@@ -137,7 +137,7 @@ def _facts(run: ReadRun) -> FactList:
 
 
 def _change(before: dict[str, Any], after: dict[str, Any], key: str) -> str | None:
-    """Before and after the training."""
+    """Return the values before and after the training, as text."""
     return f"{number(before.get(key))} → {number(after.get(key))}" if key in after else None
 
 

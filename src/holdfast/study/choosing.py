@@ -40,7 +40,7 @@ def best(config: BestConfig) -> dict[str, Any]:
 
 
 def _higher_is_better(metric: str, config: BestConfig, declared: bool | None = None) -> bool:
-    """The direction of a metric: declared by the study, else told by a flag, else by its name."""
+    """Return whether higher is better: as the study declares it, else as a flag says, else by the metric's name."""
     if config.lower_is_better and config.higher_is_better:
         message = "--lower-is-better and --higher-is-better contradict each other"
         raise HoldfastError(message, hint="leave one of them out")
@@ -101,8 +101,8 @@ def _of_study(config: BestConfig, path: Path) -> dict[str, Any]:
 
 
 def _trials(path: Path, rows: list[dict[str, Any]]) -> dict[str, int]:
-    """How the trials of the plan have ended that belong to the group of these rows; empty where no plan says how many
-    there are.
+    """Return how those trials of the plan have ended that belong to the group of these rows; empty where no plan says
+    how many there are.
     """
     plan = read_json(path / "config.json").get("resolved", {}).get("trials") or []
     groups = {row.get("group", "") for row in rows}
@@ -110,7 +110,7 @@ def _trials(path: Path, rows: list[dict[str, Any]]) -> dict[str, int]:
 
 
 def as_yaml(tune: dict[str, Any], comment: str) -> str:
-    """A TuneConfig as the YAML that ``holdfast tune --config`` reads, with a comment on top."""
+    """Return a TuneConfig as the YAML that ``holdfast tune --config`` reads, with a comment on top."""
     import yaml
 
     head = "".join(f"# {line}\n" for line in comment.splitlines())
@@ -118,7 +118,9 @@ def as_yaml(tune: dict[str, Any], comment: str) -> str:
 
 
 def _open_study(path: Path, config: BestConfig) -> tuple[list[dict[str, Any]], str, bool]:
-    """The trials of one group (base model and data set) of a study, twins last; the metric and its direction."""
+    """Return the trials of one group (base model and data set) of a study, twins last; the metric; and whether higher
+    is better.
+    """
     if not (path / "config.json").is_file() or read_json(path / "config.json").get("command") != "study run":
         raise HoldfastError(f"{path}: not a study", hint="give the --output of holdfast study run, or a CSV file")
     rows = [row for row in read_rows(path) if row.get("kind") == "trial"]
@@ -139,7 +141,9 @@ def _group(rows: list[dict[str, Any]], where: str, path: Path) -> list[dict[str,
 
 
 def _tune_config(path: Path, trial: dict[str, Any]) -> dict[str, Any]:
-    """The chosen trial's own config, without defaults, seed and what belongs to the run; --output names a new place."""
+    """Return the chosen trial's own config without defaults, seed and what belongs to the run; its output is a new
+    place.
+    """
     stored = read_json(path / trial["path"] / "config.json")["config"]
     own = {f.name for f in dataclasses.fields(RunConfig)} - {"limit"}
     defaults = {f.name: _default(f) for f in dataclasses.fields(TuneConfig)}

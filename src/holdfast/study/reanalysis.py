@@ -44,31 +44,33 @@ class SettingScores:
     base: float | None
 
     def gain(self, value: float) -> float:
-        """Relative to conventional tuning, in percent of it, before the sign of the metric."""
+        """Return the difference of a score to conventional tuning in percent; the sign of the metric comes later."""
         return 100 * (value - self.score[self.usual]) / abs(self.score[self.usual])
 
     def steady_gain(self, value: float) -> float:
-        """As ``gain``, but relative to the mean of all runs that are conventional tuning, which chance moves less."""
+        """Return the gain as ``gain`` does, but relative to the mean of all runs that are conventional tuning, which
+        chance moves less.
+        """
         mean = self.of_ratio(0.0)
         return 100 * (value - mean) / abs(mean)
 
     @property
     def values(self) -> np.ndarray[Any, Any]:
-        """The scores of its tuned runs."""
+        """Return the scores of its tuned runs."""
         return np.array([run.value for run in self.runs])
 
     @property
     def ratios(self) -> list[float]:
-        """The shares of the prompt weight that were run, in order: one per distinct training."""
+        """Return the shares of the prompt weight that were run, in order; each is one distinct training."""
         return sorted({share(*cell) for cell in self.score})
 
     def of_ratio(self, ratio: float) -> float:
-        """Mean over the cells of a ratio."""
+        """Return the mean score over the cells of a ratio."""
         return statistics.fmean(v for c, v in self.score.items() if share(*c) == ratio)
 
 
 def analyse(table: Table, *, higher_is_better: bool, seed: int = 0) -> dict[str, Any]:
-    """All figures, see the module; ``finding`` is the sentence.
+    """Return all figures (see the module), and under ``finding`` the sentence that they support.
 
     Raises:
         HoldfastError: a setting without a conventional run, or one that scores 0 (relative gains do not exist).
@@ -112,7 +114,7 @@ def analyse(table: Table, *, higher_is_better: bool, seed: int = 0) -> dict[str,
 
 
 def conclude(result: dict[str, Any]) -> str:
-    """One sentence of what is supported and one of what is not."""
+    """Return one sentence of what is supported and one of what is not."""
     settings, fixed, identical = result["settings"], result["fixed"], result["identical"]
     clear = sum(s["p"] is not None and s["p"] <= 0.05 for s in settings)
     ratios = [r["name"] for r in result["ratios"] if r["low"] > 0]
@@ -150,7 +152,7 @@ def conclude(result: dict[str, Any]) -> str:
 
 
 def _no_noise(settings: list[dict[str, Any]]) -> str:
-    """Why there is no noise to be seen in any setting."""
+    """Say why there is no noise to be seen in any setting."""
     if any(s["shifted"] for s in settings):
         return (
             "runs of one ratio differ, but from seed to seed by the same at every ratio, to the last digit given: "
@@ -162,7 +164,9 @@ def _no_noise(settings: list[dict[str, Any]]) -> str:
 
 
 def as_text(result: dict[str, Any]) -> str:
-    """The result of ``analyse`` for people: what was read as what, what was left out, the tables, and the finding."""
+    """Return the result of ``analyse`` for people: what was read as what, what was left out, the tables, and the
+    finding.
+    """
     counts = f"{len(result['settings'])} settings, {result['cells']} pairs of weights, {result['classes']}"
     head = f"{result['metric']} ({direction(result['higher_is_better'])}): {counts} distinct trainings"
     tables = lines(result | {"command": "study best"})
@@ -170,7 +174,7 @@ def as_text(result: dict[str, Any]) -> str:
 
 
 def _left_without(result: dict[str, Any]) -> list[str]:
-    """Lines that name what has been left out."""
+    """Return lines that name what has been left out."""
     names = []
     for run in result["without_score"]:
         what = (run["setting"], run["weights"], run["seed"] and f"seed {run['seed']}")
@@ -182,7 +186,7 @@ def _left_without(result: dict[str, Any]) -> list[str]:
 
 
 def _lost_reference(name: tuple[str, ...], table: Table) -> bool:
-    """Whether a setting has no conventional run with a score, but one without."""
+    """Return whether a setting has no conventional run with a score, but one without."""
     if any(share(*r.cell) == 0 for r in table.runs if r.setting == name and any(r.cell)):
         return False
     return any(run["conventional"] and run["setting"] == " ".join(name) for run in table.without_score)
@@ -239,7 +243,7 @@ def _one(grid: SettingScores, sign: float, seed: int) -> dict[str, Any]:
 
 
 def _shifted(grid: SettingScores, fit: st.Fit) -> bool:
-    """Whether runs of one ratio differ and yet leave no noise, as every seed moves all ratios by the same."""
+    """Return whether runs of one ratio differ and yet leave no noise, as every seed moves all ratios alike."""
     if not fit.df or fit.variance > 0:
         return False
     values: dict[float, list[float]] = {}
@@ -249,7 +253,7 @@ def _shifted(grid: SettingScores, fit: st.Fit) -> bool:
 
 
 def _ratios_fit(grid: SettingScores) -> st.Fit:
-    """Scores fitted to classes of equal ratio, in the order of the ratio, and seeds where the table has them."""
+    """Return the fit of scores to classes of equal ratio, in the order of the ratio, and to seeds if any."""
     seeds = sorted({run.seed for run in grid.runs})
     ratio_N = [grid.ratios.index(share(*run.cell)) for run in grid.runs]
     seed_N = [seeds.index(run.seed) for run in grid.runs]
@@ -259,7 +263,7 @@ def _ratios_fit(grid: SettingScores) -> st.Fit:
 
 
 def _with_holm(settings: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The settings with the p-values that there are corrected for each other."""
+    """Return the settings, after correcting those p-values that there are for each other."""
     tested = [one for one in settings if one["p"] is not None]
     for one, p in zip(tested, holm([one["p"] for one in tested]), strict=True):
         one["p"] = p
@@ -273,7 +277,9 @@ def _best_fixed(fixed: dict[Cell, list[float]]) -> dict[str, Any]:
 
 
 def _identical(grids: list[SettingScores], sign: float) -> dict[str, Any]:
-    """The best of the runs that are all conventional tuning, against the one that is called so."""
+    """Return how much luck alone gains: the best of the runs that are all conventional tuning, against the one that is
+    named so.
+    """
     gains = [_gains_of_identical(grid, sign) for grid in grids]
     return {"runs": min(map(len, gains)), "gain": statistics.fmean(map(max, gains))}
 
@@ -299,7 +305,7 @@ def _left_out(
 
 
 def _chosen_without(part_N: Sequence[Any], gains: dict[Cell, list[float]]) -> dict[str, float]:
-    """Mean, lowest and highest gain of settings when the cell for each part is the best of all other parts."""
+    """Return mean, lowest and highest gain of settings when the cell for each part is the best of all other parts."""
     outside: list[float] = []
     for part in dict.fromkeys(part_N):
         inside = [place for place, other in enumerate(part_N) if other != part]
@@ -309,8 +315,8 @@ def _chosen_without(part_N: Sequence[Any], gains: dict[Cell, list[float]]) -> di
 
 
 def _across(grids: list[SettingScores], sign: float, seed: int) -> list[dict[str, Any]]:
-    """Mean gain of every ratio over conventional tuning (all its runs), over settings, with intervals for all ratios at
-    once.
+    """Return the mean gain of every ratio over conventional tuning (all its runs) over settings, with intervals that
+    hold for all ratios at once.
 
     Settings are the draws here: the interval says what to expect of a further setting of this kind, on average.
     """
@@ -323,7 +329,7 @@ def _across(grids: list[SettingScores], sign: float, seed: int) -> list[dict[str
 
 
 def _in_all(groups: Sequence[Sequence[T]]) -> list[T]:
-    """What every group holds, in the order of the first."""
+    """Return what every group holds, in the order of the first."""
     shared = set(groups[0]).intersection(*groups[1:])
     return [item for item in groups[0] if item in shared]
 

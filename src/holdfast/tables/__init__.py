@@ -1,5 +1,5 @@
-"""The tables of every command: made by pure functions of its summary, written into it, and shown alike wherever they
-are shown.
+"""The tables of every command. Pure functions of its summary make them, the command writes them into the summary, and
+they look alike wherever they are shown.
 
 summary -> [Table] -> summary["tables"] -> terminal, HTML, Markdown, CSV
 """
@@ -36,17 +36,17 @@ _MAKERS: dict[str, Callable[[dict[str, Any]], list[Table]]] = {
 }
 """Command -> the tables of its summary."""
 _LONGEST = 48
-"""Letters of a cell for which a terminal has room."""
+"""The letters of a cell for which a terminal has room."""
 
 
 def with_tables(summary: dict[str, Any]) -> dict[str, Any]:
-    """The summary with its tables under the key ``tables``."""
+    """Return the summary with its tables under the key ``tables``."""
     return summary | {"tables": [to_json(table) for table in _MAKERS[summary["command"]](summary)]}
 
 
 def tables_of(command: str, summary: dict[str, Any]) -> list[Table]:
-    """The tables that a command's summary holds. For a summary that an earlier version wrote without any, they are made
-    now.
+    """Return the tables that a command's summary holds. For a summary that an earlier version wrote without any, they
+    are made now.
     """
     if "tables" in summary:
         return [from_json(table) for table in summary["tables"]]
@@ -54,8 +54,8 @@ def tables_of(command: str, summary: dict[str, Any]) -> list[Table]:
 
 
 def lines(summary: dict[str, Any], *beginnings: str) -> str:
-    """The tables of a summary as text for stdout; ``beginnings`` of titles choose some of them. Long cells are cut only
-    where stdout is a terminal.
+    """Return the tables of a summary as text for stdout; ``beginnings`` of titles choose some of them. Long cells are
+    cut only where stdout is a terminal.
     """
     longest = _LONGEST if sys.stdout.isatty() else None
     tables = tables_of(summary["command"], summary)

@@ -1,5 +1,5 @@
 """The tables of ``bench run``: the score that counts of each benchmark, every score of every task; and that of two runs
-compared.
+compared. Each wing has a file of its own in this room, however short.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from holdfast.tables.record import Cell, Column, Interval, Table
 
 
 def of_run(summary: dict[str, Any]) -> list[Table]:
-    """Benchmarks (also those without a score) and scores; only those of which there are rows."""
+    """Return benchmarks (also those without a score) and scores, each where there are rows of it."""
     tables = (_benchmarks(summary.get("benchmarks") or {}), _scores(summary.get("scores") or {}))
     return [table for table in tables if table.rows]
 
 
 def of_comparison(summary: dict[str, Any]) -> list[Table]:
-    """The difference of every benchmark; why there is no test stands behind those that have none."""
+    """Return the difference of every benchmark, and the reason where it has no test."""
     rows: list[list[Cell]] = []
     for name, one in summary["benchmarks"].items():
         change = Interval(one["difference"], one.get("low"), one.get("high"))
@@ -29,7 +29,7 @@ def of_comparison(summary: dict[str, Any]) -> list[Table]:
 
 
 def directed(metric: Any, score: dict[str, Any]) -> Cell:
-    """The metric, and that lower is better where it is."""
+    """Return the metric, with the words that lower is better where that is so."""
     return f"{metric} (lower is better)" if metric and score.get("higher_is_better") is False else metric
 
 

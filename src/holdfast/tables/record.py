@@ -25,7 +25,9 @@ class Interval:
 
     @classmethod
     def of(cls, estimate: Mapping[str, Any] | None, key: str = "value") -> Interval:
-        """Of an entry of a summary; empty where there is none. ``key``: what it calls its middle."""
+        """Return the interval of an entry of a summary, an empty one where there is no entry. ``key`` is the entry's
+        name for the estimate itself.
+        """
         return cls(estimate.get(key), estimate.get("low"), estimate.get("high")) if estimate else cls(None)
 
 
@@ -63,7 +65,7 @@ class Table:
 
 
 def without_empty(table: Table) -> Table:
-    """The table without columns that have no value in any row; the first column always stays."""
+    """Return the table without columns that have no value in any row; the first column always stays."""
     keep = [place == 0 or any(map(_has_value, cells)) for place, cells in enumerate(by_column(table))]
     if all(keep):
         return table
@@ -72,23 +74,23 @@ def without_empty(table: Table) -> Table:
 
 
 def numeric(table: Table) -> list[bool]:
-    """For every column, whether it holds numbers alone."""
+    """Return for every column whether it holds numbers alone."""
     return [_is_numeric(cells) for cells in by_column(table)]
 
 
 def middle(cell: Cell) -> str | int | float | bool | None:
-    """The cell without its interval or standard deviation."""
+    """Return the cell without its interval or standard deviation."""
     return cell.value if isinstance(cell, Interval | Spread) else cell
 
 
 def to_json(table: Table) -> dict[str, Any]:
-    """The table as JSON takes it; a number that is not finite becomes null."""
+    """Return the table as JSON takes it; a number that is not finite becomes null."""
     rows = [list(map(_cell_to_json, row)) for row in table.rows]
     return dataclasses.asdict(table) | {"columns": list(map(dataclasses.asdict, table.columns)), "rows": rows}
 
 
 def from_json(value: Any) -> Table:
-    """A table from a summary.
+    """Return the table that JSON of a summary holds.
 
     Raises:
         ValueError, KeyError, TypeError: the value is not a table.
@@ -104,7 +106,7 @@ def from_json(value: Any) -> Table:
 
 
 def by_column(table: Table) -> list[tuple[Cell, ...]]:
-    """The cells of every column."""
+    """Return the cells of every column."""
     return list(zip(*table.rows, strict=True)) or [()] * len(table.columns)
 
 

@@ -16,7 +16,7 @@ from holdfast.tables.text import MINUS, clipped, number, shorten, visible
 
 _TYPED = str.maketrans({MINUS: "-", "\N{EN DASH}": "-"})
 _WIDTH = 116
-"""Letters of a line of a caption on a terminal."""
+"""The letters of a line of a caption on a terminal."""
 
 
 def cell_text(cell: Cell, digits: int | None) -> tuple[str, str]:
@@ -34,7 +34,7 @@ def cell_text(cell: Cell, digits: int | None) -> tuple[str, str]:
 
 
 def as_text(table: Table, longest: int | None = None) -> list[str]:
-    """Lines of a terminal: title, heads, rows in columns, caption.
+    """Return lines for a terminal: title, heads, rows in columns, caption.
 
     Args:
         table: what is written.
@@ -55,7 +55,7 @@ def as_text(table: Table, longest: int | None = None) -> list[str]:
 
 
 def as_markdown(table: Table) -> list[str]:
-    """Lines of a Markdown table, without its title and caption."""
+    """Return the lines of a Markdown table, without its title and caption."""
     table = without_empty(table)
     heads = [plain(column.title) for column in table.columns]
     below = ["---:" if right else "---" for right in numeric(table)]
@@ -63,13 +63,15 @@ def as_markdown(table: Table) -> list[str]:
 
 
 def markdown_cell(cell: Cell, digits: int | None) -> str:
-    """A cell in Markdown. The brackets of an interval are not escaped, as they are no link."""
+    """Return a cell in Markdown. The brackets of an interval are not escaped, as they are no link."""
     value, beside = cell_text(cell, digits)
     return f"{plain(value)} {beside}".rstrip()
 
 
 def plain(text: str) -> str:
-    """Text that Markdown shows as it is: its own marks and those of HTML are escaped, line breaks are made visible."""
+    """Return text that Markdown shows as it is: its own marks and those of HTML are escaped, line breaks are made
+    visible.
+    """
     escaped = visible(clipped(text)).replace("\\", "\\\\").replace("&", "&amp;")
     escaped = escaped.replace("<", "&lt;").replace(">", "&gt;")
     for mark in "|`*_[]#!":
@@ -78,8 +80,8 @@ def plain(text: str) -> str:
 
 
 def as_csv(table: Table) -> str:
-    """Full precision; an interval is three columns, a mean with its standard deviation two. Text that a spreadsheet
-    would take for a formula gets an apostrophe.
+    """Return the table as CSV in full precision. An interval is three columns, a mean with its standard deviation two.
+    Text that a spreadsheet would take for a formula gets an apostrophe.
     """
     table = without_empty(table)
     parts = [_parts(cells) for cells in by_column(table)]
@@ -105,7 +107,7 @@ def _aligned(cells: Sequence[str], widths: Sequence[int], right: Sequence[bool])
 
 
 def _typed(cell: Cell, digits: int | None) -> str:
-    """Numbers with the signs of a keyboard, text without what moves a cursor."""
+    """Return a cell with the minus of a keyboard, and without characters that move a cursor."""
     value, beside = cell_text(cell, digits)
     if isinstance(cell, str):
         return visible(value)
@@ -121,7 +123,7 @@ def _values(cell: Cell | Column, endings: Sequence[str]) -> list[Cell]:
 
 
 def _parts(cells: Sequence[Cell]) -> tuple[str, ...]:
-    """How the heads of the columns end that a column of cells needs in CSV."""
+    """Return the endings of the heads in CSV, one per column that these cells need there."""
     if any(isinstance(cell, Interval) for cell in cells):
         return "", " low", " high"
     return ("", " sd") if any(isinstance(cell, Spread) for cell in cells) else ("",)

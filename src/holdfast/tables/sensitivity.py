@@ -38,14 +38,14 @@ _TARGETS = {
 
 
 def of_run(summary: dict[str, Any]) -> list[Table]:
-    """Those of which there are rows."""
+    """Return POSIX, all indices and accuracy over wordings, each where there are rows of it."""
     views = views_of(summary)
     tables = (_posix(summary, views), _indices(summary, views), _accuracy(summary, views))
     return [table for table in tables if table.rows]
 
 
 def of_comparison(summary: dict[str, Any]) -> list[Table]:
-    """POSIX of both runs by kind of variant, and the sets that moved most."""
+    """Return POSIX of both runs by kind of variant, and the sets that moved most."""
     failed, by_kind = summary.get("failed"), summary["by_kind"]
     views = distinct_views(by_kind)
     rows: list[list[Cell]] = []
@@ -66,19 +66,19 @@ def of_comparison(summary: dict[str, Any]) -> list[Table]:
 
 
 def views_of(summary: dict[str, Any]) -> list[str]:
-    """Views with an estimate; ``all`` is left out where it is the same as the only kind."""
+    """Return the views with an estimate; ``all`` is left out where it is the same as the only kind."""
     return distinct_views(summary.get("posix", {}))
 
 
 def distinct_views(by_view: Mapping[str, Any]) -> list[str]:
-    """The views of a mapping, without ``all`` where its entry is the same as that of the only kind."""
+    """Return the views of a mapping, without ``all`` where its entry is the same as that of the only kind."""
     kinds = [view for view in by_view if view != ALL]
     return kinds if len(kinds) == 1 and by_view.get(ALL) == by_view[kinds[0]] else list(by_view)
 
 
 def psi(row: Mapping[str, Any]) -> float:
-    """Psi of a set over all its variants, or the mean over its kinds where only pairs within a kind were scored; NaN
-    where one of these has no value.
+    """Return psi of a set over all its variants, or the mean over its kinds where only pairs within a kind were scored;
+    NaN where one of these has no value.
     """
     views = row["indices"]
     values = [views[ALL]["psi"]] if ALL in views else [view["psi"] for view in views.values()]
@@ -86,7 +86,7 @@ def psi(row: Mapping[str, Any]) -> float:
 
 
 def every_set(ranked: Sequence[dict[str, Any]]) -> Table:
-    """Rows of sets, in the order in which they come, with what their responses have in common."""
+    """Return a row for every set, in the order of ``ranked``, with its psi and what its responses are like."""
     kinds = [view for view in ranked[0]["indices"] if view != ALL]
     kinds = kinds if len(kinds) > 1 else []
     columns = [
@@ -110,7 +110,7 @@ def every_set(ranked: Sequence[dict[str, Any]]) -> Table:
 
 
 def responses(row: Mapping[str, Any]) -> Table:
-    """What the model has answered to every variant of one set, and how far each of them moves log-probs."""
+    """Return the responses to every variant of one set, and how far each of them moves log-probs."""
     moved = attribution(row)
     by_prompt, by_response = moved.get("by_prompt", {}), moved.get("by_response", {})
     rows: list[list[Cell]] = []
@@ -134,14 +134,14 @@ def responses(row: Mapping[str, Any]) -> Table:
 
 
 def attribution(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Which prompts, responses and tokens of a set moved: over all its variants, else of its first kind."""
+    """Return which prompts, responses and tokens of a set moved, over all its variants or else of its first kind."""
     views = row.get("attribution") or {}
     moved: dict[str, Any] = views.get(ALL) or next(iter(views.values()), {})
     return moved
 
 
 def shared_sets(runs: Sequence[tuple[str, Mapping[str, float]]], sets: Sequence[str]) -> Table:
-    """Psi of the sets that several runs share, one column per run (its title, and its psi by set)."""
+    """Return psi of the sets that several runs share, one column per run (its title, and its psi by set)."""
     rows: list[list[Cell]] = []
     for name in sets:
         rows.append([name, *(psi_by_set[name] for _, psi_by_set in runs)])
@@ -158,7 +158,7 @@ def _posix(summary: dict[str, Any], views: Sequence[str]) -> Table:
 
 
 def _few(estimates: Sequence[Mapping[str, Any]]) -> str:
-    """A sentence for the caption where an interval is over few sets."""
+    """Return a sentence for the caption where an interval is over few sets."""
     fewest = min((one["sets"] for one in estimates), default=_FEW_SETS)
     return f" Few sets ({fewest}): such an interval is only a rough one." if fewest < _FEW_SETS else ""
 

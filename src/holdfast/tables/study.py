@@ -25,7 +25,7 @@ _ABOUT = ("seed", "twin", "status", "rung")
 
 
 def of_study(summary: dict[str, Any]) -> list[Table]:
-    """One table per group (base model and data set); with several, the titles name them."""
+    """Return one table per group (base model and data set); where there are several, their titles name the groups."""
     metric, groups = summary.get("metric", ""), summary.get("groups") or {}
     if len(groups) < 2:
         selection = summary.get("selection") or {}
@@ -35,8 +35,8 @@ def of_study(summary: dict[str, Any]) -> list[Table]:
 
 
 def of_best(summary: dict[str, Any]) -> list[Table]:
-    """Of a study the settings that were chosen from; of a table of results from elsewhere its settings, and what one
-    weighting for all of them gains.
+    """Return for a study the settings that were chosen from; for a table of results from elsewhere its settings, and
+    what one weighting for all of them gains.
     """
     if "fixed" in summary:
         return [_compared(summary), _one_for_all(summary)]
@@ -44,7 +44,7 @@ def of_best(summary: dict[str, Any]) -> list[Table]:
 
 
 def of_demo(summary: dict[str, Any]) -> list[Table]:
-    """The mean of every score of the test split over the seeds of a setting, with its standard deviation."""
+    """Return the mean of every score of the test split over the seeds of a setting, with its standard deviation."""
     rows: list[list[Cell]] = []
     for name, seeds in summary["scores"].items():
         rows.append([name, *(_over(seeds, key, column) for key, column in _SCORED.items())])
@@ -53,7 +53,7 @@ def of_demo(summary: dict[str, Any]) -> list[Table]:
 
 
 def every_trial(rows: Sequence[dict[str, Any]]) -> Table:
-    """Every trial of a study in the order of its rows, the failed and the stopped ones too."""
+    """Return every trial of a study in the order of its rows, the failed and the stopped ones too."""
     scores = list(itertools.product(metrics_of(rows), ("dev", "test")))
     columns = [
         Column("setting", kind="code"),
@@ -77,7 +77,7 @@ def every_trial(rows: Sequence[dict[str, Any]]) -> Table:
 
 
 def metrics_of(trials: Sequence[dict[str, Any]]) -> list[str]:
-    """What was measured, in the order of the rows."""
+    """Return the names of what was measured, in the order of the rows."""
     names: dict[str, None] = {}
     for trial, split in itertools.product(trials, ("test", "dev")):
         scores = trial.get(split) or {}
@@ -86,12 +86,12 @@ def metrics_of(trials: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def name_of(trial: dict[str, Any]) -> str:
-    """The name of a trial's setting."""
+    """Return the name of a trial's setting."""
     return str(trial.get("setting_name") or json.dumps(trial.get("setting", {}), sort_keys=True))
 
 
 def settings(selection: dict[str, Any], metric: str, group: str = "") -> Table:
-    """The settings in order of their prompt share."""
+    """Return the settings in order of their prompt share."""
     rows = [_row(one, selection) for one in sorted(selection["settings"], key=_place)]
     estimates = (f"dev {metric}", f"test {metric}", "to conventional")
     columns = [
@@ -122,7 +122,7 @@ def _row(one: dict[str, Any], selection: dict[str, Any]) -> list[Cell]:
 
 
 def _over(seeds: Sequence[dict[str, Any]], key: str, column: Column) -> Spread:
-    """Mean and standard deviation of a score over seeds; one seed has no deviation."""
+    """Return mean and standard deviation of a score over seeds; one seed has no deviation."""
     values = [(100 if column.title.endswith("%") else 1) * scores[key] for scores in seeds]
     return Spread(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None)
 

@@ -27,7 +27,7 @@ _HIDDEN = frozenset(
 
 
 def visible(text: object, *, lines: bool = False) -> str:
-    """Text with every control character made visible: a bell as ``[U+0007]``, a bidi override as ``[U+202E]``.
+    """Return text with every control character made visible: a bell as ``[U+0007]``, a bidi override as ``[U+202E]``.
 
     Args:
         text: anything; converted by ``str``.
@@ -39,26 +39,26 @@ def visible(text: object, *, lines: bool = False) -> str:
 
 
 def escape(text: object, *, lines: bool = False) -> str:
-    """``visible`` text for HTML, inside elements and quoted attributes; very long text is ``clipped``."""
+    """Return ``visible`` text for HTML, inside elements and quoted attributes; very long text is ``clipped``."""
     return html.escape(visible(clipped(str(text)), lines=lines), quote=True)
 
 
 def label(text: object, longest: int = 60) -> str:
-    """``visible`` text for a figure, shortened in its middle. plotly.js reads some markup and ``%{...}`` in labels:
-    both are escaped.
+    """Return ``visible`` text for a figure, shortened in its middle. plotly.js reads some markup and ``%{...}`` in
+    labels: both are escaped.
     """
     return html.escape(shorten(visible(shorten(str(text), longest)), longest), quote=False).replace("%{", "%&#123;")
 
 
 def clipped(text: str) -> str:
-    """Text that a page can carry: of more than 4,000 characters the middle is left out, and it says how much."""
+    """Return text that a page can carry: of more than 4,000 characters the middle is left out, and it says how much."""
     if len(text) <= _LONGEST:
         return text
     return f"{text[: _LONGEST // 2]} […{len(text) - _LONGEST:,} characters left out…] {text[-_LONGEST // 2 :]}"
 
 
 def shorten(text: str, longest: int) -> str:
-    """At most ``longest`` characters, the middle left out."""
+    """Return at most ``longest`` characters; of longer text an ellipsis replaces the middle."""
     if len(text) <= longest:
         return text
     head = (longest - 1) * 2 // 3
@@ -66,8 +66,8 @@ def shorten(text: str, longest: int) -> str:
 
 
 def number(value: Any, digits: int | None = 3) -> str:
-    """A number for people, with ``digits`` after the point, or more where these would all be zeros; None means three
-    significant digits.
+    """Return a number for people, with ``digits`` after the point, or more where these would all be zeros; None means
+    three significant digits.
 
     Files may hold anything in a number's place: what is not a number is returned as text, which must still be escaped.
     """
@@ -97,12 +97,12 @@ def number(value: Any, digits: int | None = 3) -> str:
 
 
 def counted(count: int, what: str) -> str:
-    """``1 set``, ``2 sets``."""
+    """Return a count with its noun: ``1 set``, ``2 sets``."""
     return f"{count:,} {what}{'s' * (count != 1)}"
 
 
 def duration(seconds: float) -> str:
-    """A time for people: ``8.2 s``, ``3 min 20 s``, ``5 h 07 min``."""
+    """Return a time for people: ``8.2 s``, ``3 min 20 s``, ``5 h 07 min``."""
     if seconds < 60:
         return f"{seconds:.3g} s"
     if seconds < 3600:
@@ -111,7 +111,7 @@ def duration(seconds: float) -> str:
 
 
 def slug(text: str) -> str:
-    """A name for a file or an anchor: lower-case ASCII letters, digits and hyphens."""
+    """Return a name for a file or an anchor: lower-case ASCII letters, digits and hyphens."""
     plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
     return "-".join("".join(c if c.isalnum() else " " for c in plain).split())[:60].rstrip("-") or "part"
 

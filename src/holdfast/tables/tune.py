@@ -1,5 +1,5 @@
 """The tables of ``tune`` and ``align``: target tokens by role; preferences before and after; where the model comes
-from. They stand apart from those of a study, as either command is read without the other.
+from. Each wing has a file of its own in this room, however short.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from holdfast.tables.record import Cell, Column, Interval, Table
 
 
 def of_tuning(summary: dict[str, Any]) -> list[Table]:
-    """How many target tokens each role has, and its part in the weighted mass that the gradient comes from."""
+    """Return how many target tokens each role has, and its part in the weighted mass that the gradient comes from."""
     counts = summary.get("data_report", {}).get("targets_per_role")
     if not isinstance(counts, dict) or not sum(counts.values()):
         return []
@@ -27,7 +27,7 @@ def of_tuning(summary: dict[str, Any]) -> list[Table]:
 
 
 def of_preferences(summary: dict[str, Any]) -> list[Table]:
-    """Held-out measures before and after where there are any, and the trainings that the model comes from."""
+    """Return held-out measures before and after where there are any, and the trainings that the model comes from."""
     return [table for table in (_preferences(summary), _lineage(summary)) if table.rows]
 
 
