@@ -25,7 +25,7 @@ from holdfast.report.parts import Tabs
 from holdfast.report.reading import read_run
 from holdfast.sensitivity.comparison import difference
 from holdfast.tables import MORE_TABLES, lines, tables_of, with_tables
-from holdfast.tables.record import Column, Interval, Spread, Table, from_json, to_json, without_empty
+from holdfast.tables.record import Column, Interval, MeanSd, Table, from_json, to_json, without_empty
 from holdfast.tables.render import as_csv, as_markdown, as_text
 from holdfast.tables.text import number, slug
 from report_runs import make_sensitivity, make_study
@@ -153,7 +153,7 @@ def test_a_table_in_a_summary_that_is_none_is_said_and_the_rest_is_shown(tmp_pat
 # one table, four renderings
 
 DASHES = str.maketrans({"\N{MINUS SIGN}": "-", "\N{EN DASH}": ""})
-SPREAD = Table("Spreads", [Column("what"), Column("score", 1)], [["a", Spread(71.62, 1.4)], ["b", Spread(3.0)]])
+SPREAD = Table("Spreads", [Column("what"), Column("score", 1)], [["a", MeanSd(71.62, 1.4)], ["b", MeanSd(3.0)]])
 
 
 def typed(cells: list[str]) -> list[str]:
@@ -192,7 +192,7 @@ def from_csv(text: str, table: Table) -> list[list[str]]:
 def joined(values: list[str], cells: Any, table: Table) -> list[str]:
     texts, left = [], iter(values)
     for place, (cell, column) in enumerate(zip(cells, table.columns, strict=True)):
-        several = [row[place] for row in table.rows if isinstance(row[place], Interval | Spread)]
+        several = [row[place] for row in table.rows if isinstance(row[place], Interval | MeanSd)]
         own = [next(left) for _ in range(1 + (2 if several and isinstance(several[0], Interval) else len(several) > 0))]
         if isinstance(cell, str):
             texts.append(own[0].removeprefix("'"))

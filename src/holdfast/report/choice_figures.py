@@ -45,7 +45,7 @@ def share_figure(study: Study) -> Figure:
 
 
 def differences(study: Study) -> list[Part]:
-    """Return a figure of what each setting gains over the conventional one on the test split, if anything was selected."""
+    """Return a figure of what each setting gains over the conventional one on the test split, if there is any."""
     compared = sorted((s for s in study.settings if s.difference), key=lambda s: s.x or 0.0)
     if not compared:
         return []

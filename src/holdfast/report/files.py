@@ -57,8 +57,9 @@ def check(stem: Path, formats: Iterable[str], numbered: Iterable[str], overwrite
         if path.is_dir():
             raise HoldfastError(f"--output: {path} is a directory", hint="choose another name")
         if path.exists() and not overwrite and not (path in ours or (path in pages and _last_line(path))):
-            message = f"--output: {path} exists and is no report's"
-            raise HoldfastError(message, hint="choose another name, or --overwrite")
+            raise HoldfastError(
+                f"--output: {path} exists and is no report's", hint="choose another name, or --overwrite"
+            )
 
 
 def _last_line(path: Path) -> str:

@@ -38,9 +38,8 @@ def overlaid(runs: Sequence[ReadRun], titles: Sequence[str]) -> list[Section]:
 
 
 def _section(group: Sequence[_Measured]) -> Section:
-    shared = list(group[0].psi)
-    for one in group[1:]:
-        shared = [name for name in shared if name in one.psi]
+    common = set(group[0].psi).intersection(*(one.psi for one in group[1:]))
+    shared = [name for name in group[0].psi if name in common]
     parts: list[Part] = [_note([one.run for one in group]), *_estimates(group)]
     if shared:
         parts += [_pairs(group[0], other, shared) for other in group[1:]]

@@ -15,7 +15,7 @@ from holdfast.report.sensitivity import compared, measured
 from holdfast.report.study import concluded, studied
 from holdfast.report.tune import aligned, tuned
 
-SHOWN: dict[str, tuple[str, Callable[[ReadRun, int], list[Part]]]] = {
+PAGES: dict[str, tuple[str, Callable[[ReadRun, int], list[Part]]]] = {
     "study run": ("Study", studied),
     "study best": ("Choice of weights", concluded),
     "sensitivity run": ("Sensitivity to wording", measured),
@@ -50,7 +50,7 @@ def titles(runs: Sequence[ReadRun]) -> list[str]:
 
 def _section(run: ReadRun, title: str, limit: int) -> Section:
     """A run that does not hold what its command writes is shown plainly, and the page says so."""
-    kind, show = SHOWN.get(run.command, (run.command, anything))
+    kind, show = PAGES.get(run.command, (run.command, anything))
     try:
         parts, problems = [*show(run, limit), *run.more_tables], run.problems
     except (KeyError, IndexError, TypeError, ValueError, AttributeError, ArithmeticError) as error:

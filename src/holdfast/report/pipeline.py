@@ -87,11 +87,15 @@ def _stem(config: ReportConfig, formats: list[str]) -> Path:
         raise HoldfastError(f"--output {path}: the folder {path.parent} does not exist")
     ending = path.suffix.removeprefix(".")
     if ending in ("md", "png", "csv") and ending not in formats:
-        message = f"--output {path}: the report is written as {', '.join(formats)}, not as {ending}"
-        raise HoldfastError(message, hint=f"add --format {ending}, or name the file {path.stem}.{formats[0]}")
+        raise HoldfastError(
+            f"--output {path}: the report is written as {', '.join(formats)}, not as {ending}",
+            hint=f"add --format {ending}, or name the file {path.stem}.{formats[0]}",
+        )
     if ending.isalpha() and ending not in FORMATS:
-        message = f"--output {path}: a report is not written as {ending}"
-        raise HoldfastError(message, hint=f"formats are {', '.join(FORMATS)} (--format); name it {path.stem}.html")
+        raise HoldfastError(
+            f"--output {path}: a report is not written as {ending}",
+            hint=f"formats are {', '.join(FORMATS)} (--format); name it {path.stem}.html",
+        )
     return path.with_suffix("") if ending in FORMATS else path
 
 

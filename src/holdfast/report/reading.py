@@ -80,8 +80,9 @@ def read_run(directory: str) -> ReadRun:
             return ReadRun(path, command, {}, {}, [], _object(path / name))
     config = _object(path / "config.json") if (path / "config.json").is_file() else {}
     if not isinstance(config.get("command"), str):
-        message = f"{directory}: not a run directory (no config.json of a holdfast command)"
-        raise HoldfastError(message, hint=_nearby(path))
+        raise HoldfastError(
+            f"{directory}: not a run directory (no config.json of a holdfast command)", hint=_nearby(path)
+        )
     rows, problems = read_rows(path / "rows.jsonl")
     summary: dict[str, Any] = {}
     if (path / "summary.json").is_file():

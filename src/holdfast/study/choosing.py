@@ -42,15 +42,17 @@ def best(config: BestConfig) -> dict[str, Any]:
 def _higher_is_better(metric: str, config: BestConfig, declared: bool | None = None) -> bool:
     """Return whether higher is better: as the study declares it, else as a flag says, else by the metric's name."""
     if config.lower_is_better and config.higher_is_better:
-        message = "--lower-is-better and --higher-is-better contradict each other"
-        raise HoldfastError(message, hint="leave one of them out")
+        raise HoldfastError(
+            "--lower-is-better and --higher-is-better contradict each other", hint="leave one of them out"
+        )
     told = config.higher_is_better if config.lower_is_better or config.higher_is_better else None
     if declared is None:
         return not lower_is_better(metric) if told is None else told
     if told not in (None, declared):
         flag, better = ("higher", "lower") if told else ("lower", "higher")
-        message = f"--{flag}-is-better: of {metric} {better} is better, says the study"
-        raise HoldfastError(message, hint="leave the flag out")
+        raise HoldfastError(
+            f"--{flag}-is-better: of {metric} {better} is better, says the study", hint="leave the flag out"
+        )
     return declared
 
 

@@ -143,8 +143,7 @@ def conclude(result: dict[str, Any]) -> str:
     if identical["runs"] > 1 and any(s["gain"] > 0 for s in settings):
         luck = f"the best of {identical['runs']} identical runs gains {_percent(identical['gain'])}"
         no.append(f"the size of the best cells' gain ({best}; {luck})")
-    silent = sum(not s["noise_sd"] for s in settings)
-    if silent:
+    if silent := sum(not s["noise_sd"] for s in settings):
         unseen = f"in {silent} of {len(settings)} settings no noise can be seen"
         no.append(f"anything of single settings where none is tested: {unseen}")
     parts = [f"Supported: {'; '.join(yes)}." if yes else "", f"Not supported: {'; '.join(no)}." if no else ""]
@@ -220,9 +219,8 @@ def _one(grid: SettingScores, sign: float, seed: int) -> dict[str, Any]:
     best = max(grid.score, key=lambda c: (sign * grid.score[c], c == grid.usual))
     fit = _ratios_fit(grid)
     p = None
-    classes = len(grid.ratios)
-    if fit.df and fit.variance > 0 and classes > 1:
-        compared = st.compare(fit, [(k, 0) for k in range(1, classes)], seed=seed)
+    if fit.df and fit.variance > 0 and len(grid.ratios) > 1:
+        compared = st.compare(fit, [(k, 0) for k in range(1, len(grid.ratios))], seed=seed)
         p = min((d.p for d in compared if sign * d.mean > 0), default=1.0)
     return {
         "setting": " ".join(grid.name),
@@ -257,9 +255,8 @@ def _ratios_fit(grid: SettingScores) -> st.Fit:
     seeds = sorted({run.seed for run in grid.runs})
     ratio_N = [grid.ratios.index(share(*run.cell)) for run in grid.runs]
     seed_N = [seeds.index(run.seed) for run in grid.runs]
-    if len(seeds) > 1:
-        return st.fit(*st.average_twins(grid.values, ratio_N, seed_N))
-    return st.fit(grid.values, ratio_N, seed_N)
+    runs = (grid.values, ratio_N, seed_N)
+    return st.fit(*(st.average_twins(*runs) if len(seeds) > 1 else runs))
 
 
 def _with_holm(settings: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -295,13 +292,11 @@ def _left_out(
     every value of a column. Nothing where there is only one setting.
     """
     names = [grid.name for grid in grids]
-    parts: dict[str, Sequence[Any]] = {"setting": names}
-    for column, values in zip(columns, zip(*names, strict=True), strict=True):
-        if 1 < len(set(values)) < len(names):
-            parts[column] = values
-    if len(grids) < 2:
+    by_column = zip(columns, zip(*names, strict=True), strict=True)
+    parts = [(column, part_N) for column, part_N in by_column if 1 < len(set(part_N)) < len(names)]
+    if len(names) < 2:
         return []
-    return [{"left_out": name} | _chosen_without(part_N, gains) for name, part_N in parts.items()]
+    return [{"left_out": name} | _chosen_without(part_N, gains) for name, part_N in [("setting", names), *parts]]
 
 
 def _chosen_without(part_N: Sequence[Any], gains: dict[Cell, list[float]]) -> dict[str, float]:

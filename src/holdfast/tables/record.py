@@ -32,14 +32,14 @@ class Interval:
 
 
 @dataclass(frozen=True)
-class Spread:
+class MeanSd:
     """A mean with the standard deviation of what it is the mean of; ``sd`` is None where there is but one value."""
 
     value: float | None
     sd: float | None = None
 
 
-Cell = str | int | float | bool | Interval | Spread | None
+Cell = str | int | float | bool | Interval | MeanSd | None
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def numeric(table: Table) -> list[bool]:
 
 def middle(cell: Cell) -> str | int | float | bool | None:
     """Return the cell without its interval or standard deviation."""
-    return cell.value if isinstance(cell, Interval | Spread) else cell
+    return cell.value if isinstance(cell, Interval | MeanSd) else cell
 
 
 def to_json(table: Table) -> dict[str, Any]:
@@ -120,14 +120,14 @@ def _has_value(cell: Cell) -> bool:
 
 
 def _cell_to_json(cell: Cell) -> Any:
-    if isinstance(cell, Interval | Spread):
+    if isinstance(cell, Interval | MeanSd):
         return {key: _cell_to_json(value) for key, value in vars(cell).items()}
     return None if isinstance(cell, float) and not math.isfinite(cell) else cell
 
 
 def _cell_from_json(cell: Any) -> Cell:
     if isinstance(cell, dict):
-        kind, keys = (Spread, ("value", "sd")) if "sd" in cell else (Interval, ("value", "low", "high"))
+        kind, keys = (MeanSd, ("value", "sd")) if "sd" in cell else (Interval, ("value", "low", "high"))
         return kind(*(_number(cell[key]) for key in keys))
     if cell is None or isinstance(cell, str | int | float):
         return cell

@@ -11,7 +11,7 @@ import math
 import textwrap
 from collections.abc import Callable, Sequence
 
-from holdfast.tables.record import Cell, Column, Interval, Spread, Table, by_column, middle, numeric, without_empty
+from holdfast.tables.record import Cell, Column, Interval, MeanSd, Table, by_column, middle, numeric, without_empty
 from holdfast.tables.text import MINUS, clipped, number, shorten, visible
 
 _TYPED = str.maketrans({MINUS: "-", "\N{EN DASH}": "-"})
@@ -28,7 +28,7 @@ def cell_text(cell: Cell, digits: int | None) -> tuple[str, str]:
     beside = ""
     if isinstance(cell, Interval) and cell.low is not None:
         beside = f"[{number(cell.low, digits)}, {number(cell.high, digits)}]"
-    elif isinstance(cell, Spread) and cell.sd is not None:
+    elif isinstance(cell, MeanSd) and cell.sd is not None:
         beside = f"± {number(cell.sd, digits)}"
     return number(middle(cell), digits), beside
 
@@ -118,7 +118,7 @@ def _values(cell: Cell | Column, endings: Sequence[str]) -> list[Cell]:
     """The values of a cell, or of the head, in the columns of CSV that end in this way."""
     if isinstance(cell, Column):
         return [cell.title + ending for ending in endings]
-    own = list(vars(cell).values()) if isinstance(cell, Interval | Spread) else [cell]
+    own = list(vars(cell).values()) if isinstance(cell, Interval | MeanSd) else [cell]
     return own + [None] * (len(endings) - len(own))
 
 
@@ -126,7 +126,7 @@ def _parts(cells: Sequence[Cell]) -> tuple[str, ...]:
     """Return the endings of the heads in CSV, one per column that these cells need there."""
     if any(isinstance(cell, Interval) for cell in cells):
         return "", " low", " high"
-    return ("", " sd") if any(isinstance(cell, Spread) for cell in cells) else ("",)
+    return ("", " sd") if any(isinstance(cell, MeanSd) for cell in cells) else ("",)
 
 
 def _safe(cell: Cell) -> str | float | int | None:

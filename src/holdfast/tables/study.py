@@ -10,7 +10,7 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from holdfast.tables.record import Cell, Column, Interval, Spread, Table
+from holdfast.tables.record import Cell, Column, Interval, MeanSd, Table
 
 _SCORED = {
     "response_nll": Column("response NLL"),
@@ -121,10 +121,10 @@ def _row(one: dict[str, Any], selection: dict[str, Any]) -> list[Cell]:
     return [*about, dev, test, change, difference.get("p"), cells]
 
 
-def _over(seeds: Sequence[dict[str, Any]], key: str, column: Column) -> Spread:
+def _over(seeds: Sequence[dict[str, Any]], key: str, column: Column) -> MeanSd:
     """Return mean and standard deviation of a score over seeds; one seed has no deviation."""
     values = [(100 if column.title.endswith("%") else 1) * scores[key] for scores in seeds]
-    return Spread(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None)
+    return MeanSd(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None)
 
 
 def _compared(summary: dict[str, Any]) -> Table:
