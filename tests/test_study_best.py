@@ -238,6 +238,16 @@ def test_a_study_knows_the_direction_of_its_metrics(tmp_path: Path, capsys: pyte
     assert "of mm:words lower is better, says the study" in capsys.readouterr().err
 
 
+def test_a_column_may_be_called_setting(tmp_path: Path) -> None:
+    """It is left out value by value, beside every setting in turn."""
+    lines = ["setting,data,prompt_weight,response_weight,seed,acc"]
+    for place, (setting, data) in enumerate((s, d) for s in "ab" for d in "xy"):
+        for p, seed in ((0, 0), (0, 1), (1, 0), (1, 1)):
+            lines.append(f"{setting},{data},{p},1,{seed},{50 + place + 2 * p + 0.5 * seed * p}")
+    result = analyse(read_table(write(tmp_path / "t.csv", "\n".join(lines))), higher_is_better=True)
+    assert [left["left_out"] for left in result["left_out"]] == ["setting", "setting", "data"]
+
+
 def test_options_of_tune_are_settings_even_as_numbers(tmp_path: Path) -> None:
     lines = [f"{p},{1 - p},{lr},{seed},{50 + 5 * p + seed}" for p in (0, 0.2) for lr in (1e-4, 1e-3) for seed in (0, 1)]
     table = read_table(
