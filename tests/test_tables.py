@@ -329,7 +329,7 @@ def test_a_comparison_lists_a_set_once_where_there_is_one_kind(kinds: list[str])
     assert len(names) == (2 if len(kinds) == 1 else 6)
     assert {kind for _, kind in names} == (set(kinds) if len(kinds) == 1 else {"all", *kinds})
     table, moved = tables_of("sensitivity compare", result)
-    assert [row[0] for row in table.rows] == (kinds if len(kinds) == 1 else ["all", *kinds])
+    assert [row[0] for row in table.rows] == ["all", *kinds]
     assert len(moved.rows) == len(names)
 
 

@@ -14,7 +14,7 @@ from holdfast.report.parts import FactList, Figure, Note, Part, Tabs
 from holdfast.report.reading import ReadRun
 from holdfast.report.sets import chosen_set, prompts_of
 from holdfast.tables.record import Interval
-from holdfast.tables.sensitivity import ALL, distinct_views, every_set, psi, views_of
+from holdfast.tables.sensitivity import ALL, every_set, psi, views_of
 from holdfast.tables.text import counted, number
 
 
@@ -141,8 +141,7 @@ def _verdict(summary: dict[str, Any]) -> list[Part]:
 
 def _changes(by_kind: dict[str, Any]) -> Figure:
     """The change of POSIX from A to B, for every kind of variant."""
-    kinds = distinct_views(by_kind)
-    rows = [by_kind[kind] for kind in kinds]
+    kinds, rows = list(by_kind), list(by_kind.values())
     notes = [f"p = {number(row['p'], 4)}, {row['sets']} sets" for row in rows]
     dots = Series("B - A", kinds, [Interval.of(row, "difference") for row in rows], notes, "dots", "@accent", size=11)
     over = f"paired over {rows[0]['sets']} sets; below 0, B is steadier"

@@ -47,16 +47,14 @@ def of_run(summary: dict[str, Any]) -> list[Table]:
 def of_comparison(summary: dict[str, Any]) -> list[Table]:
     """Return POSIX of both runs by kind of variant, and the sets that moved most."""
     failed, by_kind = summary.get("failed"), summary["by_kind"]
-    views = distinct_views(by_kind)
     rows: list[list[Cell]] = []
-    for kind in views:
-        row = by_kind[kind]
+    for kind, row in by_kind.items():
         change = Interval(row["difference"], row["low"], row["high"])
         judged = [] if failed is None else ["worse" if kind in failed else "ok"]
         rows.append([kind, row["a"], row["b"], change, row["p"], row["sets"], *judged])
     both = [Column("kind"), Column("A", 4), Column("B", 4), Column("B - A", 4)]
     columns = [*both, Column("p", 4), Column("sets"), *([] if failed is None else [Column("verdict")])]
-    caption = f"Nats per token. In brackets: 95 % intervals over sets.{_few([by_kind[kind] for kind in views])}"
+    caption = f"Nats per token. In brackets: 95 % intervals over sets.{_few(list(by_kind.values()))}"
     keys = operator.itemgetter("set_id", "kind", "a", "b", "difference")
     moved = Table(
         "Sets that moved most", [Column("set", kind="code"), *both], list(map(keys, summary.get("moved_most", [])))
