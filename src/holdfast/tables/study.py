@@ -159,23 +159,30 @@ def _compared(summary: dict[str, Any]) -> Table:
 def _one_for_all(summary: dict[str, Any]) -> Table:
     """What one pair of weights for all settings gains, by how it was chosen, and what luck alone gains."""
     fixed, identical = summary["fixed"], summary["identical"]
-    rows: list[list[Cell]] = [["best fixed cell, in hindsight", fixed["name"], Interval(fixed["gain"]), None, None]]
+    rows: list[list[Cell]] = [["best cell, in hindsight", None, fixed["name"], Interval(fixed["gain"]), None, None]]
     for left in summary["left_out"]:
-        chosen = f"best fixed cell, chosen without the {left['left_out']} it is tested on"
-        rows.append([chosen, None, Interval(left["gain"]), left["lowest"], left["highest"]])
+        gains = [Interval(left["gain"]), left["lowest"], left["highest"]]
+        rows.append(["best cell of the rest", left["left_out"], None, *gains])
     for ratio in sorted(summary["ratios"], key=lambda ratio: -ratio["mean"])[:1]:
-        rows.append(["best ratio", ratio["name"], Interval.of(ratio, "mean"), None, None])
+        rows.append(["best ratio", None, ratio["name"], Interval.of(ratio, "mean"), None, None])
     if identical["runs"] > 1:
-        luck = f"luck alone: the best of {identical['runs']} identical runs"
-        rows.append([luck, None, Interval(identical["gain"]), None, None])
-    gains = [Column(title, 2) for title in ("gain %", "lowest %", "highest %")]
-    columns = [Column("weights for all settings"), Column("at", kind="code"), *gains]
+        luck = f"luck alone: best of {identical['runs']} identical runs"
+        rows.append([luck, None, None, Interval(identical["gain"]), None, None])
+    columns = [
+        Column("weights for all settings"),
+        Column("chosen without", kind="code"),
+        Column("at", kind="code"),
+        *(Column(title, 2) for title in ("gain %", "lowest %", "highest %")),
+    ]
     caption = f"Mean gains over {len(summary['settings'])} settings."
     if summary["left_out"]:
         caption += (
-            " lowest and highest: of a single one. A cell that is chosen without what it is tested on is compared with "
-            "the mean of all identical runs."
+            " Lowest and highest: of a single setting. The best cell of the rest is chosen without the setting, or without "
+            "all settings of a value of the column, that it is tested on; it is compared with the mean of all "
+            "identical runs."
         )
     if summary["ratios"]:
-        caption += " A ratio is, too; in brackets: its 95 % interval, for all ratios at once."
+        caption += (
+            " The best ratio is compared in the same way; in brackets: its 95 % interval, for all ratios at once."
+        )
     return Table("One weighting for all settings", columns, rows, caption)
