@@ -177,8 +177,8 @@ def _one_for_all(summary: dict[str, Any]) -> Table:
     caption = f"Mean gains over {len(summary['settings'])} settings."
     if summary["left_out"]:
         caption += (
-            " Lowest and highest: of a single setting. The best cell of the rest is chosen without the setting, or without "
-            "all settings of a value of the column, that it is tested on; it is compared with the mean of all "
+            " Lowest and highest: of a single setting. The best cell of the rest is chosen without the setting, or "
+            "without all settings of a value of the column, that it is tested on; it is compared with the mean of all "
             "identical runs."
         )
     if summary["ratios"]:
