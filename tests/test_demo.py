@@ -11,8 +11,9 @@ import pytest
 
 from holdfast import cli, lm, pocket
 from holdfast.data.chat_template import render
-from holdfast.demo import table
+from holdfast.demo import scores
 from holdfast.records import Message, Role
+from holdfast.tables import lines
 
 
 def test_the_embedded_model_is_small_and_complete() -> None:
@@ -58,8 +59,8 @@ def test_the_table_tells_new_items_from_new_wordings(tmp_path: Path) -> None:
         rows.append({"kind": "trial", "trial": str(seed), "status": "done", "setting_name": "(0, 1)", "test": test})
         rows[-1]["items"] = {"test": f"{seed}.npz"}
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    head, line = table(tmp_path)
-    assert [title.strip() for title in re.split(r"  +", head)] == [
+    _, head, line, _ = lines({"command": "demo", "scores": scores(tmp_path)}).splitlines()
+    assert re.split(r"  +", head.strip()) == [
         "(prompt, response)",
         "response NLL",
         "prompt NLL",
@@ -68,7 +69,7 @@ def test_the_table_tells_new_items_from_new_wordings(tmp_path: Path) -> None:
         "POSIX wording",
     ]
     cells = ["(0, 1)", "0.410 ± 0.014", "5.000 ± 0.000", "100.0 ± 0.0", "50.0 ± 70.7", "0.50 ± 0.00"]
-    assert re.split(r"  +", line) == cells
+    assert re.split(r"  +", line.strip()) == cells
 
 
 @pytest.mark.full
@@ -79,7 +80,8 @@ def test_demo_in_small(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     arguments = ["demo", "--output", str(tmp_path / "demo"), "--limit", "64"]
     assert cli.main(arguments) == 0
     out = capsys.readouterr().out
-    table = out.splitlines()[:5]
+    title, *table = [line.strip() for line in out.splitlines()[:6]]
+    assert title == "Test scores"
     assert [re.split(r"  +", line)[0] for line in table] == [
         "(prompt, response)",
         "base model",
@@ -97,6 +99,7 @@ def test_demo_in_small(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     page = Path(out.splitlines()[-1])
     assert page.is_absolute()
     assert "<html" in page.read_text(encoding="utf-8")
+    assert "new wordings %" in page.read_text(encoding="utf-8"), "the demo's own table is on its page"
     trained = {path: path.stat().st_mtime_ns for path in (tmp_path / "demo" / "trials").glob("*/summary.json")}
     assert len(trained) == 6
     assert cli.main(arguments) == 0

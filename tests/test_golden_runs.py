@@ -22,9 +22,16 @@ UNFINISHED = ("tune-unfinished", "study-unfinished")
 FINISHED = sorted(LINES.keys() - {*UNFINISHED, "tune-old"})
 QUIET = {"variants", "analyse", "compare", "check", "bench-compare", "best", "best-table", "study", "demo"}
 """Finished runs of which a second call does not say that they are complete: it gives the same again."""
-LONE = {"best", "best-table"}
-"""What `study best` leaves is no run directory: the report does not take it."""
-REWRITTEN = {"config.json", "summary.json", "report.html", ".lock", "best.json", "comparison.json", "check.json"}
+REWRITTEN = {
+    "config.json",
+    "summary.json",
+    "report.html",
+    ".lock",
+    "best.json",
+    "comparison.json",
+    "check.json",
+    "tables.json",
+}
 SCORED_ANEW = {"bench", "bench-tuned"}
 """Complete runs whose scores that version took for means: they are made again from the answers that are kept."""
 MEASURED_ANEW = {"study", "demo"}
@@ -92,7 +99,7 @@ def remade(file: str, name: str) -> bool:
     """Files that the README of the runs says were left out, and that are made of what is there; those of a base model;
     and a cache of answers."""
     own = {"base/", "data/"} if name in MEASURED_ANEW else {"cache-"} if name in SCORED_ANEW else set()
-    return file.startswith(("logs/", "data/sets-", *own))
+    return file.startswith(("logs/", "data/sets-", "tables.json", *own))
 
 
 def test_of_an_unfinished_study_only_what_is_missing_is_trained() -> None:
@@ -137,7 +144,7 @@ def test_an_unfinished_run_goes_on_from_its_checkpoint() -> None:
     assert json.loads(answer.out)["before"] == {key: before[0][key] for key in before[0] if key not in ("kind", "step")}
 
 
-@pytest.mark.parametrize("name", [name for name in LINES if name not in LONE])
+@pytest.mark.parametrize("name", LINES)
 def test_every_run_directory_is_shown(name: str) -> None:
     answer = call(f"report runs/{name} --format html,md,csv --output page.html --json")
     assert answer.exit_code == 0, answer.err

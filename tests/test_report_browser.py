@@ -13,7 +13,7 @@ from holdfast.report import report
 from holdfast.report.figures import Axis, Series, points
 from holdfast.report.heatmap import Matrix, heat_map
 from holdfast.report.html import page as page_of_parts
-from holdfast.report.parts import Choice, Figure, Note, Part, Section
+from holdfast.report.parts import Figure, Note, Part, Section, Tabs
 from holdfast.tables.record import Column, Table
 from report_browser import Visit, chromium, visit
 from report_runs import HOSTILE, make_sensitivity, make_study
@@ -50,13 +50,13 @@ def made(folder: Path, *runs: Path) -> Path:
 def chosen(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A choice between two models, of which each begins with a finding, and in each a choice between two metrics."""
     metrics = [
-        Choice("Metric", [("nll", [dots("nll of " + name)]), ("posix", [dots("posix of " + name)])])
+        Tabs("Metric", [("nll", [dots("nll of " + name)]), ("posix", [dots("posix of " + name)])])
         for name in ("small", "large")
     ]
     models: list[tuple[str, list[Part]]] = [
         (name, [Note(f"{name} is best.", "finding"), part, table()]) for name, part in zip(("small", "large"), metrics)
     ]
-    return written(tmp_path_factory.mktemp("chosen"), Choice("Model", models))
+    return written(tmp_path_factory.mktemp("chosen"), Tabs("Model", models))
 
 
 def written(folder: Path, *parts: Part) -> Path:

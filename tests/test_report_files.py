@@ -97,6 +97,11 @@ def test_png_without_kaleido_names_the_way_out(tmp_path: Path, monkeypatch: pyte
         (["s", "-o", "missing/r.html"], "the folder missing does not exist"),
         (["s", "--limit", "-1"], "--limit is -1; it must be at least 0"),
         (["s", "-o", "s"], "--output s is a directory"),
+        (
+            ["s", "-o", "x.pdf"],
+            "--output x.pdf: a report is not written as pdf\n  hint: formats are html, md, png, csv",
+        ),
+        (["s", "-o", "x.md"], "--output x.md: the report is written as html, not as md\n  hint: add --format md"),
         (["s", "-o", "mine.html"], "--output: mine.html exists and is no report's"),
         (["s", "-o", "mine", "--format", "md"], "--output: mine.md exists and is no report's"),
         (["s", "-o", "mine", "--format", "csv"], "--output: mine-07-s-settings.csv exists and is no report's"),

@@ -15,7 +15,7 @@ from holdfast.cli import main
 from holdfast.config import ReportConfig
 from holdfast.report import report
 from holdfast.report.pages import sections
-from holdfast.report.parts import Choice, Figure, Note, Passage, Section
+from holdfast.report.parts import Figure, Note, Passage, Section, Tabs
 from holdfast.report.reading import read_run
 from holdfast.tables.record import Table, without_empty
 from holdfast.tables.text import number
@@ -74,7 +74,7 @@ def shown(runs: Path, *names: str) -> list[Section]:
 def flat(section: Section) -> list[Any]:
     made: list[Any] = []
     for part in section.parts:
-        made += [part, *(inner for _, parts in part.options for inner in parts)] if isinstance(part, Choice) else [part]
+        made += [part, *(inner for _, parts in part.options for inner in parts)] if isinstance(part, Tabs) else [part]
     return made
 
 

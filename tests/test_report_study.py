@@ -10,7 +10,7 @@ from typing import Any
 
 from holdfast.report.export import names
 from holdfast.report.pages import sections
-from holdfast.report.parts import Choice, Facts, Figure, Note, Section
+from holdfast.report.parts import FactList, Figure, Note, Section, Tabs
 from holdfast.report.reading import read_run
 from holdfast.tables.record import Interval, Table
 from report_runs import make_study, write_json, write_rows
@@ -27,7 +27,7 @@ def found(section: Section, kind: type) -> list[Any]:
     todo = list(section.parts)
     while todo:
         part = todo.pop(0)
-        if isinstance(part, Choice):
+        if isinstance(part, Tabs):
             todo = [inner for _, parts in part.options for inner in parts] + todo
         if isinstance(part, kind):
             made.append(part)
@@ -92,7 +92,7 @@ def test_axes_and_colour_bars_say_their_unit(tmp_path: Path) -> None:
 
 def test_of_several_models_each_has_its_own_counts_titles_and_files(tmp_path: Path) -> None:
     section = section_of(two_models(tmp_path))
-    counts = [dict(facts.pairs) for facts in found(section, Facts) if "trials done" in dict(facts.pairs)]
+    counts = [dict(facts.pairs) for facts in found(section, FactList) if "trials done" in dict(facts.pairs)]
     assert [(facts["trials planned"], facts["trials done"], facts["trials failed"]) for facts in counts] == [
         (22, 21, 1)
     ] * 2

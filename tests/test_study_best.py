@@ -173,7 +173,8 @@ def test_runs_that_scored_exactly_alike_say_nothing(tmp_path: Path) -> None:
     lines = [f"{p},{r},{seed},{value}" for p, r in ((0, 1), (0, 0.4), (0.2, 0.8), (1, 1)) for seed in (0, 1, 2)]
     text = said(tmp_path / "c.csv", "\n".join(["prompt_weight,response_weight,seed,acc", *lines]))
     assert "Nothing can be said: all runs of a setting scored exactly alike." in text
-    assert "  0        -" in text, "no noise, no p-value"
+    assert "  noise sd\n" in text, "the last column: no noise, so no column of p-values"
+    assert "  (0, 1)    0.00         0\n" in text
     spread = said(tmp_path / "d.csv", "prompt_weight,response_weight,seed,acc\n0,1,0,5\n0,1,1,5\n1,1,0,6\n1,1,1,6")
     assert "Nothing is supported: no noise is seen between runs of one ratio" in spread
 
@@ -235,6 +236,16 @@ def test_a_study_knows_the_direction_of_its_metrics(tmp_path: Path, capsys: pyte
         assert (found["higher_is_better"], found["chosen"]) == (False, "(0, 1)")
     assert cli.main(["study", "best", str(study), "--metric", "mm:words", "--higher-is-better"]) == 2
     assert "of mm:words lower is better, says the study" in capsys.readouterr().err
+
+
+def test_a_column_may_be_called_setting(tmp_path: Path) -> None:
+    """It is left out value by value, beside every setting in turn."""
+    lines = ["setting,data,prompt_weight,response_weight,seed,acc"]
+    for place, (setting, data) in enumerate((s, d) for s in "ab" for d in "xy"):
+        for p, seed in ((0, 0), (0, 1), (1, 0), (1, 1)):
+            lines.append(f"{setting},{data},{p},1,{seed},{50 + place + 2 * p + 0.5 * seed * p}")
+    result = analyse(read_table(write(tmp_path / "t.csv", "\n".join(lines))), higher_is_better=True)
+    assert [left["left_out"] for left in result["left_out"]] == ["setting", "setting", "data"]
 
 
 def test_options_of_tune_are_settings_even_as_numbers(tmp_path: Path) -> None:

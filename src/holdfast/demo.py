@@ -7,7 +7,6 @@ claims no more than the seeds allow, one line on cross-task prompting, and last 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,20 +19,12 @@ from holdfast.runs import read_json, write_json
 from holdfast.study import run
 from holdfast.study.items import item_values
 from holdfast.study.outcomes import read_rows
-
-# score of the test split -> column title and digits; shares are shown in percent
-_COLUMNS = {
-    "response_nll": ("response NLL", 3),
-    "prompt_nll": ("prompt NLL", 3),
-    "new items": ("new items %", 1),
-    "new wordings": ("new wordings %", 1),
-    "posix": ("POSIX wording", 2),
-}
+from holdfast.tables import MORE_TABLES, lines, with_tables
 
 
 def demo(config: DemoConfig) -> dict[str, Any]:
-    """Run the study, make the report; returns ``study`` (its summary), ``table``, ``cross_task`` and ``report``, the
-    path of the page.
+    """Run the study and make the report. Returns ``study`` (its summary), ``scores`` (by setting and seed), ``tables``
+    and ``table`` (the same as lines of text), ``cross_task``, and ``report``, the path of the page.
 
     A demo that is there is shown again, not repeated.
 
@@ -56,49 +47,39 @@ def demo(config: DemoConfig) -> dict[str, Any]:
     if config.dry_run:
         return {"command": "demo", **study}
     transfer = _cross_task(output / "cross_task.json")
+    summary = with_tables({"command": "demo", "study": study, "scores": scores(output), "cross_task": transfer})
+    write_json(output / MORE_TABLES, summary["tables"])
     page = report(ReportConfig(directories=[config.output], output=str(output / "report.html"), json=True))["path"]
-    summary = {"command": "demo", "study": study, "table": table(output), "cross_task": transfer, "report": page}
+    table = lines(summary)
     if not config.json:
-        print("\n".join([*summary["table"], "", study["finding"], "", f"pocket:tasks: {transfer['line']}", "", page]))
-    return summary
+        print("\n".join([table, "", study["finding"], "", f"pocket:tasks: {transfer['line']}", "", page]))
+    return summary | {"table": table.splitlines(), "report": page}
 
 
-def table(study: Path) -> list[str]:
-    """Test scores of every setting: mean and, after ±, the standard deviation over seeds."""
+def scores(study: Path) -> dict[str, list[dict[str, float]]]:
+    """Return the scores on the test split by setting, one dict per seed; the base model is a setting of its own."""
     groups: dict[str, list[dict[str, float]]] = {}
-    for row in (row for row in read_rows(study) if row.get("status") == "done"):
-        groups.setdefault(row.get("setting_name", "base model"), []).append(row["test"] | _by_wording(row, study))
-    lines = [f"{'(prompt, response)':<18}" + "".join(f"{title:>16}" for title, _ in _COLUMNS.values())]
-    for name, scores in groups.items():
-        lines.append(
-            f"{name:<18}" + "".join(f"{_cell([s[column] for s in scores], column):>16}" for column in _COLUMNS)
-        )
-    return lines
+    for row in read_rows(study):
+        if row.get("status") == "done":
+            groups.setdefault(row.get("setting_name", "base model"), []).append(row["test"] | _by_wording(row, study))
+    return groups
 
 
 def _by_wording(row: dict[str, Any], study: Path) -> dict[str, float]:
-    """Exact answers on new items in wordings known from training, and in wordings never trained on."""
+    """Return the shares of exact answers on new items, in wordings of the training and in wordings never trained on."""
     right = item_values(row, "test", "exact_match", study)
     assert right is not None
-    new = [item["held_out_wording"] for item in pocket.rows("pocket:instructions/test")[: len(right)]]
-    return {
-        "new items": statistics.fmean(r for r, n in zip(right, new, strict=True) if not n),
-        "new wordings": statistics.fmean(r for r, n in zip(right, new, strict=True) if n),
-    }
-
-
-def _cell(values: Sequence[float], column: str) -> str:
-    title, digits = _COLUMNS[column]
-    shown = [100 * v if title.endswith("%") else v for v in values]
-    spread = f" ± {statistics.stdev(shown):.{digits}f}" if len(shown) > 1 else ""
-    return f"{statistics.fmean(shown):.{digits}f}{spread}"
+    hits: dict[bool, list[float]] = {False: [], True: []}
+    for hit, item in zip(right, pocket.rows("pocket:instructions/test"), strict=False):
+        hits[item["held_out_wording"]].append(float(hit))
+    return {"new items": statistics.fmean(hits[False]), "new wordings": statistics.fmean(hits[True])}
 
 
 def _cross_task(file: Path) -> dict[str, Any]:
-    """What the embedded model makes of examples of other tasks, untuned; kept, since it does not depend on the
-    study.
+    """Return what the embedded model, untuned, makes of examples of other tasks. The result is kept in a file, as it
+    does not depend on the study.
     """
     if not file.is_file():
         write_json(file, zero_shot_against_cross_task(models.load("pocket")))
-    found: dict[str, Any] = read_json(file)
-    return found
+    transfer: dict[str, Any] = read_json(file)
+    return transfer

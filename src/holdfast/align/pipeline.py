@@ -27,7 +27,8 @@ from holdfast.config import AlignConfig
 from holdfast.errors import HoldfastError
 from holdfast.lm.batched import Floats
 from holdfast.runs import Run, RunDir, write_text
-from holdfast.tables import with_tables
+from holdfast.tables import tables_of, with_tables
+from holdfast.tables.render import as_markdown, plain
 from holdfast.tune.arguments import training_arguments
 from holdfast.tune.continuing import has_evaluation, saved_step
 from holdfast.tune.model import adapted, explain_full_disk, load_base, save_model, weights_line, whole_checkpoint
@@ -220,15 +221,7 @@ def _card(summary: dict[str, Any]) -> str:
         f"peak learning rate {summary['learning_rate']:.2g}.",
         *weights_line(summary),
     ]
-    if summary["after"]:
-        lines += ["", "| held-out pairs | before | after |", "|---|---|---|"]
-        for name in ("preference_accuracy", "preference_accuracy_per_token"):
-            lines.append(
-                f"| {name.replace('_', ' ')} | {_interval(summary['before'][name])} | "
-                f"{_interval(summary['after'][name])} |"
-            )
+    for table in tables_of("align", summary):
+        if table.title == "Preferences before and after":
+            lines += ["", *as_markdown(table), "", plain(table.caption)]
     return "\n".join([*lines, "", f"Made with holdfast {holdfast.__version__}.", ""])
-
-
-def _interval(share: dict[str, float]) -> str:
-    return f"{share['value']:.3f} [{share['low']:.3f}, {share['high']:.3f}]"

@@ -4,94 +4,77 @@ steadiness.
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from holdfast.report.figures import Axis, Series, level, level_name, points
+from holdfast.report.figures import Axis, Series, Value, level, level_name, points
 from holdfast.report.parts import Figure, Part
-from holdfast.report.settings import Setting, Study, with_unit
+from holdfast.report.settings import Study, TunedSetting, with_unit
 from holdfast.tables.record import Interval
 from holdfast.tables.text import number
 
 
 def share_figure(study: Study) -> Figure:
-    """The metric against the prompt share of the weighted loss; the chosen and the conventional setting stand out."""
-    known = sorted(
+    """Return the metric against the prompt share of the weighted loss; the chosen and the conventional setting stand
+    out.
+    """
+    placed = sorted(
         (s for s in study.settings if s.x is not None and s.test.value is not None), key=lambda s: s.x or 0.0
     )
     chosen, conventional = study.named("chosen"), study.named("conventional")
-    plain = [s for s in known if s not in (chosen, conventional)]
-    groups = (("settings", plain, "@muted", 8), *_special(known, chosen, conventional))
-    series = [
-        Series(name, [s.x for s in found], [s.test for s in found], [s.about for s in found], "dots", colour, size=size)
-        for name, found, colour, size in groups
-        if found
-    ]
-    dev = [s for s in known if s.dev.value is not None]
-    series.append(
-        Series(
-            "dev split",
-            [s.x for s in dev],
-            [s.dev.value for s in dev],
-            [s.about for s in dev],
-            look="rings",
-            colour="@faint",
-            size=7,
-        )
-    )
-    more, away = _untuned(study, [v for one in series for v in one.values if v is not None])
-    interval = "bars are 95 % intervals" if any(s.test.low is not None for s in known) else "no intervals yet"
+    plain = [s for s in placed if s not in (chosen, conventional)]
+    series = []
+    for name, settings, colour, size in (("settings", plain, "@muted", 8), *_special(placed, chosen, conventional)):
+        if settings:
+            x, notes = [s.x for s in settings], [s.about for s in settings]
+            series.append(Series(name, x, [s.test for s in settings], notes, "dots", colour, size=size))
+    dev = [s for s in placed if s.dev.value is not None]
+    x, values, notes = [s.x for s in dev], [s.dev.value for s in dev], [s.about for s in dev]
+    series.append(Series("dev split", x, values, notes, look="rings", colour="@faint", size=7))
+    more, away = _untuned(study, list(itertools.chain.from_iterable(one.values for one in series)))
+    interval = "bars are 95 % intervals" if any(s.test.low is not None for s in placed) else "no intervals yet"
     caption = (
         f"Filled dots are means on the test split over {study.seeds}, {interval}; rings are the dev split, on which "
-        "the choice is made. "
-        f"A flat band means that the weights do not matter here.{away}"
+        f"the choice is made. A flat band means that the weights do not matter here.{away}"
     )
     title = f"{study.metric} against the prompt share of the loss"
-    return points(
-        title,
-        caption,
-        series,
-        _share_axis([s.x or 0.0 for s in known]),
-        Axis(with_unit(study.metric)),
-        height=420,
-        **more,
-    )
+    axes = _share_axis([s.x or 0.0 for s in placed]), Axis(with_unit(study.metric))
+    return points(title, caption, series, *axes, height=420, **more)
 
 
 def differences(study: Study) -> list[Part]:
-    """What each setting gains over the conventional one, on the test split."""
-    known = sorted((s for s in study.settings if s.difference), key=lambda s: s.x or 0.0)
-    if not known:
+    """Return a figure of what each setting gains over the conventional one on the test split, if there is any."""
+    compared = sorted((s for s in study.settings if s.difference), key=lambda s: s.x or 0.0)
+    if not compared:
         return []
-    found = [s.difference or {} for s in known]
-    estimates = [Interval(d.get("mean"), d.get("low"), d.get("high")) for d in found]
-    notes = [f"p = {number(d.get('p'), 4)}; {s.about}" for s, d in zip(known, found, strict=True)]
-    names = [s.name for s in known]
+    estimates = [Interval.of(s.difference, "mean") for s in compared]
+    notes = [f"p = {number((s.difference or {}).get('p'), 4)}; {s.about}" for s in compared]
+    names = [s.name for s in compared]
     dots = Series("difference", names, estimates, notes, "dots", "@accent")
     side = "Below" if study.better(study.metric) == "lower" else "Above"
     caption = (
         f"Difference to the conventional setting on the test split over {study.seeds}, in order of prompt share, with "
-        "95 % intervals that "
-        f"hold for all {len(known)} comparisons at once. {side} 0 is better; an interval that holds 0 shows no "
-        "difference."
+        f"95 % intervals that hold for all {len(compared)} comparisons at once. {side} 0 is better; an interval that "
+        "holds 0 shows no difference."
     )
     axes = Axis("setting", names=names), Axis(f"difference in {with_unit(study.metric)}")
     return [points("Difference to conventional tuning", caption, [dots], *axes, shapes=[level(0.0)])]
 
 
 def trade_off(study: Study) -> list[Part]:
-    """Response NLL against POSIX, by setting; none where a study did not measure both."""
-    known = [s for s in study.settings if s.all("response_nll") and s.all("posix")]
-    if len(known) < 2:
+    """Return response NLL against POSIX, by setting; none where a study has not measured both."""
+    measured = [s for s in study.settings if s.all("response_nll") and s.all("posix")]
+    if len(measured) < 2:
         return []
-    series = [_place("settings", known, look="dots", size=11, shade=("prompt share", [s.x for s in known]))]
-    special = _special(known, study.named("chosen"), study.named("conventional"))
-    series += [_place(name, found, look="rings", colour=colour, size=17) for name, found, colour, _ in special if found]
+    series = [_place("settings", measured, look="dots", size=11, shade=("prompt share", [s.x for s in measured]))]
+    for name, settings, colour, _ in _special(measured, study.named("chosen"), study.named("conventional")):
+        if settings:
+            series.append(_place(name, settings, look="rings", colour=colour, size=17))
     caption = (
-        f"Means of {len(known)} settings over {study.seeds} on the test split, shaded by prompt share; left fits "
-        "better, down is steadier. "
-        "The spread over seeds stands with the values."
+        f"Means of {len(measured)} settings over {study.seeds} on the test split, shaded by prompt share; left fits "
+        "better, down is steadier. The spread over seeds stands with the values."
     )
     axes = Axis("response NLL, nats per token"), Axis("POSIX, nats per token")
     legend = {"itemsizing": "constant"}
@@ -99,37 +82,40 @@ def trade_off(study: Study) -> list[Part]:
 
 
 def _special(
-    known: Sequence[Setting], chosen: Setting | None, conventional: Setting | None
-) -> list[tuple[str, list[Setting], str, int]]:
-    """Name, settings, colour and size of what stands out; one entry where the conventional setting is the chosen
-    one.
+    settings: Sequence[TunedSetting], chosen: TunedSetting | None, conventional: TunedSetting | None
+) -> list[tuple[str, list[TunedSetting], str, int]]:
+    """Return name, settings, colour and size of what stands out: two entries, or one where the conventional setting is
+    also the chosen one.
     """
+    named = [("conventional", conventional, "@1", 11), ("chosen", chosen, "@2", 13)]
     if chosen is not None and chosen is conventional:
-        return [("chosen: conventional", [s for s in known if s is chosen], "@2", 13)]
+        named = [("chosen: conventional", chosen, "@2", 13)]
     return [
-        ("conventional", [s for s in known if s is conventional], "@1", 11),
-        ("chosen", [s for s in known if s is chosen], "@2", 13),
+        (name, [one] if one is not None and one in settings else [], colour, size) for name, one, colour, size in named
     ]
 
 
-def _place(name: str, settings: Sequence[Setting], **look: Any) -> Series:
+def _place(name: str, settings: Sequence[TunedSetting], **look: Any) -> Series:
     notes = [f"{s.about}; sd {_sd(s.all('response_nll'))} and {_sd(s.all('posix'))}" for s in settings]
     return Series(name, [s.mean("response_nll") for s in settings], [s.mean("posix") for s in settings], notes, **look)
 
 
-def _untuned(study: Study, shown: Sequence[float]) -> tuple[dict[str, Any], str]:
-    """A line for the untuned model where it is in reach of the others; otherwise a sentence."""
+def _untuned(study: Study, others: Sequence[Value]) -> tuple[dict[str, Any], str]:
+    """Return a line for the untuned model where its value is near the others, so that they stay apart; otherwise a
+    sentence.
+    """
     base = (study.base.get("test") or {}).get(study.metric)
-    if not isinstance(base, int | float) or not shown:
+    values = [value for value in others if value is not None]
+    if not isinstance(base, int | float) or not values:
         return {}, ""
-    reach = max(shown) - min(shown)
-    if min(shown) - reach <= base <= max(shown) + reach:
+    reach = max(values) - min(values)
+    if min(values) - reach <= base <= max(values) + reach:
         return {"shapes": [level(base)], "annotations": [level_name(base, "untuned model")]}, ""
     return {}, f" The untuned model ({number(base)}) is out of this picture."
 
 
 def _share_axis(shares: Sequence[float]) -> Axis:
-    """Logarithmic where shares come close to 0."""
+    """Return the axis of prompt shares; it is logarithmic where shares come close to 0."""
     title = "prompt share of the weighted target mass"
     positive = [share for share in shares if share > 0]
     if positive and min(positive) < 0.04:

@@ -1,7 +1,7 @@
-"""Series -> figures in plotly's own plain form (traces and a layout): nothing is drawn before a browser does it.
+"""Series -> figures in plotly's own plain form (traces and a layout). Nothing is drawn here: a browser does that.
 
-Every builder also makes the table of values behind the figure: it is what a reader without JavaScript sees and what
-becomes the CSV.
+Every builder also makes the table of values behind the figure, which a reader without JavaScript sees and which becomes
+the CSV.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ _MODES = {"line": "lines", "dots": "markers", "rings": "markers", "both": "lines
 
 @dataclass(frozen=True)
 class Series:
-    """Points of one name; a ``y`` with an interval gets its bar. ``notes`` say what each point is, in tooltip and
-    table.
+    """Points under one name in the legend. A ``y`` with an interval is drawn with its bar. ``notes`` say, point by
+    point, what it is; they stand in the tooltip and in the table of values.
     """
 
     name: str
@@ -38,82 +38,80 @@ class Series:
     size: float = 9
     legend: bool = True
     shift: float = 0.0
-    """On an axis of names: how far beside the name."""
+    """How far beside its name a point is drawn, on an axis of names."""
     shade: tuple[str, Sequence[Value]] | None = None
-    """What colours the points on the sequential scale, instead of ``colour``: its name, and a value in 0..1 per
-    point.
+    """The name of a quantity and its value in 0..1 at every point. It colours the points on the sequential scale, and
+    ``colour`` is not used.
     """
 
     @property
     def values(self) -> list[Value]:
-        """The estimates without their intervals."""
+        """Return the estimates without their intervals."""
         return [estimate(y) for y in self.y]
 
 
 def estimate(value: Value | Interval) -> Value:
-    """A value without its interval."""
+    """Return a value without its interval."""
     return value.value if isinstance(value, Interval) else value
 
 
 @dataclass(frozen=True)
 class Axis:
-    """Title and, where needed, settings in plotly's form. ``digits`` are for tooltips and the table of values."""
+    """The title of an axis and, where it needs them, settings in plotly's form. ``digits`` are used in tooltips and in
+    the table of values.
+    """
 
     title: str
     more: dict[str, Any] = field(default_factory=dict)
     digits: int = 3
     names: Sequence[str] = ()
-    """Names at 0, 1, 2 ...: the series' x are then such names."""
+    """The names that stand at 0, 1, 2 ... on the axis; where there are any, the series' x are such names."""
     floor: float | None = None
-    """Makes the axis logarithmic from here on; what lies below, 0 above all, stands at its edge."""
+    """The smallest value of a logarithmic axis; smaller values, such as 0, are drawn at it. None: the axis is linear.
+    """
 
     def at(self, value: Any, shift: float = 0.0) -> Any:
-        """Where a value stands."""
+        """Return the place of a value on the axis."""
         if self.names:
             return self.names.index(value) + shift
         return math.log10(max(value, self.floor)) if self.floor else value
 
     @property
     def layout(self) -> dict[str, Any]:
-        """The axis as plotly takes it."""
-        made: dict[str, Any] = {"title": {"text": label(self.title)}}
+        """Return the axis as plotly takes it."""
+        layout: dict[str, Any] = {"title": {"text": label(self.title)}}
         if self.names:
-            made |= name_ticks(self.names) | {"range": [-0.6, len(self.names) - 0.4]}
+            layout |= name_ticks(self.names) | {"range": [-0.6, len(self.names) - 0.4]}
         elif self.floor:
             ticks = [t for t in (1e-5, 1e-4, 3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1.0) if t > 1.5 * self.floor]
-            made |= {
-                "tickvals": [self.at(t) for t in (self.floor, *ticks)],
-                "ticktext": ["0", *(f"{t:g}" for t in ticks)],
+            layout |= {
+                "tickvals": list(map(self.at, (self.floor, *ticks))),
+                "ticktext": ["0", *map("{:g}".format, ticks)],
             }
-            made |= {"range": [self.at(self.floor) - 0.15, 0.15]}
-        return made | self.more
+            layout |= {"range": [self.at(self.floor) - 0.15, 0.15]}
+        return layout | self.more
 
 
 def points(
     title: str, caption: str, series: Sequence[Series], x: Axis, y: Axis, *, height: int = 380, **layout: Any
 ) -> Figure:
-    """Lines, dots, or both, with intervals as bars."""
-    made = [_trace(one, one.colour or SERIES[place % len(SERIES)], x, y) for place, one in enumerate(series)]
-    shown = {"xaxis": x.layout, "yaxis": y.layout, "showlegend": sum(one.legend for one in series) > 1} | layout
-    rows: list[list[Cell]] = [
-        [one.name, at, value, note]
-        for one in series
-        for at, value, note in zip(one.x, one.y, one.notes if one.notes is not None else [""] * len(one.x), strict=True)
-    ]
-    columns = [
-        Column("series", kind="code"),
-        Column(x.title, x.digits),
-        Column(y.title, y.digits),
-        Column("about", kind="code"),
-    ]
-    return Figure(title, caption, made, shown, Table(title, columns, rows), height)
+    """Return a figure of lines, dots, or both, with intervals as bars."""
+    traces = [_trace(one, one.colour or SERIES[place % len(SERIES)], x, y) for place, one in enumerate(series)]
+    whole = {"xaxis": x.layout, "yaxis": y.layout, "showlegend": sum(one.legend for one in series) > 1} | layout
+    rows: list[list[Cell]] = []
+    for one in series:
+        notes = one.notes if one.notes is not None else [""] * len(one.x)
+        rows += [[one.name, at, value, note] for at, value, note in zip(one.x, one.y, notes, strict=True)]
+    columns = [Column("series", kind="code"), Column(x.title, x.digits), Column(y.title, y.digits)]
+    return Figure(title, caption, traces, whole, Table(title, [*columns, Column("about", kind="code")], rows), height)
 
 
 def bars(
     title: str, caption: str, names: Sequence[str], series: Sequence[Series], value: Axis, *, height: int | None = None
 ) -> Figure:
-    """Horizontal bars, one line per name, the series stacked from the left."""
-    made = [
+    """Return a figure of horizontal bars, one line per name, the series stacked from the left."""
+    labels = [[label(name)] for name in names]
+    traces = [
         {
             "type": "bar",
             "orientation": "h",
@@ -121,33 +119,33 @@ def bars(
             "y": list(range(len(names))),
             "x": one.values,
             "marker": {"color": one.colour or SERIES[place % len(SERIES)]},
-            "customdata": [[label(name)] for name in names],
+            "customdata": labels,
             "hovertemplate": f"%{{customdata[0]}}<br>{label(one.name)}: <b>%{{x:,.{value.digits}f}}</b><extra></extra>",
         }
         for place, one in enumerate(series)
     ]
     lines = {"title": {"text": ""}} | name_ticks(names) | {"autorange": "reversed", "showgrid": False}
-    shown = {"barmode": "stack", "bargap": 0.35, "showlegend": len(series) > 1, "legend": {"traceorder": "normal"}}
-    rows: list[list[Cell]] = [[name, *(one.y[i] for one in series)] for i, name in enumerate(names)]
+    stacked = {"barmode": "stack", "bargap": 0.35, "showlegend": len(series) > 1, "legend": {"traceorder": "normal"}}
+    rows: list[list[Cell]] = list(map(list, zip(names, *(one.y for one in series), strict=True)))
     table = Table(title, [Column("name", kind="code"), *(Column(one.name, value.digits) for one in series)], rows)
     height = height or max(200, 110 + 26 * len(names))
-    return Figure(title, caption, made, shown | {"xaxis": value.layout, "yaxis": lines}, table, height)
+    return Figure(title, caption, traces, stacked | {"xaxis": value.layout, "yaxis": lines}, table, height)
 
 
 def level(value: float) -> dict[str, Any]:
-    """A dotted horizontal line."""
+    """Return a dotted horizontal line."""
     ends = {"xref": "paper", "x0": 0, "x1": 1, "y0": value, "y1": value}
     return {"type": "line", "line": {"color": "@muted", "width": 1, "dash": "dot"}} | ends
 
 
 def level_name(value: float, text: str) -> dict[str, Any]:
-    """The name of such a line, at its right end."""
+    """Return the name of such a line, at its right end."""
     where = {"xref": "paper", "x": 1, "xanchor": "right", "y": value, "yanchor": "bottom", "showarrow": False}
     return where | {"text": label(text), "font": {"color": "@muted", "size": 11}}
 
 
 def colour_bar(title: str) -> dict[str, Any]:
-    """The key of a colour scale."""
+    """Return the key of a colour scale."""
     return {
         "thickness": 10,
         "len": 0.9,
@@ -158,7 +156,9 @@ def colour_bar(title: str) -> dict[str, Any]:
 
 
 def name_ticks(names: Sequence[str]) -> dict[str, Any]:
-    """Ticks of an axis of names at 0, 1, 2 ...; too many to read are left to the tooltips."""
+    """Return the ticks of an axis of names at 0, 1, 2 ... There are none where the names are too many to read; tooltips
+    have them, too.
+    """
     if len(names) > 40:
         return {"showticklabels": False, "zeroline": False}
     ticks = {"tickmode": "array", "tickvals": list(range(len(names))), "ticktext": [label(name, 28) for name in names]}
@@ -169,7 +169,7 @@ def _trace(one: Series, colour: str, x: Axis, y: Axis) -> dict[str, Any]:
     said = [label(at, 120) if isinstance(at, str) else number(at, x.digits) for at in one.x]
     notes = [f"<br>{label(note, 300)}" for note in one.notes] if one.notes is not None else [""] * len(said)
     where = f"{label(x.title)}: %{{customdata[0]}}<br>{label(y.title)}: <b>%{{y:.{y.digits}f}}</b>%{{customdata[1]}}"
-    made: dict[str, Any] = {
+    trace: dict[str, Any] = {
         "type": "scatter",
         "name": label(one.name),
         "mode": _MODES[one.look],
@@ -186,8 +186,8 @@ def _trace(one: Series, colour: str, x: Axis, y: Axis) -> dict[str, Any]:
     if any(end.low is not None for end in ends):
         up, down = [_gap(end.high, end.value) for end in ends], [_gap(end.value, end.low) for end in ends]
         bar = {"type": "data", "symmetric": False, "array": up, "arrayminus": down}
-        made["error_y"] = bar | {"color": colour, "thickness": 1.5, "width": 4}
-    return made
+        trace["error_y"] = bar | {"color": colour, "thickness": 1.5, "width": 4}
+    return trace
 
 
 def _marker(one: Series, colour: str) -> dict[str, Any]:

@@ -1,5 +1,5 @@
-"""The files of a report on disk: the page, its Markdown, and numbered tables and pictures. What is in the way and not a
-report's stays.
+"""The files of a report on disk: the page, its Markdown, and numbered tables and pictures. A file in the way that no
+report has written is kept, and the report is refused.
 
 CSV and PNG cannot say who wrote them. So the page and the Markdown end in a line that names the report's numbered
 files:
@@ -22,26 +22,27 @@ _NUMBERED = re.compile(r"\d{2,}-[a-z0-9-]+\.(?:csv|png)")
 
 
 def mark(numbered: Iterable[str]) -> str:
-    """The last line of a page or a Markdown file, which makes it, and the ``numbered`` files beside it, known as a
-    report's.
+    """Return the last line of a page or a Markdown file. It says that this file and the ``numbered`` files beside it
+    are a report's.
     """
     return f"{_MARK}{' '.join([f'{holdfast.__version__}:', *numbered])} -->\n"
 
 
 def page_path(stem: Path, ending: str) -> Path:
-    """The page (``html``) or the Markdown (``md``) of a report."""
+    """Return the path of the page (``html``) or the Markdown (``md``) of a report."""
     return stem.with_name(f"{stem.name}.{ending}")
 
 
 def numbered_path(stem: Path, name: str) -> Path:
-    """A table or a picture of a report."""
+    """Return the path of a table or a picture of a report."""
     return stem.with_name(f"{stem.name}-{name}")
 
 
 def earlier(stem: Path) -> list[str]:
-    """Names of the numbered files that a report of this stem has left, as its page or its Markdown says."""
-    found = (name for ending in ("html", "md") for name in _NUMBERED.findall(_last_line(page_path(stem, ending))))
-    return [name for name in dict.fromkeys(found) if numbered_path(stem, name).is_file()]
+    """Return the names of the numbered files that a report of this stem has left, as its page or its Markdown says."""
+    lines = [_last_line(page_path(stem, ending)) for ending in ("html", "md")]
+    names = dict.fromkeys(_NUMBERED.findall(" ".join(lines)))
+    return [name for name in names if numbered_path(stem, name).is_file()]
 
 
 def check(stem: Path, formats: Iterable[str], numbered: Iterable[str], overwrite: bool) -> None:
@@ -50,19 +51,19 @@ def check(stem: Path, formats: Iterable[str], numbered: Iterable[str], overwrite
     Raises:
         HoldfastError: a directory is in the way, or a file that no report has written, without ``overwrite``.
     """
-    known = {numbered_path(stem, name) for name in earlier(stem)}
+    ours = {numbered_path(stem, name) for name in earlier(stem)}
     pages = [page_path(stem, ending) for ending in ("html", "md") if ending in formats]
     for path in (*pages, *(numbered_path(stem, name) for name in numbered)):
         if path.is_dir():
             raise HoldfastError(f"--output: {path} is a directory", hint="choose another name")
-        if path.exists() and not overwrite and not (path in known or (path in pages and _last_line(path))):
+        if path.exists() and not overwrite and not (path in ours or (path in pages and _last_line(path))):
             raise HoldfastError(
                 f"--output: {path} exists and is no report's", hint="choose another name, or --overwrite"
             )
 
 
 def _last_line(path: Path) -> str:
-    """The line that ``mark`` made; nothing if the file is absent or no report's."""
+    """Return the line that ``mark`` has made; empty if the file is absent or not a report's."""
     if not path.is_file():
         return ""
     line = path.read_text(encoding="utf-8", errors="replace").rstrip().rpartition("\n")[2]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,13 +14,13 @@ from holdfast.tables.record import Cell, Column, Interval, Table
 from holdfast.tables.text import label
 
 _MOST_WRITTEN = (30, 16)
-"""Rows and columns up to which there is room to write values into the cells."""
+"""The most rows and columns with which there is room to write the values into the cells."""
 
 
 @dataclass(frozen=True)
 class Matrix:
-    """Values [rows, columns], None where there is none, and the names of everything. Intervals are shown in the table
-    of values.
+    """Values [rows, columns], None where a cell is empty, with the names of rows and columns. A heat map has no room
+    for intervals: they are shown in its table of values.
     """
 
     values: Sequence[Sequence[Value | Interval]]
@@ -35,20 +36,20 @@ class Matrix:
 def heat_map(
     title: str, caption: str, matrix: Matrix, limits: tuple[float, float] | None = None, **layout: Any
 ) -> Figure:
-    """Colours from the smallest to the largest value, or between ``limits``."""
+    """Return a figure whose colours run from the smallest to the largest value, or between ``limits``."""
     ends = {} if limits is None else {"zmin": limits[0], "zmax": limits[1]}
     return _figure(title, caption, matrix, {"colorscale": "@sequential"} | ends, layout)
 
 
 def difference_map(title: str, caption: str, matrix: Matrix) -> Figure:
-    """Colours that part at 0, equally far to both sides."""
-    found = [abs(v) for line in matrix.values for v in map(estimate, line) if v is not None and math.isfinite(v)]
-    reach = max(found, default=0.0) or 1.0
+    """Return a figure with one colour for values above 0 and another below, reaching equally far to both sides."""
+    values = filter(None, map(estimate, itertools.chain.from_iterable(matrix.values)))
+    reach = max(map(abs, filter(math.isfinite, values)), default=0.0) or 1.0
     return _figure(title, caption, matrix, {"colorscale": "@diverging", "zmin": -reach, "zmax": reach}, {})
 
 
 def frame(column: float, row: float, colour: str, dash: str) -> dict[str, Any]:
-    """A frame around one cell."""
+    """Return a frame around one cell."""
     edge = 0.47
     box = {"x0": column - edge, "x1": column + edge, "y0": row - edge, "y1": row + edge}
     return {"type": "rect", "layer": "above", "line": {"color": colour, "width": 2.5, "dash": dash}} | box
@@ -56,7 +57,10 @@ def frame(column: float, row: float, colour: str, dash: str) -> dict[str, Any]:
 
 def _figure(title: str, caption: str, matrix: Matrix, scale: dict[str, Any], layout: dict[str, Any]) -> Figure:
     rows, columns, values = (label(axis) for axis in matrix.axes)
-    notes = matrix.notes or [[""] * len(matrix.columns) for _ in matrix.rows]
+    notes = matrix.notes or [[""] * len(matrix.columns)] * len(matrix.rows)
+    heads, tips = [label(column, 120) for column in matrix.columns], []
+    for row, line in zip(matrix.rows, notes, strict=True):
+        tips.append([[label(row, 120), head, label(note, 300)] for head, note in zip(heads, line, strict=True)])
     trace: dict[str, Any] = {
         "type": "heatmap",
         "x": list(range(len(matrix.columns))),
@@ -66,24 +70,19 @@ def _figure(title: str, caption: str, matrix: Matrix, scale: dict[str, Any], lay
         "ygap": 2,
         "hoverongaps": False,
         "colorbar": colour_bar(matrix.axes[2]),
-        "customdata": [
-            [[label(row, 120), label(column, 120), label(notes[i][j], 300)] for j, column in enumerate(matrix.columns)]
-            for i, row in enumerate(matrix.rows)
-        ],
+        "customdata": tips,
         "hovertemplate": f"{rows}: %{{customdata[0]}}<br>{columns}: %{{customdata[1]}}<br>{values}: "
         f"<b>%{{z:.{matrix.digits + 1}f}}</b><br>%{{customdata[2]}}<extra></extra>",
     }
     if len(matrix.rows) <= _MOST_WRITTEN[0] and len(matrix.columns) <= _MOST_WRITTEN[1]:
         trace["texttemplate"] = f"%{{z:.{matrix.digits}f}}"
-    shown = {
+    around = {
         "xaxis": {"title": {"text": columns}, "showgrid": False} | name_ticks(matrix.columns),
         "yaxis": {"title": {"text": rows}, "showgrid": False, "autorange": "reversed"} | name_ticks(matrix.rows),
         "margin": {"t": 12, "r": 12},
     }
-    heads = [
-        Column(f"{matrix.axes[0]} \\ {matrix.axes[1]}", kind="code"),
-        *(Column(c, matrix.digits + 1) for c in matrix.columns),
-    ]
     cells: list[list[Cell]] = [[name, *line] for name, line in zip(matrix.rows, matrix.values, strict=True)]
+    corner = Column(f"{matrix.axes[0]} \\ {matrix.axes[1]}", kind="code")
+    table = Table(title, [corner, *(Column(c, matrix.digits + 1) for c in matrix.columns)], cells)
     height = min(900, max(260, 120 + 32 * len(matrix.rows)))
-    return Figure(title, caption, [trace | scale], shown | layout, Table(title, heads, cells), height)
+    return Figure(title, caption, [trace | scale], around | layout, table, height)

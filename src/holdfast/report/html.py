@@ -1,5 +1,5 @@
 """Sections -> one HTML file that needs nothing else: style, script, plotly.js and data are inside it, and it may load
-nothing.
+nothing from elsewhere.
 
 ``page.html`` and ``parts.html`` are the templates. The Content-Security-Policy names the two scripts by their hashes,
 so that nothing that a run holds could ever act as one. Figures travel as JSON in a data block; every other piece of
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import holdfast
 from holdfast.report.palette import THEMES
 from holdfast.report.parts import Section
-from holdfast.tables.record import Cell, Column, Interval, numeric, without_empty
+from holdfast.tables.record import Cell, Column, middle, numeric, without_empty
 from holdfast.tables.render import cell_text
 from holdfast.tables.text import escape, slug
 
@@ -29,18 +29,20 @@ if TYPE_CHECKING:
 
 GENERATOR = "Holdfast report"
 _VALUES_SHOWN = 300
-"""Rows of the table behind a figure; more are in the CSV."""
+"""The most rows of the table behind a figure that a page holds; the CSV holds all."""
 _LONG = 30
-"""Letters from which a cell gets room."""
+"""The letters of a cell from which on its column is made wide."""
 
 
 def page(title: str, sections: Sequence[Section]) -> str:
-    """The whole file."""
+    """Return the whole file."""
     from markupsafe import Markup
     from plotly.offline import get_plotlyjs
 
     environment = _environment()
-    style, script = (environment.loader.get_source(environment, name)[0] for name in ("page.css", "page.js"))  # type: ignore[union-attr]
+    loader = environment.loader
+    assert loader is not None
+    style, script = (loader.get_source(environment, name)[0] for name in ("page.css", "page.js"))
     plotly = get_plotlyjs().replace("\r", "")
     values = {
         "title": title,
@@ -75,7 +77,7 @@ def _environment() -> Environment:
     environment.filters |= {
         "kind": lambda part: type(part).__name__,
         "slug": slug,
-        "shown": cell_text,
+        "cell_text": cell_text,
         "classes": _classes,
         "sort_key": _sort_key,
         "numeric": numeric,
@@ -110,22 +112,22 @@ def _classes(place: tuple[Cell, Column, bool]) -> str | None:
 
 def _sort_key(cell: Cell) -> str | None:
     """What the page's script sorts by, where the text of a number is rounded."""
-    value = cell.value if isinstance(cell, Interval) else cell
+    value = middle(cell)
     return repr(value) if isinstance(value, float) and math.isfinite(value) else None
 
 
 def _data_block(value: Any) -> str:
     """JSON that cannot end its script element: ``<`` is escaped, and numbers are finite and short."""
-    return json.dumps(_plain(value), ensure_ascii=False, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+    return json.dumps(_short(value), ensure_ascii=False, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
 
 
-def _plain(value: Any) -> Any:
+def _short(value: Any) -> Any:
     if isinstance(value, float):
         return float(f"{value:.6g}") if math.isfinite(value) else None
     if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): _short(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [_short(item) for item in value]
     return value
 
 
@@ -133,7 +135,9 @@ def _policy(*scripts: str) -> str:
     """Only these scripts run; only styles and pictures that are inside the file are used; nothing is fetched or
     sent.
     """
-    hashes = " ".join(
-        f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'" for script in scripts
+    digests = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
+    own = " ".join(map("'sha256-{}'".format, digests))
+    return (
+        f"default-src 'none'; script-src {own}; style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'; "
+        "form-action 'none'"
     )
-    return f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'; form-action 'none'"

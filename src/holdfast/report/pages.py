@@ -1,23 +1,23 @@
-"""Runs -> sections: which file of this room shows which command."""
+"""Runs -> sections: which file of this room shows which command. It stands alone, as the one place where a new kind of
+run is entered.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
 from holdfast.report.bench import benchmarked
-from holdfast.report.comparison import compared
-from holdfast.report.crosstask import analysed, transferred
-from holdfast.report.labels import labelled
+from holdfast.report.crosstask import analysed, labelled, transferred
 from holdfast.report.overlay import overlaid
 from holdfast.report.parts import Part, Section
-from holdfast.report.plain import anything
-from holdfast.report.reading import Run
-from holdfast.report.sensitivity import measured
-from holdfast.report.study import studied
+from holdfast.report.reading import ReadRun, anything
+from holdfast.report.sensitivity import compared, measured
+from holdfast.report.study import concluded, studied
 from holdfast.report.tune import aligned, tuned
 
-SHOWN: dict[str, tuple[str, Callable[[Run, int], list[Part]]]] = {
+PAGES: dict[str, tuple[str, Callable[[ReadRun, int], list[Part]]]] = {
     "study run": ("Study", studied),
+    "study best": ("Choice of weights", concluded),
     "sensitivity run": ("Sensitivity to wording", measured),
     "sensitivity compare": ("Comparison of sensitivity", compared),
     "sensitivity check": ("Check of sensitivity", compared),
@@ -28,36 +28,33 @@ SHOWN: dict[str, tuple[str, Callable[[Run, int], list[Part]]]] = {
     "align": ("Preference tuning", aligned),
     "bench run": ("Benchmarks", benchmarked),
 }
-"""Command -> what its section is called, and what makes the parts of it."""
+"""Command -> the name of its section, and the function that makes the parts of it."""
 
 
-def sections(runs: Sequence[Run], limit: int) -> list[Section]:
-    """One section per run in the given order, then those that take several runs together.
+def sections(runs: Sequence[ReadRun], limit: int) -> list[Section]:
+    """Return one section per run in the given order, then those that take several runs together.
 
     Args:
         limit: how many prompt sets (and the like) are shown in full.
     """
-    made = []
-    for run, title in zip(runs, titles(runs), strict=True):
-        kind, show = SHOWN.get(run.command, (run.command, anything))
-        made.append(_section(run, title, kind, show, limit))
-    return [*made, *overlaid(runs, titles(runs))]
+    names = titles(runs)
+    own = [_section(run, title, limit) for run, title in zip(runs, names, strict=True)]
+    return [*own, *overlaid(runs, names)]
 
 
-def titles(runs: Sequence[Run]) -> list[str]:
-    """Last part of each path, or the whole path where that is not enough to tell runs apart."""
+def titles(runs: Sequence[ReadRun]) -> list[str]:
+    """Return the last part of each path, or the whole path where that does not tell runs apart."""
     names = [run.name for run in runs]
     return [name if names.count(name) == 1 else str(run.path) for name, run in zip(names, runs, strict=True)]
 
 
-def _section(run: Run, title: str, kind: str, show: Callable[[Run, int], list[Part]], limit: int) -> Section:
+def _section(run: ReadRun, title: str, limit: int) -> Section:
     """A run that does not hold what its command writes is shown plainly, and the page says so."""
+    kind, show = PAGES.get(run.command, (run.command, anything))
     try:
-        parts, problems = show(run, limit), run.problems
+        parts, problems = [*show(run, limit), *run.more_tables], run.problems
     except (KeyError, IndexError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         parts = anything(run, limit)
-        problems = [
-            *run.problems,
-            f"Shown plainly, as its files are not those that `{run.command}` writes ({type(error).__name__}: {error}).",
-        ]
+        reason = f"its files are not those that `{run.command}` writes ({type(error).__name__}: {error})"
+        problems = [*run.problems, f"Shown plainly, as {reason}."]
     return Section(title, kind, str(run.path), parts, problems)

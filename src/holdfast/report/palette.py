@@ -1,5 +1,5 @@
-"""Names of colours -> colours, for light and dark. Figures use the names; the page and the picture export put the
-colours in.
+"""Names of colours -> colours, for light and dark. Figures hold the names; the page and the export of pictures replace
+them by colours.
 
 The six series colours are those of Okabe and Ito, which people with any kind of colour vision can tell apart, lightened
 for the dark theme. Scales run in lightness, so that they also read in grey.
@@ -49,16 +49,16 @@ SERIES = ("@1", "@2", "@3", "@4", "@5", "@6")
 
 
 def paint(value: Any, theme: dict[str, Any]) -> Any:
-    """A figure (or a piece of one) with colours for their names, where plotly takes a colour: elsewhere, it may be a
-    name from the data.
+    """A figure, or a piece of one, with colours in place of their names. This is done only where plotly takes a colour:
+    elsewhere the same text may be a name from the data.
     """
     if isinstance(value, dict):
-        return {
-            key: theme.get(item, item)
-            if isinstance(item, str) and key.endswith(("color", "colorscale"))
-            else paint(item, theme)
-            for key, item in value.items()
-        }
+        return {key: _paint_item(key, item, theme) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [paint(item, theme) for item in value]
     return value
+
+
+def _paint_item(key: str, item: Any, theme: dict[str, Any]) -> Any:
+    is_colour = isinstance(item, str) and key.endswith(("color", "colorscale"))
+    return theme.get(item, item) if is_colour else paint(item, theme)

@@ -1,6 +1,7 @@
-"""What a page is made of. Rooms of the report turn runs into these; ``html`` and ``export`` turn these into files.
+"""What a page is made of. The files of this room that know a command turn its runs into these parts; ``html`` and
+``export`` turn the parts into files.
 
-Page -> Section per run -> Part: Note | Facts | Table | Figure | Passage | Choice
+Page -> Section per run -> Part: Note | FactList | Table | Figure | Passage | Tabs
 """
 
 from __future__ import annotations
@@ -14,23 +15,28 @@ from holdfast.tables.record import Cell, Table
 
 @dataclass(frozen=True)
 class Note:
-    """A sentence or two. ``tone`` finding stands out; warning stands out and says so."""
+    """A sentence or two. A ``finding`` stands out; a ``warning`` stands out and begins with that word."""
 
     text: str
     tone: Literal["plain", "finding", "warning"] = "plain"
 
 
 @dataclass(frozen=True)
-class Facts:
+class FactList:
     """Names and values, side by side."""
 
     pairs: Sequence[tuple[str, Cell]]
 
+    @classmethod
+    def of(cls, *pairs: tuple[str, Cell]) -> FactList:
+        """Return the list of those pairs that have a value."""
+        return cls([pair for pair in pairs if pair[1] is not None])
+
 
 @dataclass(frozen=True)
 class Figure:
-    """A plotly figure as plain data. ``caption``: one sentence on what to see, with n and interval. ``values``: the
-    same as a table.
+    """A plotly figure as plain data. ``caption`` says in a sentence what to see, with n and interval; ``values`` is the
+    table of the same values.
 
     Colours in ``data`` and ``layout`` are names such as ``@accent`` (see ``palette``), so that a figure follows the
     theme.
@@ -45,7 +51,7 @@ class Figure:
 
 
 @dataclass(frozen=True)
-class Piece:
+class TextPiece:
     """A stretch of text in a passage: what it is (``role``, or ``heat`` in 0..1), and what a pointer over it says."""
 
     text: str
@@ -56,34 +62,34 @@ class Piece:
 
 @dataclass(frozen=True)
 class Passage:
-    """Running text whose pieces are coloured. ``legend`` names the roles in use."""
+    """Running text whose pieces are coloured; ``legend`` explains the roles that occur."""
 
     title: str
     caption: str
-    lines: Sequence[tuple[str, Sequence[Piece]]]
-    """What each line is called, and its pieces."""
+    lines: Sequence[tuple[str, Sequence[TextPiece]]]
+    """The name of each line, and its pieces."""
     legend: Sequence[tuple[str, str]] = ()
-    """Role, and what it means."""
+    """The roles that occur, each with its meaning."""
 
 
 @dataclass(frozen=True)
-class Choice:
-    """Several bundles of parts of which a reader looks at one."""
+class Tabs:
+    """Several bundles of parts, by name, of which a reader looks at one at a time."""
 
     title: str
     options: Sequence[tuple[str, Sequence[Part]]]
 
 
-Part = Note | Facts | Table | Figure | Passage | Choice
+Part = Note | FactList | Table | Figure | Passage | Tabs
 
 
 @dataclass(frozen=True)
 class Section:
-    """What one run, or a comparison of several, has to show."""
+    """One chapter of the page: one run, or a comparison of several."""
 
     title: str
     kind: str
     where: str
     parts: Sequence[Part] = field(default_factory=tuple)
     problems: Sequence[str] = field(default_factory=tuple)
-    """What was wrong or missing in the directory; said at the head of the section."""
+    """Sentences on what was wrong or missing in the directory; they stand at the head of the section."""

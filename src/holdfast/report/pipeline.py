@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,6 @@ from holdfast.report.pages import titles
 from holdfast.report.parts import Figure, Section
 from holdfast.report.reading import read_run
 from holdfast.runs import write_text
-from holdfast.tables.record import Table
 
 FORMATS = ("html", "md", "png", "csv")
 _SETS_SHOWN = 12
@@ -29,12 +28,12 @@ def make(config: ReportConfig) -> dict[str, Any]:
         config: see ``holdfast.config.ReportConfig``.
 
     Returns:
-        The summary: runs by directory and command, files written, seconds, size of the page in bytes, and ``path``, the
-            file to open.
+        The summary: runs by directory and command, the files that were written, seconds, the size of the page in bytes,
+            and ``path``, the file to open.
 
     Raises:
-        HoldfastError: no directory given, one that holds no run, an unknown format, a folder that does not exist, a
-            file in the way that no report has written.
+        HoldfastError: there is no directory to report on, or one that holds no run; a format is unknown; the folder of
+            the output does not exist; a file is in the way that no report has written.
 
     >>> from holdfast.report import ReportConfig, report
     >>> summary = report(ReportConfig(directories=["runs/first"], output="page.html", json=True))
@@ -43,7 +42,7 @@ def make(config: ReportConfig) -> dict[str, Any]:
     """
     started = time.perf_counter()
     formats = _formats(config)
-    stem = _stem(config)
+    stem = _stem(config, formats)
     runs = [read_run(directory) for directory in dict.fromkeys(config.directories)]
     sections = make_sections(runs, _SETS_SHOWN if config.limit is None else config.limit)
     summary: dict[str, Any] = {
@@ -52,21 +51,18 @@ def make(config: ReportConfig) -> dict[str, Any]:
             {"directory": str(run.path), "command": run.command, "complete": bool(run.summary), "rows": len(run.rows)}
             for run in runs
         ],
-        "figures": sum(isinstance(part, Figure) for part in _parts(sections)),
-        "tables": sum(isinstance(part, Table) for part in _parts(sections)),
     }
+    parts = list(itertools.chain.from_iterable(export.figures_and_tables(section.parts) for section in sections))
+    summary["figures"] = sum(isinstance(part, Figure) for part in parts)
+    summary["tables"] = len(parts) - summary["figures"]
     numbered = export.names(sections, formats)
     files.check(stem, formats, numbered, config.overwrite)
     if config.dry_run:
         return _preview(config, summary, sections)
     written = _write(formats, stem, config.title or _title(titles(runs)), sections, numbered)
-    summary |= {
-        "files": [str(path) for path in written],
-        "path": str(written[0].resolve()),
-        "bytes": written[0].stat().st_size,
-    }
-    summary["seconds"] = round(time.perf_counter() - started, 2)
-    for problem in (problem for section in sections for problem in section.problems):
+    summary |= {"files": list(map(str, written)), "path": str(written[0].resolve())}
+    summary |= {"bytes": written[0].stat().st_size, "seconds": round(time.perf_counter() - started, 2)}
+    for problem in itertools.chain.from_iterable(section.problems for section in sections):
         print(f"note: {problem}", file=sys.stderr)
     if not config.json:
         print(summary["path"])
@@ -75,15 +71,17 @@ def make(config: ReportConfig) -> dict[str, Any]:
 
 def _formats(config: ReportConfig) -> list[str]:
     wanted = [name.strip() for name in config.format.split(",") if name.strip()]
-    unknown = [name for name in wanted if name not in FORMATS]
-    if unknown or not wanted:
+    if not wanted or not set(wanted) <= set(FORMATS):
         raise HoldfastError(f"--format {config.format}: allowed are {', '.join(FORMATS)}, comma separated")
     return [name for name in FORMATS if name in wanted]
 
 
-def _stem(config: ReportConfig) -> Path:
-    """The path of the page without its ending, with which all files of the report begin; the rest of the config is
-    checked on the way.
+def _stem(config: ReportConfig, formats: list[str]) -> Path:
+    """The path of the page without its ending, with which all files of the report begin.
+
+    Raises:
+        HoldfastError: there is no directory to report on, or the path names a format that is not written, a directory,
+            or a folder that does not exist.
     """
     if not config.directories:
         raise HoldfastError("no run directory given", hint="holdfast report DIR [DIR ...] --output report.html")
@@ -92,7 +90,18 @@ def _stem(config: ReportConfig) -> Path:
         raise HoldfastError(f"--output {path} is a directory", hint=f"name a file, such as {path / 'report.html'}")
     if not path.parent.is_dir():
         raise HoldfastError(f"--output {path}: the folder {path.parent} does not exist")
-    return path.with_suffix("") if path.suffix.removeprefix(".") in FORMATS else path
+    ending = path.suffix.removeprefix(".")
+    if ending in ("md", "png", "csv") and ending not in formats:
+        raise HoldfastError(
+            f"--output {path}: the report is written as {', '.join(formats)}, not as {ending}",
+            hint=f"add --format {ending}, or name the file {path.stem}.{formats[0]}",
+        )
+    if ending.isalpha() and ending not in FORMATS:
+        raise HoldfastError(
+            f"--output {path}: a report is not written as {ending}",
+            hint=f"formats are {', '.join(FORMATS)} (--format); name it {path.stem}.html",
+        )
+    return path.with_suffix("") if ending in FORMATS else path
 
 
 def _title(names: list[str]) -> str:
@@ -102,15 +111,15 @@ def _title(names: list[str]) -> str:
 
 
 def _write(formats: list[str], stem: Path, title: str, sections: list[Section], numbered: list[str]) -> list[Path]:
-    """The files in the order of the formats: pictures before the Markdown that links to them. What an earlier report of
-    this name has left in these formats goes."""
+    """Write the files and return their paths in the order of the formats; pictures come before the Markdown that links
+    to them. Files that an earlier report of this name has left in these formats are removed.
+    """
     if not {"html", "md"} & set(formats) and not numbered:
-        raise HoldfastError(
-            f"--format {','.join(formats)}: there is nothing to write, as these runs give no figure and no table"
-        )
+        nothing = "there is nothing to write, as these runs give no figure and no table"
+        raise HoldfastError(f"--format {','.join(formats)}: {nothing}")
     old = [name for name in files.earlier(stem) if name not in numbered]
     gone = [name for name in old if name.rpartition(".")[2] in formats]
-    mark = files.mark([*numbered, *(name for name in old if name not in gone)])
+    mark = files.mark(numbered + [name for name in old if name not in gone])
     written: list[Path] = []
     try:
         if "html" in formats:
@@ -138,10 +147,6 @@ def _preview(config: ReportConfig, summary: dict[str, Any], sections: list[Secti
     if not config.json:
         for section in sections:
             print(f"{section.kind}: {section.title}")
-            for part in _parts([section]):
+            for part in export.figures_and_tables(section.parts):
                 print(f"  {type(part).__name__.lower():<6}  {part.title}")
     return summary | {"dry_run": True}
-
-
-def _parts(sections: Sequence[Section]) -> list[Figure | Table]:
-    return [part for section in sections for part in export.figures_and_tables(section.parts)]

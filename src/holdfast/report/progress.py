@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from collections.abc import Sequence
 from typing import Any
 
 from holdfast.report.figures import Axis, Series, bars, points
-from holdfast.report.parts import Facts, Figure, Part
-from holdfast.report.reading import Run, read_rows
-from holdfast.report.settings import Setting, Study
+from holdfast.report.parts import FactList, Figure, Part
+from holdfast.report.reading import ReadRun, read_rows
+from holdfast.report.settings import Study, TunedSetting
 from holdfast.report.tune import step_axis, thinned
-from holdfast.tables.record import Cell
 from holdfast.tables.text import duration
 
 _MOST_SETTINGS = 40
@@ -20,92 +20,91 @@ _MOST_BARS = 24
 _TIMES = {"time from start to end": "seconds", "spent training": "train", "spent measuring": "measure"}
 
 Curve = dict[int, list[float]]
-"""Step -> values of the seeds."""
+"""Step -> the values of all seeds at that step."""
 
 
 def learning(study: Study) -> list[Part]:
-    """Two figures, or none if the trials left no rows."""
+    """Return the learning curves of response and prompt NLL; none if the trials have left no rows."""
     settings = _some(study)
-    found = {s.name: _curves(study, s) for s in settings}
-    made = []
+    curves = [(s, _curves(study, s)) for s in settings]
+    figures: list[Part] = []
     for key, what in (("response_nll", "Response NLL"), ("prompt_nll", "Prompt NLL")):
-        series = [_series(study, s, found[s.name][key]) for s in settings if found[s.name].get(key)]
+        series = [_series(study, s, curve[key]) for s, curve in curves if curve[key]]
         if series:
-            made.append(_figure(study, what, series))
-    return list(made)
+            figures.append(_figure(study, what, series))
+    return figures
 
 
-def cost(run: Run) -> list[Part]:
-    """Where the time of all trials went."""
-    found = run.summary.get("cost") or {}
-    slots = found.get("slots")
-    over = (
-        f", over {slots} slots" if isinstance(slots, int) and slots > 1 else ""
-    )  # so their sum may be longer than the whole
-    times = {
-        name if key == "seconds" else name + over: duration(found[key])
-        for name, key in _TIMES.items()
-        if isinstance(found.get(key), int | float)
-    }
-    outside, disk = found.get("outside_share"), found.get("disk_bytes")
-    pairs: list[tuple[str, Cell]] = [
-        *times.items(),
+def cost(run: ReadRun) -> list[Part]:
+    """Return facts on what the time of all trials was spent on."""
+    costs = run.summary.get("cost") or {}
+    slots = costs.get("slots")
+    # Slots work at the same time, so the sum of their times may be longer than the whole.
+    over = f", over {slots} slots" if isinstance(slots, int) and slots > 1 else ""
+    titles = {name if key == "seconds" else name + over: costs.get(key) for name, key in _TIMES.items()}
+    times = [(title, duration(time)) for title, time in titles.items() if isinstance(time, int | float)]
+    outside, disk = costs.get("outside_share"), costs.get("disk_bytes")
+    facts = FactList.of(
+        *times,
         ("% outside both", 100 * outside if isinstance(outside, int | float) else None),
-        ("tokens trained on", found.get("tokens")),
+        ("tokens trained on", costs.get("tokens")),
         ("disk, MB", disk / 1e6 if isinstance(disk, int | float) else None),
-    ]
-    known = [(name, value) for name, value in pairs if value is not None]
-    return [Facts(known)] if known else []
+    )
+    return [facts] if facts.pairs else []
 
 
 def cost_of_trials(study: Study) -> list[Part]:
-    """Where the time of one trial goes, by setting."""
-    known = [s for s in study.settings if any(t.get("seconds") for t in s.trials)]
-    known.sort(key=lambda s: -_seconds(s, "train") - _seconds(s, "measure"))
-    shown = known[:_MOST_BARS]
-    if not shown:
+    """Return a figure of what the time of one trial is spent on, by setting; none where no trial was timed."""
+    timed = [s for s in study.settings if any(map(_timed, s.trials))]
+    timed.sort(key=lambda s: -_seconds(s, "train") - _seconds(s, "measure"))
+    drawn = timed[:_MOST_BARS]
+    if not drawn:
         return []
     parts = (("train", "@accent"), ("measure", "@5"), ("other", "@faint"))
-    series = [Series(name, [], [_seconds(s, name) for s in shown], colour=colour) for name, colour in parts]
-    cut = f" The {len(shown)} most expensive of {len(known)} settings." if len(shown) < len(known) else ""
+    series = [Series(name, [], list(map(_seconds, drawn, itertools.repeat(name))), colour=c) for name, c in parts]
+    cut = f" The {len(drawn)} most expensive of {len(timed)} settings." if len(drawn) < len(timed) else ""
     caption = f"Seconds of one trial by what they went into, means over {study.seeds} (no intervals).{cut}"
-    return [bars("Cost of a trial", caption, [s.name for s in shown], series, Axis("seconds", digits=1))]
+    return [bars("Cost of a trial", caption, [s.name for s in drawn], series, Axis("seconds", digits=1))]
 
 
-def _seconds(setting: Setting, part: str) -> float:
-    found = [float((t.get("seconds") or {}).get(part) or 0.0) for t in setting.trials]
-    return statistics.fmean(found) if found else 0.0
+def _timed(trial: dict[str, Any]) -> bool:
+    return bool(trial.get("seconds"))
+
+
+def _seconds(setting: TunedSetting, part: str) -> float:
+    seconds = [float((t.get("seconds") or {}).get(part) or 0.0) for t in setting.trials]
+    return statistics.fmean(seconds) if seconds else 0.0
 
 
 def _figure(study: Study, what: str, series: Sequence[Series]) -> Figure:
     cut = f" {len(series)} of {len(study.settings)} settings are drawn." if len(series) < len(study.settings) else ""
     caption = (
         f"{what} on held-out data while training, mean over {study.seeds} of each setting (no intervals). The chosen "
-        "and the conventional "
-        f"setting stand out, the values name the others.{cut}"
+        f"and the conventional setting stand out, the values name the others.{cut}"
     )
     title = f"Learning curves: {what[0].lower()}{what[1:]}"
     return points(title, caption, series, step_axis(series), Axis("nats per token"), height=340, showlegend=True)
 
 
-def _some(study: Study) -> list[Setting]:
-    """Not too many, spread over the prompt share; those with a name in the selection always, and last, so that they lie
-    on top.
+def _some(study: Study) -> list[TunedSetting]:
+    """Return at most ``_MOST_SETTINGS`` settings, spread over the prompt share. The chosen and the conventional one are
+    always among them; they come last and are drawn on top.
     """
-    special = dict.fromkeys(s for key in ("conventional", "chosen") if (s := study.named(key)) is not None)
+    named = (study.named("conventional"), study.named("chosen"))
+    special = dict.fromkeys(s for s in named if s is not None)
     rest = sorted((s for s in study.settings if s not in special), key=lambda s: (s.x or 0.0, s.name))
     return [*thinned(rest, _MOST_SETTINGS - len(special)), *special]
 
 
-def _curves(study: Study, setting: Setting) -> dict[str, Curve]:
+def _curves(study: Study, setting: TunedSetting) -> dict[str, Curve]:
     """Held-out values by step over the seeds of a setting; training batches where nothing was held out."""
-    made: dict[str, Curve] = {"response_nll": {}, "prompt_nll": {}}
+    curves: dict[str, Curve] = {"response_nll": {}, "prompt_nll": {}}
     for trial in setting.trials:
         for row in _rows(study, trial):
-            for key, curve in made.items():
+            for key, curve in curves.items():
                 if isinstance(row.get(key), int | float) and isinstance(row.get("step"), int):
                     curve.setdefault(row["step"], []).append(float(row[key]))
-    return made
+    return curves
 
 
 def _rows(study: Study, trial: dict[str, Any]) -> list[dict[str, Any]]:
@@ -117,16 +116,11 @@ def _rows(study: Study, trial: dict[str, Any]) -> list[dict[str, Any]]:
     return held_out if len(held_out) > 1 else [row for row in rows if row.get("kind") == "train"]
 
 
-def _series(study: Study, setting: Setting, curve: Curve) -> Series:
+def _series(study: Study, setting: TunedSetting, curve: Curve) -> Series:
     steps = thinned(sorted(curve), _MOST_POINTS)
     values = [statistics.fmean(curve[step]) for step in steps]
     names = [key for key in ("chosen", "conventional") if setting is study.named(key)]
     if names:
-        return Series(
-            f"{' and '.join(names)} {setting.name}",
-            steps,
-            values,
-            colour="@2" if "chosen" in names else "@1",
-            width=2.6,
-        )
+        name, colour = f"{' and '.join(names)} {setting.name}", "@2" if "chosen" in names else "@1"
+        return Series(name, steps, values, colour=colour, width=2.6)
     return Series(setting.name, steps, values, colour="@faint", width=1.1, legend=False)

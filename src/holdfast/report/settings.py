@@ -7,15 +7,15 @@ intervals.
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from holdfast.report.reading import Run
+from holdfast.report.reading import ReadRun
 from holdfast.tables.record import Interval
+from holdfast.tables.study import metrics_of, name_of
 from holdfast.tables.text import counted, number
 
 Trial = dict[str, Any]
@@ -26,19 +26,19 @@ UNITS = {
     **dict.fromkeys(("exact_match", "empty_answers", "crosstask_accuracy"), "share of items"),
     "token_f1": "mean over items, 0 to 1",
 }
-"""Metric -> what its values are in; a study may name others, whose unit nobody has said."""
+"""Metric -> the unit of its values. A study may have other metrics, whose unit is unknown."""
 PREFERRED = ("exact_match", "crosstask_accuracy", "response_nll", "posix", "prompt_nll")
 
 
 def with_unit(metric: str) -> str:
-    """A metric as an axis names it."""
+    """Return a metric with its unit, as the title of an axis."""
     return f"{metric}, {UNITS[metric]}" if metric in UNITS else metric
 
 
 @dataclass(frozen=True, eq=False)
-class Setting:
-    """A setting of a study and its trials. ``members``: cells of the grid (prompt weight, response weight) that are
-    this same training.
+class TunedSetting:
+    """A setting of a study and its trials. ``members`` are the cells of the grid (prompt weight, response weight) that
+    are this same training.
     """
 
     name: str
@@ -53,105 +53,106 @@ class Setting:
     conventional: bool = False
 
     def mean(self, metric: str, split: str = "test") -> float | None:
-        """Mean of any metric over the setting's trials."""
-        found = self.all(metric, split)
-        return statistics.fmean(found) if found else None
+        """Return the mean of any metric over the setting's trials; None where none has it."""
+        values = self.all(metric, split)
+        return statistics.fmean(values) if values else None
 
     def all(self, metric: str, split: str = "test") -> list[float]:
-        """The metric's values, one per finished trial that has not diverged."""
-        found = [(trial.get(split) or {}).get(metric) for trial in self.trials]
-        return [float(v) for v in found if isinstance(v, int | float) and math.isfinite(v)]
+        """Return the metric's values, one per finished trial that has not diverged."""
+        values = [(trial.get(split) or {}).get(metric) for trial in self.trials]
+        return [float(v) for v in values if isinstance(v, int | float) and math.isfinite(v)]
 
     @property
     def x(self) -> float | None:
-        """Its place on the axis of prompt shares; the ratio where no share was measured."""
+        """Return its place on the axis of prompt shares, or the ratio where no share was measured."""
         return self.share if self.share is not None else self.ratio
 
     @property
     def seeds(self) -> str:
-        """How many trials it has, in words."""
+        """Return how many trials it has, in words."""
         return counted(len(self.trials), "seed")
 
     @property
     def about(self) -> str:
-        """One line about a point."""
+        """Return one line about the setting, for a tooltip."""
         return f"{self.name}, {self.seeds}, prompt share {number(self.x)}"
 
     @property
     def entry(self) -> dict[str, Any]:
-        """The setting as a selection holds it."""
-        about = {"setting_name": self.name, "prompt_share": self.share, "ratio": self.ratio, "seeds": len(self.trials)}
-        ends = {
-            split: {"mean": at.value, "low": at.low, "high": at.high}
-            for split, at in (("dev", self.dev), ("test", self.test))
+        """Return the setting as a selection holds it."""
+        return {
+            "setting_name": self.name,
+            "prompt_share": self.share,
+            "ratio": self.ratio,
+            "seeds": len(self.trials),
+            "dev": {"mean": self.dev.value, "low": self.dev.low, "high": self.dev.high},
+            "test": {"mean": self.test.value, "low": self.test.low, "high": self.test.high},
+            "members": self.members,
+            "difference": self.difference,
+            "conventional": self.conventional,
         }
-        return (
-            about | ends | {"members": self.members, "difference": self.difference, "conventional": self.conventional}
-        )
 
     @property
     def others(self) -> str:
-        """What is varied beside the weights, as text; settings with equal text share a weight plane."""
-        rest = {
-            k: v
-            for k, v in self.values.items()
-            if k not in ("prompt_weight", "response_weight", "prompt_share", "ratio")
-        }
-        return ", ".join(f"{key} {value}" for key, value in sorted(rest.items()))
+        """Return the values of what is varied beside the weights, as text. Settings with equal text share a weight
+        plane.
+        """
+        rest = sorted(self.values.keys() - {"prompt_weight", "response_weight", "prompt_share", "ratio"})
+        return ", ".join(f"{key} {self.values[key]}" for key in rest)
 
 
 @dataclass(frozen=True, eq=False)
 class Study:
     """Everything that the page of a study is made from."""
 
-    run: Run
+    run: ReadRun
     metric: str
     metrics: list[str]
-    settings: list[Setting]
+    settings: list[TunedSetting]
     trials: list[Trial]
     base: dict[str, Any]
     selection: dict[str, Any]
 
-    def named(self, key: str) -> Setting | None:
-        """The setting that the selection names ``chosen``, ``conventional`` or ``best_on_dev``."""
+    def named(self, key: str) -> TunedSetting | None:
+        """Return the setting that the selection names ``chosen``, ``conventional`` or ``best_on_dev``."""
         wanted = self.selection.get(key)
         return next((s for s in self.settings if s.name == wanted), None) if wanted is not None else None
 
     @property
     def seeds(self) -> str:
-        """How many trials a setting has, in words."""
+        """Return how many trials a setting has, in words."""
         counts = {len(s.trials) for s in self.settings} or {0}
         return counted(min(counts), "seed") if len(counts) == 1 else f"{min(counts)} to {max(counts)} seeds"
 
     def better(self, metric: str) -> str:
-        """Which values of a metric are better: ``lower`` or ``higher``."""
-        given = self.run.summary.get("higher_is_better") if metric == self.metric else None
-        lower = not given if isinstance(given, bool) else metric in LOWER_IS_BETTER
+        """Return which values of a metric are better: ``lower`` or ``higher``."""
+        declared = self.run.summary.get("higher_is_better") if metric == self.metric else None
+        lower = not declared if isinstance(declared, bool) else metric in LOWER_IS_BETTER
         return "lower" if lower else "higher"
 
 
-def open_studies(run: Run) -> list[tuple[str, Study]]:
-    """The studies of a directory: one per pair of model and data, by its name."""
+def open_studies(run: ReadRun) -> list[tuple[str, Study]]:
+    """Return the studies of a directory, one per pair of model and data, by its name."""
     names = list(dict.fromkeys(str(row["group"]) for row in run.rows if row.get("group") is not None))
     if len(names) < 2:
         return [("", open_study(run))]
     chosen = run.summary.get("groups") or {}
     planned = run.resolved.get("trials") or []
-    made = []
+    studies = []
     for name in names:
-        summary = (
-            run.summary | {"finding": None, "selection": {}, "trials": {}} | chosen.get(name, {}) if run.summary else {}
-        )
+        summary = run.summary
+        if summary:
+            summary = summary | {"finding": None, "selection": {}, "trials": {}} | chosen.get(name, {})
         if "tables" in summary:
-            mine = [table for table in summary["tables"] if table["title"] == f"Settings: {name}"]
-            summary = summary | {"tables": [table | {"title": "Settings"} for table in mine]}
+            own = [table for table in summary["tables"] if table["title"] == f"Settings: {name}"]
+            summary = summary | {"tables": [table | {"title": "Settings"} for table in own]}
         rows = [row for row in run.rows if str(row.get("group")) == name]
         resolved = run.resolved | {"trials": [trial for trial in planned if str(trial.get("group")) == name]}
-        made.append((name, open_study(dataclasses.replace(run, rows=rows, summary=summary, resolved=resolved))))
-    return made
+        studies.append((name, open_study(dataclasses.replace(run, rows=rows, summary=summary, resolved=resolved))))
+    return studies
 
 
-def open_study(run: Run) -> Study:
+def open_study(run: ReadRun) -> Study:
     """Put a study of one model and one data set together from its rows and summary."""
     trials = [row for row in run.of_kind("trial") if row.get("status") == "done"]
     latest = {(t.get("trial"), t.get("rung")): t for t in trials}  # a trial that was done again counts once
@@ -167,7 +168,7 @@ def open_study(run: Run) -> Study:
 
 
 def _last_rungs(trials: Sequence[Trial]) -> list[Trial]:
-    """Of settings that were trained in rungs, only the trials of the furthest rung are final."""
+    """Return the final trials. Of settings that were trained in rungs, those are the trials of the furthest rung."""
     by_name: dict[tuple[Any, ...], Trial] = {}
     for trial in trials:
         key = (name_of(trial), trial.get("seed"), trial.get("twin"))
@@ -176,50 +177,31 @@ def _last_rungs(trials: Sequence[Trial]) -> list[Trial]:
     return list(by_name.values())
 
 
-def metrics_of(trials: Sequence[Trial]) -> list[str]:
-    """What was measured, in the order of the rows."""
-    scores = (trial.get(split) or {} for trial in trials for split in ("test", "dev"))
-    return list(
-        dict.fromkeys(name for found in scores for name, value in found.items() if isinstance(value, int | float))
-    )
+def _selected(entry: dict[str, Any], trials: Sequence[Trial]) -> TunedSetting:
+    """Return a setting as the selection has it, with its trials."""
+    dev, test = (Interval.of(entry.get(split), "mean") for split in ("dev", "test"))
+    difference, conventional = entry.get("difference"), bool(entry.get("conventional"))
+    return _setting(str(entry["setting_name"]), entry, trials, dev, test, difference, conventional)
 
 
-def name_of(trial: Trial) -> str:
-    """The name of a trial's setting."""
-    return str(trial.get("setting_name") or json.dumps(trial.get("setting", {}), sort_keys=True))
-
-
-def _selected(found: dict[str, Any], trials: Sequence[Trial]) -> Setting:
-    name = str(found["setting_name"])
-    mine = [t for t in trials if name_of(t) == name]
-    return Setting(
-        name, found.get("setting") or {}, found.get("ratio"), found.get("prompt_share"), _members(found), mine,
-        _interval(found.get("dev")), _interval(found.get("test")), found.get("difference"), bool(found.get("conventional")),
-    )  # fmt: skip
-
-
-def _grouped(trials: Sequence[Trial], metric: str) -> list[Setting]:
-    """Settings without a selection: means over their trials."""
-    made = []
-    for name in dict.fromkeys(name_of(t) for t in trials):
-        mine = [t for t in trials if name_of(t) == name]
-        first, none = mine[0], Interval(None)
-        values = first.get("setting") or {}
-        setting = Setting(
-            name, values, first.get("ratio"), first.get("prompt_share"), _members(first), mine, none, none
-        )
+def _grouped(trials: Sequence[Trial], metric: str) -> list[TunedSetting]:
+    """Return the settings of trials that nothing was selected from yet, with means and no intervals."""
+    settings = []
+    for name in dict.fromkeys(map(name_of, trials)):
+        first, none = next(trial for trial in trials if name_of(trial) == name), Interval(None)
+        setting = _setting(name, first, trials, none, none)
         dev, test = (Interval(setting.mean(metric, split)) for split in ("dev", "test"))
-        made.append(dataclasses.replace(setting, dev=dev, test=test))
-    return made
+        settings.append(dataclasses.replace(setting, dev=dev, test=test))
+    return settings
 
 
-def _members(found: dict[str, Any]) -> list[tuple[float, float]]:
-    cells = found.get("members") or []
-    if not cells:
-        setting = found.get("setting") or {}
-        cells = [[setting.get("prompt_weight"), setting.get("response_weight")]]
+def _setting(name: str, entry: dict[str, Any], trials: Sequence[Trial], *estimates: Any) -> TunedSetting:
+    """Return the setting that an entry of the selection, or a trial, is of."""
+    values, own = entry.get("setting") or {}, [trial for trial in trials if name_of(trial) == name]
+    return TunedSetting(name, values, entry.get("ratio"), entry.get("prompt_share"), _members(entry), own, *estimates)
+
+
+def _members(entry: dict[str, Any]) -> list[tuple[float, float]]:
+    setting = entry.get("setting") or {}
+    cells = entry.get("members") or [[setting.get("prompt_weight"), setting.get("response_weight")]]
     return [(round(float(p), 9), round(float(r), 9)) for p, r in cells if p is not None and r is not None]
-
-
-def _interval(found: dict[str, Any] | None) -> Interval:
-    return Interval(found.get("mean"), found.get("low"), found.get("high")) if found else Interval(None)

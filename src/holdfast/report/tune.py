@@ -1,15 +1,16 @@
-"""A ``tune`` or ``align`` run -> curves, what the tokens were, and one example with its roles coloured."""
+"""A ``tune`` or ``align`` run -> curves, target tokens by role, and one example with its roles coloured."""
 
 from __future__ import annotations
 
+import functools
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
 from holdfast.records import Role
 from holdfast.report.figures import Axis, Series, bars, points
-from holdfast.report.parts import Facts, Figure, Note, Part, Passage, Piece
-from holdfast.report.reading import Run
-from holdfast.tables.record import Cell
+from holdfast.report.parts import FactList, Figure, Note, Part, Passage, TextPiece
+from holdfast.report.reading import ReadRun
 from holdfast.tables.text import number
 
 _MEANINGS = {
@@ -17,23 +18,19 @@ _MEANINGS = {
     Role.TEMPLATE: "text that the template adds", Role.ASSISTANT: "the response", Role.EOS: "the end of the response",
 }  # fmt: skip
 _COLOURS = {
-    Role.TEMPLATE: "@faint",
-    Role.SYSTEM: "@4",
-    Role.USER: "@1",
-    Role.TOOL: "@6",
-    Role.ASSISTANT: "@3",
-    Role.EOS: "@5",
-}
+    Role.TEMPLATE: "@faint", Role.SYSTEM: "@4", Role.USER: "@1",
+    Role.TOOL: "@6", Role.ASSISTANT: "@3", Role.EOS: "@5",
+}  # fmt: skip
 _CURVE_POINTS = 400
 
 
-def tuned(run: Run, limit: int) -> list[Part]:
-    """What one training shows."""
-    return [_facts(run), *curves(run), *_roles(run), *_example(run)]
+def tuned(run: ReadRun, limit: int) -> list[Part]:
+    """Return the parts of one training."""
+    return [_facts(run), *_curves(run), *_roles(run), *_example(run)]
 
 
-def aligned(run: Run, limit: int) -> list[Part]:
-    """What one preference tuning shows: rewards and their margins first."""
+def aligned(run: ReadRun, limit: int) -> list[Part]:
+    """Return the parts of one preference tuning: measures before and after, rewards and margins, and its lineage."""
     figures = (
         (
             "Rewards",
@@ -61,15 +58,13 @@ def aligned(run: Run, limit: int) -> list[Part]:
             "Log-prob of the two responses under the model in training",
         ),
     )
-    made = [_curve(run, *figure) for figure in figures]
-    return [
-        _facts(run), *run.titled("Preferences before and after"),
-        *(figure for figure in made if figure), *run.titled("Where the model comes from"),
-    ]  # fmt: skip
+    drawn = filter(None, itertools.starmap(functools.partial(_curve, run), figures))
+    before, after = (run.titled(title) for title in ("Preferences before and after", "Where the model comes from"))
+    return [_facts(run), *before, *drawn, *after]
 
 
-def curves(run: Run) -> list[Part]:
-    """Loss, and prompt and response NLL, by step: training batches as lines, held-out data as dots."""
+def _curves(run: ReadRun) -> list[Part]:
+    """Return loss, and prompt and response NLL, by step: training batches as lines, held-out data as dots."""
     figures = (
         ("Response NLL", "nats per token", ("response_nll",), "Negative log-likelihood of response tokens"),
         (
@@ -80,18 +75,19 @@ def curves(run: Run) -> list[Part]:
         ),
         ("Weighted loss", "loss", ("loss",), "The loss that is minimised, with the run's weights"),
     )
-    made = [_curve(run, *figure) for figure in figures]
-    return [figure for figure in made if figure] or [Note("The rows hold no curves.")]
+    return list(filter(None, itertools.starmap(functools.partial(_curve, run), figures))) or [
+        Note("The rows hold no curves.")
+    ]
 
 
 def thinned(values: Sequence[Any], most: int = _CURVE_POINTS) -> list[Any]:
-    """At most ``most`` of them, evenly spread, the first and the last included."""
+    """Return at most ``most`` of the values, evenly spread, the first and the last among them."""
     if len(values) <= most:
         return list(values)
     return [values[round(i * (len(values) - 1) / (most - 1))] for i in range(most)]
 
 
-def _curve(run: Run, title: str, unit: str, keys: Sequence[str], what: str) -> Figure | None:
+def _curve(run: ReadRun, title: str, unit: str, keys: Sequence[str], what: str) -> Figure | None:
     series = []
     for place, key in enumerate(keys, start=1):
         name = f"{key.rpartition('/')[2]}, " if len(keys) > 1 else ""
@@ -103,54 +99,49 @@ def _curve(run: Run, title: str, unit: str, keys: Sequence[str], what: str) -> F
             series.append(Series(f"{name}held-out data", steps, values, look="both", colour=f"@{place}"))
     if not series:
         return None
-    counts = [
-        f"{len(found):,} {said}"
-        for kind, said in (("train", "log steps"), ("eval", "evaluations"))
-        if (found := run.of_kind(kind))
-    ]
+    rows = {"log steps": len(run.of_kind("train")), "evaluations": len(run.of_kind("eval"))}
+    counts = [f"{count:,} {unit_of}" for unit_of, count in rows.items() if count]
     caption = f"{what}, over {' and '.join(counts)} of one run (single values, so no intervals)."
     return points(title, caption, series, step_axis(series), Axis(unit), height=320)
 
 
 def step_axis(series: Sequence[Series]) -> Axis:
-    """The axis of optimizer steps; of few, every one gets its tick."""
-    last = max((step for one in series for step in one.x), default=0)
+    """Return the axis of optimizer steps. Every step gets a tick where they are few."""
+    last = max(itertools.chain.from_iterable(one.x for one in series), default=0)
     return Axis("step", {"dtick": 1} if last <= 10 else {}, 0)
 
 
-def _rows(run: Run, kind: str, key: str) -> list[dict[str, Any]]:
-    return thinned(
-        [r for r in run.of_kind(kind) if isinstance(r.get(key), int | float) and isinstance(r.get("step"), int)]
-    )
+def _rows(run: ReadRun, kind: str, key: str) -> list[dict[str, Any]]:
+    rows = [row for row in run.of_kind(kind) if isinstance(row.get(key), int | float)]
+    return thinned([row for row in rows if isinstance(row.get("step"), int)])
 
 
-def _facts(run: Run) -> Facts:
-    found = run.summary | run.resolved
-    before, after, weights = (found.get(key) or {} for key in ("before", "after", "weights"))
+def _facts(run: ReadRun) -> FactList:
+    values = run.summary | run.resolved
+    before, after, weights = (values.get(key) or {} for key in ("before", "after", "weights"))
     pair = f"{weights['user']:g}, {weights['assistant']:g}" if {"user", "assistant"} <= weights.keys() else None
-    pairs: list[tuple[str, Cell]] = [
+    return FactList.of(
         ("model", run.config.get("model")),
         ("data", run.config.get("data")),
         ("weights (user, assistant)", pair),
-        ("prompt share of the loss", found.get("prompt_share")),
-        ("steps", found.get("steps")),
-        ("peak learning rate", found.get("learning_rate")),
-        ("examples trained on", found.get("train_examples")),
-        ("examples held out", found.get("eval_examples")),
+        ("prompt share of the loss", values.get("prompt_share")),
+        ("steps", values.get("steps")),
+        ("peak learning rate", values.get("learning_rate")),
+        ("examples trained on", values.get("train_examples")),
+        ("examples held out", values.get("eval_examples")),
         ("response NLL", _change(before, after, "response_nll")),
         ("prompt NLL", _change(before, after, "prompt_nll")),
-        ("seconds", found.get("seconds")),
+        ("seconds", values.get("seconds")),
         ("seed", run.config.get("seed")),
-    ]
-    return Facts([(name, value) for name, value in pairs if value is not None])
+    )
 
 
 def _change(before: dict[str, Any], after: dict[str, Any], key: str) -> str | None:
-    """Before and after the training."""
+    """Return the values before and after the training, as text."""
     return f"{number(before.get(key))} → {number(after.get(key))}" if key in after else None
 
 
-def _roles(run: Run) -> list[Part]:
+def _roles(run: ReadRun) -> list[Part]:
     tables = run.titled("Target tokens by role")
     if not tables:
         return []
@@ -168,14 +159,18 @@ def _roles(run: Run) -> list[Part]:
     return [figure, *tables]
 
 
-def _example(run: Run) -> list[Part]:
+def _example(run: ReadRun) -> list[Part]:
     tokens = run.summary.get("example")
     if not isinstance(tokens, list) or not tokens:
         return []
-    pieces = [
-        Piece(str(t["text"]), str(t["role"]), hint=f"{t['role']}, weight {number(t['weight'], 2)}") for t in tokens
-    ]
+    pieces = list(map(_piece, tokens))
     used = {piece.role for piece in pieces}
     legend = [(role.label, meaning) for role, meaning in _MEANINGS.items() if role.label in used]
-    caption = f"The first training example as the model sees it, {len(pieces)} tokens; a pointer over a token shows its weight."
+    size = f"{len(pieces)} tokens; a pointer over a token shows its weight"
+    caption = f"The first training example as the model sees it, {size}."
     return [Passage("An example, by role", caption, [("example 1", pieces)], legend)]
+
+
+def _piece(token: dict[str, Any]) -> TextPiece:
+    hint = f"{token['role']}, weight {number(token['weight'], 2)}"
+    return TextPiece(str(token["text"]), str(token["role"]), hint=hint)

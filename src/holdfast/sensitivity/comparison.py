@@ -13,6 +13,7 @@ from holdfast.config import CompareConfig
 from holdfast.errors import HoldfastError, NotComparableError
 from holdfast.runs import to_json
 from holdfast.tables import lines, with_tables
+from holdfast.tables.sensitivity import distinct_views
 
 _LISTED = 10
 MEASURED = {
@@ -47,18 +48,18 @@ def compare(config: CompareConfig) -> dict[str, Any]:
         raise HoldfastError("--dry-run: a comparison reads two runs and costs nothing; leave it out")
     a, b = open_finished(config.run_a), open_finished(config.run_b)
     check_alike(a, b, MEASURED)
-    comparison = with_tables({"command": "sensitivity compare"} | difference(a, b, config.seed, config.bootstrap))
+    summary = with_tables({"command": "sensitivity compare"} | difference(a, b, config.seed, config.bootstrap))
     if config.output:
-        write_files(config.output, {"comparison.json": to_json(comparison, indent=1) + "\n"})
+        write_files(config.output, {"comparison.json": to_json(summary, indent=1) + "\n"})
     if not config.json:
-        print(as_text(comparison))
-    return comparison
+        print(as_text(summary))
+    return summary
 
 
 def difference(a: Finished, b: Finished, seed: int, draws: int) -> dict[str, Any]:
     """Return what ``compare`` returns, for two runs that are comparable."""
     by_kind: dict[str, Any] = {}
-    moved: list[dict[str, Any]] = []
+    moved_by_view: dict[str, list[dict[str, Any]]] = {}
     for view in a.summary["posix"]:
         psi_a, psi_b = psi(a, view), psi(b, view)
         pairs = [(psi_a[set_id], psi_b[set_id]) for set_id in psi_a]
@@ -69,10 +70,13 @@ def difference(a: Finished, b: Finished, seed: int, draws: int) -> dict[str, Any
                 "damaged"
             )
         by_kind[view] = test
-        moved += [
-            {"set_id": s, "kind": view, "a": psi_a[s], "b": psi_b[s], "difference": psi_b[s] - psi_a[s]} for s in psi_a
+        moved_by_view[view] = [
+            {"set_id": s, "a": psi_a[s], "b": psi_b[s], "difference": psi_b[s] - psi_a[s]} for s in psi_a
         ]
-    moved = sorted((row for row in moved if row["difference"]), key=lambda row: -abs(row["difference"]))
+    moved: list[dict[str, Any]] = []
+    for view in distinct_views(moved_by_view):  # "all" lists the same sets again where there is but one kind
+        moved += [{"kind": view} | row for row in moved_by_view[view] if row["difference"]]
+    moved.sort(key=lambda row: -abs(row["difference"]))
     notes = [f"{name} differ: {x} and {y}" for name, x, y in _noted(a, b) if x != y]
     return {"run_a": a.path, "run_b": b.path, "notes": notes, "by_kind": by_kind, "moved_most": moved[:_LISTED]}
 
@@ -142,9 +146,9 @@ def _check_rows(file: Path, rows: list[dict[str, Any]], summary: dict[str, Any])
             )
 
 
-def as_text(comparison: dict[str, Any]) -> str:
+def as_text(summary: dict[str, Any]) -> str:
     """Return the tables for people, with what else differs between the runs."""
-    return "\n\n".join(filter(None, [lines(comparison), "\n".join(comparison["notes"])]))
+    return "\n\n".join(filter(None, [lines(summary), "\n".join(summary["notes"])]))
 
 
 def check_alike(a: Finished, b: Finished, checks: Checks) -> None:

@@ -18,14 +18,15 @@ from holdfast.runs import read_json, write_json, write_text
 from holdfast.study.columns import lower_is_better
 from holdfast.study.measures import direction
 from holdfast.study.outcomes import count_trials, in_words, read_rows
+from holdfast.tables import with_tables
 
 
 def best(config: BestConfig) -> dict[str, Any]:
     """Analyse a study or a table.
 
     Returns:
-        of a study the selection (``study.select.select``) with ``tune``, the chosen config; of a table
-        ``study.reanalysis.analyse``.
+        The summary with its ``tables``: of a study the selection (``study.select.select``) with ``tune``, the chosen
+        config; of a table ``study.reanalysis.analyse``.
 
     Raises:
         HoldfastError: neither a study nor a table there, or what ``select``, ``read_table`` and ``analyse`` refuse.
@@ -45,7 +46,7 @@ def best(config: BestConfig) -> dict[str, Any]:
 
 
 def _higher_is_better(metric: str, config: BestConfig, declared: bool | None = None) -> bool:
-    """The direction of a metric: declared by the study, else told by a flag, else by its name."""
+    """Return whether higher is better: as the study declares it, else as a flag says, else by the metric's name."""
     if config.lower_is_better and config.higher_is_better:
         raise HoldfastError(
             "--lower-is-better and --higher-is-better contradict each other", hint="leave one of them out"
@@ -67,11 +68,12 @@ def _of_table(config: BestConfig, path: Path) -> dict[str, Any]:
 
     table = read_table(path, config.metric, config.where, config.settings)
     higher = _higher_is_better(table.metric, config)
-    found = {"command": "study best", "source": str(path)} | analyse(table, higher_is_better=higher, seed=config.seed)
-    _keep(config, found)
+    summary = {"command": "study best", "source": str(path)}
+    summary = with_tables(summary | analyse(table, higher_is_better=higher, seed=config.seed))
+    _keep(config, summary)
     if not config.json:
-        print(as_text(found))
-    return found
+        print(as_text(summary))
+    return summary
 
 
 def _of_study(config: BestConfig, path: Path) -> dict[str, Any]:
@@ -81,38 +83,34 @@ def _of_study(config: BestConfig, path: Path) -> dict[str, Any]:
         raise HoldfastError("--settings names columns of a table; a study knows its settings", hint="leave it out")
     rows, metric, higher = _open_study(path, config)
     selection = select(rows, metric=metric, higher_is_better=higher, seed=config.seed, root=path)
-    tune = _tune_config(
-        path, next(r for r in rows if r["setting_name"] == selection["chosen"] and r["status"] == "done")
-    )
+    chosen = next(r for r in rows if r["setting_name"] == selection["chosen"] and r["status"] == "done")
+    tune = _tune_config(path, chosen)
     then = read_json(path / "config.json").get("resolved", {}).get("identity", {}).get("then", {})
     comment = f"Chosen from {path} by {metric} ({direction(higher)}) on its dev split.\n{selection['finding']}"
     if "align" in then:
         options = ", ".join(f"{name}: {value}" for name, value in then["align"].items())
-        comment += (
-            f"\nMeasured after `holdfast align` of the tuned model, with {options}. This file is the tuning alone."
-        )
-    found = {"command": "study best", "source": str(path), "metric": metric, "higher_is_better": higher, **selection}
+        after = f"Measured after `holdfast align` of the tuned model, with {options}. This file is the tuning alone."
+        comment += f"\n{after}"
+    summary = {"command": "study best", "source": str(path), "metric": metric, "higher_is_better": higher, **selection}
     trials = _trials(path, rows)
-    found |= {"tune": tune, "then": then} | ({"trials": trials} if trials else {})
+    summary = with_tables(summary | {"tune": tune, "then": then} | ({"trials": trials} if trials else {}))
     yaml = as_yaml(tune, comment)
-    _keep(config, found, yaml)
+    _keep(config, summary, yaml)
     if not config.json:
         print(yaml, end="")
         print(selection["finding"], file=sys.stderr)
         for trial in selection["left_out"]:
-            row = next(r for r in rows if r["trial"] == trial)
-            print(
-                f"left out: {row['setting_name']} seed {row['seed']}: its {metric} on dev is not a number",
-                file=sys.stderr,
-            )
+            row = next(row for row in rows if row["trial"] == trial)
+            run = f"{row['setting_name']} seed {row['seed']}"
+            print(f"left out: {run}: its {metric} on dev is not a number", file=sys.stderr)
         if trials:
             print(in_words(trials, complete=(path / "summary.json").is_file()), file=sys.stderr)
-    return found
+    return summary
 
 
 def _trials(path: Path, rows: list[dict[str, Any]]) -> dict[str, int]:
-    """How the trials of the plan have ended that belong to the group of these rows; empty where no plan says how many
-    there are.
+    """Return how those trials of the plan have ended that belong to the group of these rows; empty where no plan says
+    how many there are.
     """
     plan = read_json(path / "config.json").get("resolved", {}).get("trials") or []
     groups = {row.get("group", "") for row in rows}
@@ -120,7 +118,7 @@ def _trials(path: Path, rows: list[dict[str, Any]]) -> dict[str, int]:
 
 
 def as_yaml(tune: dict[str, Any], comment: str) -> str:
-    """A TuneConfig as the YAML that ``holdfast tune --config`` reads, with a comment on top."""
+    """Return a TuneConfig as the YAML that ``holdfast tune --config`` reads, with a comment on top."""
     import yaml
 
     head = "".join(f"# {line}\n" for line in comment.splitlines())
@@ -128,7 +126,9 @@ def as_yaml(tune: dict[str, Any], comment: str) -> str:
 
 
 def _open_study(path: Path, config: BestConfig) -> tuple[list[dict[str, Any]], str, bool]:
-    """The trials of one group (base model and data set) of a study, twins last; the metric and its direction."""
+    """Return the trials of one group (base model and data set) of a study, twins last; the metric; and whether higher
+    is better.
+    """
     if not (path / "config.json").is_file() or read_json(path / "config.json").get("command") != "study run":
         raise HoldfastError(f"{path}: not a study", hint="give the --output of holdfast study run, or a CSV file")
     rows = [row for row in read_rows(path) if row.get("kind") == "trial"]
@@ -143,17 +143,19 @@ def _group(rows: list[dict[str, Any]], where: str, path: Path) -> list[dict[str,
     names = list(dict.fromkeys(row.get("group", "") for row in rows))
     wanted = where.removeprefix("group=") if where else names[0] if len(names) == 1 else None
     if names and wanted not in names:
-        given = f"has no group '{wanted}'; it has" if where else "holds several base models or data sets:"
-        raise HoldfastError(f"{path} {given} {', '.join(names)}", hint="choose one with --where group=NAME")
+        wrong = f"has no group '{wanted}'; it has" if where else "holds several base models or data sets:"
+        raise HoldfastError(f"{path} {wrong} {', '.join(names)}", hint="choose one with --where group=NAME")
     return [row for row in rows if row.get("group", "") == wanted]
 
 
 def _tune_config(path: Path, trial: dict[str, Any]) -> dict[str, Any]:
-    """The chosen trial's own config, without defaults, seed and what belongs to the run; --output names a new place."""
-    given = read_json(path / trial["path"] / "config.json")["config"]
+    """Return the chosen trial's own config without defaults, seed and what belongs to the run; its output is a new
+    place.
+    """
+    stored = read_json(path / trial["path"] / "config.json")["config"]
     own = {f.name for f in dataclasses.fields(RunConfig)} - {"limit"}
     defaults = {f.name: _default(f) for f in dataclasses.fields(TuneConfig)}
-    kept = {k: v for k, v in given.items() if k in defaults and k not in own and v != defaults[k]}
+    kept = {k: v for k, v in stored.items() if k in defaults and k not in own and v != defaults[k]}
     return {"output": f"{path.resolve().name}-best", **kept}
 
 
@@ -161,11 +163,11 @@ def _default(field: dataclasses.Field[Any]) -> Any:
     return field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default
 
 
-def _keep(config: BestConfig, found: dict[str, Any], yaml: str = "") -> None:
+def _keep(config: BestConfig, summary: dict[str, Any], yaml: str = "") -> None:
     if not config.output:
         return
     folder = Path(config.output)
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "best.json", found)
+    write_json(folder / "best.json", summary)
     if yaml:
         write_text(folder / "best.yaml", yaml)

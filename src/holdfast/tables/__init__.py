@@ -1,11 +1,12 @@
-"""The tables of every command: made by pure functions of its summary, written into it, and shown alike wherever they
-are shown.
+"""The tables of every command. Pure functions of its summary make them, the command writes them into the summary, and
+they look alike wherever they are shown.
 
 summary -> [Table] -> summary["tables"] -> terminal, HTML, Markdown, CSV
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +14,10 @@ from holdfast.tables import bench, crosstask, sensitivity, study, tune
 from holdfast.tables.record import Table, from_json, to_json
 from holdfast.tables.render import as_text
 
-__all__ = ["lines", "tables_of", "with_tables"]
+__all__ = ["MORE_TABLES", "lines", "tables_of", "with_tables"]
+
+MORE_TABLES = "tables.json"
+"""File in a run directory with tables that another command than the run's own has added; the report shows them, too."""
 
 _MAKERS: dict[str, Callable[[dict[str, Any]], list[Table]]] = {
     "tune": tune.of_tuning,
@@ -27,18 +31,22 @@ _MAKERS: dict[str, Callable[[dict[str, Any]], list[Table]]] = {
     "bench run": bench.of_run,
     "bench compare": bench.of_comparison,
     "study run": study.of_study,
+    "study best": study.of_best,
+    "demo": study.of_demo,
 }
 """Command -> the tables of its summary."""
+_LONGEST = 48
+"""The letters of a cell for which a terminal has room."""
 
 
 def with_tables(summary: dict[str, Any]) -> dict[str, Any]:
-    """The summary with its tables under the key ``tables``."""
+    """Return the summary with its tables under the key ``tables``."""
     return summary | {"tables": [to_json(table) for table in _MAKERS[summary["command"]](summary)]}
 
 
 def tables_of(command: str, summary: dict[str, Any]) -> list[Table]:
-    """The tables that a command's summary holds; those of a summary that was written before there were any are made
-    now.
+    """Return the tables that a command's summary holds. For a summary that an earlier version wrote without any, they
+    are made now.
     """
     if "tables" in summary:
         return [from_json(table) for table in summary["tables"]]
@@ -46,7 +54,10 @@ def tables_of(command: str, summary: dict[str, Any]) -> list[Table]:
 
 
 def lines(summary: dict[str, Any], *beginnings: str) -> str:
-    """The tables of a summary as text for a terminal; ``beginnings`` of titles choose some of them."""
+    """Return the tables of a summary as text for stdout; ``beginnings`` of titles choose some of them. Long cells are
+    cut only where stdout is a terminal.
+    """
+    longest = _LONGEST if sys.stdout.isatty() else None
     tables = tables_of(summary["command"], summary)
     chosen = [table for table in tables if not beginnings or table.title.startswith(beginnings)]
-    return "\n\n".join("\n".join(as_text(table)) for table in chosen)
+    return "\n\n".join("\n".join(as_text(table, longest)) for table in chosen)

@@ -1,5 +1,5 @@
 """The tables of ``bench run``: the score that counts of each benchmark, every score of every task; and that of two runs
-compared.
+compared. Each wing has a file of its own in this room, however short.
 """
 
 from __future__ import annotations
@@ -10,40 +10,33 @@ from holdfast.tables.record import Cell, Column, Interval, Table
 
 
 def of_run(summary: dict[str, Any]) -> list[Table]:
-    """Benchmarks (also those without a score) and scores; only those of which there are rows."""
+    """Return benchmarks (also those without a score) and scores, each where there are rows of it."""
     tables = (_benchmarks(summary.get("benchmarks") or {}), _scores(summary.get("scores") or {}))
     return [table for table in tables if table.rows]
 
 
 def of_comparison(summary: dict[str, Any]) -> list[Table]:
-    """The difference of every benchmark; why there is no test stands behind those that have none."""
+    """Return the difference of every benchmark, and the reason where it has no test."""
     rows: list[list[Cell]] = []
     for name, one in summary["benchmarks"].items():
         change = Interval(one["difference"], one.get("low"), one.get("high"))
         remark = one.get("no_test") if one["items"] else "no item has a score in both runs"
-        rows.append(
-            [name, directed(one["metric"], one), one.get("a"), one.get("b"), change, one.get("p"), one["items"], remark]
-        )
-    columns = [
-        Column("benchmark", kind="code"),
-        Column("metric", kind="code"),
-        Column("A", 4),
-        Column("B", 4),
-        Column("B - A", 4),
-    ]
-    columns += [Column("p"), Column("items"), Column("no test")]
+        scores = [one.get("a"), one.get("b"), change, one.get("p")]
+        rows.append([name, directed(one["metric"], one), *scores, one["items"], remark])
+    names = [Column("benchmark", kind="code"), Column("metric", kind="code")]
+    columns = [*names, Column("A", 4), Column("B", 4), Column("B - A", 4), *map(Column, ("p", "items", "no test"))]
     return [Table("Comparison of benchmarks", columns, rows, "Paired by item. In brackets: 95 % intervals.")]
 
 
 def directed(metric: Any, score: dict[str, Any]) -> Cell:
-    """The metric, and that lower is better where it is."""
+    """Return the metric, with the words that lower is better where that is so."""
     return f"{metric} (lower is better)" if metric and score.get("higher_is_better") is False else metric
 
 
 def _benchmarks(benchmarks: dict[str, Any]) -> Table:
-    rows: list[list[Cell]] = [
-        [name, *_score(one.get("metric"), one), one.get("choice")] for name, one in benchmarks.items()
-    ]
+    rows: list[list[Cell]] = []
+    for name, one in benchmarks.items():
+        rows.append([name, *_score(one.get("metric"), one), one.get("choice")])
     columns = [Column("benchmark", kind="code"), *_SCORE, Column("what was run")]
     return Table("Benchmarks", columns, rows, "The metric that counts for each benchmark. In brackets: 95 % intervals.")
 

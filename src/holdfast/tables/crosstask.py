@@ -1,9 +1,11 @@
 """The tables of the ``crosstask`` commands: conditions by target, choices of a source, where labels come from, what
-predicts accuracy.
+predicts accuracy; of their rows: accuracy so far, labelled inputs.
 """
 
 from __future__ import annotations
 
+import statistics
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from holdfast.tables.record import Cell, Column, Interval, Table
@@ -11,13 +13,13 @@ from holdfast.tables.text import number
 
 
 def of_run(summary: dict[str, Any]) -> list[Table]:
-    """The conditions of each target, then how a source would have been chosen."""
+    """Return the conditions of each target, then how a source would have been chosen."""
     targets = summary.get("targets") or {}
     return [*(_conditions(name, target) for name, target in targets.items()), *([_choices(targets)] if targets else [])]
 
 
 def of_labels(summary: dict[str, Any]) -> list[Table]:
-    """Which way of labelling has given how many labels, and how good they are."""
+    """Return how many labels each way of labelling has given, and how good they are."""
     rows: list[list[Cell]] = []
     for method, count in summary["by_method"].items():
         agreement = summary["agreement_with_given_answers"].get(method)
@@ -35,7 +37,7 @@ def of_labels(summary: dict[str, Any]) -> list[Table]:
 
 
 def of_analysis(summary: dict[str, Any]) -> list[Table]:
-    """Per target: the best layer of each predictor, every layer, and the accuracy to predict."""
+    """Return for each target the best layer of each predictor, every layer, and the accuracy to predict."""
     tables = []
     for name, target in (summary.get("targets") or {}).items():
         if target:
@@ -44,7 +46,7 @@ def of_analysis(summary: dict[str, Any]) -> list[Table]:
 
 
 def means(summary: dict[str, Any]) -> str:
-    """Mean accuracies in a sentence; empty where no target has answers."""
+    """Return the mean accuracies in a sentence; empty where no target has answers."""
     grand = summary.get("grand")
     if not grand:
         return ""
@@ -55,13 +57,36 @@ def means(summary: dict[str, Any]) -> str:
     )
 
 
-def share(found: dict[str, Any] | None) -> Interval | None:
-    """A share with its interval."""
-    return Interval.of(found) if found else None
+def so_far(rows: Iterable[dict[str, Any]]) -> Table:
+    """Return the accuracy of every target and condition, from the rows of a run that has not finished."""
+    right: dict[tuple[str, str], list[bool]] = {}
+    for row in rows:
+        if row.get("split", "test") == "test" and isinstance(row.get("correct"), bool):
+            right.setdefault((str(row.get("target")), str(row.get("condition"))), []).append(row["correct"])
+    cells: list[list[Cell]] = [[*pair, 100 * statistics.fmean(hits), len(hits)] for pair, hits in right.items()]
+    columns = [Column("target"), Column("condition"), Column("accuracy, %", 1), Column("items")]
+    return Table("So far", columns, cells)
+
+
+def labelled_inputs(rows: Sequence[dict[str, Any]], most: int) -> list[Table]:
+    """Return a table of the first ``most`` inputs with their labels, how sure they are and where they come from; no
+    table where there are no inputs.
+    """
+    keys = ("id", "prompt", "answer", "confidence", "method")
+    cells: list[list[Cell]] = [list(map(row.get, keys)) for row in rows[:most]]
+    texts = [Column("prompt", kind="code"), Column("label", kind="code")]
+    columns = [Column("id"), *texts, Column("confidence", 2), Column("method")]
+    caption = f"The first {len(cells)} of {len(rows):,}."
+    return [Table("Labelled inputs", columns, cells, caption, filterable=True)] if cells else []
+
+
+def share(estimate: dict[str, Any] | None) -> Interval | None:
+    """Return a share with its interval."""
+    return Interval.of(estimate) if estimate else None
 
 
 def finite(value: float | None) -> float | None:
-    """The number, or None where a correlation is none."""
+    """Return the number, or None where a correlation is not defined."""
     return None if value is None or value != value else float(value)
 
 

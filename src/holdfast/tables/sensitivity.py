@@ -1,10 +1,13 @@
-"""The tables of ``sensitivity run``: POSIX by kind of variant, all indices, accuracy over wordings; and those of two
-runs compared.
+"""The tables of ``sensitivity run``: POSIX by kind of variant, all indices, accuracy over wordings; of its rows: every
+set, the responses of one set; and those of two runs compared.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+import operator
+import statistics
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from holdfast.tables.record import Cell, Column, Interval, Table
@@ -22,6 +25,8 @@ INDICES = {
     "consistency_rate": "share of equal pairs of answers",
     "answered": "share of responses that could be read as an answer",
 }
+_FEW_SETS = 10
+"""With fewer sets than this a bootstrap interval is only a rough one: it draws from too few values."""
 _TARGETS = {
     "avg_p": "mean accuracy",
     "max_p": "best variant",
@@ -33,57 +38,149 @@ _TARGETS = {
 
 
 def of_run(summary: dict[str, Any]) -> list[Table]:
-    """Those of which there are rows."""
+    """Return POSIX, all indices and accuracy over wordings, each where there are rows of it."""
     views = views_of(summary)
     tables = (_posix(summary, views), _indices(summary, views), _accuracy(summary, views))
     return [table for table in tables if table.rows]
 
 
 def of_comparison(summary: dict[str, Any]) -> list[Table]:
-    """POSIX of both runs by kind of variant, and the sets that moved most."""
-    failed = summary.get("failed")
+    """Return POSIX of both runs by kind of variant, and the sets that moved most."""
+    failed, by_kind = summary.get("failed"), summary["by_kind"]
     rows: list[list[Cell]] = []
-    for kind, row in summary["by_kind"].items():
+    for kind, row in by_kind.items():
         change = Interval(row["difference"], row["low"], row["high"])
         judged = [] if failed is None else ["worse" if kind in failed else "ok"]
         rows.append([kind, row["a"], row["b"], change, row["p"], row["sets"], *judged])
-    columns = [Column("kind"), Column("A", 4), Column("B", 4), Column("B - A", 4), Column("p", 4), Column("sets")]
-    columns += [] if failed is None else [Column("verdict")]
-    tables = [Table("POSIX of both", columns, rows, "Nats per token. In brackets: 95 % intervals over sets.")]
-    keys = ("set_id", "kind", "a", "b", "difference")
-    moved: list[list[Cell]] = [[row[key] for key in keys] for row in summary.get("moved_most", [])]
-    columns = [Column("set", kind="code"), Column("kind"), Column("A", 4), Column("B", 4), Column("B - A", 4)]
-    return [*tables, Table("Sets that moved most", columns, moved)] if moved else tables
+    both = [Column("kind"), Column("A", 4), Column("B", 4), Column("B - A", 4)]
+    columns = [*both, Column("p", 4), Column("sets"), *([] if failed is None else [Column("verdict")])]
+    caption = f"Nats per token. In brackets: 95 % intervals over sets.{_few(list(by_kind.values()))}"
+    keys = operator.itemgetter("set_id", "kind", "a", "b", "difference")
+    moved = Table(
+        "Sets that moved most", [Column("set", kind="code"), *both], list(map(keys, summary.get("moved_most", [])))
+    )
+    tables = [Table("POSIX of both", columns, rows, caption), moved]
+    return [table for table in tables if table.rows]
 
 
 def views_of(summary: dict[str, Any]) -> list[str]:
-    """Views with an estimate; ``all`` is left out where it is the same as the only kind."""
-    posix = summary.get("posix", {})
-    kinds = [view for view in posix if view != ALL]
-    return kinds if len(kinds) == 1 and posix.get(ALL) == posix[kinds[0]] else list(posix)
+    """Return the views with an estimate; ``all`` is left out where it is the same as the only kind."""
+    return distinct_views(summary.get("posix", {}))
+
+
+def distinct_views(by_view: Mapping[str, Any]) -> list[str]:
+    """Return the views of a mapping, without ``all`` where its entry is the same as that of the only kind."""
+    kinds = [view for view in by_view if view != ALL]
+    return kinds if len(kinds) == 1 and by_view.get(ALL) == by_view[kinds[0]] else list(by_view)
+
+
+def psi(row: Mapping[str, Any]) -> float:
+    """Return psi of a set over all its variants, or the mean over its kinds where only pairs within a kind were scored;
+    NaN where one of these has no value.
+    """
+    views = row["indices"]
+    values = [views[ALL]["psi"]] if ALL in views else [view["psi"] for view in views.values()]
+    return math.nan if None in values else statistics.fmean(values)
+
+
+def every_set(ranked: Sequence[dict[str, Any]]) -> Table:
+    """Return a row for every set, in the order of ``ranked``, with its psi and what its responses are like."""
+    kinds = [view for view in ranked[0]["indices"] if view != ALL]
+    kinds = kinds if len(kinds) > 1 else []
+    columns = [
+        Column("set", kind="code"),
+        *map(Column, ("psi", *map("psi, {}".format, kinds), "prompts")),
+        Column("distinct responses", 0),
+        Column("right answers"),
+        Column("most frequent response", kind="code"),
+    ]
+    rows: list[list[Cell]] = []
+    for row in ranked:
+        whole = row["indices"].get(ALL) or next(iter(row["indices"].values()))
+        variants = row.get("variants", [])
+        right = [v["right"] for v in variants if v.get("right") is not None]
+        by_kind = [row["indices"].get(kind, {}).get("psi") for kind in kinds]
+        answers = f"{sum(right)} of {len(right)}" if right else None
+        response = _most_frequent([str(v.get("response", "")) for v in variants])
+        about = [row.get("prompts"), whole.get("unique_responses"), answers, response]
+        rows.append([str(row["set_id"]), psi(row), *by_kind, *about])
+    return Table("All sets", columns, rows, filterable=len(rows) > 8)
+
+
+def responses(row: Mapping[str, Any]) -> Table:
+    """Return the responses to every variant of one set, and how far each of them moves log-probs."""
+    moved = attribution(row)
+    by_prompt, by_response = moved.get("by_prompt", {}), moved.get("by_response", {})
+    rows: list[list[Cell]] = []
+    for v in row.get("variants", []):
+        name = str(v.get("variant_id"))
+        right = None if v.get("right") is None else "right" if v["right"] else "wrong"
+        logp = v["logp"] / v["tokens"] if v.get("tokens") and v.get("logp") is not None else None
+        shifts = [by_prompt.get(name), by_response.get(name)]
+        rows.append([name, v.get("kind"), v.get("response"), v.get("answer"), right, logp, *shifts])
+    columns = [
+        Column("variant", kind="code"),
+        Column("kind"),
+        Column("response", kind="code"),
+        Column("read as", kind="code"),
+        Column("answer is"),
+        Column("log-prob per token"),
+        Column("shift as prompt", hint="mean shift of foreign responses after this prompt"),
+        Column("shift as response", hint="mean shift of this response after foreign prompts"),
+    ]
+    return Table(f"Responses: {row['set_id']}", columns, rows)
+
+
+def attribution(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return which prompts, responses and tokens of a set moved, over all its variants or else of its first kind."""
+    views = row.get("attribution") or {}
+    moved: dict[str, Any] = views.get(ALL) or next(iter(views.values()), {})
+    return moved
+
+
+def shared_sets(runs: Sequence[tuple[str, Mapping[str, float]]], sets: Sequence[str]) -> Table:
+    """Return psi of the sets that several runs share, one column per run (its title, and its psi by set)."""
+    rows: list[list[Cell]] = []
+    for name in sets:
+        rows.append([name, *(psi_by_set[name] for _, psi_by_set in runs)])
+    columns = [Column("set", kind="code"), *(Column(title) for title, _ in runs)]
+    return Table("Psi of every shared set", columns, rows, filterable=len(rows) > 8)
 
 
 def _posix(summary: dict[str, Any], views: Sequence[str]) -> Table:
-    rows: list[list[Cell]] = [[v, Interval.of(summary["posix"][v], "mean"), summary["posix"][v]["sets"]] for v in views]
+    posix = summary.get("posix", {})
+    rows: list[list[Cell]] = [[v, Interval.of(posix[v], "mean"), posix[v]["sets"]] for v in views]
     columns = [Column("variants"), Column("POSIX, nats per token", 4), Column("sets")]
-    return Table("POSIX", columns, rows, "The mean of psi over sets. In brackets: 95 % bootstrap intervals over sets.")
+    caption = "The mean of psi over sets. In brackets: 95 % bootstrap intervals over sets."
+    return Table("POSIX", columns, rows, caption + _few([posix[v] for v in views]))
+
+
+def _few(estimates: Sequence[Mapping[str, Any]]) -> str:
+    """Return a sentence for the caption where an interval is over few sets."""
+    fewest = min((one["sets"] for one in estimates), default=_FEW_SETS)
+    return f" Few sets ({fewest}): such an interval is only a rough one." if fewest < _FEW_SETS else ""
 
 
 def _indices(summary: dict[str, Any], views: Sequence[str]) -> Table:
-    found = summary.get("indices", {})
-    views = [view for view in views if view in found]
-    names = [name for name in INDICES if any(name in found[view] for view in views)]
-    rows: list[list[Cell]] = [
-        [name, *(Interval.of(found[v].get(name), "mean") for v in views), INDICES[name]] for name in names
-    ]
-    columns = [Column("index", kind="code"), *(Column(v) for v in views), Column("what it is")]
+    indices = summary.get("indices", {})
+    by_view = {view: indices[view] for view in views if view in indices}
+    rows: list[list[Cell]] = []
+    for name, meaning in INDICES.items():
+        if any(name in estimates for estimates in by_view.values()):
+            means = [Interval.of(estimates.get(name), "mean") for estimates in by_view.values()]
+            rows.append([name, *means, meaning])
+    columns = [Column("index", kind="code"), *map(Column, by_view), Column("what it is")]
     return Table("All indices", columns, rows, f"Means with 95 % bootstrap intervals over {summary.get('sets')} sets.")
 
 
 def _accuracy(summary: dict[str, Any], views: Sequence[str]) -> Table:
-    found = summary.get("targets", {})
-    rows: list[list[Cell]] = [
-        [v, found[v].get("items"), *(found[v].get(key) for key in _TARGETS)] for v in views if found.get(v)
-    ]
+    rows: list[list[Cell]] = []
+    for view in views:
+        if target := summary.get("targets", {}).get(view):
+            rows.append([view, target.get("items"), *map(target.get, _TARGETS)])
     columns = [Column("variants"), Column("items"), *map(Column, _TARGETS.values())]
     return Table("Accuracy over wordings", columns, rows, "Shares of right answers; the same items in every wording.")
+
+
+def _most_frequent(answers: Sequence[str]) -> str | None:
+    return max(dict.fromkeys(answers), key=answers.count) if answers else None

@@ -2,7 +2,7 @@
 reaches a file.
 
 A model may write anything: markup, control characters, characters that turn the writing direction round. All of it is
-shown, none acts.
+made visible, and none of it acts.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _LONGEST = 4000
 """Characters of one text that a page shows."""
 _MANY_DIGITS = 1e12
 _ROUNDING = 1e-12
-"""What is smaller than this is the rounding of a zero."""
+"""A number smaller than this is a zero with rounding errors."""
 
 # Marks of writing direction and joiners that hide or reorder what follows; ordinary letters of any script are left
 # alone.
@@ -27,38 +27,38 @@ _HIDDEN = frozenset(
 
 
 def visible(text: object, *, lines: bool = False) -> str:
-    """Text with every control character made visible: a bell as ``[U+0007]``, a bidi override as ``[U+202E]``.
+    """Return text with every control character made visible: a bell as ``[U+0007]``, a bidi override as ``[U+202E]``.
 
     Args:
         text: anything; converted by ``str``.
         lines: keep line breaks, after a mark that shows them; otherwise only the mark stays.
     """
     return "".join(
-        character if character.isalnum() or character == " " else _shown(character, lines) for character in str(text)
+        character if character.isalnum() or character == " " else _marked(character, lines) for character in str(text)
     )
 
 
 def escape(text: object, *, lines: bool = False) -> str:
-    """``visible`` text for HTML, inside elements and quoted attributes; very long text is ``clipped``."""
+    """Return ``visible`` text for HTML, inside elements and quoted attributes; very long text is ``clipped``."""
     return html.escape(visible(clipped(str(text)), lines=lines), quote=True)
 
 
 def label(text: object, longest: int = 60) -> str:
-    """``visible`` text for a figure, shortened in its middle. plotly.js reads some markup and ``%{...}`` in labels:
-    both are escaped.
+    """Return ``visible`` text for a figure, shortened in its middle. plotly.js reads some markup and ``%{...}`` in
+    labels: both are escaped.
     """
     return html.escape(shorten(visible(shorten(str(text), longest)), longest), quote=False).replace("%{", "%&#123;")
 
 
 def clipped(text: str) -> str:
-    """Text that a page can carry: of more than 4,000 characters the middle is left out, and it says how much."""
+    """Return text that a page can carry: of more than 4,000 characters the middle is left out, and it says how much."""
     if len(text) <= _LONGEST:
         return text
     return f"{text[: _LONGEST // 2]} […{len(text) - _LONGEST:,} characters left out…] {text[-_LONGEST // 2 :]}"
 
 
 def shorten(text: str, longest: int) -> str:
-    """At most ``longest`` characters, the middle left out."""
+    """Return at most ``longest`` characters; of longer text an ellipsis replaces the middle."""
     if len(text) <= longest:
         return text
     head = (longest - 1) * 2 // 3
@@ -66,10 +66,10 @@ def shorten(text: str, longest: int) -> str:
 
 
 def number(value: Any, digits: int | None = 3) -> str:
-    """A number for people: ``digits`` after the point, more where too few would be left to see; None: three significant
-    ones.
+    """Return a number for people, with ``digits`` after the point, or more where these would all be zeros; None means
+    three significant digits.
 
-    Files may hold anything in a number's place; what is none is given as text, which still has to be escaped.
+    Files may hold anything in a number's place: what is not a number is returned as text, which must still be escaped.
     """
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "\N{EN DASH}"
@@ -82,27 +82,27 @@ def number(value: Any, digits: int | None = 3) -> str:
     if abs(value) < _ROUNDING:
         value = type(value)(0)
     if isinstance(value, int):
-        shown = f"{value:,}"
+        text = f"{value:,}"
     elif abs(value) >= _MANY_DIGITS:  # a perplexity may be of any size
-        shown = f"{value:.3g}"
+        text = f"{value:.3g}"
     elif abs(value) >= 10_000:
-        shown = f"{value:,.0f}"
+        text = f"{value:,.0f}"
     elif digits is None:
-        shown = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+        text = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
     elif 0 < abs(value) < 0.5 * 10.0**-digits:
-        shown = f"{value:.2g}"
+        text = f"{value:.2g}"
     else:
-        shown = f"{value:,.{digits}f}"
-    return shown.replace("-", MINUS)
+        text = f"{value:,.{digits}f}"
+    return text.replace("-", MINUS)
 
 
 def counted(count: int, what: str) -> str:
-    """``1 set``, ``2 sets``."""
+    """Return a count with its noun: ``1 set``, ``2 sets``."""
     return f"{count:,} {what}{'s' * (count != 1)}"
 
 
 def duration(seconds: float) -> str:
-    """A time for people: ``8.2 s``, ``3 min 20 s``, ``5 h 07 min``."""
+    """Return a time for people: ``8.2 s``, ``3 min 20 s``, ``5 h 07 min``."""
     if seconds < 60:
         return f"{seconds:.3g} s"
     if seconds < 3600:
@@ -111,12 +111,12 @@ def duration(seconds: float) -> str:
 
 
 def slug(text: str) -> str:
-    """A name for a file or an anchor: lower-case ASCII letters, digits and hyphens."""
+    """Return a name for a file or an anchor: lower-case ASCII letters, digits and hyphens."""
     plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
     return "-".join("".join(c if c.isalnum() else " " for c in plain).split())[:60].rstrip("-") or "part"
 
 
-def _shown(character: str, lines: bool) -> str:
+def _marked(character: str, lines: bool) -> str:
     code = ord(character)
     if character == "\n":
         return "↵\n" if lines else "↵"

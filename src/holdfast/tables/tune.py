@@ -1,5 +1,5 @@
 """The tables of ``tune`` and ``align``: target tokens by role; preferences before and after; where the model comes
-from.
+from. Each wing has a file of its own in this room, however short.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from holdfast.tables.record import Cell, Column, Interval, Table
 
 
 def of_tuning(summary: dict[str, Any]) -> list[Table]:
-    """How many target tokens each role has, and its part in the weighted mass that the gradient comes from."""
+    """Return how many target tokens each role has, and its part in the weighted mass that the gradient comes from."""
     counts = summary.get("data_report", {}).get("targets_per_role")
     if not isinstance(counts, dict) or not sum(counts.values()):
         return []
@@ -19,21 +19,15 @@ def of_tuning(summary: dict[str, Any]) -> list[Table]:
     rows: list[list[Cell]] = []
     for role, n in counts.items():
         if n:
-            rows.append(
-                [role, weights.get(role), n, 100 * n / total, 100 * n * weights.get(role, 0.0) / mass if mass else None]
-            )
-    columns = [
-        Column("role"),
-        Column("weight", 2),
-        Column("target tokens"),
-        Column("% of targets", 1),
-        Column("% of weighted mass", 1),
-    ]
+            part = 100 * n * weights.get(role, 0.0) / mass if mass else None
+            rows.append([role, weights.get(role), n, 100 * n / total, part])
+    shares = [Column("% of targets", 1), Column("% of weighted mass", 1)]
+    columns = [Column("role"), Column("weight", 2), Column("target tokens"), *shares]
     return [Table("Target tokens by role", columns, rows)]
 
 
 def of_preferences(summary: dict[str, Any]) -> list[Table]:
-    """Held-out measures before and after, where there are any, and the trainings behind the model."""
+    """Return held-out measures before and after where there are any, and the trainings that the model comes from."""
     return [table for table in (_preferences(summary), _lineage(summary)) if table.rows]
 
 
@@ -47,8 +41,8 @@ def _preferences(summary: dict[str, Any]) -> Table:
     return Table("Preferences before and after", [Column("measure"), Column("before"), Column("after")], rows, caption)
 
 
-def _estimate(found: Any) -> Cell:
-    return Interval.of(found) if isinstance(found, dict) else found
+def _estimate(value: Any) -> Cell:
+    return Interval.of(value) if isinstance(value, dict) else value
 
 
 def _lineage(summary: dict[str, Any]) -> Table:
