@@ -34,7 +34,7 @@ _DRIVER = Path(__file__).with_name("alpaca_driver.py")
 
 def write_answers(questions: Sequence[Question], answers: Answers, folder: Path, generator: str) -> Path:
     """``outputs.json``, and ``reference.json`` where the question file holds reference answers."""
-    made = [
+    outputs = [
         {
             "instruction": q.turns[0],
             "output": answers[q.id][0],
@@ -43,7 +43,7 @@ def write_answers(questions: Sequence[Question], answers: Answers, folder: Path,
         }
         for q in questions
     ]
-    write_json(folder / "outputs.json", made)
+    write_json(folder / "outputs.json", outputs)
     if all("output" in q.row for q in questions):
         write_json(folder / "reference.json", [{"dataset": ""} | q.row for q in questions])
     return folder / "outputs.json"
@@ -57,10 +57,10 @@ def check(questions: Sequence[Question], config: BenchConfig) -> None:
             hint="use alpaca_eval.json of the hub's tatsu-lab/alpaca_eval",
         )
     try:
-        found = subprocess.run([_python(config), "-c", _FIND], check=False, capture_output=True).returncode == 0
+        installed = subprocess.run([_python(config), "-c", _FIND], check=False, capture_output=True).returncode == 0
     except OSError as error:
         raise HoldfastError(f"--judge-python {config.judge_python}: {error.strerror}") from error
-    if not found:
+    if not installed:
         raise HoldfastError(
             f"AlpacaEval's judge needs the package alpaca_eval, which {_python(config)} has not",
             hint='pip install "holdfast[alpacaeval]", or --judge-python with an environment that has it',
@@ -103,9 +103,9 @@ def _python(config: BenchConfig) -> str:
     return config.judge_python or sys.executable
 
 
-def _read(questions: Sequence[Question], found: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
+def _read(questions: Sequence[Question], annotations: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
     """The package's preference is 1 for the reference, 2 for us, 1.5 for a draw."""
-    by_text = {row["instruction"]: row.get("preference") for row in found}
+    by_text = {row["instruction"]: row.get("preference") for row in annotations}
     wins = {q.id: by_text.get(q.turns[0]) for q in questions}
     return {i: {"win_rate": float(p) - 1.0} for i, p in wins.items() if p is not None and not math.isnan(p)}
 

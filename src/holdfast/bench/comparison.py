@@ -46,16 +46,16 @@ def compare(config: BenchCompareConfig) -> dict[str, Any]:
         raise NotComparableError(
             f"other benchmarks: {', '.join(names[0])} in {config.run_a}, {', '.join(names[1])} in {config.run_b}"
         )
-    found: dict[str, Any] = {}
+    benchmarks: dict[str, Any] = {}
     for name in names[0]:
         a, b = (sorted((r for r in run.rows if name in _benchmarks(r)), key=_key) for run in runs)
         _same(name, a, b)
-        found[name] = _compared(name, (runs[0].summary, runs[1].summary), a, b, config)
+        benchmarks[name] = _compared(name, (runs[0].summary, runs[1].summary), a, b, config)
     summary = with_tables(
-        {"command": "bench compare", "run_a": config.run_a, "run_b": config.run_b, "benchmarks": found}
+        {"command": "bench compare", "run_a": config.run_a, "run_b": config.run_b, "benchmarks": benchmarks}
     )
     untested = [
-        f"{name}: no test: {one['no_test']}" for name, one in found.items() if "no_test" in one
+        f"{name}: no test: {one['no_test']}" for name, one in benchmarks.items() if "no_test" in one
     ]  # a table cuts long cells
     print("\n".join([lines(summary), *untested]), file=sys.stderr)
     if not config.output or config.dry_run:

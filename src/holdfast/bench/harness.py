@@ -134,7 +134,7 @@ def evaluate(lm: LM, loaded: dict[str, Any], settings: Settings) -> dict[str, An
     with _quiet(), _explained(settings), going_on(loaded) as failed:
         model = harness_model(lm, batch_size=settings.batch_size, template=settings.template, sharing=settings.sharing)
         asked = CachingLM(model, f"{settings.cache}.db") if settings.cache else model
-        found = evaluate(
+        results = evaluate(
             asked,
             loaded,
             limit=settings.limit,
@@ -148,7 +148,7 @@ def evaluate(lm: LM, loaded: dict[str, Any], settings: Settings) -> dict[str, An
         "batch_size": settings.batch_size,
         "limit": settings.limit,
     }
-    return dict(found or {}) | {
+    return dict(results or {}) | {
         "failed": failed,
         "config": about | model.get_model_info() | {"fewshot_seed": settings.seed},
         "date": time.time(),

@@ -65,10 +65,10 @@ def digest(data_dir: str | None) -> str | None:
     """SHA-256 of the files below ``data_dir``, by name."""
     if data_dir is None:
         return None
-    made = hashlib.sha256()
+    sha = hashlib.sha256()
     for path in sorted(p for p in Path(data_dir).rglob("*") if p.suffix in (".jsonl", ".json", ".yaml")):
-        made.update(f"{path.relative_to(data_dir)}\n".encode() + path.read_bytes())
-    return made.hexdigest()
+        sha.update(f"{path.relative_to(data_dir)}\n".encode() + path.read_bytes())
+    return sha.hexdigest()
 
 
 def read_rows(path: Path) -> Rows:
@@ -90,19 +90,19 @@ def _splits(
     files = _files(data_dir / family, part)
     if not files:
         raise HoldfastError(f"--data-dir {data_dir}: nothing there for task {name}", hint=f"wanted: {form}")
-    made: dict[str, Rows] = {}
+    by_split: dict[str, Rows] = {}
     for split in wanted:
         named = [f for f in files if f.stem == split or f.stem.startswith((f"{split}_", f"{split}-", f"{split}."))]
-        found = named or (files if len(wanted) == 1 else [])
-        rows = [row for f in found for row in read(f) if part is None or f.stem == part or row.get("subject") == part]
+        sources = named or (files if len(wanted) == 1 else [])
+        rows = [row for f in sources for row in read(f) if part is None or f.stem == part or row.get("subject") == part]
         if not rows:
             where = ", ".join(f.name for f in files)
             raise HoldfastError(
                 f"--data-dir {data_dir}: no '{split}' rows for task {name} in {family}/ ({where})",
                 hint=f"wanted: {form}",
             )
-        made[split] = rows
-    return made
+        by_split[split] = rows
+    return by_split
 
 
 def _files(folder: Path, part: str | None) -> Sequence[Path]:

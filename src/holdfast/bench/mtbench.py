@@ -62,7 +62,7 @@ def verdicts(
     prompts, references = _prompts(config), _references(config, questions)
     file = folder / "model_judgment" / f"{file_name(str(config.judge_model))}_single.jsonl"
     file.parent.mkdir(parents=True, exist_ok=True)
-    known = {(str(row["question_id"]), row["turn"], row["user_prompt"]): row["score"] for row in kept_rows(file)}
+    grades = {(str(row["question_id"]), row["turn"], row["user_prompt"]): row["score"] for row in kept_rows(file)}
     asked: dict[Job, tuple[dict[str, Any], str]] = {}
     for question in questions:
         for turn in range(1, len(question.turns) + 1):
@@ -71,16 +71,16 @@ def verdicts(
                 template,
                 _fill(template, question, answers[question.id], references.get(question.id), turn),
             )
-    left = [job for job, (_, prompt) in asked.items() if (job[0].id, job[1], prompt) not in known]
-    known |= _ask(left, asked, file, config)
-    made: dict[str, dict[str, Any]] = {}
+    left = [job for job, (_, prompt) in asked.items() if (job[0].id, job[1], prompt) not in grades]
+    grades |= _ask(left, asked, file, config)
+    by_question: dict[str, dict[str, Any]] = {}
     for (question, turn), (_, prompt) in asked.items():
-        grade = known[question.id, turn, prompt]
+        grade = grades[question.id, turn, prompt]
         if grade != -1:
-            own = made.setdefault(question.id, {"rating": []})
+            own = by_question.setdefault(question.id, {"rating": []})
             own["rating"].append(float(grade))
             own[f"rating_turn_{turn}"] = float(grade)
-    return made
+    return by_question
 
 
 def _ask(
@@ -156,18 +156,18 @@ def _prompts(config: BenchConfig) -> dict[str, dict[str, Any]]:
             f"MT-Bench's judge needs FastChat's prompts, and {folder} has no judge_prompts.jsonl",
             hint=f"curl -o {folder}/judge_prompts.jsonl {_SOURCE}/judge_prompts.jsonl",
         )
-    found = {str(row.get("name")): row for row in read_rows(file)}
+    prompts = {str(row.get("name")): row for row in read_rows(file)}
     missing = [
         f"single-{kind}v1{turn}"
         for kind in ("", "math-")
         for turn in ("", "-multi-turn")
-        if f"single-{kind}v1{turn}" not in found
+        if f"single-{kind}v1{turn}" not in prompts
     ]
     if missing:
         raise HoldfastError(
             f"{file}: no prompt named {', '.join(missing)}", hint=f"the file is at {_SOURCE}/judge_prompts.jsonl"
         )
-    return found
+    return prompts
 
 
 def _references(config: BenchConfig, questions: Sequence[Question]) -> dict[str, list[str]]:
@@ -175,17 +175,19 @@ def _references(config: BenchConfig, questions: Sequence[Question]) -> dict[str,
     folder = Path(config.data_dir or "") / "mt_bench" / "reference_answer"
     files = sorted(folder.glob("*.jsonl"))
     try:
-        found = {str(row["question_id"]): row["choices"][0]["turns"] for row in (read_rows(files[0]) if files else [])}
+        references = {
+            str(row["question_id"]): row["choices"][0]["turns"] for row in (read_rows(files[0]) if files else [])
+        }
     except (KeyError, IndexError, TypeError) as error:
         raise HoldfastError(f"{files[0]}: not reference answers: rows of question_id and choices with turns") from error
-    lacking = [q.id for q in wanted if q.id not in found]
+    lacking = [q.id for q in wanted if q.id not in references]
     if lacking:
         raise HoldfastError(
             "MT-Bench's math, reasoning and coding questions are graded against reference answers; none for "
             f"{len(lacking)} in {folder}",
             hint=f"curl --create-dirs -o {folder}/gpt-4.jsonl {_SOURCE}/mt_bench/reference_answer/gpt-4.jsonl",
         )
-    return found
+    return references
 
 
 def _number(text: str) -> int | str:

@@ -49,7 +49,7 @@ def read(name: str, config: BenchConfig) -> list[Question]:
         HoldfastError: not there, or rows of another form.
     """
     rows, place = _alpaca_rows(config) if name == "alpaca_eval" else _mt_rows(config)
-    made = []
+    questions = []
     for number, row in enumerate(rows[: config.limit], 1):
         turns = (row.get("instruction"),) if name == "alpaca_eval" else row.get("turns")
         if (
@@ -59,8 +59,8 @@ def read(name: str, config: BenchConfig) -> list[Question]:
         ):
             wanted = "'instruction'" if name == "alpaca_eval" else "'turns'"
             raise HoldfastError(f"{place}, row {number}: no {wanted}")
-        made.append(Question(str(row.get("question_id", number)), tuple(turns), row))
-    return made
+        questions.append(Question(str(row.get("question_id", number)), tuple(turns), row))
+    return questions
 
 
 def check_judge(name: str, questions: Sequence[Question], config: BenchConfig) -> None:
@@ -83,9 +83,9 @@ def answer(
     """
     file = out.path / name / f"answers-{sha[:12]}.jsonl"
     file.parent.mkdir(parents=True, exist_ok=True)
-    known: Answers = {row["id"]: row["turns"] for row in kept_rows(file)}
+    answers: Answers = {row["id"]: row["turns"] for row in kept_rows(file)}
     length = min(config.max_new_tokens or _ANSWER_TOKENS, lm.context // 2)
-    left = [q for q in questions if q.id not in known]
+    left = [q for q in questions if q.id not in answers]
     for start in range(0, len(left), config.batch_size):
         batch = left[start : start + config.batch_size]
         said: list[list[str]] = [[] for _ in batch]
@@ -98,8 +98,8 @@ def answer(
             opened.writelines(
                 json.dumps({"id": q.id, "turns": turns}, ensure_ascii=False) + "\n" for q, turns in zip(batch, said)
             )
-        known |= {q.id: turns for q, turns in zip(batch, said)}
-    return {q.id: known[q.id] for q in questions}
+        answers |= {q.id: turns for q, turns in zip(batch, said)}
+    return {q.id: answers[q.id] for q in questions}
 
 
 def judge(

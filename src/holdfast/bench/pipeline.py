@@ -88,9 +88,9 @@ def _run(
     rows, scores, benchmarks, notes = _closed(closed, loaded, lm, cached, out)
     for name, asked in questions.items():
         answers = openended.answer(name, asked, lm, template, out, config, resolved["model_sha"])
-        found, remark = openended.judge(name, asked, answers, out, config)
-        rows += found
-        benchmarks[name] = [row["task"] for row in found[:1]]
+        answer_rows, remark = openended.judge(name, asked, answers, out, config)
+        rows += answer_rows
+        benchmarks[name] = [row["task"] for row in answer_rows[:1]]
         notes += remark
     about = {"resolved": resolved, "notes": notes, "seconds": time.perf_counter() - started}
     return _write(out, config, pins, rows, scores, benchmarks, about)
@@ -248,25 +248,25 @@ def averages(results: dict[str, Any]) -> dict[str, Any]:
         for task, r in scored.items()
         if task not in out
     }
-    made: dict[str, Any] = {"mean": sum(percent.values()) / len(percent) if percent else None, "of": list(percent)}
+    means: dict[str, Any] = {"mean": sum(percent.values()) / len(percent) if percent else None, "of": list(percent)}
     if out:
-        made["left_out"] = out
+        means["left_out"] = out
     if all(pin.task in percent for pin in PAPER):
-        made["paper_average"] = sum(percent[pin.task] for pin in PAPER) / 4
-    return made
+        means["paper_average"] = sum(percent[pin.task] for pin in PAPER) / 4
+    return means
 
 
 def _preview(
     closed: list[Pin], questions: dict[str, Any], settings: harness.Settings, tokenizer: Any, out: TextIO
 ) -> dict[str, Any]:
     """The first prompt of every benchmark as the model will see it, and how many items and requests there are."""
-    made: dict[str, Any] = {"command": "bench run", "template": settings.template, "benchmarks": {}}
+    figures: dict[str, Any] = {"command": "bench run", "template": settings.template, "benchmarks": {}}
     with tempfile.TemporaryDirectory() as folder:
         for pin in closed:
             first, counts = harness.preview(pin, replace(settings, folder=Path(folder)), tokenizer)
             print(f"--- {pin.task}\n{first}", file=out)
-            made["benchmarks"][pin.task] = counts
+            figures["benchmarks"][pin.task] = counts
     for name, asked in questions.items():
         print(f"--- {name}\n{openended.first_prompt(asked, settings.template, tokenizer)}", file=out)
-        made["benchmarks"][name] = {"items": len(asked), "turns": sum(len(q.turns) for q in asked)}
-    return made
+        figures["benchmarks"][name] = {"items": len(asked), "turns": sum(len(q.turns) for q in asked)}
+    return figures

@@ -6,6 +6,7 @@ only in part: ``choice`` says what is known. Versions of tasks and harness are r
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -86,12 +87,12 @@ def names(text: str) -> list[str]:
 
 
 def _pin(task: str) -> Pin:
-    known = [pin for pins in SUITES.values() for pin in pins]
-    for pin in known:
+    pins = [*itertools.chain.from_iterable(SUITES.values())]
+    for pin in pins:
         if pin.task == task:
             return pin
     if task.startswith(("mmlu_flan_n_shot_generative_", "bbh_zeroshot_")):
-        group = next(pin for pin in known if task.startswith(pin.task))
+        group = next(pin for pin in pins if task.startswith(pin.task))
         return Pin(task, group.metric, group.shots, group.choice)
     others = ("mmlu_flan", "mmlu_pro", "mmlu_prox", "mmlu_redux", "mmlu_continuation")
     if task.startswith("mmlu_") and not task.startswith(others) and not task.endswith("_generative"):

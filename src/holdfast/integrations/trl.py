@@ -158,26 +158,26 @@ def _token_rows(
         raise HoldfastError(
             f"{name} is a streaming data set, which WITSFTTrainer does not take", hint="load it without streaming=True"
         )
-    given = list(rows)
-    if not all(isinstance(row, Tokens) for row in given):
-        for i, row in enumerate(given, 1):
+    items = list(rows)
+    if not all(isinstance(row, Tokens) for row in items):
+        for i, row in enumerate(items, 1):
             if not isinstance(row, Mapping):
                 raise HoldfastError(f"{name}, row {i}: a {type(row).__name__}, not an object with columns")
-        numbered = [(dict(row), f"{name}, row {i}") for i, row in enumerate(given, 1)]
+        numbered = [(dict(row), f"{name}, row {i}") for i, row in enumerate(items, 1)]
         if any({"image", "images"} & row.keys() for row, _ in numbered):
             raise HoldfastError(f"{name} holds images, which WITSFTTrainer does not take")
         examples = examples_of(numbered, name, needs_response=any(weights[r] for r in RESPONSE_ROLES))
         tell(name, all_unused(examples))
-        given, report = tokenize(
+        items, report = tokenize(
             examples, tokenizer, weights, template=template, max_length=longest or 2**31, truncation=truncation
         )
-        if not given:
+        if not items:
             raise HoldfastError(
                 f"{name}: no example is left: the longest has {report.longest} tokens, max_length is {longest}"
             )
-    columns = {"input_ids": [t.ids for t in given], "roles": [t.roles for t in given]}
-    if any(t.scale is not None for t in given):
-        columns["scale"] = [np.ones(len(t), np.float32) if t.scale is None else t.scale for t in given]
+    columns = {"input_ids": [t.ids for t in items], "roles": [t.roles for t in items]}
+    if any(t.scale is not None for t in items):
+        columns["scale"] = [np.ones(len(t), np.float32) if t.scale is None else t.scale for t in items]
     return datasets.Dataset.from_dict(columns)
 
 

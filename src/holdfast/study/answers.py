@@ -18,11 +18,11 @@ def token_f1(answer: str, target: str) -> float:
     """Harmonic mean of precision and recall over words, case and punctuation aside (Rajpurkar et al. 2016; articles are
     kept).
     """
-    given, wanted = _words(answer), _words(target)
-    shared = sum((given & wanted).values())
+    answer_words, target_words = _words(answer), _words(target)
+    shared = sum((answer_words & target_words).values())
     if not shared:
-        return float(given == wanted)
-    return 2 * shared / (given.total() + wanted.total())
+        return float(answer_words == target_words)
+    return 2 * shared / (answer_words.total() + target_words.total())
 
 
 def empty_answers(answer: str, target: str) -> float:

@@ -59,7 +59,7 @@ def check_second_stage(plan: StudyPlan) -> None:
         (g.model, _template(options, f.report["templates"])) for g in plan.groups for f in g.facts
     ):
         try:
-            made = make_plan(
+            align_plan = make_plan(
                 AlignConfig(
                     **{**options, "model": model, "template": template, "output": "", "seed": plan.spec.seeds[0]}
                 )
@@ -68,12 +68,12 @@ def check_second_stage(plan: StudyPlan) -> None:
 
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", FutureWarning)  # between TRL and transformers
-                training_arguments(made, Path(), DPOConfig, loss_type=made.losses, use_cpu=True)
+                training_arguments(align_plan, Path(), DPOConfig, loss_type=align_plan.losses, use_cpu=True)
         except HoldfastError as error:
             raise HoldfastError(f"then.align: {error.message}", hint=error.hint) from error
 
 
 def _template(options: dict[str, Any], first: dict[str, int]) -> str:
     """As `align` chooses it after a training with these templates."""
-    given = str(options.get("template", "auto"))
-    return given if given != "auto" else only_template(first) or "auto"
+    template = str(options.get("template", "auto"))
+    return template if template != "auto" else only_template(first) or "auto"

@@ -46,14 +46,14 @@ def cores() -> int:
 
 def gpus() -> list[str]:
     """The GPUs of this machine, by the names that CUDA_VISIBLE_DEVICES takes."""
-    given = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if given is not None:
-        return [name for name in given.split(",") if name and name != "-1"]
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return [name for name in visible.split(",") if name and name != "-1"]
     try:
-        found = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20)
+        listing = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20)
     except (OSError, subprocess.TimeoutExpired):
         return []
-    return [str(i) for i, line in enumerate(line for line in found.stdout.splitlines() if line.startswith("GPU "))]
+    return [str(i) for i, line in enumerate(line for line in listing.stdout.splitlines() if line.startswith("GPU "))]
 
 
 class LocalPool:
@@ -61,12 +61,12 @@ class LocalPool:
 
     def __init__(self, study: Path, slots: int) -> None:
         self.study, self.slots = study, slots
-        self._workers = [_Worker(study, slot, slots) for slot in range(slots)]
+        self._workers = [_SlotProcess(study, slot, slots) for slot in range(slots)]
 
     def results(self, jobs: list[Job], started: Started) -> Iterator[tuple[Job, Row]]:
         """See ``jobs.Pool``."""
         queue = list(jobs)
-        busy: dict[Any, tuple[_Worker, Job]] = {}
+        busy: dict[Any, tuple[_SlotProcess, Job]] = {}
         while queue or busy:
             for worker in self._workers:
                 if queue and worker.job is None:
@@ -84,7 +84,7 @@ class LocalPool:
             worker.stop()
 
 
-class _Worker:
+class _SlotProcess:
     """One process and the job that it is at."""
 
     def __init__(self, study: Path, slot: int, slots: int) -> None:

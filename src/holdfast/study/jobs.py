@@ -17,7 +17,7 @@ from holdfast.errors import HoldfastError
 from holdfast.runs import check_arrays, read_json
 from holdfast.study.measures import Measure
 from holdfast.study.planning import Group, StudyPlan, Trial
-from holdfast.study.sources import Facts
+from holdfast.study.sources import SourceFacts
 
 Row = dict[str, Any]
 
@@ -30,7 +30,7 @@ class Job:
     group: str
     trial: Trial | None
     tune: dict[str, Any]
-    facts: Facts
+    facts: SourceFacts
     measures: tuple[Measure, ...]
     items: int | None
     then: dict[str, Any]
@@ -48,8 +48,8 @@ class Job:
     def file(self) -> str:
         """Where its row is kept, relative to the study directory."""
         if self.trial is None:
-            known = [m.pinned() for m in self.measures], self.items
-            return f"base/{self.facts.key}-{hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:8]}.json"
+            measured = [m.pinned() for m in self.measures], self.items
+            return f"base/{self.facts.key}-{hashlib.sha256(json.dumps(measured, sort_keys=True).encode()).hexdigest()[:8]}.json"
         return f"trials/{self.trial.id}/{'row' if self.stop_at is None else f'rung-{self.rung}'}.json"
 
     @property

@@ -26,7 +26,7 @@ from holdfast.runs import read_rows, write_text
 from holdfast.study.answers import ANSWER_METRICS
 from holdfast.study.measures import Measure, function_of
 from holdfast.study.posix import sets_file, split_sets
-from holdfast.study.sources import Facts, load_tokens
+from holdfast.study.sources import SourceFacts, load_tokens
 from holdfast.tune.roles import turns
 
 Items = npt.NDArray[np.float64]
@@ -55,7 +55,12 @@ class Ruler:
     """
 
     def __init__(
-        self, facts: Facts, config: TuneConfig, measures: Sequence[Measure], folder: Path, items: int | None = None
+        self,
+        facts: SourceFacts,
+        config: TuneConfig,
+        measures: Sequence[Measure],
+        folder: Path,
+        items: int | None = None,
     ) -> None:
         self.facts, self.config, self.measures, self.folder, self.items = facts, config, measures, folder, items
         self.tokens = {split: load_tokens(folder / f"{facts.key}.npz", split) for split in ("dev", "test")}

@@ -79,11 +79,11 @@ def read_measures(value: Any, where: str) -> tuple[Measure, ...]:
         HoldfastError: a metric that does not exist, an option that it does not take, or a metric twice.
     """
     entries = value if isinstance(value, list) else [] if value is None else [value]
-    made = [_measure(entry, f"{where}: measure") for entry in entries]
-    names = [m.name for m in made]
+    measures = [_measure(entry, f"{where}: measure") for entry in entries]
+    names = [m.name for m in measures]
     if len(set(names)) < len(names):
         raise HoldfastError(f"{where}: measure: '{next(n for n in names if names.count(n) > 1)}' is there twice")
-    return tuple(made)
+    return tuple(measures)
 
 
 def selectable(measures: tuple[Measure, ...]) -> dict[str, bool]:
@@ -110,15 +110,15 @@ def function_of(name: str) -> Any:
         HoldfastError: the module or the function does not exist.
     """
     try:
-        found = getattr(_module(name), name.partition(":")[2])
+        function = getattr(_module(name), name.partition(":")[2])
     except Exception as error:  # whatever importing a user's module raises
         raise HoldfastError(
             f"measure: {name} could not be loaded ({type(error).__name__}: {error})",
             hint="module:function, importable from here",
         ) from error
-    if not callable(found):
+    if not callable(function):
         raise HoldfastError(f"measure: {name} is no function")
-    return found
+    return function
 
 
 def _module(name: str) -> ModuleType:
@@ -142,14 +142,14 @@ def _digest_of_module(name: str) -> str:
 
 def _measure(entry: Any, place: str) -> Measure:
     if isinstance(entry, dict) and len(entry) == 1:
-        name, given = next(iter(entry.items()))
+        name, settings = next(iter(entry.items()))
     elif isinstance(entry, str):
-        name, given = entry, None
+        name, settings = entry, None
     else:
         raise HoldfastError(f"{place}: {entry!r} is neither a name nor 'name: {{options}}'")
-    if given is not None and not isinstance(given, dict):
-        raise HoldfastError(f"{place}.{name} is {given!r}; options are 'key: value' lines")
-    name, options = str(name), dict(given or {})
+    if settings is not None and not isinstance(settings, dict):
+        raise HoldfastError(f"{place}.{name} is {settings!r}; options are 'key: value' lines")
+    name, options = str(name), dict(settings or {})
     if ":" in name:
         better = check_bool(options.pop("higher_is_better", True), f"{place}.{name}: higher_is_better")
         if name.startswith("lm_eval:"):
@@ -199,17 +199,17 @@ def _config_options(config_class: Any, options: dict[str, Any], own: tuple[str, 
     )
 
 
-def check_fields(config_class: Any, given: Mapping[str, Any], place: str) -> dict[str, Any]:
+def check_fields(config_class: Any, options: Mapping[str, Any], place: str) -> dict[str, Any]:
     """Fields of a command's config, given in a study file: of their types, and in the range that the config itself
     checks.
     """
-    made = {key: check_value(config_class, key, value, place) for key, value in given.items()}
+    values = {key: check_value(config_class, key, value, place) for key, value in options.items()}
     needed = [f.name for f in dataclasses.fields(config_class) if f.default is f.default_factory is dataclasses.MISSING]
     try:
-        config_class(**dict.fromkeys(needed, "") | made)
+        config_class(**dict.fromkeys(needed, "") | values)
     except HoldfastError as error:
         raise HoldfastError(f"{place}: {error.message}", hint=error.hint) from error
-    return made
+    return values
 
 
 def _check_source(value: Any, place: str, *, several: bool) -> None:
@@ -222,8 +222,8 @@ def _check_source(value: Any, place: str, *, several: bool) -> None:
         )
 
 
-def _check_options(options: Mapping[str, Any], known: Any, place: str) -> None:
+def _check_options(options: Mapping[str, Any], allowed: Any, place: str) -> None:
     for key in options:
-        if key not in known:
-            hint = nearest(str(key), known) if known else None
-            raise HoldfastError(f"{place}: unknown option '{key}'; known: {', '.join(known) or 'none'}", hint=hint)
+        if key not in allowed:
+            hint = nearest(str(key), allowed) if allowed else None
+            raise HoldfastError(f"{place}: unknown option '{key}'; known: {', '.join(allowed) or 'none'}", hint=hint)

@@ -25,7 +25,7 @@ Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Setting:
+class TrainedSetting:
     """Trainings that are one and the same but for their seed: equal ratio of the weights and equal everything else."""
 
     name: str
@@ -42,7 +42,7 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Scores:
+class SplitScores:
     """What a split holds of one metric, one entry per training (equal seeds of one setting averaged), and the fit to
     it.
 
@@ -50,7 +50,7 @@ class Scores:
     ``statistics.spread_within``.
     """
 
-    settings: list[Setting]
+    settings: list[TrainedSetting]
     value_N: st.Array
     setting_N: list[int]
     seed_N: list[int]
@@ -94,7 +94,7 @@ def read_rows(study: Path) -> list[Row]:
     return runs.read_rows(study / "rows.jsonl", problems=[])
 
 
-def gather(rows: Iterable[Row], metric: str) -> tuple[list[Setting], list[str]]:
+def gather(rows: Iterable[Row], metric: str) -> tuple[list[TrainedSetting], list[str]]:
     """Settings in the order of their prompt share, and the trials left out because their dev score is not a number.
 
     Raises:
@@ -119,27 +119,27 @@ def gather(rows: Iterable[Row], metric: str) -> tuple[list[Setting], list[str]]:
     return sorted(settings, key=lambda s: (s.prompt_share, s.name)), left_out
 
 
-def stopped_settings(rows: Iterable[Row], settings: list[Setting]) -> list[dict[str, Any]]:
+def stopped_settings(rows: Iterable[Row], settings: list[TrainedSetting]) -> list[dict[str, Any]]:
     """The settings that a search has stopped before the end: ``setting_name``, ``step`` of ``steps``, and by the
     ``metric`` that it looks at their ``score`` and how far they were ``behind`` conventional tuning (positive: worse)
     at that step. None is what an old row lacks."""
-    known = {_class(run) for s in settings for run in s.runs}
+    finished = {_class(run) for s in settings for run in s.runs}
     blank = dict.fromkeys(("step", "steps", "metric", "score", "behind"))
     first: dict[str, dict[str, Any]] = {}
     for row in rows:
-        if row.get("kind") == "trial" and row.get("status") == "stopped" and _class(row) not in known:
+        if row.get("kind") == "trial" and row.get("status") == "stopped" and _class(row) not in finished:
             at = blank | {"step": row.get("steps")} | (row.get("stopped_at") or {})
             first.setdefault(_class(row), {"setting_name": row["setting_name"], **at})
     return list(first.values())
 
 
-def unscored_settings(rows: Iterable[Row], settings: list[Setting], left_out: list[str]) -> list[str]:
+def unscored_settings(rows: Iterable[Row], settings: list[TrainedSetting], left_out: list[str]) -> list[str]:
     """The settings of which no run has a score though one was tried to the end, each with the reason."""
-    known = {_class(run) for s in settings for run in s.runs}
+    scored = {_class(run) for s in settings for run in s.runs}
     why: dict[str, tuple[str, str]] = {}
     for row in rows:
         failed = row.get("kind") == "trial" and row.get("status") == "failed"
-        if (failed or row.get("trial") in left_out) and _class(row) not in known:
+        if (failed or row.get("trial") in left_out) and _class(row) not in scored:
             reason = "diverged" if row.get("diverged") else "failed" if failed else "no score on dev"
             if reason == "diverged" or _class(row) not in why:
                 why[_class(row)] = (row["setting_name"], reason)
@@ -160,7 +160,9 @@ def in_words(counts: dict[str, int], *, complete: bool = True) -> str:
     return f"{counts['planned']} trials planned: {ended}, {counts['not_started']} {rest}"
 
 
-def split_scores(settings: list[Setting], split: str, metric: str, root: str | Path | None = None) -> Scores | None:
+def split_scores(
+    settings: list[TrainedSetting], split: str, metric: str, root: str | Path | None = None
+) -> SplitScores | None:
     """The scores of a split, over the settings that have any that is a number; None if there is none.
 
     Args:
@@ -180,20 +182,20 @@ def split_scores(settings: list[Setting], split: str, metric: str, root: str | P
     items = _items(setting, [run for _, run, _ in points], split, metric, Path(root)) if root is not None else {}
     fit = st.fit(value_N, setting_N, seed_N)
     spread = st.spread_within(fit, value_N, setting_N)
-    return Scores([settings[k] for k in present], value_N, setting_N, seed_N, fit, spread, items)
+    return SplitScores([settings[k] for k in present], value_N, setting_N, seed_N, fit, spread, items)
 
 
 def _items(setting: list[int], runs: list[Row], split: str, metric: str, root: Path) -> dict[tuple[int, int], st.Array]:
     """(setting, seed) -> scores per item, where every trial has them and they are of one length."""
-    found: dict[tuple[int, int], list[st.Array]] = {}
+    by_cell: dict[tuple[int, int], list[st.Array]] = {}
     for k, run in zip(setting, runs, strict=True):
         values = item_values(run, split, metric, root)
         if values is None:
             return {}
-        found.setdefault((k, run["seed"]), []).append(values)
-    if len({len(v) for values in found.values() for v in values}) != 1:
+        by_cell.setdefault((k, run["seed"]), []).append(values)
+    if len({len(v) for values in by_cell.values() for v in values}) != 1:
         return {}
-    return {cell: np.mean(values, axis=0) for cell, values in found.items()}
+    return {cell: np.mean(values, axis=0) for cell, values in by_cell.items()}
 
 
 def _difference_of_means(own: dict[int, st.Array], other: dict[int, st.Array]) -> dict[int, st.Array]:
@@ -219,10 +221,10 @@ def _class(row: Row) -> str:
     return repr((sorted(others.items(), key=str), row["ratio"], sorted(map(tuple, row.get("members") or []))))
 
 
-def _setting(runs: list[Row]) -> Setting:
+def _setting(runs: list[Row]) -> TrainedSetting:
     first = runs[0]
     share = first.get("prompt_share")
-    return Setting(
+    return TrainedSetting(
         first["setting_name"],
         first["setting"],
         float(first["ratio"]),

@@ -52,9 +52,9 @@ def plan(config: StudyConfig) -> dict[str, Any]:
         if config.overwrite:  # nothing that is there will be used
             _check_not_read(config, spec, output)
             return preview(_planned(spec, [folder]), config, folder, folder)
-        made = _planned(spec, [output / "data", folder])
-        _check_output(output, made)
-        return preview(made, config, output, folder)
+        study_plan = _planned(spec, [output / "data", folder])
+        _check_output(output, study_plan)
+        return preview(study_plan, config, output, folder)
 
 
 def run(config: StudyConfig) -> dict[str, Any]:
@@ -75,36 +75,36 @@ def run(config: StudyConfig) -> dict[str, Any]:
     with runs.command(config, "study run", path=output, check=lambda *_: _check_directory(output)) as study:
         study.hold()  # planning writes tokens
         if config.overwrite:
-            made = _plan_anew(config, spec, study)
+            study_plan = _plan_anew(config, spec, study)
         else:
-            made = _planned(spec, [output / "data"])
-            _check_output(output, made)
-        study.open(made.resolved())
+            study_plan = _planned(spec, [output / "data"])
+            _check_output(output, study_plan)
+        study.open(study_plan.resolved())
         ledger = _Ledger(output)
-        rows = _execute(config, made, ledger)
-        summary = study.finish(with_tables(_summary(made, rows, ledger)))
+        rows = _execute(config, study_plan, ledger)
+        summary = study.finish(with_tables(_summary(study_plan, rows, ledger)))
     if not config.json:
         said = (lines(summary), summary["finding"], f"{in_words(summary['trials'])}; in {output.resolve()}")
         print("\n\n".join(filter(None, said)))
     return summary
 
 
-def _execute(config: StudyConfig, made: StudyPlan, ledger: _Ledger) -> list[Row]:
+def _execute(config: StudyConfig, study_plan: StudyPlan, ledger: _Ledger) -> list[Row]:
     """Rows in the order of the plan. Jobs whose row is on disk are not done again; failed ones are. Of a setting whose
     first seed has diverged no other is begun: so the first seeds go first, and what is trained depends on no timing."""
-    progress = Progress(made.spec.metric)
+    progress = Progress(study_plan.spec.metric)
     pool: list[Pool] = []
-    astray = _Astray(made.spec.seeds[0])
+    astray = _Astray(study_plan.spec.seeds[0])
 
     def do(jobs: list[Job]) -> Iterator[tuple[Job, Row]]:
         progress.expect(len(jobs))
-        known = [(job, ledger.read(job)) for job in jobs]
-        found = [(job, row) for job, row in known if row is not None]
-        progress.found(len(found))
-        for job, row in found:
+        read = [(job, ledger.read(job)) for job in jobs]
+        on_disk = [(job, row) for job, row in read if row is not None]
+        progress.already_there(len(on_disk))
+        for job, row in on_disk:
             astray.note(job, row)
             yield job, row
-        missing = [job for job, row in known if row is None]
+        missing = [job for job, row in read if row is None]
         for first in (True, False):
             wave = [job for job in missing if astray.is_first(job) is first]
             todo = [job for job in wave if not astray.without_hope(job)]
@@ -122,18 +122,18 @@ def _execute(config: StudyConfig, made: StudyPlan, ledger: _Ledger) -> list[Row]
 
     rows: list[Row] = []
     try:
-        for row in search(made, do):
+        for row in search(study_plan, do):
             if not rows:
                 ledger.begin()
             ledger.run.append(row)
             rows.append(row)
-            if row["status"] == "stopped" and not made.spec.keep_models:
+            if row["status"] == "stopped" and not study_plan.spec.keep_models:
                 shutil.rmtree(ledger.path / row["path"] / "checkpoints", ignore_errors=True)
     finally:
         progress.close()
         for opened in pool:
             opened.close()
-    place = {trial.id: i for i, trial in enumerate(made.trials)}
+    place = {trial.id: i for i, trial in enumerate(study_plan.trials)}
     rows.sort(key=lambda row: place.get(row.get("trial", ""), -1))
     write_text(ledger.run.rows, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     return rows
@@ -235,31 +235,31 @@ class _Ledger:
         }
 
 
-def _summary(made: StudyPlan, rows: list[Row], ledger: _Ledger) -> dict[str, Any]:
+def _summary(study_plan: StudyPlan, rows: list[Row], ledger: _Ledger) -> dict[str, Any]:
     trials = [row for row in rows if row["kind"] == "trial"]
     failed = [row for row in trials if row["status"] == "failed"]
-    counts = count_trials(rows, len(made.trials))
+    counts = count_trials(rows, len(study_plan.trials))
     if trials and len(failed) == len(trials):
         others = f"; {counts['not_started']} others were not started" if counts["not_started"] else ""
         what = "every trial that was started failed" if others else "every trial failed"
         raise HoldfastError(f"{what}; the first: {failed[0]['error']}{others}", hint=f"logs are in {ledger.path}/logs")
     for row in failed:
         print(f"warning: {row['setting_name']} seed {row['seed']} failed: {row['error']}", file=sys.stderr)
-    selections = {group.name: _selection(made.spec, group.name, rows, ledger.path) for group in made.groups}
-    _say_left_out(trials, selections, made.spec.metric)
+    selections = {group.name: _selection(study_plan.spec, group.name, rows, ledger.path) for group in study_plan.groups}
+    _say_left_out(trials, selections, study_plan.spec.metric)
     bases = {row["group"]: {split: row[split] for split in ("dev", "test")} for row in rows if row["kind"] == "base"}
     findings = [f"{name}: {s['finding']}" if len(selections) > 1 else s["finding"] for name, s in selections.items()]
-    first = made.groups[0].name
+    first = study_plan.groups[0].name
     return {
         "command": "study run",
-        "name": made.spec.name,
-        "metric": made.spec.metric,
-        "higher_is_better": made.spec.higher_is_better,
+        "name": study_plan.spec.name,
+        "metric": study_plan.spec.metric,
+        "higher_is_better": study_plan.spec.higher_is_better,
         "base": bases.get(first),
         "selection": selections[first],
         "groups": {name: {"base": bases.get(name), "selection": selection} for name, selection in selections.items()},
         "finding": "\n".join(findings),
-        "trials": {**counts, "merged_from": made.requested},
+        "trials": {**counts, "merged_from": study_plan.requested},
         "diverged": list(
             dict.fromkeys(
                 row["setting_name"] for row in trials if diverged(row, bases.get(row["group"], {}).get("dev", {}))
@@ -292,12 +292,12 @@ def _planned(spec: Spec, folders: list[Path]) -> StudyPlan:
     folder.
     """
     folders[-1].mkdir(parents=True, exist_ok=True)
-    made = make_plan(spec, folders)
-    check_search(made)
+    study_plan = make_plan(spec, folders)
+    check_search(study_plan)
     check_measures(spec.measures, folders[-1])
-    check_trainings(made)
-    check_second_stage(made)
-    return made
+    check_trainings(study_plan)
+    check_second_stage(study_plan)
+    return study_plan
 
 
 def _plan_anew(config: StudyConfig, spec: Spec, study: Run) -> StudyPlan:
@@ -339,14 +339,14 @@ def _is_study(output: Path) -> bool:
     others say so.
     """
     with contextlib.suppress(HoldfastError):
-        found = read_json(output / "config.json")
-        if isinstance(found, dict) and "command" in found:
-            return bool(found["command"] == "study run")
+        content = read_json(output / "config.json")
+        if isinstance(content, dict) and "command" in content:
+            return bool(content["command"] == "study run")
     names = {entry.name.removesuffix(".partial") for entry in output.iterdir()}
     return names <= _FILES and (".lock" in names or not names)
 
 
-def _check_output(output: Path, made: StudyPlan) -> None:
+def _check_output(output: Path, study_plan: StudyPlan) -> None:
     """A study directory holds one study. It may grow by settings and seeds; base models, data and measures stay."""
     file = output / "config.json"
     if not file.is_file():
@@ -358,7 +358,9 @@ def _check_output(output: Path, made: StudyPlan) -> None:
             f"{file} is damaged: it does not say which study this is",
             hint="delete that file to go on with the trials that are there, or --overwrite to delete them",
         ) from error
-    before, now = (redacted_values(value) for value in (before, json.loads(json.dumps(made.resolved()["identity"]))))
+    before, now = (
+        redacted_values(value) for value in (before, json.loads(json.dumps(study_plan.resolved()["identity"])))
+    )
     changed = [key for key in now if before.get(key) != now[key]]
     if changed:
         raise HoldfastError(

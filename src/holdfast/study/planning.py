@@ -22,7 +22,7 @@ from holdfast.errors import HoldfastError
 from holdfast.records import RESPONSE_ROLES
 from holdfast.study import settings as st
 from holdfast.study.measures import selectable
-from holdfast.study.sources import Facts, Sources
+from holdfast.study.sources import SourceFacts, Sources
 from holdfast.study.spec import Data, Spec
 from holdfast.tune.plan import check_config, count_steps
 from holdfast.tune.weights import share
@@ -87,13 +87,13 @@ class Group:
     name: str
     model: str
     data: Data
-    facts: tuple[Facts, ...]
+    facts: tuple[SourceFacts, ...]
     cells: int
     trials: tuple[Trial, ...]
     kept_apart: tuple[tuple[str, tuple[str, ...]], ...]
 
     @property
-    def first(self) -> Facts:
+    def first(self) -> SourceFacts:
         """The facts of the group's data; those of other trainings differ at most in which examples can be learned
         from.
         """
@@ -194,7 +194,7 @@ def _group(spec: Spec, name: str, model: str, data: Data, folders: list[Path]) -
     base = TuneConfig(output="", model=model, data="", **spec.tune)
     sources = Sources(data, folders, responses=needs_responses(spec, base))
     cells = st.settings(spec, sources.whole(base).weighted())
-    classes: dict[str, list[Cell]] = {}
+    classes: dict[str, list[RequestedSetting]] = {}
     for fields in cells:
         cell = _cell(dataclasses.replace(base, **fields), fields, sources)
         classes.setdefault(cell.key, []).append(cell)
@@ -210,14 +210,14 @@ def _group(spec: Spec, name: str, model: str, data: Data, folders: list[Path]) -
 
 
 @dataclass(frozen=True)
-class Cell:
+class RequestedSetting:
     """One requested setting: its config, what it is varied in, and its training class, with and without regard to the
     loss's scale.
     """
 
     config: TuneConfig
     fields: dict[str, Any]
-    facts: Facts
+    facts: SourceFacts
     key: str
     ratio_key: str
     scale_matters: str | None
@@ -228,7 +228,7 @@ class Cell:
         return st.pair_of(st.weights_of(self.config))
 
 
-def _cell(config: TuneConfig, fields: dict[str, Any], sources: Sources) -> Cell:
+def _cell(config: TuneConfig, fields: dict[str, Any], sources: Sources) -> RequestedSetting:
     weights, facts = check_config(config), sources.of(config)
     reason = st.scale_matters(config)
     values = without_legacy(type(config), dataclasses.asdict(config))
@@ -239,10 +239,10 @@ def _cell(config: TuneConfig, fields: dict[str, Any], sources: Sources) -> Cell:
             weights, config.normalizer, scale_free=scale_free, targets=facts.weighted()
         )
         keys.append(json.dumps([table, others | {"normalizer": normalizer}], sort_keys=True))
-    return Cell(config, fields, facts, keys[0], keys[1], reason)
+    return RequestedSetting(config, fields, facts, keys[0], keys[1], reason)
 
 
-def _trial(spec: Spec, group: str, members: list[Cell], seed: int, twin: int) -> Trial:
+def _trial(spec: Spec, group: str, members: list[RequestedSetting], seed: int, twin: int) -> Trial:
     cell = members[st.representative([m.pair for m in members])]
     facts, scale = cell.facts, 2.0**-twin
     weights = st.weights_of(cell.config)
@@ -303,9 +303,9 @@ def needs_responses(spec: Spec, base: TuneConfig) -> bool:
     )
 
 
-def _kept_apart(classes: Mapping[str, list[Cell]]) -> tuple[tuple[str, tuple[str, ...]], ...]:
+def _kept_apart(classes: Mapping[str, list[RequestedSetting]]) -> tuple[tuple[str, tuple[str, ...]], ...]:
     """Settings of one ratio that are trained apart, and why."""
-    ratios: dict[str, dict[str, Cell]] = {}
+    ratios: dict[str, dict[str, RequestedSetting]] = {}
     for key, members in classes.items():
         ratios.setdefault(members[0].ratio_key, {})[key] = members[0]
     return tuple(
@@ -316,12 +316,13 @@ def _kept_apart(classes: Mapping[str, list[Cell]]) -> tuple[tuple[str, tuple[str
 
 
 def _check_different(groups: list[Group]) -> None:
-    known: dict[str, str] = {}
+    group_of: dict[str, str] = {}
     for group in groups:
         for trial in group.trials:
-            if known.setdefault(trial.id, group.name) != group.name:
+            if group_of.setdefault(trial.id, group.name) != group.name:
                 raise HoldfastError(
-                    f"'{known[trial.id]}' and '{group.name}' are the same model on the same data", hint="name it once"
+                    f"'{group_of[trial.id]}' and '{group.name}' are the same model on the same data",
+                    hint="name it once",
                 )
 
 
@@ -335,7 +336,7 @@ def _check_measures(spec: Spec, sources: Sources) -> None:
             )
 
 
-def _check_twins(spec: Spec, classes: Mapping[str, list[Cell]]) -> None:
+def _check_twins(spec: Spec, classes: Mapping[str, list[RequestedSetting]]) -> None:
     reason = next((members[0].scale_matters for members in classes.values() if members[0].scale_matters), None)
     if spec.twins and reason:
         raise HoldfastError(

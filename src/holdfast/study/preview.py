@@ -51,14 +51,14 @@ def preview(plan: StudyPlan, config: StudyConfig, output: Path, scratch: Path) -
 def lines(plan: StudyPlan, figures: dict[str, Any]) -> list[str]:
     """The plan as text."""
     spec = plan.spec
-    made = [
+    texts = [
         f"study {spec.name}: {figures['requested']} trainings asked for, {figures['distinct']} distinct; "
         f"{figures['done']} are done"
     ]
     for group in plan.groups:
         data = next(d for d in spec.data if d.name == group.first.data)
-        made += ["", *_group(group, data, len(spec.seeds))]
-    made += [
+        texts += ["", *_group(group, data, len(spec.seeds))]
+    texts += [
         "",
         f"search {spec.search.kind}; seeds {', '.join(map(str, spec.seeds))}; {spec.twins} twins",
         f"chosen on dev by {spec.metric} ({direction(spec.higher_is_better)})",
@@ -68,11 +68,11 @@ def lines(plan: StudyPlan, figures: dict[str, Any]) -> list[str]:
         + f", {figures['disk_bytes'] / 1e9:.2g} GB on disk at the peak",
     ]
     if figures["tokens_per_second"]:
-        made.append(
+        texts.append(
             f"training takes about {clock(figures['training_seconds'])} on {figures['slots']} slots "
             f"({figures['tokens_per_second']:,.0f} tokens/s each, from a short calibration); measuring comes on top"
         )
-    return made
+    return texts
 
 
 def _group(group: Group, data: Data, seeds: int) -> list[str]:
@@ -80,28 +80,28 @@ def _group(group: Group, data: Data, seeds: int) -> list[str]:
     held_out = [
         f"{split} {getattr(data, split) or 'cut off it'} ({first.examples[split]:,})" for split in ("dev", "test")
     ]
-    made = [
+    texts = [
         f"{group.model} on {data.train} ({first.examples['train']:,} examples), {', '.join(held_out)}",
         f"{group.cells} settings, {len({(t.setting_name, t.twin) for t in group.trials})} distinct trainings for each "
         f"of {seeds} seeds",
         f"  {'setting':<24}  {'prompt share':>12}  stands also for",
     ]
-    shown = [t for t in group.trials if t.seed == group.trials[0].seed]
-    for trial in shown[:_SHOWN]:
+    first_seed = [t for t in group.trials if t.seed == group.trials[0].seed]
+    for trial in first_seed[:_SHOWN]:
         others = [
             f"({p:g}, {r:g})"
             for p, r in trial.members
             if (p, r) != (trial.setting["prompt_weight"], trial.setting["response_weight"])
         ]
         name = trial.setting_name + (f" twin {trial.twin}" if trial.twin else "")
-        made.append(f"  {name:<24}  {trial.prompt_share:>12.4f}  {' '.join(others)}".rstrip())
-    if len(shown) > _SHOWN:
-        made.append(f"  and {len(shown) - _SHOWN} more")
+        texts.append(f"  {name:<24}  {trial.prompt_share:>12.4f}  {' '.join(others)}".rstrip())
+    if len(first_seed) > _SHOWN:
+        texts.append(f"  and {len(first_seed) - _SHOWN} more")
     if first.seen:
-        made.append(f"warning: {first.seen} examples of dev or test are also in the training data")
+        texts.append(f"warning: {first.seen} examples of dev or test are also in the training data")
     for why, names in group.kept_apart:
-        made.append(f"kept apart, because {why}: {', '.join(names)}")
-    return made
+        texts.append(f"kept apart, because {why}: {', '.join(names)}")
+    return texts
 
 
 def calibrate(plan: StudyPlan, steps: int, folders: list[Path], scratch: Path) -> float | None:

@@ -33,7 +33,7 @@ class Progress:
         """So many jobs more are known of."""
         self.total += count
 
-    def found(self, count: int) -> None:
+    def already_there(self, count: int) -> None:
         """So many trials were there already."""
         self.skipped += count
         if count and self._live is None:

@@ -25,7 +25,7 @@ from holdfast.errors import HoldfastError
 from holdfast.stats import holm
 from holdfast.study import statistics as st
 from holdfast.study.measures import direction
-from holdfast.study.table import Run, Table
+from holdfast.study.table import ResultTable, TableRun
 from holdfast.tune.weights import share
 
 Cell = tuple[float, float]
@@ -36,7 +36,7 @@ class Grid:
     """One setting: its tuned runs, the mean score of every cell, and which cell is conventional tuning."""
 
     name: tuple[str, ...]
-    runs: list[Run]
+    runs: list[TableRun]
     score: dict[Cell, float]
     usual: Cell
     base: float | None
@@ -55,7 +55,7 @@ class Grid:
         return statistics.fmean(v for c, v in self.score.items() if share(*c) == ratio)
 
 
-def analyse(table: Table, *, higher_is_better: bool, seed: int = 0) -> dict[str, Any]:
+def analyse(table: ResultTable, *, higher_is_better: bool, seed: int = 0) -> dict[str, Any]:
     """All figures, see the module; ``finding`` is the sentence.
 
     Raises:
@@ -229,14 +229,14 @@ def _left_without(found: dict[str, Any]) -> list[str]:
     ]
 
 
-def _lost_reference(name: tuple[str, ...], table: Table) -> bool:
+def _lost_reference(name: tuple[str, ...], table: ResultTable) -> bool:
     """Whether a setting has no conventional run with a score, but one without."""
     if any(share(*r.cell) == 0 for r in table.runs if r.setting == name and any(r.cell)):
         return False
     return any(run["conventional"] and run["setting"] == " ".join(name) for run in table.without_score)
 
 
-def _grid(name: tuple[str, ...], runs: list[Run], table: Table) -> Grid:
+def _grid(name: tuple[str, ...], runs: list[TableRun], table: ResultTable) -> Grid:
     tuned = [r for r in runs if any(r.cell)]
     untuned = [r.value for r in runs if not any(r.cell)]
     score = {c: statistics.fmean(r.value for r in tuned if r.cell == c) for c in dict.fromkeys(r.cell for r in tuned)}

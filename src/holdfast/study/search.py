@@ -18,15 +18,15 @@ from holdfast.errors import HoldfastError
 from holdfast.study.jobs import Job, Row, job_of
 from holdfast.study.measures import selectable
 from holdfast.study.planning import Group, StudyPlan, Trial
-from holdfast.study.spec import Search, Spec
+from holdfast.study.spec import SearchSpec, Spec
 
 _LEAST_STEPS = 8
 
-Run = Callable[[list[Job]], Iterator[tuple[Job, Row]]]
+RunJobs = Callable[[list[Job]], Iterator[tuple[Job, Row]]]
 """Does jobs, or finds that they are done; yields as they end."""
 
 
-def search(plan: StudyPlan, run: Run) -> Iterator[Row]:
+def search(plan: StudyPlan, run: RunJobs) -> Iterator[Row]:
     """Train what the search asks for; yields the final row of every trial, and of every group's untuned model."""
     bases = [job_of(plan, group, None) for group in plan.groups]
     if plan.spec.search.kind != "halving":
@@ -38,11 +38,11 @@ def search(plan: StudyPlan, run: Run) -> Iterator[Row]:
         yield from _halve(plan, group, run)
 
 
-def rung_steps(steps: int, search: Search) -> list[int]:
+def rung_steps(steps: int, search: SearchSpec) -> list[int]:
     """Where the rungs end, the last being the end of the training. Rungs of fewer than eight steps are left out: at the
     end of a warm-up nothing has been learnt yet, and equal scores would stop trials by chance."""
-    found = [steps // search.factor**k for k in range(search.rungs)]
-    return sorted({step for step in found if step >= _LEAST_STEPS or step == steps})
+    ends = [steps // search.factor**k for k in range(search.rungs)]
+    return sorted({step for step in ends if step >= _LEAST_STEPS or step == steps})
 
 
 def expected_tokens(plan: StudyPlan) -> int:
@@ -81,7 +81,7 @@ def check_search(plan: StudyPlan) -> None:
             )
 
 
-def _halve(plan: StudyPlan, group: Group, run: Run) -> Iterator[Row]:
+def _halve(plan: StudyPlan, group: Group, run: RunJobs) -> Iterator[Row]:
     """The first seed decides which settings survive; those are then trained at the other seeds, for the noise
     estimate.
     """
@@ -97,7 +97,7 @@ def _halve(plan: StudyPlan, group: Group, run: Run) -> Iterator[Row]:
     yield from (row for _, row in run([job_of(plan, group, t, rung=last) for t in others]))
 
 
-def _rungs(plan: StudyPlan, group: Group, trials: Sequence[Trial], run: Run) -> Iterator[tuple[Row, Trial]]:
+def _rungs(plan: StudyPlan, group: Group, trials: Sequence[Trial], run: RunJobs) -> Iterator[tuple[Row, Trial]]:
     """Final rows: of those that stop as they stop, of the survivors at the end."""
     alive = list(trials)
     ends = len(rung_steps(trials[0].steps, plan.spec.search))
@@ -135,8 +135,8 @@ def _rung_job(plan: StudyPlan, group: Group, trial: Trial, rung: int) -> Job:
 
 def _survivors(spec: Spec, trials: Sequence[Trial], rows: Mapping[str, Row]) -> set[str]:
     working = [t for t in trials if rows[t.id]["status"] != "failed"]
-    found = {t.id: rows[t.id]["dev"].get(spec.search.metric) for t in working}
-    scores = {trial: math.nan if value is None else float(value) for trial, value in found.items()}
+    values = {t.id: rows[t.id]["dev"].get(spec.search.metric) for t in working}
+    scores = {trial: math.nan if value is None else float(value) for trial, value in values.items()}
     better = selectable(spec.measures)[spec.search.metric]
     return promoted(scores, spec.search.factor, higher_is_better=better) | {t.id for t in working if t.conventional}
 

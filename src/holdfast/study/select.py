@@ -23,8 +23,16 @@ from typing import Any
 import numpy as np
 
 from holdfast.study import statistics as st
-from holdfast.study.claim import Choice, conclude, differences
-from holdfast.study.outcomes import Row, Scores, Setting, gather, split_scores, stopped_settings, unscored_settings
+from holdfast.study.claim import DevChoice, conclude, differences
+from holdfast.study.outcomes import (
+    Row,
+    SplitScores,
+    TrainedSetting,
+    gather,
+    split_scores,
+    stopped_settings,
+    unscored_settings,
+)
 
 
 def select(
@@ -57,8 +65,8 @@ def select(
     lost = any(row.get("kind") == "trial" and row["ratio"] == 0 for row in rows)
     stopped, unscored = stopped_settings(rows, settings), unscored_settings(rows, settings, left_out)
     choice = choose(dev, sign, stopped=stopped, unscored=unscored, lost=lost)
-    found = differences(test, choice, seed=seed)
-    finding, claim = conclude(choice, found, test, metric, sign)
+    differences_by_name = differences(test, choice, seed=seed)
+    finding, claim = conclude(choice, differences_by_name, test, metric, sign)
     return {
         "settings": [
             {
@@ -71,7 +79,7 @@ def select(
                 "seeds": len({run["seed"] for run in s.runs}),
                 "dev": _interval(dev, s),
                 "test": _interval(test, s),
-                "difference": vars(found[s.name]) if s.name in found else None,
+                "difference": vars(differences_by_name[s.name]) if s.name in differences_by_name else None,
             }
             for s in settings
         ],
@@ -89,8 +97,13 @@ def select(
 
 
 def choose(
-    dev: Scores, sign: int, *, stopped: Sequence[dict[str, Any]] = (), unscored: Sequence[str] = (), lost: bool = False
-) -> Choice:
+    dev: SplitScores,
+    sign: int,
+    *,
+    stopped: Sequence[dict[str, Any]] = (),
+    unscored: Sequence[str] = (),
+    lost: bool = False,
+) -> DevChoice:
     """The one-standard-error rule.
 
     The standard error is that of the best setting's mean: the noise of a run, pooled over all settings after the luck
@@ -105,7 +118,7 @@ def choose(
     chosen = min(near, key=lambda k: (settings[k].prompt_share, -mean_K[k]))
     usual = [k for k, s in enumerate(settings) if s.conventional]
     reference = settings[max(usual, key=lambda k: mean_K[k])] if usual else None
-    return Choice(
+    return DevChoice(
         best=settings[best],
         chosen=settings[chosen],
         reference=reference,
@@ -119,7 +132,7 @@ def choose(
     )
 
 
-def _interval(scores: Scores | None, setting: Setting) -> dict[str, float | None] | None:
+def _interval(scores: SplitScores | None, setting: TrainedSetting) -> dict[str, float | None] | None:
     """Mean, sd over seeds, and the 95 % interval for new seeds (and new items, where scores per item are known)."""
     if scores is None or setting not in scores.settings:
         return None
@@ -132,19 +145,19 @@ def _interval(scores: Scores | None, setting: Setting) -> dict[str, float | None
     return {**st.mean_interval(float(own.mean()), parts), "sd": float(own.std(ddof=1)) if len(own) > 1 else None}
 
 
-def _noise(scores: Scores) -> dict[str, float | int | None]:
+def _noise(scores: SplitScores) -> dict[str, float | int | None]:
     """Standard deviation between runs of one setting, pooled over settings."""
     spread = scores.spread
     return {"sd": math.sqrt(spread.variance) if spread.df else None, "df": spread.df}
 
 
-def _naive(test: Scores, reference: Setting | None, sign: int, seed: int) -> dict[str, Any]:
+def _naive(test: SplitScores, reference: TrainedSetting | None, sign: int, seed: int) -> dict[str, Any]:
     """The best setting on the test split, its gain (positive: better) over conventional, and how much of that luck
     alone would give.
     """
     mean_K = np.array([test.values(k).mean() for k in range(len(test.settings))])
     best = int((sign * mean_K).argmax())
-    found: dict[str, Any] = {
+    figures: dict[str, Any] = {
         "setting_name": test.settings[best].name,
         "test": float(mean_K[best]),
         "gain": None,
@@ -155,10 +168,8 @@ def _naive(test: Scores, reference: Setting | None, sign: int, seed: int) -> dic
         warning = "the only setting with a score on test"
     elif reference in test.settings:
         base = test.settings.index(reference)
-        found["gain"] = float(sign * (mean_K[best] - mean_K[base]))
+        figures["gain"] = float(sign * (mean_K[best] - mean_K[base]))
         if test.noisy:
-            found["luck"] = st.luck_of_the_best(test.fit, base, seed=seed)
-            warning += (
-                f"; were all equal, the luckiest would still lead conventional tuning by {found['luck']:.2g} on average"
-            )
-    return {**found, "warning": warning}
+            figures["luck"] = st.luck_of_the_best(test.fit, base, seed=seed)
+            warning += f"; were all equal, the luckiest would still lead conventional tuning by {figures['luck']:.2g} on average"
+    return {**figures, "warning": warning}

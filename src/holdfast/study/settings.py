@@ -173,8 +173,8 @@ def representative(pairs: list[tuple[float, float]]) -> int:
 
 def setting_name(pair: tuple[float, float], others: Mapping[str, Any]) -> str:
     """As tables show it: ``(0.2, 0.8), lr 0.0001``."""
-    shown = [f"{_SHORT.get(key, key)} {_short(value)}" for key, value in others.items()]
-    return ", ".join([f"({pair[0]:.4g}, {pair[1]:.4g})", *shown])
+    texts = [f"{_SHORT.get(key, key)} {_short(value)}" for key, value in others.items()]
+    return ", ".join([f"({pair[0]:.4g}, {pair[1]:.4g})", *texts])
 
 
 def _short(value: Any) -> str:

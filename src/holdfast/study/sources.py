@@ -52,7 +52,7 @@ SPLITS = ("train", "dev", "test")
 
 
 @dataclass(frozen=True)
-class Facts:
+class SourceFacts:
     """What is known of one base model on one data set. ``files`` are the three splits as ``TuneConfig.data`` takes
     them, ``digests`` theirs; ``targets`` are weighted target tokens per role, ``role_masks`` the sets of roles (bits)
     that an example has as targets."""
@@ -99,10 +99,10 @@ class Sources:
 
     def __init__(self, data: Data, folders: Sequence[Path], *, responses: bool) -> None:
         self.data, self.folders, self.responses = data, folders, responses
-        self.facts: dict[str, Facts] = {}
-        self._asked: dict[str, Facts] = {}
+        self.facts: dict[str, SourceFacts] = {}
+        self._asked: dict[str, SourceFacts] = {}
 
-    def of(self, config: TuneConfig) -> Facts:
+    def of(self, config: TuneConfig) -> SourceFacts:
         """What a training with this config would see. All roles count as weighted, so that trainings share tokens; only
         one whose weights leave out some example altogether gets tokens of its own.
 
@@ -110,21 +110,21 @@ class Sources:
             HoldfastError: see ``prepare``.
         """
         weights = role_weights(config.prompt_weight, config.response_weight, config.preset, config.weights)
-        found = self.whole(config)
-        if found.suits(weights):
-            return found
+        facts = self.whole(config)
+        if facts.suits(weights):
+            return facts
         return self._prepared(config, {role.label: float(weight > 0) for role, weight in weights.items() if role})
 
-    def whole(self, config: TuneConfig) -> Facts:
+    def whole(self, config: TuneConfig) -> SourceFacts:
         """The data with a weight on all roles, or on all prompts."""
         roles = (*PROMPT_ROLES, *RESPONSE_ROLES) if self.responses else PROMPT_ROLES
         return self._prepared(config, {role.label: float(role in roles) for role in (*PROMPT_ROLES, *RESPONSE_ROLES)})
 
-    def _prepared(self, config: TuneConfig, weights: dict[str, float]) -> Facts:
+    def _prepared(self, config: TuneConfig, weights: dict[str, float]) -> SourceFacts:
         asked = json.dumps([[getattr(config, name) for name in _TOKEN_FIELDS], weights])
         if asked not in self._asked:
-            made = prepare(config, self.data, weights, self.folders)
-            self._asked[asked] = self.facts[made.key] = made
+            facts = prepare(config, self.data, weights, self.folders)
+            self._asked[asked] = self.facts[facts.key] = facts
         return self._asked[asked]
 
 
@@ -135,10 +135,10 @@ def splits(data: Data, folder: Path) -> dict[str, str]:
     A row goes to the split that its content says (a hash), so equal rows stay together and more rows move none of the
     others.
     """
-    given = {name: value for name, value in (("train", data.train), ("dev", data.dev), ("test", data.test)) if value}
-    missing = [name for name in ("dev", "test") if name not in given]
+    files = {name: value for name, value in (("train", data.train), ("dev", data.dev), ("test", data.test)) if value}
+    missing = [name for name in ("dev", "test") if name not in files]
     if not missing:
-        return given
+        return files
     parts: dict[str, list[str]] = {name: [] for name in ("train", *missing)}
     for row in load_rows(data.train):
         if data.train.startswith("pocket:"):
@@ -155,11 +155,11 @@ def splits(data: Data, folder: Path) -> dict[str, str]:
             )
         file = folder / f"{data.name.replace('/', '-').replace(':', '-')}-{name}.jsonl"
         write_text(file, "".join(lines))
-        given[name] = str(file)
-    return given
+        files[name] = str(file)
+    return files
 
 
-def prepare(config: TuneConfig, data: Data, weights: Mapping[str, float], folders: Sequence[Path]) -> Facts:
+def prepare(config: TuneConfig, data: Data, weights: Mapping[str, float], folders: Sequence[Path]) -> SourceFacts:
     """Tokenise one data set for one model, or find that it has been done.
 
     Args:
@@ -171,31 +171,31 @@ def prepare(config: TuneConfig, data: Data, weights: Mapping[str, float], folder
     Raises:
         HoldfastError: bad data, with file and row; dev and test that share an example.
     """
-    *known, folder = folders
+    *earlier, folder = folders
     files = splits(data, folder)
     digests = {name: str(source_digest(file)) for name, file in files.items()}
     model_digest = digest_of_model(config.model)
     fields = {name: getattr(config, name) for name in _TOKEN_FIELDS}
     key = _sha([FORMAT, fields, digests, model_digest, sorted(weights.items())])[:12]
-    for place in (*known, folder):
-        found = _found(place / f"{key}.json")
-        if found is not None:
-            return dataclasses.replace(found, files=files, data=data.name)
+    for place in (*earlier, folder):
+        facts = _found(place / f"{key}.json")
+        if facts is not None:
+            return dataclasses.replace(facts, files=files, data=data.name)
     reading = dataclasses.replace(config, preset=None, prompt_weight=None, response_weight=None, weights=dict(weights))
     return _tokenise(reading, data, key, files, digests, model_digest, folder)
 
 
-def _found(file: Path) -> Facts | None:
+def _found(file: Path) -> SourceFacts | None:
     """What has been made before, if facts and tokens are there and whole."""
     tokens = file.with_suffix(".npz")
     if not (file.is_file() and tokens.is_file()):
         return None
     try:
         check_arrays(tokens, [f"{split}_{kind}" for split in SPLITS for kind in ("lengths", "ids", "roles")])
-        return Facts(**read_json(file))
+        return SourceFacts(**read_json(file))
     except (HoldfastError, TypeError) as error:  # TypeError: facts are missing
-        shown = error.message if isinstance(error, HoldfastError) else f"{file}: {error}"
-        print(f"warning: {shown}; the data is tokenised again", file=sys.stderr)
+        reason = error.message if isinstance(error, HoldfastError) else f"{file}: {error}"
+        print(f"warning: {reason}; the data is tokenised again", file=sys.stderr)
         return None
 
 
@@ -207,7 +207,7 @@ def _tokenise(
     digests: dict[str, str],
     model_digest: str,
     folder: Path,
-) -> Facts:
+) -> SourceFacts:
     bad_rows: list[str] | None = [] if config.skip_bad_rows else None
     of_test: list[str] | None = [] if config.skip_bad_rows else None
     read = partial(
@@ -227,7 +227,7 @@ def _tokenise(
     )
     test = encode_source(dataclasses.replace(config, data=files["test"]), examples["test"], [], of_test)
     tokens = {"train": source.train, "dev": source.held_out, "test": test.train}
-    facts = Facts(
+    facts = SourceFacts(
         key=key,
         model=config.model,
         data=data.name,
@@ -267,8 +267,8 @@ def _labelled(example: Example) -> bool:
 
 
 def _check_overlap(dev: list[Example], test: list[Example], files: dict[str, str]) -> None:
-    known = {_content(e): e.where for e in dev}
-    both = [(known[_content(e)], e.where) for e in test if _content(e) in known]
+    dev_places = {_content(e): e.where for e in dev}
+    both = [(dev_places[_content(e)], e.where) for e in test if _content(e) in dev_places]
     if both:
         raise HoldfastError(
             f"dev ({files['dev']}) and test ({files['test']}) share {len(both)} examples; the first: {both[0][0]} is "
@@ -284,10 +284,10 @@ def _role_mask(tokens: Tokens) -> int:
 
 def _plain(report: Any, bad_rows: list[str]) -> dict[str, Any]:
     """A TokenReport as JSON values, from which ``worker`` makes it again."""
-    made = dict(vars(report))
+    values = dict(vars(report))
     for name in ("targets", "weighted_targets"):
-        made[name] = {role.label: value for role, value in made[name].items()}
-    return made | {"templates": dict(made["templates"]), "bad_rows": bad_rows}
+        values[name] = {role.label: value for role, value in values[name].items()}
+    return values | {"templates": dict(values["templates"]), "bad_rows": bad_rows}
 
 
 def save_tokens(path: Path, tokens: Mapping[str, list[Tokens]]) -> None:
@@ -311,11 +311,11 @@ def load_tokens(path: Path, name: str) -> list[Tokens]:
         ends = np.cumsum(arrays[f"{name}_lengths"])
         ids, roles = arrays[f"{name}_ids"], arrays[f"{name}_roles"]
         scale = arrays.get(f"{name}_scale")
-    made = []
+    items = []
     for start, end in zip([0, *ends[:-1]], ends, strict=True):
         part = None if scale is None or (scale[start:end] == 1).all() else scale[start:end]
-        made.append(Tokens(ids[start:end], roles[start:end], part))
-    return made
+        items.append(Tokens(ids[start:end], roles[start:end], part))
+    return items
 
 
 def digest_of_model(name: str) -> str:

@@ -68,7 +68,7 @@ class Data:
 
 
 @dataclass(frozen=True)
-class Search:
+class SearchSpec:
     """``grid``: everything that is varied, in all combinations. ``ratios``: weights of log-spaced prompt share.
     ``halving``: either, with the worse trainings stopped early."""
 
@@ -98,7 +98,7 @@ class Spec:
     items: int | None
     metric: str
     higher_is_better: bool
-    search: Search
+    search: SearchSpec
     then: Mapping[str, Any] = field(default_factory=dict)
     keep_models: bool = True
 
@@ -132,16 +132,16 @@ def make_spec(content: Mapping[str, Any], *, where: str = "study", name: str = "
     weights, fields = _split_vary(vary, where)
     measures = read_measures(content.get("measure"), where)
     metric = str(content.get("select") or (measures[0].name if measures else "response_nll"))
-    known = selectable(measures)
-    if metric not in known:
+    metrics = selectable(measures)
+    if metric not in metrics:
         raise HoldfastError(
-            f"{where}: select: '{metric}' is not measured; measured are {', '.join(known)}",
-            hint=nearest(metric, known) or "add it to 'measure'",
+            f"{where}: select: '{metric}' is not measured; measured are {', '.join(metrics)}",
+            hint=nearest(metric, metrics) or "add it to 'measure'",
         )
     search = _search(content.get("search"), where, weights is not None, bool(fields))
-    if search.metric not in known:
+    if search.metric not in metrics:
         raise HoldfastError(
-            f"{where}: search.metric: '{search.metric}' is not measured; measured are {', '.join(known)}"
+            f"{where}: search.metric: '{search.metric}' is not measured; measured are {', '.join(metrics)}"
         )
     return Spec(
         name=str(content.get("name") or name),
@@ -155,7 +155,7 @@ def make_spec(content: Mapping[str, Any], *, where: str = "study", name: str = "
         measures=measures,
         items=None if content.get("items") is None else _count(content["items"], f"{where}: items", least=1),
         metric=metric,
-        higher_is_better=known[metric],
+        higher_is_better=metrics[metric],
         search=search,
         then=_then(content.get("then"), where),
         keep_models=check_bool(content.get("keep_models", True), f"{where}: keep_models"),
@@ -175,11 +175,13 @@ def _mapping(value: Any, place: str) -> dict[str, Any]:
     return {str(key): item for key, item in value.items()}
 
 
-def _only(given: Iterable[str], known: Iterable[str], place: str) -> None:
-    known = list(known)
-    for key in given:
-        if key not in known:
-            raise HoldfastError(f"{place}: unknown key '{key}'; known: {', '.join(known)}", hint=nearest(key, known))
+def _only(keys: Iterable[str], allowed: Iterable[str], place: str) -> None:
+    allowed = list(allowed)
+    for key in keys:
+        if key not in allowed:
+            raise HoldfastError(
+                f"{place}: unknown key '{key}'; known: {', '.join(allowed)}", hint=nearest(key, allowed)
+            )
 
 
 def _listed(value: Any) -> list[Any]:
@@ -211,20 +213,20 @@ def _models(value: Any, where: str) -> tuple[str, ...]:
 
 
 def _all_data(value: Any, where: str) -> tuple[Data, ...]:
-    made = [_data(item, f"{where}: data") for item in _listed(value)]
-    names = [d.name for d in made]
+    sets = [_data(item, f"{where}: data") for item in _listed(value)]
+    names = [d.name for d in sets]
     if len(set(names)) < len(names):
         twice = next(n for n in names if names.count(n) > 1)
         raise HoldfastError(f"{where}: data: two data sets are called '{twice}'", hint="give each a 'name'")
-    return tuple(made)
+    return tuple(sets)
 
 
 def _data(value: Any, place: str) -> Data:
-    given = {"train": value} if isinstance(value, str) else _mapping(value, place)
-    _only(given, _DATA_KEYS, place)
-    if not given.get("train"):
+    entry = {"train": value} if isinstance(value, str) else _mapping(value, place)
+    _only(entry, _DATA_KEYS, place)
+    if not entry.get("train"):
         raise HoldfastError(f"{place}: 'train' is missing")
-    texts = {key: str(item) for key, item in given.items() if item is not None}
+    texts = {key: str(item) for key, item in entry.items() if item is not None}
     return Data(
         **(
             {"name": Path(texts["train"]).stem if "/" in texts["train"] or "." in texts["train"] else texts["train"]}
@@ -261,18 +263,23 @@ def _weights(value: Any, where: str) -> Any:
     if isinstance(value, dict):
         _only(value, _WEIGHT_KEYS, place)
         if set(value) in ({"prompt", "response"}, {"ratio"}, {"share"}):
-            made = {key: [_weight(w, f"{place}.{key}") for w in _listed(item)] for key, item in value.items()}
-            for key, weights in made.items():
-                if not weights:
-                    raise HoldfastError(f"{place}.{key} has no values")
-            if "prompt" in made and not any(map(any, made.values())):
-                raise HoldfastError(f"{place}: all weights are zero")
-            return made
+            return _weight_lists(value, place)
     raise HoldfastError(
         f"{place} is {value!r}",
         hint="[[0, 1], [0.2, 0.8]] (pairs of prompt and response weight), {prompt: [..], response: [..]} (their grid), "
         "{ratio: [..]} (prompt weight over both), {share: [..]} (prompt share of the weighted targets), or paper",
     )
+
+
+def _weight_lists(entries: Mapping[str, Any], place: str) -> dict[str, list[float]]:
+    weights: dict[str, list[float]] = {}
+    for key, item in entries.items():
+        weights[key] = [_weight(weight, f"{place}.{key}") for weight in _listed(item)]
+        if not weights[key]:
+            raise HoldfastError(f"{place}.{key} has no values")
+    if "prompt" in weights and not any(map(any, weights.values())):
+        raise HoldfastError(f"{place}: all weights are zero")
+    return weights
 
 
 def _weight(value: Any, place: str) -> float:
@@ -291,13 +298,14 @@ def _weight(value: Any, place: str) -> float:
 def _field(key: str, where: str) -> str:
     """The TuneConfig field of a key. ``role_weights`` is its ``weights``, a name that means the pair here."""
     name = "weights" if key == "role_weights" else key.replace("-", "_")
-    known = [f.name for f in dataclasses.fields(TuneConfig) if f.name not in _RUN_FIELDS | _OWN.keys()]
+    allowed = [f.name for f in dataclasses.fields(TuneConfig) if f.name not in _RUN_FIELDS | _OWN.keys()]
     if name in _OWN:
         raise HoldfastError(f"{where}: '{key}' stands elsewhere in a study: {_OWN[name]}")
-    if name not in known:
-        shown = ["weights", "role_weights", *known]
+    if name not in allowed:
+        spellings = ["weights", "role_weights", *allowed]
         raise HoldfastError(
-            f"{where}: unknown setting '{key}'; settings are the options of `holdfast tune`", hint=nearest(key, shown)
+            f"{where}: unknown setting '{key}'; settings are the options of `holdfast tune`",
+            hint=nearest(key, spellings),
         )
     return name
 
@@ -311,39 +319,39 @@ def _values(key: str, value: Any, where: str) -> tuple[Any, ...]:
 
 
 def _tune_fields(value: Any, where: str) -> dict[str, Any]:
-    given = _mapping(value, f"{where}: tune")
+    options = _mapping(value, f"{where}: tune")
     return {
         (name := _field(key, where)): check_value(TuneConfig, name, item, f"{where}: tune")
-        for key, item in given.items()
+        for key, item in options.items()
     }
 
 
-def _search(value: Any, where: str, has_weights: bool, has_fields: bool) -> Search:
+def _search(value: Any, where: str, has_weights: bool, has_fields: bool) -> SearchSpec:
     place = f"{where}: search"
-    given = {"kind": value} if isinstance(value, str) else _mapping(value, place)
-    kind = str(given.pop("kind", "grid" if has_weights else "ratios"))
+    options = {"kind": value} if isinstance(value, str) else _mapping(value, place)
+    kind = str(options.pop("kind", "grid" if has_weights else "ratios"))
     if kind not in _SEARCH_KEYS:
         raise HoldfastError(
             f"{place}: unknown kind '{kind}'; known: {', '.join(_SEARCH_KEYS)}", hint=nearest(kind, _SEARCH_KEYS)
         )
-    _only(given, _SEARCH_KEYS[kind], place)
+    _only(options, _SEARCH_KEYS[kind], place)
     if kind == "ratios" and has_weights:
         raise HoldfastError(f"{place}: ratios makes the weights itself, but vary.weights is given", hint="search: grid")
     if kind == "grid" and not (has_weights or has_fields):
         raise HoldfastError(
             f"{place}: grid needs something to vary", hint="search: ratios makes weights of log-spaced prompt share"
         )
-    made = Search(kind=kind, **{key: check_value(Search, key, item, place) for key, item in given.items()})
-    if not (made.points >= 2 and 0 < made.low < made.high < 1 and made.factor >= 2 and made.rungs >= 2):
+    search = SearchSpec(kind=kind, **{key: check_value(SearchSpec, key, item, place) for key, item in options.items()})
+    if not (search.points >= 2 and 0 < search.low < search.high < 1 and search.factor >= 2 and search.rungs >= 2):
         raise HoldfastError(f"{place}: points, factor and rungs are at least 2, and 0 < low < high < 1")
-    return made
+    return search
 
 
 def _then(value: Any, where: str) -> dict[str, Any]:
     """The second stage: ``{align: {..}}`` with the fields of AlignConfig."""
-    given = _mapping(value, f"{where}: then")
-    _only(given, ("align",), f"{where}: then")
-    if not given:
+    stages = _mapping(value, f"{where}: then")
+    _only(stages, ("align",), f"{where}: then")
+    if not stages:
         return {}
     config_class = configs.AlignConfig
     fields = [
@@ -351,7 +359,7 @@ def _then(value: Any, where: str) -> dict[str, Any]:
         for f in dataclasses.fields(config_class)
         if f.name not in {"model", "output", "overwrite", "dry_run", "json", "seed"}
     ]
-    options = _mapping(given["align"], f"{where}: then.align")
+    options = _mapping(stages["align"], f"{where}: then.align")
     _only(options, fields, f"{where}: then.align")
     if not options.get("data"):
         raise HoldfastError(

@@ -131,12 +131,12 @@ def _rounding(deviation_N: Array, scores_N: Array) -> bool:
 
 
 def compare(
-    found: Fit, pairs: Pairs, items_J: Array | None = None, item_count: int = 0, *, stopped: int = 0, seed: int = 0
+    fitted: Fit, pairs: Pairs, items_J: Array | None = None, item_count: int = 0, *, stopped: int = 0, seed: int = 0
 ) -> list[Difference]:
     """Differences of settings, with intervals that hold for all pairs at once.
 
     Args:
-        found: the fit; it needs at least one degree of freedom and some noise.
+        fitted: the fit; it needs at least one degree of freedom and some noise.
         pairs: (setting, reference) per comparison.
         items_J: variance that the choice of test items adds to each difference (``item_variance``); none if not given.
         item_count: number of items behind it.
@@ -147,23 +147,23 @@ def compare(
     Source: C. W. Dunnett, JASA 50 (1955); the studentised residual bootstrap of the maximum: Romano and Wolf,
     Econometrica 73 (2005).
     """
-    contrast_JN = np.array([found.estimate_KN[k] - found.estimate_KN[r] for k, r in pairs])
-    difference_J = np.array([found.mean_K[k] - found.mean_K[r] for k, r in pairs])
+    contrast_JN = np.array([fitted.estimate_KN[k] - fitted.estimate_KN[r] for k, r in pairs])
+    difference_J = np.array([fitted.mean_K[k] - fitted.mean_K[r] for k, r in pairs])
     items_J = np.zeros(len(pairs)) if items_J is None else items_J
-    error_J = np.sqrt(np.maximum(found.variance * (contrast_JN**2).sum(1), _own_variance(found, pairs)) + items_J)
+    error_J = np.sqrt(np.maximum(fitted.variance * (contrast_JN**2).sum(1), _own_variance(fitted, pairs)) + items_J)
     rng = np.random.default_rng(seed)
-    noises = [rng.normal(0, math.sqrt(found.variance), (DRAWS, len(found.residual_N)))]
-    if found.df >= _FEWEST_FOR_BOOTSTRAP:
-        noises.append(rng.choice(_standardised(found), noises[0].shape))
-    if found.run_of:
-        whole = _share_of_seeds(found)
+    noises = [rng.normal(0, math.sqrt(fitted.variance), (DRAWS, len(fitted.residual_N)))]
+    if fitted.df >= _FEWEST_FOR_BOOTSTRAP:
+        noises.append(rng.choice(_standardised(fitted), noises[0].shape))
+    if fitted.run_of:
+        whole = _share_of_seeds(fitted)
         noises.append(
-            math.sqrt(whole) * _noise_of_seeds(found, rng) + math.sqrt(1 - whole) * rng.permutation(noises[0])
+            math.sqrt(whole) * _noise_of_seeds(fitted, rng) + math.sqrt(1 - whole) * rng.permutation(noises[0])
         )
     tops = []
     for noise_BN in noises:
-        others_B = _largest_stopped(noise_BN, found, pairs[0][1], stopped, rng)
-        tops.append(np.sort(np.maximum(_largest_t(noise_BN, found, contrast_JN, items_J, item_count, rng), others_B)))
+        others_B = _largest_stopped(noise_BN, fitted, pairs[0][1], stopped, rng)
+        tops.append(np.sort(np.maximum(_largest_t(noise_BN, fitted, contrast_JN, items_J, item_count, rng), others_B)))
     quantile = max(top[-math.ceil(0.05 * (DRAWS + 1))] for top in tops)
     return [
         Difference(
@@ -198,12 +198,12 @@ def compare_means(values_SJ: Array, *, seed: int = 0) -> list[Difference]:
     ]
 
 
-def luck_of_the_best(found: Fit, reference: int, *, seed: int = 0) -> float:
+def luck_of_the_best(fitted: Fit, reference: int, *, seed: int = 0) -> float:
     """Mean lead of the luckiest setting over the reference if all settings were equal: the winner's curse of this
     study.
     """
-    noise_BN = np.random.default_rng(seed).normal(0, math.sqrt(found.variance), (DRAWS, len(found.residual_N)))
-    mean_BK = noise_BN @ found.estimate_KN.T
+    noise_BN = np.random.default_rng(seed).normal(0, math.sqrt(fitted.variance), (DRAWS, len(fitted.residual_N)))
+    mean_BK = noise_BN @ fitted.estimate_KN.T
     return float((mean_BK.max(1) - mean_BK[:, reference]).mean())
 
 
@@ -223,7 +223,7 @@ def item_variance(values_SI: Array) -> float:
     return max(0.0, per_item - float((rest**2).sum()) / ((seeds - 1) * (items - 1)) / (seeds * items))
 
 
-def spread_within(found: Fit, scores_N: Array, setting_N: Sequence[int]) -> Spread:
+def spread_within(fitted: Fit, scores_N: Array, setting_N: Sequence[int]) -> Spread:
     """Scatter between runs of one setting, pooled over settings.
 
     The luck of a seed moves all settings together, so it is seen only as often as there are seeds; the noise of single
@@ -232,8 +232,8 @@ def spread_within(found: Fit, scores_N: Array, setting_N: Sequence[int]) -> Spre
     plain = fit(scores_N, setting_N, [0] * len(scores_N))
     if not plain.df:
         return Spread(math.nan, 0, 0.0)
-    noise, total = float(found.residual_N @ found.residual_N), float(plain.residual_N @ plain.residual_N)
-    parts = ((noise, found.df), (max(0.0, total - noise), plain.df - found.df))
+    noise, total = float(fitted.residual_N @ fitted.residual_N), float(plain.residual_N @ plain.residual_N)
+    parts = ((noise, fitted.df), (max(0.0, total - noise), plain.df - fitted.df))
     return Spread(
         total / plain.df, plain.df, _satterthwaite([(part, df) for part, df in parts if df > 0]) or float(plain.df)
     )
@@ -263,38 +263,38 @@ def _satterthwaite(parts: Sequence[tuple[float, float]]) -> float:
     return 1 / sum((v / total) ** 2 / df for v, df in parts) if total else 0.0
 
 
-def _share_of_seeds(found: Fit) -> float:
+def _share_of_seeds(fitted: Fit) -> float:
     """Share of the noise that is drawn as whole seeds: the less, the more of them V_k sees. All of it would leave two
     seeds no power.
     """
-    return min(0.85, 1 / (len({seed for _, seed in found.run_of}) - 1))
+    return min(0.85, 1 / (len({seed for _, seed in fitted.run_of}) - 1))
 
 
-def _noise_of_seeds(found: Fit, rng: np.random.Generator) -> Array:
+def _noise_of_seeds(fitted: Fit, rng: np.random.Generator) -> Array:
     """Noise [B, N] whose covariance over settings is that of the residuals: every seed of a draw mixes the seeds of the
     study.
     """
-    seeds = sorted({seed for _, seed in found.run_of})
-    residual_SK = np.zeros((len(seeds), len(found.mean_K)))
-    for (k, seed), n in found.run_of.items():
-        residual_SK[seeds.index(seed), k] = found.residual_N[n]
+    seeds = sorted({seed for _, seed in fitted.run_of})
+    residual_SK = np.zeros((len(seeds), len(fitted.mean_K)))
+    for (k, seed), n in fitted.run_of.items():
+        residual_SK[seeds.index(seed), k] = fitted.residual_N[n]
     drawn_BSK = rng.standard_normal((DRAWS, len(seeds), len(seeds))) @ residual_SK / math.sqrt(len(seeds) - 1)
-    noise_BN: Array = np.empty((DRAWS, len(found.residual_N)))
-    for (k, seed), n in found.run_of.items():
+    noise_BN: Array = np.empty((DRAWS, len(fitted.residual_N)))
+    for (k, seed), n in fitted.run_of.items():
         noise_BN[:, n] = drawn_BSK[:, seeds.index(seed), k]
     return noise_BN
 
 
-def _own_variance(found: Fit, pairs: Pairs) -> Array:
+def _own_variance(fitted: Fit, pairs: Pairs) -> Array:
     """Variance of every difference as its own scatter over the seeds that both settings have shows it; 0 where there
     are not two.
     """
     variance_J = np.zeros(len(pairs))
     for j, (k, r) in enumerate(pairs):
-        shared = [s for setting, s in found.run_of if setting == k and (r, s) in found.run_of]
+        shared = [s for setting, s in fitted.run_of if setting == k and (r, s) in fitted.run_of]
         if len(shared) > 1:
             difference_S = np.array(
-                [found.residual_N[found.run_of[k, s]] - found.residual_N[found.run_of[r, s]] for s in shared]
+                [fitted.residual_N[fitted.run_of[k, s]] - fitted.residual_N[fitted.run_of[r, s]] for s in shared]
             )
             variance_J[j] = difference_S.var(ddof=1) / len(shared)
     return variance_J
@@ -305,19 +305,19 @@ def _dummies(labels: Sequence[int]) -> Array:
     return same
 
 
-def _standardised(found: Fit) -> Array:
+def _standardised(fitted: Fit) -> Array:
     """Residuals at the size of the noise itself. A run that alone stands for its setting has none and says nothing."""
-    room_N = np.diag(found.leave_NN)
+    room_N = np.diag(fitted.leave_NN)
     seen = room_N > 1e-9
-    return found.residual_N[seen] / np.sqrt(room_N[seen])
+    return fitted.residual_N[seen] / np.sqrt(room_N[seen])
 
 
-def _largest_t(noise_BN: Array, found: Fit, contrast_JN: Array, items_J: Array, item_count: int, rng: Any) -> Array:
+def _largest_t(noise_BN: Array, fitted: Fit, contrast_JN: Array, items_J: Array, item_count: int, rng: Any) -> Array:
     """max over comparisons of |T| for every draw, were all settings equal. The luck of items is drawn per comparison: a
     little too wide.
     """
     difference_BJ = noise_BN @ contrast_JN.T
-    variance_B = ((noise_BN @ found.leave_NN) ** 2).sum(1) / found.df
+    variance_B = ((noise_BN @ fitted.leave_NN) ** 2).sum(1) / fitted.df
     variance_BJ = variance_B[:, None] * (contrast_JN**2).sum(1)
     if items_J.any():
         difference_BJ = difference_BJ + np.sqrt(items_J) * rng.standard_normal(difference_BJ.shape)
@@ -328,17 +328,17 @@ def _largest_t(noise_BN: Array, found: Fit, contrast_JN: Array, items_J: Array, 
     return top_B
 
 
-def _largest_stopped(noise_BN: Array, found: Fit, reference: int, stopped: int, rng: np.random.Generator) -> Array:
+def _largest_stopped(noise_BN: Array, fitted: Fit, reference: int, stopped: int, rng: np.random.Generator) -> Array:
     """max of |T| over settings that are not in the fit, each with as many runs as the others have on average, of the
     same noise.
     """
     if not stopped:
         return np.zeros(len(noise_BN))
-    runs = max(1, round(noise_BN.shape[1] / len(found.mean_K)))
+    runs = max(1, round(noise_BN.shape[1] / len(fitted.mean_K)))
     theirs_BU = rng.choice(noise_BN.ravel(), (len(noise_BN), stopped, runs)).mean(2)
-    difference_BU = theirs_BU - (noise_BN @ found.estimate_KN[reference])[:, None]
+    difference_BU = theirs_BU - (noise_BN @ fitted.estimate_KN[reference])[:, None]
     variance_B = (
-        ((noise_BN @ found.leave_NN) ** 2).sum(1) / found.df * (1 / runs + (found.estimate_KN[reference] ** 2).sum())
+        ((noise_BN @ fitted.leave_NN) ** 2).sum(1) / fitted.df * (1 / runs + (fitted.estimate_KN[reference] ** 2).sum())
     )
     with np.errstate(divide="ignore", invalid="ignore"):
         t_BU: Array = np.nan_to_num(np.abs(difference_BU) / np.sqrt(variance_B)[:, None], nan=0.0, posinf=np.inf)

@@ -41,7 +41,7 @@ Record = tuple[int, dict[str, str]]  # line number, column -> text
 
 
 @dataclass(frozen=True)
-class Run:
+class TableRun:
     """One score. ``cell`` is (prompt weight, response weight); ``setting`` the values of the table's setting
     columns.
     """
@@ -53,13 +53,13 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Table:
+class ResultTable:
     """The runs of one metric."""
 
     columns: tuple[str, ...]
     """The setting columns that tell lines apart."""
     metric: str
-    runs: list[Run]
+    runs: list[TableRun]
     settings: tuple[str, ...]
     """All columns that are read as settings."""
     scores: tuple[str, ...]
@@ -82,7 +82,7 @@ class Table:
         return f"settings: {', '.join(self.settings) or 'none'}; {scores}: {', '.join(self.scores)}; {seeds}{unread}"
 
 
-def read_table(path: Path, metric: str = "", where: str = "", settings: str = "") -> Table:
+def read_table(path: Path, metric: str = "", where: str = "", settings: str = "") -> ResultTable:
     """Read the scores of one metric.
 
     Args:
@@ -126,7 +126,7 @@ def read_table(path: Path, metric: str = "", where: str = "", settings: str = ""
         () if long or settings else tuple(n for n in scores if n != metric and not is_score(n)),
     )
     lost = [_lost(line, record, varied, column) for line, record in kept if _missing(record[column])]
-    return Table(varied, metric, runs, named, tuple(scores), long, SEED in header, numbered, lost)
+    return ResultTable(varied, metric, runs, named, tuple(scores), long, SEED in header, numbered, lost)
 
 
 def _told(settings: str, others: list[str], path: Path) -> set[str]:
@@ -222,12 +222,12 @@ def _filtered(records: list[Record], where: str, header: list[str], path: Path) 
                 f"--where {where}: {path} has no column '{name}'; columns are {', '.join(header)}",
                 hint=nearest(name, header),
             )
-        known = sorted({record[name] for _, record in records})
+        values = sorted({record[name] for _, record in records})
         records = [(line, record) for line, record in records if record[name] == value]
         if not records:
             raise HoldfastError(
-                f"--where {where}: no line has {name} {value}; there are {', '.join(known[:20])}",
-                hint=nearest(value, known),
+                f"--where {where}: no line has {name} {value}; there are {', '.join(values[:20])}",
+                hint=nearest(value, values),
             )
     return records
 
@@ -256,13 +256,13 @@ def _metric(metric: str, scores: list[str], path: Path, told: set[str]) -> str:
 
 def _runs(
     records: list[Record], columns: tuple[str, ...], value: str, path: Path, unclear: tuple[str, ...]
-) -> list[Run]:
+) -> list[TableRun]:
     first_of: dict[tuple[object, ...], int] = {}
     runs = []
     for line, record in records:
         place = f"{path}, line {line}"
         weights = [check_weight(_number(record, name, place), name, place) for name in WEIGHTS]
-        run = Run(
+        run = TableRun(
             tuple(record[c] for c in columns),
             (weights[0], weights[1]),
             record.get(SEED, ""),
@@ -283,7 +283,7 @@ def _runs(
     return runs
 
 
-def _check_alike(records: list[Record], runs: list[Run], unclear: tuple[str, ...], path: Path) -> None:
+def _check_alike(records: list[Record], runs: list[TableRun], unclear: tuple[str, ...], path: Path) -> None:
     """Runs that would be pooled do not differ in a number that may be a setting."""
     for name in unclear:
         first_of: dict[tuple[object, ...], tuple[int, str]] = {}

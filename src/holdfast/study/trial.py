@@ -32,7 +32,7 @@ from holdfast.runs import check_output, read_json, resolve, write_json
 from holdfast.study.jobs import Job, Row
 from holdfast.study.measure import Found, Ruler
 from holdfast.study.planning import Trial
-from holdfast.study.sources import Facts, load_tokens, roles_counter
+from holdfast.study.sources import SourceFacts, load_tokens, roles_counter
 from holdfast.tune.base import load_base
 from holdfast.tune.pipeline import Start, train
 from holdfast.tune.plan import Source, make_plan
@@ -56,7 +56,7 @@ class Workbench:
         """A copy of the base model, to train or to measure."""
         return copy.deepcopy(self._keep("model", config.model, lambda: load_base(config)))
 
-    def source(self, facts: Facts, config: TuneConfig) -> Source:
+    def source(self, facts: SourceFacts, config: TuneConfig) -> Source:
         """Tokens as ``tune`` wants them."""
         found: Source = self._keep("source", facts.key, lambda: self._read(facts, config))
         return found
@@ -79,22 +79,22 @@ class Workbench:
             self._kept[kind] = (key, make())
         return self._kept[kind][1]
 
-    def _read(self, facts: Facts, config: TuneConfig) -> Source:
+    def _read(self, facts: SourceFacts, config: TuneConfig) -> Source:
         tokens = {name: load_tokens(self.study / "data" / f"{facts.key}.npz", name) for name in ("train", "dev")}
-        known = dict(facts.report)
-        bad_rows = known.pop("bad_rows")
-        report = TokenReport(**known | {name: roles_counter(known[name]) for name in ("targets", "weighted_targets")})
+        fields = dict(facts.report)
+        bad_rows = fields.pop("bad_rows")
+        report = TokenReport(**fields | {name: roles_counter(fields[name]) for name in ("targets", "weighted_targets")})
         tokenizer = models.load_tokenizer(config.model, trust_remote_code=config.trust_remote_code)
         return Source(tokenizer, facts.parameters, tokens["train"], tokens["dev"], report, bad_rows, facts.max_length)
 
     def _evaluate(self, job: Job, config: TuneConfig) -> dict[str, Any]:
-        found = (
+        scores = (
             self.ruler(job, config)
             .nll(models.load(config.model, trust_remote_code=config.trust_remote_code), "dev")
             .values
         )
-        nll = found["response_nll"]
-        return {"loss": None, **found, "response_perplexity": None if nll is None else math.exp(min(nll, 700))}
+        nll = scores["response_nll"]
+        return {"loss": None, **scores, "response_perplexity": None if nll is None else math.exp(min(nll, 700))}
 
 
 def perform(job: Job, bench: Workbench) -> Row:
@@ -115,10 +115,10 @@ def _measure_base(job: Job, bench: Workbench) -> Row:
     folder.mkdir(parents=True, exist_ok=True)
     lm = models.load(config.model, trust_remote_code=config.trust_remote_code)
     clock.lap("other")
-    found = {split: bench.ruler(job, config).measure(lm, config.model, folder, split) for split in ("dev", "test")}
+    readings = {split: bench.ruler(job, config).measure(lm, config.model, folder, split) for split in ("dev", "test")}
     clock.lap("measure")
-    row = {"kind": "base", "group": job.group, "status": "done", **{split: f.values for split, f in found.items()}}
-    row |= {"items": _write_items(folder, found, bench.study), "seconds": clock.seconds}
+    row = {"kind": "base", "group": job.group, "status": "done", **{split: f.values for split, f in readings.items()}}
+    row |= {"items": _write_items(folder, readings, bench.study), "seconds": clock.seconds}
     write_json(bench.study / job.file, row)
     return row
 
@@ -143,10 +143,10 @@ def _train(job: Job, trial: Trial, bench: Workbench) -> Row:
     clock.lap("train")
     lm = models.load(model)
     clock.lap("other")
-    found = {split: bench.ruler(job, config).measure(lm, str(model), folder, split) for split in ("dev", "test")}
+    readings = {split: bench.ruler(job, config).measure(lm, str(model), folder, split) for split in ("dev", "test")}
     clock.lap("measure")
-    row = job.row("done", found["dev"].values, found["test"].values, steps=trial.steps)
-    row |= {"items": _write_items(folder, found, bench.study), "seconds": clock.seconds}
+    row = job.row("done", readings["dev"].values, readings["test"].values, steps=trial.steps)
+    row |= {"items": _write_items(folder, readings, bench.study), "seconds": clock.seconds}
     shutil.rmtree(folder / "aligned" / "checkpoints", ignore_errors=True)
     for run in () if job.keep_model else (folder, folder / "aligned"):
         shutil.rmtree(run / "model", ignore_errors=True)
@@ -160,9 +160,9 @@ def _finish_rung(job: Job, folder: Path, ruler: Ruler, clock: _Clock, study: Pat
     if checkpoint is None:
         raise HoldfastError(f"{folder}: the checkpoint at the end of rung {job.rung} is gone")
     wanted = [m for m in job.measures if m.name == job.rung_metric]
-    found = ruler.measure(models.load(checkpoint), str(checkpoint), folder, "dev", wanted)
+    reading = ruler.measure(models.load(checkpoint), str(checkpoint), folder, "dev", wanted)
     clock.lap("measure")
-    row = job.row("stopped", found.values, {}, steps=_step(checkpoint)) | {"seconds": clock.seconds}
+    row = job.row("stopped", reading.values, {}, steps=_step(checkpoint)) | {"seconds": clock.seconds}
     write_json(study / job.file, row)
     return row
 
@@ -223,15 +223,15 @@ def _opens(folder: Path) -> bool:
     return bool(names)
 
 
-def _write_items(folder: Path, found: Mapping[str, Found], study: Path) -> dict[str, str]:
-    made = {}
-    for split, f in found.items():
+def _write_items(folder: Path, readings: Mapping[str, Found], study: Path) -> dict[str, str]:
+    files = {}
+    for split, f in readings.items():
         file = folder / f"items-{split}.npz"
         partial = file.with_suffix(".partial.npz")
         np.savez(partial, **f.items)  # type: ignore[arg-type]
         partial.replace(file)
-        made[split] = str(file.relative_to(study))
-    return made
+        files[split] = str(file.relative_to(study))
+    return files
 
 
 def _spent(folder: Path) -> dict[str, float]:
