@@ -23,9 +23,7 @@ from holdfast.data.examples import load_examples
 from holdfast.errors import HoldfastError
 from holdfast.records import PROMPT_ROLES, RESPONSE_ROLES, Example, Tokens
 from holdfast.runs import read_rows, write_text
-from holdfast.study.answers import ANSWER_METRICS
-from holdfast.study.measures import Measure, function_of
-from holdfast.study.posix import sets_file, split_sets
+from holdfast.study.measures import ANSWER_METRICS, Measure, function_of, sets_file, split_sets
 from holdfast.study.sources import SourceFacts, load_tokens
 from holdfast.tune.roles import turns
 

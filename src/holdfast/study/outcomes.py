@@ -9,17 +9,18 @@ Axes: N trainings, K settings, S seeds, I items.
 from __future__ import annotations
 
 import math
+import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from holdfast import runs
 from holdfast.errors import HoldfastError, nearest
 from holdfast.study import statistics as st
-from holdfast.study.items import item_values
 
 Row = dict[str, Any]
 
@@ -92,6 +93,25 @@ def read_rows(study: Path) -> list[Row]:
     anew.
     """
     return runs.read_rows(study / "rows.jsonl", problems=[])
+
+
+def item_values(row: dict[str, Any], split: str, metric: str, root: Path) -> npt.NDArray[np.float64] | None:
+    """Scores per item, [I]; None where the trial kept none for this metric, or one of them is not a number.
+
+    Raises:
+        HoldfastError: the row names a file that is missing or broken.
+    """
+    name = (row.get("items") or {}).get(split)
+    if not name:
+        return None
+    try:
+        with np.load(root / name, allow_pickle=False) as arrays:
+            values = np.asarray(arrays[metric], np.float64) if metric in arrays else None
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise HoldfastError(
+            f"trial {row['trial']}: cannot read its scores per item from {root / name}: {error}"
+        ) from error
+    return values if values is not None and np.isfinite(values).all() else None
 
 
 def gather(rows: Iterable[Row], metric: str) -> tuple[list[TrainedSetting], list[str]]:

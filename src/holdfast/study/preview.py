@@ -13,9 +13,9 @@ from holdfast.study.execute import LocalPool, default_slots
 from holdfast.study.jobs import job_of
 from holdfast.study.measures import direction
 from holdfast.study.planning import Group, StudyPlan, disk_bytes
-from holdfast.study.progress import clock
 from holdfast.study.search import expected_tokens
 from holdfast.study.spec import Data
+from holdfast.tables.text import duration
 
 _SHOWN = 40
 
@@ -69,7 +69,7 @@ def lines(plan: StudyPlan, figures: dict[str, Any]) -> list[str]:
     ]
     if figures["tokens_per_second"]:
         texts.append(
-            f"training takes about {clock(figures['training_seconds'])} on {figures['slots']} slots "
+            f"training takes about {duration(figures['training_seconds'])} on {figures['slots']} slots "
             f"({figures['tokens_per_second']:,.0f} tokens/s each, from a short calibration); measuring comes on top"
         )
     return texts

@@ -8,6 +8,7 @@ from collections import deque
 from typing import Any
 
 from holdfast.study.jobs import Job, Row
+from holdfast.tables.text import duration
 
 _SHOWN = 8
 
@@ -77,7 +78,7 @@ class Progress:
         left = self.total - self.done - self.failed - self.skipped
         if not self._seconds or left <= 0:
             return ""
-        return f"; about {clock(sum(self._seconds) / len(self._seconds) * left / self.slots)} left"
+        return f"; about {duration(sum(self._seconds) / len(self._seconds) * left / self.slots)} left"
 
     def _table(self) -> Any:
         from rich.console import Group
@@ -90,12 +91,5 @@ class Progress:
         for name, state, outcome in self.recent:
             table.add_row(name, state, outcome, style="red" if state == "failed" else "")
         for name, began in self.running.items():
-            table.add_row(name, "running", clock(time.monotonic() - began))
+            table.add_row(name, "running", duration(time.monotonic() - began))
         return Group(counts, table)
-
-
-def clock(seconds: float) -> str:
-    """A duration as people say it."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
