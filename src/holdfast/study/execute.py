@@ -1,8 +1,8 @@
-"""Jobs -> rows: on this machine one process per slot, each with a GPU of its own or a share of the cores; or one Ray
-worker per slot, each with the base model loaded once.
+"""Jobs -> rows, in one process per slot on this machine, or in one Ray worker per slot.
 
-A worker that dies fails its job only; another one takes its place. The study directory of a Ray cluster must be one
-that every node sees (a shared file system): models, checkpoints and rows are written there by the workers.
+A process has a GPU of its own, or a share of the cores. A worker that dies fails only its job, and another one takes
+its place. With Ray the study directory must lie on a file system that all nodes share, because the workers write
+models, checkpoints and rows there.
 """
 
 from __future__ import annotations
@@ -28,24 +28,24 @@ Started = Callable[[Job], None]
 
 
 def open_pool(config: StudyConfig, study: Path) -> Pool:
-    """The workers that ``--cluster`` asks for."""
+    """Return the workers that ``--cluster`` asks for."""
     if config.cluster == "ray":
         return RayPool(study, config.slots or 2)
     return LocalPool(study, config.slots or default_slots())
 
 
 def default_slots() -> int:
-    """One per GPU, or one per core."""
+    """Return one slot per GPU, or per core without GPUs."""
     return len(gpus()) or cores()
 
 
 def cores() -> int:
-    """Cores that this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def gpus() -> list[str]:
-    """The GPUs of this machine, by the names that CUDA_VISIBLE_DEVICES takes."""
+    """Return the GPUs of this machine, by the names that CUDA_VISIBLE_DEVICES takes."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return [name for name in visible.split(",") if name and name != "-1"]
@@ -53,7 +53,7 @@ def gpus() -> list[str]:
         listing = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20)
     except (OSError, subprocess.TimeoutExpired):
         return []
-    return [str(i) for i, line in enumerate(line for line in listing.stdout.splitlines() if line.startswith("GPU "))]
+    return [str(number) for number in range(sum(line.startswith("GPU ") for line in listing.stdout.splitlines()))]
 
 
 class LocalPool:
@@ -111,18 +111,16 @@ class _SlotProcess:
             self.stop()
             self._start()
         self.job = job
-        with contextlib.suppress(ConnectionError):  # it has died since: ``take`` will say so
+        with contextlib.suppress(ConnectionError):  # the process has just died, which ``take`` reports
             self.connection.send(job)
 
     def take(self) -> Row:
-        """The row of the job, which may be that it has failed with its process."""
+        """Return the row of the job; a failed one if its process died."""
         job, self.job = self.job, None
         assert job is not None
-        try:
-            row: Row = self.connection.recv()
-        except (EOFError, ConnectionError):
-            row = job.failed(self._death())
-        return row
+        with contextlib.suppress(EOFError, ConnectionError):
+            return dict(self.connection.recv())
+        return job.failed(self._cause_of_death())
 
     def stop(self) -> None:
         """End the process."""
@@ -131,13 +129,13 @@ class _SlotProcess:
         self.process.wait()
         self._log.close()
 
-    def _death(self) -> str:
+    def _cause_of_death(self) -> str:
         code = self.process.wait()
         self._log.seek(0)
-        said = self._log.read().strip().splitlines()
+        output = self._log.read().strip().splitlines()
         why = f"signal {-code}" if code < 0 else f"exit code {code}"
         hint = "; the machine may have run out of memory" if code == -9 else ""
-        return f"its process died ({why}{hint})" + (f": {said[-1]}" if said else "")
+        return f"its process died ({why}{hint})" + (f": {output[-1]}" if output else "")
 
 
 class RayPool:
@@ -164,18 +162,18 @@ class RayPool:
         mark = study / f".seen-{uuid.uuid4().hex}"
         mark.touch()
         try:
-            seen = self._workers.ask_all("sees", mark.name)
+            visible = self._workers.ask_all("sees", mark.name)
         finally:
             mark.unlink()
-        if not all(seen):
+        if not all(visible):
             raise HoldfastError(
-                f"{seen.count(False)} of {self.slots} Ray workers do not see {study}",
+                f"{visible.count(False)} of {self.slots} Ray workers do not see {study}",
                 hint="--output must lie on storage that all nodes share",
             )
 
 
 class Trainer:
-    """What a Ray worker holds."""
+    """The state of a Ray worker: one workbench, kept between jobs."""
 
     def __init__(self, study: str) -> None:
         from holdfast.study.trial import Workbench
@@ -183,7 +181,7 @@ class Trainer:
         self.bench = Workbench(Path(study))
 
     def sees(self, name: str) -> bool:
-        """Whether a file that the driver has just written is here too."""
+        """Return whether a file that the driver has just written can be seen from here."""
         return (self.bench.study / name).is_file()
 
     def perform(self, job: Job) -> Row:

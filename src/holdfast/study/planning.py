@@ -300,13 +300,11 @@ def _kept_apart(classes: Mapping[str, list[RequestedSetting]]) -> tuple[tuple[st
 
 def _check_different(groups: list[Group]) -> None:
     group_of: dict[str, str] = {}
-    for group in groups:
-        for trial in group.trials:
-            if group_of.setdefault(trial.id, group.name) != group.name:
-                raise HoldfastError(
-                    f"'{group_of[trial.id]}' and '{group.name}' are the same model on the same data",
-                    hint="name it once",
-                )
+    for trial in itertools.chain.from_iterable(group.trials for group in groups):
+        first = group_of.setdefault(trial.id, trial.group)
+        if first != trial.group:
+            message = f"'{first}' and '{trial.group}' are the same model on the same data"
+            raise HoldfastError(message, hint="name it once")
 
 
 def _check_measures(spec: Spec, sources: Sources) -> None:

@@ -1,7 +1,7 @@
-"""The process of one slot: does jobs until the study that started it hangs up.
+"""The process of one slot: jobs in, a row per job out, until the study that started it closes the connection.
 
-In: the descriptor of a connection, the study directory, threads; then jobs. Out: a row per job. What a job prints goes
-to its log.
+It is started with the descriptor of the connection, the study directory and a number of threads. The output of a job
+goes to its log.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from pathlib import Path
 
 
 def serve(descriptor: int, study: Path, threads: int) -> None:
-    """Do jobs until the other side is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the study that started us decides
+    """Do jobs until the other side closes the connection."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the study ends its workers itself
     _die_with(os.getppid())
     import torch
 
@@ -36,7 +36,7 @@ def serve(descriptor: int, study: Path, threads: int) -> None:
 
 
 def _die_with(parent: int) -> None:
-    """An orphan must not go on writing where the next `study run` will."""
+    """End this process with its parent. An orphan would go on writing where the next `study run` writes."""
 
     def watch() -> None:
         while os.getppid() == parent:
