@@ -176,18 +176,18 @@ class Trainer:
     """The state of a Ray worker: one workbench, kept between jobs."""
 
     def __init__(self, study: str) -> None:
-        from holdfast.study.trial import Workbench
+        from holdfast.study.trial import WorkerState
 
-        self.bench = Workbench(Path(study))
+        self.state = WorkerState(Path(study))
 
     def sees(self, name: str) -> bool:
         """Return whether a file that the driver has just written can be seen from here."""
-        return (self.bench.study / name).is_file()
+        return (self.state.study / name).is_file()
 
     def perform(self, job: Job) -> Row:
         """See ``trial.perform``."""
         from holdfast.study.trial import perform
         from holdfast.study.worker import log_to
 
-        with log_to(self.bench.study / job.log):
-            return perform(job, self.bench)
+        with log_to(self.state.study / job.log):
+            return perform(job, self.state)

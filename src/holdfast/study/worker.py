@@ -23,15 +23,15 @@ def serve(descriptor: int, study: Path, threads: int) -> None:
     _die_with(os.getppid())
     import torch
 
-    from holdfast.study.trial import Workbench, perform
+    from holdfast.study.trial import WorkerState, perform
 
     torch.set_num_threads(threads)
-    bench = Workbench(study)
+    state = WorkerState(study)
     with contextlib.suppress(EOFError, ConnectionError), Connection(descriptor) as connection:
         while True:
             job = connection.recv()
             with log_to(study / job.log):
-                row = perform(job, bench)
+                row = perform(job, state)
             connection.send(row)
 
 
