@@ -52,8 +52,8 @@ def differences(test: SplitScores | None, choice: DevChoice, *, seed: int) -> di
     pairs = [(k, r) for r in usual for k in range(len(test.settings)) if k != r]
     if not pairs:
         return {}
-    luck = np.array([test.item_luck(k, r) for k, r in pairs])
-    compared = st.compare(test.fit, pairs, luck, test.item_count, stopped=len(choice.stopped), seed=seed)
+    item_noise_J = np.array([test.item_noise(k, r) for k, r in pairs])
+    compared = st.compare(test.fit, pairs, item_noise_J, test.item_count, stopped=len(choice.stopped), seed=seed)
     return {
         test.settings[k].name: d for (k, r), d in zip(pairs, compared, strict=True) if test.settings[r] is reference
     }
