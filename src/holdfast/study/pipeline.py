@@ -287,7 +287,7 @@ def _selection(spec: Spec, group: str, rows: list[Row], output: Path) -> dict[st
 
 
 def _planned(spec: Spec, folders: list[Path]) -> StudyPlan:
-    """Return the plan, after trying everything that could fail later. Tokens and prompt sets go into the last folder."""
+    """Return the plan after trying what could fail later. Tokens and prompt sets go into the last folder."""
     folders[-1].mkdir(parents=True, exist_ok=True)
     study_plan = make_plan(spec, folders)
     check_search(study_plan)
@@ -335,8 +335,8 @@ def _check_directory(output: Path) -> None:
 
 
 def _is_study(output: Path) -> bool:
-    """Return whether a directory is empty or a study's. Where the config is damaged, or not written yet, it is a study's
-    if there is a lock and no file that a study does not write."""
+    """Return whether a directory is empty or a study's. Where the config is damaged, or not there yet, a study's has a
+    lock and no file that a study does not write."""
     with contextlib.suppress(HoldfastError):
         content = read_json(output / "config.json")
         if isinstance(content, dict) and "command" in content:

@@ -80,7 +80,7 @@ def check_search(plan: StudyPlan) -> None:
 
 
 def _halve(plan: StudyPlan, group: Group, run: RunJobs) -> Iterator[Row]:
-    """Let the first seed decide which settings survive, then train those with the other seeds for the noise estimate."""
+    """Let the first seed decide which settings survive, then train those with the other seeds, to see the noise."""
     first = [t for t in group.trials if t.seed == plan.spec.seeds[0]]
     settings: set[tuple[str, int]] = set()
     for row, trial in _rungs(plan, group, first, run):
@@ -136,8 +136,7 @@ def _survivors(spec: Spec, trials: Sequence[Trial], rows: Mapping[str, Row]) -> 
 
 def promoted(scores: Mapping[str, float], factor: int, *, higher_is_better: bool) -> set[str]:
     """Return which of the trials with these scores at the end of a rung go on: all that are at least as good as the
-    k-th best, where k is the number of scores over ``factor``, at least 1. A trial whose score is NaN neither counts nor
-    goes on.
+    k-th best, where k is the number of scores over ``factor``, at least 1. One whose score is NaN does not count.
 
     >>> sorted(promoted({"a": 1.0, "b": 2.0, "c": 2.0, "d": float("nan")}, 3, higher_is_better=True))
     ['b', 'c']

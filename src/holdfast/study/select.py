@@ -129,7 +129,7 @@ def choose(
 
 
 def _interval(scores: SplitScores | None, setting: TrainedSetting) -> dict[str, float | None] | None:
-    """Return the mean, sd over seeds, and 95 % interval over new seeds, and over new items if there are scores per item."""
+    """Return the mean, sd over seeds, and 95 % interval for new seeds, and new items if there are scores per item."""
     if scores is None or setting not in scores.settings:
         return None
     k = scores.settings.index(setting)

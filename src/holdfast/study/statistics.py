@@ -35,7 +35,7 @@ Pairs = Sequence[tuple[int, int]]
 
 DRAWS = 4999
 ROUNDING = 1e-5
-"""Share of a score that is rounding. Equal trainings in float32 that add up in another order differ by a tenth of it."""
+"""Share of a score that is rounding. Equal float32 trainings that add up in another order differ by a tenth of it."""
 _FEWEST_FOR_BOOTSTRAP = 4
 """Degrees of freedom. Fewer residuals say nothing about tails, and then the t quantile is wide enough."""
 
@@ -205,7 +205,7 @@ def item_variance(values_SI: Array) -> float:
     """Return the variance of the mean that comes from which items were drawn, without what the scatter over seeds
     contains already; at least 0.
 
-    var(mean over seeds, per item) / I - (seed x item residual mean square) / (S I). With one seed nothing is subtracted.
+    var(mean over seeds, per item) / I - (seed x item residual mean square) / (S I). One seed: no subtraction.
     """
     seeds, items = len(values_SI), len(values_SI[0])
     if items < 2:
@@ -257,14 +257,14 @@ def _satterthwaite(parts: Sequence[tuple[float, float]]) -> float:
 
 
 def _share_of_seeds(fitted: Fit) -> float:
-    """Return the share of the noise that is drawn as whole seeds. The more seeds there are, the better V_k of (3) covers
-    them, so the smaller it is. All of the noise would leave a study of two seeds no power."""
+    """Return the share of the noise that is drawn as whole seeds. The more seeds, the better V_k of (3) covers them, so
+    the smaller the share. If it were 1, a study of two seeds would have no power."""
     return min(0.85, 1 / (len({seed for _, seed in fitted.run_of}) - 1))
 
 
 def _noise_of_seeds(fitted: Fit, rng: np.random.Generator) -> Array:
-    """Return noise [B, N] whose covariance over settings is that of the residuals, by mixing the seeds of the study with
-    normal multipliers."""
+    """Return noise [B, N] whose covariance over settings is that of the residuals. Every drawn seed mixes the seeds of
+    the study with normal multipliers."""
     seeds = sorted({seed for _, seed in fitted.run_of})
     residual_SK = np.zeros((len(seeds), len(fitted.mean_K)))
     for (k, seed), n in fitted.run_of.items():

@@ -43,7 +43,7 @@ T = TypeVar("T")
 
 
 class WorkerState:
-    """What a worker keeps between jobs: one base model, one set of tokens, one evaluator, and the base model's scores."""
+    """What a worker keeps between jobs: a base model and its scores, one set of tokens and one evaluator."""
 
     def __init__(self, study: Path) -> None:
         self.study = study
@@ -188,7 +188,7 @@ def _align(job: Job, trial: Trial, folder: Path) -> Path:
 
 
 def _release() -> None:
-    """Free the trained model before it is loaded for measuring. A reference cycle of its trainer keeps it until then."""
+    """Free the trained model, which a reference cycle of its trainer keeps, before it is loaded for measuring."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
@@ -261,7 +261,7 @@ class _Clock:
 
 
 class _Watch(TrainerCallback):
-    """Stops with a checkpoint after step ``stop_at``, and writes one every five minutes so that a crash costs no more."""
+    """Stops with a checkpoint after step ``stop_at``, and writes one every five minutes in case of a crash."""
 
     def __init__(self, stop_at: int | None) -> None:
         self.stop_at = stop_at
