@@ -48,7 +48,7 @@ class Part:
 
 
 def aggregation_of(task: Any, metric: str, values: Sequence[Any]) -> tuple[str, Function | None]:
-    """Return name and function of a task's aggregation. One of the task's own that gives the mean is called ``mean``."""
+    """Return name and function of a task's aggregation. A function of its own that gives the mean is ``mean``."""
     from lm_eval.api.metrics import mean
 
     function = (task.aggregation() or {}).get(metric) or mean  # the harness's own choice where a task names none

@@ -34,8 +34,8 @@ EXTRA = 'pip install "holdfast[bench]"'
 
 @dataclass(frozen=True)
 class Settings:
-    """How the model is asked. ``template`` is a name of ``holdfast.chat`` or ``none``. ``folder`` is where the cache and
-    the task files of local data go."""
+    """How the model is asked. ``template`` is a name of ``holdfast.chat`` or ``none``. The cache and the task files of
+    local data go into ``folder``."""
 
     template: str
     folder: Path
@@ -105,7 +105,7 @@ def find_tasks(pins: Sequence[Pin], settings: Settings) -> Any:
 
 
 def keep_files(loaded: dict[str, Any], before: Path, after: Path) -> None:
-    """Copy the task files of local data from one folder to another, with the paths in them, and in ``loaded``, changed."""
+    """Copy the task files of local data to another folder, and change the paths in them and in ``loaded``."""
     for file in sorted((before / "tasks").glob("*")):
         (after / "tasks").mkdir(exist_ok=True)
         text = file.read_text(encoding="utf-8")
@@ -165,9 +165,14 @@ def preview(pin: Pin, settings: Settings, tokenizer: Any) -> tuple[str, dict[str
     chat = settings.template != "none"
     with _quiet(), _explained(settings):
         task.build_all_requests(
-            limit=1, rank=0, world_size=1, apply_chat_template=chat, fewshot_as_multiturn=settings.template in _IN_TURNS,
-            chat_template=chat_renderer(tokenizer, settings.template) if chat else None, tokenizer_name="preview",
-        )  # fmt: skip
+            limit=1,
+            rank=0,
+            world_size=1,
+            apply_chat_template=chat,
+            fewshot_as_multiturn=settings.template in _IN_TURNS,
+            chat_template=chat_renderer(tokenizer, settings.template) if chat else None,
+            tokenizer_name="preview",
+        )
     return str(task.instances[0].args[0]), {"tasks": len(sizes), "items": sum(sizes)}
 
 

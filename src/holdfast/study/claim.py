@@ -46,8 +46,8 @@ class DevChoice:
 def differences(test: SplitScores | None, choice: DevChoice, *, seed: int) -> dict[str, st.Difference]:
     """Return setting name -> difference to the conventional reference; empty without noise or without the reference.
 
-    Where several settings are conventional (with several learning rates, say) the reference is the best of them on dev, and
-    the intervals cover the comparisons with all of them.
+    Where several settings are conventional (with several learning rates, say) the reference is the best of them on dev,
+    and the intervals cover the comparisons with all of them.
     """
     reference = choice.reference
     if test is None or reference not in test.settings or not test.noisy:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import importlib
+import itertools
 import os
 import re
 import sys
@@ -133,8 +134,7 @@ def split_sets(measure: Measure, folder: Path) -> None:
         parts = {"dev": every[::2], "test": every[1::2]}
     else:
         parts = {split: load_sets(options[split]) for split in ("dev", "test")}
-        dev, test = (set().union(*(_prompts(one) for one in parts[split])) for split in ("dev", "test"))
-        if shared := sorted(dev & test):
+        if shared := sorted(_prompts(parts["dev"]) & _prompts(parts["test"])):
             raise HoldfastError(
                 f"measure: posix: dev and test share {counted(len(shared), 'prompt')}; the first: {shared[0][:60]!r}"
             )
@@ -142,8 +142,9 @@ def split_sets(measure: Measure, folder: Path) -> None:
         write_sets(sets_file(measure, folder, split), sets)
 
 
-def _prompts(prompt_set: Any) -> set[str]:
-    return {variant.prompt for variant in prompt_set.variants}
+def _prompts(sets: Sequence[Any]) -> set[str]:
+    variants = itertools.chain.from_iterable(one.variants for one in sets)
+    return {variant.prompt for variant in variants}
 
 
 def read_measures(value: Any, where: str) -> tuple[Measure, ...]:

@@ -88,7 +88,8 @@ def _halve(plan: StudyPlan, group: Group, run: RunJobs) -> Iterator[Row]:
         yield row
     others = [t for t in group.trials if t.seed != plan.spec.seeds[0] and (t.setting_name, t.twin) in settings]
     last = len(rung_steps(first[0].steps, plan.spec.search)) - 1
-    yield from (row for _, row in run([job_of(plan, group, t, rung=last) for t in others]))
+    jobs = [job_of(plan, group, trial, rung=last) for trial in others]
+    yield from (row for _, row in run(jobs))
 
 
 def _rungs(plan: StudyPlan, group: Group, trials: Sequence[Trial], run: RunJobs) -> Iterator[tuple[Row, Trial]]:

@@ -282,7 +282,7 @@ def _own_variance(fitted: Fit, pairs: Pairs) -> Array:
     for j, (k, r) in enumerate(pairs):
         shared = [s for setting, s in fitted.run_of if setting == k and (r, s) in fitted.run_of]
         if len(shared) > 1:
-            own_S, other_S = ([fitted.run_of[setting, s] for s in shared] for setting in (k, r))
+            own_S, other_S = [fitted.run_of[k, s] for s in shared], [fitted.run_of[r, s] for s in shared]
             difference_S = fitted.residual_N[own_S] - fitted.residual_N[other_S]
             variance_J[j] = difference_S.var(ddof=1) / len(shared)
     return variance_J
