@@ -129,30 +129,46 @@ def _passed_over(choice: DevChoice, by_name: dict[str, st.Difference], test: Spl
 
 def _nothing_to_say(choice: DevChoice, by_name: dict[str, st.Difference], test: SplitScores | None) -> str | None:
     """Return the sentence for studies that support no comparison; None for others."""
-    chosen = choice.chosen.name
-    if choice.alike:
-        why = "All runs scored exactly alike on dev, so nothing can be said of any setting"
-        return f"{why}; the simplest is taken: {chosen}."
-    if choice.reference is None and choice.lost:
-        return f"Conventional tuning failed, so nothing is compared with it; chosen on dev: {chosen}."
-    if choice.reference is None:
-        why = "No setting that was trained has prompt weight 0, so nothing is compared with conventional tuning"
-        return f"{why}; chosen on dev: {chosen}."
-    if choice.alone and choice.stopped:
-        return (
-            f"Only conventional tuning was trained to the end, so nothing is compared with it there; chosen: {chosen}."
-        )
-    if choice.alone and (choice.unscored or choice.seeds > 1):
-        why = "conventional tuning is the only weighting with a score on dev"
-        return f"Nothing is compared: {why}; chosen there: {chosen}."
-    if choice.standard_error is None and choice.seeds > 1:
-        why = "No setting has two runs with a score on dev, so no noise is seen and nothing is claimed"
-        return f"{why}; best on dev: {chosen}."
-    if choice.standard_error is None:
-        return f"One seed shows no noise, so nothing is claimed; best on dev: {chosen}. Two seeds or more would tell."
-    if choice.chosen.conventional or chosen in by_name:
-        return None
-    return f"Nothing is claimed, because {_why_not(choice, test)}; chosen on dev: {chosen}."
+    chosen, no_noise = choice.chosen.name, choice.standard_error is None
+    cases = (  # (whether it applies, the sentence); the first that applies is taken
+        (
+            choice.alike,
+            "All runs scored exactly alike on dev, so nothing can be said of any setting; "
+            f"the simplest is taken: {chosen}.",
+        ),
+        (
+            choice.reference is None and choice.lost,
+            f"Conventional tuning failed, so nothing is compared with it; chosen on dev: {chosen}.",
+        ),
+        (
+            choice.reference is None,
+            "No setting that was trained has prompt weight 0, so nothing is compared with conventional tuning; "
+            f"chosen on dev: {chosen}.",
+        ),
+        (
+            choice.alone and choice.stopped,
+            f"Only conventional tuning was trained to the end, so nothing is compared with it there; chosen: {chosen}.",
+        ),
+        (
+            choice.alone and (choice.unscored or choice.seeds > 1),
+            "Nothing is compared: conventional tuning is the only weighting with a score on dev; "
+            f"chosen there: {chosen}.",
+        ),
+        (
+            no_noise and choice.seeds > 1,
+            "No setting has two runs with a score on dev, so no noise is seen and nothing is claimed; "
+            f"best on dev: {chosen}.",
+        ),
+        (
+            no_noise,
+            f"One seed shows no noise, so nothing is claimed; best on dev: {chosen}. Two seeds or more would tell.",
+        ),
+        (
+            not choice.chosen.conventional and chosen not in by_name,
+            f"Nothing is claimed, because {_why_not(choice, test)}; chosen on dev: {chosen}.",
+        ),
+    )
+    return next((sentence for applies, sentence in cases if applies), None)
 
 
 def _why_not(choice: DevChoice, test: SplitScores | None) -> str:

@@ -22,12 +22,12 @@ from typing import Any
 from holdfast.cluster import Lost, Workers
 from holdfast.config import StudyConfig
 from holdfast.errors import HoldfastError
-from holdfast.study.jobs import Job, Pool, Row
+from holdfast.study.jobs import Job, Row
 
 Started = Callable[[Job], None]
 
 
-def open_pool(config: StudyConfig, study: Path) -> Pool:
+def open_pool(config: StudyConfig, study: Path) -> LocalPool | RayPool:
     """Return the workers that ``--cluster`` asks for."""
     if config.cluster == "ray":
         return RayPool(study, config.slots or 2)
@@ -58,14 +58,14 @@ def gpus() -> list[str]:
 
 
 class LocalPool:
-    """Processes on this machine. They start in the background; ``results`` waits for them."""
+    """Processes on this machine, which do up to ``slots`` jobs at a time. They start in the background."""
 
     def __init__(self, study: Path, slots: int) -> None:
         self.study, self.slots = study, slots
         self._workers = [_SlotProcess(study, slot, slots) for slot in range(slots)]
 
     def results(self, jobs: list[Job], started: Started) -> Iterator[tuple[Job, Row]]:
-        """See ``jobs.Pool``."""
+        """Yield (job, row) as jobs end, in any order; ``started`` is called with each job as it begins."""
         queue = list(jobs)
         busy: dict[Any, tuple[_SlotProcess, Job]] = {}
         while queue or busy:
@@ -80,7 +80,7 @@ class LocalPool:
                 yield job, worker.take()
 
     def close(self) -> None:
-        """See ``jobs.Pool``."""
+        """End the processes."""
         for worker in self._workers:
             worker.stop()
 
@@ -140,7 +140,7 @@ class _SlotProcess:
 
 
 class RayPool:
-    """Ray workers. See ``jobs.Pool``."""
+    """Workers on a Ray cluster."""
 
     def __init__(self, study: Path, slots: int) -> None:
         self.slots = slots
@@ -148,7 +148,7 @@ class RayPool:
         self._check_storage(study.resolve())
 
     def results(self, jobs: list[Job], started: Started) -> Iterator[tuple[Job, Row]]:
-        """See ``jobs.Pool``."""
+        """See ``LocalPool.results``."""
         for number, value in self._workers.results(
             "perform", [(job,) for job in jobs], lambda number: started(jobs[number])
         ):
@@ -156,7 +156,7 @@ class RayPool:
             yield job, job.failed(f"its Ray worker died: {value.reason}") if isinstance(value, Lost) else value
 
     def close(self) -> None:
-        """See ``jobs.Pool``."""
+        """End the workers."""
         self._workers.close()
 
     def _check_storage(self, study: Path) -> None:

@@ -24,7 +24,7 @@ from holdfast.config import TuneConfig
 from holdfast.errors import HoldfastError
 from holdfast.records import PROMPT_ROLES, RESPONSE_ROLES, Role
 from holdfast.study.spec import Spec
-from holdfast.tune.weights import RoleWeights, prompt_share, role_weights, share
+from holdfast.tune.weights import RoleWeights, role_weights, share
 
 PAPER = tuple(round(i / 5, 1) for i in range(6))
 _NAMED = ((0.0, 1.0), (1.0, 1.0), (1.0, 0.0))
@@ -179,8 +179,3 @@ def _short(value: Any) -> str:
     if isinstance(value, dict):
         return "{" + ", ".join(f"{key} {_short(item)}" for key, item in value.items()) + "}"
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def effective_share(weights: RoleWeights, targets: Targets) -> float:
-    """Return the prompt share of the weighted targets in this data."""
-    return prompt_share(targets.counts, weights)

@@ -4,18 +4,16 @@ data.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from holdfast.errors import HoldfastError
 from holdfast.runs import check_arrays, finite, read_json
 from holdfast.study.measures import Measure
 from holdfast.study.planning import Group, StudyPlan, Trial
-from holdfast.study.sources import SourceFacts
+from holdfast.study.sources import SourceFacts, json_digest
 
 Row = dict[str, Any]
 
@@ -49,8 +47,8 @@ class Job:
     def file(self) -> str:
         """Return where its row is kept, relative to the study directory."""
         if self.trial is None:
-            measured = json.dumps([[m.pinned() for m in self.measures], self.items], sort_keys=True)
-            return f"base/{self.facts.key}-{hashlib.sha256(measured.encode()).hexdigest()[:8]}.json"
+            measured = json_digest([[m.pinned() for m in self.measures], self.items])
+            return f"base/{self.facts.key}-{measured[:8]}.json"
         return f"trials/{self.trial.id}/{'row' if self.stop_at is None else f'rung-{self.rung}'}.json"
 
     @property
@@ -151,15 +149,3 @@ def read_row(file: Path, study: Path) -> Row:
     for name in (row.get("items") or {}).values():
         check_arrays(study / name)
     return row
-
-
-class Pool(Protocol):
-    """Workers, which do up to ``slots`` jobs at a time."""
-
-    slots: int
-
-    def results(self, jobs: list[Job], started: Any) -> Any:
-        """Yield (job, row) as jobs end, in any order; ``started`` is called with each job as it begins."""
-
-    def close(self) -> None:
-        """End the workers."""

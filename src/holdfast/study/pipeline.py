@@ -26,8 +26,8 @@ from holdfast.config import StudyConfig
 from holdfast.errors import HoldfastError, redacted_values
 from holdfast.runs import Run, RunDir, check_not_read, read_json, write_text
 from holdfast.study.checks import check_second_stage, check_trainings
-from holdfast.study.execute import open_pool
-from holdfast.study.jobs import Job, Pool, Row, diverged, read_row
+from holdfast.study.execute import LocalPool, RayPool, open_pool
+from holdfast.study.jobs import Job, Row, diverged, read_row
 from holdfast.study.measure import check_measures
 from holdfast.study.outcomes import count_trials, in_words
 from holdfast.study.planning import StudyPlan, make_plan
@@ -97,7 +97,7 @@ def _execute(config: StudyConfig, study_plan: StudyPlan, ledger: _Ledger) -> lis
     with another. Which jobs those are must not depend on timing, so the first seeds are done before the others.
     """
     progress = Progress(study_plan.spec.metric)
-    pool: list[Pool] = []
+    pool: list[LocalPool | RayPool] = []
     diverging = _Diverged(study_plan.spec.seeds[0])
 
     def do(jobs: list[Job]) -> Iterator[tuple[Job, Row]]:

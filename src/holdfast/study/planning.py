@@ -9,7 +9,6 @@ finds the trainings that are done.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import itertools
 import json
 from collections.abc import Mapping
@@ -23,10 +22,10 @@ from holdfast.errors import HoldfastError
 from holdfast.records import RESPONSE_ROLES
 from holdfast.study import grid
 from holdfast.study.measures import selectable
-from holdfast.study.sources import SourceFacts, Sources
+from holdfast.study.sources import SourceFacts, Sources, json_digest
 from holdfast.study.spec import Data, Spec
 from holdfast.tune.plan import check_config, count_steps
-from holdfast.tune.weights import share
+from holdfast.tune.weights import prompt_share, share
 
 FORMAT = 1
 """Part of every address. Raise it when rows of older trials can no longer be compared with new ones."""
@@ -257,14 +256,14 @@ def _trial(spec: Spec, group: str, members: list[RequestedSetting], seed: int, t
         [m.pinned() for m in spec.measures], spec.items, dict(spec.then),
     ]  # fmt: skip
     return Trial(
-        id=hashlib.sha256(json.dumps(address, sort_keys=True).encode()).hexdigest()[:12],
+        id=json_digest(address)[:12],
         group=group,
         tune={key: value for key, value in dataclasses.asdict(config).items() if key != "output"},
         source=facts.key,
         setting={"prompt_weight": pair[0], "response_weight": pair[1]} | others,
         setting_name=grid.setting_name(pair, others),
         ratio=share(*pair) if any(pair) else 0.0,
-        prompt_share=grid.effective_share(weights, facts.weighted()),
+        prompt_share=prompt_share(facts.weighted().counts, weights),
         members=tuple(dict.fromkeys(m.pair for m in members)),
         seed=seed,
         twin=twin,

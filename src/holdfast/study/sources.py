@@ -31,11 +31,10 @@ from holdfast.errors import HoldfastError
 from holdfast.pocket import META
 from holdfast.records import PROMPT_ROLES, RESPONSE_ROLES, Example, Role, Tokens
 from holdfast.runs import check_arrays, read_json, write_json, write_text
-from holdfast.study.grid import Targets
+from holdfast.study.grid import Targets, weights_of
 from holdfast.study.spec import Data
 from holdfast.tables.text import counted
 from holdfast.tune.plan import default_learning_rate, encode_source, tell_rows
-from holdfast.tune.weights import role_weights
 
 FORMAT = 2
 _TOKEN_FIELDS = (
@@ -112,7 +111,7 @@ class Sources:
         Raises:
             HoldfastError: see ``prepare``.
         """
-        weights = role_weights(config.prompt_weight, config.response_weight, config.preset, config.weights)
+        weights = weights_of(config)
         facts = self.whole(config)
         if facts.suits(weights):
             return facts
@@ -177,7 +176,7 @@ def prepare(config: TuneConfig, data: Data, weights: Mapping[str, float], folder
     digests = {name: str(source_digest(file)) for name, file in files.items()}
     model_digest = digest_of_model(config.model)
     fields = {name: getattr(config, name) for name in _TOKEN_FIELDS}
-    key = _sha([FORMAT, fields, digests, model_digest, sorted(weights.items())])[:12]
+    key = json_digest([FORMAT, fields, digests, model_digest, sorted(weights.items())])[:12]
     for place in folders:
         if facts := _read(place / f"{key}.json"):
             return dataclasses.replace(facts, files=files, data=data.name)
@@ -340,5 +339,6 @@ def roles_counter(values: Mapping[str, float]) -> Counter[Role]:
     return Counter({Role[name.upper()]: value for name, value in values.items()})  # type: ignore[arg-type]
 
 
-def _sha(value: Any) -> str:
+def json_digest(value: Any) -> str:
+    """Return the SHA-256 of a value in JSON, with sorted keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

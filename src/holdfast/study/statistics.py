@@ -42,18 +42,20 @@ _FEWEST_FOR_BOOTSTRAP = 4
 
 @dataclass(frozen=True)
 class Fit:
-    """Least-squares fit of scores to settings, and to seeds where their effects can be told from those of settings."""
+    """Least-squares fit of scores to settings, and to seeds where their effects can be told from those of settings.
+
+    mean_K: mean of every setting, as if every seed had been run with every setting; ``estimate_KN @ scores_N``.
+    residual_N: what the fit leaves, ``leave_NN @ scores_N``.
+    df: degrees of freedom of the residuals.
+    run_of: (setting, seed) -> run, where seeds are part of the fit; else empty.
+    """
 
     mean_K: Array
-    """Mean of every setting, as if every seed had been run with every setting."""
     estimate_KN: Array
-    """``mean_K = estimate_KN @ scores_N``."""
     residual_N: Array
     leave_NN: Array
-    """The residual maker: ``residual_N = leave_NN @ scores_N``."""
     df: int
     run_of: dict[tuple[int, int], int]
-    """(setting, seed) -> run, where seeds are part of the fit; else empty."""
 
     @property
     def variance(self) -> float:

@@ -52,24 +52,27 @@ class TableRun:
 
 @dataclass(frozen=True)
 class ResultTable:
-    """The runs of one metric."""
+    """The runs of one metric.
+
+    columns: the setting columns that tell lines apart.
+    settings: all columns that are read as settings.
+    scores: all columns of scores; in the long form all metrics.
+    long: whether the table has the long form.
+    seeds: whether there is a column of seeds.
+    numbered: whether there is a column of row numbers, without a name, which is not read.
+    without_score: the runs that are left out: ``line``, ``setting`` (values of ``columns``), ``weights``, whether they
+        are ``conventional``, ``seed``, and ``value``, the text in the place of the score.
+    """
 
     columns: tuple[str, ...]
-    """The setting columns that tell lines apart."""
     metric: str
     runs: list[TableRun]
     settings: tuple[str, ...]
-    """All columns that are read as settings."""
     scores: tuple[str, ...]
-    """All columns of scores, in the long form all metrics."""
     long: bool
     seeds: bool
-    """Whether there is a column of seeds."""
     numbered: bool
-    """Whether there is a column of row numbers, without a name, which is not read."""
     without_score: list[dict[str, Any]]
-    """The runs that are left out: ``line``, ``setting`` (values of ``columns``), ``weights``, whether they are
-    ``conventional``, ``seed``, and ``value``: what stands there."""
 
     @property
     def about(self) -> str:
@@ -116,13 +119,8 @@ def read_table(path: Path, metric: str = "", where: str = "", settings: str = ""
     scored = [(line, record) for line, record in kept if not _missing(record[column])]
     if not scored:
         raise HoldfastError(f"{path}: no line has a score in '{metric}'", hint="a score is a finite number")
-    runs = _runs(
-        scored,
-        varied,
-        column,
-        path,
-        () if long or settings else tuple(n for n in scores if n != metric and not is_score(n)),
-    )
+    unclear = () if long or settings else tuple(name for name in scores if name != metric and not is_score(name))
+    runs = _runs(scored, varied, column, path, unclear)
     lost = [_without_score(line, record, varied, column) for line, record in kept if _missing(record[column])]
     return ResultTable(varied, metric, runs, named, tuple(scores), long, SEED in header, numbered, lost)
 
@@ -228,24 +226,27 @@ def _filtered(records: list[Record], where: str, header: list[str], path: Path) 
 
 
 def _metric(metric: str, scores: list[str], path: Path, told: set[str]) -> str:
-    if metric in told:
-        raise HoldfastError(
-            f"--metric {metric}: --settings says that it is a setting", hint="leave it out of one of the two"
-        )
-    if not scores:
-        raise HoldfastError(
+    listed = ", ".join(scores)
+    for refused, message, hint in (
+        (
+            metric in told,
+            f"--metric {metric}: --settings says that it is a setting",
+            "leave it out of one of the two",
+        ),
+        (
+            not scores,
             f"{path}: no column of scores",
-            hint="a score is a column of numbers that is no known hyperparameter, or that --metric names",
-        )
-    if metric and metric not in scores:
-        raise HoldfastError(
-            f"{path}: no scores '{metric}'; there are {', '.join(scores)}", hint=nearest(metric, scores)
-        )
-    if not metric and len(scores) > 1:
-        raise HoldfastError(
-            f"{path} holds several scores: {', '.join(scores)}",
-            hint="choose one with --metric; --settings names those that are none",
-        )
+            "a score is a column of numbers that is no known hyperparameter, or that --metric names",
+        ),
+        (metric and metric not in scores, f"{path}: no scores '{metric}'; there are {listed}", nearest(metric, scores)),
+        (
+            not metric and len(scores) > 1,
+            f"{path} holds several scores: {listed}",
+            "choose one with --metric; --settings names those that are none",
+        ),
+    ):
+        if refused:
+            raise HoldfastError(message, hint=hint)
     return metric or scores[0]
 
 
