@@ -21,8 +21,8 @@ from holdfast.config import StudyConfig, TuneConfig
 from holdfast.errors import HoldfastError
 from holdfast.runs import empty
 from holdfast.study import run
-from holdfast.study.measures import empty_answers, exact_match, token_f1
 from holdfast.study.measure import nll_sums
+from holdfast.study.measures import empty_answers, exact_match, token_f1
 from holdfast.study.search import promoted, rung_steps
 from holdfast.study.sources import load_tokens
 from holdfast.study.spec import SearchSpec

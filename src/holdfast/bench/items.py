@@ -30,8 +30,7 @@ _SHARES = ("f1", "matthews_corrcoef")
 
 
 def item_rows(results: dict[str, Any]) -> list[Row]:
-    """Return one row per task and item: the value of every metric under every filter, the answer, and hashes of what
-    was asked.
+    """Return one row per task and item: every metric's value under every filter, the answer, and hashes of the prompt.
 
     ``RAW`` holds the values as the task's aggregation takes them; the caller removes it before it writes the rows.
     """

@@ -1,12 +1,14 @@
 """TRL's ``SFTTrainer`` with weights on prompt and response tokens (WIT, arXiv 2507.07817).
 
     from holdfast.integrations.trl import WITSFTTrainer
-    WITSFTTrainer(model, args=SFTConfig(...), train_dataset=rows, prompt_loss_weight=0.2,
-    completion_loss_weight=0.8).train()
+    trainer = WITSFTTrainer(
+        model, args=SFTConfig(...), train_dataset=rows, prompt_loss_weight=0.2, completion_loss_weight=0.8
+    )
+    trainer.train()
 
-In: rows as TRL's users have them (prompt and completion as text or as messages; messages; Alpaca columns), or
-``Tokens``. Roles are found here; the loss, its divisor, the batches and the evaluation are those of ``holdfast tune``.
-TRL brings everything else: SFTConfig, model loading, PEFT, quantisation, callbacks. The names of the two weights are
+Rows are those that TRL takes (prompt and completion as text or as messages; messages; Alpaca columns), or ``Tokens``.
+Holdfast labels the roles, and the loss, its divisor, the batches and the evaluation are those of ``holdfast tune``.
+Everything else is TRL's: SFTConfig, model loading, PEFT, quantisation, callbacks. The names of the two weights are
 those proposed to TRL in its issue 6746.
 """
 
@@ -37,7 +39,7 @@ except ImportError as error:
 if tuple(map(int, version("trl").split(".")[:2])) < (1, 15):
     raise HoldfastError(f"TRL {version('trl')} is too old; at least 1.15 is needed", hint='pip install "holdfast[trl]"')
 
-_OURS = {  # options of SFTConfig that choose what is decided here, and by what
+_OURS = {  # options of SFTConfig that have no effect here -> what to use instead
     "packing": "batching='packed'",
     "eval_packing": "batching='packed'",
     "padding_free": "batching='padding-free'",
@@ -129,7 +131,7 @@ def _tokenizer_of(model: Any) -> Any:
 
 
 def _arguments(args: Any) -> Any:
-    """A copy of the SFTConfig that leaves data and columns to us."""
+    """Return a copy of the SFTConfig that leaves data and columns to Holdfast."""
     args = SFTConfig("trl-sft") if args is None else copy.copy(args)
     if not isinstance(args, SFTConfig):
         raise HoldfastError(f"args is a {type(args).__name__}", hint="give a trl.SFTConfig")
@@ -151,7 +153,7 @@ def _arguments(args: Any) -> Any:
 def _token_rows(
     rows: Any, name: str, *, tokenizer: Any, weights: RoleWeights, template: str, truncation: str, longest: int | None
 ) -> Any:
-    """A datasets.Dataset of input_ids, roles and weight factors, which is the only kind that SFTTrainer takes."""
+    """Return a datasets.Dataset of input_ids, roles and weight factors, as SFTTrainer takes nothing else."""
     import datasets
 
     if isinstance(rows, datasets.IterableDataset):

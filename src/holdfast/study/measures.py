@@ -112,7 +112,7 @@ class Measure:
 
 
 def sets_file(measure: Measure, folder: Path, split: str) -> Path:
-    """The file of a split's prompt sets."""
+    """Return the file of a split's prompt sets."""
     source = str(measure.options.get("sets") or measure.options[split]).replace("/", "-").replace(":", "-")
     return folder / f"sets-{source}-{split}.jsonl"
 
@@ -148,7 +148,7 @@ def _prompts(sets: Sequence[Any]) -> set[str]:
 
 
 def read_measures(value: Any, where: str) -> tuple[Measure, ...]:
-    """The ``measure`` list of a study file.
+    """Return the measures that a study file lists.
 
     Raises:
         HoldfastError: a metric that does not exist, an option that it does not take, or a metric twice.
@@ -183,7 +183,7 @@ def check_bool(value: Any, place: str) -> bool:
 
 
 def function_of(name: str) -> Any:
-    """The function of ``module:function``.
+    """Return the function of ``module:function``.
 
     Raises:
         HoldfastError: the module or the function does not exist.

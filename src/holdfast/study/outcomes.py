@@ -91,8 +91,7 @@ class SplitScores:
 
 
 def read_rows(study: Path) -> list[Row]:
-    """Return the rows of a study directory. One that a crash cut off is left out: the next ``study run`` writes all of
-    them anew."""
+    """Return the rows of a study directory, without one that a crash cut off: the next ``study run`` writes it anew."""
     return runs.read_rows(study / "rows.jsonl", problems=[])
 
 

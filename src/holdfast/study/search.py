@@ -39,8 +39,7 @@ def search(plan: StudyPlan, run: RunJobs) -> Iterator[Row]:
 
 def rung_steps(steps: int, search: SearchSpec) -> list[int]:
     """Return the steps at which rungs end; the last is the end of the training. Rungs of fewer than eight steps are
-    left out, because little is learnt while the learning rate warms up, and near-equal scores would stop trials by
-    chance."""
+    left out: little is learnt while the learning rate warms up, and near-equal scores would stop trials by chance."""
     ends = [steps // search.factor**k for k in range(search.rungs)]
     return sorted({step for step in ends if step >= _LEAST_STEPS or step == steps})
 

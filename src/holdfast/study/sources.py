@@ -91,8 +91,7 @@ class SourceFacts:
 
 
 class Sources:
-    """The facts of one base model on one data set, one for each way of reading it: ``limit`` or ``template``, say, may
-    be varied.
+    """The facts of one base model on one data set: several if ``limit``, ``template`` or the like is varied.
 
     Args:
         folders: where facts and tokens may be; new ones are written to the last.
@@ -207,7 +206,8 @@ def _tokenise(
     model_digest: str,
     folder: Path,
 ) -> SourceFacts:
-    bad_rows, bad_of_test = ([], []) if config.skip_bad_rows else (None, None)
+    bad_rows: list[str] | None = [] if config.skip_bad_rows else None
+    bad_of_test: list[str] | None = [] if config.skip_bad_rows else None
     read = partial(
         load_examples, layout=config.layout, needs_response=any(config.weights[role.label] for role in RESPONSE_ROLES)
     )

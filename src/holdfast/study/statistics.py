@@ -315,8 +315,7 @@ def _largest_t(noise_BN: Array, fitted: Fit, contrast_JN: Array, items_J: Array,
 
 
 def _largest_stopped(noise_BN: Array, fitted: Fit, reference: int, stopped: int, rng: np.random.Generator) -> Array:
-    """Return max |T| over settings that are not in the fit, with the noise of the others and as many runs as they have
-    on average."""
+    """Return max |T| over settings outside the fit, with the noise and the mean number of runs of the others."""
     if not stopped:
         return np.zeros(len(noise_BN))
     runs = max(1, round(noise_BN.shape[1] / len(fitted.mean_K)))

@@ -40,9 +40,7 @@ Record = tuple[int, dict[str, str]]  # line number, column -> text
 
 @dataclass(frozen=True)
 class TableRun:
-    """One score. ``cell`` is (prompt weight, response weight); ``setting`` the values of the table's setting
-    columns.
-    """
+    """One score. ``cell`` is (prompt weight, response weight); ``setting`` has the values of the setting columns."""
 
     setting: tuple[str, ...]
     cell: tuple[float, float]

@@ -152,7 +152,7 @@ def _train(job: Job, trial: Trial, state: WorkerState) -> Row:
     clock.lap("other")
     scores, items = _measure_splits(job, config, state, lm, str(model), folder)
     clock.lap("measure")
-    row = job.row("done", **scores, steps=trial.steps) | {"items": items, "seconds": clock.seconds}
+    row = job.row("done", scores["dev"], scores["test"], steps=trial.steps) | {"items": items, "seconds": clock.seconds}
     shutil.rmtree(folder / "aligned" / "checkpoints", ignore_errors=True)
     for run in () if job.keep_model else (folder, folder / "aligned"):
         shutil.rmtree(run / "model", ignore_errors=True)
