@@ -23,6 +23,7 @@ from holdfast.cluster import Lost, Workers
 from holdfast.config import StudyConfig
 from holdfast.errors import HoldfastError
 from holdfast.study.jobs import Job, Row
+from holdfast.study.worker import Trainer
 
 Started = Callable[[Job], None]
 
@@ -171,24 +172,3 @@ class RayPool:
                 f"{visible.count(False)} of {self.slots} Ray workers do not see {study}",
                 hint="--output must lie on storage that all nodes share",
             )
-
-
-class Trainer:
-    """The state of a Ray worker: one workbench, kept between jobs."""
-
-    def __init__(self, study: str) -> None:
-        from holdfast.study.trial import WorkerState
-
-        self.state = WorkerState(Path(study))
-
-    def sees(self, name: str) -> bool:
-        """Return whether a file that the driver has just written can be seen from here."""
-        return (self.state.study / name).is_file()
-
-    def perform(self, job: Job) -> Row:
-        """See ``trial.perform``."""
-        from holdfast.study.trial import perform
-        from holdfast.study.worker import log_to
-
-        with log_to(self.state.study / job.log):
-            return perform(job, self.state)
