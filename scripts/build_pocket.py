@@ -132,7 +132,7 @@ def evaluate(model, rows: list[dict]) -> dict[str, float]:
     """
     from holdfast.data.chat_template import generation_prompt
     from holdfast.records import Message, Role
-    from holdfast.study.answers import exact_match
+    from holdfast.study.measures import exact_match
 
     turns = [[Message(Role[m["role"].upper()], m["content"]) for m in row["messages"]] for row in rows]
     answers = model.generate([generation_prompt(t[:-1], "chat", model.tokenizer) for t in turns], max_new_tokens=24)

@@ -17,7 +17,7 @@ from holdfast.study import run
 from holdfast.study.jobs import Job, Row
 from holdfast.study.planning import StudyPlan, make_plan
 from holdfast.study.spec import make_spec
-from holdfast.study.trial import Workbench, perform
+from holdfast.study.trial import WorkerState, perform
 from holdfast.study.worker import log_to
 
 GRID = {"weights": [[0, 1], [0, 0.4], [0.2, 0.8], [1, 1]]}
@@ -70,7 +70,7 @@ class HerePool:
     slots = 1
 
     def __init__(self, study: Path) -> None:
-        self.study, self.bench = study, Workbench(study)
+        self.study, self.bench = study, WorkerState(study)
 
     def results(self, jobs: list[Job], started: Callable[[Job], None]) -> Iterator[tuple[Job, Row]]:
         for job in jobs:

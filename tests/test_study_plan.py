@@ -24,8 +24,8 @@ from holdfast.cli import main
 from holdfast.config import StudyConfig, TuneConfig
 from holdfast.errors import HoldfastError
 from holdfast.records import PROMPT_ROLES, RESPONSE_ROLES, Role
+from holdfast.study.grid import Targets, scale_matters, training_class
 from holdfast.study.pipeline import run
-from holdfast.study.settings import Targets, scale_matters, training_class
 from holdfast.study.spec import load_spec, make_spec
 from holdfast.tune.weights import NORMALIZERS, role_weights, token_weights
 from study_case import chats, make_case, other_model, planned, run_study, write_study

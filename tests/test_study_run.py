@@ -21,11 +21,11 @@ from holdfast.config import StudyConfig, TuneConfig
 from holdfast.errors import HoldfastError
 from holdfast.runs import empty
 from holdfast.study import run
-from holdfast.study.answers import empty_answers, exact_match, token_f1
 from holdfast.study.measure import nll_sums
+from holdfast.study.measures import empty_answers, exact_match, token_f1
 from holdfast.study.search import promoted, rung_steps
 from holdfast.study.sources import load_tokens
-from holdfast.study.spec import Search
+from holdfast.study.spec import SearchSpec
 from holdfast.tune import train
 from study_case import comparable, make_case, other_model, planned, rows_of, run_study
 
@@ -351,9 +351,9 @@ def test_one_in_so_many_goes_on_whatever_the_order() -> None:
 
 
 def test_no_rung_ends_before_anything_is_learnt() -> None:
-    assert rung_steps(72, Search("halving", rungs=4)) == [8, 24, 72]
-    assert rung_steps(32, Search("halving")) == [10, 32]
-    assert rung_steps(7, Search("halving")) == [7]
+    assert rung_steps(72, SearchSpec("halving", rungs=4)) == [8, 24, 72]
+    assert rung_steps(32, SearchSpec("halving")) == [10, 32]
+    assert rung_steps(7, SearchSpec("halving")) == [7]
 
 
 def test_several_models_and_data_sets_choose_apart(case: dict[str, Any], tmp_path: Path) -> None:

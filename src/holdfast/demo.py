@@ -17,8 +17,7 @@ from holdfast.crosstask.showcase import zero_shot_against_cross_task
 from holdfast.report import report
 from holdfast.runs import read_json, write_json
 from holdfast.study import run
-from holdfast.study.items import item_values
-from holdfast.study.outcomes import read_rows
+from holdfast.study.outcomes import item_values, read_rows
 from holdfast.tables import MORE_TABLES, lines, with_tables
 
 

@@ -504,6 +504,7 @@ class BestSetting(Selection, Result):
     tune: Mapping[str, object]
     then: Mapping[str, object] | None = None
     trials: TrialCounts | None = None
+    tables: tuple[Table, ...] | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -587,6 +588,7 @@ class TableFindings(Result):
     without_score: tuple[Mapping[str, object], ...] | None = None
     without_reference: tuple[str, ...] | None = None
     alike: bool | None = None
+    tables: tuple[Table, ...] | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)

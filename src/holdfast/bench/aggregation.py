@@ -1,12 +1,13 @@
-"""From the items of a metric to one number, in the task's own way, and the draws of items that say how sure it is.
+"""The items of a metric -> one number by the task's own aggregation, with intervals and paired tests over drawn items.
 
-The harness makes the number itself; here it is made again, over items drawn anew, for intervals and paired tests. A
-group is the mean of its tasks, each with its weight. Aggregations go by the harness's names, so that ``bench compare``
-finds them again from a run's files.
+The harness computes the number of a run; here the same aggregation is applied to drawn items. A group is the weighted
+mean of its tasks. Aggregations are recorded under the harness's names, so that ``bench compare`` can apply them to a
+run's files.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 import warnings
 from collections.abc import Callable, Sequence
@@ -30,14 +31,15 @@ _FAST = (
     "median",
     "nanmean",
 )
-"""What is drawn often. Text metrics take seconds over a corpus, and of a function of a task's own nothing is known."""
+"""Aggregations that are fast enough for many draws. Text metrics take seconds over a corpus, and a function of a task's
+own may."""
 _TRIED = 20
-"""Times that a function of a task's own must give the mean to be taken for it."""
+"""How often a function of a task's own must give the mean before it is taken for it."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """A task's items of one metric, what makes one number of them, and what the number weighs in a group."""
+    """The values of a task's items in one metric, their aggregation, and the weight of the task in a group."""
 
     values: Sequence[Any]
     name: str
@@ -46,9 +48,7 @@ class Part:
 
 
 def aggregation_of(task: Any, metric: str, values: Sequence[Any]) -> tuple[str, Function | None]:
-    """Name and function of a task's aggregation. What gives the mean over all values of the items, by whatever name, is
-    ``mean``.
-    """
+    """Return name and function of a task's aggregation. A function of its own that gives the mean is ``mean``."""
     from lm_eval.api.metrics import mean
 
     function = (task.aggregation() or {}).get(metric) or mean  # the harness's own choice where a task names none
@@ -57,22 +57,20 @@ def aggregation_of(task: Any, metric: str, values: Sequence[Any]) -> tuple[str, 
 
 
 def function_of(name: str) -> Function | None:
-    """The function that the harness has under this name; None for one of a task's own, which is in the task's files
-    alone.
-    """
+    """Return the harness's function of this name; None for one of a task's own, which only the task's files have."""
     return _registered().get(name)
 
 
 def flat(values: Sequence[Any]) -> list[npt.NDArray[np.float64]] | None:
-    """Every item's values as numbers, [values] each; None if there is anything else among them."""
+    """Return every item's values as an array of numbers; None if a value is no number."""
     lists = [value if isinstance(value, list | tuple | np.ndarray) else [value] for value in values]
-    if any(not isinstance(v, int | float | np.number | np.bool_) for own in lists for v in own):
+    if not all(isinstance(v, int | float | np.number | np.bool_) for v in itertools.chain.from_iterable(lists)):
         return None
     return [np.asarray(own, np.float64) for own in lists]
 
 
 def total(parts: Sequence[Part], drawn: Indices | None = None) -> float:
-    """The number that these items come to, or those drawn of each part.
+    """Return the weighted mean of the parts' numbers, over all items or over those drawn of each part.
 
     Raises:
         Exception: whatever the task's own function raises.
@@ -83,10 +81,9 @@ def total(parts: Sequence[Part], drawn: Indices | None = None) -> float:
 
 
 def interval(parts: Sequence[Part], value: float, seed: int) -> tuple[float, float] | None:
-    """95 % percentile interval over draws of items within each task.
+    """Return the 95 % percentile interval over draws of items within each task.
 
-    None where draws cannot say it: the function does not give the harness's value again, fails on a draw, or never
-    changes.
+    None where draws say nothing: the function does not give the harness's value, fails on a draw, or never changes.
     """
     if not _gives(parts, value) or all(len(part.values) < 2 for part in parts):
         return None
@@ -100,10 +97,10 @@ def interval(parts: Sequence[Part], value: float, seed: int) -> tuple[float, flo
 def paired(
     a: Sequence[Part], b: Sequence[Part], seed: int, draws: int
 ) -> tuple[tuple[float, float] | None, float | None]:
-    """Interval of B - A over draws of items, the same of both; and p, by giving the two answers of an item to the runs
-    at random.
+    """Return the interval of B - A over draws of items, the same items of both, and the p-value of a permutation test
+    that swaps the answers of items between A and B at random.
 
-    The p-value is two-sided and counts the data as one of the draws, as that of sign flips does.
+    The p-value is two-sided and counts the data as one of the draws, as ``stats.sign_flips`` does.
     """
     if all(len(part.values) < 2 for part in a):
         return None, None
@@ -113,7 +110,7 @@ def paired(
         numbers_over(lambda drawn: total(b, drawn) - total(a, drawn), (_indices(a, rng) for _ in range(draws)))
     )
     difference = abs(total(b) - total(a))
-    swaps = ([rng.random(len(part.values)) < 0.5 for part in a] for _ in range(draws))
+    swaps = (_swaps(a, rng) for _ in range(draws))
     moved = numbers_over(lambda swap: total(_swapped(b, a, swap)) - total(_swapped(a, b, swap)), swaps)
     if moved is None:
         return ends, None
@@ -122,18 +119,18 @@ def paired(
 
 
 def numbers_over(number: Callable[[Any], float], draws: Any) -> list[float] | None:
-    """The number of every draw; None if one of them has none."""
+    """Return the number of every draw; None if one of them has none."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of labels that a draw happens not to have
+            warnings.simplefilter("ignore")  # a draw may lack a label, and metrics warn of that
             numbers = [float(number(drawn)) for drawn in draws]
-    except Exception:  # whatever a function raises on items that it does not expect together
+    except Exception:  # a function may raise anything on a combination of items that it does not expect
         return None
     return numbers if np.isfinite(numbers).all() else None
 
 
 def quantiles(numbers: list[float] | None) -> tuple[float, float] | None:
-    """The 95 % in the middle."""
+    """Return the 2.5 % and the 97.5 % quantile."""
     if numbers is None:
         return None
     low, high = np.quantile(numbers, (0.025, 0.975))
@@ -141,7 +138,7 @@ def quantiles(numbers: list[float] | None) -> tuple[float, float] | None:
 
 
 def same(a: float, b: float) -> bool:
-    """Whether two ways of adding up came to one number."""
+    """Return whether two numbers are equal but for rounding."""
     return math.isclose(a, b, rel_tol=1e-6, abs_tol=1e-9)
 
 
@@ -161,8 +158,12 @@ def _indices(parts: Sequence[Part], rng: np.random.Generator) -> Indices:
     return [rng.integers(0, len(part.values), len(part.values)) for part in parts]
 
 
+def _swaps(parts: Sequence[Part], rng: np.random.Generator) -> list[npt.NDArray[np.bool_]]:
+    return [rng.random(len(part.values)) < 0.5 for part in parts]
+
+
 def _swapped(own: Sequence[Part], other: Sequence[Part], swap: Sequence[npt.NDArray[np.bool_]]) -> list[Part]:
-    """The parts of one run with some items of the other."""
+    """Return the parts of one run with some items taken from the other."""
     mixed = []
     for mine, theirs, changed in zip(own, other, swap, strict=True):
         values = [b if change else a for a, b, change in zip(mine.values, theirs.values, changed, strict=True)]
@@ -175,9 +176,8 @@ def _draws(parts: Sequence[Part], most: int) -> int:
 
 
 def _is_mean(function: Function, values: Sequence[Any]) -> bool:
-    """Whether a function of the task's own is the mean over all values: of these items, and of random zeros and ones in
-    their place.
-    """
+    """Return whether a function of the task's own gives the mean over all values, for these items and for random zeros
+    and ones in their place."""
     lists = flat(values)
     if not lists:
         return False
@@ -193,7 +193,7 @@ def _is_mean(function: Function, values: Sequence[Any]) -> bool:
 
 
 def _registered() -> dict[str, Function]:
-    import lm_eval.api.metrics  # noqa: F401  # which fills the registry
+    import lm_eval.api.metrics  # noqa: F401  # the import fills the registry
     from lm_eval.api.registry import AGGREGATION_REGISTRY
 
     return dict(AGGREGATION_REGISTRY.items())

@@ -1,8 +1,10 @@
-"""Runs inside the environment that has ``alpaca_eval``, and imports nothing of ours: an order as JSON on stdin,
-verdicts in a file.
+"""An order as JSON on stdin -> verdicts of ``alpaca_eval`` in a file.
 
-The annotator is the package's ``alpaca_eval_gpt4`` with the user's model as the judge. Small chunks: the package keeps
-verdicts per chunk.
+This is a file of its own, and imports nothing of Holdfast, because it is run as a script by the interpreter of another
+environment: that of ``--judge-python``, which has ``alpaca_eval`` and may lack Holdfast.
+
+The annotator is the package's ``alpaca_eval_gpt4`` with the user's model as the judge. Chunks are small because the
+package keeps verdicts chunk by chunk.
 """
 
 from __future__ import annotations
@@ -41,7 +43,7 @@ def main() -> None:
 
 
 def forget_unread(folder: Path) -> None:
-    """Drop what the package has noted down as unreadable (-1), so that it asks again; it would not."""
+    """Remove verdicts that the package could not read (-1) from its cache, so that it asks for them again."""
     for file in folder.glob("annotations_seed*.json"):
         kept = [row for row in json.loads(file.read_text(encoding="utf-8")) if row["preference"] != -1]
         if kept:

@@ -1,15 +1,18 @@
 """``holdfast bench compare``: two runs over the same items -> difference of every benchmark, with interval and p-value.
 
-Per item x_i = b_i - a_i. Interval: bootstrap over items. p: exact McNemar where all x_i are -1, 0 or 1, else sign
-flips. An item of IFEval holds several instructions: x_i is the change of their sum times n / (instructions in all), so
-that the mean is the change of the score. What is no mean is made of drawn items by the harness's aggregation: items in
-pairs for the interval, the two answers of an item swapped between the runs for p.
+Means:              x_i = b_i - a_i per item; interval by a bootstrap over items; p by the exact McNemar test where all
+                    x_i are -1, 0 or 1, else by sign flips. An item of IFEval has several instructions: x_i is the
+                    change of their sum, times n / (number of instructions), so that the mean is that of the score.
+Other aggregations: interval over draws of items, the same of both runs; p by swapping the answers of items between the
+                    runs at random.
 """
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -23,18 +26,19 @@ from holdfast.config import BenchCompareConfig
 from holdfast.errors import HoldfastError, NotComparableError
 from holdfast.runs import command
 from holdfast.tables import lines, with_tables
+from holdfast.tables.text import counted
 
 Summaries = tuple[dict[str, Any], dict[str, Any]]
 _PAIRS = ("mcc", "f1", "brier_score", "word_perplexity", "byte_perplexity", "bits_per_byte", "likelihood")
-"""Metrics of the harness whose items are pairs, which older versions of ``bench run`` averaged."""
+"""Metrics of the harness whose items hold pairs, which older versions of ``bench run`` averaged by mistake."""
 
 
 def compare(config: BenchCompareConfig) -> dict[str, Any]:
     """Compare run B with run A.
 
     Returns:
-        ``{"benchmarks": {name: {"metric", "a", "b", "difference", "low", "high", "p", "items"}}}``; without a test,
-        ``p`` is None and ``no_test`` says why
+        ``{"benchmarks": {name: {"metric", "a", "b", "difference", "low", "high", "p", "items"}}}``. Where there is no
+        test, ``p`` is None and ``no_test`` says why.
 
     Raises:
         NotComparableError: runs over different benchmarks, items, task versions or shots.
@@ -50,17 +54,16 @@ def compare(config: BenchCompareConfig) -> dict[str, Any]:
         raise NotComparableError(
             f"other benchmarks: {', '.join(names[0])} in {config.run_a}, {', '.join(names[1])} in {config.run_b}"
         )
-    found: dict[str, Any] = {}
+    benchmarks: dict[str, Any] = {}
     for name in names[0]:
-        a, b = (sorted((r for r in run.rows if name in _benchmarks(r)), key=_key) for run in runs)
+        a, b = (_rows_of(name, run) for run in runs)
         _same(name, a, b)
-        found[name] = _compared(name, (runs[0].summary, runs[1].summary), a, b, config)
+        benchmarks[name] = _compared(name, (runs[0].summary, runs[1].summary), a, b, config)
     summary = with_tables(
-        {"command": "bench compare", "run_a": config.run_a, "run_b": config.run_b, "benchmarks": found}
+        {"command": "bench compare", "run_a": config.run_a, "run_b": config.run_b, "benchmarks": benchmarks}
     )
-    untested = [
-        f"{name}: no test: {one['no_test']}" for name, one in found.items() if "no_test" in one
-    ]  # a table cuts long cells
+    # A table cuts long cells, so the reasons stand below it.
+    untested = [f"{name}: no test: {one['no_test']}" for name, one in benchmarks.items() if "no_test" in one]
     print("\n".join([lines(summary), *untested]), file=sys.stderr)
     if not config.output or config.dry_run:
         return summary
@@ -69,25 +72,27 @@ def compare(config: BenchCompareConfig) -> dict[str, Any]:
         return run.finish(summary)
 
 
-def _read(path: str) -> Finished:
-    run = finished(path, "bench run")
-    _check(Path(path), run.summary, run.rows)
-    return run
+def _rows_of(name: str, run: Finished) -> list[Row]:
+    """Return the rows of a benchmark, sorted by task and item."""
+    return sorted((row for row in run.rows if name in _benchmarks(row)), key=_key)
 
 
-def _check(path: Path, summary: dict[str, Any], rows: list[Row]) -> None:
-    """What is compared is there, whole, and of its type.
+def _read(name: str) -> Finished:
+    """Return a finished run, after checking that what is compared is there and of its type.
 
     Raises:
-        HoldfastError: names the file, and the row.
+        HoldfastError: it is not; names the file, and the row.
     """
+    run, path = finished(name, "bench run"), Path(name)
+    summary, rows = run.summary, run.rows
     benchmarks = summary.get("benchmarks")
     if not isinstance(benchmarks, dict) or not benchmarks or not all(_is_benchmark(b) for b in benchmarks.values()):
         raise HoldfastError(f"{path / 'summary.json'}: no benchmarks with their metrics; the file is damaged")
     file = path / "rows.jsonl"
     if summary.get("items", len(rows)) != len(rows):
         raise HoldfastError(
-            f"{file}: {len(rows)} rows, but {summary['items']} items were measured; the file was cut or changed"
+            f"{file}: {counted(len(rows), 'row')}, but {counted(summary['items'], 'item')} were measured; "
+            "the file was cut or changed"
         )
     for number, row in enumerate(rows, 1):
         wrong = [name for name in ("task", "benchmark", "version", "hash") if not isinstance(row.get(name), str)]
@@ -99,11 +104,12 @@ def _check(path: Path, summary: dict[str, Any], rows: list[Row]) -> None:
             raise HoldfastError(
                 f"{file}, row {number}: no {', '.join(wrong)} as a bench run writes it; the file is damaged"
             )
-    bare = benchmarks.keys() - {name for row in rows for name in _benchmarks(row)}
+    bare = benchmarks.keys() - set(itertools.chain.from_iterable(map(_benchmarks, rows)))
     if bare:
         raise HoldfastError(
             f"{file}: no rows of {', '.join(sorted(bare))}, which the summary names; the file was cut or changed"
         )
+    return run
 
 
 def _is_benchmark(value: Any) -> bool:
@@ -111,7 +117,7 @@ def _is_benchmark(value: Any) -> bool:
 
 
 def _is_score(value: Any) -> bool:
-    """A number, or in a list or an object whatever a task's own aggregation takes, but null."""
+    """Return whether a value is a number, or a list or an object (for a task's own aggregation) without nulls."""
     return is_number(value) or (isinstance(value, list | dict) and _is_whole(value))
 
 
@@ -122,7 +128,7 @@ def _is_whole(value: Any) -> bool:
 
 
 def _benchmarks(row: Row) -> list[str]:
-    """The benchmarks that an item counts in; older runs name one."""
+    """Return the benchmarks that an item counts in; older runs name one."""
     return list(row.get("benchmarks", [row["benchmark"]]))
 
 
@@ -131,20 +137,21 @@ def _key(row: Row) -> tuple[str, str]:
 
 
 def _same(name: str, a: list[Row], b: list[Row]) -> None:
-    settings = [{(r["task"], r["version"], r["shots"]) for r in rows} for rows in (a, b)]
-    if settings[0] != settings[1]:
-        only = [sorted(own - other)[:3] for own, other in (settings, settings[::-1])]
-        texts = [
-            "; ".join(f"{task} version {version}, {shots} shots" for task, version, shots in side) or "none"
-            for side in only
-        ]
-        raise NotComparableError(f"{name}: other tasks, versions or shots. A only: {texts[0]}. B only: {texts[1]}")
+    of_a, of_b = (set(map(itemgetter("task", "version", "shots"), rows)) for rows in (a, b))
+    if of_a != of_b:
+        only_a, only_b = _tasks_text(of_a - of_b), _tasks_text(of_b - of_a)
+        raise NotComparableError(f"{name}: other tasks, versions or shots. A only: {only_a}. B only: {only_b}")
     if [(*_key(r), r["hash"]) for r in a] != [(*_key(r), r["hash"]) for r in b]:
         shared = len({r["hash"] for r in a} & {r["hash"] for r in b})
         raise NotComparableError(
             f"{name}: other items; {len(a)} and {len(b)}, {shared} of them the same",
             hint="run both with the same --data-dir and --limit",
         )
+
+
+def _tasks_text(tasks: set[Any]) -> str:
+    texts = [f"{task} version {version}, {counted(shots, 'shot')}" for task, version, shots in sorted(tasks)[:3]]
+    return "; ".join(texts) or "none"
 
 
 def _compared(
@@ -206,7 +213,8 @@ def _means(metric: str, both: list[tuple[Row, Row]], rows: int, config: BenchCom
         return {"difference": None, "items": 0, "left_out": rows}
     sizes = np.array([np.size(x) for x, _ in pairs])
     weight = len(pairs) / sizes.sum()
-    sums_a, sums_b = (np.array([np.sum(pair[side]) for pair in pairs]) * weight for side in (0, 1))
+    sums_a = np.array([np.sum(x) for x, _ in pairs]) * weight
+    sums_b = np.array([np.sum(y) for _, y in pairs]) * weight
     test = paired(list(sums_a), list(sums_b), config.seed, config.bootstrap)
     return test | {"items": test.pop("sets"), "left_out": rows - len(pairs)}
 
@@ -214,7 +222,7 @@ def _means(metric: str, both: list[tuple[Row, Row]], rows: int, config: BenchCom
 def _untested(
     about: dict[str, Any], scores: Sequence[dict[str, Any] | None], items: int, reason: str
 ) -> dict[str, Any]:
-    """The two values as the runs have them, and why nothing is said about their difference."""
+    """Return the two values as the runs have them, and why their difference is not tested."""
     a, b = ((score or {}).get("value") for score in scores)
     difference = None if a is None or b is None or about["left_out"] else b - a
     return about | {
@@ -230,19 +238,16 @@ def _untested(
 
 
 def _was_averaged(metric: str, scores: Sequence[dict[str, Any] | None], both: list[tuple[Row, Row]]) -> bool:
-    """Whether a run of an older version averaged what the harness does not: it kept no word of how the number is
-    made.
-    """
+    """Return whether a run of an older version averaged what the harness does not. Such a run names no aggregation."""
     base = metric.rpartition(",")[0]
     if all("aggregation" in (score or {}) for score in scores):
         return False
-    return base == "perplexity" or (
-        base in _PAIRS and any(isinstance(row["scores"][metric], list) for pair in both for row in pair)
-    )
+    rows = itertools.chain.from_iterable(both)
+    return base == "perplexity" or (base in _PAIRS and any(isinstance(row["scores"][metric], list) for row in rows))
 
 
 def _parts(name: str, metric: str, summary: dict[str, Any], rows: Sequence[Row]) -> list[ag.Part] | None:
-    """The items by task, with what makes one number of them; None where that is a function of a task's own."""
+    """Return the items by task with their aggregation; None where that is a function of a task's own."""
     score = summary["scores"][name][metric]
     weights = score.get("weights", {name: 1.0})
     parts = []
@@ -257,7 +262,7 @@ def _parts(name: str, metric: str, summary: dict[str, Any], rows: Sequence[Row])
 
 
 def _agree(values: Sequence[float | None], scores: Sequence[dict[str, Any] | None], left_out: int) -> bool:
-    """Whether the rows give the values that the runs were given by the harness; not where rows are left out."""
+    """Return whether the rows give the values that the runs have from the harness. With rows left out they need not."""
     return bool(left_out) or all(
         ag.same(float(v or 0.0), float((s or {})["value"])) for v, s in zip(values, scores, strict=True)
     )

@@ -1,14 +1,14 @@
-"""lm-evaluation-harness on one of our models: pins in, the harness's results and samples out.
+"""Pins -> the results and samples of lm-evaluation-harness on one model.
 
-The harness builds prompts, filters answers and computes metrics. Ours: which task and how many shots, local data,
-templates, the cache of answers that lets a killed run go on, and the scorer behind log-likelihoods where many prompts
-share a prefix.
+The harness builds prompts, filters answers and computes metrics. This file chooses tasks and shots, adds local data and
+templates, keeps answers in a cache so that a killed run goes on, and replaces the scorer where prompts share prefixes.
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import logging
 import sys
 import tempfile
@@ -34,9 +34,8 @@ EXTRA = 'pip install "holdfast[bench]"'
 
 @dataclass(frozen=True)
 class Settings:
-    """How to ask. ``template``: a name of ``holdfast.data.chat_template`` or ``none``; ``folder``: for the cache and the task files
-    of local data.
-    """
+    """How the model is asked. ``template`` is a name of ``holdfast.data.chat_template`` or ``none``. The cache and the task files of
+    local data go into ``folder``."""
 
     template: str
     folder: Path
@@ -50,7 +49,7 @@ class Settings:
 
 
 def check_extra(pins: Sequence[Pin]) -> None:
-    """Everything that would fail later for want of an installation, before a model is loaded.
+    """Check, before a model is loaded, that everything is installed that the benchmarks need.
 
     Raises:
         HoldfastError: says what to install, or to download, with which command.
@@ -78,11 +77,12 @@ def check_extra(pins: Sequence[Pin]) -> None:
 
 
 def find_tasks(pins: Sequence[Pin], settings: Settings) -> Any:
-    """The harness's tasks and groups of these pins, with their shots set: a dict of ``tasks``, ``groups``,
-    ``group_map``, and ``benchmarks``: the names of the tasks that each pin is made of.
+    """Return the harness's tasks and groups of these pins, with their shots set.
+
+    The keys are ``tasks``, ``groups``, ``group_map``, and ``benchmarks``: the names of the tasks of each pin.
 
     Raises:
-        HoldfastError: unknown name, rows that cannot be got, one task asked for in two ways, or one that cannot be
+        HoldfastError: unknown name, rows that cannot be loaded, one task with two settings, or one that cannot be
             scored here.
     """
     with _quiet():
@@ -105,7 +105,7 @@ def find_tasks(pins: Sequence[Pin], settings: Settings) -> Any:
 
 
 def keep_files(loaded: dict[str, Any], before: Path, after: Path) -> None:
-    """Task files of local data that were read in one folder, put into another, where they name their own rows."""
+    """Copy the task files of local data to another folder, and change the paths in them and in ``loaded``."""
     for file in sorted((before / "tasks").glob("*")):
         (after / "tasks").mkdir(exist_ok=True)
         text = file.read_text(encoding="utf-8")
@@ -120,10 +120,10 @@ def keep_files(loaded: dict[str, Any], before: Path, after: Path) -> None:
 
 
 def evaluate(lm: LM, loaded: dict[str, Any], settings: Settings) -> dict[str, Any]:
-    """The harness's whole result: ``results``, ``groups``, ``samples``, ``versions``, ``n-shot``, ``configs``, ...; and
-    ``failed``: of each task, what could not be scored -> why.
+    """Return the harness's whole result: ``results``, ``groups``, ``samples``, ``versions``, ``n-shot``, ``configs``
+    and more; and ``failed``: task -> metric that could not be scored -> why.
 
-    Answers that are in ``settings.cache`` are not asked again; the rest are put there as they come.
+    Answers in ``settings.cache`` are not asked again; new ones are added to it as they come.
     """
     from lm_eval.api.model import CachingLM
     from lm_eval.evaluator import evaluate
@@ -134,7 +134,7 @@ def evaluate(lm: LM, loaded: dict[str, Any], settings: Settings) -> dict[str, An
     with _quiet(), _explained(settings), going_on(loaded) as failed:
         model = harness_model(lm, batch_size=settings.batch_size, template=settings.template, sharing=settings.sharing)
         asked = CachingLM(model, f"{settings.cache}.db") if settings.cache else model
-        found = evaluate(
+        results = evaluate(
             asked,
             loaded,
             limit=settings.limit,
@@ -148,7 +148,7 @@ def evaluate(lm: LM, loaded: dict[str, Any], settings: Settings) -> dict[str, An
         "batch_size": settings.batch_size,
         "limit": settings.limit,
     }
-    return dict(found or {}) | {
+    return dict(results or {}) | {
         "failed": failed,
         "config": about | model.get_model_info() | {"fewshot_seed": settings.seed},
         "date": time.time(),
@@ -156,7 +156,7 @@ def evaluate(lm: LM, loaded: dict[str, Any], settings: Settings) -> dict[str, An
 
 
 def preview(pin: Pin, settings: Settings, tokenizer: Any) -> tuple[str, dict[str, int]]:
-    """The first prompt of a benchmark, and its number of tasks and items."""
+    """Return the first prompt of a benchmark, and its number of tasks and items."""
     from holdfast.bench.shared import chat_renderer
 
     loaded = find_tasks([pin], settings)
@@ -165,9 +165,14 @@ def preview(pin: Pin, settings: Settings, tokenizer: Any) -> tuple[str, dict[str
     chat = settings.template != "none"
     with _quiet(), _explained(settings):
         task.build_all_requests(
-            limit=1, rank=0, world_size=1, apply_chat_template=chat, fewshot_as_multiturn=settings.template in _IN_TURNS,
-            chat_template=chat_renderer(tokenizer, settings.template) if chat else None, tokenizer_name="preview",
-        )  # fmt: skip
+            limit=1,
+            rank=0,
+            world_size=1,
+            apply_chat_template=chat,
+            fewshot_as_multiturn=settings.template in _IN_TURNS,
+            chat_template=chat_renderer(tokenizer, settings.template) if chat else None,
+            tokenizer_name="preview",
+        )
     return str(task.instances[0].args[0]), {"tasks": len(sizes), "items": sum(sizes)}
 
 
@@ -239,13 +244,14 @@ def scores(
 
 
 def _manager(names: Sequence[str], settings: Settings) -> Any:
-    """A task manager that has read no more of the harness's 14 000 files than it must."""
+    """Return a task manager that has read as few of the harness's 14,000 task files as it needs."""
     import lm_eval.tasks
     from lm_eval.tasks import TaskManager
 
     home = Path(lm_eval.tasks.__file__).parent
     own = [settings.data_dir] if settings.data_dir and any(Path(settings.data_dir).rglob("*.yaml")) else []
-    near = [str(folder) for folder in sorted({folder for name in names for folder in _folders(home, name)})] + own
+    folders = itertools.chain.from_iterable(_folders(home, name) for name in names)
+    near = [*map(str, sorted(set(folders))), *own]
     whole = False
     manager = TaskManager(include_path=near, include_defaults=False)
     if any(name not in manager.all_tasks for name in names):
@@ -255,7 +261,8 @@ def _manager(names: Sequence[str], settings: Settings) -> Any:
             raise HoldfastError(f"no task '{name}' in this harness", hint=nearest(name, manager.all_tasks))
     if settings.data_dir is None:
         return manager
-    entries = [manager.task_index[leaf] for name in names for leaf in _leaves(manager, name)]
+    leaves = itertools.chain.from_iterable(_leaves(manager, name) for name in names)
+    entries = [manager.task_index[leaf] for leaf in leaves]
     theirs = [(e.name, e.yaml_path, e.cfg or {}) for e in entries if e.yaml_path and home in e.yaml_path.parents]
     if not theirs:
         return manager
@@ -264,9 +271,9 @@ def _manager(names: Sequence[str], settings: Settings) -> Any:
 
 
 def _folders(home: Path, name: str) -> list[Path]:
-    """The harness's folder that a task's name begins with, if there is one."""
-    parts = name.split("_")
-    return [path for n in range(1, len(parts) + 1) if (path := home / "_".join(parts[:n])).is_dir()][:1]
+    """Return the harness's folder that a task's name begins with, if there is one."""
+    paths = (home / part for part in itertools.accumulate(name.split("_"), "{}_{}".format))
+    return [path for path in paths if path.is_dir()][:1]
 
 
 def _leaves(manager: Any, name: str) -> list[str]:
@@ -275,7 +282,8 @@ def _leaves(manager: Any, name: str) -> list[str]:
         return sorted(entry.tags)
     if entry.kind.name != "GROUP":
         return [name]
-    return [leaf for child in _children((entry.cfg or {})["task"]) for leaf in _leaves(manager, child)]
+    children = _children((entry.cfg or {})["task"])
+    return [*itertools.chain.from_iterable(_leaves(manager, child) for child in children)]
 
 
 def _children(members: Any) -> Iterator[str]:
@@ -308,9 +316,7 @@ def _loaded(manager: Any, name: str, settings: Settings) -> dict[str, Any]:
 
 
 def _fit_answers(tasks: dict[str, Any], context: int, most: int | None) -> None:
-    """Cap how long an answer may get: what was asked for, and never more than half of the context, which the prompt
-    needs too.
-    """
+    """Cap the length of answers: at ``most`` tokens, and at half of the context, because the prompt needs room, too."""
     for task in tasks.values():
         if task.get_config("output_type") != "generate_until":
             continue
@@ -322,7 +328,7 @@ def _fit_answers(tasks: dict[str, Any], context: int, most: int | None) -> None:
 
 @contextlib.contextmanager
 def _explained(settings: Settings) -> Iterator[None]:
-    """Rows of another form than a task's prompts and filters expect fail anywhere inside the harness."""
+    """Turn errors of the harness on local rows into bad input. Rows of a wrong form fail anywhere inside of it."""
     try:
         yield
     except (LookupError, TypeError, ValueError) as error:
@@ -336,9 +342,7 @@ def _explained(settings: Settings) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """The harness's chatter: what it prints goes to stderr, bars are for terminals only, and its log begins at
-    errors.
-    """
+    """Send what the harness prints to stderr, without progress bars if that is no terminal, and log only errors."""
     logs = [logging.getLogger(name) for name in ("lm_eval", "transformers")]
     levels = [log.level for log in logs]
     for log in logs:

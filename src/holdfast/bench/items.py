@@ -1,12 +1,13 @@
 """The harness's samples -> one row per item; rows -> scores with intervals.
 
-The value of a score is the harness's own. Proportions get Wilson's interval, every other mean a bootstrap over items:
-an item of IFEval holds several instructions that are not independent, so whole items are drawn, and instructions are
-counted over the draw. What is no mean is drawn through the task's own aggregation (``aggregation``).
+The value of a score is the harness's own. The interval of a proportion is Wilson's, that of another mean a bootstrap
+over items. The instructions of an IFEval item are not independent, so whole items are drawn, and the mean is over the
+instructions of the draw. Other aggregations are applied to drawn items (``aggregation``).
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -25,14 +26,13 @@ Loaded = dict[str, Any]
 """Tasks and groups of the harness; see ``harness.find_tasks``."""
 RAW = "raw"
 _SHARES = ("f1", "matthews_corrcoef")
-"""Aggregations that never give more than 1, so that they may stand in percent."""
+"""Aggregations whose largest value is 1, so that they can be given in percent."""
 
 
 def item_rows(results: dict[str, Any]) -> list[Row]:
-    """One row per task and item, with the value of every metric under every filter, the answer, and hashes of what was
-    asked.
+    """Return one row per task and item: every metric's value under every filter, the answer, and hashes of the prompt.
 
-    ``RAW`` has the values as the task's aggregation takes them; it is to be taken out before rows are written.
+    ``RAW`` holds the values as the task's aggregation takes them; the caller removes it before it writes the rows.
     """
     rows: dict[tuple[str, int], Row] = {}
     for task, samples in results["samples"].items():
@@ -49,25 +49,22 @@ def item_rows(results: dict[str, Any]) -> list[Row]:
 
 
 def task_scores(rows: Sequence[Row], seed: int) -> dict[str, Score]:
-    """Every metric over these rows, as a mean; of generated answers also how many are empty, and their mean length in
-    words.
-    """
-    names = dict.fromkeys(name for row in rows for name in row["scores"])
-    scores = {name: estimate(_values(rows, name), seed) for name in names}
+    """Return the mean of every metric over these rows, and of generated answers the share that is empty and the mean
+    length in words."""
+    scores = {name: estimate(_values(rows, name), seed) for name in _metrics(rows)}
     return {name: score for name, score in (scores | _of_answers(rows, seed)).items() if score["n"]}
 
 
 def benchmark_scores(
     name: str, rows: Sequence[Row], results: dict[str, Any], loaded: Loaded, seed: int
 ) -> dict[str, Score]:
-    """Every metric of a task or group, with the harness's value, over the rows of its tasks.
+    """Return every metric of a task or group with the harness's value, over the rows of its tasks.
 
-    A metric without a value of the harness is left out: its aggregation failed, or it is no number. Where a group or
-    tag has none, as the harness adds nothing up for it, the mean over all items of its tasks stands, if every task
-    takes the mean.
+    A metric without a value of the harness is left out, because its aggregation failed or gave no number. For a group
+    or tag that the harness does not add up it is the mean over all items of its tasks, if every task takes a mean.
     """
     scores: dict[str, Score] = {}
-    for metric in dict.fromkeys(metric for row in rows for metric in row["scores"]):
+    for metric in _metrics(rows):
         if not _has_failed(name, metric, results, loaded):
             score = _score(name, metric, rows, results, loaded, seed)
             scores |= {metric: score} if score else {}
@@ -82,15 +79,13 @@ def remarks(
     results: dict[str, Any],
     loaded: Loaded,
 ) -> list[str]:
-    """What a reader should know of a benchmark: which of its tasks' metrics have no score and why, and what a group's
-    number is.
-    """
+    """Return notes on a benchmark: which metrics of its tasks have no score and why, and what a group's number is."""
     notes = []
     for task in tasks_of(name, loaded):
         own = [row for row in rows if row["task"] == task]
         reasons = results["failed"].get(task, {})
         notes += [f"{task}: no score ({reasons['']})"] if "" in reasons else []
-        for other in dict.fromkeys(key for row in own for key in row["scores"]) if "" not in reasons else ():
+        for other in _metrics(own) if "" not in reasons else ():
             reason = reasons.get(other, "the harness's value is no number; it is in lm-eval/results.json")
             notes += [] if other in scores.get(task, scores[name]) else [f"{task} {other}: no score ({reason})"]
     if name in loaded["tasks"]:
@@ -107,8 +102,7 @@ def remarks(
 def halves(
     name: str, metric: str, rows: Sequence[Row], results: dict[str, Any], loaded: Loaded
 ) -> list[dict[str, Any]]:
-    """Value of the even items, and of the odd ones; each as the harness would make it of them, with the items' shares
-    in a mean.
+    """Return the harness's value of the even items and that of the odd ones, with the items' shares where it is a mean.
 
     Raises:
         HoldfastError: the aggregation fails on a half, or gives no number.
@@ -117,32 +111,30 @@ def halves(
 
 
 def tasks_of(name: str, loaded: Loaded) -> list[str]:
-    """The tasks of a benchmark, or the task itself."""
+    """Return the tasks of a benchmark; a task is its own only one."""
     return list(loaded["benchmarks"].get(name, [name]))
 
 
 def shares_of(values: Sequence[Any]) -> list[float]:
-    """Per item, what it adds to the mean over all values: scaled so that the mean of the items is that mean."""
+    """Return what every item adds to the mean over all values, scaled so that the mean over items is that mean."""
     lists = ag.flat(values) or []
     scale = len(lists) / sum(len(own) for own in lists)
     return [float(own.sum() * scale) for own in lists]
 
 
 def estimate(values: Sequence[float | Sequence[float]], seed: int) -> Score:
-    """Mean with a 95 % interval: Wilson's where every item is 0 or 1 as a whole, else the bootstrap's."""
+    """Return the mean with a 95 % interval: Wilson's where every item is 0 or 1 as a whole, else the bootstrap's."""
     whole = [float(np.min(v)) for v in values if np.size(v) and np.min(v) == np.max(v) and np.min(v) in (0.0, 1.0)]
     if values and len(whole) == len(values) and (all(np.ndim(v) == 0 for v in values) or len(set(whole)) == 1):
-        low, high = stats.wilson(
-            int(sum(whole)), len(whole)
-        )  # lists that are all the same: a bootstrap would see no spread
+        # Also for lists that are all the same, because a bootstrap over them shows no spread.
+        low, high = stats.wilson(int(sum(whole)), len(whole))
         return {"value": sum(whole) / len(whole), "low": low, "high": high, **_counts([np.size(v) for v in values])}
     return bootstrap(values, seed)
 
 
 def bootstrap(values: Sequence[float | Sequence[float]], seed: int) -> Score:
-    """Mean with a percentile interval over draws of items. Values that are lists are flattened into the mean, and drawn
-    as a whole.
-    """
+    """Return the mean with a percentile interval over draws of items. The mean is over all values of an item that is a
+    list, and such an item is drawn as a whole."""
     lists = [np.atleast_1d(np.asarray(v, np.float64)) for v in values]
     if not lists:
         return {"value": float("nan"), "low": float("nan"), "high": float("nan"), "n": 0}
@@ -154,29 +146,24 @@ def bootstrap(values: Sequence[float | Sequence[float]], seed: int) -> Score:
 
 
 def main_metric(pin: Pin, rows: Sequence[Row]) -> str:
-    """The pinned metric, else the task's first one; the pin's name for it where nothing has a score."""
-    names = dict.fromkeys(name for row in rows for name in row["scores"])
+    """Return the pinned metric, else the task's first one. Without any score it is the pinned name."""
+    names = _metrics(rows)
     return pin.metric if pin.metric in names else next(iter(names), pin.metric)
 
 
 def flat_scores(results: dict[str, Any], loaded: Loaded, pins: Sequence[Pin]) -> dict[str, dict[str, Any]]:
-    """Value of every pin's metric, and of its two halves; with a number per item where it is a mean."""
+    """Return the value of every pin's metric and of its two halves, with a number per item where it is a mean."""
     rows = item_rows(results)
     scores = {}
     for pin in pins:
-        own = [row for task in tasks_of(pin.task, loaded) for row in rows if row["task"] == task]
+        tasks = tasks_of(pin.task, loaded)
+        own = sorted((row for row in rows if row["task"] in tasks), key=lambda row: tasks.index(row["task"]))
         metric = main_metric(pin, own)
-        score = (
-            None
-            if _has_failed(pin.task, metric, results, loaded)
-            else _score(pin.task, metric, own, results, loaded, None)
-        )
+        failed = _has_failed(pin.task, metric, results, loaded)
+        score = None if failed else _score(pin.task, metric, own, results, loaded, None)
         if score is None:
-            reasons = [
-                f"{metric}: {text}"
-                for task in tasks_of(pin.task, loaded)
-                for text in results["failed"].get(task, {}).values()
-            ]
+            failures = itertools.chain.from_iterable(results["failed"].get(task, {}).values() for task in tasks)
+            reasons = [f"{metric}: {text}" for text in failures]
             raise HoldfastError(
                 f"{pin.task}: the harness gives no score ({'; '.join(reasons) or metric or 'no metric'})"
             )
@@ -187,19 +174,20 @@ def flat_scores(results: dict[str, Any], loaded: Loaded, pins: Sequence[Pin]) ->
 
 
 def _has_failed(name: str, metric: str, results: dict[str, Any], loaded: Loaded) -> bool:
-    """Whether one of the tasks has no number of this metric, as its own code failed."""
+    """Return whether one of the tasks has no number of this metric because its own code failed."""
     return any({metric, ""} & results["failed"].get(task, {}).keys() for task in tasks_of(name, loaded))
 
 
 def _score(
     name: str, metric: str, rows: Sequence[Row], results: dict[str, Any], loaded: Loaded, seed: int | None
 ) -> Score | None:
-    """None if there is no number. Without a ``seed``, nothing is drawn through the aggregation of what is no mean."""
+    """Return the score of a task or group; None if there is no number. Without a ``seed`` the interval is left out if
+    the aggregation is not the mean, because it takes many draws."""
     official = results["results"].get(name, {}).get(metric)
     if official is not None and not _is_number(official):
         return None
     parts = _parts(name, metric, rows, results, loaded)
-    if any(part.name == "bypass" for part in parts):  # the harness's way to say that there is no score, as 999
+    if any(part.name == "bypass" for part in parts):  # the harness's sign for no score
         return None
     means = all(part.name == ag.MEAN for part in parts)
     values = _values(rows, metric)
@@ -223,7 +211,7 @@ def _score(
 
 
 def _parts(name: str, metric: str, rows: Sequence[Row], results: dict[str, Any], loaded: Loaded) -> list[ag.Part]:
-    """The items of every task that has this metric, with the task's aggregation and its weight."""
+    """Return the items of every task that has this metric, with the task's aggregation and its weight."""
     weights = _weights(name, metric, results, loaded)
     parts = []
     for task in tasks_of(name, loaded):
@@ -235,12 +223,9 @@ def _parts(name: str, metric: str, rows: Sequence[Row], results: dict[str, Any],
 
 
 def _weights(name: str, metric: str, results: dict[str, Any], loaded: Loaded) -> dict[str, float]:
-    """What each task weighs: its number of items, or 1 where the group says so."""
-    tasks = tasks_of(name, loaded)
-    return {
-        task: float(results["results"][task].get("sample_len", 0)) if _by_size(name, metric, loaded) else 1.0
-        for task in tasks
-    }
+    """Return the weight of each task: its number of items, or 1 where the group says so."""
+    sizes = {task: results["results"][task].get("sample_len", 0) for task in tasks_of(name, loaded)}
+    return {task: float(size) if _by_size(name, metric, loaded) else 1.0 for task, size in sizes.items()}
 
 
 def _by_size(name: str, metric: str, loaded: Loaded) -> bool:
@@ -266,14 +251,14 @@ def _half(name: str, metric: str, rows: Sequence[Row], results: dict[str, Any], 
 
 
 def _direction(name: str, metric: str, results: dict[str, Any], loaded: Loaded) -> bool | None:
-    """Whether more is better, as far as the harness says so; None where tasks differ."""
+    """Return whether more is better, as the harness says; None where it does not, or where tasks differ."""
     base = metric.rpartition(",")[0]
     directions = {results["higher_is_better"].get(task, {}).get(base) for task in tasks_of(name, loaded)}
     return directions.pop() if len(directions) == 1 else None
 
 
 def _in_percent(parts: Sequence[ag.Part]) -> bool:
-    """Whether the number is a share of 1, which may stand in an average of benchmarks in percent."""
+    """Return whether the number is a share of 1, which an average of benchmarks in percent may hold."""
     return all(part.name in _SHARES or (part.name == ag.MEAN and _from_0_to_1(part.values)) for part in parts)
 
 
@@ -287,9 +272,14 @@ def _is_number(value: Any) -> bool:
 
 
 def _counts(sizes: Sequence[int] | Any) -> dict[str, int]:
-    """Items; and their values, where an item has several."""
+    """Return the number of items, and that of their values where an item has several."""
     items, values = len(sizes), int(np.sum(sizes))
     return {"n": items} | ({"values": values} if values != items else {})
+
+
+def _metrics(rows: Sequence[Row]) -> list[str]:
+    """Return the metrics of these rows, in the order in which they occur."""
+    return list(dict.fromkeys(itertools.chain.from_iterable(row["scores"] for row in rows)))
 
 
 def _values(rows: Sequence[Row], metric: str) -> list[Any]:
@@ -298,7 +288,7 @@ def _values(rows: Sequence[Row], metric: str) -> list[Any]:
 
 
 def _of_answers(rows: Sequence[Row], seed: int) -> dict[str, Score]:
-    """Of generated answers: how many are empty, and their mean length in words."""
+    """Return of generated answers the share that is empty, and the mean length in words."""
     answers = [row["answer"] for row in rows if row["answer"] is not None]
     if not answers:
         return {}
@@ -309,18 +299,14 @@ def _of_answers(rows: Sequence[Row], seed: int) -> dict[str, Score]:
 def _row(task: str, sample: dict[str, Any]) -> Row:
     first = sample["resps"][0][0]
     generated = isinstance(first, str)
-    logp = (
-        [float(answers[0] if np.ndim(answers[0]) == 0 else answers[0][0]) for answers in sample["resps"]]
-        if not generated
-        else None
-    )
+    logps = [answers[0] if np.ndim(answers[0]) == 0 else answers[0][0] for answers in sample["resps"]]
     return {
         "kind": "item",
         "task": task,
         "item": sample["doc_id"],
         "prompt": sample["arguments"][0][0],
         "answer": first if generated else None,
-        "logp": logp,
+        "logp": None if generated else [float(logp) for logp in logps],
         "target": str(sample["target"]),
         "hash": sample["doc_hash"],
         "prompt_hash": sample["prompt_hash"],
@@ -330,9 +316,8 @@ def _row(task: str, sample: dict[str, Any]) -> Row:
 
 
 def _plain(value: Any) -> Any:
-    """A metric's value of one item as JSON takes it. What a task counts by itself, such as (label, guess) or
-    (reference, answer), stays.
-    """
+    """Return a metric's value of one item in JSON types. Values that are no numbers, such as (label, guess) pairs for a
+    task's own aggregation, keep their form."""
     if isinstance(value, bool | int | float | np.number | np.bool_):
         return float(value)
     return _inside(value)

@@ -1,15 +1,13 @@
-"""Local data for tasks of the harness, in the harness's own way: --data-dir in, task YAMLs that include the harness's
-out.
+"""--data-dir -> task files that include the harness's own, and take their rows from there.
 
-    DATA/mmlu/dev*.jsonl, test*.jsonl    question, choices, answer, subject          (a task takes the rows of its
-    subject)
+    DATA/mmlu/dev*.jsonl, test*.jsonl    question, choices, answer, subject (a task takes the rows of its subject)
     DATA/bbh/<subtask>.jsonl             input, target
     DATA/ifeval/*.jsonl                  key, prompt, instruction_id_list, kwargs
     DATA/**/*.yaml                       tasks of one's own, as the harness reads them
 
-The folder of a task is named as in the harness. A file whose name begins with a split's name belongs to it; where no
-file does, all files are the split that is tested. So the prompts, filters and metrics stay the harness's; only where
-rows come from changes.
+The folder of a task has the name that it has in the harness. A file whose name begins with the name of a split belongs
+to that split; where no file does, all files are the split that is tested. Prompts, filters and metrics stay those of
+the harness.
 """
 
 from __future__ import annotations
@@ -33,18 +31,18 @@ _FORMS = {
 
 
 def write_tasks(entries: Iterable[tuple[str, Path, dict[str, Any]]], data_dir: Path, folder: Path) -> None:
-    """Write one YAML (and its rows) per task into ``folder``.
+    """Write one YAML file per task, and its rows, into ``folder``.
 
     Args:
-        entries: name of the task, its YAML in the harness, and what that says.
+        entries: name of the task, its YAML file in the harness, and the content of that.
 
     Raises:
-        HoldfastError: the rows of a task are not in ``data_dir``; says in which form they are wanted.
+        HoldfastError: the rows of a task are not in ``data_dir``; the hint has the form that they need.
     """
     import yaml
 
     folder.mkdir(parents=True, exist_ok=True)
-    read = functools.cache(read_rows)  # the subjects of MMLU lie in one file
+    read = functools.cache(read_rows)  # all subjects of MMLU lie in one file
     for name, path, settings in entries:
         files = {}
         for split, rows in _splits(name, path, settings, data_dir, read).items():
@@ -62,17 +60,17 @@ def write_tasks(entries: Iterable[tuple[str, Path, dict[str, Any]]], data_dir: P
 
 
 def digest(data_dir: str | None) -> str | None:
-    """SHA-256 of the files below ``data_dir``, by name."""
+    """Return the SHA-256 of the files below ``data_dir`` and their names; None without a folder."""
     if data_dir is None:
         return None
-    made = hashlib.sha256()
+    sha = hashlib.sha256()
     for path in sorted(p for p in Path(data_dir).rglob("*") if p.suffix in (".jsonl", ".json", ".yaml")):
-        made.update(f"{path.relative_to(data_dir)}\n".encode() + path.read_bytes())
-    return made.hexdigest()
+        sha.update(f"{path.relative_to(data_dir)}\n".encode() + path.read_bytes())
+    return sha.hexdigest()
 
 
 def read_rows(path: Path) -> Rows:
-    """The rows of a file, JSONL if its suffix says nothing else."""
+    """Return the rows of a file, read as JSONL unless its suffix says otherwise."""
     return [row for row, _ in read_values(str(path))]
 
 
@@ -90,23 +88,26 @@ def _splits(
     files = _files(data_dir / family, part)
     if not files:
         raise HoldfastError(f"--data-dir {data_dir}: nothing there for task {name}", hint=f"wanted: {form}")
-    made: dict[str, Rows] = {}
+    by_split: dict[str, Rows] = {}
     for split in wanted:
         named = [f for f in files if f.stem == split or f.stem.startswith((f"{split}_", f"{split}-", f"{split}."))]
-        found = named or (files if len(wanted) == 1 else [])
-        rows = [row for f in found for row in read(f) if part is None or f.stem == part or row.get("subject") == part]
+        sources = named or (files if len(wanted) == 1 else [])
+        rows = []
+        for file in sources:
+            whole = part is None or file.stem == part
+            rows += [row for row in read(file) if whole or row.get("subject") == part]
         if not rows:
             where = ", ".join(f.name for f in files)
             raise HoldfastError(
                 f"--data-dir {data_dir}: no '{split}' rows for task {name} in {family}/ ({where})",
                 hint=f"wanted: {form}",
             )
-        made[split] = rows
-    return made
+        by_split[split] = rows
+    return by_split
 
 
 def _files(folder: Path, part: str | None) -> Sequence[Path]:
-    """``folder/<part>.jsonl``, or the files of ``folder/<part>/``, or those of ``folder`` itself."""
+    """Return ``folder/<part>.jsonl``, or the files of ``folder/<part>/``, or those of ``folder`` itself."""
     if part and (folder / f"{part}.jsonl").is_file():
         return [folder / f"{part}.jsonl"]
     own = sorted((folder / part).glob("*.jsonl")) if part else []

@@ -1,18 +1,19 @@
-"""MT-Bench: our answers in FastChat's files, graded 1-10 by the user's judge with FastChat's published prompts, which
---data-dir holds.
+"""MT-Bench: answers -> grades from 1 to 10 by the user's judge, with FastChat's prompts from --data-dir.
 
-OUTPUT/mt_bench/model_answer/MODEL.jsonl          choices[0].turns: what FastChat's llm_judge reads
-OUTPUT/mt_bench/model_judgment/JUDGE_single.jsonl one line per question and turn: what its show_result.py reads
+OUTPUT/mt_bench/model_answer/MODEL.jsonl             choices[0].turns, as FastChat's llm_judge reads them
+OUTPUT/mt_bench/model_judgment/JUDGE_single.jsonl    one line per question and turn, as its show_result.py reads them
 
-FastChat's own gen_judgment is not called: fschat 0.2.36 needs openai < 1 (AlpacaEval needs a later one), takes only
-judges that its code lists, waits for a key to be pressed, ships neither prompts nor reference answers, and writes an
-unreachable judge down as a grade of -1. Its rules are kept: temperature 0, 2048 tokens, the four single-answer prompts,
-references for math, reasoning and coding, a grade read from [[N]] and else [N], -1 for one that cannot be read (left
-out of means).
+FastChat's own gen_judgment is not called, because fschat 0.2.36 needs openai < 1 (AlpacaEval needs a later one), takes
+only judges that its code lists, waits for a key to be pressed, ships neither prompts nor reference answers, and records
+an unreachable judge as a grade of -1.
+
+Its rules are kept: temperature 0, 2048 tokens, the four single-answer prompts, and references for math, reasoning and
+coding. The grade is read from [[N]], else from [N]; one that cannot be read is recorded as -1 and left out of means.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import time
@@ -22,19 +23,18 @@ from typing import Any
 
 from holdfast import http
 from holdfast.bench.local import read_rows
-from holdfast.bench.openended import Answers, Question, file_name
+from holdfast.bench.openended import MT_BENCH_SOURCE, Answers, Question, file_name
 from holdfast.config import BenchConfig
 from holdfast.errors import HoldfastError
 from holdfast.runs import kept_rows, write_text
 
 _WITH_REFERENCE = ("math", "reasoning", "coding")
-_SOURCE = "https://raw.githubusercontent.com/lm-sys/FastChat/main/fastchat/llm_judge/data"
 _GRADES = (re.compile(r"\[\[(\d+\.?\d*)\]\]"), re.compile(r"\[(\d+\.?\d*)\]"))
 Job = tuple[Question, int]
 
 
 def write_answers(questions: Sequence[Question], answers: Answers, folder: Path, generator: str) -> Path:
-    """``model_answer/MODEL.jsonl``."""
+    """Write ``model_answer/MODEL.jsonl`` and return its path."""
     file = folder / "model_answer" / f"{file_name(generator)}.jsonl"
     file.parent.mkdir(parents=True, exist_ok=True)
     rows = [
@@ -46,7 +46,7 @@ def write_answers(questions: Sequence[Question], answers: Answers, folder: Path,
 
 
 def check(questions: Sequence[Question], config: BenchConfig) -> None:
-    """Prompts and reference answers are there, or an error that says where they come from."""
+    """Check that prompts and reference answers are there; the error says where they come from."""
     _prompts(config)
     _references(config, questions)
 
@@ -54,7 +54,7 @@ def check(questions: Sequence[Question], config: BenchConfig) -> None:
 def verdicts(
     questions: Sequence[Question], answers: Answers, folder: Path, config: BenchConfig
 ) -> dict[str, dict[str, Any]]:
-    """Question -> {"rating": its grades, "rating_turn_1", "rating_turn_2"}; grades that could not be read are absent.
+    """Return question -> {"rating": its grades, "rating_turn_1", "rating_turn_2"}, without grades that cannot be read.
 
     Raises:
         HoldfastError: the judge failed; grades so far are kept, and are not asked for again.
@@ -62,7 +62,7 @@ def verdicts(
     prompts, references = _prompts(config), _references(config, questions)
     file = folder / "model_judgment" / f"{file_name(str(config.judge_model))}_single.jsonl"
     file.parent.mkdir(parents=True, exist_ok=True)
-    known = {(str(row["question_id"]), row["turn"], row["user_prompt"]): row["score"] for row in kept_rows(file)}
+    grades = {(str(row["question_id"]), row["turn"], row["user_prompt"]): row["score"] for row in kept_rows(file)}
     asked: dict[Job, tuple[dict[str, Any], str]] = {}
     for question in questions:
         for turn in range(1, len(question.turns) + 1):
@@ -71,16 +71,16 @@ def verdicts(
                 template,
                 _fill(template, question, answers[question.id], references.get(question.id), turn),
             )
-    left = [job for job, (_, prompt) in asked.items() if (job[0].id, job[1], prompt) not in known]
-    known |= _ask(left, asked, file, config)
-    made: dict[str, dict[str, Any]] = {}
+    left = [job for job, (_, prompt) in asked.items() if (job[0].id, job[1], prompt) not in grades]
+    grades |= _ask(left, asked, file, config)
+    by_question: dict[str, dict[str, Any]] = {}
     for (question, turn), (_, prompt) in asked.items():
-        grade = known[question.id, turn, prompt]
+        grade = grades[question.id, turn, prompt]
         if grade != -1:
-            own = made.setdefault(question.id, {"rating": []})
+            own = by_question.setdefault(question.id, {"rating": []})
             own["rating"].append(float(grade))
             own[f"rating_turn_{turn}"] = float(grade)
-    return made
+    return by_question
 
 
 def _ask(
@@ -122,7 +122,7 @@ def _ask(
 
 
 def read_grade(text: str) -> float:
-    """The grade in a judgment: [[N]], else [N], else -1."""
+    """Return the grade in a judgment: [[N]], else [N], else -1."""
     match = next((m for pattern in _GRADES if (m := pattern.search(text))), None)
     return float(match.group(1)) if match else -1.0
 
@@ -133,16 +133,16 @@ def _prompt_name(question: Question, turn: int) -> str:
 
 
 def _fill(
-    template: dict[str, Any], question: Question, said: Sequence[str], reference: Sequence[str] | None, turn: int
+    template: dict[str, Any], question: Question, turns: Sequence[str], reference: Sequence[str] | None, turn: int
 ) -> str:
     names: dict[str, str] = {}
     for number, text in enumerate(reference or (), 1):
         names[f"ref_answer_{number}"] = text
     if turn == 1:
-        names |= {"question": question.turns[0], "answer": said[0]}
+        names |= {"question": question.turns[0], "answer": turns[0]}
     else:
         names |= {f"question_{n}": text for n, text in enumerate(question.turns, 1)}
-        names |= {f"answer_{n}": text for n, text in enumerate(said, 1)}
+        names |= {f"answer_{n}": text for n, text in enumerate(turns, 1)}
     return str(template["prompt_template"]).format(**names)
 
 
@@ -154,20 +154,17 @@ def _prompts(config: BenchConfig) -> dict[str, dict[str, Any]]:
     if file is None:
         raise HoldfastError(
             f"MT-Bench's judge needs FastChat's prompts, and {folder} has no judge_prompts.jsonl",
-            hint=f"curl -o {folder}/judge_prompts.jsonl {_SOURCE}/judge_prompts.jsonl",
+            hint=f"curl -o {folder}/judge_prompts.jsonl {MT_BENCH_SOURCE}/judge_prompts.jsonl",
         )
-    found = {str(row.get("name")): row for row in read_rows(file)}
-    missing = [
-        f"single-{kind}v1{turn}"
-        for kind in ("", "math-")
-        for turn in ("", "-multi-turn")
-        if f"single-{kind}v1{turn}" not in found
-    ]
+    prompts = {str(row.get("name")): row for row in read_rows(file)}
+    needed = [f"single-{kind}v1{turn}" for kind, turn in itertools.product(("", "math-"), ("", "-multi-turn"))]
+    missing = [name for name in needed if name not in prompts]
     if missing:
         raise HoldfastError(
-            f"{file}: no prompt named {', '.join(missing)}", hint=f"the file is at {_SOURCE}/judge_prompts.jsonl"
+            f"{file}: no prompt named {', '.join(missing)}",
+            hint=f"the file is at {MT_BENCH_SOURCE}/judge_prompts.jsonl",
         )
-    return found
+    return prompts
 
 
 def _references(config: BenchConfig, questions: Sequence[Question]) -> dict[str, list[str]]:
@@ -175,17 +172,19 @@ def _references(config: BenchConfig, questions: Sequence[Question]) -> dict[str,
     folder = Path(config.data_dir or "") / "mt_bench" / "reference_answer"
     files = sorted(folder.glob("*.jsonl"))
     try:
-        found = {str(row["question_id"]): row["choices"][0]["turns"] for row in (read_rows(files[0]) if files else [])}
+        references = {
+            str(row["question_id"]): row["choices"][0]["turns"] for row in (read_rows(files[0]) if files else [])
+        }
     except (KeyError, IndexError, TypeError) as error:
         raise HoldfastError(f"{files[0]}: not reference answers: rows of question_id and choices with turns") from error
-    lacking = [q.id for q in wanted if q.id not in found]
+    lacking = [q.id for q in wanted if q.id not in references]
     if lacking:
         raise HoldfastError(
             "MT-Bench's math, reasoning and coding questions are graded against reference answers; none for "
             f"{len(lacking)} in {folder}",
-            hint=f"curl --create-dirs -o {folder}/gpt-4.jsonl {_SOURCE}/mt_bench/reference_answer/gpt-4.jsonl",
+            hint=f"curl --create-dirs -o {folder}/gpt-4.jsonl {MT_BENCH_SOURCE}/mt_bench/reference_answer/gpt-4.jsonl",
         )
-    return found
+    return references
 
 
 def _number(text: str) -> int | str:

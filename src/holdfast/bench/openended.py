@@ -1,7 +1,6 @@
-"""Open-ended benchmarks: questions -> the model's greedy answers -> the user's judge -> rows.
+"""Open-ended benchmarks: questions -> the model's greedy answers, which ``judges`` has judged.
 
-Answers are kept as they come, in the files that AlpacaEval and FastChat read, so that either package can be run on them
-by hand. Without a judge there is no score, and that is said.
+Every batch of answers is written as it comes, so that a killed run goes on where it was.
 """
 
 from __future__ import annotations
@@ -24,13 +23,13 @@ from holdfast.runs import RunDir, kept_rows
 
 Row = dict[str, Any]
 Answers = dict[str, list[str]]
-_MT_BENCH = "https://raw.githubusercontent.com/lm-sys/FastChat/main/fastchat/llm_judge/data"
+MT_BENCH_SOURCE = "https://raw.githubusercontent.com/lm-sys/FastChat/main/fastchat/llm_judge/data"
 _ANSWER_TOKENS = 1024
 
 
 @dataclass(frozen=True)
 class Question:
-    """One question of one or two turns. ``row`` is the line it came from."""
+    """One question of one or two turns, and the row that it came from."""
 
     id: str
     turns: tuple[str, ...]
@@ -38,18 +37,18 @@ class Question:
 
     @property
     def digest(self) -> str:
-        """Digest of what is asked."""
+        """Return a digest of the turns."""
         return hashlib.sha256(json.dumps(self.turns).encode()).hexdigest()
 
 
 def read(name: str, config: BenchConfig) -> list[Question]:
-    """The questions of ``alpaca_eval`` or ``mt_bench``, from --data-dir or (AlpacaEval) the hub.
+    """Return the questions of ``alpaca_eval`` or ``mt_bench`` from --data-dir, or those of AlpacaEval from the hub.
 
     Raises:
-        HoldfastError: not there, or rows of another form.
+        HoldfastError: they are not there, or their rows have another form.
     """
     rows, place = _alpaca_rows(config) if name == "alpaca_eval" else _mt_rows(config)
-    made = []
+    questions = []
     for number, row in enumerate(rows[: config.limit], 1):
         turns = (row.get("instruction"),) if name == "alpaca_eval" else row.get("turns")
         if (
@@ -59,88 +58,50 @@ def read(name: str, config: BenchConfig) -> list[Question]:
         ):
             wanted = "'instruction'" if name == "alpaca_eval" else "'turns'"
             raise HoldfastError(f"{place}, row {number}: no {wanted}")
-        made.append(Question(str(row.get("question_id", number)), tuple(turns), row))
-    return made
-
-
-def check_judge(name: str, questions: Sequence[Question], config: BenchConfig) -> None:
-    """What the judge will need, before a model is loaded for it.
-
-    Raises:
-        HoldfastError: a package, a prompt file or reference answers are missing; says where they are.
-    """
-    if config.judge_url is not None:
-        _package(name).check(questions, config)
+        questions.append(Question(str(row.get("question_id", number)), tuple(turns), row))
+    return questions
 
 
 def answer(
     name: str, questions: Sequence[Question], lm: LM, template: str, out: RunDir, config: BenchConfig, sha: str
 ) -> Answers:
-    """Greedy answers to every turn; the second turn sees the first and its answer. Those in the file already are not
-    asked again.
+    """Return greedy answers to every turn; the second turn sees the first and its answer.
 
-    A prompt that leaves no room for an answer in the model's context gets an empty one.
+    Questions with an answer on file are not asked again. A prompt that leaves no room for an answer in the model's
+    context gets an empty one.
     """
     file = out.path / name / f"answers-{sha[:12]}.jsonl"
     file.parent.mkdir(parents=True, exist_ok=True)
-    known: Answers = {row["id"]: row["turns"] for row in kept_rows(file)}
+    answers: Answers = {row["id"]: row["turns"] for row in kept_rows(file)}
     length = min(config.max_new_tokens or _ANSWER_TOKENS, lm.context // 2)
-    left = [q for q in questions if q.id not in known]
+    left = [q for q in questions if q.id not in answers]
     for start in range(0, len(left), config.batch_size):
         batch = left[start : start + config.batch_size]
-        said: list[list[str]] = [[] for _ in batch]
+        answered: list[list[str]] = [[] for _ in batch]
         for turn in range(max(len(q.turns) for q in batch)):
             asked = [i for i, q in enumerate(batch) if turn < len(q.turns)]
-            prompts = [_prompt(batch[i], said[i], template, lm.tokenizer) for i in asked]
+            prompts = [_prompt(batch[i], answered[i], template, lm.tokenizer) for i in asked]
             for i, text in zip(asked, _fitting(lm, prompts, length, config.batch_size), strict=True):
-                said[i].append(text)
+                answered[i].append(text)
         with file.open("a", encoding="utf-8") as opened:
             opened.writelines(
-                json.dumps({"id": q.id, "turns": turns}, ensure_ascii=False) + "\n" for q, turns in zip(batch, said)
+                json.dumps({"id": q.id, "turns": turns}, ensure_ascii=False) + "\n" for q, turns in zip(batch, answered)
             )
-        known |= {q.id: turns for q, turns in zip(batch, said)}
-    return {q.id: known[q.id] for q in questions}
-
-
-def judge(
-    name: str, questions: Sequence[Question], answers: Answers, out: RunDir, config: BenchConfig
-) -> tuple[list[Row], list[str]]:
-    """Write the answers where the benchmark's package looks for them; have them judged if there is a judge.
-
-    Returns:
-        one row per question, with scores where there are any, and notes.
-    """
-    package = _package(name)
-    place = package.write_answers(questions, answers, out.path / name, config.model)
-    rows = [_row(name, q, answers[q.id]) for q in questions]
-    if config.judge_url is None:
-        return rows, [f"{name}: {len(rows)} answers in {place}; no --judge-url, so no score"]
-    verdicts = package.verdicts(questions, answers, out.path / name, config)
-    for row, question in zip(rows, questions, strict=True):
-        row["scores"] = verdicts.get(question.id, {})
-    lost = sum(_unread(row) for row in rows)
-    return rows, [
-        f"{name}: {lost} of {len(rows)} questions have a verdict that could not be read; it is not counted"
-    ] if lost else []
+        answers |= {q.id: turns for q, turns in zip(batch, answered)}
+    return {q.id: answers[q.id] for q in questions}
 
 
 def first_prompt(questions: Sequence[Question], template: str, tokenizer: Any) -> str:
-    """What the model will see first."""
+    """Return the first prompt that the model will see."""
     return _prompt(questions[0], [], template, tokenizer)
 
 
-def _package(name: str) -> Any:
-    from holdfast.bench import alpaca, mtbench
-
-    return alpaca if name == "alpaca_eval" else mtbench
-
-
-def _prompt(question: Question, said: Sequence[str], template: str, tokenizer: Any) -> str:
+def _prompt(question: Question, answered: Sequence[str], template: str, tokenizer: Any) -> str:
     messages = []
-    for turn, text in enumerate(question.turns[: len(said) + 1]):
+    for turn, text in enumerate(question.turns[: len(answered) + 1]):
         messages.append(Message(Role.USER, text))
-        if turn < len(said):
-            messages.append(Message(Role.ASSISTANT, said[turn]))
+        if turn < len(answered):
+            messages.append(Message(Role.ASSISTANT, answered[turn]))
     name = "dialogue" if template == "none" and len(messages) > 1 else "plain" if template == "none" else template
     return generation_prompt(messages, name, tokenizer)
 
@@ -149,19 +110,8 @@ def _fitting(lm: LM, prompts: Sequence[str], length: int, batch_size: int) -> li
     sizes = [len(ids) for ids in lm.tokenizer(list(prompts), add_special_tokens=False)["input_ids"]]
     fits = [i for i, size in enumerate(sizes) if size + length <= lm.context]
     texts = lm.generate([prompts[i] for i in fits], max_new_tokens=length, batch_size=batch_size) if fits else []
-    found = dict(zip(fits, texts, strict=True))
-    return [found.get(i, "") for i in range(len(prompts))]
-
-
-def _row(name: str, question: Question, turns: Sequence[str]) -> Row:
-    about = {
-        "kind": "item",
-        "task": name,
-        "item": question.id,
-        "prompt": "\n".join(question.turns),
-        "answer": "\n".join(turns),
-    }
-    return about | {"turns": list(turns), "hash": question.digest, "version": "", "shots": 0, "scores": {}}
+    answers = dict(zip(fits, texts, strict=True))
+    return [answers.get(i, "") for i in range(len(prompts))]
 
 
 def _alpaca_rows(config: BenchConfig) -> tuple[list[Row], Path]:
@@ -184,7 +134,7 @@ def _mt_rows(config: BenchConfig) -> tuple[list[Row], Path]:
         raise HoldfastError(
             "MT-Bench needs --data-dir with mt_bench/question.jsonl"
             + (f"; {folder} has none" if config.data_dir else ""),
-            hint=f"curl --create-dirs -o DATA/mt_bench/question.jsonl {_MT_BENCH}/mt_bench/question.jsonl",
+            hint=f"curl --create-dirs -o DATA/mt_bench/question.jsonl {MT_BENCH_SOURCE}/mt_bench/question.jsonl",
         )
     return read_rows(path), path
 
@@ -202,10 +152,5 @@ def _from_hub(repository: str, file: str) -> Path:
 
 
 def file_name(model: str) -> str:
-    """A model's name as part of a path."""
+    """Return a model's name as part of a path."""
     return re.sub(r"[^\w.-]+", "__", model).strip("_") or "model"
-
-
-def _unread(row: Row) -> bool:
-    """Whether a verdict is missing: all of AlpacaEval's, or a turn's of MT-Bench."""
-    return len(row["scores"].get("rating", ())) < len(row["turns"]) if row["task"] == "mt_bench" else not row["scores"]

@@ -1,10 +1,10 @@
-"""The whole of ``holdfast bench run``, top to bottom: config -> tasks -> answers -> judge -> rows, scores, run
-directory.
+"""``holdfast bench run``, top to bottom: config -> tasks -> answers -> judge -> rows, scores, run directory.
 
-OUTPUT/rows.jsonl     one row per item           OUTPUT/lm-eval/      results.json and samples_*.jsonl as the harness
-writes them
-OUTPUT/alpaca_eval/   answers, judge's verdicts  OUTPUT/mt_bench/     answers and grades, as FastChat lays them out
-OUTPUT/cache*.db      answers so far, so that a killed run continues
+OUTPUT/rows.jsonl      one row per item
+OUTPUT/lm-eval/        results.json and samples_*.jsonl, as the harness writes them
+OUTPUT/alpaca_eval/    answers and verdicts
+OUTPUT/mt_bench/       answers and grades, in FastChat's files
+OUTPUT/cache*.db       answers so far, so that a killed run continues
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any, TextIO
 
 from holdfast import http, runs
 from holdfast import lm as models
-from holdfast.bench import harness, openended
+from holdfast.bench import harness, judges, openended
 from holdfast.bench.items import RAW, Row, Score, benchmark_scores, item_rows, main_metric, remarks, task_scores
 from holdfast.bench.local import digest
 from holdfast.bench.suites import OPEN_ENDED, PAPER, Pin, chosen
@@ -36,13 +36,11 @@ def run(config: BenchConfig) -> dict[str, Any]:
 
     Returns:
         The summary: the pinned score of every benchmark, all scores by task and metric with 95 % intervals, averages,
-            what was pinned.
-        A run that is complete in ``config.output`` is returned if model and data are the same; items answered there are
-        not asked again.
+        and what was pinned. It is that of the run in ``config.output`` if that is complete and model and data are the
+        same. Of an incomplete run, items that have answers are not asked again.
 
     Raises:
-        HoldfastError: bad input (nothing has been written then), or a judge that failed (what was answered and judged
-            is kept).
+        HoldfastError: bad input (nothing has been written then), or a judge that failed (its verdicts so far are kept).
 
     >>> from holdfast.bench import BenchConfig, run
     >>> summary = run(BenchConfig(model="pocket", tasks="my_sums", data_dir="tasks", template="none", output="runs/bench"))
@@ -57,7 +55,7 @@ def run(config: BenchConfig) -> dict[str, Any]:
             harness.check_extra(closed)
         questions = {pin.task: openended.read(pin.task, config) for pin in opened}
         for name, asked in questions.items():
-            openended.check_judge(name, asked, config)
+            judges.check_judge(name, asked, config)
         tokenizer = models.load_tokenizer(config.model, trust_remote_code=config.trust_remote_code)
         template = template_for(config.model, config.template, tokenizer)
         settings = harness.Settings(
@@ -79,7 +77,7 @@ def _run(
     settings: harness.Settings,
     out: Run,
 ) -> dict[str, Any]:
-    """From here on there is a model. ``loaded``: the harness's tasks, whose files lie in ``folder``."""
+    """Load the model, measure it and write the run. ``loaded``: the harness's tasks; ``folder`` has their files."""
     closed, template = [pin for pin in pins if pin.task not in OPEN_ENDED], settings.template
     lm = models.load(config.model, trust_remote_code=config.trust_remote_code)
     resolved = _resolved(config, closed, lm, template)
@@ -93,9 +91,9 @@ def _run(
     rows, scores, benchmarks, notes = _closed(closed, loaded, lm, cached, out)
     for name, asked in questions.items():
         answers = openended.answer(name, asked, lm, template, out, config, resolved["model_sha"])
-        found, remark = openended.judge(name, asked, answers, out, config)
-        rows += found
-        benchmarks[name] = [row["task"] for row in found[:1]]
+        answer_rows, remark = judges.judge(name, asked, answers, out, config)
+        rows += answer_rows
+        benchmarks[name] = [row["task"] for row in answer_rows[:1]]
         notes += remark
     about = {"resolved": resolved, "notes": notes, "seconds": time.perf_counter() - started}
     return _write(out, config, pins, rows, scores, benchmarks, about)
@@ -118,9 +116,8 @@ def _resolved(config: BenchConfig, closed: list[Pin], lm: models.LM, template: s
 
     return {
         "harness": version("lm-eval") if closed else None,
-        "values": "the harness's own"
-        if closed
-        else None,  # runs of before averaged what it does not average: they are scored anew
+        # Older runs took means where the harness does not, so a run without this mark is scored anew.
+        "values": "the harness's own" if closed else None,
         "template": template,
         "model_sha": hashlib.sha256((weights_digest(lm.model) + tokenizer_digest(lm.tokenizer)).encode()).hexdigest(),
         "data_sha": digest(config.data_dir),
@@ -131,36 +128,36 @@ def _resolved(config: BenchConfig, closed: list[Pin], lm: models.LM, template: s
 def _closed(
     pins: list[Pin], loaded: dict[str, Any], lm: models.LM, settings: harness.Settings, out: RunDir
 ) -> tuple[list[Row], dict[str, dict[str, Score]], dict[str, list[str]], list[str]]:
-    """Rows and scores of the harness's tasks, which tasks each benchmark consists of, and what the reader should
-    know.
-    """
+    """Return rows and scores of the harness's tasks, the tasks of each benchmark, and notes for the reader."""
     if not pins:
         return [], {}, {}, []
     results = harness.evaluate(lm, loaded, settings)
     _write_harness_files(out.path / "lm-eval", results)
     rows = item_rows(results)
     tasks = loaded["tasks"]
-    versions = {"version", "num_fewshot", "dataset_path", "dataset_name", "generation_kwargs"}
-    settled = {
-        n: {k: v for k, v in t.dump_config().items() if k in versions} | {"version": t.VERSION}
-        for n, t in tasks.items()
-    }
+    settled = {name: _settled(task) for name, task in tasks.items()}
     write_text(out.path / "lm-eval" / "tasks.json", json.dumps(settled, indent=1, default=str) + "\n")
     for row in rows:
         row |= {"version": str(settled[row["task"]]["version"]), "shots": settled[row["task"]].get("num_fewshot") or 0}
     scores, notes = _scored(pins, rows, results, loaded, settings.seed)
     for row in rows:
         del row[RAW]
-    asked = [
-        row for row in rows if tasks[row["task"]].OUTPUT_TYPE != "loglikelihood_rolling"
-    ]  # whose windows are the whole text
+    # A rolling log-likelihood reads a text in windows, so nothing of it is cut.
+    asked = [row for row in rows if tasks[row["task"]].OUTPUT_TYPE != "loglikelihood_rolling"]
     return rows, scores, loaded["benchmarks"], [*notes, *_cut(asked, lm)]
+
+
+def _settled(task: Any) -> dict[str, Any]:
+    """Return the options of a task that say what was asked, and its version."""
+    names = {"version", "num_fewshot", "dataset_path", "dataset_name", "generation_kwargs"}
+    options = {name: value for name, value in task.dump_config().items() if name in names}
+    return options | {"version": task.VERSION}
 
 
 def _scored(
     pins: list[Pin], rows: list[Row], results: dict[str, Any], loaded: dict[str, Any], seed: int
 ) -> tuple[dict[str, dict[str, Score]], list[str]]:
-    """The scores of every benchmark and of every task in it."""
+    """Return the scores of every benchmark and of every task in it, and notes for the reader."""
     scores: dict[str, dict[str, Score]] = {}
     notes: dict[str, None] = {}
     for pin in pins:
@@ -175,17 +172,12 @@ def _scored(
 
 
 def _cut(rows: list[Row], lm: models.LM) -> list[str]:
-    """The harness cuts long prompts from the left without a word; we say how many."""
-    lengths = [
-        len(ids)
-        for ids in lm.tokenizer([row["prompt"] for row in rows], add_special_tokens=False, verbose=False)["input_ids"]
-    ]
-    long = sum(length >= lm.context for length in lengths)
-    return (
-        [f"{long} of {len(rows)} prompts are longer than the model's {lm.context} tokens and were cut from the left"]
-        if long
-        else []
-    )
+    """Return a note on how many prompts the harness cut from the left, which it does without saying so."""
+    prompts = [row["prompt"] for row in rows]
+    ids = lm.tokenizer(prompts, add_special_tokens=False, verbose=False)["input_ids"]
+    long = sum(len(one) >= lm.context for one in ids)
+    note = f"{long} of {len(rows)} prompts are longer than the model's {lm.context} tokens and were cut from the left"
+    return [note] if long else []
 
 
 def _write_harness_files(folder: Path, results: dict[str, Any]) -> None:
@@ -235,7 +227,7 @@ def _write(
         "benchmarks": results,
         "averages": means,
         "items": len(rows),
-        "scores": {task: found for task, found in scores.items() if found},
+        "scores": {task: by_metric for task, by_metric in scores.items() if by_metric},
         **about,
     })  # fmt: skip
     print(lines(summary, "Benchmarks"), file=sys.stderr)
@@ -243,9 +235,11 @@ def _write(
 
 
 def averages(results: dict[str, Any]) -> dict[str, Any]:
-    """The plain mean of the benchmarks that have a score, in percent (a rating of 1-10 counts ten times); and, where
-    all five of the paper are there, its own average: their sum over four, which is 1.25 times their mean. What is no
-    share of 1, or better when lower, such as a perplexity, is left out of both and named."""
+    """Return the mean of the benchmarks that have a score, in percent; a rating of 1-10 counts ten times.
+
+    Where all five of the paper are there, its own average is returned, too: their sum over four, which is 1.25 times
+    their mean. Scores that are not shares of 1, or better when lower, such as a perplexity, are left out and named.
+    """
     scored = {task: r for task, r in results.items() if r["value"] is not None}
     out = [task for task, r in scored.items() if not r.get("share", True) or r.get("higher_is_better") is False]
     percent = {
@@ -253,25 +247,25 @@ def averages(results: dict[str, Any]) -> dict[str, Any]:
         for task, r in scored.items()
         if task not in out
     }
-    made: dict[str, Any] = {"mean": sum(percent.values()) / len(percent) if percent else None, "of": list(percent)}
+    means: dict[str, Any] = {"mean": sum(percent.values()) / len(percent) if percent else None, "of": list(percent)}
     if out:
-        made["left_out"] = out
+        means["left_out"] = out
     if all(pin.task in percent for pin in PAPER):
-        made["paper_average"] = sum(percent[pin.task] for pin in PAPER) / 4
-    return made
+        means["paper_average"] = sum(percent[pin.task] for pin in PAPER) / 4
+    return means
 
 
 def _preview(
     closed: list[Pin], questions: dict[str, Any], settings: harness.Settings, tokenizer: Any, out: TextIO
 ) -> dict[str, Any]:
-    """The first prompt of every benchmark as the model will see it, and how many items and requests there are."""
-    made: dict[str, Any] = {"command": "bench run", "template": settings.template, "benchmarks": {}}
+    """Print the first prompt of every benchmark as the model will see it; return how many items there are."""
+    figures: dict[str, Any] = {"command": "bench run", "template": settings.template, "benchmarks": {}}
     with tempfile.TemporaryDirectory() as folder:
         for pin in closed:
             first, counts = harness.preview(pin, replace(settings, folder=Path(folder)), tokenizer)
             print(f"--- {pin.task}\n{first}", file=out)
-            made["benchmarks"][pin.task] = counts
+            figures["benchmarks"][pin.task] = counts
     for name, asked in questions.items():
         print(f"--- {name}\n{openended.first_prompt(asked, settings.template, tokenizer)}", file=out)
-        made["benchmarks"][name] = {"items": len(asked), "turns": sum(len(q.turns) for q in asked)}
-    return made
+        figures["benchmarks"][name] = {"items": len(asked), "turns": sum(len(q.turns) for q in asked)}
+    return figures

@@ -1,13 +1,13 @@
-"""What the harness cannot read or score: said before a model is loaded where that can be seen, and kept to its own task
-where it cannot.
+"""Tasks that cannot be read or scored -> errors before a model is loaded, or failures that stay with their task.
 
-One made-up answer goes through a task's filters, scoring and aggregation: what is not installed on this machine shows
-then.
+Before the run one made-up answer goes through a task's filters, scoring and aggregation, which shows what is not
+installed. During the run a failure costs only the task or metric that it happens in.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import re
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -19,12 +19,11 @@ Failures = dict[str, dict[str, str]]
 """Task -> metric (empty: all of them) -> why it has no score."""
 _ANSWERS: dict[str, Any] = {"loglikelihood": (-1.0, False), "loglikelihood_rolling": -1.0, "generate_until": ""}
 _ASIDE = ("metadata", "task_alias", "group_alias", "alias", "weight_by_size", "tag", "group")
-"""Settings of a task that change no score."""
+"""Options of a task that change no score."""
 
 
 def check_readable(name: str, task: Any, seed: int) -> None:
-    """Try a made-up answer to the first question. A task may refuse it for what it says; only what is missing here
-    counts.
+    """Try a made-up answer to the first question. A task may refuse its content; only what is not installed counts.
 
     Raises:
         HoldfastError: a package, a metric or data that is not there, or a task that this command does not run.
@@ -45,7 +44,7 @@ def check_readable(name: str, task: Any, seed: int) -> None:
             hint="it is downloaded from the hub; once it is there, the run may be offline",
         )
     task.build_all_requests(limit=1, rank=0, world_size=1)
-    task.set_fewshot_seed(seed=seed)  # the trial has drawn examples
+    task.set_fewshot_seed(seed=seed)  # building requests has drawn examples
     try:
         _try(task)
     except ImportError as error:
@@ -53,16 +52,16 @@ def check_readable(name: str, task: Any, seed: int) -> None:
             f"task {name}: its scores need a package that is missing or broken: {error}", hint="pip install it"
         ) from error
     except Exception as error:
-        if type(error) is LookupError or isinstance(error, OSError):  # nltk's; and the hub's, or of files
+        if type(error) is LookupError or isinstance(error, OSError):  # of nltk; of the hub, or of files
             text = " ".join(str(error).replace("*", "").split())
             raise HoldfastError(f"task {name}: its scores need what is not on this machine: {text}") from error
 
 
 def check_alike(name: str, task: Any, other: Any, benchmark: str) -> None:
-    """A task may be in two benchmarks; its answers are made once.
+    """Check that a task which is in two benchmarks has the same options in both, because it is run once.
 
     Raises:
-        HoldfastError: the two ask in different ways.
+        HoldfastError: the options differ.
     """
     if other is None:
         return
@@ -78,7 +77,7 @@ def check_alike(name: str, task: Any, other: Any, benchmark: str) -> None:
 
 
 def check_halves(name: str, loaded: dict[str, Any], limit: int | None) -> None:
-    """Dev and test are halves of the items.
+    """Check that the items of every task can be halved into dev and test.
 
     Raises:
         HoldfastError: a task has no two items.
@@ -92,7 +91,7 @@ def check_halves(name: str, loaded: dict[str, Any], limit: int | None) -> None:
 
 
 def check_direction(pin: Pin, loaded: dict[str, Any], higher_is_better: bool | None) -> None:
-    """Whether what is asked for as better is what the task says.
+    """Check that the direction that a study asks for is the task's.
 
     Raises:
         HoldfastError: it is not.
@@ -109,9 +108,8 @@ def check_direction(pin: Pin, loaded: dict[str, Any], higher_is_better: bool | N
 
 @contextlib.contextmanager
 def going_on(loaded: dict[str, Any]) -> Iterator[Failures]:
-    """While this lasts, scoring that fails costs its own task, an aggregation its own metric, and either the groups
-    that need it.
-    """
+    """Keep failures to their place while this lasts: failed scoring costs its task, a failed aggregation its metric,
+    and either costs the groups that need it."""
     from lm_eval import evaluator_utils
 
     failures: Failures = {}
@@ -137,7 +135,7 @@ def _kept(name: str, score: Callable[..., Any], failures: Failures) -> Callable[
         try:
             return score(doc, results)
         except Exception as error:  # whatever a task's own code raises
-            failures.setdefault(name, {})[""] = _said(error)
+            failures.setdefault(name, {})[""] = _error_text(error)
             return {}
 
     return process_results
@@ -155,7 +153,7 @@ def _one_by_one(aggregate: Callable[..., Any], failures: Failures) -> Callable[.
             try:
                 numbers |= _aggregated(aggregate, task, {key: items}, bootstrap_iters)
             except Exception as error:  # whatever a task's own code raises
-                failures.setdefault(name, {})[f"{key[0]},{key[1]}"] = _said(error)
+                failures.setdefault(name, {})[f"{key[0]},{key[1]}"] = _error_text(error)
         return numbers, max(map(len, raw_metrics.values()), default=0)
 
     return compute
@@ -166,7 +164,7 @@ def _aggregated(
 ) -> dict[str, Any]:
     try:
         return dict(aggregate(task, metric, draws)[0])
-    except Exception:  # the number may be there, and its standard error not
+    except Exception:  # it may be the standard error that fails, so try the number without it
         return dict(aggregate(task, metric, 0)[0])
 
 
@@ -174,10 +172,10 @@ def _whole(group: Any, aggregate: Callable[..., Any], failures: Failures) -> Cal
     def of_all(metrics: dict[str, Any]) -> dict[str, Any]:
         try:
             numbers = dict(aggregate(metrics))
-        except Exception as error:  # of numbers that are none
+        except Exception as error:  # a task of the group has no number
             numbers = {"name": group.name, "alias": group.alias or group.name}
-            failures.setdefault(group.name, {})[""] = _said(error)
-        lost = {metric for task in group.get_all_tasks() for metric in failures.get(task.task_name, {})}
+            failures.setdefault(group.name, {})[""] = _error_text(error)
+        lost = set(itertools.chain.from_iterable(failures.get(task.task_name, {}) for task in group.get_all_tasks()))
         if not lost:
             return numbers
         return {
@@ -190,7 +188,7 @@ def _whole(group: Any, aggregate: Callable[..., Any], failures: Failures) -> Cal
 
 
 def _try(task: Any) -> None:
-    """Score a made-up answer as the harness would; twice the same item is what an aggregation gets."""
+    """Score a made-up answer as the harness does. The aggregation gets the item twice, as one may not be enough."""
     for instance in task.instances:
         instance.resps = [_ANSWERS[instance.request_type]] * max(1, instance.repeats)
     task.apply_filters()
@@ -204,7 +202,7 @@ def _try(task: Any) -> None:
 
 
 def _settings(task: Any) -> dict[str, str]:
-    """What a task asks and how it counts, as text; the place in memory of a function is none of it."""
+    """Return a task's options as text, without the memory addresses of functions."""
     return {
         key: re.sub(r" at 0x[0-9a-f]+", "", str(value))
         for key, value in task.dump_config().items()
@@ -213,11 +211,11 @@ def _settings(task: Any) -> dict[str, str]:
 
 
 def _main_metric(pin: Pin, task: Any) -> str:
-    """The metric that counts, as far as a task says so before it has scored anything."""
+    """Return the metric that counts, as far as a task that has scored nothing says so."""
     names = list(task.aggregation() or {})
     pinned = pin.metric.rpartition(",")[0]
     return pinned if pinned in names else next(iter(names), "")
 
 
-def _said(error: Exception) -> str:
+def _error_text(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"

@@ -1,11 +1,12 @@
-"""Names of suites -> what is run, pinned: task of the harness, number of shots, metric that counts.
+"""Names of suites -> pinned benchmarks: task of the harness, number of shots, metric that counts.
 
-The paper (arXiv 2507.07817) names MMLU, BBH, IFEval, AlpacaEval and MT-Bench; which task of the harness it ran is known
-only in part: ``choice`` says what is known. Versions of tasks and harness are recorded with every run.
+The paper (arXiv 2507.07817) names MMLU, BBH, IFEval, AlpacaEval and MT-Bench, but says only in part which tasks of the
+harness it ran; ``choice`` is what is known. Every run records the versions of its tasks and of the harness.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,9 +15,8 @@ from holdfast.errors import HoldfastError, nearest
 
 @dataclass(frozen=True)
 class Pin:
-    """One benchmark of a suite. ``shots`` None: the task's own number. ``metric`` as the harness writes it, with its
-    filter.
-    """
+    """One benchmark of a suite. ``metric`` is as the harness writes it, with its filter. Without ``shots`` the task's
+    own number of shots is used. ``choice`` is where the three come from."""
 
     task: str
     metric: str
@@ -54,11 +54,11 @@ SUITES: dict[str, tuple[Pin, ...]] = {
 }
 OPEN_ENDED = (ALPACA_EVAL.task, MT_BENCH.task)
 PAPER = (_KNOWLEDGE, _REASONING, ALPACA_EVAL, _INSTRUCTIONS, MT_BENCH)
-"""The five that the paper's average adds up."""
+"""The five benchmarks of the paper's average."""
 
 
 def chosen(suite: str, tasks: str) -> list[Pin]:
-    """The benchmarks of ``--suite`` and ``--tasks``, both comma separated, each once.
+    """Return the benchmarks of ``--suite`` and ``--tasks``, both comma separated, each once.
 
     Raises:
         HoldfastError: unknown suite, or nothing chosen.
@@ -76,22 +76,22 @@ def chosen(suite: str, tasks: str) -> list[Pin]:
 
 
 def pins_of(tasks: Sequence[str]) -> list[Pin]:
-    """Harness tasks by name. Parts of a pinned group, such as ``mmlu_anatomy``, are pinned as the group is."""
+    """Return pins of harness tasks. Parts of a pinned group, such as ``mmlu_anatomy``, are pinned like the group."""
     return [_pin(task) for task in tasks]
 
 
 def names(text: str) -> list[str]:
-    """``a, b`` -> [a, b]."""
+    """Return the names in a comma separated text."""
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def _pin(task: str) -> Pin:
-    known = [pin for pins in SUITES.values() for pin in pins]
-    for pin in known:
-        if pin.task == task:
-            return pin
+    pins = [*itertools.chain.from_iterable(SUITES.values())]
+    own = next((pin for pin in pins if pin.task == task), None)
+    if own is not None:
+        return own
     if task.startswith(("mmlu_flan_n_shot_generative_", "bbh_zeroshot_")):
-        group = next(pin for pin in known if task.startswith(pin.task))
+        group = next(pin for pin in pins if task.startswith(pin.task))
         return Pin(task, group.metric, group.shots, group.choice)
     others = ("mmlu_flan", "mmlu_pro", "mmlu_prox", "mmlu_redux", "mmlu_continuation")
     if task.startswith("mmlu_") and not task.startswith(others) and not task.endswith("_generative"):

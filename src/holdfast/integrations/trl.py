@@ -1,12 +1,14 @@
 """TRL's ``SFTTrainer`` with weights on prompt and response tokens (WIT, arXiv 2507.07817).
 
     from holdfast.integrations.trl import WITSFTTrainer
-    WITSFTTrainer(model, args=SFTConfig(...), train_dataset=rows, prompt_loss_weight=0.2,
-    completion_loss_weight=0.8).train()
+    trainer = WITSFTTrainer(
+        model, args=SFTConfig(...), train_dataset=rows, prompt_loss_weight=0.2, completion_loss_weight=0.8
+    )
+    trainer.train()
 
-In: rows as TRL's users have them (prompt and completion as text or as messages; messages; Alpaca columns), or
-``Tokens``. Roles are found here; the loss, its divisor, the batches and the evaluation are those of ``holdfast tune``.
-TRL brings everything else: SFTConfig, model loading, PEFT, quantisation, callbacks. The names of the two weights are
+Rows are those that TRL takes (prompt and completion as text or as messages; messages; Alpaca columns), or ``Tokens``.
+Holdfast labels the roles, and the loss, its divisor, the batches and the evaluation are those of ``holdfast tune``.
+Everything else is TRL's: SFTConfig, model loading, PEFT, quantisation, callbacks. The names of the two weights are
 those proposed to TRL in its issue 6746.
 """
 
@@ -37,7 +39,7 @@ except ImportError as error:
 if tuple(map(int, version("trl").split(".")[:2])) < (1, 15):
     raise HoldfastError(f"TRL {version('trl')} is too old; at least 1.15 is needed", hint='pip install "holdfast[trl]"')
 
-_OURS = {  # options of SFTConfig that choose what is decided here, and by what
+_OURS = {  # options of SFTConfig that have no effect here -> what to use instead
     "packing": "batching='packed'",
     "eval_packing": "batching='packed'",
     "padding_free": "batching='padding-free'",
@@ -138,7 +140,7 @@ def _tokenizer_of(model: Any) -> Any:
 
 
 def _arguments(args: Any) -> Any:
-    """A copy of the SFTConfig that leaves data and columns to us."""
+    """Return a copy of the SFTConfig that leaves data and columns to Holdfast."""
     args = SFTConfig("trl-sft") if args is None else copy.copy(args)
     if not isinstance(args, SFTConfig):
         raise HoldfastError(f"args is a {type(args).__name__}", hint="give a trl.SFTConfig")
@@ -160,33 +162,33 @@ def _arguments(args: Any) -> Any:
 def _token_rows(
     rows: Any, name: str, *, tokenizer: Any, weights: RoleWeights, template: str, truncation: str, longest: int | None
 ) -> Any:
-    """A datasets.Dataset of input_ids, roles and weight factors, which is the only kind that SFTTrainer takes."""
+    """Return a datasets.Dataset of input_ids, roles and weight factors, as SFTTrainer takes nothing else."""
     import datasets
 
     if isinstance(rows, datasets.IterableDataset):
         raise HoldfastError(
             f"{name} is a streaming data set, which WITSFTTrainer does not take", hint="load it without streaming=True"
         )
-    given = list(rows)
-    if not all(isinstance(row, Tokens) for row in given):
-        for i, row in enumerate(given, 1):
+    items = list(rows)
+    if not all(isinstance(row, Tokens) for row in items):
+        for i, row in enumerate(items, 1):
             if not isinstance(row, Mapping):
                 raise HoldfastError(f"{name}, row {i}: a {type(row).__name__}, not an object with columns")
-        numbered = [(dict(row), f"{name}, row {i}") for i, row in enumerate(given, 1)]
+        numbered = [(dict(row), f"{name}, row {i}") for i, row in enumerate(items, 1)]
         if any({"image", "images"} & row.keys() for row, _ in numbered):
             raise HoldfastError(f"{name} holds images, which WITSFTTrainer does not take")
         examples = examples_of(numbered, name, needs_response=any(weights[r] for r in RESPONSE_ROLES))
         tell(name, all_unused(examples))
-        given, report = tokenize(
+        items, report = tokenize(
             examples, tokenizer, weights, template=template, max_length=longest or 2**31, truncation=truncation
         )
-        if not given:
+        if not items:
             raise HoldfastError(
                 f"{name}: no example is left: the longest has {report.longest} tokens, max_length is {longest}"
             )
-    columns = {"input_ids": [t.ids for t in given], "roles": [t.roles for t in given]}
-    if any(t.scale is not None for t in given):
-        columns["scale"] = [np.ones(len(t), np.float32) if t.scale is None else t.scale for t in given]
+    columns = {"input_ids": [t.ids for t in items], "roles": [t.roles for t in items]}
+    if any(t.scale is not None for t in items):
+        columns["scale"] = [np.ones(len(t), np.float32) if t.scale is None else t.scale for t in items]
     return datasets.Dataset.from_dict(columns)
 
 

@@ -1,16 +1,16 @@
-"""`pocket`: an embedded base model and the rows of its small world, for everything that must run with no network.
+"""`pocket`: a base model and rows of a small world that come with the package, for all that must run without network.
 
-In: a name such as `pocket:instructions/test`. Out: rows; or the folder of the model.
+In: a name such as `pocket:instructions/test`. Out: its rows, or the folder of the model.
 
 | name | rows | columns |
 |---|---|---|
 | `pocket:corpus` | 20,000 | `text` |
-| `pocket:instructions` (`/train`, `/dev`, `/test`) | 8,000, 600, 900 | `messages`, `task`, `wording`,
-`held_out_wording`, `meta` |
-| `pocket:preferences` (`/train`, `/dev`, `/test`) | 2,000, 200, 400 | `prompt`, `chosen`, `rejected`, `task`, `fault`,
-`meta` |
+| `pocket:instructions` + split | 8,000, 600, 900 | `messages`, `task`, `wording`, `held_out_wording`, `meta` |
+| `pocket:preferences` + split | 2,000, 200, 400 | `prompt`, `chosen`, `rejected`, `task`, `fault`, `meta` |
 | `pocket:intents` | 120 x 8 | `set_id`, `variant_id`, `kind`, `seed`, `prompt`, `target`, `meta` |
 | `pocket:tasks` | 16 | `name`, `definition`, `labels`, `cue`, `rows` of `fields`, `input`, `answer`, `split` |
+
+A split is `/train`, `/dev` or `/test`; a name without one is that of the training rows.
 
 `meta` holds the facts of its row, which is not for training:
 
@@ -53,12 +53,12 @@ META = "meta"
 
 
 def model_path() -> Path:
-    """The folder of the embedded model (config, weights, tokenizer)."""
+    """Return the folder of the embedded model (config, weights, tokenizer)."""
     return Path(__file__).parent / "model"
 
 
 def rows_path(name: str) -> Path:
-    """The file of a named data set (gzipped JSON lines); `NAMES` are the names.
+    """Return the file of a named data set (gzipped JSON lines); `NAMES` are the names.
 
     Raises `HoldfastError` for a name that is not one of them.
     """
@@ -68,7 +68,7 @@ def rows_path(name: str) -> Path:
 
 
 def rows(name: str) -> list[dict[str, Any]]:
-    """The rows of a named data set; `NAMES` are the names.
+    """Return the rows of a named data set; `NAMES` are the names.
 
     Raises `HoldfastError` for a name that is not one of them, and where the installed file is missing or damaged.
     """

@@ -1,6 +1,6 @@
-"""What would fail only once models are trained is tried before: the Trainer's arguments, the pairs of the second stage.
+"""Plan -> errors that would show only once models are trained: in the Trainer's arguments and the second stage's pairs.
 
-Both take torch, which a plan does without otherwise; so they are looked at only where a study file names them.
+Both checks load torch, which a plan needs for nothing else, so they are made only where a study file asks for them.
 """
 
 from __future__ import annotations
@@ -14,20 +14,24 @@ from typing import Any
 from holdfast.config import AlignConfig, TuneConfig
 from holdfast.data.chat_template import only_template
 from holdfast.errors import HoldfastError
-from holdfast.study.planning import StudyPlan
+from holdfast.study.planning import StudyPlan, Trial
 
-_OPEN = {"training": {}, "schedule": TuneConfig(model="", data="", output="").schedule}
-"""Options that the Trainer alone can judge, and their defaults."""
+_FOR_THE_TRAINER = {"training": {}, "schedule": TuneConfig(model="", data="", output="").schedule}
+"""Options that only the Trainer can check, and their defaults."""
 
 
 def check_trainings(plan: StudyPlan) -> None:
-    """Make the Trainer's arguments of every kind of training.
+    """Make the Trainer's arguments once for every combination of its options.
 
     Raises:
-        HoldfastError: it does not know an argument, or refuses a value.
+        HoldfastError: the Trainer does not know an argument, or refuses a value.
     """
-    asked = [t for t in plan.trials if any(t.tune[name] != usual for name, usual in _OPEN.items())]
-    for trial in {json.dumps([t.tune[name] for name in _OPEN], sort_keys=True): t for t in asked}.values():
+    kinds: dict[str, Trial] = {}
+    for trial in plan.trials:
+        options = {name: trial.tune[name] for name in _FOR_THE_TRAINER}
+        if options != _FOR_THE_TRAINER:
+            kinds[json.dumps(options, sort_keys=True)] = trial
+    for trial in kinds.values():
         from holdfast.tune.arguments import training_arguments
 
         config = TuneConfig(**trial.tune, output="")
@@ -43,8 +47,7 @@ def check_trainings(plan: StudyPlan) -> None:
 
 
 def check_second_stage(plan: StudyPlan) -> None:
-    """Read the pairs of ``then: {align: ..}`` as it will, with the templates that the first stage will have been
-    trained with.
+    """Read the pairs of ``then: {align: ..}`` as `holdfast align` will, with the templates of the first stage.
 
     Raises:
         HoldfastError: whatever `holdfast align` would refuse before it trains.
@@ -55,11 +58,12 @@ def check_second_stage(plan: StudyPlan) -> None:
     from holdfast.align.plan import make_plan
     from holdfast.tune.arguments import training_arguments
 
-    for model, template in dict.fromkeys(
-        (g.model, _template(options, f.report["templates"])) for g in plan.groups for f in g.facts
-    ):
+    asked: dict[tuple[str, str], None] = {}
+    for group in plan.groups:
+        asked |= dict.fromkeys((group.model, _template(options, facts.report["templates"])) for facts in group.facts)
+    for model, template in asked:
         try:
-            made = make_plan(
+            align_plan = make_plan(
                 AlignConfig(
                     **{**options, "model": model, "template": template, "output": "", "seed": plan.spec.seeds[0]}
                 )
@@ -68,12 +72,12 @@ def check_second_stage(plan: StudyPlan) -> None:
 
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", FutureWarning)  # between TRL and transformers
-                training_arguments(made, Path(), DPOConfig, loss_type=made.losses, use_cpu=True)
+                training_arguments(align_plan, Path(), DPOConfig, loss_type=align_plan.losses, use_cpu=True)
         except HoldfastError as error:
             raise HoldfastError(f"then.align: {error.message}", hint=error.hint) from error
 
 
 def _template(options: dict[str, Any], first: dict[str, int]) -> str:
-    """As `align` chooses it after a training with these templates."""
-    given = str(options.get("template", "auto"))
-    return given if given != "auto" else only_template(first) or "auto"
+    """Return the template that `align` chooses after a training with these templates."""
+    template = str(options.get("template", "auto"))
+    return template if template != "auto" else only_template(first) or "auto"

@@ -1,8 +1,8 @@
-"""Jobs -> rows: on this machine one process per slot, each with a GPU of its own or a share of the cores; or one Ray
-worker per slot, each with the base model loaded once.
+"""Jobs -> rows, in one process per slot on this machine, or in one Ray worker per slot.
 
-A worker that dies fails its job only; another one takes its place. The study directory of a Ray cluster must be one
-that every node sees (a shared file system): models, checkpoints and rows are written there by the workers.
+A process has a GPU of its own, or a share of the cores. A worker that dies fails only its job, and another one takes
+its place. With Ray the study directory must lie on a file system that all nodes share, because the workers write
+models, checkpoints and rows there.
 """
 
 from __future__ import annotations
@@ -22,51 +22,53 @@ from typing import Any
 from holdfast.cluster import Lost, Workers
 from holdfast.config import StudyConfig
 from holdfast.errors import HoldfastError
-from holdfast.study.jobs import Job, Pool, Row
+from holdfast.study.jobs import Job, Row
+from holdfast.study.worker import Trainer
 
 Started = Callable[[Job], None]
 
 
-def open_pool(config: StudyConfig, study: Path) -> Pool:
-    """The workers that ``--cluster`` asks for."""
+def open_pool(config: StudyConfig, study: Path) -> LocalPool | RayPool:
+    """Return the workers that ``--cluster`` asks for."""
     if config.cluster == "ray":
         return RayPool(study, config.slots or 2)
     return LocalPool(study, config.slots or default_slots())
 
 
 def default_slots() -> int:
-    """One per GPU, or one per core."""
+    """Return one slot per GPU, or per core without GPUs."""
     return len(gpus()) or cores()
 
 
 def cores() -> int:
-    """Cores that this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def gpus() -> list[str]:
-    """The GPUs of this machine, by the names that CUDA_VISIBLE_DEVICES takes."""
-    given = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if given is not None:
-        return [name for name in given.split(",") if name and name != "-1"]
+    """Return the GPUs of this machine, by the names that CUDA_VISIBLE_DEVICES takes."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return [name for name in visible.split(",") if name and name != "-1"]
     try:
-        found = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20)
+        listing = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20)
     except (OSError, subprocess.TimeoutExpired):
         return []
-    return [str(i) for i, line in enumerate(line for line in found.stdout.splitlines() if line.startswith("GPU "))]
+    count = sum(line.startswith("GPU ") for line in listing.stdout.splitlines())
+    return [str(number) for number in range(count)]
 
 
 class LocalPool:
-    """Processes on this machine. They start in the background; ``results`` waits for them."""
+    """Processes on this machine, which do up to ``slots`` jobs at a time. They start in the background."""
 
     def __init__(self, study: Path, slots: int) -> None:
         self.study, self.slots = study, slots
-        self._workers = [_Worker(study, slot, slots) for slot in range(slots)]
+        self._workers = [_SlotProcess(study, slot, slots) for slot in range(slots)]
 
     def results(self, jobs: list[Job], started: Started) -> Iterator[tuple[Job, Row]]:
-        """See ``jobs.Pool``."""
+        """Yield (job, row) as jobs end, in any order; ``started`` is called with each job as it begins."""
         queue = list(jobs)
-        busy: dict[Any, tuple[_Worker, Job]] = {}
+        busy: dict[Any, tuple[_SlotProcess, Job]] = {}
         while queue or busy:
             for worker in self._workers:
                 if queue and worker.job is None:
@@ -79,12 +81,12 @@ class LocalPool:
                 yield job, worker.take()
 
     def close(self) -> None:
-        """See ``jobs.Pool``."""
+        """End the processes."""
         for worker in self._workers:
             worker.stop()
 
 
-class _Worker:
+class _SlotProcess:
     """One process and the job that it is at."""
 
     def __init__(self, study: Path, slot: int, slots: int) -> None:
@@ -111,18 +113,16 @@ class _Worker:
             self.stop()
             self._start()
         self.job = job
-        with contextlib.suppress(ConnectionError):  # it has died since: ``take`` will say so
+        with contextlib.suppress(ConnectionError):  # the process has just died, which ``take`` reports
             self.connection.send(job)
 
     def take(self) -> Row:
-        """The row of the job, which may be that it has failed with its process."""
+        """Return the row of the job; a failed one if its process died."""
         job, self.job = self.job, None
         assert job is not None
-        try:
-            row: Row = self.connection.recv()
-        except (EOFError, ConnectionError):
-            row = job.failed(self._death())
-        return row
+        with contextlib.suppress(EOFError, ConnectionError):
+            return dict(self.connection.recv())
+        return job.failed(self._cause_of_death())
 
     def stop(self) -> None:
         """End the process."""
@@ -131,17 +131,17 @@ class _Worker:
         self.process.wait()
         self._log.close()
 
-    def _death(self) -> str:
+    def _cause_of_death(self) -> str:
         code = self.process.wait()
         self._log.seek(0)
-        said = self._log.read().strip().splitlines()
+        output = self._log.read().strip().splitlines()
         why = f"signal {-code}" if code < 0 else f"exit code {code}"
         hint = "; the machine may have run out of memory" if code == -9 else ""
-        return f"its process died ({why}{hint})" + (f": {said[-1]}" if said else "")
+        return f"its process died ({why}{hint})" + (f": {output[-1]}" if output else "")
 
 
 class RayPool:
-    """Ray workers. See ``jobs.Pool``."""
+    """Workers on a Ray cluster."""
 
     def __init__(self, study: Path, slots: int) -> None:
         self.slots = slots
@@ -149,7 +149,7 @@ class RayPool:
         self._check_storage(study.resolve())
 
     def results(self, jobs: list[Job], started: Started) -> Iterator[tuple[Job, Row]]:
-        """See ``jobs.Pool``."""
+        """See ``LocalPool.results``."""
         for number, value in self._workers.results(
             "perform", [(job,) for job in jobs], lambda number: started(jobs[number])
         ):
@@ -157,39 +157,18 @@ class RayPool:
             yield job, job.failed(f"its Ray worker died: {value.reason}") if isinstance(value, Lost) else value
 
     def close(self) -> None:
-        """See ``jobs.Pool``."""
+        """End the workers."""
         self._workers.close()
 
     def _check_storage(self, study: Path) -> None:
         mark = study / f".seen-{uuid.uuid4().hex}"
         mark.touch()
         try:
-            seen = self._workers.ask_all("sees", mark.name)
+            visible = self._workers.ask_all("sees", mark.name)
         finally:
             mark.unlink()
-        if not all(seen):
+        if not all(visible):
             raise HoldfastError(
-                f"{seen.count(False)} of {self.slots} Ray workers do not see {study}",
+                f"{visible.count(False)} of {self.slots} Ray workers do not see {study}",
                 hint="--output must lie on storage that all nodes share",
             )
-
-
-class Trainer:
-    """What a Ray worker holds."""
-
-    def __init__(self, study: str) -> None:
-        from holdfast.study.trial import Workbench
-
-        self.bench = Workbench(Path(study))
-
-    def sees(self, name: str) -> bool:
-        """Whether a file that the driver has just written is here too."""
-        return (self.bench.study / name).is_file()
-
-    def perform(self, job: Job) -> Row:
-        """See ``trial.perform``."""
-        from holdfast.study.trial import perform
-        from holdfast.study.worker import log_to
-
-        with log_to(self.bench.study / job.log):
-            return perform(job, self.bench)

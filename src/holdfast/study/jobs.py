@@ -1,36 +1,35 @@
-"""What travels to a worker and what comes back. Plain data: it is pickled.
-
-Job -> row of STUDY/rows.jsonl
+"""What travels to a worker (a job) and what comes back (a row of STUDY/rows.jsonl). Both are pickled, so both are plain
+data.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from holdfast.errors import HoldfastError
-from holdfast.runs import check_arrays, read_json
+from holdfast.runs import check_arrays, finite, read_json
 from holdfast.study.measures import Measure
 from holdfast.study.planning import Group, StudyPlan, Trial
-from holdfast.study.sources import Facts
+from holdfast.study.sources import SourceFacts, json_digest
 
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Job:
-    """A trial, or with ``trial`` None the untuned model of a group. ``stop_at``: stop after this step, at the end of
-    ``rung``, and measure ``rung_metric`` on dev; None: go on to the end and measure everything."""
+    """A trial, or where ``trial`` is None the untuned model of a group.
+
+    With ``stop_at`` the training stops after this step, at the end of ``rung``, and ``rung_metric`` is measured on dev.
+    Without it the training goes on to its end, and everything is measured.
+    """
 
     group: str
     trial: Trial | None
     tune: dict[str, Any]
-    facts: Facts
+    facts: SourceFacts
     measures: tuple[Measure, ...]
     items: int | None
     then: dict[str, Any]
@@ -41,20 +40,20 @@ class Job:
 
     @property
     def name(self) -> str:
-        """As shown while it runs."""
+        """Return the name that is printed while it runs."""
         return f"{self.trial.setting_name} seed {self.trial.seed}" if self.trial else "base model"
 
     @property
     def file(self) -> str:
-        """Where its row is kept, relative to the study directory."""
+        """Return where its row is kept, relative to the study directory."""
         if self.trial is None:
-            known = [m.pinned() for m in self.measures], self.items
-            return f"base/{self.facts.key}-{hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:8]}.json"
+            measured = json_digest([[m.pinned() for m in self.measures], self.items])
+            return f"base/{self.facts.key}-{measured[:8]}.json"
         return f"trials/{self.trial.id}/{'row' if self.stop_at is None else f'rung-{self.rung}'}.json"
 
     @property
     def log(self) -> str:
-        """Where what it prints goes, relative to the study directory."""
+        """Return where its output is kept, relative to the study directory."""
         return f"logs/{self.trial.id if self.trial else 'base'}.txt"
 
     def row(
@@ -66,7 +65,7 @@ class Job:
         steps: int,
         error: str | None = None,
     ) -> Row:
-        """The row of this trial."""
+        """Return the row of this trial."""
         t = self.trial
         assert t is not None
         return {
@@ -92,7 +91,7 @@ class Job:
         }
 
     def failed(self, error: str, *, diverged: bool = False) -> Row:
-        """The row of a job that could not be done; ``diverged``: because its loss is no number any more."""
+        """Return the row of a job that failed. ``diverged``: it failed because its loss became NaN or infinite."""
         seconds = {"train": 0.0, "measure": 0.0, "other": 0.0}
         if self.trial is None:
             return {
@@ -109,8 +108,8 @@ class Job:
 
 
 def diverged(row: Row, base: Mapping[str, float | None]) -> bool:
-    """Whether a trial's training has gone astray: its loss became no number, or its model has no NLL on dev where the
-    base model has one.
+    """Return whether a trial's training has diverged: its loss became NaN or infinite, or its model has no NLL on dev
+    where the base model has one.
 
     Args:
         base: dev scores of the untuned model.
@@ -121,7 +120,7 @@ def diverged(row: Row, base: Mapping[str, float | None]) -> bool:
 
 
 def job_of(plan: StudyPlan, group: Group, trial: Trial | None, **halving: Any) -> Job:
-    """The job of a trial, or of a group's base model."""
+    """Return the job of a trial, or of a group's base model where ``trial`` is None."""
     facts = next(f for f in group.facts if trial is None or f.key == trial.source)
     spec = plan.spec
     base = {"model": group.model, "data": facts.files["train"], "eval_data": facts.files["dev"]} | dict(spec.tune)
@@ -139,10 +138,10 @@ def job_of(plan: StudyPlan, group: Group, trial: Trial | None, **halving: Any) -
 
 
 def read_row(file: Path, study: Path) -> Row:
-    """The row that a job has left behind.
+    """Return the row of a job that has been done.
 
     Raises:
-        HoldfastError: it cannot be read, or the scores per item that it names cannot.
+        HoldfastError: the row, or a file of scores per item that it names, cannot be read.
     """
     row = read_json(file)
     if not isinstance(row, dict) or not {"status", "dev", "test", "seconds"} <= row.keys():
@@ -150,20 +149,3 @@ def read_row(file: Path, study: Path) -> Row:
     for name in (row.get("items") or {}).values():
         check_arrays(study / name)
     return row
-
-
-def finite(values: Mapping[str, float | None]) -> dict[str, float | None]:
-    """Values as JSON can hold them: a training that has diverged has none."""
-    return {name: value if value is not None and math.isfinite(value) else None for name, value in values.items()}
-
-
-class Pool(Protocol):
-    """Workers. ``slots``: how many jobs at a time."""
-
-    slots: int
-
-    def results(self, jobs: list[Job], started: Any) -> Any:
-        """Yield (job, row) as jobs end, in any order; ``started`` is called with each job as it begins."""
-
-    def close(self) -> None:
-        """End the workers."""

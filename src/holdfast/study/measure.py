@@ -23,10 +23,8 @@ from holdfast.data.examples import load_examples
 from holdfast.errors import HoldfastError
 from holdfast.records import PROMPT_ROLES, RESPONSE_ROLES, Example, Tokens
 from holdfast.runs import read_rows, write_text
-from holdfast.study.answers import ANSWER_METRICS
-from holdfast.study.measures import Measure, function_of
-from holdfast.study.posix import sets_file, split_sets
-from holdfast.study.sources import Facts, load_tokens
+from holdfast.study.measures import ANSWER_METRICS, Measure, function_of, sets_file, split_sets
+from holdfast.study.sources import SourceFacts, load_tokens
 from holdfast.tune.roles import turns
 
 Items = npt.NDArray[np.float64]
@@ -54,7 +52,12 @@ class Ruler:
     """
 
     def __init__(
-        self, facts: Facts, config: TuneConfig, measures: Sequence[Measure], folder: Path, items: int | None = None
+        self,
+        facts: SourceFacts,
+        config: TuneConfig,
+        measures: Sequence[Measure],
+        folder: Path,
+        items: int | None = None,
     ) -> None:
         self.facts, self.config, self.measures, self.folder, self.items = facts, config, measures, folder, items
         self.tokens = {split: load_tokens(folder / f"{facts.key}.npz", split) for split in ("dev", "test")}

@@ -1,32 +1,36 @@
-"""Rows of finished trials -> settings, and the scores of a split with the fit to them.
+"""Rows of finished trials -> settings, and the scores of a split with their fit.
 
-Trials that are the same training but for the seed are one setting. Which cells are the same training the plan has said
-(``members``): equal ratios are kept apart where they differ, as with clipping.
+Trials that are the same training but for the seed are one setting. The plan has decided which cells are the same
+training (``members``), because equal ratios may be different trainings, with gradient clipping for one.
 
 Axes: N trainings, K settings, S seeds, I items.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
+import zipfile
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from holdfast import runs
 from holdfast.errors import HoldfastError, nearest
 from holdfast.study import statistics as st
-from holdfast.study.items import item_values
+from holdfast.tables.text import counted
 
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Setting:
-    """Trainings that are one and the same but for their seed: equal ratio of the weights and equal everything else."""
+class TrainedSetting:
+    """Trainings that are the same but for their seed."""
 
     name: str
     fields: dict[str, Any]
@@ -37,20 +41,19 @@ class Setting:
 
     @property
     def conventional(self) -> bool:
-        """Whether prompt tokens have no weight."""
+        """Return whether prompt tokens have no weight."""
         return self.ratio == 0
 
 
 @dataclass(frozen=True)
-class Scores:
-    """What a split holds of one metric, one entry per training (equal seeds of one setting averaged), and the fit to
-    it.
+class SplitScores:
+    """The scores of one metric on one split, and their fit.
 
-    ``items`` are scores per item by (setting, seed), empty unless every training has them; ``spread`` is
-    ``statistics.spread_within``.
+    There is one score per setting and seed; twins are averaged. ``items`` are scores per item by (setting, seed), empty
+    unless every training has them. ``spread`` is that of ``statistics.spread_within``.
     """
 
-    settings: list[Setting]
+    settings: list[TrainedSetting]
     value_N: st.Array
     setting_N: list[int]
     seed_N: list[int]
@@ -60,19 +63,19 @@ class Scores:
 
     @property
     def noisy(self) -> bool:
-        """Whether there is a noise estimate: two runs somewhere that could differ, and do."""
+        """Return whether noise is seen: some setting has runs that could differ, and they do."""
         return bool(self.fit.df) and self.fit.variance > 0
 
     def values(self, k: int) -> st.Array:
-        """The scores of a setting, one per seed."""
+        """Return the scores of a setting, one per seed."""
         own: st.Array = self.value_N[np.array(self.setting_N) == k]
         return own
 
-    def item_luck(self, k: int, reference: int | None = None) -> float:
-        """Variance that the choice of items adds to the mean of a setting, or to its difference to another. 0 if items
-        are not known.
+    def item_noise(self, k: int, reference: int | None = None) -> float:
+        """Return the variance that the choice of items adds to the mean of a setting, or to its difference to another;
+        0 without scores per item.
 
-        A difference is taken per seed and item where the two share seeds, else between the means over each one's seeds.
+        The difference is taken per seed and item where the two share seeds, else between their means over seeds.
         """
         own = {s: v for (j, s), v in self.items.items() if j == k}
         if reference is not None:
@@ -83,22 +86,40 @@ class Scores:
 
     @property
     def item_count(self) -> int:
-        """How many items there are scores of."""
+        """Return how many items there are scores of."""
         return min((len(v) for v in self.items.values()), default=0)
 
 
 def read_rows(study: Path) -> list[Row]:
-    """The rows of a study directory. A row cut off by a crash is left out; the next ``study run`` writes them all
-    anew.
-    """
+    """Return the rows of a study directory, without one that a crash cut off: the next ``study run`` writes it anew."""
     return runs.read_rows(study / "rows.jsonl", problems=[])
 
 
-def gather(rows: Iterable[Row], metric: str) -> tuple[list[Setting], list[str]]:
-    """Settings in the order of their prompt share, and the trials left out because their dev score is not a number.
+def item_values(row: dict[str, Any], split: str, metric: str, root: Path) -> npt.NDArray[np.float64] | None:
+    """Return the scores per item [I] of a trial, from the file that its row names for the split, in the order of the
+    items; None where there are none for this metric, or one of them is not finite.
 
     Raises:
-        HoldfastError: no finished trial, or one without the metric.
+        HoldfastError: the row names a file that is missing or broken.
+    """
+    name = (row.get("items") or {}).get(split)
+    if not name:
+        return None
+    try:
+        with np.load(root / name, allow_pickle=False) as arrays:
+            values = np.asarray(arrays[metric], np.float64) if metric in arrays else None
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise HoldfastError(
+            f"trial {row['trial']}: cannot read its scores per item from {root / name}: {error}"
+        ) from error
+    return values if values is not None and np.isfinite(values).all() else None
+
+
+def gather(rows: Iterable[Row], metric: str) -> tuple[list[TrainedSetting], list[str]]:
+    """Return settings in the order of their prompt share, and the trials left out because their dev score is NaN.
+
+    Raises:
+        HoldfastError: there is no finished trial, or one lacks the metric.
     """
     trials = {row["trial"]: row for row in rows if row.get("kind") == "trial" and row.get("status") == "done"}
     last = max((row["rung"] for row in trials.values() if row.get("rung") is not None), default=None)
@@ -119,27 +140,27 @@ def gather(rows: Iterable[Row], metric: str) -> tuple[list[Setting], list[str]]:
     return sorted(settings, key=lambda s: (s.prompt_share, s.name)), left_out
 
 
-def stopped_settings(rows: Iterable[Row], settings: list[Setting]) -> list[dict[str, Any]]:
-    """The settings that a search has stopped before the end: ``setting_name``, ``step`` of ``steps``, and by the
-    ``metric`` that it looks at their ``score`` and how far they were ``behind`` conventional tuning (positive: worse)
-    at that step. None is what an old row lacks."""
-    known = {_class(run) for s in settings for run in s.runs}
+def stopped_settings(rows: Iterable[Row], settings: list[TrainedSetting]) -> list[dict[str, Any]]:
+    """Return the settings that a search stopped before the end: ``setting_name``, ``step`` of ``steps``, the ``metric``
+    of the search, their ``score``, and how far they were ``behind`` conventional tuning at that step (positive: worse).
+    What an old row lacks is None."""
+    finished = {_class(setting.runs[0]) for setting in settings}
     blank = dict.fromkeys(("step", "steps", "metric", "score", "behind"))
     first: dict[str, dict[str, Any]] = {}
     for row in rows:
-        if row.get("kind") == "trial" and row.get("status") == "stopped" and _class(row) not in known:
+        if row.get("kind") == "trial" and row.get("status") == "stopped" and _class(row) not in finished:
             at = blank | {"step": row.get("steps")} | (row.get("stopped_at") or {})
             first.setdefault(_class(row), {"setting_name": row["setting_name"], **at})
     return list(first.values())
 
 
-def unscored_settings(rows: Iterable[Row], settings: list[Setting], left_out: list[str]) -> list[str]:
-    """The settings of which no run has a score though one was tried to the end, each with the reason."""
-    known = {_class(run) for s in settings for run in s.runs}
+def unscored_settings(rows: Iterable[Row], settings: list[TrainedSetting], left_out: list[str]) -> list[str]:
+    """Return the settings without a score though a run of theirs was tried to the end, each with the reason."""
+    scored = {_class(setting.runs[0]) for setting in settings}
     why: dict[str, tuple[str, str]] = {}
     for row in rows:
         failed = row.get("kind") == "trial" and row.get("status") == "failed"
-        if (failed or row.get("trial") in left_out) and _class(row) not in known:
+        if (failed or row.get("trial") in left_out) and _class(row) not in scored:
             reason = "diverged" if row.get("diverged") else "failed" if failed else "no score on dev"
             if reason == "diverged" or _class(row) not in why:
                 why[_class(row)] = (row["setting_name"], reason)
@@ -147,53 +168,58 @@ def unscored_settings(rows: Iterable[Row], settings: list[Setting], left_out: li
 
 
 def count_trials(rows: Iterable[Row], planned: int) -> dict[str, int]:
-    """How the trials of a plan have ended; what has no row was not started, or is still at work. They add up."""
+    """Return how the trials of a plan have ended. One without a row was not started, or is still at work."""
     status = {row["trial"]: row.get("status") for row in rows if row.get("kind") == "trial"}
-    ended = {name: sum(value == name for value in status.values()) for name in ("done", "stopped", "failed")}
+    counts = Counter(status.values())
+    ended = {name: counts[name] for name in ("done", "stopped", "failed")}
     return {"planned": planned, **ended, "not_started": max(0, planned - sum(ended.values()))}
 
 
 def in_words(counts: dict[str, int], *, complete: bool = True) -> str:
-    """The counts of ``count_trials`` as one line."""
+    """Return the counts of ``count_trials`` as one line."""
     rest = "not started" if complete else "not started or still at work"
     ended = f"{counts['done']} done, {counts['stopped']} stopped early, {counts['failed']} failed"
-    return f"{counts['planned']} trials planned: {ended}, {counts['not_started']} {rest}"
+    return f"{counted(counts['planned'], 'trial')} planned: {ended}, {counts['not_started']} {rest}"
 
 
-def split_scores(settings: list[Setting], split: str, metric: str, root: str | Path | None = None) -> Scores | None:
-    """The scores of a split, over the settings that have any that is a number; None if there is none.
+def split_scores(
+    settings: list[TrainedSetting], split: str, metric: str, root: str | Path | None = None
+) -> SplitScores | None:
+    """Return the scores of a split over the settings that have a finite one; None if no setting has.
 
     Args:
-        root: the study directory, to read scores per item from; None: do not.
+        root: the study directory, from which scores per item are read; None: they are not read.
     """
-    points = [
-        (k, run, _score(run, split, metric, needed=split == "dev")) for k, s in enumerate(settings) for run in s.runs
-    ]
-    points = [point for point in points if math.isfinite(point[2])]
+    present: list[TrainedSetting] = []
+    points: list[tuple[int, Row, float]] = []
+    for one in settings:
+        scores = [_score(run, split, metric, needed=split == "dev") for run in one.runs]
+        finite = [
+            (len(present), run, score) for run, score in zip(one.runs, scores, strict=True) if math.isfinite(score)
+        ]
+        points += finite
+        present += [one] if finite else []
     if not points:
         return None
-    present = sorted({k for k, _, _ in points})
-    setting = [present.index(k) for k, _, _ in points]
-    value_N, setting_N, seed_N = st.average_twins(
-        np.array([v for _, _, v in points]), setting, [run["seed"] for _, run, _ in points]
-    )
-    items = _items(setting, [run for _, run, _ in points], split, metric, Path(root)) if root is not None else {}
+    setting, trials, values = (list(column) for column in zip(*points, strict=True))
+    value_N, setting_N, seed_N = st.average_twins(np.array(values), setting, [run["seed"] for run in trials])
+    items = _items(setting, trials, split, metric, Path(root)) if root is not None else {}
     fit = st.fit(value_N, setting_N, seed_N)
     spread = st.spread_within(fit, value_N, setting_N)
-    return Scores([settings[k] for k in present], value_N, setting_N, seed_N, fit, spread, items)
+    return SplitScores(present, value_N, setting_N, seed_N, fit, spread, items)
 
 
 def _items(setting: list[int], runs: list[Row], split: str, metric: str, root: Path) -> dict[tuple[int, int], st.Array]:
-    """(setting, seed) -> scores per item, where every trial has them and they are of one length."""
-    found: dict[tuple[int, int], list[st.Array]] = {}
+    """Return (setting, seed) -> scores per item, if every trial has them and they are of one length."""
+    by_cell: dict[tuple[int, int], list[st.Array]] = {}
     for k, run in zip(setting, runs, strict=True):
         values = item_values(run, split, metric, root)
         if values is None:
             return {}
-        found.setdefault((k, run["seed"]), []).append(values)
-    if len({len(v) for values in found.values() for v in values}) != 1:
+        by_cell.setdefault((k, run["seed"]), []).append(values)
+    if len(set(map(len, itertools.chain.from_iterable(by_cell.values())))) != 1:
         return {}
-    return {cell: np.mean(values, axis=0) for cell, values in found.items()}
+    return {cell: np.mean(values, axis=0) for cell, values in by_cell.items()}
 
 
 def _difference_of_means(own: dict[int, st.Array], other: dict[int, st.Array]) -> dict[int, st.Array]:
@@ -214,15 +240,15 @@ def _score(row: Row, split: str, metric: str, *, needed: bool = True) -> float:
 
 
 def _class(row: Row) -> str:
-    """Equal for trials that are the same training but for the seed."""
+    """Return a key that is equal for trials of the same training but for the seed."""
     others = {k: v for k, v in row["setting"].items() if k not in ("prompt_weight", "response_weight", "seed")}
     return repr((sorted(others.items(), key=str), row["ratio"], sorted(map(tuple, row.get("members") or []))))
 
 
-def _setting(runs: list[Row]) -> Setting:
+def _setting(runs: list[Row]) -> TrainedSetting:
     first = runs[0]
     share = first.get("prompt_share")
-    return Setting(
+    return TrainedSetting(
         first["setting_name"],
         first["setting"],
         float(first["ratio"]),

@@ -1,9 +1,10 @@
-"""The whole of ``holdfast study run``, top to bottom: file -> plan -> trials -> rows -> selection -> study directory.
+"""``holdfast study run``, top to bottom: file -> plan -> trials -> rows -> selection -> study directory.
 
-STUDY/config.json    the plan                 STUDY/trials/ID/    run directories of `holdfast tune`, addressed by
-content
-STUDY/rows.jsonl     one row per trial        STUDY/data/         tokens, made once
-STUDY/summary.json   the selection, and what it cost
+STUDY/config.json     the plan
+STUDY/rows.jsonl      one row per trial, and one per base model
+STUDY/summary.json    the selection, and what the study cost
+STUDY/data/           tokens, which all trials share
+STUDY/trials/ID/      run directories of `holdfast tune`; ID is the address of the trial's content
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ from holdfast.config import StudyConfig
 from holdfast.errors import HoldfastError, redacted_values
 from holdfast.runs import Run, RunDir, check_not_read, read_json, write_text
 from holdfast.study.checks import check_second_stage, check_trainings
-from holdfast.study.execute import open_pool
-from holdfast.study.jobs import Job, Pool, Row, diverged, read_row
+from holdfast.study.execute import LocalPool, RayPool, open_pool
+from holdfast.study.jobs import Job, Row, diverged, read_row
 from holdfast.study.measure import check_measures
 from holdfast.study.outcomes import count_trials, in_words
 from holdfast.study.planning import StudyPlan, make_plan
@@ -40,7 +41,7 @@ _FILES = {".lock", "config.json", "rows.jsonl", "summary.json", "data", "trials"
 
 
 def plan(config: StudyConfig) -> dict[str, Any]:
-    """Say what a study will train and what that costs. Writes nothing.
+    """Print what a study will train and what that costs, and return the figures. Nothing is written.
 
     Raises:
         HoldfastError: bad input.
@@ -56,19 +57,19 @@ def plan(config: StudyConfig) -> dict[str, Any]:
         if config.overwrite:  # nothing that is there will be used
             _check_not_read(config, spec, output)
             return preview(_planned(spec, [folder]), config, folder, folder)
-        made = _planned(spec, [output / "data", folder])
-        _check_output(output, made)
-        return preview(made, config, output, folder)
+        study_plan = _planned(spec, [output / "data", folder])
+        _check_output(output, study_plan)
+        return preview(study_plan, config, output, folder)
 
 
 def run(config: StudyConfig) -> dict[str, Any]:
-    """Train what is missing, measure it, choose.
+    """Train what is missing, measure it and select a setting. Of a complete study nothing is trained again.
 
     Returns:
-        The summary: selection per group, cost, counts. Of a study that is complete, nothing is trained again.
+        The summary: selection per group, cost, counts.
 
     Raises:
-        HoldfastError: bad input (nothing has been trained then), or no trial that worked.
+        HoldfastError: bad input (nothing has been trained then), or every trial failed.
 
     >>> from holdfast.study import StudyConfig, run
     >>> summary = run(StudyConfig(study="study.yaml", output="studies/mine", slots=1, json=True))
@@ -82,42 +83,45 @@ def run(config: StudyConfig) -> dict[str, Any]:
     if config.cluster == "ray":
         check_address(os.environ.get("RAY_ADDRESS"))
     with runs.command(config, "study run", path=output, check=lambda *_: _check_directory(output)) as study:
-        study.hold()  # planning writes tokens
+        study.hold()  # before planning, which writes tokens
         if config.overwrite:
-            made = _plan_anew(config, spec, study)
+            study_plan = _plan_anew(config, spec, study)
         else:
-            made = _planned(spec, [output / "data"])
-            _check_output(output, made)
-        study.open(made.resolved())
+            study_plan = _planned(spec, [output / "data"])
+            _check_output(output, study_plan)
+        study.open(study_plan.resolved())
         ledger = _Ledger(output)
-        rows = _execute(config, made, ledger)
-        summary = study.finish(with_tables(_summary(made, rows, ledger)))
+        rows = _execute(config, study_plan, ledger)
+        summary = study.finish(with_tables(_summary(study_plan, rows, ledger)))
     if not config.json:
-        said = (lines(summary), summary["finding"], f"{in_words(summary['trials'])}; in {output.resolve()}")
-        print("\n\n".join(filter(None, said)))
+        parts = (lines(summary), summary["finding"], f"{in_words(summary['trials'])}; in {output.resolve()}")
+        print("\n\n".join(filter(None, parts)))
     return summary
 
 
-def _execute(config: StudyConfig, made: StudyPlan, ledger: _Ledger) -> list[Row]:
-    """Rows in the order of the plan. Jobs whose row is on disk are not done again; failed ones are. Of a setting whose
-    first seed has diverged no other is begun: so the first seeds go first, and what is trained depends on no timing."""
-    progress = Progress(made.spec.metric)
-    pool: list[Pool] = []
-    astray = _Astray(made.spec.seeds[0])
+def _execute(config: StudyConfig, study_plan: StudyPlan, ledger: _Ledger) -> list[Row]:
+    """Do the jobs of the search and return their rows in the order of the plan.
+
+    Jobs whose row is on disk are not done again, unless they failed. A setting whose first seed diverged is not trained
+    with another. Which jobs those are must not depend on timing, so the first seeds are done before the others.
+    """
+    progress = Progress(study_plan.spec.metric)
+    pool: list[LocalPool | RayPool] = []
+    diverging = _Diverged(study_plan.spec.seeds[0])
 
     def do(jobs: list[Job]) -> Iterator[tuple[Job, Row]]:
         progress.expect(len(jobs))
-        known = [(job, ledger.read(job)) for job in jobs]
-        found = [(job, row) for job, row in known if row is not None]
-        progress.found(len(found))
-        for job, row in found:
-            astray.note(job, row)
+        read = [(job, ledger.read(job)) for job in jobs]
+        on_disk = [(job, row) for job, row in read if row is not None]
+        progress.already_there(len(on_disk))
+        for job, row in on_disk:
+            diverging.note(job, row)
             yield job, row
-        missing = [job for job, row in known if row is None]
+        missing = [job for job, row in read if row is None]
         for first in (True, False):
-            wave = [job for job in missing if astray.is_first(job) is first]
-            todo = [job for job in wave if not astray.without_hope(job)]
-            for job in filter(astray.without_hope, wave):
+            wave = [job for job in missing if diverging.is_first(job) is first]
+            todo = [job for job in wave if not diverging.rules_out(job)]
+            for job in filter(diverging.rules_out, wave):
                 progress.not_started(job, "as its first seed has diverged")
             if todo and not pool:
                 pool.append(open_pool(config, ledger.path))
@@ -126,30 +130,30 @@ def _execute(config: StudyConfig, made: StudyPlan, ledger: _Ledger) -> list[Row]
                 ledger.spent(job, row)
                 progress.ended(job, row)
                 _check_base(row)
-                astray.note(job, row)
+                diverging.note(job, row)
                 yield job, row
 
     rows: list[Row] = []
     try:
-        for row in search(made, do):
+        for row in search(study_plan, do):
             if not rows:
                 ledger.begin()
             ledger.run.append(row)
             rows.append(row)
-            if row["status"] == "stopped" and not made.spec.keep_models:
+            if row["status"] == "stopped" and not study_plan.spec.keep_models:
                 shutil.rmtree(ledger.path / row["path"] / "checkpoints", ignore_errors=True)
     finally:
         progress.close()
         for opened in pool:
             opened.close()
-    place = {trial.id: i for i, trial in enumerate(made.trials)}
-    rows.sort(key=lambda row: place.get(row.get("trial", ""), -1))
+    place = {trial.id: i for i, trial in enumerate(study_plan.trials)}
+    rows.sort(key=lambda row: place.get(row.get("trial", ""), -1))  # base models first
     write_text(ledger.run.rows, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     return rows
 
 
-class _Astray:
-    """The settings whose training with the first seed has diverged, for each base model and data set."""
+class _Diverged:
+    """The settings of every group whose training with the first seed has diverged."""
 
     def __init__(self, first_seed: int) -> None:
         self.first_seed = first_seed
@@ -157,15 +161,15 @@ class _Astray:
         self._base: dict[str, dict[str, Any]] = {}
 
     def is_first(self, job: Job) -> bool:
-        """Whether a job waits for no other: a base model, or a trial of the first seed."""
+        """Return whether a job waits for no other, as a base model or a trial of the first seed."""
         return job.trial is None or job.trial.seed == self.first_seed
 
-    def without_hope(self, job: Job) -> bool:
-        """Whether a job is of another seed of such a setting."""
+    def rules_out(self, job: Job) -> bool:
+        """Return whether a job is another seed of such a setting."""
         return not self.is_first(job) and self._setting(job) in self._settings
 
     def note(self, job: Job, row: Row) -> None:
-        """Look at what has come out."""
+        """Look at the row of a job, and keep its setting if it diverged."""
         if job.trial is None:
             self._base[job.group] = row["dev"]
         elif self.is_first(job) and diverged(row, self._base.get(job.group, {})):
@@ -178,13 +182,13 @@ class _Astray:
 
 
 def _check_base(row: Row) -> None:
-    """The base model is measured first. What fails on it would fail every trial after its training."""
+    """Stop the study if a base model cannot be measured, as then no trial could be after its training."""
     if row["kind"] == "base" and row["status"] == "failed":
         raise HoldfastError(f"the base model cannot be measured, so nothing more is trained: {row['error']}")
 
 
 class _Ledger:
-    """What is on disk, and what this run has spent."""
+    """The rows on disk, and the time that this run has spent."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.run = path, RunDir(path)
@@ -194,13 +198,15 @@ class _Ledger:
         self._before: dict[str, Row] = {}
 
     def begin(self) -> None:
-        """What an earlier run has said of the whole study goes once there is a row to say instead."""
+        """Remove the rows and summary of an earlier run. Called with the first new row, not before."""
         write_text(self.run.rows, "")
         (self.path / "summary.json").unlink(missing_ok=True)
 
     def read(self, job: Job) -> Row | None:
-        """The row of a job that has been done, named as the plan names it now. One that cannot be read, or whose scores
-        per item cannot, is as good as not done."""
+        """Return the row of a job that has been done, with the names of today's plan; None if it is still to be done.
+
+        A row that cannot be read, or whose scores per item cannot, is told and counts as not done.
+        """
         file = self.path / job.file
         if not file.is_file():
             return None
@@ -210,18 +216,14 @@ class _Ledger:
             print(f"warning: {error}; {job.name} is done again", file=sys.stderr)
             return None
         if job.stop_at is not None and (row["steps"] != job.stop_at or job.rung_metric not in row["dev"]):
-            return None  # of a search with other rungs, or by another metric
+            return None  # the row of a search with other rungs, or by another metric
         if job.trial is not None:
-            row = row | {
-                k: v
-                for k, v in job.row(row["status"], row["dev"], row["test"], steps=row["steps"]).items()
-                if k != "items"
-            }
+            row |= job.row(row["status"], row["dev"], row["test"], steps=row["steps"]) | {"items": row.get("items")}
             self._before[job.trial.id] = row["seconds"]
         return row
 
     def spent(self, job: Job, row: Row) -> None:
-        """Count what a job has taken; the seconds of a trial's row include those of its earlier rungs."""
+        """Count the seconds of a job. Those of earlier rungs are in its row, too, and are not counted again."""
         before = self._before.get(job.trial.id, {}) if job.trial else {}
         for kind in self.seconds:
             self.seconds[kind] += max(0.0, row["seconds"][kind] - before.get(kind, 0.0))
@@ -229,8 +231,8 @@ class _Ledger:
             self._before[job.trial.id] = row["seconds"]
 
     def cost(self, rows: list[Row]) -> dict[str, Any]:
-        """Of this invocation: wall time, and the share of the slots' time that was neither training nor measuring. Of
-        the whole study: seconds in training and measuring, tokens, bytes on disk."""
+        """Return what was spent. By this run: wall time, and the share of its slots' time that was neither training nor
+        measuring. By the whole study: seconds in training and measuring, tokens, bytes on disk."""
         wall = time.perf_counter() - self.started
         busy = sum(self.seconds.values())
         return {
@@ -244,44 +246,41 @@ class _Ledger:
         }
 
 
-def _summary(made: StudyPlan, rows: list[Row], ledger: _Ledger) -> dict[str, Any]:
+def _summary(study_plan: StudyPlan, rows: list[Row], ledger: _Ledger) -> dict[str, Any]:
     trials = [row for row in rows if row["kind"] == "trial"]
     failed = [row for row in trials if row["status"] == "failed"]
-    counts = count_trials(rows, len(made.trials))
+    counts = count_trials(rows, len(study_plan.trials))
     if trials and len(failed) == len(trials):
         others = f"; {counts['not_started']} others were not started" if counts["not_started"] else ""
         what = "every trial that was started failed" if others else "every trial failed"
         raise HoldfastError(f"{what}; the first: {failed[0]['error']}{others}", hint=f"logs are in {ledger.path}/logs")
     for row in failed:
         print(f"warning: {row['setting_name']} seed {row['seed']} failed: {row['error']}", file=sys.stderr)
-    selections = {group.name: _selection(made.spec, group.name, rows, ledger.path) for group in made.groups}
-    _say_left_out(trials, selections, made.spec.metric)
-    bases = {row["group"]: {split: row[split] for split in ("dev", "test")} for row in rows if row["kind"] == "base"}
+    spec = study_plan.spec
+    selections = {group.name: _selection(spec, group.name, rows, ledger.path) for group in study_plan.groups}
+    _warn_left_out(trials, selections, spec.metric)
+    bases = {row["group"]: {"dev": row["dev"], "test": row["test"]} for row in rows if row["kind"] == "base"}
+    astray = [row for row in trials if diverged(row, bases.get(row["group"], {}).get("dev", {}))]
     findings = [f"{name}: {s['finding']}" if len(selections) > 1 else s["finding"] for name, s in selections.items()]
-    first = made.groups[0].name
+    first = study_plan.groups[0].name
     return {
         "command": "study run",
-        "name": made.spec.name,
-        "metric": made.spec.metric,
-        "higher_is_better": made.spec.higher_is_better,
+        "name": spec.name,
+        "metric": spec.metric,
+        "higher_is_better": spec.higher_is_better,
         "base": bases.get(first),
         "selection": selections[first],
         "groups": {name: {"base": bases.get(name), "selection": selection} for name, selection in selections.items()},
         "finding": "\n".join(findings),
-        "trials": {**counts, "merged_from": made.requested},
-        "diverged": list(
-            dict.fromkeys(
-                row["setting_name"] for row in trials if diverged(row, bases.get(row["group"], {}).get("dev", {}))
-            )
-        ),
+        "trials": {**counts, "merged_from": study_plan.requested},
+        "diverged": list(dict.fromkeys(row["setting_name"] for row in astray)),
         "cost": ledger.cost(rows),
     }
 
 
-def _say_left_out(trials: list[Row], selections: dict[str, dict[str, Any]], metric: str) -> None:
-    left_out = {name for selection in selections.values() for name in selection.get("left_out", ())}
+def _warn_left_out(trials: list[Row], selections: dict[str, dict[str, Any]], metric: str) -> None:
     for row in trials:
-        if row["trial"] in left_out:
+        if row["trial"] in selections[row["group"]].get("left_out", ()):
             name = f"{row['setting_name']} seed {row['seed']}"
             print(f"warning: {name} is left out: its {metric} on dev is not a number", file=sys.stderr)
 
@@ -292,27 +291,29 @@ def _selection(spec: Spec, group: str, rows: list[Row], output: Path) -> dict[st
     own = [row for row in rows if row["group"] == group]
     try:
         return select(own, metric=spec.metric, higher_is_better=spec.higher_is_better, seed=spec.seeds[0], root=output)
-    except HoldfastError as error:  # of one group of several; the others have their say
+    except HoldfastError as error:  # a group in which nothing can be chosen leaves the others theirs
         return {"settings": [], "chosen": None, "finding": f"nothing can be chosen: {error.message}"}
 
 
 def _planned(spec: Spec, folders: list[Path]) -> StudyPlan:
-    """The plan, after everything that could fail later has been tried. Tokens and prompt sets go into the last
-    folder.
-    """
+    """Return the plan after trying what could fail later. Tokens and prompt sets go into the last folder."""
     folders[-1].mkdir(parents=True, exist_ok=True)
-    made = make_plan(spec, folders)
-    check_search(made)
+    study_plan = make_plan(spec, folders)
+    check_search(study_plan)
     check_measures(spec.measures, folders[-1])
-    check_trainings(made)
-    check_second_stage(made)
-    return made
+    check_trainings(study_plan)
+    check_second_stage(study_plan)
+    for group in study_plan.groups:
+        if not any(trial.conventional for trial in group.trials):
+            names = f"{group.name}: " if len(study_plan.groups) > 1 else ""
+            why = "the conventional loss (prompt weight 0) is not among the settings, so none is compared with it"
+            print(f"note: {names}{why}", file=sys.stderr)
+    return study_plan
 
 
 def _plan_anew(config: StudyConfig, spec: Spec, study: Run) -> StudyPlan:
-    """``--overwrite``: the old study goes when all that can be checked of the new one has been. Data is tokenised
-    once.
-    """
+    """Return the plan of a study that overwrites another, which is removed only after all checks of the new one. The
+    data is tokenised once."""
     _check_not_read(config, spec, study.path)
     with tempfile.TemporaryDirectory() as folder:
         _planned(spec, [Path(folder)])
@@ -322,11 +323,10 @@ def _plan_anew(config: StudyConfig, spec: Spec, study: Run) -> StudyPlan:
 
 
 def _check_not_read(config: StudyConfig, spec: Spec, output: Path) -> None:
-    data = {split: [getattr(d, split) for d in spec.data] for split in ("train", "dev", "test")}
-    measures = {m.name: m.reads() for m in spec.measures}
-    check_not_read(
-        output, {"study": config.study, "model": spec.models, **data, **spec.then.get("align", {}), **measures}
-    )
+    inputs = {"study": config.study, "model": spec.models, **spec.then.get("align", {})}
+    for split in ("train", "dev", "test"):
+        inputs[split] = [getattr(data, split) for data in spec.data]
+    check_not_read(output, inputs | {measure.name: measure.reads() for measure in spec.measures})
 
 
 def _output(config: StudyConfig, spec: Spec) -> Path:
@@ -336,7 +336,7 @@ def _output(config: StudyConfig, spec: Spec) -> Path:
 
 
 def _check_directory(output: Path) -> None:
-    """It is a study's, or nothing's. No study is complete: it may grow."""
+    """Refuse a directory that holds something else than a study. A finished study passes, because it may grow."""
     if output.is_file():
         raise HoldfastError(f"--output {output} is a file, not a directory")
     if output.exists() and not _is_study(output):
@@ -344,19 +344,18 @@ def _check_directory(output: Path) -> None:
 
 
 def _is_study(output: Path) -> bool:
-    """Whether a directory is a study's, or empty. Where the config is damaged, or not there yet, a lock and no files of
-    others say so.
-    """
+    """Return whether a directory is empty or a study's. Where the config is damaged, or not there yet, a study's has a
+    lock and no file that a study does not write."""
     with contextlib.suppress(HoldfastError):
-        found = read_json(output / "config.json")
-        if isinstance(found, dict) and "command" in found:
-            return bool(found["command"] == "study run")
+        content = read_json(output / "config.json")
+        if isinstance(content, dict) and "command" in content:
+            return bool(content["command"] == "study run")
     names = {entry.name.removesuffix(".partial") for entry in output.iterdir()}
     return names <= _FILES and (".lock" in names or not names)
 
 
-def _check_output(output: Path, made: StudyPlan) -> None:
-    """A study directory holds one study. It may grow by settings and seeds; base models, data and measures stay."""
+def _check_output(output: Path, study_plan: StudyPlan) -> None:
+    """Refuse a directory of another study: settings and seeds may grow, but base models, data and measures stay."""
     file = output / "config.json"
     if not file.is_file():
         return
@@ -367,7 +366,9 @@ def _check_output(output: Path, made: StudyPlan) -> None:
             f"{file} is damaged: it does not say which study this is",
             hint="delete that file to go on with the trials that are there, or --overwrite to delete them",
         ) from error
-    before, now = (redacted_values(value) for value in (before, json.loads(json.dumps(made.resolved()["identity"]))))
+    before, now = (
+        redacted_values(value) for value in (before, json.loads(json.dumps(study_plan.resolved()["identity"])))
+    )
     changed = [key for key in now if before.get(key) != now[key]]
     if changed:
         raise HoldfastError(

@@ -2,14 +2,14 @@
 
     address = sha256(everything that the row of a trial depends on)
 
-Not in it: where things lie, and which of several equal settings was asked for. So a study that asks for more finds what
-is done.
+The address leaves out where files lie, and which of several equal settings was asked for, so a study that asks for more
+finds the trainings that are done.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
+import itertools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,24 +20,19 @@ from holdfast.config import TuneConfig
 from holdfast.config.legacy import without_legacy
 from holdfast.errors import HoldfastError
 from holdfast.records import RESPONSE_ROLES
-from holdfast.study import settings as st
+from holdfast.study import grid
 from holdfast.study.measures import selectable
-from holdfast.study.sources import Facts, Sources
+from holdfast.study.sources import SourceFacts, Sources, json_digest
 from holdfast.study.spec import Data, Spec
 from holdfast.tune.plan import check_config, count_steps
-from holdfast.tune.weights import share
+from holdfast.tune.weights import prompt_share, share
 
 FORMAT = 1
-"""Part of every address; raise it when rows of older trials would no longer be comparable."""
+"""Part of every address. Raise it when rows of older trials can no longer be compared with new ones."""
 _BYTES_PER_PARAMETER = 4
-_WEIGHT_FIELDS = {
-    "prompt_weight",
-    "response_weight",
-    "preset",
-    "weights",
-    "normalizer",
-}  # their training class stands for them
-_NO_MATTER = {
+_WEIGHT_FIELDS = {"prompt_weight", "response_weight", "preset", "weights", "normalizer"}
+"""Fields for which their training class stands in an address."""
+_WITHOUT_EFFECT = {
     "output",
     "overwrite",
     "dry_run",
@@ -50,13 +45,13 @@ _NO_MATTER = {
     "keep_checkpoints",
     "seed",
 }
+"""Fields that change no training, or that the address holds in another form."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One training: ``tune`` are the fields of its TuneConfig but for the output; ``members`` all cells of the study
-    that it stands for.
-    """
+    """One training. ``tune`` are the fields of its TuneConfig but for the output. ``members`` are the pairs of weights
+    of all settings that it stands for."""
 
     id: str
     group: str
@@ -74,30 +69,38 @@ class Trial:
 
     @property
     def conventional(self) -> bool:
-        """Whether prompt tokens have no weight."""
+        """Return whether prompt tokens have no weight."""
         return self.ratio == 0
 
 
 @dataclass(frozen=True)
 class Group:
-    """One base model on one data set: a selection of its own. ``kept_apart``: equal ratios that are different trainings
-    here, and why.
-    """
+    """One base model on one data set, from whose trials one setting is selected. ``kept_apart``: why settings of equal
+    ratio are different trainings here, and which ones."""
 
     name: str
     model: str
     data: Data
-    facts: tuple[Facts, ...]
+    facts: tuple[SourceFacts, ...]
     cells: int
     trials: tuple[Trial, ...]
     kept_apart: tuple[tuple[str, tuple[str, ...]], ...]
 
     @property
-    def first(self) -> Facts:
-        """The facts of the group's data; those of other trainings differ at most in which examples can be learned
-        from.
-        """
+    def first(self) -> SourceFacts:
+        """Return the facts of the group's data. Others differ at most in which examples can be learned from."""
         return self.facts[0]
+
+    def resolved(self) -> dict[str, Any]:
+        """Return what the plan says of the group, but for its trials, as JSON values."""
+        return {
+            "group": self.name,
+            "model": self.model,
+            "data": self.first.files,
+            "digests": self.first.digests,
+            "cells": self.cells,
+            "kept_apart": [{"why": why, "settings": list(names)} for why, names in self.kept_apart],
+        }
 
 
 @dataclass(frozen=True)
@@ -109,16 +112,16 @@ class StudyPlan:
 
     @property
     def trials(self) -> tuple[Trial, ...]:
-        """Of all groups, in the order in which they are run."""
-        return tuple(t for g in self.groups for t in g.trials)
+        """Return the trials of all groups, in the order in which they are run."""
+        return tuple(itertools.chain.from_iterable(group.trials for group in self.groups))
 
     @property
     def requested(self) -> int:
-        """Trainings asked for, before equal ones were merged."""
+        """Return the number of trainings asked for, before equal ones were merged."""
         return sum(g.cells for g in self.groups) * len(self.spec.seeds) * (1 + self.spec.twins)
 
     def resolved(self) -> dict[str, Any]:
-        """The plan as JSON values."""
+        """Return the plan as JSON values."""
         return {
             "name": self.spec.name,
             "identity": identity(self.spec, self.groups),
@@ -127,42 +130,28 @@ class StudyPlan:
             "measured": selectable(self.spec.measures),
             "search": dataclasses.asdict(self.spec.search),
             "requested": self.requested,
-            "groups": [
-                {
-                    "group": g.name,
-                    "model": g.model,
-                    "data": g.first.files,
-                    "digests": g.first.digests,
-                    "cells": g.cells,
-                    "kept_apart": [{"why": why, "settings": list(names)} for why, names in g.kept_apart],
-                }
-                for g in self.groups
-            ],
+            "groups": [group.resolved() for group in self.groups],
             "trials": [dataclasses.asdict(t) for t in self.trials],
             "tokens": sum(t.tokens for t in self.trials),
         }
 
 
 def make_plan(spec: Spec, folders: list[Path]) -> StudyPlan:
-    """The distinct trainings of a study. Tokenises what has not been tokenised (``folders``: see ``sources.prepare``).
+    """Return the distinct trainings of a study, after tokenising what no folder has (``sources.prepare``).
 
     Raises:
         HoldfastError: bad settings or data, a metric that needs targets on data without them.
     """
-    many = len(spec.models) > 1, len(spec.data) > 1
     groups = []
-    for model in spec.models:
-        for data in spec.data:
-            name = " · ".join(n for n, shown in ((model, many[0]), (data.name, many[1])) if shown) or spec.name
-            groups.append(_group(spec, name, model, data, folders))
+    for model, data in itertools.product(spec.models, spec.data):
+        parts = [model] * (len(spec.models) > 1) + [data.name] * (len(spec.data) > 1)
+        groups.append(_group(spec, " · ".join(parts) or spec.name, model, data, folders))
     _check_different(groups)
     return StudyPlan(spec, tuple(groups))
 
 
 def identity(spec: Spec, groups: tuple[Group, ...]) -> dict[str, Any]:
-    """What makes a study this one. Settings, seeds and the search may grow in a study directory; these may not
-    change.
-    """
+    """Return what may not change in a study directory. Settings, seeds and the search may grow there."""
     return {
         "name": spec.name,
         "model": {g.model: g.first.model_digest for g in groups},
@@ -174,9 +163,11 @@ def identity(spec: Spec, groups: tuple[Group, ...]) -> dict[str, Any]:
 
 
 def disk_bytes(plan: StudyPlan, slots: int) -> int:
-    """At the peak: what stays of the groups, and what is there while the largest is at work. A checkpoint is weights
-    and two moments. In a halving search every trial of the first seed has one at the end of its first rung, after which
-    about one in ``factor`` goes on."""
+    """Return the bytes on disk at the peak: what stays of every group, and what the largest needs while it is at work.
+
+    A checkpoint holds the weights and two moments, so it is three models large. In a halving search every trial of the
+    first seed has one at the end of its first rung, after which about one in ``factor`` goes on.
+    """
     spec, stay, work = plan.spec, [], []
     for group in plan.groups:
         model = _BYTES_PER_PARAMETER * group.first.parameters
@@ -193,60 +184,54 @@ def disk_bytes(plan: StudyPlan, slots: int) -> int:
 def _group(spec: Spec, name: str, model: str, data: Data, folders: list[Path]) -> Group:
     base = TuneConfig(output="", model=model, data="", **spec.tune)
     sources = Sources(data, folders, responses=needs_responses(spec, base))
-    cells = st.settings(spec, sources.whole(base).weighted())
-    classes: dict[str, list[Cell]] = {}
+    cells = grid.settings(spec, sources.whole(base).weighted())
+    classes: dict[str, list[RequestedSetting]] = {}
     for fields in cells:
-        cell = _cell(dataclasses.replace(base, **fields), fields, sources)
-        classes.setdefault(cell.key, []).append(cell)
+        setting = _requested(dataclasses.replace(base, **fields), fields, sources)
+        classes.setdefault(setting.key, []).append(setting)
     _check_measures(spec, sources)
     _check_twins(spec, classes)
-    trials = [
-        _trial(spec, name, members, seed, twin)
-        for seed in spec.seeds
-        for members in classes.values()
-        for twin in range(1 + spec.twins)
-    ]
-    return Group(name, model, data, tuple(sources.facts.values()), len(cells), tuple(trials), _kept_apart(classes))
+    wanted = itertools.product(spec.seeds, classes.values(), range(1 + spec.twins))
+    trials = tuple(_trial(spec, name, members, seed, twin) for seed, members, twin in wanted)
+    return Group(name, model, data, tuple(sources.facts.values()), len(cells), trials, _kept_apart(classes))
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One requested setting: its config, what it is varied in, and its training class, with and without regard to the
-    loss's scale.
-    """
+class RequestedSetting:
+    """One setting that a study asks for. ``fields`` are those that are varied. Settings of equal ``key`` are one
+    training; those of equal ``ratio_key`` would be if a constant factor on the loss changed nothing, and
+    ``scale_matters`` says why it does."""
 
     config: TuneConfig
     fields: dict[str, Any]
-    facts: Facts
+    facts: SourceFacts
     key: str
     ratio_key: str
     scale_matters: str | None
 
     @property
     def pair(self) -> tuple[float, float]:
-        """Prompt and response weight."""
-        return st.pair_of(st.weights_of(self.config))
+        """Return the prompt and the response weight."""
+        return grid.pair_of(grid.weights_of(self.config))
 
 
-def _cell(config: TuneConfig, fields: dict[str, Any], sources: Sources) -> Cell:
-    weights, facts = check_config(config), sources.of(config)
-    reason = st.scale_matters(config)
+def _requested(config: TuneConfig, fields: dict[str, Any], sources: Sources) -> RequestedSetting:
+    weights, facts, reason = check_config(config), sources.of(config), grid.scale_matters(config)
     values = without_legacy(type(config), dataclasses.asdict(config))
-    others = {k: v for k, v in values.items() if k not in _WEIGHT_FIELDS | _NO_MATTER}
+    others = {k: v for k, v in values.items() if k not in _WEIGHT_FIELDS | _WITHOUT_EFFECT}
     keys = []
     for scale_free in (reason is None, True):
-        normalizer, table = st.training_class(
+        normalizer, table = grid.training_class(
             weights, config.normalizer, scale_free=scale_free, targets=facts.weighted()
         )
         keys.append(json.dumps([table, others | {"normalizer": normalizer}], sort_keys=True))
-    return Cell(config, fields, facts, keys[0], keys[1], reason)
+    return RequestedSetting(config, fields, facts, keys[0], keys[1], reason)
 
 
-def _trial(spec: Spec, group: str, members: list[Cell], seed: int, twin: int) -> Trial:
-    cell = members[st.representative([m.pair for m in members])]
-    facts, scale = cell.facts, 2.0**-twin
-    weights = st.weights_of(cell.config)
-    pair = cell.pair
+def _trial(spec: Spec, group: str, members: list[RequestedSetting], seed: int, twin: int) -> Trial:
+    cell = members[grid.representative([member.pair for member in members])]
+    facts, pair, weights = cell.facts, cell.pair, grid.weights_of(cell.config)
+    scale = 2.0**-twin  # a power of two scales a loss without rounding, so a twin is the same training
     config = dataclasses.replace(
         cell.config,
         data=facts.files["train"],
@@ -271,14 +256,14 @@ def _trial(spec: Spec, group: str, members: list[Cell], seed: int, twin: int) ->
         [m.pinned() for m in spec.measures], spec.items, dict(spec.then),
     ]  # fmt: skip
     return Trial(
-        id=hashlib.sha256(json.dumps(address, sort_keys=True).encode()).hexdigest()[:12],
+        id=json_digest(address)[:12],
         group=group,
         tune={key: value for key, value in dataclasses.asdict(config).items() if key != "output"},
         source=facts.key,
         setting={"prompt_weight": pair[0], "response_weight": pair[1]} | others,
-        setting_name=st.setting_name(pair, others),
+        setting_name=grid.setting_name(pair, others),
         ratio=share(*pair) if any(pair) else 0.0,
-        prompt_share=st.effective_share(weights, facts.weighted()),
+        prompt_share=prompt_share(facts.weighted().counts, weights),
         members=tuple(dict.fromkeys(m.pair for m in members)),
         seed=seed,
         twin=twin,
@@ -288,54 +273,50 @@ def _trial(spec: Spec, group: str, members: list[Cell], seed: int, twin: int) ->
 
 
 def needs_responses(spec: Spec, base: TuneConfig) -> bool:
-    """Whether any setting gives responses a weight; if none does, data without responses will do."""
+    """Return whether any setting gives responses a weight. If none does, data without responses will do."""
     weights = spec.weights
     if isinstance(weights, list):
         return any(response for _, response in weights)
-    if isinstance(weights, dict):
-        return (
-            any(weights["response"])
-            if "response" in weights
-            else any(value < 1 for values in weights.values() for value in values)
-        )
+    if isinstance(weights, dict):  # a ratio or share below 1 leaves some weight to responses
+        return any(weights["response"]) if "response" in weights else min(map(min, weights.values())) < 1
     return bool(
-        weights == "paper" or spec.search.kind != "grid" or any(st.weights_of(base)[role] for role in RESPONSE_ROLES)
+        weights == "paper" or spec.search.kind != "grid" or any(grid.weights_of(base)[role] for role in RESPONSE_ROLES)
     )
 
 
-def _kept_apart(classes: Mapping[str, list[Cell]]) -> tuple[tuple[str, tuple[str, ...]], ...]:
-    """Settings of one ratio that are trained apart, and why."""
-    ratios: dict[str, dict[str, Cell]] = {}
-    for key, members in classes.items():
-        ratios.setdefault(members[0].ratio_key, {})[key] = members[0]
-    return tuple(
-        (first.scale_matters or "", tuple(st.setting_name(c.pair, {}) for c in cells.values()))
-        for cells in ratios.values()
-        if len(cells) > 1 and (first := next(iter(cells.values()))).scale_matters
-    )
+def _kept_apart(classes: Mapping[str, list[RequestedSetting]]) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """Return why settings of one ratio are trained apart, and their names."""
+    ratios: dict[str, list[RequestedSetting]] = {}
+    for members in classes.values():
+        ratios.setdefault(members[0].ratio_key, []).append(members[0])
+    apart = []
+    for first, *others in ratios.values():
+        if others and first.scale_matters:
+            names = tuple(grid.setting_name(setting.pair, {}) for setting in (first, *others))
+            apart.append((first.scale_matters, names))
+    return tuple(apart)
 
 
 def _check_different(groups: list[Group]) -> None:
-    known: dict[str, str] = {}
-    for group in groups:
-        for trial in group.trials:
-            if known.setdefault(trial.id, group.name) != group.name:
-                raise HoldfastError(
-                    f"'{known[trial.id]}' and '{group.name}' are the same model on the same data", hint="name it once"
-                )
+    group_of: dict[str, str] = {}
+    for trial in itertools.chain.from_iterable(group.trials for group in groups):
+        first = group_of.setdefault(trial.id, trial.group)
+        if first != trial.group:
+            message = f"'{first}' and '{trial.group}' are the same model on the same data"
+            raise HoldfastError(message, hint="name it once")
 
 
 def _check_measures(spec: Spec, sources: Sources) -> None:
-    for facts in sources.facts.values():
-        needy = [m.name for m in spec.measures if m.needs_answers]
-        if needy and not facts.labelled:
+    needy = next((measure.name for measure in spec.measures if measure.needs_answers), None)
+    for facts in sources.facts.values() if needy else ():
+        if not facts.labelled:
             raise HoldfastError(
-                f"measure: {needy[0]} needs right answers, but dev and test of {facts.data} do not all end with one",
+                f"measure: {needy} needs right answers, but dev and test of {facts.data} do not all end with one",
                 hint="data with messages, or with a prompt and a response; response_nll needs no answers",
             )
 
 
-def _check_twins(spec: Spec, classes: Mapping[str, list[Cell]]) -> None:
+def _check_twins(spec: Spec, classes: Mapping[str, list[RequestedSetting]]) -> None:
     reason = next((members[0].scale_matters for members in classes.values() if members[0].scale_matters), None)
     if spec.twins and reason:
         raise HoldfastError(

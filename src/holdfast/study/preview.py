@@ -1,9 +1,10 @@
-"""``holdfast study plan``: what will be trained, what was merged and why, and what it costs."""
+"""``holdfast study plan``: what will be trained, which settings are one training, and what the study costs."""
 
 from __future__ import annotations
 
 import dataclasses
 import statistics
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,9 @@ from holdfast.study.execute import LocalPool, default_slots
 from holdfast.study.jobs import job_of
 from holdfast.study.measures import direction
 from holdfast.study.planning import Group, StudyPlan, disk_bytes
-from holdfast.study.progress import clock
 from holdfast.study.search import expected_tokens
 from holdfast.study.spec import Data
+from holdfast.tables.text import counted, duration
 
 _SHOWN = 40
 
@@ -27,6 +28,9 @@ def preview(plan: StudyPlan, config: StudyConfig, output: Path, scratch: Path) -
         output: the study directory, where some trials may be done already.
         scratch: folder for the calibration.
     """
+    if config.calibrate:
+        steps = counted(config.calibrate, "step")
+        print(f"calibrating: {steps} of the setting with the largest prompt share are trained", file=sys.stderr)
     slots = config.slots or default_slots()
     speed = calibrate(plan, config.calibrate, [output / "data", scratch], scratch) if config.calibrate else None
     halving = plan.spec.search.kind == "halving"
@@ -49,30 +53,30 @@ def preview(plan: StudyPlan, config: StudyConfig, output: Path, scratch: Path) -
 
 
 def lines(plan: StudyPlan, figures: dict[str, Any]) -> list[str]:
-    """The plan as text."""
+    """Return the plan as text."""
     spec = plan.spec
-    made = [
-        f"study {spec.name}: {figures['requested']} trainings asked for, {figures['distinct']} distinct; "
-        f"{figures['done']} are done"
+    texts = [
+        f"study {spec.name}: {counted(figures['requested'], 'training')} asked for, {figures['distinct']:,} distinct; "
+        f"{figures['done']:,} done already"
     ]
     for group in plan.groups:
         data = next(d for d in spec.data if d.name == group.first.data)
-        made += ["", *_group(group, data, len(spec.seeds))]
-    made += [
+        texts += ["", *_group(group, data, len(spec.seeds))]
+    texts += [
         "",
-        f"search {spec.search.kind}; seeds {', '.join(map(str, spec.seeds))}; {spec.twins} twins",
+        f"search {spec.search.kind}; seeds {', '.join(map(str, spec.seeds))}; {counted(spec.twins, 'twin')}",
         f"chosen on dev by {spec.metric} ({direction(spec.higher_is_better)})",
         f"measured: {', '.join(['response_nll', 'prompt_nll', *(m.name for m in spec.measures)])}",
-        f"about {figures['tokens']:,} training tokens"
+        f"about {counted(figures['tokens'], 'training token')}"
         + (" (expected of a halving search)" if spec.search.kind == "halving" else "")
         + f", {figures['disk_bytes'] / 1e9:.2g} GB on disk at the peak",
     ]
     if figures["tokens_per_second"]:
-        made.append(
-            f"training takes about {clock(figures['training_seconds'])} on {figures['slots']} slots "
+        texts.append(
+            f"training takes about {duration(figures['training_seconds'])} on {counted(figures['slots'], 'slot')} "
             f"({figures['tokens_per_second']:,.0f} tokens/s each, from a short calibration); measuring comes on top"
         )
-    return made
+    return texts
 
 
 def _group(group: Group, data: Data, seeds: int) -> list[str]:
@@ -80,32 +84,31 @@ def _group(group: Group, data: Data, seeds: int) -> list[str]:
     held_out = [
         f"{split} {getattr(data, split) or 'cut off it'} ({first.examples[split]:,})" for split in ("dev", "test")
     ]
-    made = [
-        f"{group.model} on {data.train} ({first.examples['train']:,} examples), {', '.join(held_out)}",
-        f"{group.cells} settings, {len({(t.setting_name, t.twin) for t in group.trials})} distinct trainings for each "
-        f"of {seeds} seeds",
+    texts = [
+        f"{group.model} on {data.train} ({counted(first.examples['train'], 'example')}), {', '.join(held_out)}",
+        f"{counted(group.cells, 'setting')}, "
+        f"{counted(len({(t.setting_name, t.twin) for t in group.trials}), 'distinct training')} for each of "
+        f"{counted(seeds, 'seed')}",
         f"  {'setting':<24}  {'prompt share':>12}  stands also for",
     ]
-    shown = [t for t in group.trials if t.seed == group.trials[0].seed]
-    for trial in shown[:_SHOWN]:
-        others = [
-            f"({p:g}, {r:g})"
-            for p, r in trial.members
-            if (p, r) != (trial.setting["prompt_weight"], trial.setting["response_weight"])
-        ]
+    first_seed = [t for t in group.trials if t.seed == group.trials[0].seed]
+    for trial in first_seed[:_SHOWN]:
+        own = trial.setting["prompt_weight"], trial.setting["response_weight"]
+        others = [f"({pair[0]:g}, {pair[1]:g})" for pair in trial.members if pair != own]
         name = trial.setting_name + (f" twin {trial.twin}" if trial.twin else "")
-        made.append(f"  {name:<24}  {trial.prompt_share:>12.4f}  {' '.join(others)}".rstrip())
-    if len(shown) > _SHOWN:
-        made.append(f"  and {len(shown) - _SHOWN} more")
+        texts.append(f"  {name:<24}  {trial.prompt_share:>12.4f}  {' '.join(others)}".rstrip())
+    if len(first_seed) > _SHOWN:
+        texts.append(f"  and {len(first_seed) - _SHOWN} more")
     if first.seen:
-        made.append(f"warning: {first.seen} examples of dev or test are also in the training data")
+        texts.append(f"warning: also in the training data: {counted(first.seen, 'example')} of dev or test")
     for why, names in group.kept_apart:
-        made.append(f"kept apart, because {why}: {', '.join(names)}")
-    return made
+        texts.append(f"kept apart, because {why}: {', '.join(names)}")
+    return texts
 
 
 def calibrate(plan: StudyPlan, steps: int, folders: list[Path], scratch: Path) -> float | None:
-    """Training tokens per second of one slot, from a few real steps of the heaviest setting; None if they failed."""
+    """Return the training tokens per second of one slot, from a few steps of the setting with the largest prompt
+    share; None if they failed."""
     group = plan.groups[0]
     trial = max(group.trials, key=lambda t: t.prompt_share)
     short = dataclasses.replace(

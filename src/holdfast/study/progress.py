@@ -1,4 +1,4 @@
-"""What a running study shows on stderr: one live table on a terminal, else a line per trial."""
+"""The progress of a study on stderr: one live table on a terminal, else a line per trial."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from collections import deque
 from typing import Any
 
 from holdfast.study.jobs import Job, Row
+from holdfast.tables.text import duration
 
 _SHOWN = 8
 
 
 class Progress:
-    """Counts, what runs, what came out last, and the time that is left."""
+    """How many trials have ended, which run, the last results, and the time that is left."""
 
     def __init__(self, metric: str) -> None:
         self.metric, self.slots, self.total = metric, 1, 0
@@ -30,21 +31,21 @@ class Progress:
             self._live.start()
 
     def expect(self, count: int) -> None:
-        """So many jobs more are known of."""
+        """Add jobs to those that are expected."""
         self.total += count
 
-    def found(self, count: int) -> None:
-        """So many trials were there already."""
+    def already_there(self, count: int) -> None:
+        """Count the jobs whose rows are on disk already."""
         self.skipped += count
         if count and self._live is None:
-            print(f"{count} of {self.total} are there already", file=sys.stderr)
+            print(f"{count} of {self.total} {'is' if count == 1 else 'are'} there already", file=sys.stderr)
 
     def started(self, job: Job) -> None:
-        """A job has begun."""
+        """Note that a job has begun."""
         self.running[job.name] = time.monotonic()
 
     def ended(self, job: Job, row: Row) -> None:
-        """A job has ended."""
+        """Note that a job has ended, and print its result."""
         began = self.running.pop(job.name, time.monotonic())
         if job.trial is not None:
             self._seconds.append(time.monotonic() - began)
@@ -57,14 +58,14 @@ class Progress:
             print(f"{ended}/{self.total} {job.name}: {outcome}{self._left()}", file=sys.stderr)
 
     def not_started(self, job: Job, why: str) -> None:
-        """A job will not be done."""
+        """Note that a job will not be done, and print why."""
         self.total -= 1
         self.recent.append((job.name, "not started", why))
         if self._live is None:
             print(f"not started: {job.name}, {why}", file=sys.stderr)
 
     def close(self) -> None:
-        """Leave the last state of the table on the screen."""
+        """End the live table; its last state stays on the screen."""
         if self._live is not None:
             self._live.stop()
 
@@ -77,25 +78,18 @@ class Progress:
         left = self.total - self.done - self.failed - self.skipped
         if not self._seconds or left <= 0:
             return ""
-        return f"; about {clock(sum(self._seconds) / len(self._seconds) * left / self.slots)} left"
+        return f"; about {duration(sum(self._seconds) / len(self._seconds) * left / self.slots)} left"
 
     def _table(self) -> Any:
         from rich.console import Group
         from rich.table import Table
 
-        counts = f"{self.done + self.skipped}/{self.total} done, {len(self.running)} running, {self.failed} failed{self._left()}"
+        counts = f"{self.done + self.skipped}/{self.total} done, {len(self.running)} running, {self.failed} failed"
         table = Table()
         for column in ("trial", "state", "result"):
             table.add_column(column)
         for name, state, outcome in self.recent:
             table.add_row(name, state, outcome, style="red" if state == "failed" else "")
         for name, began in self.running.items():
-            table.add_row(name, "running", clock(time.monotonic() - began))
-        return Group(counts, table)
-
-
-def clock(seconds: float) -> str:
-    """A duration as people say it."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+            table.add_row(name, "running", duration(time.monotonic() - began))
+        return Group(counts + self._left(), table)

@@ -24,7 +24,7 @@ from holdfast.errors import HoldfastError
 from holdfast.stats import holm
 from holdfast.study import statistics as st
 from holdfast.study.measures import direction
-from holdfast.study.table import Run, Table
+from holdfast.study.table import ResultTable, TableRun
 from holdfast.tables import lines
 from holdfast.tables.text import counted
 from holdfast.tune.weights import share
@@ -38,7 +38,7 @@ class SettingScores:
     """One setting: its tuned runs, the mean score of every cell, and which cell is conventional tuning."""
 
     name: tuple[str, ...]
-    runs: list[Run]
+    runs: list[TableRun]
     score: dict[Cell, float]
     usual: Cell
     base: float | None
@@ -69,7 +69,7 @@ class SettingScores:
         return statistics.fmean(v for c, v in self.score.items() if share(*c) == ratio)
 
 
-def analyse(table: Table, *, higher_is_better: bool, seed: int = 0) -> dict[str, Any]:
+def analyse(table: ResultTable, *, higher_is_better: bool, seed: int = 0) -> dict[str, Any]:
     """Return all figures (see the module), and under ``finding`` the sentence that they support.
 
     Raises:
@@ -184,15 +184,15 @@ def _left_without(result: dict[str, Any]) -> list[str]:
     ]
 
 
-def _lost_reference(name: tuple[str, ...], table: Table) -> bool:
+def _lost_reference(name: tuple[str, ...], table: ResultTable) -> bool:
     """Return whether a setting has no conventional run with a score, but one without."""
     if any(share(*r.cell) == 0 for r in table.runs if r.setting == name and any(r.cell)):
         return False
     return any(run["conventional"] and run["setting"] == " ".join(name) for run in table.without_score)
 
 
-def _grid(name: tuple[str, ...], table: Table) -> SettingScores:
-    tuned: list[Run] = []
+def _grid(name: tuple[str, ...], table: ResultTable) -> SettingScores:
+    tuned: list[TableRun] = []
     untuned: list[float] = []
     values: dict[Cell, list[float]] = {}
     for run in table.runs:

@@ -1,12 +1,12 @@
 """Which trials are trained, and how far.
 
-    grid, ratios      all of them, to the end
-    halving           rungs at steps/f^2, steps/f, steps: at the end of each, the worse stop
+    grid, ratios      all trials, to the end
+    halving           rungs end at steps/f^2, steps/f, steps; at the end of each, the worse trials stop
 
-Successive halving: Jamieson and Talwalkar 2016, arXiv 1502.07943. The trials of a rung are judged when all have ended,
-so who goes on depends neither on timing nor on a crash. (The asynchronous form, Li et al. 2020, arXiv 1810.05934, lets
-the first to reach the end of a rung go on, for lack of rivals.) Conventional tuning is the reference and always trained
-to the end.
+Successive halving: Jamieson and Talwalkar 2016, arXiv 1502.07943. The trials of a rung are compared when all have
+ended, so which of them go on depends neither on timing nor on a crash. (In the asynchronous form, Li et al. 2020, arXiv
+1810.05934, the first trial to reach the end of a rung goes on, as it has no rivals yet.) Conventional tuning is the
+reference, so it is always trained to the end.
 """
 
 from __future__ import annotations
@@ -18,36 +18,35 @@ from holdfast.errors import HoldfastError
 from holdfast.study.jobs import Job, Row, job_of
 from holdfast.study.measures import selectable
 from holdfast.study.planning import Group, StudyPlan, Trial
-from holdfast.study.spec import Search, Spec
+from holdfast.study.spec import SearchSpec, Spec
 
 _LEAST_STEPS = 8
 
-Run = Callable[[list[Job]], Iterator[tuple[Job, Row]]]
-"""Does jobs, or finds that they are done; yields as they end."""
+RunJobs = Callable[[list[Job]], Iterator[tuple[Job, Row]]]
+"""Does the jobs that are not done yet, and yields every job with its row as it ends."""
 
 
-def search(plan: StudyPlan, run: Run) -> Iterator[Row]:
-    """Train what the search asks for; yields the final row of every trial, and of every group's untuned model."""
-    bases = [job_of(plan, group, None) for group in plan.groups]
+def search(plan: StudyPlan, run: RunJobs) -> Iterator[Row]:
+    """Train what the search asks for. Yields the final row of every trial, and of every group's untuned model."""
+    jobs = [job_of(plan, group, None) for group in plan.groups]
     if plan.spec.search.kind != "halving":
-        jobs = bases + [job_of(plan, group, trial) for group in plan.groups for trial in group.trials]
-        yield from (row for _, row in run(jobs))
-        return
-    yield from (row for _, row in run(bases))
-    for group in plan.groups:
+        for group in plan.groups:
+            jobs += [job_of(plan, group, trial) for trial in group.trials]
+    yield from (row for _, row in run(jobs))
+    for group in plan.groups if plan.spec.search.kind == "halving" else ():
         yield from _halve(plan, group, run)
 
 
-def rung_steps(steps: int, search: Search) -> list[int]:
-    """Where the rungs end, the last being the end of the training. Rungs of fewer than eight steps are left out: at the
-    end of a warm-up nothing has been learnt yet, and equal scores would stop trials by chance."""
-    found = [steps // search.factor**k for k in range(search.rungs)]
-    return sorted({step for step in found if step >= _LEAST_STEPS or step == steps})
+def rung_steps(steps: int, search: SearchSpec) -> list[int]:
+    """Return the steps at which rungs end; the last is the end of the training. Rungs of fewer than eight steps are
+    left out: little is learnt while the learning rate warms up, and near-equal scores would stop trials by chance."""
+    ends = [steps // search.factor**k for k in range(search.rungs)]
+    return sorted({step for step in ends if step >= _LEAST_STEPS or step == steps})
 
 
 def expected_tokens(plan: StudyPlan) -> int:
-    """Of a halving search, with conventional tuning beside the best of each rung, and the first seed's survivors
-    trained at every seed.
+    """Return the training tokens that a halving search is expected to take: of the first seed one trial in ``factor``
+    survives a rung, and conventional tuning beside it; the survivors are trained with every other seed.
     """
     total = 0.0
     for group in plan.groups:
@@ -66,14 +65,12 @@ def expected_tokens(plan: StudyPlan) -> int:
 
 
 def check_search(plan: StudyPlan) -> None:
-    """Halving needs trainings long enough to be stopped.
+    """Check that the trainings of a halving search are long enough to be stopped.
 
     Raises:
         HoldfastError: they are too short.
     """
-    if plan.spec.search.kind != "halving":
-        return
-    for trial in plan.trials:
+    for trial in plan.trials if plan.spec.search.kind == "halving" else ():
         if len(rung_steps(trial.steps, plan.spec.search)) < 2:
             raise HoldfastError(
                 f"search: halving: {trial.steps} steps are too few to stop early",
@@ -81,40 +78,36 @@ def check_search(plan: StudyPlan) -> None:
             )
 
 
-def _halve(plan: StudyPlan, group: Group, run: Run) -> Iterator[Row]:
-    """The first seed decides which settings survive; those are then trained at the other seeds, for the noise
-    estimate.
-    """
+def _halve(plan: StudyPlan, group: Group, run: RunJobs) -> Iterator[Row]:
+    """Let the first seed decide which settings survive, then train those with the other seeds, to see the noise."""
     first = [t for t in group.trials if t.seed == plan.spec.seeds[0]]
-    survivors: list[Trial] = []
+    settings: set[tuple[str, int]] = set()
     for row, trial in _rungs(plan, group, first, run):
-        if row["status"] == "done":
-            survivors.append(trial)
+        settings |= {(trial.setting_name, trial.twin)} if row["status"] == "done" else set()
         yield row
-    settings = {(t.setting_name, t.twin) for t in survivors}
     others = [t for t in group.trials if t.seed != plan.spec.seeds[0] and (t.setting_name, t.twin) in settings]
     last = len(rung_steps(first[0].steps, plan.spec.search)) - 1
-    yield from (row for _, row in run([job_of(plan, group, t, rung=last) for t in others]))
+    jobs = [job_of(plan, group, trial, rung=last) for trial in others]
+    yield from (row for _, row in run(jobs))
 
 
-def _rungs(plan: StudyPlan, group: Group, trials: Sequence[Trial], run: Run) -> Iterator[tuple[Row, Trial]]:
-    """Final rows: of those that stop as they stop, of the survivors at the end."""
+def _rungs(plan: StudyPlan, group: Group, trials: Sequence[Trial], run: RunJobs) -> Iterator[tuple[Row, Trial]]:
+    """Yield final rows: those of trials that stop as they stop, and those of the survivors at the end."""
     alive = list(trials)
     ends = len(rung_steps(trials[0].steps, plan.spec.search))
     for rung in range(ends):
         jobs = [_rung_job(plan, group, trial, rung) for trial in alive]
         rows = {job.trial.id: row for job, row in run(jobs) if job.trial}
-        goes_on = _survivors(plan.spec, alive, rows) if rung < ends - 1 else set()
+        survivors: set[str] = set()
         if rung < ends - 1:
+            survivors = _survivors(plan.spec, alive, rows)
             rows = {t.id: _with_gap(plan.spec, t, alive, rows) for t in alive}
-        yield from ((rows[t.id], t) for t in alive if t.id not in goes_on)
-        alive = [t for t in alive if t.id in goes_on]
+        yield from ((rows[t.id], t) for t in alive if t.id not in survivors)
+        alive = [t for t in alive if t.id in survivors]
 
 
 def _with_gap(spec: Spec, trial: Trial, trials: Sequence[Trial], rows: Mapping[str, Row]) -> Row:
-    """The row of a trial that may stop here, with where that is and how far it is behind conventional tuning at the
-    same step.
-    """
+    """Return the row of a trial that may stop here, with the step and its gap to conventional tuning at that step."""
     row, metric = rows[trial.id], spec.search.metric
     if row["status"] != "stopped":
         return row
@@ -135,15 +128,15 @@ def _rung_job(plan: StudyPlan, group: Group, trial: Trial, rung: int) -> Job:
 
 def _survivors(spec: Spec, trials: Sequence[Trial], rows: Mapping[str, Row]) -> set[str]:
     working = [t for t in trials if rows[t.id]["status"] != "failed"]
-    found = {t.id: rows[t.id]["dev"].get(spec.search.metric) for t in working}
-    scores = {trial: math.nan if value is None else float(value) for trial, value in found.items()}
+    values = {t.id: rows[t.id]["dev"].get(spec.search.metric) for t in working}
+    scores = {trial: math.nan if value is None else float(value) for trial, value in values.items()}
     better = selectable(spec.measures)[spec.search.metric]
     return promoted(scores, spec.search.factor, higher_is_better=better) | {t.id for t in working if t.conventional}
 
 
 def promoted(scores: Mapping[str, float], factor: int, *, higher_is_better: bool) -> set[str]:
-    """Which of the trials with these scores at the end of a rung go on: all that are at least as good as the k-th best,
-    where k is one in ``factor``, at least one. A score that is not a number neither counts nor goes on.
+    """Return which of the trials with these scores at the end of a rung go on: all that are at least as good as the
+    k-th best, where k is the number of scores over ``factor``, at least 1. One whose score is NaN does not count.
 
     >>> sorted(promoted({"a": 1.0, "b": 2.0, "c": 2.0, "d": float("nan")}, 3, higher_is_better=True))
     ['b', 'c']

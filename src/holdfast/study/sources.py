@@ -1,18 +1,18 @@
-"""Base model and data of a study -> tokens on disk and the facts that the plan needs. Tokenised once, read by every
-worker.
+"""Base model and data of a study -> tokens on disk, and the facts that the plan needs.
 
-    FOLDER/KEY.json      facts: counts, digests, default learning rate        FOLDER/KEY.npz    tokens of train, dev and
-    test
-    FOLDER/NAME-train.jsonl, NAME-dev.jsonl, NAME-test.jsonl                  where the study splits the data itself
+    FOLDER/KEY.json                                             facts: counts, digests, default learning rate
+    FOLDER/KEY.npz                                              tokens of train, dev and test
+    FOLDER/NAME-train.jsonl, NAME-dev.jsonl, NAME-test.jsonl    the splits, where the study makes them itself
 
-The key covers everything that the tokens depend on, so a folder can be used again, and what is there is never made
-twice.
+Data is tokenised once and read by every worker. The key covers everything that the tokens depend on, so a folder can be
+used again.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import sys
 from collections import Counter
@@ -31,10 +31,10 @@ from holdfast.errors import HoldfastError
 from holdfast.pocket import META
 from holdfast.records import PROMPT_ROLES, RESPONSE_ROLES, Example, Role, Tokens
 from holdfast.runs import check_arrays, read_json, write_json, write_text
-from holdfast.study.settings import Targets
+from holdfast.study.grid import Targets, weights_of
 from holdfast.study.spec import Data
+from holdfast.tables.text import counted
 from holdfast.tune.plan import default_learning_rate, encode_source, tell_rows
-from holdfast.tune.weights import role_weights
 
 FORMAT = 2
 _TOKEN_FIELDS = (
@@ -52,10 +52,13 @@ SPLITS = ("train", "dev", "test")
 
 
 @dataclass(frozen=True)
-class Facts:
-    """What is known of one base model on one data set. ``files`` are the three splits as ``TuneConfig.data`` takes
-    them, ``digests`` theirs; ``targets`` are weighted target tokens per role, ``role_masks`` the sets of roles (bits)
-    that an example has as targets."""
+class SourceFacts:
+    """What is known of one base model on one data set.
+
+    ``files`` are the three splits as ``TuneConfig.data`` takes them, and ``digests`` are those of the files.
+    ``targets`` counts weighted target tokens by role. ``role_masks`` are the sets of roles (as bits) that some training
+    example has as targets. ``seen`` counts the examples of dev and test that are also in the training data.
+    """
 
     key: str
     model: str
@@ -77,74 +80,70 @@ class Facts:
     report: dict[str, Any] = field(default_factory=dict)
 
     def weighted(self) -> Targets:
-        """The targets by role."""
+        """Return the targets by role."""
         return Targets({Role[name.upper()]: count for name, count in self.targets.items()}, self.scaled)
 
     def suits(self, weights: Mapping[Role, float]) -> bool:
-        """Whether every training example has a target of non-zero weight, so that these tokens are those of a training
-        of its own.
-        """
+        """Return whether every training example has a target of non-zero weight. If one has none, a training with
+        these weights leaves it out, and needs tokens without it."""
         used = sum(1 << role for role, weight in weights.items() if weight)
         return all(mask & used for mask in self.role_masks)
 
 
 class Sources:
-    """The facts of one base model on one data set, per way of reading it (several where ``limit`` or ``template`` is
-    varied, say).
+    """The facts of one base model on one data set: several if ``limit``, ``template`` or the like is varied.
 
     Args:
-        folders: where facts and tokens may be; the last one is where new ones go.
+        folders: where facts and tokens may be; new ones are written to the last.
         responses: whether any training gives responses a weight.
     """
 
     def __init__(self, data: Data, folders: Sequence[Path], *, responses: bool) -> None:
         self.data, self.folders, self.responses = data, folders, responses
-        self.facts: dict[str, Facts] = {}
-        self._asked: dict[str, Facts] = {}
+        self.facts: dict[str, SourceFacts] = {}
+        self._asked: dict[str, SourceFacts] = {}
 
-    def of(self, config: TuneConfig) -> Facts:
-        """What a training with this config would see. All roles count as weighted, so that trainings share tokens; only
-        one whose weights leave out some example altogether gets tokens of its own.
+    def of(self, config: TuneConfig) -> SourceFacts:
+        """Return the facts of what a training with this config sees. Trainings share the tokens of ``whole`` unless
+        their weights leave out some example altogether.
 
         Raises:
             HoldfastError: see ``prepare``.
         """
-        weights = role_weights(config.prompt_weight, config.response_weight, config.preset, config.weights)
-        found = self.whole(config)
-        if found.suits(weights):
-            return found
+        weights = weights_of(config)
+        facts = self.whole(config)
+        if facts.suits(weights):
+            return facts
         return self._prepared(config, {role.label: float(weight > 0) for role, weight in weights.items() if role})
 
-    def whole(self, config: TuneConfig) -> Facts:
-        """The data with a weight on all roles, or on all prompts."""
+    def whole(self, config: TuneConfig) -> SourceFacts:
+        """Return the facts of the data with a weight on all roles, or on all prompts."""
         roles = (*PROMPT_ROLES, *RESPONSE_ROLES) if self.responses else PROMPT_ROLES
         return self._prepared(config, {role.label: float(role in roles) for role in (*PROMPT_ROLES, *RESPONSE_ROLES)})
 
-    def _prepared(self, config: TuneConfig, weights: dict[str, float]) -> Facts:
+    def _prepared(self, config: TuneConfig, weights: dict[str, float]) -> SourceFacts:
         asked = json.dumps([[getattr(config, name) for name in _TOKEN_FIELDS], weights])
         if asked not in self._asked:
-            made = prepare(config, self.data, weights, self.folders)
-            self._asked[asked] = self.facts[made.key] = made
+            facts = prepare(config, self.data, weights, self.folders)
+            self._asked[asked] = self.facts[facts.key] = facts
         return self._asked[asked]
 
 
 def splits(data: Data, folder: Path) -> dict[str, str]:
-    """The three splits of a data set, as ``TuneConfig.data`` takes them; those that are not given are cut off the
-    training data.
+    """Return the three splits of a data set, as ``TuneConfig.data`` takes them. Those that the study does not name are
+    cut off the training data and written to ``folder``.
 
-    A row goes to the split that its content says (a hash), so equal rows stay together and more rows move none of the
-    others.
+    The hash of a row's content decides on its split, so equal rows stay together, and new rows move no others.
     """
-    given = {name: value for name, value in (("train", data.train), ("dev", data.dev), ("test", data.test)) if value}
-    missing = [name for name in ("dev", "test") if name not in given]
+    files = {name: value for name, value in (("train", data.train), ("dev", data.dev), ("test", data.test)) if value}
+    missing = [name for name in ("dev", "test") if name not in files]
     if not missing:
-        return given
+        return files
     parts: dict[str, list[str]] = {name: [] for name in ("train", *missing)}
     for row in load_rows(data.train):
         if data.train.startswith("pocket:"):
-            row = {
-                column: value for column, value in row.items() if column != META
-            }  # facts about a row move it nowhere
+            # The facts of a pocket row say nothing about its content, so they do not move it to another split.
+            row = {column: value for column, value in row.items() if column != META}
         text = json.dumps(row, ensure_ascii=False, sort_keys=True)
         place = int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") / 2**32 / _HELD_OUT
         parts[missing[int(place)] if place < len(missing) else "train"].append(text + "\n")
@@ -155,47 +154,46 @@ def splits(data: Data, folder: Path) -> dict[str, str]:
             )
         file = folder / f"{data.name.replace('/', '-').replace(':', '-')}-{name}.jsonl"
         write_text(file, "".join(lines))
-        given[name] = str(file)
-    return given
+        files[name] = str(file)
+    return files
 
 
-def prepare(config: TuneConfig, data: Data, weights: Mapping[str, float], folders: Sequence[Path]) -> Facts:
-    """Tokenise one data set for one model, or find that it has been done.
+def prepare(config: TuneConfig, data: Data, weights: Mapping[str, float], folders: Sequence[Path]) -> SourceFacts:
+    """Return the facts of one data set for one model, after tokenising it where no folder has its tokens.
 
     Args:
-        config: every TuneConfig field that tokens depend on, and the model.
-        weights: role -> weight, non-zero for every role that any setting gives weight; decides which examples can be
-            learned from.
-        folders: where to look; the last one is where to write.
+        config: holds the model and every field that tokens depend on.
+        weights: role -> weight, non-zero for every role that any setting gives weight. An example without a target of
+            such a role cannot be learned from and is left out.
+        folders: where tokens may be; new ones are written to the last.
 
     Raises:
         HoldfastError: bad data, with file and row; dev and test that share an example.
     """
-    *known, folder = folders
+    folder = folders[-1]
     files = splits(data, folder)
     digests = {name: str(source_digest(file)) for name, file in files.items()}
     model_digest = digest_of_model(config.model)
     fields = {name: getattr(config, name) for name in _TOKEN_FIELDS}
-    key = _sha([FORMAT, fields, digests, model_digest, sorted(weights.items())])[:12]
-    for place in (*known, folder):
-        found = _found(place / f"{key}.json")
-        if found is not None:
-            return dataclasses.replace(found, files=files, data=data.name)
+    key = json_digest([FORMAT, fields, digests, model_digest, sorted(weights.items())])[:12]
+    for place in folders:
+        if facts := _read(place / f"{key}.json"):
+            return dataclasses.replace(facts, files=files, data=data.name)
     reading = dataclasses.replace(config, preset=None, prompt_weight=None, response_weight=None, weights=dict(weights))
     return _tokenise(reading, data, key, files, digests, model_digest, folder)
 
 
-def _found(file: Path) -> Facts | None:
-    """What has been made before, if facts and tokens are there and whole."""
+def _read(file: Path) -> SourceFacts | None:
+    """Return facts that were written before; None where they, or their tokens, are missing or damaged."""
     tokens = file.with_suffix(".npz")
     if not (file.is_file() and tokens.is_file()):
         return None
     try:
-        check_arrays(tokens, [f"{split}_{kind}" for split in SPLITS for kind in ("lengths", "ids", "roles")])
-        return Facts(**read_json(file))
+        check_arrays(tokens, ["_".join(pair) for pair in itertools.product(SPLITS, ("lengths", "ids", "roles"))])
+        return SourceFacts(**read_json(file))
     except (HoldfastError, TypeError) as error:  # TypeError: facts are missing
-        shown = error.message if isinstance(error, HoldfastError) else f"{file}: {error}"
-        print(f"warning: {shown}; the data is tokenised again", file=sys.stderr)
+        reason = error.message if isinstance(error, HoldfastError) else f"{file}: {error}"
+        print(f"warning: {reason}; the data is tokenised again", file=sys.stderr)
         return None
 
 
@@ -207,27 +205,26 @@ def _tokenise(
     digests: dict[str, str],
     model_digest: str,
     folder: Path,
-) -> Facts:
+) -> SourceFacts:
     bad_rows: list[str] | None = [] if config.skip_bad_rows else None
-    of_test: list[str] | None = [] if config.skip_bad_rows else None
+    bad_of_test: list[str] | None = [] if config.skip_bad_rows else None
     read = partial(
         load_examples, layout=config.layout, needs_response=any(config.weights[role.label] for role in RESPONSE_ROLES)
     )
     examples = {
         "train": read(files["train"], limit=config.limit, bad_rows=bad_rows),
         "dev": read(files["dev"], bad_rows=bad_rows),
-        "test": read(files["test"], bad_rows=of_test),
+        "test": read(files["test"], bad_rows=bad_of_test),
     }
-    tell_rows(
-        data.train, [example for items in examples.values() for example in items], [*(bad_rows or []), *(of_test or [])]
-    )
+    every = [*itertools.chain.from_iterable(examples.values())]
+    tell_rows(data.train, every, [*(bad_rows or []), *(bad_of_test or [])])
     _check_overlap(examples["dev"], examples["test"], files)
     source = encode_source(
         dataclasses.replace(config, data=files["train"]), examples["train"], examples["dev"], bad_rows
     )
-    test = encode_source(dataclasses.replace(config, data=files["test"]), examples["test"], [], of_test)
+    test = encode_source(dataclasses.replace(config, data=files["test"]), examples["test"], [], bad_of_test)
     tokens = {"train": source.train, "dev": source.held_out, "test": test.train}
-    facts = Facts(
+    facts = SourceFacts(
         key=key,
         model=config.model,
         data=data.name,
@@ -243,10 +240,8 @@ def _tokenise(
         parameters=source.parameters,
         learning_rate=default_learning_rate(source.parameters),
         learning_rate_lora=default_learning_rate(source.parameters, lora=True),
-        labelled=all(_labelled(e) for name in ("dev", "test") for e in examples[name]),
-        seen=len(
-            {_content(e) for e in examples["train"]} & {_content(e) for e in (*examples["dev"], *examples["test"])}
-        ),
+        labelled=all(map(_labelled, (*examples["dev"], *examples["test"]))),
+        seen=len({*map(_content, examples["train"])} & {*map(_content, (*examples["dev"], *examples["test"]))}),
         report=_plain(source.report, source.bad_rows),
     )
     save_tokens(folder / f"{key}.npz", tokens)
@@ -267,12 +262,12 @@ def _labelled(example: Example) -> bool:
 
 
 def _check_overlap(dev: list[Example], test: list[Example], files: dict[str, str]) -> None:
-    known = {_content(e): e.where for e in dev}
-    both = [(known[_content(e)], e.where) for e in test if _content(e) in known]
+    dev_places = {_content(e): e.where for e in dev}
+    both = [(dev_places[_content(e)], e.where) for e in test if _content(e) in dev_places]
     if both:
         raise HoldfastError(
-            f"dev ({files['dev']}) and test ({files['test']}) share {len(both)} examples; the first: {both[0][0]} is "
-            f"{both[0][1]}",
+            f"dev ({files['dev']}) and test ({files['test']}) share {counted(len(both), 'example')}; "
+            f"the first: {both[0][0]} is {both[0][1]}",
             hint="a choice made on dev could then not be judged on test; take the examples out of one of the two",
         )
 
@@ -283,15 +278,15 @@ def _role_mask(tokens: Tokens) -> int:
 
 
 def _plain(report: Any, bad_rows: list[str]) -> dict[str, Any]:
-    """A TokenReport as JSON values, from which ``worker`` makes it again."""
-    made = dict(vars(report))
+    """Return a TokenReport as JSON values, from which ``trial`` makes it again."""
+    values = dict(vars(report))
     for name in ("targets", "weighted_targets"):
-        made[name] = {role.label: value for role, value in made[name].items()}
-    return made | {"templates": dict(made["templates"]), "bad_rows": bad_rows}
+        values[name] = {role.label: value for role, value in values[name].items()}
+    return values | {"templates": dict(values["templates"]), "bad_rows": bad_rows}
 
 
 def save_tokens(path: Path, tokens: Mapping[str, list[Tokens]]) -> None:
-    """Lists of ``Tokens`` as flat arrays: whole or not at all."""
+    """Write lists of ``Tokens`` as flat arrays. A crash leaves no half-written file."""
     arrays: dict[str, Any] = {}
     for name, items in tokens.items():
         arrays[f"{name}_lengths"] = np.array([len(t) for t in items], np.int32)
@@ -306,21 +301,21 @@ def save_tokens(path: Path, tokens: Mapping[str, list[Tokens]]) -> None:
 
 
 def load_tokens(path: Path, name: str) -> list[Tokens]:
-    """The inverse of ``save_tokens``, for one list."""
+    """Return one list of what ``save_tokens`` has written."""
     with np.load(path, allow_pickle=False) as arrays:
         ends = np.cumsum(arrays[f"{name}_lengths"])
         ids, roles = arrays[f"{name}_ids"], arrays[f"{name}_roles"]
         scale = arrays.get(f"{name}_scale")
-    made = []
+    items = []
     for start, end in zip([0, *ends[:-1]], ends, strict=True):
         part = None if scale is None or (scale[start:end] == 1).all() else scale[start:end]
-        made.append(Tokens(ids[start:end], roles[start:end], part))
-    return made
+        items.append(Tokens(ids[start:end], roles[start:end], part))
+    return items
 
 
 def digest_of_model(name: str) -> str:
-    """What stands for a base model: configs and both ends of every weight file of a local one, the name of one from the
-    hub.
+    """Return what stands for a base model in addresses. Of a local one it is a digest of its configs and of both ends
+    of every weight file, because whole weights take long to read; of one from the hub it is the name.
     """
     from holdfast import pocket, runs
 
@@ -340,9 +335,10 @@ def digest_of_model(name: str) -> str:
 
 
 def roles_counter(values: Mapping[str, float]) -> Counter[Role]:
-    """Counts by role, from their names."""
+    """Return counts by role from counts by a role's name."""
     return Counter({Role[name.upper()]: value for name, value in values.items()})  # type: ignore[arg-type]
 
 
-def _sha(value: Any) -> str:
+def json_digest(value: Any) -> str:
+    """Return the SHA-256 of a value in JSON, with sorted keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

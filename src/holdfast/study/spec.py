@@ -1,12 +1,12 @@
-"""A study file (YAML) -> a checked ``Spec``. Whatever can be wrong without looking at data or models is found here.
+"""A study file (YAML) -> a checked ``Spec``. Every error that shows without data and models is raised here.
 
-model: pocket                     one or several base models
+model: pocket                            one or several base models
 data: {train: .., dev: .., test: ..}     or a file, of which a tenth each becomes dev and test; or several of these
 vary: {weights: .., learning_rate: [..], any TuneConfig field: [..]}
-seeds: 2                          as many, or a list
-tune: {epochs: 2, ..}             TuneConfig fields that all trainings share
-measure: [exact_match, ..]        on dev and test of every tuned model
-select: exact_match               what the choice is made by
+seeds: 2                                 a number of seeds, or a list of them
+tune: {epochs: 2, ..}                    TuneConfig fields that all trainings share
+measure: [exact_match, ..]               on dev and test of every tuned model
+select: exact_match                      the metric that the setting is chosen by
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,15 @@ from holdfast import config as configs
 from holdfast.config import TuneConfig, check_value
 from holdfast.data.read import read_yaml
 from holdfast.errors import HoldfastError, nearest
-from holdfast.study.measures import Measure, check_bool, check_fields, read_measures, selectable
+from holdfast.study.measures import (
+    Measure,
+    check_bool,
+    check_fields,
+    check_names,
+    read_measures,
+    repeated,
+    selectable,
+)
 
 KEYS = (
     "name",
@@ -68,9 +76,9 @@ class Data:
 
 
 @dataclass(frozen=True)
-class Search:
-    """``grid``: everything that is varied, in all combinations. ``ratios``: weights of log-spaced prompt share.
-    ``halving``: either, with the worse trainings stopped early."""
+class SearchSpec:
+    """How settings are searched. ``grid``: all combinations of what is varied. ``ratios``: weights whose prompt shares
+    are spaced evenly on a log scale. ``halving``: either of these, with the worse trainings stopped early."""
 
     kind: str = "ratios"
     points: int = 8
@@ -83,8 +91,8 @@ class Search:
 
 @dataclass(frozen=True)
 class Spec:
-    """A study, checked. ``weights`` is as in the file: pairs, or a mapping with a key of ``prompt`` and ``response``,
-    ``ratio`` or ``share``; None leaves it to the search."""
+    """A checked study. ``weights`` is as in the file: pairs, or a mapping with the keys ``prompt`` and ``response``, or
+    ``ratio``, or ``share``; None leaves the weights to the search."""
 
     name: str
     models: tuple[str, ...]
@@ -98,24 +106,26 @@ class Spec:
     items: int | None
     metric: str
     higher_is_better: bool
-    search: Search
+    search: SearchSpec
     then: Mapping[str, Any] = field(default_factory=dict)
     keep_models: bool = True
 
 
 def load_spec(name: str, *, limit: int | None = None, seed: int = 0) -> Spec:
-    """Read a study file.
+    """Return the study of a file.
 
     Args:
         name: a YAML file, or ``pocket`` for the study that ships with the package.
-        limit: training examples, over what the file says.
+        limit: number of training examples, which wins over the file's.
         seed: added to the seeds of the file.
 
     Raises:
         HoldfastError: no such file, an unknown key (with the nearest valid one), a value that cannot be.
     """
     path = Path(__file__).parents[1] / "pocket" / "study.yaml" if name == "pocket" else Path(name)
-    content = _read(path)
+    content = _mapping(
+        read_yaml(path, hint="a study is a YAML file, or 'pocket' for the one that is built in"), str(path)
+    )
     where = "study pocket" if name == "pocket" else str(path)
     spec = make_spec(content, where=where, name="pocket" if name == "pocket" else path.stem)
     tune = dict(spec.tune) | ({} if limit is None else {"limit": limit})
@@ -123,25 +133,24 @@ def load_spec(name: str, *, limit: int | None = None, seed: int = 0) -> Spec:
 
 
 def make_spec(content: Mapping[str, Any], *, where: str = "study", name: str = "study") -> Spec:
-    """The content of a study file, checked. ``where`` is the place to name in errors."""
-    _only(content, KEYS, where)
+    """Return the checked study of a file's content. ``where`` is the place to name in errors."""
+    check_names(content, KEYS, where)
     for key in ("model", "data"):
         if not content.get(key):
             raise HoldfastError(f"{where}: '{key}' is missing", hint="a study needs at least 'model' and 'data'")
-    vary = _mapping(content.get("vary"), f"{where}: vary")
-    weights, fields = _split_vary(vary, where)
+    weights, fields = _split_vary(_mapping(content.get("vary"), f"{where}: vary"), where)
     measures = read_measures(content.get("measure"), where)
     metric = str(content.get("select") or (measures[0].name if measures else "response_nll"))
-    known = selectable(measures)
-    if metric not in known:
+    metrics = selectable(measures)
+    if metric not in metrics:
         raise HoldfastError(
-            f"{where}: select: '{metric}' is not measured; measured are {', '.join(known)}",
-            hint=nearest(metric, known) or "add it to 'measure'",
+            f"{where}: select: '{metric}' is not measured; measured are {', '.join(metrics)}",
+            hint=nearest(metric, metrics) or "add it to 'measure'",
         )
     search = _search(content.get("search"), where, weights is not None, bool(fields))
-    if search.metric not in known:
+    if search.metric not in metrics:
         raise HoldfastError(
-            f"{where}: search.metric: '{search.metric}' is not measured; measured are {', '.join(known)}"
+            f"{where}: search.metric: '{search.metric}' is not measured; measured are {', '.join(metrics)}"
         )
     return Spec(
         name=str(content.get("name") or name),
@@ -155,16 +164,11 @@ def make_spec(content: Mapping[str, Any], *, where: str = "study", name: str = "
         measures=measures,
         items=None if content.get("items") is None else _count(content["items"], f"{where}: items", least=1),
         metric=metric,
-        higher_is_better=known[metric],
+        higher_is_better=metrics[metric],
         search=search,
         then=_then(content.get("then"), where),
         keep_models=check_bool(content.get("keep_models", True), f"{where}: keep_models"),
     )
-
-
-def _read(path: Path) -> dict[str, Any]:
-    hint = "a study is a YAML file, or 'pocket' for the one that is built in"
-    return _mapping(read_yaml(path, hint=hint), str(path))
 
 
 def _mapping(value: Any, place: str) -> dict[str, Any]:
@@ -173,13 +177,6 @@ def _mapping(value: Any, place: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise HoldfastError(f"{place}: not a list of 'key: value' lines but {value!r}")
     return {str(key): item for key, item in value.items()}
-
-
-def _only(given: Iterable[str], known: Iterable[str], place: str) -> None:
-    known = list(known)
-    for key in given:
-        if key not in known:
-            raise HoldfastError(f"{place}: unknown key '{key}'; known: {', '.join(known)}", hint=nearest(key, known))
 
 
 def _listed(value: Any) -> list[Any]:
@@ -203,38 +200,31 @@ def _seeds(value: Any, where: str) -> tuple[int, ...]:
 
 def _models(value: Any, where: str) -> tuple[str, ...]:
     models = [str(m) for m in _listed(value)]
-    if len(set(models)) < len(models):
-        raise HoldfastError(
-            f"{where}: model: '{next(m for m in models if models.count(m) > 1)}' is there twice", hint="name it once"
-        )
+    if twice := repeated(models):
+        raise HoldfastError(f"{where}: model: '{twice}' is there twice", hint="name it once")
     return tuple(models)
 
 
 def _all_data(value: Any, where: str) -> tuple[Data, ...]:
-    made = [_data(item, f"{where}: data") for item in _listed(value)]
-    names = [d.name for d in made]
-    if len(set(names)) < len(names):
-        twice = next(n for n in names if names.count(n) > 1)
+    sets = [_data(item, f"{where}: data") for item in _listed(value)]
+    if twice := repeated([data.name for data in sets]):
         raise HoldfastError(f"{where}: data: two data sets are called '{twice}'", hint="give each a 'name'")
-    return tuple(made)
+    return tuple(sets)
 
 
 def _data(value: Any, place: str) -> Data:
-    given = {"train": value} if isinstance(value, str) else _mapping(value, place)
-    _only(given, _DATA_KEYS, place)
-    if not given.get("train"):
+    entry = {"train": value} if isinstance(value, str) else _mapping(value, place)
+    check_names(entry, _DATA_KEYS, place)
+    if not entry.get("train"):
         raise HoldfastError(f"{place}: 'train' is missing")
-    texts = {key: str(item) for key, item in given.items() if item is not None}
-    return Data(
-        **(
-            {"name": Path(texts["train"]).stem if "/" in texts["train"] or "." in texts["train"] else texts["train"]}
-            | texts
-        )
-    )
+    texts = {key: str(item) for key, item in entry.items() if item is not None}
+    train = texts["train"]
+    name = Path(train).stem if "/" in train or "." in train else train
+    return Data(**{"name": name} | texts)
 
 
 def _split_vary(vary: dict[str, Any], where: str) -> tuple[Any, dict[str, tuple[Any, ...]]]:
-    """The weights, and the other fields with their values."""
+    """Return the weights, and the other fields with their values."""
     weights = vary.pop("weights", None)
     pair = {key: vary.pop(key) for key in ("prompt_weight", "response_weight") if key in vary}
     if pair and weights is not None:
@@ -247,7 +237,7 @@ def _split_vary(vary: dict[str, Any], where: str) -> tuple[Any, dict[str, tuple[
 
 
 def _weights(value: Any, where: str) -> Any:
-    """Weights and shares as numbers that can be."""
+    """Return weights or shares as numbers, in the form that the file has them in."""
     place = f"{where}: vary.weights"
     if value is None or value == "paper":
         return value
@@ -259,15 +249,9 @@ def _weights(value: Any, where: str) -> Any:
             )
         return pairs
     if isinstance(value, dict):
-        _only(value, _WEIGHT_KEYS, place)
+        check_names(value, _WEIGHT_KEYS, place)
         if set(value) in ({"prompt", "response"}, {"ratio"}, {"share"}):
-            made = {key: [_weight(w, f"{place}.{key}") for w in _listed(item)] for key, item in value.items()}
-            for key, weights in made.items():
-                if not weights:
-                    raise HoldfastError(f"{place}.{key} has no values")
-            if "prompt" in made and not any(map(any, made.values())):
-                raise HoldfastError(f"{place}: all weights are zero")
-            return made
+            return _weight_lists(value, place)
     raise HoldfastError(
         f"{place} is {value!r}",
         hint="[[0, 1], [0.2, 0.8]] (pairs of prompt and response weight), {prompt: [..], response: [..]} (their grid), "
@@ -275,8 +259,19 @@ def _weights(value: Any, where: str) -> Any:
     )
 
 
+def _weight_lists(entries: Mapping[str, Any], place: str) -> dict[str, list[float]]:
+    weights: dict[str, list[float]] = {}
+    for key, item in entries.items():
+        weights[key] = [_weight(weight, f"{place}.{key}") for weight in _listed(item)]
+        if not weights[key]:
+            raise HoldfastError(f"{place}.{key} has no values")
+    if "prompt" in weights and not any(map(any, weights.values())):
+        raise HoldfastError(f"{place}: all weights are zero")
+    return weights
+
+
 def _weight(value: Any, place: str) -> float:
-    """A weight, ratio or share. YAML reads 1e-2 as text."""
+    """Return a weight, ratio or share. Text is read too, because YAML takes 1e-2 for one."""
     number = math.nan
     if isinstance(value, str | int | float) and not isinstance(value, bool):
         with contextlib.suppress(ValueError, OverflowError):
@@ -289,15 +284,17 @@ def _weight(value: Any, place: str) -> float:
 
 
 def _field(key: str, where: str) -> str:
-    """The TuneConfig field of a key. ``role_weights`` is its ``weights``, a name that means the pair here."""
+    """Return the TuneConfig field of a key. ``role_weights`` is the field ``weights``, which in a study file is the
+    name for pairs of prompt and response weight."""
     name = "weights" if key == "role_weights" else key.replace("-", "_")
-    known = [f.name for f in dataclasses.fields(TuneConfig) if f.name not in _RUN_FIELDS | _OWN.keys()]
+    allowed = [f.name for f in dataclasses.fields(TuneConfig) if f.name not in _RUN_FIELDS | _OWN.keys()]
     if name in _OWN:
         raise HoldfastError(f"{where}: '{key}' stands elsewhere in a study: {_OWN[name]}")
-    if name not in known:
-        shown = ["weights", "role_weights", *known]
+    if name not in allowed:
+        spellings = ["weights", "role_weights", *allowed]
         raise HoldfastError(
-            f"{where}: unknown setting '{key}'; settings are the options of `holdfast tune`", hint=nearest(key, shown)
+            f"{where}: unknown setting '{key}'; settings are the options of `holdfast tune`",
+            hint=nearest(key, spellings),
         )
     return name
 
@@ -311,39 +308,36 @@ def _values(key: str, value: Any, where: str) -> tuple[Any, ...]:
 
 
 def _tune_fields(value: Any, where: str) -> dict[str, Any]:
-    given = _mapping(value, f"{where}: tune")
+    options = _mapping(value, f"{where}: tune")
     return {
         (name := _field(key, where)): check_value(TuneConfig, name, item, f"{where}: tune")
-        for key, item in given.items()
+        for key, item in options.items()
     }
 
 
-def _search(value: Any, where: str, has_weights: bool, has_fields: bool) -> Search:
+def _search(value: Any, where: str, has_weights: bool, has_fields: bool) -> SearchSpec:
     place = f"{where}: search"
-    given = {"kind": value} if isinstance(value, str) else _mapping(value, place)
-    kind = str(given.pop("kind", "grid" if has_weights else "ratios"))
-    if kind not in _SEARCH_KEYS:
-        raise HoldfastError(
-            f"{place}: unknown kind '{kind}'; known: {', '.join(_SEARCH_KEYS)}", hint=nearest(kind, _SEARCH_KEYS)
-        )
-    _only(given, _SEARCH_KEYS[kind], place)
+    options = {"kind": value} if isinstance(value, str) else _mapping(value, place)
+    kind = str(options.pop("kind", "grid" if has_weights else "ratios"))
+    check_names([kind], _SEARCH_KEYS, place, "kind")
+    check_names(options, _SEARCH_KEYS[kind], place)
     if kind == "ratios" and has_weights:
         raise HoldfastError(f"{place}: ratios makes the weights itself, but vary.weights is given", hint="search: grid")
     if kind == "grid" and not (has_weights or has_fields):
         raise HoldfastError(
             f"{place}: grid needs something to vary", hint="search: ratios makes weights of log-spaced prompt share"
         )
-    made = Search(kind=kind, **{key: check_value(Search, key, item, place) for key, item in given.items()})
-    if not (made.points >= 2 and 0 < made.low < made.high < 1 and made.factor >= 2 and made.rungs >= 2):
+    search = SearchSpec(kind=kind, **{key: check_value(SearchSpec, key, item, place) for key, item in options.items()})
+    if not (search.points >= 2 and 0 < search.low < search.high < 1 and search.factor >= 2 and search.rungs >= 2):
         raise HoldfastError(f"{place}: points, factor and rungs are at least 2, and 0 < low < high < 1")
-    return made
+    return search
 
 
 def _then(value: Any, where: str) -> dict[str, Any]:
-    """The second stage: ``{align: {..}}`` with the fields of AlignConfig."""
-    given = _mapping(value, f"{where}: then")
-    _only(given, ("align",), f"{where}: then")
-    if not given:
+    """Return the second stage: ``{align: {..}}`` with the fields of AlignConfig."""
+    stages = _mapping(value, f"{where}: then")
+    check_names(stages, ("align",), f"{where}: then")
+    if not stages:
         return {}
     config_class = configs.AlignConfig
     fields = [
@@ -351,8 +345,8 @@ def _then(value: Any, where: str) -> dict[str, Any]:
         for f in dataclasses.fields(config_class)
         if f.name not in {"model", "output", "overwrite", "dry_run", "json", "seed"}
     ]
-    options = _mapping(given["align"], f"{where}: then.align")
-    _only(options, fields, f"{where}: then.align")
+    options = _mapping(stages["align"], f"{where}: then.align")
+    check_names(options, fields, f"{where}: then.align")
     if not options.get("data"):
         raise HoldfastError(
             f"{where}: then.align: 'data' is missing", hint="preference pairs, as `holdfast align` takes them"

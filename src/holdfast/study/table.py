@@ -1,19 +1,17 @@
-"""A table of results made elsewhere.
+"""A CSV file of results from elsewhere -> the scores of one metric, cell by cell.
 
-In: a CSV file with a header, one run per line; semicolons, tabs, decimal commas and percent signs of spreadsheets are
-read. Out: the scores of one metric, cell by cell.
+The file has a header and one run per line. Semicolons, tabs, decimal commas and percent signs of spreadsheets are read.
 
     model,data,prompt_weight,response_weight,seed,exact_match,posix        wide: one column per score
     model,data,prompt_weight,response_weight,seed,metric,value             long: one line per score
 
-``prompt_weight`` and ``response_weight`` must be there, ``seed`` may. In the wide form columns of text, known
-hyperparameters (``columns.is_setting``) and those that the user names say which setting (model, data, rank, ...) a run
-belongs to; other columns of numbers are scores. In the long form every other column is a setting. Weights (0, 0) are
-the untuned model.
+``prompt_weight`` and ``response_weight`` are needed, ``seed`` is not. In the wide form a column says which setting
+(model, data, rank, ...) a run belongs to if it holds text, is a known hyperparameter (``columns.is_setting``), or is
+named by the user; other columns of numbers are scores. In the long form every other column is a setting. Weights (0, 0)
+are the untuned model.
 
-A number that might be either is a score only where nothing hangs on it: where runs of one setting and pair of weights
-differ in it, and its name does not say that it is measured, the user has to say what it is. A run without a score is
-left out and kept on record.
+A column of numbers whose name does not say what it is counts as a score, unless runs of one setting and pair of weights
+differ in it: then the user has to say. A run without a score is left out and named.
 """
 
 from __future__ import annotations
@@ -35,16 +33,14 @@ WEIGHTS = ("prompt_weight", "response_weight")
 SEED = "seed"
 LONG = ("metric", "value")
 _NO_SCORE = frozenset(("", "na", "n/a", "#n/a", "-", "--", "none", "null"))
-"""Beside what reads as a number that is not finite: what tables hold where a run has no score."""
+"""Texts that tables hold where a run has no score, beside numbers that are not finite."""
 
 Record = tuple[int, dict[str, str]]  # line number, column -> text
 
 
 @dataclass(frozen=True)
-class Run:
-    """One score. ``cell`` is (prompt weight, response weight); ``setting`` the values of the table's setting
-    columns.
-    """
+class TableRun:
+    """One score. ``cell`` is (prompt weight, response weight); ``setting`` has the values of the setting columns."""
 
     setting: tuple[str, ...]
     cell: tuple[float, float]
@@ -53,37 +49,40 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Table:
-    """The runs of one metric."""
+class ResultTable:
+    """The runs of one metric.
+
+    columns: the setting columns that tell lines apart.
+    settings: all columns that are read as settings.
+    scores: all columns of scores; in the long form all metrics.
+    long: whether the table has the long form.
+    seeds: whether there is a column of seeds.
+    numbered: whether there is a column of row numbers, without a name, which is not read.
+    without_score: the runs that are left out: ``line``, ``setting`` (values of ``columns``), ``weights``, whether they
+        are ``conventional``, ``seed``, and ``value``, the text in the place of the score.
+    """
 
     columns: tuple[str, ...]
-    """The setting columns that tell lines apart."""
     metric: str
-    runs: list[Run]
+    runs: list[TableRun]
     settings: tuple[str, ...]
-    """All columns that are read as settings."""
     scores: tuple[str, ...]
-    """All columns of scores, in the long form all metrics."""
     long: bool
     seeds: bool
-    """Whether there is a column of seeds."""
     numbered: bool
-    """Whether there is a column of row numbers, without a name, which is not read."""
     without_score: list[dict[str, Any]]
-    """The runs that are left out: ``line``, ``setting`` (values of ``columns``), ``weights``, whether they are
-    ``conventional``, ``seed``, and ``value``: what stands there."""
 
     @property
     def about(self) -> str:
-        """What the columns are read as, one line."""
+        """Return one line on what the columns are read as."""
         scores = "scores (in column metric)" if self.long else "scores"
         seeds = "runs of one setting differ in seed" if self.seeds else "no column tells runs of one setting apart"
         unread = "; row numbers (a column without a name) are not read" if self.numbered else ""
         return f"settings: {', '.join(self.settings) or 'none'}; {scores}: {', '.join(self.scores)}; {seeds}{unread}"
 
 
-def read_table(path: Path, metric: str = "", where: str = "", settings: str = "") -> Table:
-    """Read the scores of one metric.
+def read_table(path: Path, metric: str = "", where: str = "", settings: str = "") -> ResultTable:
+    """Return the scores of one metric.
 
     Args:
         metric: which score; may be left out where there is only one.
@@ -106,7 +105,7 @@ def read_table(path: Path, metric: str = "", where: str = "", settings: str = ""
     records = _filtered(records, where, header, path)
     read = [name for name in header if name or not numbered]
     others = [name for name in read if name not in (*WEIGHTS, SEED, *(LONG if long else ()))]
-    told = _told(settings, others, path)
+    told = _named_settings(settings, others, path)
     numeric = [] if long else [n for n in others if n not in told and _scored(n, metric, records)]
     scores = sorted({record["metric"] for _, record in records}) if long else numeric
     metric = _metric(metric, scores, path, told)
@@ -118,19 +117,14 @@ def read_table(path: Path, metric: str = "", where: str = "", settings: str = ""
     scored = [(line, record) for line, record in kept if not _missing(record[column])]
     if not scored:
         raise HoldfastError(f"{path}: no line has a score in '{metric}'", hint="a score is a finite number")
-    runs = _runs(
-        scored,
-        varied,
-        column,
-        path,
-        () if long or settings else tuple(n for n in scores if n != metric and not is_score(n)),
-    )
-    lost = [_lost(line, record, varied, column) for line, record in kept if _missing(record[column])]
-    return Table(varied, metric, runs, named, tuple(scores), long, SEED in header, numbered, lost)
+    unclear = () if long or settings else tuple(name for name in scores if name != metric and not is_score(name))
+    runs = _runs(scored, varied, column, path, unclear)
+    lost = [_without_score(line, record, varied, column) for line, record in kept if _missing(record[column])]
+    return ResultTable(varied, metric, runs, named, tuple(scores), long, SEED in header, numbered, lost)
 
 
-def _told(settings: str, others: list[str], path: Path) -> set[str]:
-    """The columns that the user has named as settings."""
+def _named_settings(settings: str, others: list[str], path: Path) -> set[str]:
+    """Return the columns that the user has named as settings."""
     names = [name.strip() for name in settings.split(",") if name.strip()]
     if names == ["none"] and "none" not in others:
         return set()
@@ -172,9 +166,8 @@ def _read(path: Path) -> tuple[list[str], list[Record]]:
 
 
 def _plain_names(header: list[str]) -> list[str]:
-    """``Prompt Weight`` is ``prompt_weight``, and ``Seed`` or ``random_seed`` the seed, unless there is a column of
-    that very name.
-    """
+    """Return the header with ``Prompt Weight`` as ``prompt_weight`` and ``Seed`` or ``random_seed`` as ``seed``, unless
+    there is a column of that very name, too."""
     names = {name: "_".join(re.findall(r"[a-z0-9]+", name.lower())) for name in header}
     names = {name: SEED if plain == f"random_{SEED}" else plain for name, plain in names.items()}
     return [
@@ -183,9 +176,7 @@ def _plain_names(header: list[str]) -> list[str]:
 
 
 def _lines(path: Path) -> tuple[list[CsvRecord], str]:
-    """The lines, and what separates their values: a semicolon or a tab where the header has no comma, as spreadsheets
-    write it.
-    """
+    """Return the lines and the delimiter of their values: a semicolon or a tab where the header has no comma."""
     lines = csv_records(path)
     header = lines[0].fields if lines else []
     delimiter = next((d for d in ";\t" if len(header) == 1 and d in header[0]), ",")
@@ -193,12 +184,12 @@ def _lines(path: Path) -> tuple[list[CsvRecord], str]:
 
 
 def _dotted(text: str, delimiter: str) -> str:
-    """A number with a decimal comma, which stands where commas separate nothing, with a point."""
+    """Return a number with a decimal comma as one with a point. Where commas separate values, text stays as it is."""
     return text.replace(",", ".") if delimiter != "," and re.fullmatch(r"[+-]?\d+,\d+(?:[eE][+-]?\d+)?", text) else text
 
 
 def _take_percent(name: str, records: list[Record], path: Path) -> None:
-    """Percent signs of a column of numbers go, if every number has one; some would make two units of one column."""
+    """Take the percent signs off a column of numbers. Signs on some numbers only would be two units in one column."""
     signed = [
         (line, record)
         for line, record in records
@@ -222,47 +213,50 @@ def _filtered(records: list[Record], where: str, header: list[str], path: Path) 
                 f"--where {where}: {path} has no column '{name}'; columns are {', '.join(header)}",
                 hint=nearest(name, header),
             )
-        known = sorted({record[name] for _, record in records})
+        values = sorted({record[name] for _, record in records})
         records = [(line, record) for line, record in records if record[name] == value]
         if not records:
             raise HoldfastError(
-                f"--where {where}: no line has {name} {value}; there are {', '.join(known[:20])}",
-                hint=nearest(value, known),
+                f"--where {where}: no line has {name} {value}; there are {', '.join(values[:20])}",
+                hint=nearest(value, values),
             )
     return records
 
 
 def _metric(metric: str, scores: list[str], path: Path, told: set[str]) -> str:
-    if metric in told:
-        raise HoldfastError(
-            f"--metric {metric}: --settings says that it is a setting", hint="leave it out of one of the two"
-        )
-    if not scores:
-        raise HoldfastError(
+    listed = ", ".join(scores)
+    for refused, message, hint in (
+        (
+            metric in told,
+            f"--metric {metric}: --settings says that it is a setting",
+            "leave it out of one of the two",
+        ),
+        (
+            not scores,
             f"{path}: no column of scores",
-            hint="a score is a column of numbers that is no known hyperparameter, or that --metric names",
-        )
-    if metric and metric not in scores:
-        raise HoldfastError(
-            f"{path}: no scores '{metric}'; there are {', '.join(scores)}", hint=nearest(metric, scores)
-        )
-    if not metric and len(scores) > 1:
-        raise HoldfastError(
-            f"{path} holds several scores: {', '.join(scores)}",
-            hint="choose one with --metric; --settings names those that are none",
-        )
+            "a score is a column of numbers that is no known hyperparameter, or that --metric names",
+        ),
+        (metric and metric not in scores, f"{path}: no scores '{metric}'; there are {listed}", nearest(metric, scores)),
+        (
+            not metric and len(scores) > 1,
+            f"{path} holds several scores: {listed}",
+            "choose one with --metric; --settings names those that are none",
+        ),
+    ):
+        if refused:
+            raise HoldfastError(message, hint=hint)
     return metric or scores[0]
 
 
 def _runs(
     records: list[Record], columns: tuple[str, ...], value: str, path: Path, unclear: tuple[str, ...]
-) -> list[Run]:
+) -> list[TableRun]:
     first_of: dict[tuple[object, ...], int] = {}
     runs = []
     for line, record in records:
         place = f"{path}, line {line}"
         weights = [check_weight(_number(record, name, place), name, place) for name in WEIGHTS]
-        run = Run(
+        run = TableRun(
             tuple(record[c] for c in columns),
             (weights[0], weights[1]),
             record.get(SEED, ""),
@@ -283,8 +277,8 @@ def _runs(
     return runs
 
 
-def _check_alike(records: list[Record], runs: list[Run], unclear: tuple[str, ...], path: Path) -> None:
-    """Runs that would be pooled do not differ in a number that may be a setting."""
+def _check_alike(records: list[Record], runs: list[TableRun], unclear: tuple[str, ...], path: Path) -> None:
+    """Refuse runs that would be pooled although they differ in a number that may be a setting."""
     for name in unclear:
         first_of: dict[tuple[object, ...], tuple[int, str]] = {}
         for (line, record), run in zip(records, runs, strict=True):
@@ -300,7 +294,7 @@ def _check_alike(records: list[Record], runs: list[Run], unclear: tuple[str, ...
                 )
 
 
-def _lost(line: int, record: dict[str, str], columns: tuple[str, ...], value: str) -> dict[str, Any]:
+def _without_score(line: int, record: dict[str, str], columns: tuple[str, ...], value: str) -> dict[str, Any]:
     prompt, response = (_spelling(record[name]) for name in WEIGHTS)
     pair = ", ".join(f"{w:g}" if isinstance(w, float) else w for w in (prompt, response))
     return {
@@ -324,7 +318,7 @@ def _number(record: dict[str, str], name: str, place: str) -> float:
 
 
 def _missing(text: str) -> bool:
-    """Whether this is how a table says that there is no score."""
+    """Return whether a text says that there is no score."""
     if text.lower() in _NO_SCORE:
         return True
     with contextlib.suppress(ValueError):
@@ -333,7 +327,7 @@ def _missing(text: str) -> bool:
 
 
 def _spelling(text: str) -> float | str:
-    """A finite number as such, so that 1e-4 is 0.0001; else the text."""
+    """Return a finite number as such, so that 1e-4 equals 0.0001, and other text as it is."""
     with contextlib.suppress(ValueError):
         if "_" not in text and math.isfinite(value := float(text)):  # Python reads 1_0 as 10
             return value
@@ -341,17 +335,20 @@ def _spelling(text: str) -> float | str:
 
 
 def _one_spelling(records: list[Record], names: tuple[str, ...]) -> list[Record]:
-    """The records with every number of a setting written as it is first."""
+    """Return the records with equal numbers of a setting written as the first of them, so that they are one setting."""
     first: dict[tuple[str, float | str], str] = {}
-    return [
-        (line, record | {n: first.setdefault((n, _spelling(record[n])), record[n]) for n in names if n in record})
-        for line, record in records
-    ]
+    alike = []
+    for line, record in records:
+        texts = {name: record[name] for name in names if name in record}
+        alike.append(
+            (line, record | {name: first.setdefault((name, _spelling(text)), text) for name, text in texts.items()})
+        )
+    return alike
 
 
 def _scored(name: str, metric: str, records: list[Record]) -> bool:
-    """Whether a column is meant as scores: one of its values is a number, and it is no known hyperparameter or is the
-    metric that is asked for. Another value that is neither a number nor missing is an error, not a setting."""
+    """Return whether a column is meant as scores: it has a number, and is no known hyperparameter or is the metric that
+    is asked for. Other text in such a column is an error later, and does not make it a setting."""
     values = [record[name] for _, record in records]
     if name == metric and all(map(_missing, values)):
         return True

@@ -1,10 +1,9 @@
-"""One job of a study: train or go on training, measure, and leave a row. What workers do, on this machine or on a
-cluster.
+"""One job of a study, as a worker does it: train or go on training, measure, and write a row.
 
-trials/ID/            a run directory of `holdfast tune`: rows.jsonl with the learning curves, model/
-trials/ID/row.json    written last: its presence means that the trial is done
-trials/ID/rung-K.json the same for the end of rung K (halving)
-trials/ID/items-dev.npz, items-test.npz      values per item, one array per metric
+trials/ID/                                  a run directory of `holdfast tune` with learning curves and the model
+trials/ID/row.json                          written last, so where it is the trial is done
+trials/ID/rung-K.json                       the same for the end of rung K (halving)
+trials/ID/items-dev.npz, items-test.npz     scores per item, one array per metric
 """
 
 from __future__ import annotations
@@ -16,9 +15,9 @@ import math
 import shutil
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -30,144 +29,151 @@ from holdfast.config import AlignConfig, TuneConfig
 from holdfast.errors import DivergedError, HoldfastError
 from holdfast.runs import check_output, read_json, resolve, write_json
 from holdfast.study.jobs import Job, Row
-from holdfast.study.measure import Found, Ruler
+from holdfast.study.measure import Ruler
 from holdfast.study.planning import Trial
-from holdfast.study.sources import Facts, load_tokens, roles_counter
+from holdfast.study.sources import SourceFacts, load_tokens, roles_counter
 from holdfast.tune.model import load_base, whole_checkpoint
 from holdfast.tune.pipeline import Start, train
 from holdfast.tune.plan import Source, make_plan
 from holdfast.tune.roles import TokenReport
 
 _SAVE_SECONDS = 300.0
+T = TypeVar("T")
 
 
-class Workbench:
-    """What a worker keeps between jobs: one base model, one set of tokens, one ruler."""
+class WorkerState:
+    """What a worker keeps between jobs: a base model and its scores, one set of tokens and one evaluator."""
 
     def __init__(self, study: Path) -> None:
         self.study = study
         gc.collect()
-        # accelerate collects garbage after every training, which would go through all that the imports have made: 0.4 s
-        gc.freeze()
+        gc.freeze()  # accelerate collects garbage after every training: 0.4 s over what the imports have made
         self._kept: dict[str, tuple[str, Any]] = {}
 
     def base(self, config: TuneConfig) -> Any:
-        """A copy of the base model, to train or to measure."""
+        """Return a copy of the base model, to train or to measure."""
         return copy.deepcopy(self._keep("model", config.model, lambda: load_base(config)))
 
-    def source(self, facts: Facts, config: TuneConfig) -> Source:
-        """Tokens as ``tune`` wants them."""
-        found: Source = self._keep("source", facts.key, lambda: self._read(facts, config))
-        return found
+    def source(self, facts: SourceFacts, config: TuneConfig) -> Source:
+        """Return tokens in the form of ``tune``."""
+        return self._keep("source", facts.key, lambda: self._read(facts, config))
 
     def ruler(self, job: Job, config: TuneConfig) -> Ruler:
-        """For measuring on the job's data."""
-        found: Ruler = self._keep(
+        """Return the evaluator of the job's data."""
+        return self._keep(
             "ruler", job.facts.key, lambda: Ruler(job.facts, config, job.measures, self.study / "data", job.items)
         )
-        return found
 
     def before(self, job: Job, config: TuneConfig) -> dict[str, Any]:
-        """The base model on dev, in the form of ``tune``. Without a weighted loss, as that depends on the weights."""
-        found: dict[str, Any] = self._keep("before", job.facts.key, lambda: self._evaluate(job, config))
-        return found
+        """Return the base model's scores on dev in the form of ``tune``, without the loss, as it depends on weights."""
+        return self._keep("before", job.facts.key, lambda: self._evaluate(job, config))
 
-    def _keep(self, kind: str, key: str, make: Any) -> Any:
+    def _keep(self, kind: str, key: str, make: Callable[[], T]) -> T:
         if kind not in self._kept or self._kept[kind][0] != key:
-            self._kept.pop(kind, None)  # the old one goes first: two base models need not fit
+            self._kept.pop(kind, None)  # the old one goes first, because two base models may not fit in memory
             self._kept[kind] = (key, make())
-        return self._kept[kind][1]
+        return cast(T, self._kept[kind][1])
 
-    def _read(self, facts: Facts, config: TuneConfig) -> Source:
+    def _read(self, facts: SourceFacts, config: TuneConfig) -> Source:
         tokens = {name: load_tokens(self.study / "data" / f"{facts.key}.npz", name) for name in ("train", "dev")}
-        known = dict(facts.report)
-        bad_rows = known.pop("bad_rows")
-        report = TokenReport(**known | {name: roles_counter(known[name]) for name in ("targets", "weighted_targets")})
+        fields = dict(facts.report)
+        bad_rows = fields.pop("bad_rows")
+        report = TokenReport(**fields | {name: roles_counter(fields[name]) for name in ("targets", "weighted_targets")})
         tokenizer = models.load_tokenizer(config.model, trust_remote_code=config.trust_remote_code)
         return Source(tokenizer, facts.parameters, tokens["train"], tokens["dev"], report, bad_rows, facts.max_length)
 
     def _evaluate(self, job: Job, config: TuneConfig) -> dict[str, Any]:
-        found = (
-            self.ruler(job, config)
-            .nll(models.load(config.model, trust_remote_code=config.trust_remote_code), "dev")
-            .values
-        )
-        nll = found["response_nll"]
-        return {"loss": None, **found, "response_perplexity": None if nll is None else math.exp(min(nll, 700))}
+        lm = models.load(config.model, trust_remote_code=config.trust_remote_code)
+        scores = self.ruler(job, config).nll(lm, "dev").values
+        nll = scores["response_nll"]
+        return {"loss": None, **scores, "response_perplexity": None if nll is None else math.exp(min(nll, 700))}
 
 
-def perform(job: Job, bench: Workbench) -> Row:
-    """Do a job and return its row. Whatever goes wrong ends up in the row: one trial never stops the others."""
+def perform(job: Job, state: WorkerState) -> Row:
+    """Do a job and return its row. Every error ends up in the row, because one trial must not stop the others."""
     try:
-        return _measure_base(job, bench) if job.trial is None else _train(job, job.trial, bench)
+        return _measure_base(job, state) if job.trial is None else _train(job, job.trial, state)
     except HoldfastError as error:
         return job.failed(str(error), diverged=isinstance(error, DivergedError))
-    except Exception as error:  # a worker outlives any trial
+    except Exception as error:  # whatever libraries raise
         traceback.print_exc()
         return job.failed(f"{type(error).__name__}: {error}")
 
 
-def _measure_base(job: Job, bench: Workbench) -> Row:
+def _measure_base(job: Job, state: WorkerState) -> Row:
     clock = _Clock({})
     config = TuneConfig(**job.tune, output="")
-    folder = bench.study / "base" / job.facts.key
+    folder = state.study / "base" / job.facts.key
     folder.mkdir(parents=True, exist_ok=True)
     lm = models.load(config.model, trust_remote_code=config.trust_remote_code)
     clock.lap("other")
-    found = {split: bench.ruler(job, config).measure(lm, config.model, folder, split) for split in ("dev", "test")}
+    scores, items = _measure_splits(job, config, state, lm, config.model, folder)
     clock.lap("measure")
-    row = {"kind": "base", "group": job.group, "status": "done", **{split: f.values for split, f in found.items()}}
-    row |= {"items": _write_items(folder, found, bench.study), "seconds": clock.seconds}
-    write_json(bench.study / job.file, row)
+    row = {"kind": "base", "group": job.group, "status": "done", **scores, "items": items, "seconds": clock.seconds}
+    write_json(state.study / job.file, row)
     return row
 
 
-def _train(job: Job, trial: Trial, bench: Workbench) -> Row:
-    folder = bench.study / "trials" / trial.id
+def _measure_splits(
+    job: Job, config: TuneConfig, state: WorkerState, lm: Any, name: str, folder: Path
+) -> tuple[dict[str, dict[str, float | None]], dict[str, str]]:
+    """Return the scores of dev and test, and where in the study their scores per item are."""
+    scores, files = {}, {}
+    for split in ("dev", "test"):
+        reading = state.ruler(job, config).measure(lm, name, folder, split)
+        file = folder / f"items-{split}.npz"
+        partial = file.with_suffix(".partial.npz")
+        np.savez(partial, **reading.items)  # type: ignore[arg-type]
+        partial.replace(file)
+        scores[split], files[split] = reading.values, str(file.relative_to(state.study))
+    return scores, files
+
+
+def _train(job: Job, trial: Trial, state: WorkerState) -> Row:
+    folder = state.study / "trials" / trial.id
     clock = _Clock(_spent(folder))
     config = TuneConfig(**trial.tune, output=str(folder))
     _clear_unusable(config, "tune", job.stop_at)
-    before = bench.before(job, config)
+    before = state.before(job, config)
     clock.lap("measure")
     checkpoint = whole_checkpoint(folder / "checkpoints")
     if job.stop_at is None or checkpoint is None or _step(checkpoint) < job.stop_at:
-        plan = make_plan(config, bench.source(job.facts, config))
-        summary = train(config, Start(plan, bench.base(config), before, [_Watch(job.stop_at)]))
+        plan = make_plan(config, state.source(job.facts, config))
+        summary = train(config, Start(plan, state.base(config), before, [_Watch(job.stop_at)]))
         _release()
         clock.lap("other", but=("train", summary["seconds"]))
     if job.stop_at is not None:
-        return _finish_rung(job, folder, bench.ruler(job, config), clock, bench.study)
+        return _finish_rung(job, folder, state.ruler(job, config), clock, state.study)
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     model = _align(job, trial, folder)
     clock.lap("train")
     lm = models.load(model)
     clock.lap("other")
-    found = {split: bench.ruler(job, config).measure(lm, str(model), folder, split) for split in ("dev", "test")}
+    scores, items = _measure_splits(job, config, state, lm, str(model), folder)
     clock.lap("measure")
-    row = job.row("done", found["dev"].values, found["test"].values, steps=trial.steps)
-    row |= {"items": _write_items(folder, found, bench.study), "seconds": clock.seconds}
+    row = job.row("done", scores["dev"], scores["test"], steps=trial.steps) | {"items": items, "seconds": clock.seconds}
     shutil.rmtree(folder / "aligned" / "checkpoints", ignore_errors=True)
     for run in () if job.keep_model else (folder, folder / "aligned"):
         shutil.rmtree(run / "model", ignore_errors=True)
-    write_json(bench.study / job.file, row)
+    write_json(state.study / job.file, row)
     return row
 
 
 def _finish_rung(job: Job, folder: Path, ruler: Ruler, clock: _Clock, study: Path) -> Row:
-    """The row of a trial that waits at the end of a rung: measured on dev alone, by what the search looks at."""
+    """Return the row of a trial at the end of a rung, measured on dev alone by the metric of the search."""
     checkpoint = whole_checkpoint(folder / "checkpoints")
     if checkpoint is None:
         raise HoldfastError(f"{folder}: the checkpoint at the end of rung {job.rung} is gone")
     wanted = [m for m in job.measures if m.name == job.rung_metric]
-    found = ruler.measure(models.load(checkpoint), str(checkpoint), folder, "dev", wanted)
+    reading = ruler.measure(models.load(checkpoint), str(checkpoint), folder, "dev", wanted)
     clock.lap("measure")
-    row = job.row("stopped", found.values, {}, steps=_step(checkpoint)) | {"seconds": clock.seconds}
+    row = job.row("stopped", reading.values, {}, steps=_step(checkpoint)) | {"seconds": clock.seconds}
     write_json(study / job.file, row)
     return row
 
 
 def _align(job: Job, trial: Trial, folder: Path) -> Path:
-    """The run directory whose model is measured: of the second stage, if there is one."""
+    """Return the run directory of the model to measure, after the second stage if there is one."""
     if "align" not in job.then:
         return folder
     from holdfast.align import align
@@ -181,16 +187,15 @@ def _align(job: Job, trial: Trial, folder: Path) -> Path:
 
 
 def _release() -> None:
-    """The trained model goes before it is loaded for measuring; its trainer holds it in a circle."""
+    """Free the trained model, which a reference cycle of its trainer keeps, before it is loaded for measuring."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
 
 def _clear_unusable(config: TuneConfig | AlignConfig, command: str, stop_at: int | None = None) -> None:
-    """Some of what lies in the output cannot be continued: what a run with other weights of equal ratio left, a
-    checkpoint that is damaged, a complete run whose model was not kept or is damaged, or one that has gone past the
-    rung whose row is wanted again."""
+    """Remove what a training cannot go on from: a run with other weights of equal ratio, a damaged checkpoint, a
+    complete run whose model was not kept or is damaged, or one past the rung whose row is needed again."""
     folder = Path(config.output)
     while (checkpoint := whole_checkpoint(folder / "checkpoints")) is not None and not _opens(checkpoint):
         shutil.rmtree(checkpoint)
@@ -206,9 +211,8 @@ def _clear_unusable(config: TuneConfig | AlignConfig, command: str, stop_at: int
 
 
 def _opens(folder: Path) -> bool:
-    """Whether a model is there and whole, as far as its JSON files and the headers and sizes of its weights say:
-    nothing is loaded.
-    """
+    """Return whether a model is there and whole, as its JSON files and the headers and sizes of its weights say. No
+    weights are loaded."""
     names = {file.name for file in folder.glob("*.safetensors")}
     try:
         for file in folder.glob("*.json"):
@@ -222,19 +226,8 @@ def _opens(folder: Path) -> bool:
     return bool(names)
 
 
-def _write_items(folder: Path, found: Mapping[str, Found], study: Path) -> dict[str, str]:
-    made = {}
-    for split, f in found.items():
-        file = folder / f"items-{split}.npz"
-        partial = file.with_suffix(".partial.npz")
-        np.savez(partial, **f.items)  # type: ignore[arg-type]
-        partial.replace(file)
-        made[split] = str(file.relative_to(study))
-    return made
-
-
 def _spent(folder: Path) -> dict[str, float]:
-    """Seconds of the rungs before, which the row of a trial includes: those of the last one."""
+    """Return the seconds in the row of the last rung, which include those of the rungs before it."""
     for rung in sorted(folder.glob("rung-*.json"), key=lambda p: -int(p.stem.split("-")[1])):
         with contextlib.suppress(HoldfastError):  # a broken one
             return dict(read_json(rung)["seconds"])
@@ -254,11 +247,11 @@ class _Clock:
 
     @property
     def seconds(self) -> dict[str, float]:
-        """Rounded."""
+        """Return the seconds by kind, rounded."""
         return {kind: round(value, 3) for kind, value in self._sums.items()}
 
     def lap(self, kind: str, *, but: tuple[str, float] = ("train", 0.0)) -> None:
-        """The time since the last lap was spent on ``kind``, ``but`` for so many seconds that were spent on another."""
+        """Count the time since the last lap as ``kind``, except the seconds of ``but``, which are of the kind there."""
         now = time.perf_counter()
         other, seconds = but
         self._sums[other] += seconds
@@ -267,9 +260,7 @@ class _Clock:
 
 
 class _Watch(TrainerCallback):
-    """Stops with a checkpoint after step ``stop_at``; writes one every five minutes, so that a crash costs no more than
-    that.
-    """
+    """Stops with a checkpoint after step ``stop_at``, and writes one every five minutes in case of a crash."""
 
     def __init__(self, stop_at: int | None) -> None:
         self.stop_at = stop_at

@@ -1,7 +1,7 @@
-"""The process of one slot: does jobs until the study that started it hangs up.
+"""A worker of a study: jobs in, a row per job out.
 
-In: the descriptor of a connection, the study directory, threads; then jobs. Out: a row per job. What a job prints goes
-to its log.
+The process of a slot is started with the descriptor of a connection, the study directory and a number of threads, and
+ends when the study closes the connection. Ray starts a ``Trainer`` itself.
 """
 
 from __future__ import annotations
@@ -16,27 +16,44 @@ from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+from holdfast.study.jobs import Job, Row
+
 
 def serve(descriptor: int, study: Path, threads: int) -> None:
-    """Do jobs until the other side is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the study that started us decides
+    """Do jobs until the other side closes the connection."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the study ends its workers itself
     _die_with(os.getppid())
     import torch
 
-    from holdfast.study.trial import Workbench, perform
-
     torch.set_num_threads(threads)
-    bench = Workbench(study)
+    trainer = Trainer(str(study))
     with contextlib.suppress(EOFError, ConnectionError), Connection(descriptor) as connection:
         while True:
-            job = connection.recv()
-            with log_to(study / job.log):
-                row = perform(job, bench)
-            connection.send(row)
+            connection.send(trainer.perform(connection.recv()))
+
+
+class Trainer:
+    """One worker, of a slot or of Ray, with the state that it keeps between jobs."""
+
+    def __init__(self, study: str) -> None:
+        from holdfast.study.trial import WorkerState
+
+        self.state = WorkerState(Path(study))
+
+    def sees(self, name: str) -> bool:
+        """Return whether a file that the driver has just written can be seen from here."""
+        return (self.state.study / name).is_file()
+
+    def perform(self, job: Job) -> Row:
+        """Do a job and return its row. Its output goes to its log."""
+        from holdfast.study.trial import perform
+
+        with log_to(self.state.study / job.log):
+            return perform(job, self.state)
 
 
 def _die_with(parent: int) -> None:
-    """An orphan must not go on writing where the next `study run` will."""
+    """End this process with its parent. An orphan would go on writing where the next `study run` writes."""
 
     def watch() -> None:
         while os.getppid() == parent:

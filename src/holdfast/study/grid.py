@@ -1,15 +1,15 @@
 """Which settings a study asks for, and which of them are the same training.
 
-    L = sum_t w_t nll_t / D(w)            D: what the normalizer divides by
+    L = sum_t w_t nll_t / D(w)            D is the divisor that the normalizer names
 
-AdamW does not change its updates when every gradient is multiplied by one constant (up to its epsilon), so settings
-whose losses differ by a constant factor are one training. By normalizer, with w -> c w:
+AdamW makes the same updates when every gradient is multiplied by one constant (up to its epsilon), so settings whose
+losses differ by a constant factor are one training. With w -> c w:
 
-    nonzero, response-count, example      D does not change, L -> c L        one training, if nothing looks at the size
-    of the gradient
-    weight-sum                            D -> c D, L stays                  one training, whatever the optimizer
+    normalizer                            D and L                 one training?
+    nonzero, response-count, example      D stays, L -> c L       if nothing depends on the size of the gradient
+    weight-sum                            D -> c D, L stays       always
 
-Source: arXiv 2507.07817, eq. 2; the paper's grid of 35 cells has 21 such classes.
+Source: arXiv 2507.07817, eq. 2. The paper's grid of 35 cells has 21 such classes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from holdfast.config import TuneConfig
 from holdfast.errors import HoldfastError
 from holdfast.records import PROMPT_ROLES, RESPONSE_ROLES, Role
 from holdfast.study.spec import Spec
-from holdfast.tune.weights import RoleWeights, prompt_share, role_weights, share
+from holdfast.tune.weights import RoleWeights, role_weights, share
 
 PAPER = tuple(round(i / 5, 1) for i in range(6))
 _NAMED = ((0.0, 1.0), (1.0, 1.0), (1.0, 0.0))
@@ -36,33 +36,30 @@ TrainingClass = tuple[str, tuple[float, ...]]
 
 @dataclass(frozen=True)
 class Targets:
-    """What the training data holds: weighted target tokens per role, and whether messages or examples have weights of
-    their own.
-    """
+    """Weighted target tokens of the training data by role. ``scaled``: messages or examples have weights, too."""
 
     counts: Mapping[Role, float]
     scaled: bool = False
 
     @property
     def roles(self) -> tuple[Role, ...]:
-        """The roles that occur."""
+        """Return the roles that occur."""
         return tuple(role for role in (*PROMPT_ROLES, *RESPONSE_ROLES) if self.counts.get(role, 0) > 0)
 
 
 def settings(spec: Spec, targets: Targets) -> list[dict[str, Any]]:
-    """Every combination asked for, as TuneConfig fields, weights included.
+    """Return every combination that the study asks for, as TuneConfig fields with the weights among them.
 
     Raises:
-        HoldfastError: a weight or share that cannot be.
+        HoldfastError: a weight or share out of range.
     """
-    pairs = weight_pairs(spec, targets)
-    combined = [dict(zip(spec.vary, values, strict=True)) for values in itertools.product(*spec.vary.values())]
-    weights = [{"prompt_weight": p, "response_weight": r} for p, r in pairs] or [{}]
-    return [pair | rest for pair in weights for rest in combined]
+    weights = [{"prompt_weight": p, "response_weight": r} for p, r in weight_pairs(spec, targets)] or [{}]
+    combinations = itertools.product(weights, *spec.vary.values())
+    return [pair | dict(zip(spec.vary, values, strict=True)) for pair, *values in combinations]
 
 
 def weight_pairs(spec: Spec, targets: Targets) -> list[tuple[float, float]]:
-    """(prompt weight, response weight) of every cell; none where weights are not varied."""
+    """Return (prompt weight, response weight) of every cell; none where weights are not varied."""
     weights, search = spec.weights, spec.search
     if weights is None and search.kind == "grid":
         return []
@@ -79,14 +76,15 @@ def weight_pairs(spec: Spec, targets: Targets) -> list[tuple[float, float]]:
         return [_pair(_unit(r, "ratio")) for r in weights["ratio"]]
     if "share" in weights:
         return [_pair(ratio_of_share(_unit(s, "share"), targets.counts)) for s in weights["share"]]
-    return [(p, r) for p in weights["prompt"] for r in weights["response"] if p or r]
+    return [pair for pair in itertools.product(weights["prompt"], weights["response"]) if any(pair)]
 
 
 def ratio_of_share(s: float, counts: Mapping[Role, float]) -> float:
-    """lambda_p / (lambda_p + lambda_r) that gives prompt tokens the share ``s`` of the weighted targets: s = pP / (pP +
-    rR).
+    """Return the ratio p = lambda_p / (lambda_p + lambda_r) that gives prompt tokens the share ``s`` of the weighted
+    targets. With P prompt and R response targets, s = pP / (pP + (1 - p)R), so p = sR / (sR + (1 - s)P).
     """
-    prompt, response = (sum(counts.get(role, 0) for role in roles) for roles in (PROMPT_ROLES, RESPONSE_ROLES))
+    prompt = sum(counts.get(role, 0) for role in PROMPT_ROLES)
+    response = sum(counts.get(role, 0) for role in RESPONSE_ROLES)
     if 0 < s < 1 and not (prompt and response):
         raise HoldfastError(
             "vary.weights.share: this data has targets of one kind only, so no share can be had",
@@ -102,26 +100,26 @@ def _unit(value: float, name: str) -> float:
 
 
 def _pair(ratio: float) -> tuple[float, float]:
-    """Weights that sum to 1, with few digits."""
+    """Return weights that sum to 1, with few digits."""
     prompt = float(f"{ratio:.4g}")
     return prompt, round(1 - prompt, 12)
 
 
 def weights_of(config: TuneConfig) -> RoleWeights:
-    """The weight of every role under a config."""
+    """Return the weight of every role under a config."""
     return role_weights(config.prompt_weight, config.response_weight, config.preset, config.weights)
 
 
 def pair_of(weights: RoleWeights) -> tuple[float, float]:
-    """The weights of user and assistant text, which stand for the whole table where it is made from a pair."""
+    """Return the weights of user and assistant text, which stand for those of all prompt and all response roles."""
     return weights[Role.USER], weights[Role.ASSISTANT]
 
 
 def scale_matters(config: TuneConfig) -> str | None:
-    """Why a loss scaled by a constant would be another training under this config; None where it is the same.
+    """Return why a loss scaled by a constant would be another training under this config; None where it is the same.
 
     Raises:
-        HoldfastError: an epsilon that is no number.
+        HoldfastError: ``adam_epsilon`` is not a number.
     """
     training = config.training
     optimizer = training.get("optim", "adamw_torch")
@@ -139,11 +137,11 @@ def scale_matters(config: TuneConfig) -> str | None:
 
 
 def training_class(weights: RoleWeights, normalizer: str, *, scale_free: bool, targets: Targets) -> TrainingClass:
-    """Equal for settings that are the same training, everything but the weights and the normalizer being equal.
+    """Return a key of weights and normalizer that is equal for settings of the same training.
 
     Args:
         scale_free: whether a loss multiplied by a constant is the same training (``scale_matters``).
-        targets: weights of roles that the data does not hold make no difference.
+        targets: only the roles in them count, because the weight of a role without tokens changes nothing.
     """
     table = {role: weights[role] for role in targets.roles or (*PROMPT_ROLES, *RESPONSE_ROLES)}
     used = [role for role, weight in table.items() if weight]
@@ -159,30 +157,25 @@ def training_class(weights: RoleWeights, normalizer: str, *, scale_free: bool, t
 
 
 def _divides_like_nonzero(normalizer: str, table: Mapping[Role, float], used: Collection[Role]) -> bool:
-    """Whether the divisor is the number of tokens of non-zero weight. True of weight-sum where all weights are 0 or 1,
-    and of response-count where exactly the responses have weight."""
+    """Return whether the divisor is the number of tokens of non-zero weight. It is under weight-sum where all weights
+    are 0 or 1, and under response-count where exactly the responses have weight."""
     if normalizer == "weight-sum":
         return all(weight in (0.0, 1.0) for weight in table.values())
     return normalizer == "response-count" and set(used) == {role for role in table if role in RESPONSE_ROLES}
 
 
 def representative(pairs: list[tuple[float, float]]) -> int:
-    """Which cell of a class is trained: one that has a name, (0, 1) say, else the first."""
+    """Return the place of the cell that is trained for its class: (0, 1), (1, 1) or (1, 0), else the first."""
     return next((pairs.index(pair) for pair in _NAMED if pair in pairs), 0)
 
 
 def setting_name(pair: tuple[float, float], others: Mapping[str, Any]) -> str:
-    """As tables show it: ``(0.2, 0.8), lr 0.0001``."""
-    shown = [f"{_SHORT.get(key, key)} {_short(value)}" for key, value in others.items()]
-    return ", ".join([f"({pair[0]:.4g}, {pair[1]:.4g})", *shown])
+    """Return the name that tables show: ``(0.2, 0.8), lr 0.0001``."""
+    texts = [f"{_SHORT.get(key, key)} {_short(value)}" for key, value in others.items()]
+    return ", ".join([f"({pair[0]:.4g}, {pair[1]:.4g})", *texts])
 
 
 def _short(value: Any) -> str:
     if isinstance(value, dict):
         return "{" + ", ".join(f"{key} {_short(item)}" for key, item in value.items()) + "}"
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def effective_share(weights: RoleWeights, targets: Targets) -> float:
-    """Prompt share of the weighted targets in this data."""
-    return prompt_share(targets.counts, weights)
