@@ -87,7 +87,9 @@ def test_answers_in_batches_are_those_one_by_one(family: str) -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_answers_are_those_of_the_harness(family: str) -> None:
-    """Stop texts, limits and cut contexts of all kinds, with shared beginnings; what is sampled is left to the harness."""
+    """Stop texts, limits and cut contexts of all kinds, with shared beginnings; what is sampled is left to the
+    harness.
+    """
     lm = small(family)
     shots = "Name three colours. red, green, blue\n\n" * 4
     free = lm.generate([shots + "hello"], max_new_tokens=12)[0]

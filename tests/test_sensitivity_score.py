@@ -20,7 +20,7 @@ from holdfast.sensitivity.identity import weights_digest
 from holdfast.sensitivity.index import psi
 from holdfast.sensitivity.responses import Ids, Scores
 from holdfast.sensitivity.score import Local, score
-from holdfast.sensitivity.task import Known, Task
+from holdfast.sensitivity.task import ScoreTable, SetTask
 
 FAMILIES = ("llama", "gpt2", "neox", "gemma2", "cohere")
 
@@ -57,10 +57,10 @@ def ragged(lengths: tuple[int, ...] = (5, 3, 8, 6), shared: int = 0, seed: int =
 
 
 def run(lm: LM, tasks: list[list[Ids]], new: int = 6, **options: Any) -> tuple[list[Scores], Local]:
-    local, known = Local(lm, new, **options), Known()
-    made = [Task.of(str(i), prompts) for i, prompts in enumerate(tasks)]
-    local.complete(made, known)
-    return [known.scores(task) for task in made], local
+    local, score_table = Local(lm, new, **options), ScoreTable()
+    made = [SetTask.of(str(i), prompts) for i, prompts in enumerate(tasks)]
+    local.complete(made, score_table)
+    return [score_table.scores(task) for task in made], local
 
 
 def same(a: Scores, b: Scores, tolerance: float = 1e-4) -> bool:
@@ -158,10 +158,10 @@ def test_a_response_that_is_only_the_end_has_length_one() -> None:
 def test_only_asked_groups_are_scored() -> None:
     lm = room()
     prompts = ragged((5, 3, 8, 6, 7))
-    local, known = Local(lm, 6), Known()
-    task = Task.of("a", prompts, [(0, 1, 2), (0, 3, 4)])
-    local.complete([task], known)
-    scores = known.scores(task)
+    local, score_table = Local(lm, 6), ScoreTable()
+    task = SetTask.of("a", prompts, [(0, 1, 2), (0, 3, 4)])
+    local.complete([task], score_table)
+    scores = score_table.scores(task)
     assert np.isnan(scores.logp_XY[1, 3])
     assert np.isnan(scores.logp_XY[4, 2])
     (full,), _ = run(lm, [prompts])
@@ -174,15 +174,15 @@ def test_a_new_variant_costs_its_row_and_its_column() -> None:
     lm.model.generation_config.eos_token_id = None
     lm.tokenizer = make_tokenizer(eos=False)
     prompts = ragged((5, 3, 8, 6, 7))
-    local, known = Local(lm, 6), Known()
-    local.complete([Task.of("a", prompts[:4])], known)
+    local, score_table = Local(lm, 6), ScoreTable()
+    local.complete([SetTask.of("a", prompts[:4])], score_table)
     before = local.cost()["tokens"]
-    task = Task.of("a", prompts)
-    local.complete([task], known)
+    task = SetTask.of("a", prompts)
+    local.complete([task], score_table)
     assert local.cost()["tokens"] - before == (7 + 5 + 5 * 5) + (
         22 + 4 * 5
     )  # its row; then the others' prompts and one column
-    assert same(known.scores(task), run(lm, [prompts])[0][0])
+    assert same(score_table.scores(task), run(lm, [prompts])[0][0])
 
 
 def test_score_of_texts() -> None:
@@ -225,7 +225,7 @@ def test_logits_that_are_not_finite_name_set_and_cell(value: float) -> None:
     with torch.no_grad():
         lm.model.model.embed_tokens.weight[prompts[2][0]] = value  # a token that only one prompt has
     with pytest.raises(HoldfastError, match=r"not finite: set 'mine', response to prompt 2"):
-        Local(lm, 6).complete([Task.of("mine", prompts)], Known())
+        Local(lm, 6).complete([SetTask.of("mine", prompts)], ScoreTable())
 
 
 def test_repetition_penalties_of_a_checkpoint_play_no_part() -> None:
@@ -272,11 +272,11 @@ def test_weights_digest_sees_one_weight() -> None:
 
 def test_audit_reports_the_largest_difference() -> None:
     lm = room()
-    local, known, task = Local(lm, 6), Known(), Task.of("a", ragged())
-    local.complete([task], known)
-    assert local.audit([task], known, 5, 0)["max_difference"] < 1e-4
-    broken = next(iter(known.cells))
-    known.cells[broken] = known.cells[broken] + 1.0
-    assert local.audit([task], known, 100, 0) == pytest.approx(
-        {"cells": 16, "max_difference": len(known.cells[broken])}, abs=1e-3
+    local, score_table, task = Local(lm, 6), ScoreTable(), SetTask.of("a", ragged())
+    local.complete([task], score_table)
+    assert local.audit([task], score_table, 5, 0)["max_difference"] < 1e-4
+    broken = next(iter(score_table.cells))
+    score_table.cells[broken] = score_table.cells[broken] + 1.0
+    assert local.audit([task], score_table, 100, 0) == pytest.approx(
+        {"cells": 16, "max_difference": len(score_table.cells[broken])}, abs=1e-3
     )

@@ -215,7 +215,7 @@ def test_a_measure_that_fails_on_the_base_model_stops_the_study(
 
 
 def test_whatever_fails_on_the_base_model_stops_the_study(case: dict[str, Any], tmp_path: Path) -> None:
-    failing = mock.patch("holdfast.study.measure.Ruler._answers", side_effect=ValueError("no room"))
+    failing = mock.patch("holdfast.study.measure.Evaluator._answers", side_effect=ValueError("no room"))
     with (
         failing,
         pytest.raises(

@@ -34,8 +34,8 @@ EXTRA = 'pip install "holdfast[bench]"'
 
 @dataclass(frozen=True)
 class Settings:
-    """How the model is asked. ``template`` is a name of ``holdfast.data.chat_template`` or ``none``. The cache and the task files of
-    local data go into ``folder``."""
+    """How the model is asked. ``template`` is a name of ``holdfast.data.chat_template`` or ``none``. The cache and the
+    task files of local data go into ``folder``."""
 
     template: str
     folder: Path

@@ -43,7 +43,8 @@ def run(config: BenchConfig) -> dict[str, Any]:
         HoldfastError: bad input (nothing has been written then), or a judge that failed (its verdicts so far are kept).
 
     >>> from holdfast.bench import BenchConfig, run
-    >>> summary = run(BenchConfig(model="pocket", tasks="my_sums", data_dir="tasks", template="none", output="runs/bench"))
+    >>> summary = run(BenchConfig(model="pocket", tasks="my_sums", data_dir="tasks", template="none",
+    output="runs/bench"))
     >>> summary["benchmarks"]["my_sums"]["n"]
     6
     """

@@ -724,8 +724,8 @@ class BestConfig(RunConfig):
     every other column of numbers is a score then. Text, and known hyperparameters such as rank or learning_rate, need
     not be named."""
     lower_is_better: bool = False
-    """Smaller scores are better. Known without being told of a study's own metrics and of names with a word such as
-    nll, loss, error, wer, perplexity or posix."""
+    """Smaller scores are better. Known without being told of a study's own metrics and of names with a word such
+    as nll, loss, error, wer, perplexity or posix."""
     higher_is_better: bool = False
     """Larger scores are better, whatever the name says."""
     output: str = ""

@@ -34,7 +34,7 @@ CENTRE_SAMPLE = 64
 
 
 @dataclass
-class Result:
+class CellResult:
     """What one cell gave: ``scores`` of labels or generated ``texts``, and what its prompts looked like."""
 
     target: str
@@ -52,7 +52,7 @@ class Result:
 class Block:
     """Results of a block, what it cost, and labels whose first tokens collide, by target."""
 
-    results: list[Result]
+    results: list[CellResult]
     cost: Cost
     collisions: dict[str, str]
 
@@ -70,16 +70,16 @@ class Runner:
                 lm.tokenizer if lm else models.load_tokenizer(config.model, trust_remote_code=config.trust_remote_code)
             )
             self.reader = Reader(tokenizer, config.template)
-            found = (
+            context = (
                 lm.context
                 if lm
                 else models.context_length(
                     models.load_config(config.model, trust_remote_code=config.trust_remote_code), tokenizer
                 )
             )
-            if config.context and config.context > found:
-                raise HoldfastError(f"--context {config.context}: the model takes {found} tokens")
-            self.limit = config.context or found
+            if config.context and config.context > context:
+                raise HoldfastError(f"--context {config.context}: the model takes {context} tokens")
+            self.limit = config.context or context
         self._centre: Any = None
         self.answers: Path | None = None
         """Where a server's answers are kept until their block is whole."""
@@ -107,7 +107,7 @@ class Runner:
     def run_cells(self, cells: Sequence[Cell]) -> Block:
         """Score or generate some cells, together."""
         scored = [cell for cell in cells if self._by_likelihood(cell)]
-        results = {id(cell): Result(cell.target, cell.condition) for cell in cells}
+        results = {id(cell): CellResult(cell.target, cell.condition) for cell in cells}
         cost, collisions = Cost(), dict[str, str]()
         if scored:
             cost, collisions = self._score(scored, results)
@@ -124,7 +124,7 @@ class Runner:
         assert self.reader is not None
         return Batch(self.reader, {name: target.task for name, target in self.grid.targets.items()}, cells, with_states)
 
-    def _score(self, cells: Sequence[Cell], results: dict[int, Result]) -> tuple[Cost, dict[str, str]]:
+    def _score(self, cells: Sequence[Cell], results: dict[int, CellResult]) -> tuple[Cost, dict[str, str]]:
         batch = self.batch(cells, self.config.states)
         sums = self._similarities(cells) if self.config.states else None
         cost = Cost()
@@ -166,8 +166,8 @@ class Runner:
             requests = []
             for block in blocks:
                 cells = [cell for cell in self.cells(block) if self._by_likelihood(cell)]
-                found = [request for request in self.batch(cells, True).requests if request.hidden_at]
-                requests += found[:: max(1, len(found) // each)][:each]
+                sample = [request for request in self.batch(cells, True).requests if request.hidden_at]
+                requests += sample[:: max(1, len(sample) // each)][:each]
             if not requests:
                 raise HoldfastError(
                     "--states: no prompt has a source definition, a demonstration and a target with labels to compare",
@@ -244,7 +244,7 @@ def unpack(data: bytes) -> Block:
                 if scored
                 else None
             )
-            results.append(Result(scores=scores, **entry))
+            results.append(CellResult(scores=scores, **entry))
     return Block(results, Cost(**note["cost"]), note["collisions"])
 
 

@@ -44,9 +44,16 @@ class Endpoint:
     """
 
     def __init__(
-        self, url: str, model: str, max_new_tokens: int = 15, *, timeout: float = 60.0, retries: int = 5, concurrency: int = 8,
+        self,
+        url: str,
+        model: str,
+        max_new_tokens: int = 15,
+        *,
+        timeout: float = 60.0,
+        retries: int = 5,
+        concurrency: int = 8,
         file: Path | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.asked = {"model": model, "max_tokens": max_new_tokens, "temperature": 0, "stop": ["\n"]}
         self.concurrency, self.file = concurrency, file
         self.server = http.Optional(

@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from holdfast.config import CrossTaskConfig
-from holdfast.crosstask.blocks import Result
+from holdfast.crosstask.blocks import CellResult
 from holdfast.crosstask.encoders import Encoder, cosines
 from holdfast.crosstask.grid import Target
 from holdfast.crosstask.predict import (
@@ -66,7 +66,7 @@ class Outcome:
         return None if self.logp is None else np.asarray(np.exp(self.logp.max(-1)), np.float64)
 
 
-def outcome_of(result: Result, target: Target, config: CrossTaskConfig) -> Outcome:
+def outcome_of(result: CellResult, target: Target, config: CrossTaskConfig) -> Outcome:
     """Return the predictions of one cell: the most probable labels where labels were scored, else the parsed texts."""
     labels = target.task.labels
     if result.scores is None:

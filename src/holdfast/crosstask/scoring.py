@@ -169,11 +169,11 @@ class Batch:
         offsets = self.reader.tokenizer(written, add_special_tokens=False, return_offsets_mapping=True)[
             "offset_mapping"
         ]
-        found = []
+        positions = []
         for end in ends:
             assert end is not None
-            found.append(max(i for i, (start, stop) in enumerate(offsets) if start < starts + end and stop > start))
-        return (*(min(i, length - 1) for i in found), length - 1)
+            positions.append(max(i for i, (start, stop) in enumerate(offsets) if start < starts + end and stop > start))
+        return (*(min(i, length - 1) for i in positions), length - 1)
 
     def _check_labels(self, task: Task, answers: tuple[str, ...], ids: tuple[Ids, ...]) -> None:
         for i, a in enumerate(ids):
@@ -191,7 +191,7 @@ class Batch:
 
     def scores(self, answers: Sequence[Any]) -> list[CellScores]:
         """The answers to ``requests``, cell by cell."""
-        found, at = [], 0
+        cell_scores, at = [], 0
         for cell in self.cells:
             inputs, empty = len(cell.prompts), len(cell.empty)
             requests, part = self.requests[at : at + inputs], answers[at : at + inputs]
@@ -201,9 +201,9 @@ class Batch:
                 or self.reader.text(answer.next_token) in names
                 for request, answer in zip(requests, part, strict=True)
             ]
-            found.append(_cell_scores(requests, part, begins, answers[at + inputs : at + inputs + empty]))
+            cell_scores.append(_cell_scores(requests, part, begins, answers[at + inputs : at + inputs + empty]))
             at += inputs + empty
-        return found
+        return cell_scores
 
 
 def _cell_scores(

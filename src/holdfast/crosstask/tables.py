@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from holdfast.crosstask.blocks import COUNTS, Block, Result
+from holdfast.crosstask.blocks import COUNTS, Block, CellResult
 from holdfast.crosstask.encoders import encoder
 from holdfast.crosstask.grid import IN_TASK, MIXED, ZERO, Grid
 from holdfast.crosstask.outcomes import Outcome, choices, definition_similarity, outcome_of, row, vote
@@ -30,7 +30,7 @@ def all_outcomes(grid: Grid, blocks: Sequence[Block]) -> Outcomes:
     return outcomes
 
 
-def results_of(blocks: Sequence[Block]) -> Iterator[Result]:
+def results_of(blocks: Sequence[Block]) -> Iterator[CellResult]:
     """Yield the results of all blocks."""
     for block in blocks:
         yield from block.results
@@ -97,7 +97,7 @@ def rows(grid: Grid, blocks: Sequence[Block], outcomes: Outcomes) -> Iterator[di
             yield line
 
 
-def _demonstrations(result: Result | None) -> dict[str, Any]:
+def _demonstrations(result: CellResult | None) -> dict[str, Any]:
     """Return how often demonstrations had to go, and how many distinct ones there are; nothing for a vote."""
     if result is None:
         return {}

@@ -3,9 +3,9 @@
     engine.generate(prompts, max_new_tokens, stops)     leaves the prompts in the cache, as far as they fit
     engine.score(requests)                              what is in the cache is not computed again
 
-Sequences become a radix tree (``tree``), the tree becomes passes over rows behind cached prefixes (``forward``), and what
-is asked of each distribution is read from the head (``score``). ``plain`` is the same, one sequence at a time: the oracle
-of the tests, and the way out for models that a small probe finds unfit.
+Sequences become a radix tree (``tree``), the tree becomes passes over rows behind cached prefixes (``forward``), and
+what is asked of each distribution is read from the head (``score``). ``plain`` is the same, one sequence at a time: the
+oracle of the tests, and the way out for models that a small probe finds unfit.
 
 Axes: B rows, V vocabulary.
 """
@@ -26,7 +26,7 @@ from holdfast.lm import plain
 from holdfast.lm.batched import NotFiniteError, check_finite
 from holdfast.lm.cache import Decoding, KVCache
 from holdfast.lm.forward import LOCAL, MaskForm, forward, forward_rows, layout
-from holdfast.lm.score import Cost, OnHidden, Reader, Request, Scored, states_at
+from holdfast.lm.score import Cost, OnHidden, Readout, Request, Scored, states_at
 from holdfast.lm.tree import WORTH_CACHING, Node, Pass, build, distinct_tokens, flatten, plan
 from holdfast.records import Ids
 
@@ -37,14 +37,18 @@ _WORTH_A_CALL = 384
 _WORTH_IN_PROMPTS = 64
 """As ``WORTH_CACHING``, for prompts that are gone on from: what they share is repeated in each, if it is not cached."""
 _FILL = 128
-"""Tokens of a row behind its own cached prompt: a longer row wastes attention, a shorter one repeats the prompt's keys."""
+"""Tokens of a row behind its own cached prompt: a longer row wastes attention, a shorter one repeats the prompt's
+keys.
+"""
 _ROW_TOKENS = 512
 """Largest subtree that is one packed row."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """Greedy ids, the stop token included if it was reached, and the smallest margin (nats) of best over second token."""
+    """Greedy ids, the stop token included if it was reached, and the smallest margin (nats) of best over second
+    token.
+    """
 
     ids: Ids
     margin: float
@@ -105,7 +109,7 @@ class Engine:
         if not self.fits(longest):
             return plain.score(self.model, requests, on_hidden=on_hidden, cost=self.cost)
         self.cost.plain_tokens += sum(len(request.prompt) for request in requests)
-        run = _Run(self, Reader(requests, on_hidden))
+        run = _Run(self, Readout(requests, on_hidden))
         warm: dict[Ids, list[int]] = {}
         cold: list[int] = []
         for number, request in enumerate(requests):
@@ -157,7 +161,7 @@ class Engine:
         self._prompts = {}
 
     def _prefill(self, prompts: Sequence[Ids]) -> dict[Ids, KVCache]:
-        run = _Run(self, Reader([Request(prompt, ()) for prompt in prompts]))
+        run = _Run(self, Readout([Request(prompt, ()) for prompt in prompts]))
         run.whole(range(len(prompts)), keep_ends=True)
         return {prompts[number]: cache for number, cache in run.kept.items()}
 
@@ -246,7 +250,7 @@ class Engine:
 class _Run:
     """One walk over passes: the caches of prefixes that are still needed, and where answers are read into."""
 
-    def __init__(self, engine: Engine, reader: Reader) -> None:
+    def __init__(self, engine: Engine, reader: Readout) -> None:
         self.engine, self.reader = engine, reader
         self.caches: dict[Node | None, KVCache] = {None: KVCache([])}
         self.kept: dict[int, KVCache] = {}

@@ -1,8 +1,8 @@
 """One forward pass over rows of packed tokens: each row behind its cached prefix, each token seeing its ancestors only.
 
-A token sees the prefix of its row, its own ancestors and itself through a 4-D mask, and carries the position that it has
-in its own sequence. Layers whose attention is local get a mask of their own, made from the same positions. The head is
-computed on the positions that are asked for.
+A token sees the prefix of its row, its own ancestors and itself through a 4-D mask, and carries the position that it
+has in its own sequence. Layers whose attention is local get a mask of their own, made from the same positions. The head
+is computed on the positions that are asked for.
 
 Axes: B rows, T new tokens of a row, K keys (cached and new), N wanted positions, V vocabulary, D width.
 """
@@ -62,7 +62,7 @@ class MaskForm:
 
 
 @dataclass
-class Layout:
+class PackedRows:
     """Packed rows as tensors: ``ids`` and ``positions`` [B, T] and which keys a token sees [B, T, K].
 
     ``mask_BTK`` is None where the rows are plain sequences with nothing before them: causal attention is enough.
@@ -75,7 +75,7 @@ class Layout:
     """Of each row: its nodes, and where they begin in it."""
 
 
-def layout(rows: Sequence[Sequence[Node]], past_lens: Sequence[int], width: int) -> Layout:
+def layout(rows: Sequence[Sequence[Node]], past_lens: Sequence[int], width: int) -> PackedRows:
     """Lay rows of nodes out flat, padded on the right to ``width`` tokens, each behind a prefix of its own length."""
     past = max(past_lens)
     ids = np.zeros((len(rows), width), np.int64)
@@ -93,7 +93,7 @@ def layout(rows: Sequence[Sequence[Node]], past_lens: Sequence[int], width: int)
     if plain:  # positions that begin anew would look like another sequence in the same row
         positions[:] = np.arange(width)
     mask = None if plain else torch.from_numpy(_mask(starts, past_lens, past, width))
-    return Layout(torch.from_numpy(ids), torch.from_numpy(positions), mask, starts)
+    return PackedRows(torch.from_numpy(ids), torch.from_numpy(positions), mask, starts)
 
 
 def _mask(starts: Sequence[Sequence[tuple[Node, int]]], past_lens: Sequence[int], past: int, width: int) -> Any:
@@ -113,7 +113,14 @@ def _mask(starts: Sequence[Sequence[tuple[Node, int]]], past_lens: Sequence[int]
 
 
 def forward_rows(
-    model: Any, form: MaskForm, laid: Layout, caches: Sequence[KVCache], heads: list[int], *, keep: bool, hidden: bool
+    model: Any,
+    form: MaskForm,
+    laid: PackedRows,
+    caches: Sequence[KVCache],
+    heads: list[int],
+    *,
+    keep: bool,
+    hidden: bool,
 ) -> tuple[Tensor, Any, Any]:
     """Pass packed rows through the model.
 
@@ -124,7 +131,8 @@ def forward_rows(
         hidden: the hidden states of all positions are wanted.
 
     Returns:
-        Logits [N, V], as the model gives them; the cache of the batch, or None; the hidden states of all layers, or None.
+        Logits [N, V], as the model gives them; the cache of the batch, or None; the hidden states of all layers, or
+        None.
     """
     past = max(cache.past_len for cache in caches)
     cache = stack(caches, laid.ids_BT.shape[1]) if past or keep else None

@@ -180,8 +180,8 @@ def context_length(config: Any, tokenizer: Any) -> int:
     text = config.get_text_config()
     limits = [getattr(text, key, None) for key in ("max_position_embeddings", "n_positions", "max_seq_len")]
     limits.append(getattr(tokenizer, "model_max_length", None))
-    known = [int(limit) for limit in limits if limit and limit < 10**9]
-    return min(known) if known else 4096
+    stated = [int(limit) for limit in limits if limit and limit < 10**9]
+    return min(stated) if stated else 4096
 
 
 def count_parameters(config: Any) -> int:

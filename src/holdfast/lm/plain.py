@@ -88,7 +88,9 @@ def generate(
     cost: Cost | None = None,
     batch_size: int = 32,
 ) -> list[tuple[Ids, float]]:
-    """As ``respond``, by the model's own ``generate`` and cache: prompts of one length together, so nothing is padded."""
+    """As ``respond``, by the model's own ``generate`` and cache: prompts of one length together, so nothing is
+    padded.
+    """
     import transformers
 
     answers: dict[Ids, tuple[Ids, float]] = {}

@@ -102,7 +102,7 @@ class _Wanted:
     ends: list[int] = field(default_factory=list)
 
 
-class Reader:
+class Readout:
     """The answers to some requests, filled in as the distributions that they want come out of the model.
 
     Positions in the tree are (node, offset); offset -1 of a root is the last token of a cached prompt.

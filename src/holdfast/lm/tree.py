@@ -1,10 +1,11 @@
-"""Token sequences -> a radix tree of shared prefixes -> passes: what must go through a model, each distinct prefix once.
+"""Token sequences -> a radix tree of shared prefixes -> passes: what must go through a model, each distinct prefix
+once.
 
 In: token sequences. Out: ``Pass`` objects, in an order in which every prefix comes before what stands behind it.
 
-    BOS D_s ─┬─ demo 1 ─┬─ D_t ─┬─ input 1        a pass: rows that are batched freely, all behind the same cached prefix;
-             │          │       └─ input 2        a row: whole subtrees laid out flat, in which a token sees the prefix,
-             └─ demo 2 ─ ...    └─ ...            its ancestors and itself, and no siblings
+    BOS D_s ─┬─ demo 1 ─┬─ D_t ─┬─ input 1      a pass: rows that are batched freely, behind the same cached prefix;
+             │          │       └─ input 2      a row: whole subtrees laid out flat, in which a token sees the prefix,
+             └─ demo 2 ─ ...    └─ ...          its ancestors and itself, and no siblings
 
 A subtree of up to ``row_tokens`` tokens stays in one row. The first node of a larger one is put into the cache, and its
 children are planned behind it.
@@ -18,7 +19,9 @@ from dataclasses import dataclass, field
 from holdfast.records import Ids
 
 WORTH_CACHING = 192
-"""A shared prefix is cached by itself only if this saves so many tokens: a pass of few tokens costs more than it saves."""
+"""A shared prefix is cached by itself only if this saves so many tokens: a pass of few tokens costs more than it
+saves.
+"""
 
 
 @dataclass(eq=False)
@@ -187,7 +190,9 @@ def _filled(rows: Sequence[Node], fill: int) -> list[tuple[Node, ...]]:
 
 
 def _dissolve(node: Node) -> list[Node]:
-    """Give the tokens of a node to each of its children; the node itself stays, childless, if a sequence ends with it."""
+    """Give the tokens of a node to each of its children; the node itself stays, childless, if a sequence ends with
+    it.
+    """
     children = node.children
     for child in children:
         child.ids, child.start, child.parent = node.ids + child.ids, node.start, node.parent

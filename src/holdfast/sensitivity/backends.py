@@ -15,7 +15,7 @@ from holdfast.cluster import Workers, whole
 from holdfast.config import SensitivityConfig
 from holdfast.errors import HoldfastError
 from holdfast.sensitivity.score import Local
-from holdfast.sensitivity.task import SETS_PER_BATCH, Backend, Known, Task
+from holdfast.sensitivity.task import SETS_PER_BATCH, Backend, ScoreTable, SetTask
 
 
 def load_tokenizer(config: SensitivityConfig) -> Any:
@@ -70,10 +70,10 @@ class _Scorer:
         """Call a method of the back end."""
         return getattr(self.local, method)(*arguments)
 
-    def complete(self, tasks: Sequence[Task], known: Known) -> Known:
-        """Respond and score; returns everything known of these tasks, as ``known`` is a copy here."""
-        self.local.complete(tasks, known)
-        return known
+    def complete(self, tasks: Sequence[SetTask], score_table: ScoreTable) -> ScoreTable:
+        """Respond and score; return all that is known of these tasks, as ``score_table`` is a copy here."""
+        self.local.complete(tasks, score_table)
+        return score_table
 
 
 class _Spread:
@@ -86,7 +86,7 @@ class _Spread:
         """Of the first worker's model; all load the same."""
         return dict(self.workers.ask("ask", "identity"))
 
-    def check(self, tasks: Sequence[Task]) -> None:
+    def check(self, tasks: Sequence[SetTask]) -> None:
         """See ``task.Backend``."""
         self.workers.ask("ask", "check", tasks)
 
@@ -99,14 +99,14 @@ class _Spread:
         """That of the workers, and how many."""
         return f"{self.workers.ask('ask', 'way')}, {self.workers.count} Ray actors"
 
-    def audit(self, tasks: Sequence[Task], known: Known, cells: int, seed: int) -> dict[str, float]:
+    def audit(self, tasks: Sequence[SetTask], score_table: ScoreTable, cells: int, seed: int) -> dict[str, float]:
         """See ``task.Backend``."""
-        return dict(self.workers.ask("ask", "audit", tasks, known, cells, seed))
+        return dict(self.workers.ask("ask", "audit", tasks, score_table, cells, seed))
 
-    def complete(self, tasks: Sequence[Task], known: Known) -> None:
+    def complete(self, tasks: Sequence[SetTask], score_table: ScoreTable) -> None:
         """Batches as one process would make them."""
         parts = [list(tasks[i : i + SETS_PER_BATCH]) for i in range(0, len(tasks), SETS_PER_BATCH)]
-        for _, value in self.workers.results("complete", [(part, known.of(part)) for part in parts]):
+        for _, value in self.workers.results("complete", [(part, score_table.of(part)) for part in parts]):
             scored = whole(value)
-            known.responses.update(scored.responses)
-            known.cells.update(scored.cells)
+            score_table.responses.update(scored.responses)
+            score_table.cells.update(scored.cells)

@@ -34,7 +34,7 @@ from holdfast.sensitivity.planning import SensitivityPlan, gather, make_plan
 from holdfast.sensitivity.responses import Scores
 from holdfast.sensitivity.sets import digest, write_sets
 from holdfast.sensitivity.store import Store
-from holdfast.sensitivity.task import SETS_PER_BATCH, Backend, Known, Task
+from holdfast.sensitivity.task import SETS_PER_BATCH, Backend, ScoreTable, SetTask
 from holdfast.tables import lines, with_tables
 from holdfast.tables.text import counted
 
@@ -66,7 +66,7 @@ def measure(config: SensitivityConfig) -> dict[str, Any]:
         if config.dry_run:
             return _preview(plan, config, tokenizer)
         tasks = [
-            Task.of(s.set_id, ids, list(views.values()))
+            SetTask.of(s.set_id, ids, list(views.values()))
             for s, ids, views in zip(plan.sets, plan.ids, plan.views, strict=True)
         ]
         with open_backend(config, tokenizer) as backend:
@@ -158,11 +158,11 @@ def _check(config: SensitivityConfig) -> None:
 
 
 def _score(
-    tasks: Sequence[Task], config: SensitivityConfig, backend: Backend, run: RunDir
+    tasks: Sequence[SetTask], config: SensitivityConfig, backend: Backend, run: RunDir
 ) -> tuple[list[Scores], dict[str, float]]:
     """Return the scores per set, and the audit. What is in the cache is not computed."""
     identity = {**backend.identity(), "max_new_tokens": str(config.max_new_tokens), "exact": str(config.exact)}
-    store, scored = Store(Path(config.cache) if config.cache else run.path / "cache", identity), Known()
+    store, scored = Store(Path(config.cache) if config.cache else run.path / "cache", identity), ScoreTable()
     try:
         for batch in _batches(tasks, SETS_PER_BATCH):
             store.fetch(batch, scored)
@@ -181,12 +181,12 @@ def _score(
     return [scored.scores(task) for task in tasks], audit
 
 
-def _batches(tasks: Sequence[Task], size: int) -> Iterator[list[Task]]:
+def _batches(tasks: Sequence[SetTask], size: int) -> Iterator[list[SetTask]]:
     for start in range(0, len(tasks), size):
         yield list(tasks[start : start + size])
 
 
-def _audited(config: SensitivityConfig, tasks: Sequence[Task]) -> int:
+def _audited(config: SensitivityConfig, tasks: Sequence[SetTask]) -> int:
     cells = sum(sum(len(group) ** 2 for group in task.groups) for task in tasks)
     return min(64, max(4, math.ceil(cells * config.audit_share))) if config.audit_share > 0 else 0
 

@@ -3,8 +3,8 @@
     score(lm, ["Add 2 and 3.", "What is 2 plus 3?"], max_new_tokens=8)  ->  Scores(logp_XY, len_Y, responses,
     token_logp)
 
-Three steps over one ``Known``: respond where there is no response yet, find the cells that are missing, score them.
-This file holds the back end that runs a Hugging Face model in this process.
+Three steps over one ``ScoreTable``: respond where there is no response yet, find the cells that are missing, score
+them. This file holds the back end that runs a Hugging Face model in this process.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from holdfast.lm.engine import Engine, Request, Scored
 from holdfast.records import Ids
 from holdfast.sensitivity.identity import CODE_VERSION, tokenizer_digest, weights_digest
 from holdfast.sensitivity.responses import Response, Scores
-from holdfast.sensitivity.task import Known, Task, check_lengths
+from holdfast.sensitivity.task import ScoreTable, SetTask, check_lengths
 
 
 def score(
@@ -42,13 +42,13 @@ def score(
         HoldfastError: an empty prompt without BOS, a prompt too long for the context, or logits that are not finite.
     """
     backend = Local(lm, max_new_tokens, exact=exact, token_budget=token_budget)
-    task = Task.of(
+    task = SetTask.of(
         "prompts", [encode(lm.tokenizer, p, special_tokens=True) if isinstance(p, str) else tuple(p) for p in prompts]
     )
-    known = Known()
+    score_table = ScoreTable()
     backend.check([task])
-    backend.complete([task], known)
-    return known.scores(task)
+    backend.complete([task], score_table)
+    return score_table.scores(task)
 
 
 class Local:
@@ -92,38 +92,38 @@ class Local:
         """``fast``, or ``plain`` and the reason."""
         return f"plain: {self.plain_reason}" if self.plain_reason else "fast"
 
-    def check(self, tasks: Sequence[Task]) -> None:
+    def check(self, tasks: Sequence[SetTask]) -> None:
         """See ``Backend``."""
         check_lengths(tasks, self.context, self.max_new_tokens)
 
-    def complete(self, tasks: Sequence[Task], known: Known) -> None:
+    def complete(self, tasks: Sequence[SetTask], score_table: ScoreTable) -> None:
         """See ``Backend``."""
         try:
             if self.plain_reason:
                 for task in tasks:
-                    self._plainly(task, known)
+                    self._plainly(task, score_table)
             else:
                 for batch in self._batches(tasks):
-                    self._fast(batch, known)
+                    self._fast(batch, score_table)
         except NotFiniteError as error:
-            raise self._located(tasks, known, error) from error
+            raise self._located(tasks, score_table, error) from error
 
-    def audit(self, tasks: Sequence[Task], known: Known, cells: int, seed: int) -> dict[str, float]:
+    def audit(self, tasks: Sequence[SetTask], score_table: ScoreTable, cells: int, seed: int) -> dict[str, float]:
         """Score some cells again, plainly. Returns how many, and the largest difference in nats."""
         pairs = [
-            (task.prompts[x], known.responses[task.prompts[y]].ids)
+            (task.prompts[x], score_table.responses[task.prompts[y]].ids)
             for task in tasks
             for group in task.groups
             for x in group
             for y in group
         ]
         drawn = random.Random(seed).sample(pairs, min(cells, len(pairs)))
-        gaps = [abs(float(plain.cell(self.lm.model, p, r).sum() - known.cells[p, r].sum())) for p, r in drawn]
+        gaps = [abs(float(plain.cell(self.lm.model, p, r).sum() - score_table.cells[p, r].sum())) for p, r in drawn]
         return {"cells": len(gaps), "max_difference": max(gaps, default=0.0)}
 
-    def _batches(self, tasks: Sequence[Task]) -> Iterable[list[Task]]:
+    def _batches(self, tasks: Sequence[SetTask]) -> Iterable[list[SetTask]]:
         """Tasks of similar length whose prompts fit into the cache together, and in it grow into responses."""
-        batch: list[Task] = []
+        batch: list[SetTask] = []
         prompts: set[Ids] = set()
         for task in sorted(tasks, key=lambda task: max(map(len, task.prompts))):
             prompts |= set(task.prompts)
@@ -135,51 +135,53 @@ class Local:
         if batch:
             yield batch
 
-    def _fast(self, tasks: Sequence[Task], known: Known) -> None:
+    def _fast(self, tasks: Sequence[SetTask], score_table: ScoreTable) -> None:
         """Respond to what is new, then score what is missing while the prompts are still in the engine's cache."""
-        new = list(dict.fromkeys(p for task in tasks for p in task.prompts if p not in known.responses))
+        new = list(dict.fromkeys(p for task in tasks for p in task.prompts if p not in score_table.responses))
         answers = self.engine.generate(new, self.max_new_tokens, self.stops)
         for prompt, answer in zip(new, answers, strict=True):
-            known.responses[prompt] = self._response(answer.ids, answer.margin)
-        self._cells(tasks, known, self.engine.score)
+            score_table.responses[prompt] = self._response(answer.ids, answer.margin)
+        self._cells(tasks, score_table, self.engine.score)
         self.engine.forget()
 
-    def _plainly(self, task: Task, known: Known) -> None:
+    def _plainly(self, task: SetTask, score_table: ScoreTable) -> None:
         model, cost = self.lm.model, self.engine.cost
         for prompt in dict.fromkeys(task.prompts):
-            if prompt not in known.responses:
-                known.responses[prompt] = self._response(
+            if prompt not in score_table.responses:
+                score_table.responses[prompt] = self._response(
                     *plain.respond(model, prompt, self.max_new_tokens, self.stops, cost)
                 )
-        self._cells([task], known, lambda requests: plain.score(model, requests, cost=cost))
+        self._cells([task], score_table, lambda requests: plain.score(model, requests, cost=cost))
 
-    def _cells(self, tasks: Sequence[Task], known: Known, score: Callable[[list[Request]], list[Scored]]) -> None:
-        """Score the pairs that are wanted and not known; one that two sets share is scored once."""
+    def _cells(
+        self, tasks: Sequence[SetTask], score_table: ScoreTable, score: Callable[[list[Request]], list[Scored]]
+    ) -> None:
+        """Score the pairs that are wanted and not yet scored; one that two sets share is scored once."""
         wanted: dict[Ids, dict[Ids, None]] = {}
         for task in tasks:
-            for prompt, responses in task.wanted(known).items():
+            for prompt, responses in task.wanted(score_table).items():
                 wanted.setdefault(prompt, {}).update(dict.fromkeys(responses))
         requests = [Request(prompt, tuple(responses)) for prompt, responses in wanted.items()]
         for request, scored in zip(requests, score(requests), strict=True):
             for response, logprobs in zip(request.continuations, scored.token_logprobs, strict=True):
-                known.cells[request.prompt, response] = logprobs
+                score_table.cells[request.prompt, response] = logprobs
 
     def _response(self, ids: Ids, margin: float) -> Response:
         return Response(ids, self.lm.tokenizer.decode(ids, skip_special_tokens=True), margin)
 
-    def _located(self, tasks: Sequence[Task], known: Known, error: NotFiniteError) -> NotFiniteError:
+    def _located(self, tasks: Sequence[SetTask], score_table: ScoreTable, error: NotFiniteError) -> NotFiniteError:
         """The same error with the set and the cell named, found by scoring plainly."""
         for task in tasks:
             for x, prompt in enumerate(task.prompts):
                 try:
-                    if prompt not in known.responses:
+                    if prompt not in score_table.responses:
                         plain.respond(self.lm.model, prompt, self.max_new_tokens, self.stops)
                 except NotFiniteError:
                     return NotFiniteError(f"set '{task.name}', response to prompt {x}")
             for x, prompt in enumerate(task.prompts):
                 for y, other in enumerate(task.prompts):
                     try:
-                        response = known.responses[other].ids if other in known.responses else (0,)
+                        response = score_table.responses[other].ids if other in score_table.responses else (0,)
                         plain.cell(self.lm.model, prompt, response)
                     except NotFiniteError:
                         return NotFiniteError(f"set '{task.name}', cell [{x}, {y}]")

@@ -23,7 +23,7 @@ from holdfast.errors import HoldfastError, redacted
 from holdfast.records import Ids
 from holdfast.sensitivity.identity import CODE_VERSION, tokenizer_digest
 from holdfast.sensitivity.responses import Response
-from holdfast.sensitivity.task import Known, Task, check_lengths
+from holdfast.sensitivity.task import ScoreTable, SetTask, check_lengths
 from holdfast.sensitivity.wire import Completions, Generated, Misaligned, SGLang, Wire
 from holdfast.tables.text import counted
 
@@ -67,13 +67,13 @@ class Served:
         """Return the name of the protocol."""
         return self.config.backend
 
-    def check(self, tasks: Sequence[Task]) -> None:
+    def check(self, tasks: Sequence[SetTask]) -> None:
         """Check lengths, and hold the preflight on the first set."""
         check_lengths(tasks, self.context, self.config.max_new_tokens)
         with self._named():
             self._preflight(tasks[0].prompts[0], tasks[0].prompts[-1])
 
-    def complete(self, tasks: Sequence[Task], scored: Known) -> None:
+    def complete(self, tasks: Sequence[SetTask], scored: ScoreTable) -> None:
         """See ``task.Backend``."""
         prompts = dict.fromkeys(itertools.chain.from_iterable(task.prompts for task in tasks))
         new = [prompt for prompt in prompts if prompt not in scored.responses]
@@ -85,7 +85,7 @@ class Served:
                     pairs |= dict.fromkeys((prompt, response) for response in responses)
             http.together(self._cell, list(pairs), self.config.concurrency, scored.cells.__setitem__)
 
-    def audit(self, tasks: Sequence[Task], scored: Known, cells: int, seed: int) -> dict[str, float]:
+    def audit(self, tasks: Sequence[SetTask], scored: ScoreTable, cells: int, seed: int) -> dict[str, float]:
         """Ask for some cells again, one at a time, and return how far the server's answers differ."""
         pairs: dict[tuple[Ids, Ids], None] = {}
         for task in tasks:
@@ -143,7 +143,7 @@ class Served:
         if not response.ids:
             raise Misaligned("it generates nothing")
         if response.below is None:
-            note = "lists no most likely tokens: whether it answers greedily is not known"
+            note = "lists no most likely tokens: whether it answers greedily is not score_table"
             print(f"note: {self.name} {note}", file=sys.stderr)
         return response
 
@@ -160,7 +160,7 @@ class Served:
             if theirs is not None:
                 raise self._other_tokenizer(ids, theirs)
         if all(text is None for _, text in said):
-            note = "says no token's text: whether the tokenizer is its own is not known"
+            note = "says no token's text: whether the tokenizer is its own is not score_table"
             print(f"note: {self.name} {note}", file=sys.stderr)
 
     def _other_tokenizer(self, ids: Ids, theirs: str) -> Misaligned:

@@ -19,7 +19,7 @@ import numpy as np
 from holdfast.errors import HoldfastError
 from holdfast.records import Ids
 from holdfast.sensitivity.responses import Response
-from holdfast.sensitivity.task import Known, Task
+from holdfast.sensitivity.task import ScoreTable, SetTask
 
 
 class Store:
@@ -47,7 +47,7 @@ class Store:
                 f"{self.path}: the cache cannot be used ({error})", hint="delete the file, or give another --cache"
             ) from error
 
-    def fetch(self, tasks: Sequence[Task], scored: Known) -> None:
+    def fetch(self, tasks: Sequence[SetTask], scored: ScoreTable) -> None:
         """Add to ``scored`` what is stored of these tasks."""
         for prompt in _prompts(tasks) - scored.responses.keys():
             row = self.base.execute(
@@ -60,7 +60,7 @@ class Store:
             if row is not None:
                 scored.cells[pair] = np.frombuffer(row[0], np.float64)
 
-    def put(self, tasks: Sequence[Task], scored: Known) -> None:
+    def put(self, tasks: Sequence[SetTask], scored: ScoreTable) -> None:
         """Store what is scored of these tasks."""
         responses = {p: scored.responses[p] for p in _prompts(tasks) & scored.responses.keys()}
         pairs = _pairs(tasks, scored) & scored.cells.keys()
@@ -78,11 +78,11 @@ class Store:
         self.base.close()
 
 
-def _prompts(tasks: Sequence[Task]) -> set[Ids]:
+def _prompts(tasks: Sequence[SetTask]) -> set[Ids]:
     return set(itertools.chain.from_iterable(task.prompts for task in tasks))
 
 
-def _pairs(tasks: Sequence[Task], scored: Known) -> set[tuple[Ids, Ids]]:
+def _pairs(tasks: Sequence[SetTask], scored: ScoreTable) -> set[tuple[Ids, Ids]]:
     pairs: set[tuple[Ids, Ids]] = set()
     for task in tasks:
         for group in task.groups:

@@ -1,6 +1,6 @@
 """What is to be scored and what is known already; and what a back end must be able to do.
 
-Task: the prompts of a set, and which pairs are wanted        Known: responses and cells so far, over all sets
+SetTask: the prompts of a set, and which pairs are wanted        ScoreTable: responses and cells so far, over all sets
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ SETS_PER_BATCH = 32
 
 
 @dataclass(frozen=True)
-class Task:
+class SetTask:
     """One set to score. ``name`` is for errors; ``groups``: within each, every response is scored after every
     prompt.
     """
@@ -28,52 +28,52 @@ class Task:
     groups: tuple[tuple[int, ...], ...]
 
     @staticmethod
-    def of(name: str, prompts: Sequence[Ids], groups: Sequence[Sequence[int]] | None = None) -> Task:
+    def of(name: str, prompts: Sequence[Ids], groups: Sequence[Sequence[int]] | None = None) -> SetTask:
         """A task; without groups, all pairs are wanted."""
-        return Task(name, tuple(prompts), tuple(map(tuple, groups)) if groups else (tuple(range(len(prompts))),))
+        return SetTask(name, tuple(prompts), tuple(map(tuple, groups)) if groups else (tuple(range(len(prompts))),))
 
-    def wanted(self, known: Known) -> dict[Ids, list[Ids]]:
+    def wanted(self, score_table: ScoreTable) -> dict[Ids, list[Ids]]:
         """Distinct prompt -> distinct responses that are wanted after it and not scored yet."""
         missing: dict[Ids, dict[Ids, None]] = {}
         for group in self.groups:
-            responses = dict.fromkeys(known.responses[self.prompts[i]].ids for i in group)
+            responses = dict.fromkeys(score_table.responses[self.prompts[i]].ids for i in group)
             for i in group:
-                found = missing.setdefault(self.prompts[i], {})
-                found.update((r, None) for r in responses if (self.prompts[i], r) not in known.cells)
+                wanted = missing.setdefault(self.prompts[i], {})
+                wanted.update((r, None) for r in responses if (self.prompts[i], r) not in score_table.cells)
         return {prompt: list(responses) for prompt, responses in missing.items() if responses}
 
 
 @dataclass
-class Known:
+class ScoreTable:
     """Everything scored so far."""
 
     responses: dict[Ids, Response] = field(default_factory=dict)
     cells: Cells = field(default_factory=dict)
 
-    def of(self, tasks: Sequence[Task]) -> Known:
+    def of(self, tasks: Sequence[SetTask]) -> ScoreTable:
         """The part about these tasks."""
         prompts = {p for task in tasks for p in task.prompts}
         responses = {p: r for p, r in self.responses.items() if p in prompts}
-        return Known(responses, {pair: logp for pair, logp in self.cells.items() if pair[0] in prompts})
+        return ScoreTable(responses, {pair: logp for pair, logp in self.cells.items() if pair[0] in prompts})
 
-    def scores(self, task: Task) -> Scores:
+    def scores(self, task: SetTask) -> Scores:
         """The matrix of a task."""
         return assemble(task.prompts, self.responses, self.cells)
 
 
 class Backend(Protocol):
-    """What measures: ``complete`` adds the missing responses and cells of some tasks to ``known``."""
+    """What measures: ``complete`` adds the missing responses and cells of some tasks to ``score_table``."""
 
     parallel: int
     """Batches of sets that it works on at a time."""
 
-    def complete(self, tasks: Sequence[Task], known: Known) -> None:
+    def complete(self, tasks: Sequence[SetTask], score_table: ScoreTable) -> None:
         """Respond and score."""
 
-    def check(self, tasks: Sequence[Task]) -> None:
+    def check(self, tasks: Sequence[SetTask]) -> None:
         """Refuse prompts that cannot be scored, before any work is done."""
 
-    def audit(self, tasks: Sequence[Task], known: Known, cells: int, seed: int) -> dict[str, float]:
+    def audit(self, tasks: Sequence[SetTask], score_table: ScoreTable, cells: int, seed: int) -> dict[str, float]:
         """Score some cells again in the plainest way there is."""
 
     def identity(self) -> dict[str, str]:
@@ -86,7 +86,7 @@ class Backend(Protocol):
         """How it was done, for the summary."""
 
 
-def check_lengths(tasks: Sequence[Task], context: int, max_new_tokens: int) -> None:
+def check_lengths(tasks: Sequence[SetTask], context: int, max_new_tokens: int) -> None:
     """Refuse prompts that are empty or leave no room for a response.
 
     Raises:

@@ -1,4 +1,6 @@
-"""Study: which weights are best for this model and this data: spec -> plan -> search -> execute -> measure -> select."""
+"""Study: which weights are best for this model and this data: spec -> plan -> search -> execute -> measure ->
+select.
+"""
 
 from typing import TYPE_CHECKING, Any
 

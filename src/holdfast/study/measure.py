@@ -31,7 +31,7 @@ Items = npt.NDArray[np.float64]
 
 
 @dataclass
-class Found:
+class Measured:
     """Values by metric, and values per item [N] of those metrics that have items."""
 
     values: dict[str, float | None]
@@ -43,7 +43,7 @@ class Found:
         self.values[name] = float(self.items[name].mean())
 
 
-class Ruler:
+class Evaluator:
     """Everything that measuring on one data set needs, read once: tokens, prompts, targets.
 
     Args:
@@ -64,9 +64,9 @@ class Ruler:
         self._examples: dict[str, list[Example]] = {}
         self._benchmarks: dict[tuple[str, str], Sequence[dict[str, Any]]] = {}
 
-    def nll(self, lm: Any, split: str) -> Found:
+    def nll(self, lm: Any, split: str) -> Measured:
         """Prompt and response NLL."""
-        made = Found({"response_nll": None, "prompt_nll": None}, {})
+        measured = Measured({"response_nll": None, "prompt_nll": None}, {})
         tokens = self.tokens[split]
         sums = nll_sums(lm, tokens)
         for name, total_N, count_N in (
@@ -74,10 +74,12 @@ class Ruler:
             ("prompt_nll", sums[:, 0], sums[:, 1]),
         ):
             if count_N.sum():
-                made.add(name, total_N * len(total_N) / count_N.sum())
-        return made
+                measured.add(name, total_N * len(total_N) / count_N.sum())
+        return measured
 
-    def measure(self, lm: Any, name: str, where: Path, split: str, measures: Sequence[Measure] | None = None) -> Found:
+    def measure(
+        self, lm: Any, name: str, where: Path, split: str, measures: Sequence[Measure] | None = None
+    ) -> Measured:
         """All metrics on one split.
 
         Args:
@@ -86,25 +88,25 @@ class Ruler:
             where: folder for what such commands write.
             measures: other than those of the study.
         """
-        made = self.nll(lm, split)
+        measured = self.nll(lm, split)
         wanted = self.measures if measures is None else measures
-        self._answers(lm, split, [m for m in wanted if m.needs_answers], where, made)
+        self._answers(lm, split, [m for m in wanted if m.needs_answers], where, measured)
         for m in wanted:
             if m.name == "posix":
-                _posix(m, name, where / f"posix-{split}", sets_file(m, self.folder, split), made)
+                _posix(m, name, where / f"posix-{split}", sets_file(m, self.folder, split), measured)
             elif m.name == "crosstask_accuracy":
-                _cross_task(m, lm, name, where / f"crosstask-{split}", split, made)
+                _cross_task(m, lm, name, where / f"crosstask-{split}", split, measured)
             elif m.name.startswith("lm_eval:"):
                 half = self._benchmark(m, name)[0 if split == "dev" else 1]
                 if half["items"] is None:  # no mean over items, but what the task makes of this half
-                    made.values[m.name] = half["value"]
+                    measured.values[m.name] = half["value"]
                 else:
-                    made.add(m.name, half["items"])
+                    measured.add(m.name, half["items"])
             elif m.is_own:
-                _own(m, lm, self.facts.files[split], made)
-        return made
+                _own(m, lm, self.facts.files[split], measured)
+        return measured
 
-    def _answers(self, lm: Any, split: str, measures: Sequence[Measure], where: Path, made: Found) -> None:
+    def _answers(self, lm: Any, split: str, measures: Sequence[Measure], where: Path, measured: Measured) -> None:
         """Answers are generated once per length limit and read by every metric."""
         for longest in dict.fromkeys(m.options.get("max_new_tokens", 32) for m in measures):
             examples = self._of(split)
@@ -119,7 +121,7 @@ class Ruler:
             for m in measures:
                 if m.options.get("max_new_tokens", 32) == longest:
                     score, _ = ANSWER_METRICS[m.name]
-                    made.add(m.name, [score(a, t) for a, t in zip(answers, targets, strict=True)])
+                    measured.add(m.name, [score(a, t) for a, t in zip(answers, targets, strict=True)])
 
     def _benchmark(self, measure: Measure, model: str) -> Sequence[dict[str, Any]]:
         """Value and items of both splits of a task of lm-evaluation-harness, run once: even items are dev, odd ones
@@ -186,30 +188,30 @@ def _prompt(example: Example, template: str, tokenizer: Any) -> str:
     return generation_prompt(turns(example, name)[:-1], name, tokenizer)
 
 
-def _posix(measure: Measure, model: str, output: Path, sets: Path, made: Found) -> None:
+def _posix(measure: Measure, model: str, output: Path, sets: Path, measured: Measured) -> None:
     """POSIX over all pairs of a set, or with ``pairs: kinds`` the mean over the kinds of change; several kinds each as
     ``posix KIND``.
     """
     from holdfast.sensitivity import measure as run
 
     options = {key: value for key, value in measure.options.items() if key not in ("sets", "dev", "test")}
-    found = run(
+    by_kind = run(
         SensitivityConfig(**options, model=model, sets=str(sets), output=str(output), overwrite=True, json=True)
     )["posix"]
-    kinds = {kind: float(value["mean"]) for kind, value in found.items() if kind != "all"}
-    made.values |= {f"posix {kind}": value for kind, value in kinds.items()} if len(kinds) > 1 else {}
-    if "all" in found:
+    kinds = {kind: float(value["mean"]) for kind, value in by_kind.items() if kind != "all"}
+    measured.values |= {f"posix {kind}": value for kind, value in kinds.items()} if len(kinds) > 1 else {}
+    if "all" in by_kind:
         rows = read_rows(output / "rows.jsonl")
-        made.add("posix", [row["indices"]["all"]["psi"] for row in rows])
+        measured.add("posix", [row["indices"]["all"]["psi"] for row in rows])
     else:
-        made.values["posix"] = float(np.mean(list(kinds.values())))
+        measured.values["posix"] = float(np.mean(list(kinds.values())))
 
 
-def _cross_task(measure: Measure, lm: Any, model: str, output: Path, split: str, made: Found) -> None:
+def _cross_task(measure: Measure, lm: Any, model: str, output: Path, split: str, measured: Measured) -> None:
     """Accuracy on the split's target tasks with an example of another task, mean over sources and targets."""
     from holdfast.crosstask import transfer
 
-    made.values["crosstask_accuracy"] = (
+    measured.values["crosstask_accuracy"] = (
         transfer(_cross_task_config(measure, model, output, split), lm)["grand"]["cross_task"] / 100
     )
 
@@ -245,23 +247,23 @@ def _check_cross_task(measure: Measure) -> None:
         )
 
 
-def _own(measure: Measure, lm: Any, source: str, made: Found) -> None:
+def _own(measure: Measure, lm: Any, source: str, measured: Measured) -> None:
     try:
-        found = function_of(measure.name)(lm, source)
+        returned = function_of(measure.name)(lm, source)
     except Exception as error:  # whatever a user's function raises
         raise HoldfastError(f"measure {measure.name} failed: {type(error).__name__}: {error}") from error
-    many = np.iterable(found)
+    many = np.iterable(returned)
     try:
-        if isinstance(found, str | bytes | dict):
+        if isinstance(returned, str | bytes | dict):
             raise TypeError
-        values = [float(value) for value in (found if many else [found])]
+        values = [float(value) for value in (returned if many else [returned])]
     except (TypeError, ValueError):
         values = []
     if not values:
         raise HoldfastError(
-            f"measure {measure.name} returned {repr(found)[:60]}; it must return a number, or a number per item"
+            f"measure {measure.name} returned {repr(returned)[:60]}; it must return a number, or a number per item"
         )
     if many:
-        made.add(measure.name, values)
+        measured.add(measure.name, values)
     else:
-        made.values[measure.name] = values[0]
+        measured.values[measure.name] = values[0]

@@ -29,7 +29,7 @@ from holdfast.config import AlignConfig, TuneConfig
 from holdfast.errors import DivergedError, HoldfastError
 from holdfast.runs import check_output, read_json, resolve, write_json
 from holdfast.study.jobs import Job, Row
-from holdfast.study.measure import Ruler
+from holdfast.study.measure import Evaluator
 from holdfast.study.planning import Trial
 from holdfast.study.sources import SourceFacts, load_tokens, roles_counter
 from holdfast.tune.model import load_base, whole_checkpoint
@@ -58,10 +58,12 @@ class WorkerState:
         """Return tokens in the form of ``tune``."""
         return self._keep("source", facts.key, lambda: self._read(facts, config))
 
-    def ruler(self, job: Job, config: TuneConfig) -> Ruler:
+    def evaluator(self, job: Job, config: TuneConfig) -> Evaluator:
         """Return the evaluator of the job's data."""
         return self._keep(
-            "ruler", job.facts.key, lambda: Ruler(job.facts, config, job.measures, self.study / "data", job.items)
+            "evaluator",
+            job.facts.key,
+            lambda: Evaluator(job.facts, config, job.measures, self.study / "data", job.items),
         )
 
     def before(self, job: Job, config: TuneConfig) -> dict[str, Any]:
@@ -84,7 +86,7 @@ class WorkerState:
 
     def _evaluate(self, job: Job, config: TuneConfig) -> dict[str, Any]:
         lm = models.load(config.model, trust_remote_code=config.trust_remote_code)
-        scores = self.ruler(job, config).nll(lm, "dev").values
+        scores = self.evaluator(job, config).nll(lm, "dev").values
         nll = scores["response_nll"]
         return {"loss": None, **scores, "response_perplexity": None if nll is None else math.exp(min(nll, 700))}
 
@@ -120,7 +122,7 @@ def _measure_splits(
     """Return the scores of dev and test, and where in the study their scores per item are."""
     scores, files = {}, {}
     for split in ("dev", "test"):
-        reading = state.ruler(job, config).measure(lm, name, folder, split)
+        reading = state.evaluator(job, config).measure(lm, name, folder, split)
         file = folder / f"items-{split}.npz"
         partial = file.with_suffix(".partial.npz")
         np.savez(partial, **reading.items)  # type: ignore[arg-type]
@@ -143,7 +145,7 @@ def _train(job: Job, trial: Trial, state: WorkerState) -> Row:
         _release()
         clock.lap("other", but=("train", summary["seconds"]))
     if job.stop_at is not None:
-        return _finish_rung(job, folder, state.ruler(job, config), clock, state.study)
+        return _finish_rung(job, folder, state.evaluator(job, config), clock, state.study)
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     model = _align(job, trial, folder)
     clock.lap("train")
@@ -159,13 +161,13 @@ def _train(job: Job, trial: Trial, state: WorkerState) -> Row:
     return row
 
 
-def _finish_rung(job: Job, folder: Path, ruler: Ruler, clock: _Clock, study: Path) -> Row:
+def _finish_rung(job: Job, folder: Path, evaluator: Evaluator, clock: _Clock, study: Path) -> Row:
     """Return the row of a trial at the end of a rung, measured on dev alone by the metric of the search."""
     checkpoint = whole_checkpoint(folder / "checkpoints")
     if checkpoint is None:
         raise HoldfastError(f"{folder}: the checkpoint at the end of rung {job.rung} is gone")
     wanted = [m for m in job.measures if m.name == job.rung_metric]
-    reading = ruler.measure(models.load(checkpoint), str(checkpoint), folder, "dev", wanted)
+    reading = evaluator.measure(models.load(checkpoint), str(checkpoint), folder, "dev", wanted)
     clock.lap("measure")
     row = job.row("stopped", reading.values, {}, steps=_step(checkpoint)) | {"seconds": clock.seconds}
     write_json(study / job.file, row)
