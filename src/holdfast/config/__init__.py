@@ -9,6 +9,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
+from holdfast.config.names import from_keywords as from_keywords
 from holdfast.errors import HoldfastError
 
 Preset = Literal["conventional", "continual", "prompt-only", "instruction-modelling"]
