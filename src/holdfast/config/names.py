@@ -56,7 +56,7 @@ def from_keywords(config_class: type[Config], **keywords: Any) -> Config:
         HoldfastError: a keyword is unknown, has the wrong type or is out of range; an option has two values under two
             names; or a required option is missing.
     """
-    from holdfast.config import check_value
+    from holdfast.config.base import check_value
 
     place = f"{config_class.__name__} from keywords"
     values: dict[str, Any] = {}
@@ -95,6 +95,36 @@ def our_names(config_class: type, options: Mapping[str, Any], place: str) -> dic
     return values
 
 
+def our_flags(config_class: type, arguments: list[str], place: str) -> list[str]:
+    """Return the arguments of a command line with the field's flags (``--lr``, ``--lora-r``, ``--lora_r``) as ours.
+
+    Raises:
+        HoldfastError: a flag is one that we refuse, or one option has two values under two names.
+    """
+    aliases = aliases_of(config_class)
+    flags: list[str] = []
+    values: dict[str, str] = {}
+    for number, argument in enumerate(arguments):
+        flag, equals, text = argument.partition("=")
+        name = flag[2:].replace("-", "_")
+        if not flag.startswith("--") or name not in {*aliases, *aliases.values(), *_PER_DEVICE}:
+            flags.append(argument)
+            continue
+        values[name] = text if equals else "".join(arguments[number + 1 : number + 2])
+        flags.append(f"--{aliases[name].replace('_', '-')}{equals}{text}" if name in aliases else argument)
+    refuse_per_device(option_names(config_class), values, place)
+    our_names(config_class, {name: _as_number(text) for name, text in values.items() if name not in _PER_DEVICE}, place)
+    return flags
+
+
+def _as_number(text: str) -> str | float:
+    """Return a text as the number that it spells, so that 1e-4 and 0.0001 are one value."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
 def option_names(config_class: type) -> list[str]:
     """Return our names of the options of a config class, in order."""
     return [field.name for field in dataclasses.fields(config_class)]  # type: ignore[arg-type]
@@ -112,19 +142,17 @@ def aliases_of(config_class: type) -> dict[str, str]:
     names = option_names(config_class)
     excepted = EXCEPT.get(config_class.__name__, frozenset())
     return {
-        alias: name
-        for alias, name in ALIASES.items()
-        if name in names and alias not in names and alias not in excepted
+        alias: name for alias, name in ALIASES.items() if name in names and alias not in names and alias not in excepted
     }
 
 
 def refuse_per_device(names: Iterable[str], options: Mapping[str, Any], place: str) -> None:
     """Refuse batch sizes per device where ours is the whole batch, and say which of ours gives the same batch."""
-    given_names = [name for name in _PER_DEVICE if name in options]
-    if not given_names or "micro_batch_size" not in names:
+    per_device = [name for name in _PER_DEVICE if name in options]
+    if not per_device or "micro_batch_size" not in names:
         return
     raise HoldfastError(
-        f"{place}: '{given_names[0]}' is not an option here: batch_size is the number of examples of an optimizer "
+        f"{place}: '{per_device[0]}' is not an option here: batch_size is the number of examples of an optimizer "
         "step over all devices and passes, and micro_batch_size the most that one pass on one device takes",
         hint=_same_batch(options),
     )
