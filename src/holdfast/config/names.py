@@ -161,7 +161,8 @@ def refuse_per_device(names: Iterable[str], options: Mapping[str, Any], place: s
 def _same_batch(options: Mapping[str, Any]) -> str:
     """Return the hint with the arithmetic: which of our options give the batch that was asked for."""
     if not {"per_device_train_batch_size", "gradient_accumulation_steps"} & options.keys():
-        return f"--micro-batch-size {options['per_device_eval_batch_size']} caps the passes of an evaluation as well"
+        size = options["per_device_eval_batch_size"]
+        return f"passes of an evaluation take it under training: --training per_device_eval_batch_size {size}"
     world = int(os.environ.get("WORLD_SIZE", 1))
     size = options.get("per_device_train_batch_size", _TRANSFORMERS_PER_DEVICE)
     steps = options.get("gradient_accumulation_steps", 1)

@@ -8,7 +8,7 @@ import importlib
 from collections.abc import Callable
 from typing import Any, cast
 
-from holdfast.errors import HoldfastError
+from holdfast.errors import HoldfastError, nearest
 from holdfast.sensitivity.variants.contractions import contractions
 from holdfast.sensitivity.variants.items import Item, load_items
 from holdfast.sensitivity.variants.make import Generator, Report, extend, make
@@ -49,7 +49,8 @@ def generator(kind: str, more: dict[str, Generator] | None = None) -> Generator:
     module, colon, function = kind.partition(":")
     if not colon:
         raise HoldfastError(
-            f"unknown kind of variant '{kind}'; known: {', '.join([*known, PARAPHRASES])}, or module:function"
+            f"unknown kind of variant '{kind}'; known: {', '.join([*known, PARAPHRASES])}, or module:function",
+            hint=nearest(kind, [*known, PARAPHRASES]),
         )
     try:
         found: Callable[..., Any] = getattr(importlib.import_module(module), function)
