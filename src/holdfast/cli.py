@@ -207,8 +207,8 @@ def _overview(group: str = "") -> str:
 
 
 def _split(argv: list[str]) -> tuple[str, list[str]]:
-    """Command name, of one or two words, and its arguments. An empty name: help on a group of commands was asked
-    for.
+    """Return the name of the command, of one or two words, and its arguments. The name is empty where help on a group
+    of commands was asked for.
     """
     if not any(name.startswith(argv[0] + " ") for name in COMMANDS):
         return argv[0], argv[1:]
@@ -233,7 +233,7 @@ def _parse(config_class: type, name: str, arguments: list[str]) -> Any:
     from_file, arguments = _config_file(config_class, arguments)
 
     def parse(arguments: list[str], defaults: dict[str, Any]) -> Any:
-        options = tyro.cli(
+        options: Any = tyro.cli(
             grouped(config_class, defaults),
             prog=f"holdfast {name}",
             args=arguments,

@@ -1,5 +1,5 @@
-"""One config class per command, in the file of its wing. The command line, the YAML keys and the docs are made from these
-classes; a range stands beside the type of its option, and ``RunConfig`` checks it when a config is made.
+"""One config class per command, in the file of its wing. The command line, the YAML keys and the docs are made from
+these classes; a range stands beside the type of its option, and ``RunConfig`` checks it when a config is made.
 """
 
 from holdfast.config.align import AlignConfig

@@ -78,7 +78,7 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         """Every number is finite and in its range, whether it comes from a flag, a YAML file or Python."""
-        ranges = ranges_of(type(self))
+        ranges = ranges_of(type(self))  # type: ignore[arg-type]  # a class is hashable
         for name, value in vars(self).items():
             if not isinstance(value, int | float):
                 continue
@@ -89,7 +89,7 @@ class RunConfig:
 
 
 def check_value(config_class: type, name: str, value: Any, place: str) -> Any:
-    """A YAML value as the type of a config class's field, checked; YAML reads 2e-5 as text and 1 as an integer.
+    """Return a value of a YAML file, or of a keyword, as the type of its option. YAML reads 2e-5 as text.
 
     Raises:
         HoldfastError: ``place`` and the field are named.

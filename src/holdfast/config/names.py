@@ -110,7 +110,8 @@ def our_flags(config_class: type, arguments: list[str], place: str) -> list[str]
         if not flag.startswith("--") or name not in {*aliases, *aliases.values(), *_PER_DEVICE}:
             flags.append(argument)
             continue
-        values[name] = text if equals else "".join(arguments[number + 1 : number + 2])
+        after = "".join(arguments[number + 1 : number + 2])
+        values[name] = text if equals else after * (not after.startswith("--"))  # a switch has no value
         flags.append(f"--{aliases[name].replace('_', '-')}{equals}{text}" if name in aliases else argument)
     refuse_per_device(option_names(config_class), values, place)
     our_names(config_class, {name: _as_number(text) for name, text in values.items() if name not in _PER_DEVICE}, place)

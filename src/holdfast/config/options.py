@@ -109,7 +109,7 @@ def _options(config_class: type, field: dataclasses.Field[Any], defaults: dict[s
     value = defaults.get(field.name)
     if not isinstance(value, dict) or not value:
         return [(field.name, Annotated[kind, tyro.conf.arg(help=text)], _default(field, defaults))]
-    item = typing.get_args(kind)[1]
+    item: Any = typing.get_args(kind)[1]
     options: list[Any] = []
     for number, (key, entry) in enumerate(value.items()):
         spelled = f"{field.name}.{key}".replace("_", "-")
@@ -123,4 +123,6 @@ def _default(field: dataclasses.Field[Any], defaults: dict[str, Any]) -> Any:
     if field.name in defaults:
         value = defaults[field.name]
         return dataclasses.field(default_factory=lambda: value)
-    return dataclasses.field(default=field.default, default_factory=field.default_factory)  # type: ignore[call-overload]
+    if field.default_factory is not dataclasses.MISSING:
+        return dataclasses.field(default_factory=field.default_factory)
+    return dataclasses.field(default=field.default)

@@ -67,8 +67,8 @@ class TrainingConfig(RunConfig):
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
     training: dict[str, str] = field(default_factory=dict)
-    """Anything else of transformers.TrainingArguments (for `align`, of trl.DPOConfig), by name. Best given in the config
-    file."""
+    """Anything else of transformers.TrainingArguments (for `align`, of trl.DPOConfig), by name. Best given in the
+    config file."""
 
     # logging and saving
     log_steps: Annotated[int, Range(gt=0)] = 10

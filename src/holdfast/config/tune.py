@@ -15,7 +15,7 @@ Truncation = Literal["keep-start", "keep-end", "drop"]
 
 @dataclass(kw_only=True)
 class TuneConfig(TrainingConfig):
-    """Fine-tune a causal language model with weights of their own for prompt and response tokens (WIT)."""
+    """Fine-tune a causal language model with separate loss weights for prompt and response tokens (WIT)."""
 
     layout: Literal["auto", "chat", "alpaca", "pair", "text", "prompt"] = "auto"
     """Which columns to read: chat (messages), alpaca (instruction, input, output), pair (prompt, response or
