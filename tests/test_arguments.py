@@ -16,7 +16,7 @@ from holdfast.cli import main
 from holdfast.config import AlignConfig, TuneConfig
 from holdfast.errors import HoldfastError
 from holdfast.tune import train
-from holdfast.tune.plan import check_numbers
+from holdfast.tune.arguments import check_training
 
 REFUSED: dict[str, Any] = {
     "label_smoothing_factor": "0.5", "label_names": ["x"], "prediction_loss_only": True, "include_for_metrics": ["inputs"],
@@ -66,7 +66,7 @@ def config(kind: type, **training: Any) -> Any:
 
 def message(kind: type, key: str, value: Any) -> str:
     with pytest.raises(HoldfastError) as error:
-        check_numbers(config(kind, **{key: value}))
+        check_training(config(kind, **{key: value}))
     assert error.value.hint
     return error.value.message
 
@@ -84,7 +84,7 @@ def test_refused_by_one() -> None:
 
 
 def test_what_is_off_asks_for_nothing() -> None:
-    check_numbers(
+    check_training(
         config(TuneConfig, label_smoothing_factor="0", do_train=False, eval_do_concat_batches="true", hub_token=None)
     )
 
@@ -100,12 +100,12 @@ def test_every_argument_of_the_installed_trainers_is_sorted() -> None:
 
 
 def test_they_act_together_with_their_option() -> None:
-    check_numbers(
+    check_training(
         TuneConfig(
             model="m", data="d", output="o", gradient_checkpointing=True, training={"gradient_checkpointing_kwargs": {}}
         )
     )
-    check_numbers(TuneConfig(model="m", data="d", output="o", report_to="wandb", training={"run_name": "x"}))
+    check_training(TuneConfig(model="m", data="d", output="o", report_to="wandb", training={"run_name": "x"}))
 
 
 @pytest.fixture(scope="module")

@@ -22,6 +22,7 @@ from typing import Any
 
 import holdfast
 from holdfast import config as configs
+from holdfast.config.options import grouped, ungrouped
 from holdfast.errors import ExitCode, HoldfastError, nearest, redacted, redacted_values
 from holdfast.runs import FAULT_FILE, is_own, to_json, write_text
 
@@ -136,8 +137,8 @@ def _fault(error: Exception, argv: list[str], output: str) -> str:
     called = redacted(" ".join(map(shlex.quote, ["holdfast", *argv])))
     place = _write_fault(f"{about}\n{called}\n\n{trace}", output)
     what = redacted(f"{type(error).__name__}: {error}".replace("\n", " "))[:200].rstrip(" :")
-    shown = f"{trace}\n" if os.environ.get("HOLDFAST_DEBUG") else ""
-    return f"{shown}error: a fault of Holdfast, not of yours ({what}); please report it with {place}"
+    prefix = f"{trace}\n" if os.environ.get("HOLDFAST_DEBUG") else ""
+    return f"{prefix}error: a fault of Holdfast, not of yours ({what}); please report it with {place}"
 
 
 def _write_fault(text: str, output: str) -> str:
@@ -152,7 +153,8 @@ def _write_fault(text: str, output: str) -> str:
             opened.write(text)
         return name
     except (OSError, ValueError) as error:
-        return f"its traceback, which HOLDFAST_DEBUG=1 shows (no file could be written: {getattr(error, 'strerror', None) or error})"
+        reason = getattr(error, "strerror", None) or error
+        return f"its traceback, which HOLDFAST_DEBUG=1 shows (no file could be written: {reason})"
 
 
 def _nobody_reads() -> bool:
@@ -214,8 +216,8 @@ def _overview(group: str = "") -> str:
 
 
 def _split(argv: list[str]) -> tuple[str, list[str]]:
-    """Command name, of one or two words, and its arguments. An empty name: help on a group of commands was asked
-    for.
+    """Return the name of the command, of one or two words, and its arguments. The name is empty where help on a group
+    of commands was asked for.
     """
     if not any(name.startswith(argv[0] + " ") for name in COMMANDS):
         return argv[0], argv[1:]
@@ -236,81 +238,74 @@ def _parse(config_class: type, name: str, arguments: list[str]) -> Any:
     """Flags over the config file over the defaults. tyro makes the options from the config class."""
     import tyro
 
-    given, arguments = _config_file(config_class, _named(config_class, arguments))
+    arguments = configs.our_flags(config_class, _with_flags(config_class, arguments), f"holdfast {name}")
+    from_file, arguments = _config_file(config_class, arguments)
 
-    def parse(arguments: list[str], given: dict[str, Any]) -> Any:
-        default: Any = tyro.MISSING_NONPROP
-        if given:
-            fields = {f.name for f in dataclasses.fields(config_class) if _required(f)}
-            default = config_class(**dict.fromkeys(fields - given.keys(), tyro.MISSING), **given)
-        return tyro.cli(
-            config_class,
+    def parse(arguments: list[str], defaults: dict[str, Any]) -> Any:
+        options: Any = tyro.cli(
+            grouped(config_class, defaults),
             prog=f"holdfast {name}",
             args=arguments,
-            default=default,
             description=_description(config_class),
-            config=(tyro.conf.FlagCreatePairsOff,),
+            config=(tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes),
         )
+        return config_class(**ungrouped(config_class, options))
 
-    spoken, shown = [redacted(argument) for argument in arguments], redacted_values(given)
-    if (
-        spoken != arguments or shown != given
-    ):  # help and errors repeat options: they are to come now, when these hold no key
-        parse(spoken, shown)
-    return parse(arguments, given)
+    without_keys, defaults_without_keys = [redacted(argument) for argument in arguments], redacted_values(from_file)
+    if without_keys != arguments or defaults_without_keys != from_file:
+        # help and errors repeat options: they are to come now, when these hold no key
+        parse(without_keys, defaults_without_keys)
+    return parse(arguments, from_file)
 
 
-def _named(config_class: type, arguments: list[str]) -> list[str]:
+def _with_flags(config_class: type, arguments: list[str]) -> list[str]:
     """Leading arguments without a flag, such as ``compare RUN_A RUN_B``, get the flags that the config class names for
     them; a list takes every such argument, wherever it stands. Short forms that the class names are spelled out."""
     short = getattr(config_class, "short", {})
     rest = [short.get(argument, argument) for argument in arguments]
     fields = {f.name: str(f.type) for f in dataclasses.fields(config_class)}
-    made: list[str] = []
+    named: list[str] = []
     for name in getattr(config_class, "positional", ()):
         flag = "--" + name.replace("_", "-")
         if fields[name].startswith("list") and flag not in rest:
-            found, rest = _loose(rest, {"--" + n.replace("_", "-") for n, kind in fields.items() if kind == "bool"})
-            made += [flag, *found] if found else []
+            loose, rest = _loose(rest, {"--" + n.replace("_", "-") for n, kind in fields.items() if kind == "bool"})
+            named += [flag, *loose] if loose else []
             continue
         if not rest or rest[0].startswith("-"):
             break
-        made += [flag, rest.pop(0)]
-    return made + rest
+        named += [flag, rest.pop(0)]
+    return named + rest
 
 
 def _loose(arguments: list[str], switches: set[str]) -> tuple[list[str], list[str]]:
     """Arguments that belong to no flag, and the others. A flag that is no switch takes the argument after it."""
-    found: list[str] = []
+    loose: list[str] = []
     others: list[str] = []
     taken = False
     for argument in arguments:
-        (others if taken or argument.startswith("-") else found).append(argument)
+        (others if taken or argument.startswith("-") else loose).append(argument)
         taken = not taken and argument.startswith("--") and "=" not in argument and argument not in switches
-    return found, others
+    return loose, others
 
 
 def _description(config_class: type) -> str:
-    return f"{(config_class.__doc__ or '').strip()}\n\n--config FILE.yaml gives any of these options by name; flags win over it."
-
-
-def _required(field: dataclasses.Field[Any]) -> bool:
-    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+    about = (config_class.__doc__ or "").strip()
+    return f"{about}\n\n--config FILE.yaml gives any of these options by name; flags win over it."
 
 
 def _config_file(config_class: type, arguments: list[str]) -> tuple[dict[str, Any], list[str]]:
     """Take ``--config FILE`` out of the arguments and read it. Keys equal the flags, with - or _."""
     rest: list[str] = []
-    given: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     queue = list(arguments)
     while queue:
         argument = queue.pop(0)
         if argument == "--config" or argument.startswith("--config="):
             path = argument.partition("=")[2] or (queue.pop(0) if queue else "")
-            given |= _read_config(config_class, path)
+            values |= _read_config(config_class, path)
         else:
             rest.append(argument)
-    return given, rest
+    return values, rest
 
 
 def _read_config(config_class: type, path: str) -> dict[str, Any]:
@@ -319,14 +314,8 @@ def _read_config(config_class: type, path: str) -> dict[str, Any]:
     content = read_yaml(Path(path), f"--config {path}") or {}
     if not isinstance(content, dict):
         raise HoldfastError(f"--config {path}: not a list of 'option: value' lines")
-    known = {f.name for f in dataclasses.fields(config_class)}
-    made: dict[str, Any] = {}
-    for key, value in content.items():
-        name = str(key).replace("-", "_")
-        if name not in known:
-            raise HoldfastError(f"--config {path}: unknown key '{key}'", hint=nearest(name, known))
-        made[name] = configs.check_value(config_class, name, value, f"--config {path}")
-    return made
+    options = configs.our_names(config_class, {str(key): value for key, value in content.items()}, f"--config {path}")
+    return {name: configs.check_value(config_class, name, value, f"--config {path}") for name, value in options.items()}
 
 
 if __name__ == "__main__":

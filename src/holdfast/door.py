@@ -32,9 +32,9 @@ from holdfast.config import (
     SensitivityConfig,
     StudyConfig,
     TuneConfig,
-    check_value,
 )
-from holdfast.errors import HoldfastError, from_json, nearest
+from holdfast.config.names import from_keywords
+from holdfast.errors import HoldfastError, from_json
 from holdfast.results import (
     AlignResult,
     BenchResult,
@@ -446,36 +446,14 @@ def _shared(left: Sequence[int], right: Sequence[int]) -> int:
 
 
 def _config(kind: type[C], config: C | None, keywords: Mapping[str, object]) -> C:
-    """The config of a verb: keywords by the names of the fields, over ``config`` where there is one.
+    """Return the config of a verb: keywords, over ``config`` where there is one.
 
     Raises:
         HoldfastError: an unknown keyword, a value of another type, or one that is needed and missing.
     """
     if config is not None and not isinstance(config, kind):
         raise HoldfastError(f"the config is a {type(config).__name__}, not a {kind.__name__}", hint="give keywords")
-    fields = {field.name: field for field in dataclasses.fields(kind)}
-    values: dict[str, Any] = {}
-    for name, value in keywords.items():
-        if name not in fields:
-            raise HoldfastError(f"{kind.__name__} has no '{name}'", hint=nearest(name, fields))
-        values[name] = check_value(kind, name, _plain(value), kind.__name__)
-    if config is not None:
-        return dataclasses.replace(config, **values)
-    missing = [name for name, field in fields.items() if name not in values and _is_needed(field)]
-    if missing:
-        raise HoldfastError(f"{kind.__name__} needs {' and '.join(missing)}")
-    return kind(**values)
-
-
-def _is_needed(field: dataclasses.Field[Any]) -> bool:
-    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-
-
-def _plain(value: object) -> object:
-    """Paths as text, also in a list."""
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return os.fspath(value) if isinstance(value, os.PathLike) else value
+    return from_keywords(kind, config, **keywords)
 
 
 def _called(kind: type[R], command: Callable[[Any], Any], config: RunConfig) -> R:

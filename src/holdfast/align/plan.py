@@ -6,7 +6,6 @@ Everything that can be wrong with the input comes to light here, before a byte i
 from __future__ import annotations
 
 import dataclasses
-import math
 import re
 import sys
 from functools import partial
@@ -19,10 +18,9 @@ from holdfast.data.chat_template import tuned_template
 from holdfast.data.columns import all_unused
 from holdfast.data.pairs import load_pairs
 from holdfast.errors import HoldfastError, nearest
-from holdfast.tune.arguments import Schedule
+from holdfast.tune.arguments import Schedule, check_training
 from holdfast.tune.plan import (
     check_length,
-    check_numbers,
     check_trackers,
     count_steps,
     data_digest,
@@ -74,10 +72,8 @@ def make_plan(config: AlignConfig) -> PreferencePlan:
         HoldfastError: bad input, with file and row; TRL is missing; a loss that TRL does not know.
     """
     config = _with_recipe(config)
-    check_numbers(config)
+    check_training(config)
     check_trackers(config)
-    if not 0 < config.beta < math.inf:
-        raise HoldfastError(f"--beta is {config.beta}; it must be greater than 0")
     losses = _losses(config)
     tokenizer = models.load_tokenizer(config.model, trust_remote_code=config.trust_remote_code)
     model_config = models.load_config(config.model, trust_remote_code=config.trust_remote_code)

@@ -101,7 +101,7 @@ def label(config: LabelConfig, lm: Any = None) -> dict[str, Any]:
 
 def _load(config: LabelConfig) -> tuple[Task, tuple[Item, ...], tuple[Item, ...], Grid, str]:
     """Return the task, the pool, the items that the model is asked about, their grid, and the digest of it all."""
-    _check_numbers(config)
+    _note_unlabelled(config)
     task, pool = load_pool(config)
     asked = _asked(pool, config)
     grid = _grid(config, task, asked)
@@ -335,10 +335,7 @@ def _grid(config: LabelConfig, task: Task, asked: tuple[Item, ...]) -> Grid:
     return grid
 
 
-def _check_numbers(config: LabelConfig) -> None:
-    for option, share in {"--least-margin": config.least_margin, "--alpha": config.alpha}.items():
-        if not 0 <= share <= 1 or (option == "--alpha" and share in (0, 1)):
-            raise HoldfastError(f"{option} is {share}; it must lie between 0 and 1")
+def _note_unlabelled(config: LabelConfig) -> None:
     if config.lm_items is not None and config.propagate == "none":
         print(
             "note: --lm-items without --propagate: inputs that the model is not asked about get no label",

@@ -94,7 +94,7 @@ def check_config(config: TuneConfig) -> RoleWeights:
     Raises:
         HoldfastError: a number out of its range, a bad weight, or a tracker that is not installed.
     """
-    check_numbers(config)
+    check_training(config)
     check_trackers(config)
     adaptive.parse(config.adaptive)
     return role_weights(config.prompt_weight, config.response_weight, config.preset, config.weights)
@@ -239,37 +239,6 @@ def _check_left(
             "  hint: --truncation keep-end cuts prompts at their start instead",
             file=sys.stderr,
         )
-
-
-def check_numbers(config: TuneConfig | AlignConfig) -> None:
-    """Every number is in its range, or it is a ``HoldfastError``."""
-    counts = ("batch_size", "micro_batch_size", "log_steps", "keep_checkpoints", "eval_steps", "save_steps")
-    _check_range(config, ("epochs", "learning_rate", *counts), "greater than 0", lambda value: value > 0)
-    _check_range(
-        config,
-        ("eval_share", "warmup_ratio", "lora_dropout"),
-        "at least 0 and less than 1",
-        lambda value: 0 <= value < 1,
-    )
-    _check_range(
-        config, ("max_grad_norm", "weight_decay", "lora_rank", "lora_alpha"), "0 or more", lambda value: value >= 0
-    )
-    _check_range(
-        config,
-        ("max_steps",),
-        "-1 (as many as the epochs give) or greater than 0",
-        lambda value: value == -1 or value > 0,
-    )
-    check_training(config)
-
-
-def _check_range(
-    config: TuneConfig | AlignConfig, names: tuple[str, ...], allowed: str, fits: Callable[[float], bool]
-) -> None:
-    for name in names:
-        value = getattr(config, name)
-        if value is not None and not fits(value):
-            raise HoldfastError(f"--{name.replace('_', '-')} is {value}; it must be {allowed}")
 
 
 def check_trackers(config: TuneConfig | AlignConfig) -> None:

@@ -216,9 +216,7 @@ def _row(number: int, scores_N: Floats, kept_N: npt.NDArray[np.bool_]) -> str:
 
 
 def _check(config: WeighConfig) -> str:
-    """What the score is; every number in its range."""
-    if not 0 < config.keep <= 1:
-        raise HoldfastError(f"--keep is {config.keep}; it must be greater than 0 and at most 1")
+    """What the score is; the weight of the other tokens is one."""
     check_weight(config.rest, "--rest")
     by = config.by or ("excess" if config.reference else "surprise")
     if (by == "excess") != bool(config.reference):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import cast
 
-from holdfast.errors import HoldfastError
+from holdfast.errors import HoldfastError, nearest
 from holdfast.sensitivity.variants.contractions import contractions
 from holdfast.sensitivity.variants.items import Generator, PromptItem, load_items
 from holdfast.sensitivity.variants.layouts import grammar, option_order, templates
@@ -44,7 +44,8 @@ def generator(kind: str, more: dict[str, Generator] | None = None) -> Generator:
     module, colon, function = kind.partition(":")
     if not colon:
         raise HoldfastError(
-            f"unknown kind of variant '{kind}'; known: {', '.join([*generators, PARAPHRASES])}, or module:function"
+            f"unknown kind of variant '{kind}'; known: {', '.join([*generators, PARAPHRASES])}, or module:function",
+            hint=nearest(kind, [*generators, PARAPHRASES]),
         )
     try:
         return cast(Generator, getattr(importlib.import_module(module), function))

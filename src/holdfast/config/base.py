@@ -1,0 +1,111 @@
+"""Ranges and types of options, and the options that every command takes."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import math
+import operator
+import typing
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from holdfast.errors import HoldfastError
+
+
+@dataclass(frozen=True)
+class Range:
+    """The numbers that an option may have, beside its type: ``Annotated[float, Range(gt=0)]``. ``or_else`` is one more
+    value that is allowed, for what ``meaning`` says.
+    """
+
+    gt: float | None = None
+    ge: float | None = None
+    lt: float | None = None
+    le: float | None = None
+    or_else: float | None = None
+    meaning: str = ""
+
+    def problem(self, value: float) -> str | None:
+        """Return what the value must be, the bound that it breaks first; or None if it is in the range."""
+        bounds = (
+            (self.gt, operator.gt, "greater than"),
+            (self.ge, operator.ge, "at least"),
+            (self.lt, operator.lt, "less than"),
+            (self.le, operator.le, "at most"),
+        )
+        broken: list[str] = []
+        kept: list[str] = []
+        for bound, holds, words in bounds:
+            if bound is not None:
+                (kept if holds(value, bound) else broken).append(f"{words} {bound}")
+        if not broken or value == self.or_else:
+            return None
+        other = f"{self.or_else} ({self.meaning}) or " if self.or_else is not None else ""
+        return other + " and ".join(broken + kept)
+
+
+@functools.cache
+def ranges_of(config_class: type) -> dict[str, Range]:
+    """Return the range of every option that has one. A class that declares an option of its parent anew, with another
+    default, keeps the range unless it states one.
+    """
+    ranges: dict[str, Range] = {}
+    for base in reversed(config_class.__mro__):
+        for name, annotation in typing.get_type_hints(base, include_extras=True).items():
+            for extra in getattr(annotation, "__metadata__", ()):
+                if isinstance(extra, Range):
+                    ranges[name] = extra
+    return ranges
+
+
+@dataclass(kw_only=True)
+class RunConfig:
+    """What every command takes."""
+
+    output: str
+    """Run directory to write: config.json, rows.jsonl, summary.json and what the command makes."""
+    limit: Annotated[int | None, Range(ge=1)] = None
+    """Use only the first N rows of the data."""
+    seed: Annotated[int, Range(ge=0, lt=2**32)] = 0
+    """Seed of everything that is drawn: same config, same machine, same numbers."""
+    overwrite: bool = False
+    """Delete what is in --output and start anew."""
+    dry_run: bool = False
+    """Show the first item as the model will see it and what the run will cost; write nothing, load no weights."""
+    json: bool = False
+    """Print the summary as JSON on stdout."""
+
+    def __post_init__(self) -> None:
+        """Every number is finite and in its range, whether it comes from a flag, a YAML file or Python."""
+        ranges = ranges_of(type(self))  # type: ignore[arg-type]  # a class is hashable
+        for name, value in vars(self).items():
+            if not isinstance(value, int | float):
+                continue
+            finite = math.isfinite(value)
+            problem = ranges.get(name, Range()).problem(value) if finite else "a finite number"
+            if problem:
+                raise HoldfastError(f"--{name.replace('_', '-')} is {value}; it must be {problem}")
+
+
+def check_value(config_class: type, name: str, value: Any, place: str) -> Any:
+    """Return a value of a YAML file, or of a keyword, as the type of its option. YAML reads 2e-5 as text.
+
+    Raises:
+        HoldfastError: ``place`` and the field are named.
+    """
+    from typeguard import TypeCheckError, check_type
+
+    wanted = typing.get_type_hints(config_class)[name]
+    if wanted == dict[str, str] and isinstance(value, dict):
+        return {str(key): str(item) for key, item in value.items()}
+    attempts = [value]
+    if isinstance(value, str | int) and not isinstance(value, bool):
+        with contextlib.suppress(ValueError):
+            attempts.append(float(value))
+    for attempt in attempts:
+        try:
+            return check_type(attempt, wanted)
+        except TypeCheckError:
+            continue
+    raise HoldfastError(f"{place}: '{name}' is {value!r}, which is not of type {getattr(wanted, '__name__', wanted)}")

@@ -1,0 +1,85 @@
+"""What every training takes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+from holdfast.config.base import Range, RunConfig
+
+
+@dataclass(kw_only=True)
+class TrainingConfig(RunConfig):
+    """What `tune` and `align` share: model, data, optimisation and saving. A default or a sentence that differs for one
+    of them stands in that command's class.
+    """
+
+    model: str
+    """Hub name, local folder, a Holdfast run directory, or `pocket` (the embedded model)."""
+    data: str
+    """JSONL, JSON, CSV or Parquet file, saved dataset folder, hub name, or `pocket:instructions`. Columns decide how it
+    is read.
+    """
+
+    # data
+    eval_data: str | None = None
+    """Held-out data, in any form that --data takes. Default: a seeded split of --data."""
+    eval_share: Annotated[float, Range(ge=0, lt=1)] = 0.05
+    """Share of --data held out when there is no --eval-data; 0 for none."""
+    template: str = "auto"
+    """chat (the tokenizer's chat template), plain, alpaca or dialogue. auto: chat for chat data if the tokenizer has a
+    template.
+    """
+    max_length: int | None = None
+    """Longest example in tokens; for `align` prompt and answer together. Default: the model's context, at most 4096."""
+    skip_bad_rows: bool = False
+    """Count and list bad rows instead of stopping at the first one."""
+
+    # training
+    max_steps: Annotated[int, Range(gt=0, or_else=-1, meaning="as many as the epochs give")] = -1
+    """Stop after this many optimizer steps; -1: as many as the epochs give."""
+    learning_rate: Annotated[float | None, Range(gt=0)] = None
+    """Peak learning rate. Default: 2e-5 at 1 B parameters and more, 2e-4 with LoRA; below 1 B it grows with
+    1/sqrt(parameters) up to 1e-3."""
+    schedule: str = "cosine"
+    """Learning-rate schedule after the warm-up, by its transformers name."""
+    warmup_ratio: Annotated[float, Range(ge=0, lt=1)] = 0.01
+    """Share of the steps spent warming up; less than one step is none."""
+    weight_decay: Annotated[float, Range(ge=0)] = 0.1
+    """Decoupled weight decay of AdamW."""
+    max_grad_norm: Annotated[float, Range(ge=0)] = 0.0
+    """Clip the gradient norm at this value. 0: no clipping, as in the paper; with clipping, equal ratios are not equal
+    trainings.
+    """
+    batch_size: Annotated[int, Range(gt=0)] = 32
+    """Examples (for `align`, pairs) per optimizer step, over all devices and micro-batches."""
+    micro_batch_size: Annotated[int, Range(gt=0)] = 8
+    """Largest number of examples (for `align`, pairs) per forward pass on one device (without padding: the average
+    number). Changes speed and memory, never the result."""
+    lora_rank: Annotated[int, Range(ge=0)] = 0
+    """Train LoRA adapters of this rank on all linear layers but the head. 0: full fine-tuning."""
+    lora_alpha: Annotated[float | None, Range(ge=0)] = None
+    """LoRA scaling. Default: twice the rank."""
+    lora_dropout: Annotated[float, Range(ge=0, lt=1)] = 0.0
+    """Dropout inside the adapters."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Compute precision; master weights are always fp32. auto: bf16 on GPUs that are fast at it, else fp32."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, about a third more time."""
+    training: dict[str, str] = field(default_factory=dict)
+    """Anything else of transformers.TrainingArguments (for `align`, of trl.DPOConfig), by name. Best given in the
+    config file."""
+
+    # logging and saving
+    log_steps: Annotated[int, Range(gt=0)] = 10
+    """Write a row every N optimizer steps."""
+    eval_steps: Annotated[int | None, Range(gt=0)] = None
+    """Evaluate every N steps. Default: once per epoch and at the end."""
+    save_steps: Annotated[int | None, Range(gt=0)] = None
+    """Write a checkpoint every N steps. Default: none; the final model is always saved."""
+    keep_checkpoints: Annotated[int, Range(gt=0)] = 1
+    """How many checkpoints to keep."""
+    report_to: str = "none"
+    """Also log to wandb, tensorboard, trackio, ... (comma separated)."""
+    trust_remote_code: bool = False
+    """Allow code that comes with the model to run."""

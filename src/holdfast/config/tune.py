@@ -1,0 +1,92 @@
+"""Options of `tune` and `weigh`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+from holdfast.config.base import Range, RunConfig
+from holdfast.config.training import TrainingConfig
+
+Preset = Literal["conventional", "continual", "prompt-only", "instruction-modelling"]
+Normalizer = Literal["nonzero", "weight-sum", "response-count", "example"]
+Truncation = Literal["keep-start", "keep-end", "drop"]
+
+
+@dataclass(kw_only=True)
+class TuneConfig(TrainingConfig):
+    """Fine-tune a causal language model with separate loss weights for prompt and response tokens (WIT)."""
+
+    layout: Literal["auto", "chat", "alpaca", "pair", "text", "prompt"] = "auto"
+    """Which columns to read: chat (messages), alpaca (instruction, input, output), pair (prompt, response or
+    completion), text, prompt.
+    """
+
+    # weights
+    prompt_weight: float | None = None
+    """Weight of prompt tokens: user, system, tool and template text. Default 0."""
+    response_weight: float | None = None
+    """Weight of response tokens: the assistant's text and its end-of-turn token. Default 1."""
+    preset: Preset | None = None
+    """Named weights: conventional (0,1), continual (1,1), prompt-only (1,0), instruction-modelling (1,1 with template
+    text 0).
+    """
+    weights: dict[str, float] = field(default_factory=dict)
+    """Weight per role, over the pair above: system, user, tool, template, assistant, eos. Best given in the config
+    file.
+    """
+    normalizer: Normalizer = "nonzero"
+    """What the weighted sum is divided by: nonzero (tokens of non-zero weight, the paper), weight-sum, response-count,
+    or example (mean over examples of the mean over the example's tokens of non-zero weight)."""
+    truncation: Truncation = "keep-start"
+    """What to do with a longer example: keep its start, keep its end, or drop it. Cuts are counted in the summary."""
+
+    # training
+    epochs: Annotated[float, Range(gt=0)] = 1.0
+    """Passes over the data."""
+    batching: Literal["auto", "padded", "packed", "padding-free"] = "auto"
+    """How examples share a forward pass: padded (one per row), packed (several per row, best fit), padding-free (all in
+    one row), auto (the least work for which it is proven, on this model, that examples do not see each other). Changes
+    speed and memory, never the result."""
+    head: Literal["auto", "torch", "triton", "plain"] = "auto"
+    """How the loss is computed: torch or triton (fused, chunked, zero-weight rows skipped; in plain torch or by a GPU
+    kernel), plain (full logits), auto (fused where proven equal, by the kernel on a GPU)."""
+    adaptive: str = "none"
+    """Factor that looks at the token, joined by +: dft (p), power:Q (p^Q), eaft[:ALPHA] (entropy), above:P, below:P
+    (thresholds of p).
+    """
+    adaptive_on: Literal["response", "all"] = "response"
+    """Tokens that --adaptive applies to."""
+
+
+@dataclass(kw_only=True)
+class WeighConfig(RunConfig):
+    """Score a data set with one or two models and write it again with per-token weights, for `tune` on any
+    tokenizer.
+    """
+
+    data: str
+    """Training data, in any form that `tune` takes."""
+    model: str
+    """Model that scores: a name as for `tune`. With --reference, the one that is to be tuned (or a like one)."""
+    reference: str | None = None
+    """Model that has learned from good data, with the same tokenizer, such as a `tune` run of --model on a clean
+    part.
+    """
+    by: Literal["excess", "surprise", "confidence"] | None = None
+    """What is kept: tokens of high excess (NLL of --model less NLL of --reference; the default with a reference), of
+    high NLL (surprise; the default without), or of low NLL (confidence)."""
+    keep: Annotated[float, Range(gt=0, le=1)] = 0.6
+    """Share of the response tokens that keep weight 1."""
+    rest: float = 0.0
+    """Weight of the others."""
+    scope: Literal["global", "sample"] = "global"
+    """Whether the share is one of all tokens, or of each row."""
+    layout: Literal["auto", "chat", "alpaca", "pair", "text"] = "auto"
+    """Which columns to read, as for `tune`."""
+    template: str = "auto"
+    """How rows are rendered for the models, as for `tune`."""
+    batch_size: Annotated[int, Range(ge=1)] = 8
+    """Rows per forward pass. Changes speed only."""
+    trust_remote_code: bool = False
+    """Allow code that comes with the model to run."""
