@@ -2,6 +2,7 @@
 
     released    one prompt at a time, nothing reused, 15 greedy tokens each, text parsed afterwards
     holdfast    log-probs of all labels, every distinct prefix once, no decoding step
+    answers     15 greedy tokens each: transformers' `generate` in left-padded batches of 16, against the engine
 
 The grid has the shape of the paper's: 10 sources x 5 targets, one retrieved example, pieces of the lengths measured
 there on the Llama-2 tokenizer, the share of distinct demonstrations as there (1,050 of 2,502). The model is a random
@@ -118,6 +119,45 @@ def score(lm: LM, requests: list[Request]) -> tuple[list[Scored], Cost]:
     return engine.score(requests), engine.cost
 
 
+def batched(lm: LM, requests: list[Request], size: int = 16) -> tuple[float, list[tuple[int, ...]]]:
+    """Seconds and answers of transformers' own batched generation, prompts of like length together."""
+    started, answers = time.perf_counter(), {}
+    order = sorted(dict.fromkeys(request.prompt for request in requests), key=len)
+    for start in range(0, len(order), size):
+        batch = order[start : start + size]
+        width = max(map(len, batch))
+        ids, mask = torch.zeros(len(batch), width, dtype=torch.long), torch.zeros(len(batch), width, dtype=torch.long)
+        for row, prompt in enumerate(batch):
+            ids[row, width - len(prompt) :], mask[row, width - len(prompt) :] = torch.tensor(prompt), 1
+        out = lm.model.generate(
+            input_ids=ids, attention_mask=mask, max_new_tokens=15, min_new_tokens=15, do_sample=False, pad_token_id=0
+        )
+        answers |= {prompt: tuple(row[width:].tolist()) for prompt, row in zip(batch, out, strict=True)}
+    return time.perf_counter() - started, [answers[request.prompt] for request in requests]
+
+
+def answered(lm: LM, requests: list[Request]) -> tuple[float, list[tuple[int, ...]]]:
+    started = time.perf_counter()
+    answers = Engine(lm.model, lm.context).generate([request.prompt for request in requests], 15, frozenset())
+    return time.perf_counter() - started, [answer.ids for answer in answers]
+
+
+def generation(lm: LM, requests: list[Request], rounds: int) -> dict[str, Any]:
+    """Both ways to answer, in turn. The model is random, so near-ties may part the answers: their share is told."""
+    seconds: dict[str, list[float]] = {"generate": [], "holdfast": []}
+    answers: dict[str, list[tuple[int, ...]]] = {}
+    for _ in range(rounds):
+        for name, way in (("generate", batched), ("holdfast", answered)):
+            used, answers[name] = way(lm, requests)
+            seconds[name].append(used)
+    same = sum(a == b for a, b in zip(answers["generate"], answers["holdfast"], strict=True))
+    return {
+        "seconds": {name: round(statistics.median(values), 2) for name, values in seconds.items()},
+        "times_faster": round(statistics.median(a / b for a, b in zip(seconds["generate"], seconds["holdfast"])), 2),
+        "same_answers": f"{same} of {len(requests)}",
+    }
+
+
 def shares(items: int) -> dict[str, Any]:
     """Distinct tokens of a whole grid as a share of its prompt tokens: what exact sharing can save, counted without a
     model.
@@ -180,6 +220,7 @@ def main() -> None:
             "times_faster": round(statistics.median(b / a for b, a in zip(before, after)), 1),
             "largest_difference_nats": float(max(np.abs(a.total - b.total).max() for a, b in zip(fast, expected))),
         }
+        made[name]["answers"] = generation(lm, requests, given.rounds)
     print(json.dumps(made, indent=1))
 
 

@@ -307,3 +307,23 @@ def test_an_answer_can_be_ended_by_what_it_says() -> None:
         [a.ids[:2] for a in free],
     )
     assert [ids for ids, _ in ours] == theirs
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_answers_end_where_the_context_ends_and_say_so(family: str, capsys: pytest.CaptureFixture[str]) -> None:
+    lm = model(family)
+    lm.model.generation_config.eos_token_id = lm.tokenizer.eos_token = None
+    piece = lm.tokenizer("hello ")["input_ids"]
+    texts = ["hello " * 40, "hello " * 3, "hello " * 200]
+    long, short, beyond = (tuple(ids) for ids in lm.tokenizer(texts)["input_ids"])
+    assert len(short) + 20 <= lm.context
+    while len(long) < 118:
+        texts[0] += "hello "
+        long = tuple(lm.tokenizer(texts[0])["input_ids"])
+    assert len(long) < lm.context < len(long) + 20 + len(piece)
+    answers = lm.generate(texts[:2], max_new_tokens=20)
+    assert "1 of 2 answers end where the model's context does" in capsys.readouterr().err
+    ids, _ = plain.respond(lm.model, long, lm.context + 1 - len(long), frozenset())
+    assert answers[0] == lm.tokenizer.decode(ids, skip_special_tokens=True)
+    with pytest.raises(HoldfastError, match=f"{len(beyond)} tokens; the model takes 1 to 128"):
+        lm.generate([texts[2]])

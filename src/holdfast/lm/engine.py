@@ -132,7 +132,7 @@ class Engine:
         ended: Callable[[Ids], bool] | None = None,
         batch_size: int | None = None,
     ) -> list[Answer]:
-        """Answer every prompt greedily, from raw logits (ties: the lowest id).
+        """Answer every prompt greedily, from raw logits (ties: the lowest id), at most to the end of the context.
 
         Args:
             stops: ids that end an answer.
@@ -174,6 +174,7 @@ class Engine:
     ) -> dict[Ids, Answer]:
         written: list[list[int]] = [[] for _ in caches]
         margins = [float("inf")] * len(written)
+        room = [min(max_new_tokens, self.context + 1 - len(prompt)) for prompt in caches]
         live = list(range(len(written)))
         rows, past = live, None
         logits_BV = torch.stack([cache.logits_V for cache in caches.values() if cache.logits_V is not None])
@@ -186,7 +187,7 @@ class Engine:
                 first, second = values[at[row]]
                 margins[row] = min(margins[row], first - second)
                 written[row].append(ids[at[row]][0] if first > second else int(logits_BV[at[row]].argmax()))
-            live = [r for r in live if len(written[r]) < max_new_tokens and written[r][-1] not in stops]
+            live = [r for r in live if len(written[r]) < room[r] and written[r][-1] not in stops]
             live = [r for r in live if ended is None or not ended(tuple(written[r]))]
             if not live:
                 break

@@ -6,6 +6,7 @@ greedily. Only safetensors are loaded; code that comes with a model runs only wh
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,6 +74,10 @@ class LM:
             ended=None if stop is None else lambda ids: stop(self._text(ids)),
             batch_size=batch_size,
         )
+        room = [self.context + 1 - len(ids) for ids in encoded]
+        cut = sum(len(a.ids) == most < max_new_tokens for a, most in zip(answers, room, strict=True))
+        if cut:
+            print(f"note: {cut} of {len(answers)} answers end where the model's context does", file=sys.stderr)
         return [self._text(answer.ids) for answer in answers]
 
     def _text(self, ids: Sequence[int]) -> str:
