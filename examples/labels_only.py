@@ -1,6 +1,5 @@
-"""Prompt weights in any trainer whose padded batches have `labels` of -100 on the prompt: transformers', axolotl's
-(return the class from a plugin's `get_trainer_cls`), LLaMA-Factory's (mix in before its SFT trainer). `python
-examples/labels_only.py`"""
+"""Prompt weights in a trainer whose padded batches have labels of -100 on the prompt (`python examples/labels_only.py`):
+transformers'; axolotl's (return the class from a plugin's `get_trainer_cls`); LLaMA-Factory's (mix in)."""
 
 import torch
 import transformers
@@ -15,10 +14,8 @@ class PromptWeights:
     prompt_weight, response_weight, loss_is_scaled_for_ga = 0.2, 0.8, True
 
     def token_weights(self, batch):
-        weights_BT = (
-            torch.where(batch["labels"] == -100, self.prompt_weight, self.response_weight) * batch["attention_mask"]
-        )
-        return torch.nn.functional.pad(weights_BT[:, 1:], (1, 0))  # the first token is no target
+        weights_BT = torch.where(batch["labels"] == -100, self.prompt_weight, self.response_weight)
+        return torch.nn.functional.pad((weights_BT * batch["attention_mask"])[:, 1:], (1, 0))  # the first is no target
 
     def get_batch_samples(self, *args, **kwargs):
         batches, _ = super().get_batch_samples(*args, **kwargs)
@@ -26,12 +23,10 @@ class PromptWeights:
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=1.0):
         attach(self.accelerator.unwrap_model(model))
-        made = model(
-            input_ids=inputs["input_ids"],
-            loss_rows=LossRows(inputs["input_ids"], self.token_weights(inputs), num_items_in_batch),
-        )
-        loss = made["loss"] * self.accelerator.num_processes  # DDP averages over ranks, but the divisor spans them
-        return (loss, made) if return_outputs else loss
+        ids, weights_BT = inputs["input_ids"], self.token_weights(inputs)
+        out = model(input_ids=ids, loss_rows=LossRows(ids, weights_BT, num_items_in_batch))
+        loss = out["loss"] * self.accelerator.num_processes  # DDP averages over ranks, but the divisor spans them
+        return (loss, out) if return_outputs else loss
 
 
 if __name__ == "__main__":
@@ -41,6 +36,4 @@ if __name__ == "__main__":
     ids = [(tokenizer(prompt).input_ids, tokenizer(answer).input_ids) for prompt, answer in texts]
     rows = [{"input_ids": p + a, "labels": [-100] * len(p) + a} for p, a in ids]
     args = transformers.TrainingArguments("labels-only", max_steps=3, logging_steps=1, save_strategy="no", report_to=[])
-    Trainer(
-        model=model, args=args, train_dataset=rows, data_collator=transformers.DataCollatorForSeq2Seq(tokenizer)
-    ).train()
+    Trainer(model, args, transformers.DataCollatorForSeq2Seq(tokenizer), rows).train()

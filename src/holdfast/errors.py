@@ -65,7 +65,7 @@ class HoldfastError(Exception):
     ...     holdfast.train(model="pocket", promt_weight=0.2)
     ... except holdfast.HoldfastError as error:
     ...     print(error)
-    TuneConfig has no 'promt_weight'
+    TuneConfig from keywords: unknown key 'promt_weight'
       hint: did you mean 'prompt_weight'?
     """
 

@@ -44,7 +44,7 @@ def run(config: BenchConfig) -> dict[str, Any]:
 
     >>> from holdfast.bench import BenchConfig, run
     >>> summary = run(BenchConfig(model="pocket", tasks="my_sums", data_dir="tasks", template="none",
-    output="runs/bench"))
+    ...     output="runs/bench"))
     >>> summary["benchmarks"]["my_sums"]["n"]
     6
     """
