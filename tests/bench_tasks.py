@@ -24,9 +24,12 @@ _ANSWER = {
 }
 _FUNCTIONS = '''
 def several(doc, results):
-    """Two values of one item, in the ways that tasks of the harness have them: a list of checks, a dict, and what not every item has."""
+    """Two values of one item, in the ways that tasks of the harness have them: a list of checks, a dict, and what not
+    every item has.
+    """
     right = len(results[0]) % 2 == 0
-    made = {"checks": [right, True, False][: 1 + int(doc["n"]) % 3], "parts": {"length": len(results[0]), "n": int(doc["n"])}}
+    n = int(doc["n"])
+    made = {"checks": [right, True, False][: 1 + n % 3], "parts": {"length": len(results[0]), "n": n}}
     return made | ({"now_and_then": 1.0} if int(doc["n"]) % 4 == 0 else {})
 
 
@@ -65,7 +68,8 @@ def write_tasks(folder: Path) -> Path:
     for name, task in {
         "t_labels": _CHOICE | {"metric_list": metrics("acc", "mcc", "f1", "brier_score")},
         "t_few": _CHOICE | {"metric_list": metrics("acc", "brier_score"), "file": "few.jsonl"},
-        "t_likely": _CHOICE | {"output_type": "loglikelihood", "doc_to_target": "{{a}}", "metric_list": metrics("perplexity", "acc")},
+        "t_likely": _CHOICE
+        | {"output_type": "loglikelihood", "doc_to_target": "{{a}}", "metric_list": metrics("perplexity", "acc")},
         "t_text": _ANSWER | {"metric_list": metrics("chrf", "bleu", "ter", "exact_match")},
         "t_filtered": _ANSWER | {"metric_list": metrics("exact_match"), "filter_list": _filters()},
         "t_several": _ANSWER | {"process_results": "several", "metric_list": _own()},
@@ -75,7 +79,10 @@ def write_tasks(folder: Path) -> Path:
         "t_pair": _CHOICE | {"metric_list": [{"metric": "acc", "aggregation": "pair"}, {"metric": "acc_norm"}]},
         "t_median": _CHOICE | {"output_type": "loglikelihood", "doc_to_target": "{{a}}"}
         | {"metric_list": [{"metric": "perplexity", "aggregation": "median", "higher_is_better": True}]},
-        "t_rolling": {"output_type": "loglikelihood_rolling", "doc_to_text": "", "doc_to_target": "{{text}}", "file": "texts.jsonl"},
+        "t_rolling": {
+            "output_type": "loglikelihood_rolling", "doc_to_text": "", "doc_to_target": "{{text}}",
+            "file": "texts.jsonl",
+        },
     }.items():  # fmt: skip
         write_task(folder, name, task)
     for name, members, weighted in (

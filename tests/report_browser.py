@@ -54,7 +54,8 @@ class Visit:
                 for (const plot of document.querySelectorAll(".plot")) {
                     if (!plot.offsetParent) continue;
                     plot.scrollIntoView({ behavior: "instant" });
-                    for (let i = 0; i < 200 && !plot.querySelector(".main-svg"); i++) await new Promise((r) => setTimeout(r, 10));
+                    for (let i = 0; i < 200 && !plot.querySelector(".main-svg"); i++)
+                        await new Promise((r) => setTimeout(r, 10));
                 }
                 scrollTo({ top: 0, behavior: "instant" });
             }"""

@@ -55,8 +55,11 @@ def make_study(
     base = {"kind": "base", "dev": scores(rng, 0.0, -0.35), "test": scores(rng, 0.0, -0.35)}
     extras: list[dict[str, Any]] = [{"learning_rate": rate} for rate in rates] or [{}]
     trials = [
-        make_trial(path, cells, extra, seed, rng, curve) for extra in extras for cells in classes() for seed in range(seeds)
-    ]  # fmt: skip
+        make_trial(path, cells, extra, seed, rng, curve)
+        for extra in extras
+        for cells in classes()
+        for seed in range(seeds)
+    ]
     failed = trials[-1] | {
         "status": "failed",
         "error": "out of memory",

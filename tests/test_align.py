@@ -106,8 +106,8 @@ def staged(model_folder: Path, pairs_file: Path, tmp_path_factory: pytest.TempPa
         for row in map(json.loads, pairs_file.open())
     ]
     file = write_jsonl(folder / "chat.jsonl", data)
-    train(TuneConfig(model=str(model_folder), data=str(file), output=str(folder / "tune"), lora_rank=2, max_steps=3, prompt_weight=0.2,
-                     learning_rate=5e-3, batch_size=8, template="dialogue"))  # fmt: skip
+    train(TuneConfig(model=str(model_folder), data=str(file), output=str(folder / "tune"), lora_rank=2, max_steps=3,
+                     prompt_weight=0.2, learning_rate=5e-3, batch_size=8, template="dialogue"))  # fmt: skip
     align(config(folder / "tune", pairs_file, folder / "align", epochs=2))
     return folder
 

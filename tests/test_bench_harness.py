@@ -181,7 +181,8 @@ def test_what_is_answered_is_not_asked_again(shared: Path, tmp_path: Path, monke
 
     out = tmp_path / "run"
     config = BenchConfig(
-        model="pocket", tasks="mmlu_anatomy,mmlu_flan_n_shot_generative_anatomy", data_dir=str(shared / "data"), limit=3, output=str(out),
+        model="pocket", tasks="mmlu_anatomy,mmlu_flan_n_shot_generative_anatomy", data_dir=str(shared / "data"),
+        limit=3, output=str(out),
         max_new_tokens=4,
     )  # fmt: skip
     before = run(config)

@@ -408,8 +408,8 @@ def test_halves_for_a_study(world: Path) -> None:
     from lm_eval.api.metrics import matthews_corrcoef, perplexity
 
     write_task(world / "tasks", "t_mcc", {
-        "output_type": "multiple_choice", "doc_to_text": "{{q}}", "doc_to_target": "{{gold}}", "doc_to_choice": ["yes", "no"],
-        "metric_list": metrics("mcc"),
+        "output_type": "multiple_choice", "doc_to_text": "{{q}}", "doc_to_target": "{{gold}}",
+        "doc_to_choice": ["yes", "no"], "metric_list": metrics("mcc"),
     })  # fmt: skip
     found = harness_scores(str(world / "model-a"), ["t_mcc", "t_likely", "t_several"], data_dir=str(world / "tasks"))
     rows = [json.loads(line) for line in (world / "a" / "rows.jsonl").read_text().splitlines()]

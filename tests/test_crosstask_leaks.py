@@ -153,9 +153,9 @@ def test_a_question_without_its_options_is_the_same_question(lm: LM, tmp_path: P
 def test_a_task_of_the_harness_is_compared_by_its_columns(lm: LM, tmp_path: Path) -> None:
     write_jsonl(tmp_path / "docs.jsonl", [{"sentence": text, "label": i % 2} for i, text in enumerate(TEXTS)])
     given = {
-        "task": "harness", "dataset_path": "json", "dataset_kwargs": {"data_files": {"train": "docs.jsonl"}}, "training_split": "train",
-        "doc_to_text": "Read this: {{sentence}}\nQuestion: is it fact or opinion?\nAnswer:", "doc_to_target": "label",
-        "doc_to_choice": ["fact", "opinion"],
+        "task": "harness", "dataset_path": "json", "dataset_kwargs": {"data_files": {"train": "docs.jsonl"}},
+        "training_split": "train", "doc_to_text": "Read this: {{sentence}}\nQuestion: is it fact or opinion?\nAnswer:",
+        "doc_to_target": "label", "doc_to_choice": ["fact", "opinion"],
     }  # fmt: skip
     (tmp_path / "harness.yaml").write_text(json.dumps(given))
     with pytest.raises(
@@ -199,7 +199,10 @@ def test_in_task_examples_and_pools_are_compared_by_their_fields_too(lm: LM, tmp
         tmp_path / "more.jsonl",
         [{"text": "a new one", "answer": "positive"}, {"text": "The plot is thin.", "answer": "negative"}],
     )
-    says = r"more.jsonl, row 2: 1 of the 2 in-task examples of 'reviews' is a test item too \(this one is .*reviews.jsonl, row 3\)"
+    says = (
+        r"more.jsonl, row 2: 1 of the 2 in-task examples of 'reviews' is a test item too "
+        r"\(this one is .*reviews.jsonl, row 3\)"
+    )
     with pytest.raises(HoldfastError, match=says):
         run(source, reviews(tmp_path), tmp_path / "run", lm, in_task=str(more))
     asked = LabelConfig(

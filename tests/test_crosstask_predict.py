@@ -27,7 +27,8 @@ LETTERS, MOODS = ("A", "B", "C", "D"), ("positive", "negative", "neutral")
 
 @pytest.mark.parametrize(
     ("text", "found"),
-    [(" A. elevation", "a"), ("Label: Positive", "positive"), (" A elevation", "a elevation"), ("", ""), (" positive-neutral", "positive"),
+    [(" A. elevation", "a"), ("Label: Positive", "positive"), (" A elevation", "a elevation"), ("", ""),
+     (" positive-neutral", "positive"),
      ("'B'", "b"), ("\n\n C. x\nD", "c"), ("\nA", ""), (" B\nDefinition: Given", "b")],
 )  # fmt: skip
 def test_the_released_rule_on_its_reference_cases(text: str, found: str) -> None:
@@ -37,12 +38,14 @@ def test_the_released_rule_on_its_reference_cases(text: str, found: str) -> None
 @pytest.mark.parametrize(
     ("text", "labels", "paper", "ours"),
     [
-        (" A. elevation", LETTERS, "A", "A"), (" A elevation", LETTERS, None, None), ("", LETTERS, None, None), ("'B'", LETTERS, "B", "B"),
+        (" A. elevation", LETTERS, "A", "A"), (" A elevation", LETTERS, None, None), ("", LETTERS, None, None),
+        ("'B'", LETTERS, "B", "B"),
         ("\nB", LETTERS, None, "B"), (" (C) gravity", LETTERS, None, "C"), (" The answer is D.", LETTERS, None, "D"),
         (" Option A", LETTERS, None, "A"), ("E", LETTERS, None, None), (" b)", LETTERS, None, "B"),
         (" Positive", MOODS, "positive", "positive"), (" positive-neutral", MOODS, "positive", None),
         (" positive news", MOODS, None, "positive"),
-        (" positively", MOODS, None, None), ("Label: Positive", MOODS, "positive", "positive"), (" B\nDefinition: x", LETTERS, "B", "B"),
+        (" positively", MOODS, None, None), ("Label: Positive", MOODS, "positive", "positive"),
+        (" B\nDefinition: x", LETTERS, "B", "B"),
         (" not duplicate", ("duplicate", "not duplicate"), "not duplicate", "not duplicate"),
         (" 4", ("4", "5"), "4", "4"), (" 45", ("4", "5"), None, None),
     ],

@@ -75,7 +75,8 @@ def test_nothing_shown_is_zero_shot() -> None:
 
 def test_white_space_of_a_template_is_kept_to_the_byte() -> None:
     odd = task("odd", [{"q": "What?", "c": ["bank", "mall"], "answer": "A"}],
-               definition="Pick.", labels=["A", "B"], template="Question:{q} \n {c} \n Answer:", option_end=" ")  # fmt: skip
+               definition="Pick.", labels=["A", "B"], template="Question:{q} \n {c} \n Answer:",
+               option_end=" ")  # fmt: skip
     prompt = build(odd, odd.items[0], [Demonstrations(odd, odd.items)])
     assert (
         prompt.text == "Definition: Pick.\nQuestion:What? \n A. bank \nB. mall \n Answer: A\n"

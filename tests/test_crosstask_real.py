@@ -111,7 +111,8 @@ def test_pseudo_labels_over_real_tasks(shared: Path, library: Path, tmp_path: Pa
     sources = ",".join(str(library / f"{s}.yaml") for s in ("arc_easy", "boolq", "antonyms"))
     summary = label(
         LabelConfig(
-            model=str(shared / "models" / "stories260k"), sources=sources, target=str(library / "openbook_qa.yaml"), limit=30, lm_items=8,
+            model=str(shared / "models" / "stories260k"), sources=sources, target=str(library / "openbook_qa.yaml"),
+            limit=30, lm_items=8,
             propagate="spread", calibration="batch", output=str(tmp_path / "labels"), json=True,
         )
     )  # fmt: skip

@@ -202,8 +202,12 @@ def test_its_window_puts_the_question_first(minilm: str) -> None:
     assert too_long is not None
     long = make_task(
         {"name": "b", "definition": "d", "fields": ["passage", "question"]},
-        [({"passage": "the sea is wide " * 200, "question": f"is the {w} blue?", "answer": "x"}, w) for w in ("sea", "cheese")], "b.yaml",
-    )  # fmt: skip
+        [
+            ({"passage": "the sea is wide " * 200, "question": f"is the {w} blue?", "answer": "x"}, w)
+            for w in ("sea", "cheese")
+        ],
+        "b.yaml",
+    )
     texts = embed_texts(long, long.items, "render", too_long)
     assert texts[1].startswith("is the cheese blue?")
     (sea, cheese), _ = encoder(minilm)(texts, [])

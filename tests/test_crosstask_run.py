@@ -321,7 +321,10 @@ def test_sums_of_states_equal_a_plain_pass(lm: LM, library: Path, tmp_path: Path
         for exact in (False, True)
     ]
     for kind in ("centred", "raw"):
-        fast, plain = (np.array(list(block.results[0].similarity[kind].values())) for block in made)  # type: ignore[index]
+        fast, plain = (
+            np.array(list(block.results[0].similarity[kind].values()))  # type: ignore[index]
+            for block in made
+        )
         assert np.abs(fast - plain).max() < 1e-4
         assert (np.abs(plain) <= 3 + 1e-9).all(), "three test items"
 

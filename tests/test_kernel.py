@@ -165,7 +165,8 @@ def test_the_kernel_on_random_shapes(seed: int) -> None:
     agree(
         Case(
             rows=draw(1, 7), width=draw(1, 9), vocabulary=draw(21, 300), seed=seed, bias=bool(draw(0, 2)),
-            softcap=(None, 4.0)[draw(0, 2)], scale=(1.0, 0.5)[draw(0, 2)], adaptive=("none", "dft", "eaft", "power:2")[draw(0, 4)],
+            softcap=(None, 4.0)[draw(0, 2)], scale=(1.0, 0.5)[draw(0, 2)],
+            adaptive=("none", "dft", "eaft", "power:2")[draw(0, 4)],
         ),
         "triton",
     )  # fmt: skip

@@ -177,7 +177,8 @@ def dense(
     seed=st.integers(0, 1000),
 )
 def test_fast_head_equals_plain_in_float64(
-    rows: int, width: int, vocabulary: int, zero_share: float, softcap: float | None, scale: float, bias: bool, frozen: bool,
+    rows: int, width: int, vocabulary: int, zero_share: float, softcap: float | None, scale: float, bias: bool,
+    frozen: bool,
     chunk: int | None, seed: int,
 ) -> None:  # fmt: skip
     rng = torch.Generator().manual_seed(seed)

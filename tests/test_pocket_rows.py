@@ -144,7 +144,10 @@ def test_nothing_else_is_shipped() -> None:
 
 
 def test_facts_are_the_same_in_every_process() -> None:
-    code = "import json; from pocket import splits; print(json.dumps([splits.intents(n_sets=32), splits.preferences('test', 64)]))"
+    code = (
+        "import json; from pocket import splits; "
+        "print(json.dumps([splits.intents(n_sets=32), splits.preferences('test', 64)]))"
+    )
     printed = set()
     for hash_seed in ("1", "2"):
         environment = os.environ | {"PYTHONHASHSEED": hash_seed, "PYTHONPATH": os.pathsep.join(sys.path)}

@@ -238,9 +238,11 @@ def test_another_set_is_chosen(browser: Any, hostile: Path) -> None:
 def test_what_chooses_lies_above_what_is_chosen(browser: Any, chosen: Path) -> None:
     with visit(browser, chosen) as seen:
         seen.scroll()
-        gaps = seen.page.evaluate("""[...document.querySelectorAll(".choice")].filter((choice) => choice.offsetParent).map((choice) => {
+        gaps = seen.page.evaluate("""[...document.querySelectorAll(".choice")]
+          .filter((choice) => choice.offsetParent).map((choice) => {
             const first = [...choice.querySelectorAll(":scope > .panel:not([hidden]) > :not(.panel-name)")][0];
-            const top = (first.matches(".choice") ? first.querySelector(".chooser") : first).getBoundingClientRect().top;
+            const below = first.matches(".choice") ? first.querySelector(".chooser") : first;
+            const top = below.getBoundingClientRect().top;
             return top - choice.querySelector(":scope > .chooser").getBoundingClientRect().bottom;
         })""")
         assert len(gaps) == 2
@@ -256,7 +258,8 @@ def test_in_a_narrow_window_captions_are_whole_and_no_name_of_an_axis_is_left_ou
         seen.scroll()
         shown = "[...document.querySelectorAll('.plot .xtick text')].filter((text) => text.style.display !== 'none')"
         assert seen.page.evaluate(f"{shown}.map((text) => text.textContent)") == names
-        boxes = "['caption', '.scroll:has(caption)'].map((name) => document.querySelector(name).getBoundingClientRect().right)"
+        right = "(name) => document.querySelector(name).getBoundingClientRect().right"
+        boxes = f"['caption', '.scroll:has(caption)'].map({right})"
         caption, scroller = seen.page.evaluate(boxes)
         assert caption <= scroller + 0.5
 
@@ -314,8 +317,10 @@ def test_on_paper_everything_is_whole(browser: Any, request: pytest.FixtureReque
     with visit(browser, request.getfixturevalue(name), viewport={"width": 680, "height": 1000}) as seen:
         print_begins(seen)
         figures = seen.page.evaluate("""[...document.querySelectorAll(".plot")].map((place) => {
-            const outer = place.getBoundingClientRect(), inner = place.querySelector(".main-svg")?.getBoundingClientRect();
-            return Boolean(inner) && inner.height > 0 && inner.bottom <= outer.bottom + 1 && inner.right <= outer.right + 1;
+            const outer = place.getBoundingClientRect();
+            const inner = place.querySelector(".main-svg")?.getBoundingClientRect();
+            const inside = (edge) => inner[edge] <= outer[edge] + 1;
+            return Boolean(inner) && inner.height > 0 && inside("bottom") && inside("right");
         })""")
         assert figures
         assert all(figures)

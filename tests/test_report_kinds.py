@@ -91,7 +91,8 @@ def test_a_study_shows_what_its_summary_says_trial_by_trial(runs: Path) -> None:
     assert len(cells) == 4
     by_name = {s["setting_name"]: s for s in summary["selection"]["settings"]}
     table = next(part for part in flat(section) if isinstance(part, Table) and part.title == "Settings")
-    assert {row[0]: row[6].value for row in table.rows} == {name: s["test"]["mean"] for name, s in by_name.items()}  # type: ignore[union-attr]
+    means = {name: setting["test"]["mean"] for name, setting in by_name.items()}
+    assert {row[0]: row[6].value for row in table.rows} == means  # type: ignore[union-attr]
     curves = [part for part in flat(section) if isinstance(part, Figure) and part.title.startswith("Learning curves")]
     assert len(curves) == 2
     assert {row[1] for row in curves[0].values.rows} == {0, 3}  # steps at which held-out data was evaluated

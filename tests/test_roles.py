@@ -188,7 +188,10 @@ def test_templates_that_rewrite_or_refuse_are_errors() -> None:
 
 def test_white_space_that_the_generation_prompt_lacks_is_response() -> None:
     """The model has to write it before the response; empty thoughts that a template adds stay with the template."""
-    gap = "{% for m in messages %}{{ '<|im_start|>' + m['role'] + ' ' + THINK + m['content'] + '<|im_end|>' }}{% endfor %}"
+    gap = (
+        "{% for m in messages %}{{ '<|im_start|>' + m['role'] + ' ' + THINK + m['content'] + '<|im_end|>' }}"
+        "{% endfor %}"
+    )
     gap += "{% if add_generation_prompt %}{{ '<|im_start|>assistant' }}{% endif %}"
     tokenizer = make_tokenizer(chat_template=gap.replace(" + THINK", ""))
     spans = render([Message(U, "a"), Message(A, "7"), Message(U, "b"), Message(A, "8", 0.5)], "chat", tokenizer)
@@ -289,7 +292,10 @@ def test_every_token_of_a_turns_end_up_to_eos_is_eos() -> None:
 
 
 def test_text_before_the_eos_of_a_turn_is_the_models_to_write() -> None:
-    end = "{% for m in messages %}[{{ m['role'] }}] {{ m['content'] }}{% if m['role'] == 'assistant' %} END<|end|>{% endif %}{% endfor %}"
+    end = (
+        "{% for m in messages %}[{{ m['role'] }}] {{ m['content'] }}"
+        "{% if m['role'] == 'assistant' %} END<|end|>{% endif %}{% endfor %}"
+    )
     spans = render(
         [Message(U, "a"), Message(A, "b"), Message(U, "c"), Message(A, "d")], "chat", make_tokenizer(chat_template=end)
     )
@@ -319,7 +325,10 @@ def test_an_eos_behind_the_whole_conversation_leaves_middle_turns_alone() -> Non
 
 def test_where_the_next_header_stops_a_turn_it_alone_is_eos() -> None:
     """As in GLM: `<|im_end|>` opens the user's turn here, and nothing follows the last response."""
-    glm = "{% for m in messages %}{{ '<|im_end|>' if m['role'] == 'user' else '<|im_start|>' }}\n{{ m['content'] }}{% endfor %}"
+    glm = (
+        "{% for m in messages %}{{ '<|im_end|>' if m['role'] == 'user' else '<|im_start|>' }}\n{{ m['content'] }}"
+        "{% endfor %}"
+    )
     spans = render(
         [Message(U, "a"), Message(A, "b"), Message(U, "c"), Message(A, "d")], "chat", make_tokenizer(chat_template=glm)
     )
@@ -351,7 +360,8 @@ def test_command_r7b_as_trl_marks_it() -> None:
     (tokens,) = assign_roles([render(messages, "chat", tokenizer)], tokenizer)
     marked_by_trl = tokenizer.apply_chat_template(
         [{"role": m.role.label, "content": m.content} for m in messages],
-        chat_template=(folder / "cohere2_training.jinja").read_text(), return_dict=True, return_assistant_tokens_mask=True,
+        chat_template=(folder / "cohere2_training.jinja").read_text(), return_dict=True,
+        return_assistant_tokens_mask=True,
     )  # fmt: skip
     assert tokens.ids.tolist() == marked_by_trl["input_ids"]
     assert [int(role in (A, Role.EOS)) for role in tokens.roles] == marked_by_trl["assistant_masks"]

@@ -210,7 +210,8 @@ def test_trl_adapter(tmp_path: Path) -> None:
     made = {}
     for coefficient in (0.5, 0.0):
         args = SFTConfig(
-            str(tmp_path / str(coefficient)), per_device_train_batch_size=8, max_steps=1, learning_rate=1e-9, logging_steps=1,
+            str(tmp_path / str(coefficient)), per_device_train_batch_size=8, max_steps=1, learning_rate=1e-9,
+            logging_steps=1,
             report_to=[], use_cpu=True, bf16=False, save_strategy="no", router_aux_loss_coef=coefficient,
         )  # fmt: skip
         adapter = WITSFTTrainer(

@@ -72,8 +72,9 @@ def test_what_may_change_the_learning_is_refused_by_name(tmp_path: Path, name: s
 
 
 LISTED = {
-    "id": "a-1", "category": "counting", "source": "web", "url": "https://a.example", "timestamp": "2024-01-01T00:00:00", "language": "en",
-    "score": 0.5, "num_turns": 3, "prompt_id": "9f", "is_safe": True, "metadata": {"by": "Ada"}, "created_at": 17,
+    "id": "a-1", "category": "counting", "source": "web", "url": "https://a.example",
+    "timestamp": "2024-01-01T00:00:00", "language": "en", "score": 0.5, "num_turns": 3, "prompt_id": "9f",
+    "is_safe": True, "metadata": {"by": "Ada"}, "created_at": 17,
 }  # fmt: skip
 
 

@@ -51,6 +51,7 @@ def test_rows_are_those_of_one_process(ray: object, tmp_path: Path, monkeypatch:
     assert summary["cost"]["tokens"] == json.loads((tmp_path / "one" / "summary.json").read_text())["cost"]["tokens"]
     with pytest.raises(HoldfastError, match="that is beyond the model's context") as error:
         measure(SensitivityConfig(
-            model=str(tmp_path / "model"), sets=sets, output=str(tmp_path / "long"), max_new_tokens=127, cluster="ray", workers=1,
+            model=str(tmp_path / "model"), sets=sets, output=str(tmp_path / "long"), max_new_tokens=127, cluster="ray",
+            workers=1,
         ))  # fmt: skip
     assert error.value.hint

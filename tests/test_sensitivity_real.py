@@ -44,8 +44,8 @@ def test_questions_of_mmlu(shared: Path, tmp_path: Path) -> None:
     rows = [row for row in first_rows(shared / "data/mmlu/test_40_per_subject.jsonl", 400) if len(str(row)) < 300][:3]
     items = write_jsonl(tmp_path / "mmlu.jsonl", rows)
     common: dict[str, Any] = {
-        "model": str(shared / "models/stories260k"), "prompts": str(items), "variants": "spelling,templates,options", "per_kind": 2,
-        "max_new_tokens": 5,
+        "model": str(shared / "models/stories260k"), "prompts": str(items), "variants": "spelling,templates,options",
+        "per_kind": 2, "max_new_tokens": 5,
     }  # fmt: skip
     fast = measure(SensitivityConfig(**common, output=str(tmp_path / "fast")))
     plain = measure(SensitivityConfig(**common, output=str(tmp_path / "plain"), exact=True))

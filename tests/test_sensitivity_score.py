@@ -32,7 +32,8 @@ def family(name: str) -> Any:
 
     torch.manual_seed(0)
     config = tf.GPTNeoXConfig(
-        vocab_size=400, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, max_position_embeddings=128,
+        vocab_size=400, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        max_position_embeddings=128,
         bos_token_id=0, eos_token_id=1,
     )  # fmt: skip
     model = tf.GPTNeoXForCausalLM(config).eval()

@@ -195,8 +195,9 @@ def test_with_clipping_equal_ratios_do_train_to_different_models(
     found = []
     for weight in (1.0, 0.0625):
         config = TuneConfig(
-            model=case["model"], data=case["data"]["train"], eval_share=0.0, output=str(tmp_path / str(weight)), prompt_weight=0.0,
-            response_weight=weight, max_grad_norm=clip, training={"adam_epsilon": str(epsilon)}, **case["tune"], epochs=4.0,
+            model=case["model"], data=case["data"]["train"], eval_share=0.0, output=str(tmp_path / str(weight)),
+            prompt_weight=0.0, response_weight=weight, max_grad_norm=clip, training={"adam_epsilon": str(epsilon)},
+            epochs=4.0, **case["tune"],
         )  # fmt: skip
         train(config)
         found.append(

@@ -59,7 +59,8 @@ def kill_at_random(file: Path, output: Path, rng: random.Random) -> str:
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    return f"{len(list(output.glob('trials/*/row.json')))} rows, {len(list(output.glob('trials/*/checkpoints/*')))} checkpoints"
+    rows, checkpoints = (len(list(output.glob(f"trials/*/{name}"))) for name in ("row.json", "checkpoints/*"))
+    return f"{rows} rows, {checkpoints} checkpoints"
 
 
 def disturbed(content: dict[str, Any], folder: Path, kills: int, seed: int) -> None:

@@ -291,7 +291,10 @@ def test_the_counts_add_up_wherever_they_are_shown(
     assert counts["planned"] == 14
     assert adds_up(counts)
     assert counts["not_started"] == counts["stopped"] > 0
-    line = f"14 trials planned: {counts['done']} done, {counts['stopped']} stopped early, 0 failed, {counts['not_started']} not started"
+    line = (
+        f"14 trials planned: {counts['done']} done, {counts['stopped']} stopped early, 0 failed, "
+        f"{counts['not_started']} not started"
+    )
     assert f"{line}; in {output.resolve()}" in capsys.readouterr().out
     for row in rows_of(output):
         if row.get("status") == "stopped":

@@ -55,9 +55,10 @@ def trainer(
     **changes: Any,
 ) -> WeightedTrainer:
     arguments = {
-        "output_dir": str(tmp_path), "per_device_train_batch_size": micro, "gradient_accumulation_steps": step // micro, "max_steps": 1,
-        "learning_rate": 1e-3, "weight_decay": 0.0, "max_grad_norm": 0.0, "report_to": [], "remove_unused_columns": False, "use_cpu": True,
-        "disable_tqdm": True, "save_strategy": "no", "dataloader_pin_memory": False, "average_tokens_across_devices": False,
+        "output_dir": str(tmp_path), "per_device_train_batch_size": micro, "gradient_accumulation_steps": step // micro,
+        "max_steps": 1, "learning_rate": 1e-3, "weight_decay": 0.0, "max_grad_norm": 0.0, "report_to": [],
+        "remove_unused_columns": False, "use_cpu": True, "disable_tqdm": True, "save_strategy": "no",
+        "dataloader_pin_memory": False, "average_tokens_across_devices": False,
     }  # fmt: skip
     return WeightedTrainer(
         objective=Objective(role_weights(*pair), normalizer, head),

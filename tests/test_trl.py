@@ -30,9 +30,10 @@ CHATS = [
 
 def arguments(folder: Path, **changes: Any) -> SFTConfig:
     given = {
-        "output_dir": str(folder), "use_cpu": True, "bf16": False, "report_to": [], "save_strategy": "no", "disable_tqdm": True,
-        "per_device_train_batch_size": 4, "gradient_accumulation_steps": 2, "max_steps": 4, "logging_steps": 1, "max_length": 128,
-        "learning_rate": 5e-3, "lr_scheduler_type": "cosine", "warmup_steps": 0, "weight_decay": 0.1, "max_grad_norm": 1e30, "seed": 0,
+        "output_dir": str(folder), "use_cpu": True, "bf16": False, "report_to": [], "save_strategy": "no",
+        "disable_tqdm": True, "per_device_train_batch_size": 4, "gradient_accumulation_steps": 2, "max_steps": 4,
+        "logging_steps": 1, "max_length": 128, "learning_rate": 5e-3, "lr_scheduler_type": "cosine", "warmup_steps": 0,
+        "weight_decay": 0.1, "max_grad_norm": 1e30, "seed": 0,
     }  # fmt: skip
     return SFTConfig(**given | changes)
 
@@ -139,7 +140,8 @@ def test_lora_config_is_trls(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("option", "message"),
-    [({"packing": True}, "batching='packed'"), ({"padding_free": True}, "padding-free"), ({"loss_type": "dft"}, "loss_type='dft'"),
+    [({"packing": True}, "batching='packed'"), ({"padding_free": True}, "padding-free"),
+     ({"loss_type": "dft"}, "loss_type='dft'"),
      ({"completion_only_loss": True}, "prompt_loss_weight"), ({"eos_token": "<|end|>"}, "processing_class.eos_token")],
 )  # fmt: skip
 def test_options_without_effect_are_refused(option: dict[str, Any], message: str, tmp_path: Path) -> None:

@@ -87,7 +87,8 @@ def test_a_character_of_several_tokens_counts_as_kept_if_one_of_them_is() -> Non
 @pytest.mark.parametrize(
     "row",
     [
-        {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": TEXT}], "token_weights": [None, [[7, 11, 0]]]},
+        {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": TEXT}],
+         "token_weights": [None, [[7, 11, 0]]]},
         {"instruction": "Hi", "input": "you", "output": TEXT, "token_weights": [None, None, [[7, 11, 0]]]},
         {"instruction": "Hi", "output": TEXT, "token_weights": [None, [[7, 11, 0]]]},
         {"prompt": "Hi", "response": TEXT, "token_weights": [None, [[7, 11, 0]]]},
