@@ -19,12 +19,12 @@ from typing import Any
 
 import pytest
 
-from conftest import write_jsonl
 from holdfast import cli
 from holdfast.cli import main
 from holdfast.config import SensitivityConfig
 from holdfast.errors import ExitCode, HoldfastError, NotComparableError
 from holdfast.sensitivity import measure
+from materials import write_jsonl
 
 SETS = [
     ["Who has the hat?", "Name the person with the hat.", "Hat: whose is it?"],
