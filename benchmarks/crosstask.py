@@ -58,7 +58,8 @@ def model() -> LM:
     torch.manual_seed(0)
     config = transformers.LlamaConfig(
         vocab_size=VOCABULARY, hidden_size=384, intermediate_size=768, num_hidden_layers=6, num_attention_heads=6,
-        num_key_value_heads=6, max_position_embeddings=2048, tie_word_embeddings=True, bos_token_id=1, eos_token_id=None, pad_token_id=0,
+        num_key_value_heads=6, max_position_embeddings=2048, tie_word_embeddings=True, bos_token_id=1,
+        eos_token_id=None, pad_token_id=0,
     )  # fmt: skip
     return LM(transformers.LlamaForCausalLM(config).eval(), Tokenizer(), "random llama")
 

@@ -157,10 +157,10 @@ def gradient(tokens: list[Any], cell: Cell, folder: str, world: int) -> Any:
 
     accumulate = max(1, cell.micro // world)
     arguments = {
-        "output_dir": folder, "per_device_train_batch_size": EXAMPLES // world // accumulate, "gradient_accumulation_steps": accumulate,
-        "max_steps": 1, "max_grad_norm": 0.0, "optim": "sgd", "bf16": False, "use_cpu": True, "report_to": [], "save_strategy": "no",
-        "disable_tqdm": True, "dataloader_pin_memory": False, "remove_unused_columns": False, "gradient_checkpointing": False,
-        "ddp_find_unused_parameters": False,
+        "output_dir": folder, "per_device_train_batch_size": EXAMPLES // world // accumulate,
+        "gradient_accumulation_steps": accumulate, "max_steps": 1, "max_grad_norm": 0.0, "optim": "sgd", "bf16": False,
+        "use_cpu": True, "report_to": [], "save_strategy": "no", "disable_tqdm": True, "dataloader_pin_memory": False,
+        "remove_unused_columns": False, "gradient_checkpointing": False, "ddp_find_unused_parameters": False,
     }  # fmt: skip
     trainer = WAYS[cell.way](make_model(cell.lora), tokens, cell, arguments)
     reader = Reader()

@@ -262,7 +262,8 @@ def _sampled(inputs: Inputs) -> list[Any]:
     """The parts of both gradients that are compared, each behind ``.grad``."""
     kept = inputs.weights_N.nonzero()[::ROW_STEP, 0]
     hidden, head = inputs.hidden_NH.grad, inputs.head_VH.grad
-    return [SimpleNamespace(grad=hidden[kept]), SimpleNamespace(grad=None if head is None else head[::HEAD_STEP])]  # type: ignore[index]
+    head_rows = None if head is None else head[::HEAD_STEP]
+    return [SimpleNamespace(grad=hidden[kept]), SimpleNamespace(grad=head_rows)]  # type: ignore[index]
 
 
 def _error(made: Tensor, exact: Tensor) -> float:

@@ -3,8 +3,8 @@
     python benchmarks/harness.py [--rounds 3] [--subjects 3] [--items 20] [--json out.json]
 
 The clock runs over `loglikelihood` of the same requests (real questions of ../shared/data/mmlu, the embedded model's
-tokenizer): no loading, no prompt building. Equal answers are checked in `tests/test_bench_harness.py`, and here between
-the ways.
+tokenizer): no loading, no prompt building. Equal answers are checked in `tests/bench/test_bench_harness.py`, and here
+between the ways.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from typing import Any
 
 import measure
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "helpers"))
 from report_runs import make_study
 
 SECONDS, BYTES = 20.0, 15e6

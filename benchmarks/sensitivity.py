@@ -38,8 +38,9 @@ def model_of(seed: int = 0) -> Any:
 
     torch.manual_seed(seed)
     config = transformers.LlamaConfig(
-        vocab_size=VOCABULARY, hidden_size=384, intermediate_size=1024, num_hidden_layers=6, num_attention_heads=6, num_key_value_heads=6,
-        max_position_embeddings=1024, tie_word_embeddings=True, bos_token_id=0, eos_token_id=None, pad_token_id=0,
+        vocab_size=VOCABULARY, hidden_size=384, intermediate_size=1024, num_hidden_layers=6, num_attention_heads=6,
+        num_key_value_heads=6, max_position_embeddings=1024, tie_word_embeddings=True, bos_token_id=0,
+        eos_token_id=None, pad_token_id=0,
     )  # fmt: skip
     model = transformers.LlamaForCausalLM(config).eval()
     for parameter in model.parameters():  # larger than the usual start, so that prompts lead to different responses

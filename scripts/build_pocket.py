@@ -146,6 +146,8 @@ def evaluate(model, rows: list[dict]) -> dict[str, float]:
 def card(summary: dict, figures: dict, threads: int) -> str:
     """The model card, from measured figures only."""
     base, tuned = figures["base"], figures["tuned"]
+    items, wordings = tuned["new_items"], tuned["new_wordings"]
+    before, after = (summary[when]["response_nll"] for when in ("before", "after"))
     return f"""---
 library_name: transformers
 license: apache-2.0
@@ -153,24 +155,25 @@ tags: [holdfast]
 ---
 # pocket
 
-The embedded base model of Holdfast: a Llama of 1.3 M parameters (hidden size 128, 6 layers, 4 heads, context 512), byte-level BPE of 1,024
-tokens with digits apart, pre-trained from random initialisation by `holdfast tune` at weights (1, 1) on text that
-`scripts/pocket/corpus.py` generates. It knows a small made-up English world and is for trying things without a network, and for tests.
-It knows nothing else.
+The embedded base model of Holdfast: a Llama of 1.3 M parameters (hidden size 128, 6 layers, 4 heads, context 512),
+byte-level BPE of 1,024 tokens with digits apart, pre-trained from random initialisation by `holdfast tune` at
+weights (1, 1) on text that `scripts/pocket/corpus.py` generates. It knows a small made-up English world and
+is for trying things without a network, and for tests. It knows nothing else.
 
 | | |
 |---|---|
 | documents | {summary["train_examples"]:,} |
 | tokens seen | {summary["data_report"]["tokens"]:,} (one pass, {summary["steps"]:,} steps) |
-| held-out NLL, nats per token | {summary["before"]["response_nll"]:.3f} before, {summary["after"]["response_nll"]:.3f} after |
+| held-out NLL, nats per token | {before:.3f} before, {after:.3f} after |
 | time | {summary["seconds"] / 60:.0f} minutes, {threads} thread(s), on a shared machine |
 
-Exact greedy answers on the {figures["test_rows"]} rows of `pocket:instructions/test` (items never trained on; half in new wordings):
+Exact greedy answers on the {figures["test_rows"]} rows of `pocket:instructions/test` (items never trained on;
+half in new wordings):
 
 | | known wordings | new wordings |
 |---|---|---|
 | as it is, asked in chat | {base["new_items"]:.1%} | {base["new_wordings"]:.1%} |
-| after `holdfast tune` on `pocket:instructions`, {figures["steps"]} steps | {tuned["new_items"]:.1%} | {tuned["new_wordings"]:.1%} |
+| after `holdfast tune` on `pocket:instructions`, {figures["steps"]} steps | {items:.1%} | {wordings:.1%} |
 
 Rebuild: `python scripts/build_pocket.py --work FOLDER`.
 """

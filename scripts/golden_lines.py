@@ -29,10 +29,11 @@ VALUES: dict[Any, list[tuple[str, str]]] = {
 """By type: as written after a flag, and in YAML."""
 SHARES = {"eval_share", "warmup_ratio", "lora_dropout", "keep", "least_margin", "alpha", "audit_share", "min_meaning"}
 TEXTS = {
-    "template": "plain", "schedule": "constant_with_warmup", "adaptive": "power:0.5", "loss": "ipo,sft", "report_to": "tensorboard",
-    "suite": "knowledge,chat", "tasks": "mmlu_anatomy", "format": "md,csv", "retriever": "mmr", "in_task_retriever": "similar",
-    "encoder": "some/encoder", "variants": "spelling,casing", "answers": "option", "endpoint": "http://localhost:8000/v1",
-    "judge_url": "http://localhost:8000/v1", "where": "stage=sft", "in_task": "pool",
+    "template": "plain", "schedule": "constant_with_warmup", "adaptive": "power:0.5", "loss": "ipo,sft",
+    "report_to": "tensorboard", "suite": "knowledge,chat", "tasks": "mmlu_anatomy", "format": "md,csv",
+    "retriever": "mmr", "in_task_retriever": "similar", "encoder": "some/encoder", "variants": "spelling,casing",
+    "answers": "option", "endpoint": "http://localhost:8000/v1", "judge_url": "http://localhost:8000/v1",
+    "where": "stage=sft", "in_task": "pool",
 }  # fmt: skip
 """What an option of text may be, where not anything; so that a later check of it will agree."""
 BAD: dict[Any, tuple[list[str], list[str]]] = {

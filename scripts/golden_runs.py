@@ -17,7 +17,10 @@ from unittest import mock
 
 from golden_case import RUNS, call, dump, prepare
 
-TUNE = "tune --model inputs/model --data inputs/chat.jsonl --eval-share 0.2 --batch-size 8 --micro-batch-size 4 --learning-rate 0.01"
+TUNE = (
+    "tune --model inputs/model --data inputs/chat.jsonl --eval-share 0.2 --batch-size 8 --micro-batch-size 4"
+    " --learning-rate 0.01"
+)
 SOURCES = "pocket:tasks/colour_of,pocket:tasks/opposite,pocket:tasks/plural,pocket:tasks/topic"
 MEASURE = "sensitivity run --sets runs/variants --max-new-tokens 4 --bootstrap 200"
 BENCH = "bench run --tasks my_sums --data-dir inputs/bench --template none"

@@ -19,7 +19,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests")]  # this checkout, whatever is installed
+sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests" / "helpers")]  # this checkout, whatever is installed
 
 PARTS = ("lines", "numbers", "runs")
 

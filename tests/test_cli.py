@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from conftest import make_model, make_tokenizer, write_jsonl
 from holdfast import runs
 from holdfast.cli import main
+from materials import make_model, make_tokenizer, write_jsonl
 
 
 def run(*arguments: Any) -> int:

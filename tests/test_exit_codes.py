@@ -19,12 +19,12 @@ from typing import Any
 
 import pytest
 
-from conftest import write_jsonl
 from holdfast import cli
 from holdfast.cli import main
 from holdfast.config import SensitivityConfig
 from holdfast.errors import ExitCode, HoldfastError, NotComparableError
 from holdfast.sensitivity import measure
+from materials import write_jsonl
 
 SETS = [
     ["Who has the hat?", "Name the person with the hat.", "Hat: whose is it?"],
@@ -208,30 +208,49 @@ def bench_run(folder: Path) -> Path:
     return folder
 
 
-BENCH_DAMAGE: dict[str, Callable[[Path], Any]] = {
-    name: DAMAGE[name]
-    for name in (
-        "rows cut after a row", "no rows", "white rows", "binary rows", "rows of NUL", "rows nested too deep", "rows twice", "rows missing",
-        "rows a folder", "row a list", "row null", "summary empty", "summary binary", "summary nested too "
-                                                                                      "deep", "summary a list",
-        "summary of nothing",
-    )
-} | {
-    "rows cut in a row": text("rows.jsonl", lambda data: data[:3000]),
-    "summary cut": text("summary.json", lambda data: data[:40]),
-    "benchmarks null": value("summary.json", with_(None, "benchmarks")),
-    "benchmarks empty": value("summary.json", with_({}, "benchmarks")),
-    "benchmark null": value("summary.json", with_(None, "benchmarks", "t")),
-    "no metric": value("summary.json", without("benchmarks", "t", "metric")),
-    "a benchmark without rows": value("summary.json", with_({"metric": "acc"}, "benchmarks", "u")),
-    "item a list": row(with_([1], "item")),
-    "version a list": row(with_([1], "version")),
-    "scores a list": row(with_([1], "scores")),
-    "score null": row(with_(None, "scores", "acc,none"), 3),
-    "score text": row(with_("1.0", "scores", "acc,none"), 3),
-    "score NaN": row(with_(float("nan"), "scores", "acc,none"), 3),
-    "score a list of nulls": row(with_([None], "scores", "acc,none"), 3),
-} | {f"row without {name}": row(without(name)) for name in ("task", "benchmark", "item", "hash", "version", "shots", "scores")}  # fmt: skip
+BENCH_DAMAGE: dict[str, Callable[[Path], Any]] = (
+    {
+        name: DAMAGE[name]
+        for name in (
+            "rows cut after a row",
+            "no rows",
+            "white rows",
+            "binary rows",
+            "rows of NUL",
+            "rows nested too deep",
+            "rows twice",
+            "rows missing",
+            "rows a folder",
+            "row a list",
+            "row null",
+            "summary empty",
+            "summary binary",
+            "summary nested too deep",
+            "summary a list",
+            "summary of nothing",
+        )
+    }
+    | {
+        "rows cut in a row": text("rows.jsonl", lambda data: data[:3000]),
+        "summary cut": text("summary.json", lambda data: data[:40]),
+        "benchmarks null": value("summary.json", with_(None, "benchmarks")),
+        "benchmarks empty": value("summary.json", with_({}, "benchmarks")),
+        "benchmark null": value("summary.json", with_(None, "benchmarks", "t")),
+        "no metric": value("summary.json", without("benchmarks", "t", "metric")),
+        "a benchmark without rows": value("summary.json", with_({"metric": "acc"}, "benchmarks", "u")),
+        "item a list": row(with_([1], "item")),
+        "version a list": row(with_([1], "version")),
+        "scores a list": row(with_([1], "scores")),
+        "score null": row(with_(None, "scores", "acc,none"), 3),
+        "score text": row(with_("1.0", "scores", "acc,none"), 3),
+        "score NaN": row(with_(float("nan"), "scores", "acc,none"), 3),
+        "score a list of nulls": row(with_([None], "scores", "acc,none"), 3),
+    }
+    | {
+        f"row without {name}": row(without(name))
+        for name in ("task", "benchmark", "item", "hash", "version", "shots", "scores")
+    }
+)
 
 
 @pytest.mark.parametrize("name", BENCH_DAMAGE)

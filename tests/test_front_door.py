@@ -303,7 +303,10 @@ def test_keywords_override_a_config() -> None:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: holdfast.train(model="pocket", data="x.jsonl", output="o", promt_weight=1), "unknown key 'promt_weight'"),
+        (
+            lambda: holdfast.train(model="pocket", data="x.jsonl", output="o", promt_weight=1),
+            "unknown key 'promt_weight'",
+        ),
         (lambda: holdfast.train(model="pocket"), "data, output must be stated"),
         (lambda: holdfast.train(model="pocket", data="x.jsonl", output="o", prompt_weight="much"), "'much'"),
         (lambda: holdfast.train(model="pocket", data="x.jsonl", output="o", batch_size=0), "--batch-size is 0"),

@@ -53,7 +53,7 @@ def test_every_command_that_gives_numbers_is_recorded() -> None:
     lines = [
         entry["line"] for name in CASES for entry in json.loads((NUMBERS / f"{name}.json").read_text(encoding="utf-8"))
     ]
-    for command in ("tune", "weigh", "align", "sensitivity run", "sensitivity variants", "sensitivity compare", "sensitivity check",
-                    "crosstask run", "crosstask label", "crosstask analyse", "bench run", "bench compare", "study plan", "study run",
-                    "study best", "report"):  # fmt: skip
+    for command in ("tune", "weigh", "align", "sensitivity run", "sensitivity variants", "sensitivity compare",
+                    "sensitivity check", "crosstask run", "crosstask label", "crosstask analyse", "bench run",
+                    "bench compare", "study plan", "study run", "study best", "report"):  # fmt: skip
         assert any(line.startswith(f"{command} ") for line in lines), command

@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
-from conftest import write_jsonl
 from holdfast import lm as models
 from holdfast.cli import main
 from holdfast.crosstask.generate import Endpoint
 from holdfast.errors import HoldfastError, redacted
 from holdfast.http import Client
 from http_server import Reply, completion, serving
+from materials import write_jsonl
 from sensitivity_server import serve
 
 KEY = "sk-4f9-never-printed"

@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 import torch
 
-from conftest import make_model, make_tokenizer
 from holdfast.lm import LM
 from holdfast.lm.cache import cache_argument
 from holdfast.lm.engine import Engine
 from holdfast.tune.batches import collate
-from test_lm_engine import grid
-from test_trainer import some_tokens, trainer
+from materials import make_model, make_tokenizer
+from prompt_ids import grid
+from training_steps import some_tokens, trainer
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])

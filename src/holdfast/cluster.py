@@ -1,4 +1,4 @@
-"""Work spread over Ray: what every worker holds is made once, and the next free worker takes the next job.
+"""Work spread over Ray. Each worker builds its object once, and the next free worker takes the next job.
 
     workers = Workers(make, (argument, ...), count)       worker 1..count: held = make(argument, ...)
     workers.results("method", jobs)                       held.method(*job) -> (number of the job, value), as they end
@@ -24,21 +24,22 @@ _SECONDS = 5.0
 
 @dataclass(frozen=True)
 class Lost:
-    """In place of a value: the worker died, or raised what is not bad input."""
+    """Stands in place of a value when the worker died, or raised an error that is not the user's bad input."""
 
     error: Exception
 
     @property
     def reason(self) -> str:
-        """The first line of what Ray says."""
+        """Return the first line of Ray's message."""
         return (str(self.error).splitlines() or [type(self.error).__name__])[0]
 
 
 class Workers:
-    """Actors on the cluster at RAY_ADDRESS, or on one that is started on this machine and ends with them.
+    """Ray actors on the cluster at RAY_ADDRESS. Without that variable a cluster is started on this machine and is shut
+    down with them.
 
     Args:
-        make: makes what a worker holds, in the worker.
+        make: called once in each worker; returns the object whose methods are the jobs.
         arguments: of ``make``; they are pickled.
         count: number of workers. Each gets an equal share of the cores, and a GPU where there is one for each.
 
@@ -77,15 +78,15 @@ class Workers:
     def results(
         self, method: str, jobs: Sequence[tuple[Any, ...]], started: Callable[[int], None] | None = None
     ) -> Iterator[tuple[int, Any]]:
-        """Call a method of what the workers hold, once per job.
+        """Call a method of the workers' objects, once per job.
 
         Args:
             jobs: the arguments of each call.
-            started: told the number of each job when a worker has taken it.
+            started: called with the number of a job when a worker takes it.
 
         Yields:
-            (number of the job, value), as they end; the value is ``Lost`` where the worker was, and another one takes
-            its place.
+            (number of the job, value), in the order in which they end. If the worker died the value is ``Lost``, and a
+            new worker takes its place.
 
         Raises:
             HoldfastError: a worker found bad input.
@@ -107,11 +108,11 @@ class Workers:
             yield number, value
 
     def ask(self, method: str, *arguments: Any) -> Any:
-        """Call a method of what the first worker holds."""
+        """Call a method of the first worker's object."""
         return whole(self._value(self._actors[0].call.remote(method, arguments)))
 
     def ask_all(self, method: str, *arguments: Any) -> list[Any]:
-        """Call a method of what every worker holds, worker by worker."""
+        """Call a method of every worker's object; return the values in the order of the workers."""
         references = [
             actor.call.remote(method, arguments) for actor in self._actors
         ]  # all at work before one is waited for
@@ -140,14 +141,14 @@ class Workers:
 
 
 def whole(value: Any) -> Any:
-    """The value of a job, for callers that cannot go on without it; the error that lost it is raised."""
+    """Return the value of a job, for callers that cannot go on without it. If the job was lost, its error is raised."""
     if isinstance(value, Lost):
         raise value.error
     return value
 
 
 def check_address(address: str | None) -> None:
-    """Whether something listens at RAY_ADDRESS, asked with a short time-out; Ray itself would wait for minutes.
+    """Check with a short time-out that something listens at RAY_ADDRESS, because Ray itself would wait for minutes.
 
     Raises:
         HoldfastError: it does not.

@@ -1,4 +1,5 @@
-"""Two finished runs -> are they comparable, and how do they differ, pair by pair? For every command that compares.
+"""Two finished runs -> whether they are comparable, and how their paired values differ. Used by every command that
+compares.
 
     finished(path, command)          the summary and the rows, whole and of one command
     refuse_unlike(a, b, checks)      both measured the same: exit code 3 if not
@@ -24,7 +25,7 @@ from holdfast.stats import paired_difference, sign_test
 
 Row = dict[str, Any]
 Checks = Mapping[str, Sequence[str]]
-"""What two runs must share: its name for people -> its place in the summary."""
+"""What two runs must agree on: name in the error message -> keys that lead to the value in the summary."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ def finished(path: str, command: str) -> Finished:
     """Read the run directory of a command such as ``sensitivity run``.
 
     Raises:
-        HoldfastError: no such run there, not finished, or a file was cut.
+        HoldfastError: there is no such run, it is not finished, or one of its files was cut short.
     """
     folder = Path(path)
     summary, config = (_read(folder / name) for name in ("summary.json", "config.json"))
@@ -54,7 +55,7 @@ def finished(path: str, command: str) -> Finished:
 
 
 def refuse_unlike(a: Finished, b: Finished, checks: Checks) -> None:
-    """Refuse runs that measured different things.
+    """Raise if the two runs did not measure the same thing.
 
     Raises:
         NotComparableError: says what differs.
@@ -69,7 +70,7 @@ def refuse_unlike(a: Finished, b: Finished, checks: Checks) -> None:
 
 
 def value_at(run: Finished, place: Sequence[str]) -> Any:
-    """A value of a summary, by its keys from the outside in."""
+    """Return the value of a summary that these keys lead to, outermost key first."""
     value: Any = run.summary
     for key in place:
         value = value[key]
@@ -77,9 +78,9 @@ def value_at(run: Finished, place: Sequence[str]) -> Any:
 
 
 def paired(a: Sequence[float], b: Sequence[float], seed: int, draws: int) -> dict[str, Any]:
-    """Means of both, and the mean of b - a with its interval and p-value.
+    """Return both means, and the mean of b - a with its interval and p-value.
 
-    Where every difference is -1, 0 or 1, p is that of the exact sign test (McNemar); else that of sign flips.
+    Where every difference is -1, 0 or 1, p comes from the exact sign test (McNemar), otherwise from random sign flips.
 
     >>> paired([0, 0, 1, 0], [1, 1, 1, 1], seed=0, draws=100)["p"]
     0.25
@@ -100,10 +101,10 @@ def is_number(value: Any) -> bool:
 
 
 def write_files(output: str, files: Mapping[str, str]) -> None:
-    """Write what a comparison leaves behind, name -> text.
+    """Write the files of a comparison into --output; ``files`` maps a name to its text.
 
     Raises:
-        HoldfastError: --output is no folder, or cannot be written.
+        HoldfastError: --output is not a folder, or cannot be written.
     """
     folder = Path(output)
     try:

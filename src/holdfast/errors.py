@@ -1,9 +1,9 @@
-"""The one family of errors that a user can cause, and the exit codes.
+"""The one family of errors that a user can cause, and the exit codes of the command.
 
-The command prints an error without a traceback and ends with its code.
+The command prints such an error without a traceback and exits with its code.
 
-And what no message and no file may hold: ``redacted`` takes keys out of text, ``redacted_values`` out of what becomes
-JSON.
+API keys must never reach a message or a file: ``redacted`` removes them from text, ``redacted_values`` from data that
+is written as JSON.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 
 REDACTED = "***"
 KEY_VARIABLES = ("HOLDFAST_API_KEY", "OPENAI_API_KEY")
-"""Where the keys are that we send ourselves."""
+"""The environment variables whose keys Holdfast itself sends to servers."""
 _OTHER_KEYS = re.compile(r"(_API_KEY|_TOKEN|_SECRET|_SECRET_ACCESS_KEY|_PASSWORD)$")
 _NO_KEYS = {"none", "null", "empty", "dummy"}  # what people put where a server wants no key
 _USER = re.compile(r"(?<=://)(?:[^\s/?#]+|[^\s/?#:@]+:(?!\d+(?:[/?#]|$))[^\s@]+)@")
@@ -54,10 +54,11 @@ class ExitCode(enum.IntEnum):
 
 
 class HoldfastError(Exception):
-    """Bad input: says what was given and what is allowed, names the file and row, and hints at the way out.
+    """Bad input. The message says what was given and what is allowed and names the file and row; the hint says how to
+    mend it.
 
     Args:
-        message: what was found, where, and what is allowed.
+        message: the offending value, its place, and what is allowed instead.
         hint: what to do next, one sentence.
 
     >>> import holdfast
@@ -87,15 +88,17 @@ class NotComparableError(HoldfastError):
 
 
 class DivergedError(HoldfastError):
-    """A training whose loss is no number any more: it would end so again, and most likely with other seeds, too."""
+    """A training whose loss became NaN or infinite. Running it again would end the same way, most likely with other
+    seeds too.
+    """
 
 
 @contextlib.contextmanager
 def set_aside(bad_rows: list[str] | None, place: str = "") -> Iterator[None]:
-    """Collect the message of a row that is refused in ``bad_rows``; without such a list the error is raised.
+    """Append the message of a refused row to ``bad_rows``. Without such a list the error is raised.
 
     Args:
-        place: what is put in front of the message, where it does not name the row yet.
+        place: file and row, put in front of a message that does not name the row yet.
     """
     try:
         yield
@@ -107,17 +110,17 @@ def set_aside(bad_rows: list[str] | None, place: str = "") -> Iterator[None]:
 
 
 def nearest(name: str, names: Iterable[str]) -> str | None:
-    """A hint that names the known name nearest to an unknown one, or None if there is none near."""
+    """Return a hint with the valid name nearest to an unknown one, or None if no name is near."""
     near = difflib.get_close_matches(name, list(names), n=1)
     return f"did you mean '{near[0]}'?" if near else None
 
 
 def from_json(text: str, *, unique: bool = False) -> Any:
-    """Parse JSON with one kind of error, ``json.JSONDecodeError``.
+    """Return the parsed JSON. Every fault in it raises the same error, ``json.JSONDecodeError``.
 
-    Also for nesting too deep, and for numbers of thousands of digits.
+    This includes nesting that is too deep and numbers of thousands of digits.
 
-    ``unique``: also for a key that an object has twice, of which the last would win without a word.
+    ``unique`` also refuses an object that has a key twice; the json module would silently keep the last one.
     """
     try:
         return json.loads(text, object_pairs_hook=_unique if unique else None)
@@ -137,7 +140,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def whole_text(text: str, where: str) -> str:
-    """Text that UTF-8 can hold, which is all that tokenizers take; a ``HoldfastError`` otherwise."""
+    """Return the text if UTF-8 can encode it, since tokenizers take nothing else; otherwise raise ``HoldfastError``."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -149,8 +152,9 @@ def whole_text(text: str, where: str) -> str:
 
 
 def redacted(text: str) -> str:
-    """A message without keys: those of the environment, ``user:password@`` and key-like query values of addresses,
-    bearer tokens, and what is named as a token beside it."""
+    """Return a message without secrets: keys from the environment, ``user:password@`` and key-like query values in
+    addresses, bearer tokens, and values labelled as a token.
+    """
     text = _USER.sub(f"{REDACTED}@", text)
     for pattern in (_QUERY, _BEARER, _NAMED):
         text = pattern.sub(rf"\g<1>{REDACTED}", text)
@@ -158,12 +162,14 @@ def redacted(text: str) -> str:
 
 
 def without_keys(text: str) -> str:
-    """Data without the keys of the environment; nothing else is touched, nor a key that may be an ordinary word."""
+    """Return data without the keys from the environment. Nothing else is changed; a key that could be an ordinary word
+    stays.
+    """
     return _without(text, [key for key in _keys() if _is_distinctive(key)])
 
 
 def redacted_values(value: Any) -> Any:
-    """What becomes JSON, with every text in it as ``redacted`` leaves it. A key that may be an ordinary word stays."""
+    """Return a JSON value with ``redacted`` applied to every text in it. A key that could be an ordinary word stays."""
     if isinstance(value, dict):
         return {name: REDACTED if name in _FIELDS and item else redacted_values(item) for name, item in value.items()}
     if isinstance(value, list | tuple):

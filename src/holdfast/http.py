@@ -5,9 +5,9 @@
 Asked again      the statuses of ``RETRIED``; no connection, a lost one, no whole answer in time; a cut body;
                  no JSON; JSON of another form
 Refused at once  every other status; a redirect (the key would travel along); more than ``LIMIT`` bytes;
-                 a compressed answer; a certificate that nobody vouches for
+                 a compressed answer; an untrusted certificate
 
-What comes back holds no key, should the server echo it.
+If the server echoes the key, it is removed from the answer.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ from typing import Any, TypeVar
 from holdfast.errors import KEY_VARIABLES, HoldfastError, from_json, redacted, without_keys
 
 RETRIED = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524, 529})
-"""Statuses of a server, or of a proxy before it, that pass."""
+"""Statuses, of a server or of a proxy in front of it, that are usually temporary."""
 LIMIT = 64 * 2**20
-"""Bytes that an answer may have."""
+"""Largest size of an answer, in bytes."""
 NEUTRAL = {"top_p": 1, "top_k": -1, "min_p": 0, "repetition_penalty": 1, "frequency_penalty": 0, "presence_penalty": 0}
-"""With these, temperature 0 is greedy, whatever a server's defaults are.
+"""With these settings temperature 0 means greedy decoding, whatever the server's defaults are.
 
 vLLM takes penalties from generation_config.json.
 """
@@ -60,7 +60,7 @@ B = TypeVar("B")
 
 
 class RefusedError(HoldfastError):
-    """A server will not have a request: its status, and the beginning of what it said."""
+    """A server refused a request. Holds the status and the beginning of its answer."""
 
     def __init__(self, message: str, *, hint: str | None = None, code: int = 0, text: str = "") -> None:
         super().__init__(message, hint=hint)
@@ -79,7 +79,7 @@ class Client:
         key: sent as a bearer token.
 
     Raises:
-        HoldfastError: nothing can be asked at that address.
+        HoldfastError: requests cannot be sent to that address.
     """
 
     def __init__(self, base: str, *, timeout: float, retries: int, key: str | None = None) -> None:
@@ -101,12 +101,13 @@ class Client:
         """Send JSON, get JSON.
 
         Args:
-            take: takes what is wanted out of the answer. One that it cannot read (KeyError, ValueError, ...) is no
-                ``kind``.
+            take: extracts the result from the answer. An answer that it fails on (KeyError, ValueError, ...) is
+                reported as not being a ``kind``.
 
         Raises:
-            RefusedError: the server will not have it.
-            HoldfastError: failed ``retries`` + 1 times, or an answer that would not be another one next time.
+            RefusedError: the server refused the request.
+            HoldfastError: the request failed ``retries`` + 1 times, or got an answer that asking again would not
+                change.
         """
         url = self._url(path)
         problem = ""
@@ -209,9 +210,9 @@ def _asked_pause(header: str | None, otherwise: float) -> float:
 
 
 class Optional:
-    """Fields that a request carries as long as the server takes them.
+    """Fields that are sent until the server refuses them.
 
-    One that its refusal (400, 422) names is left out from then on.
+    A field that a refusal (400 or 422) names is left out of all later requests.
     """
 
     def __init__(self, client: Client, fields: dict[str, Any]) -> None:
@@ -244,7 +245,9 @@ class Optional:
 
 
 def chat_text(answer: Any) -> str:
-    """What a chat completions server says. Null is a refusal, or nothing but thoughts; a list has its text in parts."""
+    """Return the text of a chat completion. Null (a refusal, or reasoning only) becomes empty text; the parts of a list
+    are joined.
+    """
     content = answer["choices"][0]["message"].get("content")
     if isinstance(content, list):
         content = "\n".join(part["text"] for part in content if part.get("type") == "text" and part["text"] is not None)
@@ -252,7 +255,7 @@ def chat_text(answer: Any) -> str:
 
 
 def completion_text(answer: Any) -> str:
-    """What a completions server says."""
+    """Return the text of a completion."""
     return _printable(answer["choices"][0]["text"])
 
 
@@ -261,10 +264,11 @@ def _printable(text: str) -> str:
 
 
 def together(work: Callable[[A], B], items: Iterable[A], concurrency: int, keep: Callable[[A, B], None]) -> None:
-    """Work on some items at a time. ``keep`` gets each result as it comes, one after the other.
+    """Work on several items at a time. ``keep`` is called with each result as it arrives, never twice at once.
 
     Raises:
-        Exception: the first that ``work`` raised. Nothing is begun after it; what is under way is waited for and kept.
+        Exception: the first that ``work`` raised. After it no further item is started; those already under way are
+            finished and kept.
     """
     pool = ThreadPoolExecutor(max(1, concurrency))
     waiting = {pool.submit(work, item): item for item in items}
@@ -280,10 +284,11 @@ def together(work: Callable[[A], B], items: Iterable[A], concurrency: int, keep:
 
 
 def api_key(*names: str) -> str | None:
-    """The first key that is set in these variables of the environment, without white space around it.
+    """Return the first key that one of these environment variables holds, without surrounding white space.
 
     Raises:
-        HoldfastError: it holds what no HTTP header can; says where, not what.
+        HoldfastError: it holds characters that an HTTP header cannot carry. The message names the variable, never the
+            key.
     """
     for name in names or KEY_VARIABLES:
         key = os.environ.get(name, "").strip()
@@ -299,10 +304,10 @@ def api_key(*names: str) -> str | None:
 
 
 def check_address(address: str, option: str = "--endpoint") -> None:
-    """Whether something can be asked there.
+    """Raise unless the address is one that requests can be sent to.
 
     Raises:
-        HoldfastError: no http(s), no host, a port that is none, or a path that cannot be sent.
+        HoldfastError: the address is not http(s), has no host, or has an invalid port or path.
     """
     try:
         parts = urllib.parse.urlsplit(address)

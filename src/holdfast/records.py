@@ -1,4 +1,4 @@
-"""The vocabulary: values that pass between rooms. Plain frozen data, no torch.
+"""The records that pass between the rooms of the package. Plain frozen data, no torch.
 
     Example -> Tokens(ids, roles, scale) -> batches -> WeightedNLL
 
@@ -45,7 +45,7 @@ RESPONSE_ROLES = (Role.ASSISTANT, Role.EOS)
 CharWeights = tuple[tuple[int, int, float], ...]
 """Weights of characters: (start, end, weight), in order and without overlap.
 
-Characters in none of them have weight 1.
+Characters outside all of them have weight 1.
 """
 
 
@@ -64,9 +64,9 @@ class Message:
 class Example:
     """One training or evaluation example.
 
-    ``layout`` says which columns it came from and so which template suits it: ``chat``, ``alpaca``, ``pair``, ``text``
-    or ``prompt``. ``where`` is the place to name in an error, such as ``data.jsonl, row 3``. ``unused`` names the
-    columns of metadata.
+    ``layout`` says which columns it came from, and so which template fits: ``chat``, ``alpaca``, ``pair``, ``text`` or
+    ``prompt``. ``where`` is the place that an error names, such as ``data.jsonl, row 3``. ``unused`` names the columns
+    of metadata.
     """
 
     messages: tuple[Message, ...]

@@ -5,9 +5,9 @@
     OUTPUT/summary.json   written last: its presence means that the run is complete
     OUTPUT/model/         a tuned model in Hugging Face layout
 
-JSON files appear whole or not at all; what is not a finite number is null in them, and keys are not in them at all
-(``errors.redacted``): a key that has changed does not make another run. A directory holds one run: the same config
-continues or returns it, another one is refused. One process at a time works on it.
+JSON files appear whole or not at all. Numbers that are not finite are null in them, and API keys are left out
+(``errors.redacted``), so changing a key does not make a different run. A directory holds one run: the same config
+continues it or returns its summary, a different one is refused. One process at a time works on it.
 
 The life of a run is that of a ``with`` block, for every command the same:
 
@@ -49,14 +49,14 @@ _PARTIAL = ".partial"
 _FILES = ("model_path", "data_path", "labels_path")
 """Parts of a summary that name a file of the run."""
 FAULT_FILE = "fault.txt"
-"""The traceback of a fault of ours."""
+"""The traceback of an error that is a fault of Holdfast."""
 _NO_RUN_YET = {_LOCK, FAULT_FILE, FAULT_FILE + _PARTIAL, "config.json" + _PARTIAL}
-"""What may be in a directory before its run has begun; a kill may have left the parts."""
+"""Files that may be in a directory before its run has begun. A killed process may have left the partial ones."""
 _NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL}
 _held: dict[tuple[int, int] | None, Any] = {}
-"""The locks of this process, by the locked file and not by its name.
+"""The locks that this process holds, keyed by the identity of the locked file, not by its name.
 
-A directory that was deleted and made again is another one.
+So a directory that was deleted and made again counts as a different one.
 """
 
 
@@ -83,9 +83,10 @@ class RunDir:
             file.write(without_keys(to_json(row)) + "\n")
 
     def keep_rows(self, last_step: int, kinds: Collection[str] | None = None) -> None:
-        """Forget rows after ``last_step``, and those of that step that are of none of ``kinds`` (None: all are kept).
+        """Drop the rows after ``last_step``, and the rows of that step whose kind is not in ``kinds`` (None keeps all
+        of them).
 
-        They belong to work that a resumed run will do again.
+        They belong to work that the resumed run will repeat.
         """
         if self.rows.exists():
             lines = [line for line in self.rows.read_text(encoding="utf-8").splitlines() if _step(line) <= last_step]
@@ -104,12 +105,12 @@ class RunDir:
 
 
 Check = Callable[[RunConfig, str], dict[str, Any] | None]
-"""Looks at --output of a config and the name of its command: the summary, if that run is complete there."""
+"""Takes a config and the name of its command; returns the summary if that run is already complete in --output."""
 
 
 @dataclasses.dataclass
 class Run(RunDir):
-    """A run between the first look at --output and its summary; see ``command``."""
+    """A run of a command, from the first look at --output until its summary is written; see ``command``."""
 
     config: RunConfig = dataclasses.field(kw_only=True)
     command: str = dataclasses.field(kw_only=True)
@@ -121,7 +122,7 @@ class Run(RunDir):
     def finished(self, **parts: Any) -> dict[str, Any] | None:
         """Return the summary of the run if it is complete and has these ``parts``, and say so on stderr.
 
-        None if there is something to do, and for a dry run.
+        None if there is still work to do, and for a dry run.
         """
         if (
             self.summary is None
@@ -138,11 +139,12 @@ class Run(RunDir):
         return self.summary | files  # the run may have been moved since
 
     def check_data(self, digest: Callable[[], Any], *, always: bool = True) -> None:
-        """A run is continued, or returned as complete, only on the data that it began with.
+        """Raise if the data are not those that the run began with: it is neither continued nor returned as complete on
+        other data.
 
         Args:
-            digest: of the data as they are now.
-            always: False for a command whose earlier versions recorded no digest: such runs are taken as they are.
+            digest: digest of the data as they are now.
+            always: False for a command whose earlier versions recorded no digest; runs without one are then accepted.
 
         Raises:
             HoldfastError: neither config.json nor the summary has this ``data_digest``.
@@ -161,12 +163,13 @@ class Run(RunDir):
             )
 
     def hold(self) -> None:
-        """Make the directory and keep other processes out of it.
+        """Create the directory and lock it against other processes.
 
-        If it is new, and nothing is opened in it, it is removed on leaving.
+        If it is new and the run is never opened, it is removed at the end.
 
         Raises:
-            HoldfastError: another process is at work there, or has left another run; or it cannot be written.
+            HoldfastError: another process is at work there or has left a different run, or the directory cannot be
+                written.
         """
         if self._is_held:
             return
@@ -182,18 +185,18 @@ class Run(RunDir):
             self.held.callback(lambda: None if (self.path / "config.json").exists() else self.withdraw())
 
     def clear(self) -> None:
-        """Delete what another run left, once: what this one writes stays."""
+        """Delete what an earlier run has left. Only the first call does, so what this run writes stays."""
         if not self._is_cleared:
             empty(self.path)
         self._is_cleared = True
 
     def open(self, resolved: dict[str, Any]) -> None:
-        """Begin, or go on, after everything that can be checked has been checked.
+        """Begin or continue the run. Call it after every check that can be made in advance.
 
-        With --overwrite what is there is deleted now.
+        With --overwrite, an earlier run is deleted at this point.
 
         Args:
-            resolved: what was worked out from the config; goes into config.json.
+            resolved: values derived from the config; written into config.json.
         """
         self.hold()
         about = {
@@ -213,7 +216,7 @@ class Run(RunDir):
             raise HoldfastError(f"cannot write to --output {self.path}: {error.strerror}") from error
 
     def withdraw(self) -> None:
-        """Remove the directory: nothing came of it."""
+        """Remove the directory of a run that came to nothing."""
         shutil.rmtree(self.path, ignore_errors=True)
 
 
@@ -224,8 +227,8 @@ def check_output(config: RunConfig, command: str) -> dict[str, Any] | None:
         the summary, if this very run is already complete there.
 
     Raises:
-        HoldfastError: the directory holds another run and --overwrite was not given; or something that is no run; or,
-            with --overwrite, what the command is to read.
+        HoldfastError: the directory holds a different run and --overwrite was not given; or it holds something that is
+            not a run; or, with --overwrite, it holds files that the command is to read.
     """
     path = Path(config.output)
     if not config.output:
@@ -271,13 +274,13 @@ def _read_summary(path: Path) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def command(config: RunConfig, name: str, *, path: Path | None = None, check: Check = check_output) -> Iterator[Run]:
-    """The life of a run of command ``name``. Nothing is touched before ``Run.hold`` or ``Run.open``, and whatever
-    happens after, other processes are let in at the end.
+    """Return the context in which a run of command ``name`` lives. Nothing on disk is touched before ``Run.hold`` or
+    ``Run.open``; the lock is released at the end, whatever happens.
 
     Args:
         config: of the command.
-        name: as it is called.
-        path: the directory, if not that of --output.
+        name: name of the command.
+        path: the run directory, if it is not --output.
         check: looks at the directory; gives the summary of the run if it is complete.
 
     Raises:
@@ -290,7 +293,8 @@ def command(config: RunConfig, name: str, *, path: Path | None = None, check: Ch
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Keep other processes out of a directory. This one may enter again; the last to leave lets others in.
+    """Lock a directory against other processes. This process may enter it several times; the lock is released when it
+    has left as often.
 
     Raises:
         HoldfastError: another process is at work there.
@@ -332,7 +336,7 @@ def _identity(file: Path) -> tuple[int, int] | None:
 
 
 def is_own(path: Path) -> bool:
-    """Whether a directory is there that holds a run, or nothing yet."""
+    """Return whether the directory exists and holds a run, or nothing yet."""
     if not path.is_dir():
         return False
     try:
@@ -342,8 +346,9 @@ def is_own(path: Path) -> bool:
 
 
 def empty(path: Path) -> None:
-    """Delete everything in a run directory but its lock. What says that a run is complete goes first, and last what
-    says that it is one: after a crash in between it is an unfinished run."""
+    """Delete everything in a run directory but its lock. summary.json goes first, so that a half-deleted run is never
+    taken for a complete one; config.json goes last, so that it is still recognised as a run.
+    """
     order = {"summary.json": 0, "config.json": 2}
     for entry in sorted(path.iterdir(), key=lambda entry: order.get(entry.name, 1)):
         if entry.name != _LOCK:
@@ -351,12 +356,12 @@ def empty(path: Path) -> None:
 
 
 def check_not_read(path: Path, read: Mapping[str, Any]) -> None:
-    """Refuse to delete what the command reads, or the current directory.
+    """Raise if deleting the directory would delete what the command reads, or the current directory.
 
-    ``read``: name -> path or paths; what is no path is left alone.
+    ``read`` maps names to a path or paths; values that are not paths are ignored.
 
     Raises:
-        HoldfastError: names it.
+        HoldfastError: it would; the message names the file.
     """
     place = path.resolve()
     if Path.cwd().is_relative_to(place):
@@ -371,7 +376,7 @@ def check_not_read(path: Path, read: Mapping[str, Any]) -> None:
 
 
 def resolve(name: str | os.PathLike[str]) -> Path | None:
-    """The model folder of a run directory, or None if ``name`` is no run directory."""
+    """Return the model folder of a run directory, or None if ``name`` is not a run directory."""
     run, folder = Path(name), Path(name) / "model"
     is_model = (folder / "config.json").is_file() or (folder / "adapter_config.json").is_file()
     return folder if (run / "config.json").is_file() and is_model else None
@@ -399,10 +404,10 @@ def read_rows(path: Path, *, cut_off: bool = False, problems: list[str] | None =
     """The rows of a JSONL file that Holdfast has written.
 
     Args:
-        cut_off: whether a kill may have cut the file: then its broken last line is left out, and it may be absent or
-            empty.
-        problems: collects a sentence on broken rows, which are then left out, wherever they are; the file may be absent
-            or empty.
+        cut_off: whether a killed process may have cut the file short. If so, a broken last line is ignored, and the
+            file may be absent or empty.
+        problems: a list that a sentence on broken rows is added to. Broken rows are then left out wherever they stand,
+            and the file may be absent or empty.
 
     Raises:
         HoldfastError: absent, empty or broken; names file and row.
@@ -435,7 +440,9 @@ def read_rows(path: Path, *, cut_off: bool = False, problems: list[str] | None =
 
 
 def kept_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of a file that is to be added to: a last line that a kill has cut is forgotten, in the file as well."""
+    """Return the rows of a file that will be appended to. If a killed process has cut the last line, it is removed,
+    from the file as well.
+    """
     if path.is_file():
         content = path.read_bytes()
         if content and not content.endswith(b"\n"):
@@ -456,7 +463,7 @@ def _row(line: bytes, where: str) -> dict[str, Any]:
 
 
 def check_arrays(path: Path, names: Collection[str] = ()) -> None:
-    """Read an npz file through, as checksums can tell what was cut short or has changed.
+    """Read an npz file completely, so that its checksums reveal whether it was cut short or changed.
 
     Raises:
         HoldfastError: it is damaged, or lacks one of the arrays ``names``.
@@ -479,12 +486,12 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def to_json(value: Any, indent: int | None = None) -> str:
-    """JSON that every reader takes: NaN and infinities become null."""
+    """Return JSON that every parser accepts: NaN and infinities become null."""
     return json.dumps(finite(value), indent=indent, ensure_ascii=False, allow_nan=False)
 
 
 def write_text(path: Path, text: str) -> None:
-    """As ``write_json``, for text."""
+    """Write text so that the file is either the old one or the new one, never a part."""
     partial = path.with_name(path.name + _PARTIAL)
     with partial.open("w", encoding="utf-8") as file:
         file.write(without_keys(text))
@@ -512,7 +519,7 @@ def _read_config(path: Path) -> Any:
 
 
 def finite(value: Any) -> Any:
-    """The same nested value with None for NaN and infinities, which JSON does not have."""
+    """Return the same nested value with None in place of NaN and infinities, which JSON lacks."""
     if isinstance(value, dict):
         return {key: finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

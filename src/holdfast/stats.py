@@ -1,4 +1,4 @@
-"""How sure a number is: intervals and tests, for every wing, on scipy.
+"""Intervals and significance tests for every wing, built on scipy.
 
 In: arrays of values, one per independent unit (an item, or a set of prompts). Out: plain dicts of floats.
 
@@ -7,9 +7,9 @@ In: arrays of values, one per independent unit (an item, or a set of prompts). O
     paired difference  bootstrap and sign flips; exact sign test (McNemar); Student's t
     several tests      Holm (family-wise error), Benjamini and Hochberg (false discovery rate)
 
-What belongs to one unit is drawn together: the variants of a set, or the instructions of an item, are not independent.
-Intervals are 95 %. The same seed gives the same draws. How few runs of a study are compared is another question:
-``study/statistics.py``.
+All values of one unit are drawn together, because the variants of a set, or the instructions of an item, are not
+independent. Intervals are 95 %. The same seed gives the same draws. Comparing the few runs of a study needs other
+methods: see ``study/statistics.py``.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ import numpy.typing as npt
 Array = npt.NDArray[np.float64]
 DRAWS = 2000
 _BATCH_VALUES = 2_000_000
-"""Values that a resampling holds in memory at a time; it changes nothing else."""
+"""How many values resampling holds in memory at a time. It affects nothing else."""
 
 
 def wilson(hits: int, count: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of the proportion hits / count (Wilson 1927); (nan, nan) of none.
+    """Return Wilson's 95 % interval of the proportion hits / count (Wilson 1927); (nan, nan) when count is 0.
 
     >>> low, high = wilson(8, 10)
     >>> round(low, 3), round(high, 3)
@@ -43,20 +43,20 @@ def wilson(hits: int, count: int) -> tuple[float, float]:
 
 
 def proportion(hits: int, count: int) -> dict[str, float]:
-    """A proportion with Wilson's interval: value, low, high."""
+    """Return a proportion with Wilson's interval: value, low, high."""
     low, high = wilson(hits, count)
     return {"value": hits / count if count else math.nan, "low": low, "high": high}
 
 
 def percentage(hits: int, count: int) -> dict[str, float]:
-    """As ``proportion``, in percent, with the count."""
+    """Return what ``proportion`` returns, in percent and with the count."""
     return {key: 100 * value for key, value in proportion(hits, count).items()} | {"count": count}
 
 
 def bootstrap(values: Sequence[float] | Array, seed: int, draws: int = DRAWS) -> tuple[float, float]:
     """Return the 95 % percentile interval of the mean over draws of whole units.
 
-    One unit has no spread, and its value is both bounds.
+    With a single unit there is no spread, so both bounds are its value.
     """
     return bootstrap_of((np.asarray(values, np.float64),), lambda x, axis: x.mean(axis), seed, draws)
 
@@ -64,7 +64,7 @@ def bootstrap(values: Sequence[float] | Array, seed: int, draws: int = DRAWS) ->
 def bootstrap_of(
     samples: Sequence[Array], statistic: Callable[..., Any], seed: int, draws: int = DRAWS
 ) -> tuple[float, float]:
-    """95 % percentile interval of a statistic of units.
+    """Return the 95 % percentile interval of a statistic of units.
 
     Args:
         samples: arrays [N] that are drawn together, unit by unit.
@@ -107,7 +107,7 @@ def bootstrap_mean(values: Sequence[float], seed: int, draws: int = DRAWS) -> di
 
 
 def normal_mean(values: Array) -> dict[str, float | None]:
-    """A mean with its normal 95 % interval, which one value alone does not have."""
+    """Return a mean with its normal 95 % interval; with a single value there is no interval."""
     value = float(values.mean())
     if len(values) < 2:
         return {"value": value, "low": None, "high": None}
@@ -147,9 +147,10 @@ def sign_flips(x: Array, seed: int, draws: int = DRAWS) -> float:
 
 
 def sign_test(gained: int, lost: int) -> float:
-    """Return the exact two-sided p-value of so many items gained and lost, were either as likely (McNemar 1947).
+    """Return the exact two-sided p-value of the items gained and lost, under the hypothesis that both are equally
+    likely (McNemar 1947).
 
-    It is 1 if none has changed.
+    It is 1 if no item has changed.
     """
     from scipy.stats import binomtest
 
@@ -217,7 +218,7 @@ def benjamini_hochberg(p_values: Sequence[float]) -> list[float]:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values adjusted for the family-wise error over tests of any dependence (Holm 1979)."""
+    """Return p-values adjusted for the family-wise error over tests with any dependence (Holm 1979)."""
     order = sorted(range(len(p_values)), key=p_values.__getitem__)
     adjusted, largest = [0.0] * len(p_values), 0.0
     for rank, index in enumerate(order):
@@ -235,5 +236,5 @@ def ratio_of_means(after: Sequence[float], before: Sequence[float]) -> float:
 
 
 def mean_of_ratios(after: Sequence[float], before: Sequence[float]) -> float:
-    """Mean of the relative gains per target, in percent: explodes where one baseline is tiny."""
+    """Return the mean of the relative gains per target, in percent. It explodes where one baseline is tiny."""
     return 100 * float(np.mean(np.asarray(after, float) / np.asarray(before, float) - 1))

@@ -1,4 +1,8 @@
-"""Preference tuning by TRL's DPOTrainer: pairs -> tokens -> trainer -> held-out pairs before and after."""
+"""Preference tuning by TRL's DPOTrainer: pairs -> tokens -> trainer -> held-out pairs before and after.
+
+All of ``holdfast align`` is ``pipeline.align``, to be read from the top: tokens -> plan, preview -> trainer ->
+measure -> pipeline.
+"""
 
 from typing import TYPE_CHECKING, Any
 

@@ -1,7 +1,12 @@
 """Benchmarks on a tuned model, or any other: config in, rows and scores with intervals out.
 
-suites -> local data -> harness (lm-evaluation-harness) -> items -> scores
-          questions  -> answers -> judge (the user's)   -> items -> scores -> pipeline; compare
+All of ``holdfast bench run`` is ``pipeline.run``, to be read from the top.
+
+    suites, local -> readable                       pinned benchmarks; where their rows come from; what cannot be read
+    shared -> harness                               lm-evaluation-harness, with prefixes shared by our engine
+    openended -> alpaca (alpaca_driver), mtbench -> judges     open questions, graded by the user's judge
+    aggregation -> items -> pipeline                rows -> scores with intervals
+    comparison                                      ``bench compare``
 """
 
 from typing import TYPE_CHECKING, Any

@@ -1,5 +1,16 @@
-"""Cross-task prompting (arXiv 2405.10548): tasks -> retrieve -> predict -> transfer. Label a task with examples of
-other tasks only.
+"""Cross-task prompting (arXiv 2405.10548): label a task with examples of other tasks only.
+
+The formula, the log-prob of a label, is ``predict.label_scores`` of the sums over tokens that ``lm/score.py`` returns
+(``Scored.total``). All of ``holdfast crosstask run`` is ``pipeline.transfer``, to be read from the top.
+
+    tasks -> library                                names -> tasks
+    encoders, graph -> retrieve -> prompts -> grid  which demonstrations stand before which input
+    scoring, generate, states -> blocks             what the model says to each prompt
+    predict -> outcomes -> tables -> pipeline       what it says -> labels -> accuracy with intervals
+    overlap                                         refuses test items among the demonstrations
+    propagate -> labelling                          ``crosstask label``
+    analysis                                        ``crosstask analyse``
+    showcase                                        the line of ``holdfast demo``
 """
 
 from typing import TYPE_CHECKING, Any

@@ -152,8 +152,11 @@ def embed_texts(
         raise HoldfastError(f"{task.where}: embed_fields names '{missing[0]}', which is not in the template")
     texts = _texts(task, items, how, names)
     if too_long is not None and not task.embed_fields and len(names) > 1 and any(map(too_long, texts)):
-        medians = {name: float(np.median([len(item.fields[name]) for item in items])) for name in names}
-        texts = _texts(task, items, "fields", sorted(names, key=medians.__getitem__))
+
+        def median_length(name: str) -> float:
+            return float(np.median([len(item.fields[name]) for item in items]))
+
+        texts = _texts(task, items, "fields", sorted(names, key=median_length))
     return texts
 
 

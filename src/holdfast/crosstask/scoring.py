@@ -47,7 +47,8 @@ class Reader:
 
     def count(self, prompts: Sequence[str]) -> list[int]:
         """Numbers of tokens of prompts, as written."""
-        return [len(ids) for ids in self.ids([self.written(prompt) for prompt in prompts])]
+        written = [self.written(prompt) for prompt in prompts]
+        return [len(ids) for ids in self.ids(written)]
 
     def offset(self, prompt: str) -> int:
         """Where the prompt begins in what is written."""
@@ -66,12 +67,14 @@ class Reader:
         if task.answer_prefix.strip():
             return frozenset()  # the model would say the prefix first
         if task.name not in self._beginnings:
-            forms = [form for label in task.labels or () for form in _spellings(label) for _ in range(2)]
-            ids = self.ids([" " * (i % 2) + form for i, form in enumerate(forms)])
-            pieces = [(form, self.text(own[0])) for form, own in zip(forms, ids, strict=True) if own]
-            self._beginnings[task.name] = frozenset(
-                p for form, p in pieces if p == form or (len(p) > 1 and form.startswith(p))
-            )
+            beginnings = set()
+            for label in task.labels or ():
+                for form in _spellings(label):
+                    for ids in filter(None, self.ids([form, f" {form}"])):
+                        piece = self.text(ids[0])
+                        if piece == form or (len(piece) > 1 and form.startswith(piece)):
+                            beginnings.add(piece)
+            self._beginnings[task.name] = frozenset(beginnings)
         return self._beginnings[task.name]
 
     def text(self, token: int) -> str:
@@ -184,10 +187,10 @@ class Batch:
                         "ids",
                         hint="rename one of them",
                     )
-        if len({a[0] for a in ids}) < len(ids):
-            self.collisions[task.name] = ", ".join(
-                label for label, a in zip(task.labels or (), ids) if [b[0] for b in ids].count(a[0]) > 1
-            )
+        first = [a[0] for a in ids]
+        colliding = [label for label, token in zip(task.labels or (), first) if first.count(token) > 1]
+        if colliding:
+            self.collisions[task.name] = ", ".join(colliding)
 
     def scores(self, answers: Sequence[Any]) -> list[CellScores]:
         """The answers to ``requests``, cell by cell."""
@@ -196,11 +199,10 @@ class Batch:
             inputs, empty = len(cell.prompts), len(cell.empty)
             requests, part = self.requests[at : at + inputs], answers[at : at + inputs]
             names = self.reader.beginnings(self.tasks[cell.target])
-            begins = [
-                answer.next_token in {c[0] for c in request.continuations}
-                or self.reader.text(answer.next_token) in names
-                for request, answer in zip(requests, part, strict=True)
-            ]
+            begins = []
+            for request, answer in zip(requests, part, strict=True):
+                first = {continuation[0] for continuation in request.continuations}
+                begins.append(answer.next_token in first or self.reader.text(answer.next_token) in names)
             cell_scores.append(_cell_scores(requests, part, begins, answers[at + inputs : at + inputs + empty]))
             at += inputs + empty
         return cell_scores

@@ -1,4 +1,9 @@
-"""The model room: names -> models; prompts -> answers; token ids -> log-probs."""
+"""The model room: names -> models (``model``); prompts -> answers and token ids -> log-probs (``engine``).
+
+tree -> cache -> forward -> score -> engine     with every shared prefix computed once
+plain                                           the same, one sequence at a time: the reference
+batched                                         whole sequences -> NLL of every token
+"""
 
 from holdfast.lm.model import (
     LM,

@@ -23,8 +23,8 @@ BATCH_TOKENS = 4096
 
 
 def token_nll(logits_BTV: Tensor, ids_BT: Tensor) -> Tensor:
-    """Negative log-likelihood of each token given those before it, nats, [B, T]; column 0 is 0, as the first token is
-    no target.
+    """Return the negative log-likelihood of each token given those before it, nats, [B, T]. Column 0 is 0, because the
+    first token is not a target.
 
     Low-precision logits are raised to float32; float64 stays float64.
     """
@@ -43,14 +43,14 @@ def sequence_nlls(
     batch_size: int | None = None,
     context: int | None = None,
 ) -> list[Floats]:
-    """NLL of every token of every sequence, nats [T] each, on full logits.
+    """Return the NLL of every token of every sequence, nats [T] each, computed from full logits.
 
     Args:
         model: a causal language model; it is in evaluation mode while this runs.
         sequences: ids [T] each.
         pad_id: any id. No attention mask is passed: padding is on the right, where causal attention never looks.
         batch_size: sequences per pass at most, beside ``BATCH_TOKENS`` tokens with padding. Changes speed only.
-        context: tokens beyond it get NaN.
+        context: tokens beyond this position get NaN.
 
     Raises:
         NotFiniteError: the model's logits are not finite.
@@ -88,7 +88,7 @@ def _batches(lengths: Sequence[int], batch_size: int | None) -> Iterator[list[in
 
 
 def check_finite(values: Tensor) -> None:
-    """Refuse NaN and infinities.
+    """Raise if a value is NaN or infinite.
 
     Raises:
         NotFiniteError: a value is not finite.

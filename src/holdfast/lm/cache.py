@@ -22,7 +22,7 @@ class KVCache:
 
     layers: list[tuple[Tensor, Tensor]]
     logits_V: Tensor | None = None
-    """After the last token, float32; only where somebody may ask for them."""
+    """Logits after the last token, float32; kept only where they may be asked for."""
 
     @property
     def past_len(self) -> int:
@@ -31,7 +31,7 @@ class KVCache:
 
     @staticmethod
     def of(cache: Any, row: int, length: int, copy: bool) -> KVCache:
-        """Take one row out of the cache of a batch. ``copy``: so that the rest of the batch's memory can go."""
+        """Return one row of the cache of a batch. ``copy`` lets the rest of the batch's memory be freed."""
         layers = [(layer.keys[row, :, :length], layer.values[row, :, :length]) for layer in cache.layers]
         return KVCache([(keys.clone(), values.clone()) for keys, values in layers] if copy else layers)
 
@@ -63,7 +63,8 @@ class _Layer(DynamicLayer):
 def stack(caches: Sequence[KVCache], room: int) -> Any:
     """Return the sequences as one batch for transformers, padded on the right, with memory for ``room`` more tokens.
 
-    The sequences stay as they are. Padding holds zeros, as what it holds is multiplied by attention weights of zero.
+    The sequences stay as they are. Padding holds zeros: attention weights of zero are multiplied with it, and 0 x NaN
+    would be NaN.
     """
     if not caches[0].layers:
         return DynamicCache()
@@ -97,7 +98,7 @@ class Decoding:
         self.positions_BK = columns_K.expand(len(caches), -1)
 
     def step(self) -> Tensor:
-        """Make place for one more token per row. Returns its positions [B, 1]."""
+        """Make room for one more token per row; return the positions [B, 1] of these tokens."""
         positions_B1 = self.length_B[:, None].clone()
         self.seen_BK = torch.cat([self.seen_BK, torch.ones_like(positions_B1, dtype=torch.bool)], 1)
         self.positions_BK = torch.cat([self.positions_BK, positions_B1], 1)
@@ -105,7 +106,7 @@ class Decoding:
         return positions_B1
 
     def select(self, rows: list[int]) -> None:
-        """Drop all other rows."""
+        """Keep only these rows."""
         self.seen_BK, self.positions_BK, self.length_B = (
             self.seen_BK[rows],
             self.positions_BK[rows],

@@ -5,7 +5,7 @@
 
 Sequences become a radix tree (``tree``), the tree becomes passes over rows behind cached prefixes (``forward``), and
 what is asked of each distribution is read from the head (``score``). ``plain`` is the same, one sequence at a time: the
-oracle of the tests, and the way out for models that a small probe finds unfit.
+oracle of the tests, and the fallback for models on which a small probe shows that the engine gives other numbers.
 
 Axes: B rows, V vocabulary.
 """
@@ -33,21 +33,23 @@ from holdfast.records import Ids
 __all__ = ["Answer", "Cost", "Engine", "Request", "Scored", "mask_form"]
 
 _WORTH_A_CALL = 384
-"""Tokens from which on a smaller batch without padding beats a larger one with it."""
+"""From this number of tokens on, a smaller batch without padding is faster than a larger one with padding."""
 _WORTH_IN_PROMPTS = 64
-"""As ``WORTH_CACHING``, for prompts that are gone on from: what they share is repeated in each, if it is not cached."""
+"""As ``WORTH_CACHING``, for prompts that are continued: a shared prefix that is not cached is computed again for each
+of them.
+"""
 _FILL = 128
-"""Tokens of a row behind its own cached prompt: a longer row wastes attention, a shorter one repeats the prompt's
-keys.
+"""Tokens that a row behind its own cached prompt should have. A longer row wastes attention, a shorter one repeats the
+keys of the prompt.
 """
 _ROW_TOKENS = 512
-"""Largest subtree that is one packed row."""
+"""Most tokens of a subtree that is packed into one row."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """Greedy ids, the stop token included if it was reached, and the smallest margin (nats) of best over second
-    token.
+    """A greedy answer: its ids, with the stop token if it was reached, and the smallest margin (nats) between the best
+    and the second token.
     """
 
     ids: Ids
@@ -91,15 +93,16 @@ class Engine:
         self._prompts: dict[Ids, KVCache] = {}
 
     def fits(self, longest: int) -> bool:
-        """Whether this engine gives the same numbers as plain passes for sequences of up to so many tokens."""
+        """Return whether this engine gives the same numbers as plain passes for sequences of up to this many tokens."""
         window = getattr(self.model.config.get_text_config(), "window_size", None)  # local attention of GPT-Neo
         return self._form is not None and (not isinstance(window, int) or longest <= window)
 
     def score(self, requests: Sequence[Request], *, on_hidden: OnHidden | None = None) -> list[Scored]:
-        """Score all continuations, each distinct prefix once; in any order, which changes nothing.
+        """Return log-probs of all continuations; each distinct prefix is computed once. The order of the requests
+        changes nothing.
 
         Args:
-            on_hidden: called once per request with positions whose hidden states are wanted.
+            on_hidden: called once for each request that asks for hidden states.
 
         Raises:
             HoldfastError: an empty prompt, or a sequence longer than the model's context.
@@ -136,7 +139,7 @@ class Engine:
 
         Args:
             stops: ids that end an answer.
-            ended: looks at an answer so far and says whether to end it there.
+            ended: called with an answer so far; returns whether to end it there.
             batch_size: most prompts that are answered at a time; the memory for caches limits them anyway.
 
         Raises:
@@ -369,8 +372,9 @@ class _Run:
 def mask_form(model: Any) -> MaskForm | None:
     """Return how this model takes masks, or None where the engine does not give what plain passes give.
 
-    Tried once on a small case, with caches, packed rows and decoding; windows of local attention are made so small for
-    this that they matter."""
+    This is tried once on a small case, with caches, packed rows and decoding. Windows of local attention are shrunk for
+    it, so that they matter.
+    """
     if not hasattr(model, "_holdfast_mask_form"):
         model._holdfast_mask_form = None
         config = model.config.get_text_config()

@@ -2,7 +2,7 @@
 
 A token sees the prefix of its row, its own ancestors and itself through a 4-D mask, and carries the position that it
 has in its own sequence. Layers whose attention is local get a mask of their own, made from the same positions. The head
-is computed on the positions that are asked for.
+is computed only on the positions that are asked for.
 
 Axes: B rows, T new tokens of a row, K keys (cached and new), N wanted positions, V vocabulary, D width.
 """
@@ -37,7 +37,7 @@ class MaskForm:
 
     @staticmethod
     def candidates(config: Any) -> list[MaskForm]:
-        """Return the forms that a model of this config may want, to be tried in this order."""
+        """Return the forms of masks that a model of this config may need, in the order in which to try them."""
         kinds = tuple(dict.fromkeys(getattr(config, "layer_types", None) or ()))
         if len(kinds) > 1:
             return [MaskForm(kinds, True)]
@@ -46,7 +46,7 @@ class MaskForm:
         return [MaskForm(kinds, True), single, MaskForm((default,), False)] if kinds else [single]
 
     def masks(self, config: Any, mask_BTK: Tensor, positions_BT: Tensor, positions_BK: Tensor, model: Any) -> Any:
-        """Return what the model takes as ``attention_mask`` for the keys that tokens may see at all."""
+        """Return the ``attention_mask`` in the form that the model takes, for the keys that each token may see."""
         masks: dict[str, Tensor] = {}
         for kind in self.kinds:
             seen_BTK = mask_BTK
@@ -76,7 +76,9 @@ class PackedRows:
 
 
 def layout(rows: Sequence[Sequence[Node]], past_lens: Sequence[int], width: int) -> PackedRows:
-    """Lay rows of nodes out flat, padded on the right to ``width`` tokens, each behind a prefix of its own length."""
+    """Return rows of nodes as flat tensors, padded on the right to ``width`` tokens, each behind a prefix of its own
+    length.
+    """
     past = max(past_lens)
     ids = np.zeros((len(rows), width), np.int64)
     positions = np.zeros((len(rows), width), np.int64)
@@ -167,7 +169,7 @@ def forward(
 
 
 def additive(mask_BTK: Tensor, dtype: torch.dtype) -> Tensor:
-    """Which keys each token attends to, as the 4-D mask [B, 1, T, K] that is added to attention scores."""
+    """Return which keys each token attends to, as the 4-D mask [B, 1, T, K] that is added to attention scores."""
     return torch.zeros(mask_BTK.shape, dtype=dtype).masked_fill_(~mask_BTK, torch.finfo(dtype).min)[:, None]
 
 
@@ -176,8 +178,8 @@ def only_rows(model: Any, rows: list[int], *, trim: bool) -> Iterator[None]:
     """Let the head see only these rows [N] of the flattened batch, so that the model's logits are [1, N, V].
 
     Args:
-        trim: nobody reads the last layer elsewhere, so its MLP, which works row by row, need not see other rows either.
-            Its keys and values are made before that, so caches are whole.
+        trim: the last layer is read nowhere else, so its MLP, which works row by row, may skip the other rows too. Its
+            keys and values are computed before, so caches stay complete.
     """
     index = torch.tensor(rows, dtype=torch.long, device=model.device)
     shape: tuple[int, int] = (0, 0)

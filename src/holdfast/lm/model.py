@@ -34,7 +34,7 @@ class LM:
 
     @property
     def pad_id(self) -> int:
-        """An id to pad with; which one does not matter, as padding is masked."""
+        """An id to pad with. Which one does not matter, because padding is masked."""
         return pad_id(self.tokenizer)
 
     def generate(
@@ -45,7 +45,8 @@ class LM:
         batch_size: int | None = None,
         stop: Callable[[str], bool] | None = None,
     ) -> list[str]:
-        """Greedy answers to rendered prompts (special tokens included in the text), without the token that ends them.
+        """Return greedy answers to rendered prompts (special tokens included in the text), without the token that ends
+        them.
 
         Penalties and sampling settings of the checkpoint play no part.
 
@@ -53,7 +54,7 @@ class LM:
             prompts: see ``holdfast.data.chat_template.generation_prompt``.
             max_new_tokens: per answer.
             batch_size: most prompts that are answered at a time. Changes speed and memory only.
-            stop: looks at an answer so far and says whether to end it there.
+            stop: called with an answer so far; returns whether to end it there.
 
         Raises:
             HoldfastError: a prompt that is empty, or longer than the model's context.
@@ -100,7 +101,7 @@ def load(
         device: where to put the model. Default: the first GPU if there is one, else the CPU.
 
     Raises:
-        HoldfastError: nothing there, no model in the folder, no safetensors, or no tokenizer.
+        HoldfastError: there is nothing at that place, no model in the folder, no safetensors file, or no tokenizer.
     """
     if isinstance(name_or_folder_or_model, nn.Module):
         if tokenizer is None:
@@ -153,7 +154,7 @@ def load_config(name_or_folder: str | Path, *, trust_remote_code: bool = False) 
 
 
 def locate(name: str | Path) -> str:
-    """What transformers should load for this name: a folder, or the name itself if it may be one of the hub's.
+    """Return what transformers should load for this name: a folder, or the name itself if it may be a name on the hub.
 
     Raises:
         HoldfastError: a folder without a model, or a path to nothing.
@@ -179,8 +180,8 @@ def locate(name: str | Path) -> str:
 
 
 def context_length(config: Any, tokenizer: Any) -> int:
-    """Largest number of tokens that the model takes: the smaller of the config's and the tokenizer's limit, 4096 if
-    neither says.
+    """Return the largest number of tokens that the model takes: the smaller of the config's and the tokenizer's limit,
+    or 4096 if neither states one.
     """
     text = config.get_text_config()
     limits = [getattr(text, key, None) for key in ("max_position_embeddings", "n_positions", "max_seq_len")]
@@ -190,7 +191,7 @@ def context_length(config: Any, tokenizer: Any) -> int:
 
 
 def count_parameters(config: Any) -> int:
-    """Of a model of this config, which is not loaded."""
+    """Return the number of parameters of a model of this config, without loading its weights."""
     import transformers
 
     with torch.device("meta"):
@@ -198,7 +199,7 @@ def count_parameters(config: Any) -> int:
 
 
 def stop_ids(model: Any, tokenizer: Any) -> frozenset[int]:
-    """All ids that end a response: those of the generation config (some models have several) and the tokenizer's
+    """Return all ids that end a response: those of the generation config (some models have several) and the tokenizer's
     EOS.
     """
     configured = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
@@ -207,10 +208,11 @@ def stop_ids(model: Any, tokenizer: Any) -> frozenset[int]:
 
 
 def teach_stops(model: Any, tokenizer: Any, ends: Iterable[int]) -> None:
-    """Make a model end its answers at these ids too, wherever it is run, as far as they are special tokens.
+    """Make a model end its answers at those of these ids that are special tokens, wherever it is run.
 
-    A base model knows the end of a document only; a chat template ends a response with a token of its own, which
-    training teaches."""
+    A base model only stops at the end of a document. A chat template ends a response with its own token, which training
+    teaches.
+    """
     special = {*tokenizer.all_special_ids, *tokenizer.get_added_vocab().values()}
     ids = sorted(stop_ids(model, tokenizer) | (special & set(ends)))
     if ids:
@@ -218,7 +220,7 @@ def teach_stops(model: Any, tokenizer: Any, ends: Iterable[int]) -> None:
 
 
 def pad_id(tokenizer: Any) -> int:
-    """The tokenizer's pad id, else EOS, else 0."""
+    """Return the tokenizer's pad id, or else its EOS, or else 0."""
     return next((i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id) if i is not None), 0)
 
 
@@ -253,7 +255,7 @@ class _explained:
 
 
 class quiet:
-    """No progress bars of loaders and savers: stderr is our log."""
+    """Turn off the progress bars of loaders and savers, because stderr is the log of the command."""
 
     def __enter__(self) -> None:
         from transformers.utils import logging

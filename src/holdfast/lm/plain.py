@@ -1,6 +1,7 @@
-"""The engine's answers in the plainest way: one sequence at a time, no cache and no batch.
+"""The same answers as the engine's, computed in the plainest way: one sequence at a time, no cache and no batch.
 
-The reference of every fast path, what ``--exact`` runs, and the way out for models that the engine does not fit.
+This is the reference that every fast path is tested against, what ``--exact`` runs, and the fallback for models that
+the engine does not support.
 
     log P(c | x) = sum_i log softmax(logits(x, c[:i]))[c[i]]
 
@@ -25,7 +26,9 @@ from holdfast.records import Ids
 def score(
     model: Any, requests: Sequence[Request], *, on_hidden: OnHidden | None = None, cost: Cost | None = None
 ) -> list[Scored]:
-    """As ``Engine.score``, one whole sequence per forward pass; the head is the model's own, on every position."""
+    """Return what ``Engine.score`` returns, with one whole sequence per forward pass and the model's own head on every
+    position.
+    """
     answers = [Scored.blank(request) for request in requests]
     for number, (request, answer) in enumerate(zip(requests, answers, strict=True)):
         for index, ids in enumerate(request.sequences()):
@@ -58,7 +61,9 @@ def score(
 def respond(
     model: Any, prompt: Ids, max_new_tokens: int, stops: frozenset[int], cost: Cost | None = None
 ) -> tuple[Ids, float]:
-    """Greedy response from raw logits (ties: the lowest id), and its smallest margin between best and second token."""
+    """Return the greedy response from raw logits (ties: the lowest id), and its smallest margin between best and second
+    token.
+    """
     ids, margin = list(prompt), float("inf")
     while len(ids) < len(prompt) + max_new_tokens:
         logits_V = model(input_ids=torch.tensor([ids], device=model.device), use_cache=False).logits[0, -1].float()
@@ -74,7 +79,7 @@ def respond(
 
 
 def cell(model: Any, prompt: Ids, response: Ids) -> npt.NDArray[np.float64]:
-    """Log-prob of every token of one response after one prompt, nats."""
+    """Return the log-prob of every token of one response after one prompt, nats."""
     return score(model, [Request(prompt, (response,))])[0].token_logprobs[0]
 
 
@@ -88,8 +93,8 @@ def generate(
     cost: Cost | None = None,
     batch_size: int = 32,
 ) -> list[tuple[Ids, float]]:
-    """As ``respond``, by the model's own ``generate`` and cache: prompts of one length together, so nothing is
-    padded.
+    """Return what ``respond`` returns, by the model's own ``generate`` and cache. Prompts of one length go together, so
+    nothing is padded.
     """
     import transformers
 

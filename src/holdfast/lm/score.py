@@ -1,4 +1,4 @@
-"""Requests for log-probs, where in the tree of their sequences the answers are, and how they are read from logits.
+"""Requests for log-probs; where in the tree of their sequences each answer is found; how it is read from logits.
 
     log P(c | x) = sum_i log softmax(logits(x, c[:i]))[c[i]]
 
@@ -33,7 +33,9 @@ class Request:
     hidden_at: tuple[int, ...] = ()
 
     def sequences(self) -> list[Ids]:
-        """What the model has to read, per continuation (or once, without any): its last token is only predicted."""
+        """Return the ids that the model reads for each continuation (or once, if there are none). The last token of a
+        continuation is left out, because it is only predicted.
+        """
         return [self.prompt + c[:-1] for c in self.continuations] or [self.prompt]
 
 
@@ -53,7 +55,7 @@ class Scored:
 
     @staticmethod
     def blank(request: Request) -> Scored:
-        """An answer to be filled in."""
+        """Return an answer that is still to be filled in."""
         return Scored([np.zeros(len(c)) for c in request.continuations], [True] * len(request.continuations))
 
     @property
@@ -64,18 +66,18 @@ class Scored:
 
 @dataclass
 class Cost:
-    """What has passed through a model."""
+    """How much work a model has done."""
 
     tokens: int = 0
     """Token-forwards; padding and rows that have ended are left out."""
     padded: int = 0
-    """Token-forwards, all counted."""
+    """Token-forwards, padding and ended rows included."""
     calls: int = 0
     """Forward calls."""
     head_rows: int = 0
     """Positions whose distribution was computed."""
     plain_tokens: int = 0
-    """What one pass per prompt, without reuse, would have passed through the model, the continuations left out."""
+    """Tokens that one pass per prompt, without any reuse, would have needed; continuations are not counted."""
 
     def __add__(self, other: Cost) -> Cost:
         return Cost(*(a + b for a, b in zip(vars(self).values(), vars(other).values(), strict=True)))
@@ -103,7 +105,7 @@ class _Wanted:
 
 
 class Readout:
-    """The answers to some requests, filled in as the distributions that they want come out of the model.
+    """The answers to some requests, filled in as the model produces the distributions that they need.
 
     Positions in the tree are (node, offset); offset -1 of a root is the last token of a cached prompt.
     """
@@ -117,7 +119,7 @@ class Readout:
         self._hidden_of: dict[int, list[tuple[Node, int]]] = {}
 
     def want(self, node: Node, request: int, continuation: int) -> None:
-        """Note what a request asks along the path from the root to the node with which its sequence ends."""
+        """Record what a request asks for on the path from the root to the node at which its sequence ends."""
         asked = self.requests[request]
         last = len(asked.prompt) - 1
         ids = asked.continuations[continuation] if asked.continuations else ()
@@ -139,7 +141,8 @@ class Readout:
         return self.wanted.setdefault(node, {}).setdefault(position - node.start, _Wanted())
 
     def read(self, logits_NV: Tensor, places: Sequence[tuple[Node, int]]) -> None:
-        """Fill in what is asked of these distributions, a few rows at a time: the working memory stays in the cache.
+        """Fill in what is asked of these distributions, a few rows at a time, so that the working memory fits the
+        processor's cache.
 
         Raises:
             NotFiniteError: logits that are not finite.

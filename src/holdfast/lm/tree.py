@@ -1,5 +1,4 @@
-"""Token sequences -> a radix tree of shared prefixes -> passes: what must go through a model, each distinct prefix
-once.
+"""Token sequences -> a radix tree of shared prefixes -> passes through a model that compute each distinct prefix once.
 
 In: token sequences. Out: ``Pass`` objects, in an order in which every prefix comes before what stands behind it.
 
@@ -19,8 +18,8 @@ from dataclasses import dataclass, field
 from holdfast.records import Ids
 
 WORTH_CACHING = 192
-"""A shared prefix is cached by itself only if this saves so many tokens: a pass of few tokens costs more than it
-saves.
+"""A shared prefix is cached by itself only if that saves this many tokens, because a pass of few tokens costs more than
+it saves.
 """
 
 
@@ -48,7 +47,7 @@ class Pass:
     """What stands behind one cached prefix. ``prefix``: the last node of the prefix, or None for an empty one.
 
     ``rows``: each some subtrees that are laid out in one row; ``cached``: nodes to extend the prefix with, a row each;
-    ``last``: no later pass stands behind the same prefix, so its cache may go.
+    ``last``: no later pass needs the same prefix, so its cache may be freed.
     """
 
     prefix: Node | None
@@ -91,13 +90,14 @@ def plan(
     fill: int = 0,
     room: int = 2**62,
 ) -> list[Pass]:
-    """Cut the tree into passes: every ``cached`` node of a pass is the ``prefix`` of later ones. Changes the tree.
+    """Cut the tree into passes; every ``cached`` node of a pass is the ``prefix`` of later passes. This changes the
+    tree.
 
     Args:
         row_tokens: largest subtree that stays in one row.
         worth: tokens that caching a prefix must save.
-        keep_ends: every node with which a sequence ends is cached, so that it can be gone on from.
-        fill: neighbouring subtrees share a row until it has so many tokens.
+        keep_ends: every node at which a sequence ends is cached, so that it can be continued.
+        fill: neighbouring subtrees share a row until it has this many tokens.
         room: positions that may be cached at a time behind one prefix.
     """
     passes: list[Pass] = []

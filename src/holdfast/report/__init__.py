@@ -1,4 +1,7 @@
-"""The report room: run directories -> one offline HTML page (and Markdown, CSV, PNG). It knows files, not wings."""
+"""The report room: run directories -> one offline HTML page (and Markdown, CSV, PNG). It knows files, not wings.
+
+All of ``holdfast report`` is ``pipeline.make``: reading -> pages (a file per command) -> parts -> html, export.
+"""
 
 from typing import TYPE_CHECKING, Any
 

@@ -1,4 +1,14 @@
-"""WIT, weighted instruction tuning (arXiv 2507.07817): data -> roles -> weights -> loss -> train."""
+"""WIT, weighted instruction tuning (arXiv 2507.07817): data -> roles -> weights -> loss -> train.
+
+The formula is ``loss.weighted_nll``. All of ``holdfast tune`` is ``pipeline.train``, to be read from the top.
+
+    roles -> weights, adaptive                what a token counts for
+    row_ops, kernel -> chunk -> loss -> head  the weighted loss, plainly and fused with the head
+    layouts -> attention -> batches           how the examples of a step share forward passes
+    router, trainer -> continuing             one optimizer step; a run that goes on after a kill
+    arguments, model, plan, preview -> pipeline
+    weighing                                  ``holdfast weigh``: a weight for every token, from one or two models
+"""
 
 from typing import TYPE_CHECKING, Any
 

@@ -102,7 +102,7 @@ _NO_EFFECT: dict[str, tuple[str, str]] = {
     "hub_revision": (_HUB, "upload the folder model/ of the run with `hf upload`"),
 }
 """Argument of a Trainer that is refused unless it is off -> why it has no effect here or a bad one, and what to do
-instead. Of transformers 5.23; what is not in this table, ``_OPTIONS`` or ``_FIXED`` works (tests/test_arguments.py
+instead. Of transformers 5.23; what is not in this table, ``_OPTIONS`` or ``_FIXED`` works (tests/tune/test_arguments.py
 lists it)."""
 _NO_EFFECT_OF: dict[type, dict[str, tuple[str, str]]] = {
     TuneConfig: {
