@@ -1,5 +1,5 @@
-"""Prompt weights in a trainer whose padded batches have labels of -100 on the prompt (`python examples/labels_only.py`):
-transformers'; axolotl's (return the class from a plugin's `get_trainer_cls`); LLaMA-Factory's (mix in)."""
+"""Prompt weights for trainers whose padded batches have labels of -100 on the prompt: transformers'; axolotl's (return
+the class from a plugin's `get_trainer_cls`); LLaMA-Factory's (mix in). Run: python examples/labels_only.py"""
 
 import torch
 import transformers
