@@ -47,7 +47,7 @@ REFUSED = {
     "train  ": CHAT | {"train": False},
     "system": PAIR | {"system": "Be brief."},
     "system_prompt": ALPACA | {"system_prompt": "Be brief."},
-    "history": ALPACA | {"history": [["Hi", "Hello"]]},
+    "history": PAIR | {"history": [["Hi", "Hello"]]},
     "context": PAIR | {"context": "Numbers come in order."},
     "chosen": PAIR | {"chosen": "one"},
     "rejected": CHAT | {"rejected": [USER, {"role": "assistant", "content": "No."}]},
