@@ -21,6 +21,7 @@ from holdfast.errors import HoldfastError
 from holdfast.records import Role
 
 CHAT = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yo"}]
+PARTS = [{"type": "text", "text": "H"}, {"type": "text", "text": "i"}]
 TWO = [{"prompt": "Hi", "response": "Yo"}, {"prompt": "Naïve?", "response": "Café"}]
 HI = [("user", "Hi"), ("assistant", "Yo")]
 BOTH = [HI, [("user", "Naïve?"), ("assistant", "Café")]]
@@ -51,7 +52,7 @@ ROWS: dict[str, tuple[dict[str, Any], list[tuple[str, str]], str]] = {
     "OpenAI": ({"messages": CHAT}, HI, "chat"),
     "OpenAI with weight": ({"messages": [CHAT[0], CHAT[1] | {"weight": 0}, *CHAT]}, HI * 2, "chat"),
     "text parts": (
-        {"messages": [{"role": "user", "content": [{"type": "text", "text": "H"}, {"type": "text", "text": "i"}]}, {"role": "assistant", "content": [{"type": "text", "text": "Yo"}]}]},
+        {"messages": [{"role": "user", "content": PARTS}, {"role": "assistant", "content": [{"type": "text", "text": "Yo"}]}]},
         HI,
         "chat",
     ),

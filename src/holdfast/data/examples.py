@@ -188,8 +188,8 @@ def _example(row: dict[str, Any], where: str, reading: Reading, needs_response: 
     if layout == "chat":
         messages = _conversation(row, name("messages"), where, needs_response)
     elif layout == "alpaca":
-        texts = [read_text(row, column, where) for column in (name("instruction"), name("input")) if row.get(column)]
-        texts = texts or [read_text(row, name("instruction"), where)]
+        columns = [name("instruction"), *([name("input")] if row.get(name("input")) else [])]
+        texts = [read_text(row, column, where) for column in columns]
         user = [Message(Role.USER, text) for text in (["\n\n".join(texts)] if reading.turns else texts)]
         messages = (*user, Message(Role.ASSISTANT, read_response(row, name("output"), where), joint=shape.joint))
     elif layout == "pair":
