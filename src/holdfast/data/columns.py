@@ -54,7 +54,7 @@ _STEERING = _names("""
 """)
 _PICKING = _names("""
     keep kept drop dropped use used discard discarded delete deleted remove removed select selected pick picked filtered
-    supervised enabled disabled
+    supervised enabled disabled label
 """)  # as a truth value: whether the row is to be there at all
 _CONTENT = _names("""
     tool tools function functions system developer history context reasoning thinking thought thoughts think image

@@ -72,7 +72,8 @@ def _opened(path: Path) -> Any:
         import pyarrow
 
         return io.BufferedReader(pyarrow.input_stream(str(path), compression="zstd"))
-    return {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}.get(suffix, open)(path, "rb")
+    openers: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+    return openers.get(suffix, open)(path, "rb")
 
 
 def text_of(path: Path) -> str:
@@ -184,7 +185,7 @@ def _records(path: Path, lines: list[str], start: int, separator: str, bad_rows:
     while start < len(lines):
         reader = csv.reader((lines[i] for i in range(start, len(lines))), delimiter=separator, strict=True)
         line = start
-        with set_aside(bad_rows if row else None):
+        try:
             for fields in _checked(reader, path, row, start):
                 if fields:
                     with set_aside(bad_rows if row else None):
@@ -193,6 +194,10 @@ def _records(path: Path, lines: list[str], start: int, separator: str, bad_rows:
                     row += 1
                 line = start + reader.line_num
             return records
+        except HoldfastError as error:
+            if bad_rows is None or row == 0:
+                raise
+            bad_rows.append(f"{error.message}; reading went on in line {line + 2}")
         row += 1
         start = line + 1
     return records

@@ -120,8 +120,9 @@ def _of_text(row: dict[str, Any], where: str, shape: Shape) -> Pair:
         chosen, rejected, shape = chosen[begin:], rejected[begin:], Shape(joint="")
     else:
         prompt = _prompt(row, where)
-    answers = [Message(Role.ASSISTANT, text, joint=shape.joint) for text in (chosen, rejected)]
-    return Pair(prompt, *answers, "chat" if isinstance(row.get("prompt"), list) else "pair", where)
+    layout = "chat" if isinstance(row.get("prompt"), list) else "pair"
+    first, second = (Message(Role.ASSISTANT, text, joint=shape.joint) for text in (chosen, rejected))
+    return Pair(prompt, first, second, layout, where)
 
 
 def _where_they_part(chosen: str, rejected: str) -> int:

@@ -81,11 +81,11 @@ def shape_of(config: Any) -> Shape:
         HoldfastError: a part without ``=``, or a name that is none of ours.
     """
     columns = _named(config.columns, "--columns prompt=question,response=answer", COLUMNS, "columns")
-    theirs = {theirs: ours for ours, theirs in _parts(config.roles, "--roles Anna=user,Ben=assistant")}
-    for name, role in theirs.items():
+    roles = dict(_parts(config.roles, "--roles Anna=user,Ben=assistant"))
+    for name, role in roles.items():
         if role not in _ROLES:
             raise HoldfastError(f"--roles {name}={role}: roles are {', '.join(_ROLES)}", hint=nearest(role, _ROLES))
-    return Shape(columns, theirs, JOINTS[config.joint])
+    return Shape(columns, roles, JOINTS[config.joint])
 
 
 def _named(text: str | None, usage: str, known: Collection[str], what: str) -> dict[str, str]:
