@@ -102,7 +102,7 @@ def test_the_split_of_a_data_set_is_the_held_out_data(
     for options in ({"eval_share": 0}, {"eval_data": f"{data}:{held_out}"}):
         plan = make_plan(config(model_folder, data, **options))
         assert len(plan.held_out) == (0 if "eval_share" in options else sizes[held_out])
-        assert f"split 'train' is read; {held_out}" in capsys.readouterr().err
+        assert "split 'train' is read; " in capsys.readouterr().err
     assert len(make_plan(config(model_folder, f"{data}:{held_out}", eval_share=0)).train) == sizes[held_out]
 
 

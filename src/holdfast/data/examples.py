@@ -142,16 +142,20 @@ def _recognise(source: str, rows: list[Row], layout: str, needs_response: bool, 
         return Reading("text", {})
     columns, empty, lists = set[str](), set[str](), set[str]()
     ours = {theirs: name for name, theirs in shape.columns.items()}
+    theirs = set[str]()
     for row, _ in rows:
         for column, value in row.items():
+            theirs.add(column)
+            if column in shape.columns and column not in ours:
+                continue  # another column is called so by --columns
             name = ours.get(column, column)
             (empty if value is None else columns).add(name)
             if isinstance(value, list):
                 lists.add(name)
-    missing = [theirs for theirs, name in ours.items() if name not in columns | empty]
+    missing = [name for name in ours if name not in theirs]
     if missing:
         raise HoldfastError(
-            f"{source}: no column '{missing[0]}', which --columns names; columns are {', '.join(sorted(columns))}"
+            f"{source}: no column '{missing[0]}', which --columns names; columns are {', '.join(sorted(theirs))}"
         )
     fitting = readings_of(columns, lists)
     if layout != "auto":
