@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from holdfast.config.base import Range, RunConfig
+from holdfast.errors import HoldfastError
 
 
 @dataclass(kw_only=True)
@@ -103,3 +104,11 @@ class TrainingConfig(RowsConfig):
     """Also log to wandb, tensorboard, trackio, ... (comma separated)."""
     trust_remote_code: bool = False
     """Allow code that comes with the model to run."""
+
+    def __post_init__(self) -> None:
+        """Beside the ranges: --data names at least one source, and a list of one is that source."""
+        super().__post_init__()
+        if self.data == []:
+            raise HoldfastError("--data names no source", hint="--data a.jsonl b.parquet")
+        if isinstance(self.data, list) and len(self.data) == 1:
+            self.data = self.data[0]
