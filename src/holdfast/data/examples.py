@@ -4,8 +4,8 @@
 |---|---|
 | chat | ``messages``: list of {role, content, weight?}, or ShareGPT's ``conversations``; ``system``? |
 | alpaca | ``instruction``, ``output``, ``input``?; Dolly's ``context``? and ``response``; ``system``?, ``history``? |
-| pair | ``prompt`` and ``response`` or ``completion``: two texts, or two lists of messages; or ``question`` and ``answer``, |
-| | ``query`` and ``response``, ``input`` and ``output`` or ``target``, ``source`` and ``target`` |
+| pair | ``prompt`` and ``response`` or ``completion``: two texts, or two lists of messages; or ``question`` and |
+| | ``answer``, ``query`` and ``response``, ``input`` and ``output`` or ``target``, ``source`` and ``target`` |
 | text | ``text`` (everything is response) |
 | prompt | ``prompt`` alone (needs response weight 0: the paper's prompt-only tuning on unannotated data) |
 
@@ -186,7 +186,7 @@ def _recognise(source: str, rows: list[Row], layout: str, needs_response: bool, 
 
 
 def _example(row: dict[str, Any], where: str, reading: Reading, needs_response: bool, shape: Shape) -> Example:
-    weight = _weight(row, reading.name("weight"), where)
+    weight = _weight(row, "weight", where)
     layout, name = reading.layout, reading.name
     messages: tuple[Message, ...]
     if layout == "chat":

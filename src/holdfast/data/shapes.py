@@ -19,7 +19,7 @@ from holdfast.errors import HoldfastError, from_json, nearest
 
 COLUMNS = (
     "messages", "prompt", "response", "completion", "instruction", "input", "output", "text", "system", "history",
-    "tools", "chosen", "rejected", "weight",
+    "chosen", "rejected",
 )  # fmt: skip
 """What ``--columns`` can name."""
 JOINTS = {"auto": None, "none": "", "space": " ", "newline": "\n"}
@@ -196,7 +196,7 @@ def _messages(turns: Sequence[dict[str, Any]], shape: Shape, where: str) -> list
         before = messages[-1] if messages else {}
         calls = message.get("tool_calls")
         # ShareGPT has the call of a turn beside its text, as a message of its own; here they are one turn
-        if "from" in turn and calls and message["content"] is None and before.get("role") == "assistant":
+        if "from" in turn and calls and message.get("content") is None and before.get("role") == "assistant":
             before["tool_calls"] = [*before.get("tool_calls", []), *calls]
             continue
         messages.append(message)
@@ -214,7 +214,7 @@ def _message(turn: dict[str, Any], shape: Shape, place: str) -> dict[str, Any]:
     if role == "function_call":
         calls = [_as_call(call, place) for call in _listed(content, f"{place}: '{speaker}'")]
         return {"role": "assistant", "content": None, "tool_calls": calls} | message
-    return {"role": role if role_key else None, "content": content} | message
+    return ({"role": role} if role_key else {}) | ({"content": content} if content_key else {}) | message
 
 
 def _first_key(turn: Mapping[str, Any], keys: Sequence[str]) -> str | None:
