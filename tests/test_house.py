@@ -108,7 +108,8 @@ def test_trl_is_not_imported_by_tune() -> None:
 READERS = {
     "errors.py": {"json.loads"},  # from_json, on which the others stand
     "runs.py": {"json.loads"},  # what Holdfast itself has written
-    "data/read.py": {"csv.reader", "yaml.load", "datasets.load_from_disk", "datasets.load_dataset"},
+    "data/files.py": {"csv.reader"},
+    "data/read.py": {"yaml.load", "datasets.load_from_disk", "datasets.load_dataset"},
     "study/pipeline.py": {"json.loads"},  # of json.dumps: a value as it will be found in a file
     "bench/alpaca_driver.py": {
         "json.load",

@@ -52,12 +52,14 @@ Characters outside all of them have weight 1.
 @dataclass(frozen=True)
 class Message:
     """One turn. ``role`` is system, user, assistant or tool; ``weight`` multiplies the weight of its tokens,
-    ``char_weights`` that of the tokens whose last character is in them."""
+    ``char_weights`` that of the tokens whose last character is in them. ``joint`` is what stands between it and the
+    message before where the plain template prints both; None: a space where the texts need one."""
 
     role: Role
     content: str
     weight: float = 1.0
     char_weights: CharWeights = ()
+    joint: str | None = None
 
 
 @dataclass(frozen=True)

@@ -137,12 +137,22 @@ class Evaluation:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SourceRows:
+    """One of several sources of data: how many rows were read, and how many of them are trained on."""
+
+    source: str
+    rows: int
+    drawn: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainingResult(Result):
     """What a training leaves, whatever its loss."""
 
     model: str
     data: str
     data_digest: tuple[str | None, ...]
+    data_sources: tuple[SourceRows, ...] | None = None
     max_length: int
     learning_rate: float
     micro_batch_size: int

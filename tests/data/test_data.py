@@ -144,8 +144,8 @@ def test_a_broken_parquet_file(tmp_path: Path) -> None:
 
 
 def test_not_utf8(tmp_path: Path) -> None:
-    for name in ("a.jsonl", "a.json", "a.csv"):
-        (tmp_path / name).write_bytes(b'{"text": "caf\xe9"}\n')
+    for name, content in (("a.jsonl", b"caf\xe9"), ("a.json", b"caf\xe9"), ("a.csv", b"caf\x81")):
+        (tmp_path / name).write_bytes(b'{"text": "' + content + b'"}\n')
         with pytest.raises(HoldfastError, match="not UTF-8"):
             load_examples(str(tmp_path / name))
 
@@ -166,9 +166,9 @@ def test_missing_sources(source: str, message: str) -> None:
 def test_folders_and_files_that_are_no_data(tmp_path: Path) -> None:
     with pytest.raises(HoldfastError, match="not a saved dataset folder"):
         load_examples(str(tmp_path))
-    (tmp_path / "a.txt").write_text("x")
-    with pytest.raises(HoldfastError, match=r"unknown kind of file '.txt'"):
-        load_examples(str(tmp_path / "a.txt"))
+    (tmp_path / "a.docx").write_text("x")
+    with pytest.raises(HoldfastError, match=r"unknown kind of file '.docx'"):
+        load_examples(str(tmp_path / "a.docx"))
     (tmp_path / "a.json").write_text('{"text": "a"}\n{"text": "b"}\n')
     with pytest.raises(HoldfastError, match="jsonl"):
         load_examples(str(tmp_path / "a.json"))
@@ -176,7 +176,10 @@ def test_folders_and_files_that_are_no_data(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "hint"),
-    [("prompt,chosen,rejected\na,b,c\n", "holdfast align"), ("question;answer\na;b\n", "parted by ';'")],
+    [
+        ("prompt,chosen,rejected\na,b,c\n", "holdfast align"),
+        ("frage;antwort\na;b\n", "--columns prompt=frage,response=antwort"),
+    ],
 )
 def test_a_table_for_another_command_or_with_other_separators_is_known(tmp_path: Path, text: str, hint: str) -> None:
     (tmp_path / "d.csv").write_text(text)

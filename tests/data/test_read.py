@@ -109,7 +109,7 @@ def test_broken_questions(tmp_path: Path, name: str, broken: str) -> None:
     [
         ("a.csv", b'prompt,response\n"a,b\n'),
         ("a.csv", b"prompt,response\na,b,c\n"),
-        ("a.csv", b"prompt,response\n\xe9,b\n"),
+        ("a.csv", b"prompt,response\n\x81,b\n"),
         ("a.tsv", b'prompt\tresponse\n"a" x\tb\n'),
         ("a.parquet", b"PAR1 cut"),
         ("a.json", b"3"),

@@ -47,7 +47,7 @@ REFUSED = {
     "train  ": CHAT | {"train": False},
     "system": PAIR | {"system": "Be brief."},
     "system_prompt": ALPACA | {"system_prompt": "Be brief."},
-    "history": ALPACA | {"history": [["Hi", "Hello"]]},
+    "history": PAIR | {"history": [["Hi", "Hello"]]},
     "context": PAIR | {"context": "Numbers come in order."},
     "chosen": PAIR | {"chosen": "one"},
     "rejected": CHAT | {"rejected": [USER, {"role": "assistant", "content": "No."}]},
@@ -338,10 +338,15 @@ def test_an_unclosed_quote_is_an_error_that_names_its_row(tmp_path: Path) -> Non
     lines = ["prompt,response", "a,b", 'c,"d', "e,f", "g,h", "i,j"]
     later = 'g,"h"', '"g",h'  # a later quote closes the field, before more text
     glued = [lines, *([*lines[:4], row, lines[5]] for row in later)]
-    for rows, ending, bad_rows in itertools.product(glued, ("\n", "\r\n"), (None, [])):
+    for rows, ending in itertools.product(glued, ("\n", "\r\n")):
         (tmp_path / "a.csv").write_bytes((ending.join(rows) + ending).encode())
         with pytest.raises(HoldfastError, match=r"a\.csv, row 2 \(line 3\): a quoted field begins there"):
-            load_examples(str(tmp_path / "a.csv"), bad_rows=bad_rows)
+            load_examples(str(tmp_path / "a.csv"))
+        bad: list[str] = []  # with --skip-bad-rows only the row itself is lost
+        texts = [[m.content for m in e.messages] for e in load_examples(str(tmp_path / "a.csv"), bad_rows=bad)]
+        assert texts == [["a", "b"], ["e", "f"], ["g", "h"], ["i", "j"]]
+        assert ["row 2 (line 3)" in message for message in bad] == [True]
+        assert "reading went on in line 4" in bad[0]
     (tmp_path / "a.tsv").write_text('prompt\tresponse\na\t"b\nc\td\n')
     with pytest.raises(HoldfastError, match=r"a\.tsv, row 1 \(line 2\)"):
         load_examples(str(tmp_path / "a.tsv"))

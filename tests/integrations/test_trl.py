@@ -50,6 +50,7 @@ def test_same_numbers_as_holdfast_tune(rows: Any, model_folder: Path, tmp_path: 
             model=str(model_folder),
             data=str(data),
             output=str(tmp_path / "a"),
+            joint="none",  # as TRL joins
             eval_share=0,
             max_steps=4,
             log_steps=1,

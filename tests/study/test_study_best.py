@@ -309,9 +309,9 @@ def test_bad_tables_say_where_and_what(tmp_path: Path, text: str, options: dict[
 
 
 def test_files_that_are_no_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "binary.csv").write_bytes(b"\xff\xfe\x00\x01")
+    (tmp_path / "binary.csv").write_bytes(b"\x89PNG\x00\xff")
     for name, message in (
-        ("binary.csv", "not a CSV file in UTF-8"),
+        ("binary.csv", "neither UTF-8 nor another text"),
         ("absent.csv", "no such file or directory"),
         (".", "not a study"),
     ):

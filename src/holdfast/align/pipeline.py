@@ -24,6 +24,7 @@ from holdfast.align.plan import PreferencePlan, make_plan
 from holdfast.align.preview import preview
 from holdfast.align.tokens import PairTokens
 from holdfast.config import AlignConfig
+from holdfast.data.sources import name_of
 from holdfast.errors import HoldfastError
 from holdfast.lm.batched import Floats
 from holdfast.runs import Run, RunDir, write_text
@@ -159,7 +160,7 @@ def _summary(plan: PreferencePlan, run: RunDir, before_N2: Floats, after_N2: Flo
     return {
         "command": "align",
         "model": config.model,
-        "data": config.data,
+        "data": name_of(config.data),
         **plan.resolved(),
         "before": None,
         "after": None,

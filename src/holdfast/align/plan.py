@@ -17,6 +17,8 @@ from holdfast.config import AlignConfig
 from holdfast.data.chat_template import tuned_template
 from holdfast.data.columns import all_unused
 from holdfast.data.pairs import load_pairs
+from holdfast.data.shapes import shape_of
+from holdfast.data.sources import name_of
 from holdfast.errors import HoldfastError, nearest
 from holdfast.tune.arguments import Schedule, check_training
 from holdfast.tune.plan import (
@@ -26,6 +28,7 @@ from holdfast.tune.plan import (
     data_digest,
     default_learning_rate,
     split_batch,
+    tell_plain,
     train_and_held_out,
 )
 
@@ -51,11 +54,13 @@ class PreferencePlan(Schedule):
     report: PairReport
     bad_rows: list[str]
     max_length: int
+    data_sources: list[dict[str, Any]]
 
     def resolved(self) -> dict[str, Any]:
         """The values that the config left open, for config.json."""
         return {
             "data_digest": data_digest(self.config),
+            **({"data_sources": self.data_sources} if self.data_sources else {}),
             "losses": self.losses,
             "beta": self.config.beta,
             "epochs": self.config.epochs,
@@ -84,13 +89,16 @@ def make_plan(config: AlignConfig) -> PreferencePlan:
         tokenize_pairs, tokenizer=tokenizer, template=template, max_length=max_length,
         truncation=config.truncation, bad_rows=bad_rows,
     )  # fmt: skip
-    pairs, held_out = train_and_held_out(config, partial(load_pairs, bad_rows=bad_rows), bad_rows)
+    read = partial(load_pairs, bad_rows=bad_rows, shape=shape_of(config))
+    pairs, held_out, data_sources = train_and_held_out(config, read, bad_rows)
     train, report = encode(pairs)
+    tell_plain(config.model, template, tokenizer, report.templates)
     report.columns_not_used = all_unused([*pairs, *held_out])
-    _check_left(config.data, train, report, bad_rows or [], max_length)
+    _check_left(name_of(config.data), train, report, bad_rows or [], max_length)
     held_out_tokens, held_out_report = encode(held_out)
     if held_out:
-        _check_left(config.eval_data or config.data, held_out_tokens, held_out_report, bad_rows or [], max_length)
+        held_out_name = config.eval_data or name_of(config.data)
+        _check_left(held_out_name, held_out_tokens, held_out_report, bad_rows or [], max_length)
     micro_batch, accumulation = split_batch(config)
     return PreferencePlan(
         config=config,
@@ -101,6 +109,7 @@ def make_plan(config: AlignConfig) -> PreferencePlan:
         report=report,
         bad_rows=bad_rows or [],
         max_length=max_length,
+        data_sources=data_sources,
         learning_rate=config.learning_rate
         or default_learning_rate(models.count_parameters(model_config), lora=config.lora_rank > 0) / 40,
         micro_batch=micro_batch,

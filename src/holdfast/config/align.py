@@ -15,9 +15,9 @@ class AlignConfig(TrainingConfig):
 
     model: str
     """Where to start: a Holdfast run directory, hub name, local folder, or `pocket`. It is the reference as well."""
-    data: str
+    data: str | list[str]
     """Pairs in any file that `tune` reads, or `pocket:preferences`: prompt, chosen, rejected as text or as messages; or
-    chosen and rejected as whole conversations that differ in the last answer."""
+    chosen and rejected as whole conversations or texts that differ in the last answer."""
     template: str = "auto"
     """chat (the tokenizer's chat template), plain, alpaca or dialogue. auto: what the run at --model was tuned with,
     else as `tune`.

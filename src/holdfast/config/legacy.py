@@ -9,9 +9,12 @@ from __future__ import annotations
 from typing import Any
 
 from holdfast.config import RunConfig, TuneConfig
+from holdfast.config.training import RowsConfig, TrainingConfig
 
 LEGACY: dict[type[RunConfig], dict[str, Any]] = {
-    TuneConfig: {"batching": "padded", "adaptive": "none", "adaptive_on": "response"}
+    RowsConfig: {"columns": None, "roles": None, "joint": "auto"},
+    TrainingConfig: {"data_share": None},
+    TuneConfig: {"batching": "padded", "adaptive": "none", "adaptive_on": "response"},
 }
 """Config class -> option -> what versions before the option did. A class has the lines of those that it derives from,
 too.

@@ -19,7 +19,8 @@ from holdfast.config.names import aliases_of, option_names
 
 GROUPS: dict[str, str] = {
     "model": "model reference tokenizer dtype trust_remote_code template chat system",
-    "data": "data layout eval_data eval_share max_length truncation skip_bad_rows sets prompts sources target mixed "
+    "data": "data data_share columns roles joint layout eval_data eval_share "
+    "max_length truncation skip_bad_rows sets prompts sources target mixed "
     "in_task in_task_k in_task_retriever with_in_task dev_items pool suite tasks data_dir run run_a run_b baseline "
     "directories study source where settings shots shots_data shots_layout",
     "weights": "prompt_weight response_weight preset weights normalizer adaptive adaptive_on by keep rest scope",

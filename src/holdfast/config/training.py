@@ -6,26 +6,47 @@ from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from holdfast.config.base import Range, RunConfig
+from holdfast.errors import HoldfastError
 
 
 @dataclass(kw_only=True)
-class TrainingConfig(RunConfig):
+class RowsConfig(RunConfig):
+    """What every command takes that reads rows to train on."""
+
+    columns: str | None = None
+    """Which column is what, as ours=theirs: prompt=question,response=answer. Default: by their names."""
+    roles: str | None = None
+    """Who is who in conversations with other roles, as theirs=ours: Anna=user,Ben=assistant."""
+    joint: Literal["auto", "none", "space", "newline"] = "auto"
+    """What stands between a prompt and its response in plain text. auto: one space; nothing where either side has white
+    space there or is written without spaces (Chinese, Japanese, Thai, ...).
+    """
+
+
+@dataclass(kw_only=True)
+class TrainingConfig(RowsConfig):
     """What `tune` and `align` share: model, data, optimisation and saving. A default or a sentence that differs for one
     of them stands in that command's class.
     """
 
     model: str
     """Hub name, local folder, a Holdfast run directory, or `pocket` (the embedded model)."""
-    data: str
-    """JSONL, JSON, CSV or Parquet file, saved dataset folder, hub name, or `pocket:instructions`. Columns decide how it
-    is read.
+    data: str | list[str]
+    """JSONL, JSON, CSV, Parquet or text file (also .gz, .zst), folder, glob, saved dataset, hub name (NAME:SPLIT), or
+    `pocket:instructions`; or several of them. Columns decide how it is read.
     """
 
     # data
     eval_data: str | None = None
-    """Held-out data, in any form that --data takes. Default: a seeded split of --data."""
+    """Held-out data, in any form that --data takes. Default: the validation or test split of --data, else a seeded part
+    of its rows.
+    """
     eval_share: Annotated[float, Range(ge=0, lt=1)] = 0.05
     """Share of --data held out when there is no --eval-data; 0 for none."""
+    data_share: str | None = None
+    """Shares of the rows drawn of several --data, such as 2,1: no row twice, so the source that is small for its share
+    is there whole. Counted in the summary. Default: all rows.
+    """
     template: str = "auto"
     """chat (the tokenizer's chat template), plain, alpaca or dialogue. auto: chat for chat data if the tokenizer has a
     template.
@@ -83,3 +104,11 @@ class TrainingConfig(RunConfig):
     """Also log to wandb, tensorboard, trackio, ... (comma separated)."""
     trust_remote_code: bool = False
     """Allow code that comes with the model to run."""
+
+    def __post_init__(self) -> None:
+        """Beside the ranges: --data names at least one source, and a list of one is that source."""
+        super().__post_init__()
+        if self.data == []:
+            raise HoldfastError("--data names no source", hint="--data a.jsonl b.parquet")
+        if isinstance(self.data, list) and len(self.data) == 1:
+            self.data = self.data[0]

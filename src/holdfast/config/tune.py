@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from holdfast.config.base import Range, RunConfig
-from holdfast.config.training import TrainingConfig
+from holdfast.config.base import Range
+from holdfast.config.training import RowsConfig, TrainingConfig
 
 Preset = Literal["conventional", "continual", "prompt-only", "instruction-modelling"]
 Normalizer = Literal["nonzero", "weight-sum", "response-count", "example"]
@@ -60,7 +60,7 @@ class TuneConfig(TrainingConfig):
 
 
 @dataclass(kw_only=True)
-class WeighConfig(RunConfig):
+class WeighConfig(RowsConfig):
     """Score a data set with one or two models and write it again with per-token weights, for `tune` on any
     tokenizer.
     """

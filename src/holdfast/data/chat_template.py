@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from holdfast import runs
+from holdfast.data.joint import between, without_end, without_start
 from holdfast.errors import HoldfastError
 from holdfast.records import Message, Role, Span
 
@@ -33,14 +34,11 @@ _AND_INPUT = ", paired with an input that provides further context"
 
 
 def plain(messages: Sequence[Message]) -> list[Span]:
-    """Lay out prompt, one space, response, as the WIT code does.
-
-    Where either side of the joint has white space, no further space is put in.
-    """
+    """Lay out prompt, one space, response, as the WIT code does; see ``joint.between``."""
     spans: list[Span] = []
     for message in messages:
-        if any(s.text for s in spans) and message.content and not spans[-1].text[-1:].isspace():
-            spans += _separator(message)
+        if any(s.text for s in spans) and message.content:
+            spans += _separator(message, between(spans[-1].text, message))
         spans += _turn(message)
     return spans
 
@@ -68,7 +66,11 @@ def dialogue(messages: Sequence[Message]) -> list[Span]:
     spans: list[Span] = []
     for message in messages:
         head = f"{message.role.label.capitalize()}:"
-        spans += [Span(head if not spans else "\n" + head, Role.TEMPLATE), *_separator(message), *_turn(message)]
+        spans += [
+            Span(head if not spans else "\n" + head, Role.TEMPLATE),
+            *_separator(message, between("", message)),
+            *_turn(message),
+        ]
     if messages and messages[-1].role is not Role.ASSISTANT:
         spans.append(Span("\nAssistant:", Role.TEMPLATE))
     return spans
@@ -168,19 +170,26 @@ def _content(message: Message) -> Span:
     return Span(message.content, message.role, message.weight, message)
 
 
-def _separator(message: Message) -> list[Span]:
-    """A space before a message, none before one that begins with white space.
-
-    Before a response it is response: generation starts before it, so the model has to write it."""
-    if message.content[:1].isspace():
-        return []
-    return [Span(" ", Role.ASSISTANT, message.weight) if message.role is Role.ASSISTANT else Span(" ", Role.TEMPLATE)]
+def _separator(message: Message, text: str) -> list[Span]:
+    """What stands before a message. Before a response it is response: the model has to write it."""
+    is_response = message.role is Role.ASSISTANT
+    return [Span(text, Role.ASSISTANT, message.weight) if is_response else Span(text, Role.TEMPLATE)]
 
 
 def _with_specials(spans: list[Span], tokenizer: Any) -> list[Span]:
-    """Put the tokenizer's BOS in front, if it wants one, and its EOS where a template marked the end of a response."""
-    whole = [Span(tokenizer.bos_token, Role.TEMPLATE)] if _adds_bos(tokenizer) else []
-    whole += [replace(s, text=_eos(tokenizer)) if s.role is Role.EOS else s for s in spans]
+    """Put the tokenizer's BOS in front, if it wants one, and its EOS where a template marked the end of a response.
+
+    What the texts hold of both already is not put there twice.
+    """
+    whole: list[Span] = []
+    if _adds_bos(tokenizer):
+        spans = without_start(spans, tokenizer.bos_token)
+        whole.append(Span(tokenizer.bos_token, Role.TEMPLATE))
+    for span in spans:
+        if span.role is Role.EOS:
+            span = replace(span, text=_eos(tokenizer))
+            whole[-1:] = [without_end(last, span.text) for last in whole[-1:]]
+        whole.append(span)
     return [s for s in whole if s.text]
 
 

@@ -54,7 +54,7 @@ _STEERING = _names("""
 """)
 _PICKING = _names("""
     keep kept drop dropped use used discard discarded delete deleted remove removed select selected pick picked filtered
-    supervised enabled disabled
+    supervised enabled disabled label
 """)  # as a truth value: whether the row is to be there at all
 _CONTENT = _names("""
     tool tools function functions system developer history context reasoning thinking thought thoughts think image
@@ -80,7 +80,7 @@ def unused_columns(
     others = {
         name: value
         for name, value in row.items()
-        if not (name in read or _empty(value) or (name == "weight" and value == 1))
+        if not (name in read or blank(value) or (name == "weight" and value == 1))
     }
     texts, values = list(_texts(row, used) if others else ()), [row[column] for column in used if column in row]
     names = []
@@ -118,7 +118,7 @@ def _of_messages(row: Mapping[str, Any], used: Collection[str], where: str, weig
         for number, turn in enumerate(turns if isinstance(turns, list) else (), 1):
             place = f"{where}, message {number}" if column == "messages" else f"{where}, message {number} of '{column}'"
             for key, value in turn.items() if isinstance(turn, dict) else ():
-                if key in ("role", "content") or _empty(value) or (key == "weight" and (weighted or value == 1)):
+                if key in ("role", "content") or blank(value) or (key == "weight" and (weighted or value == 1)):
                     continue
                 if _snake(str(key)) not in _PLAIN_IN_MESSAGES:
                     raise _refusal(place, "key", str(key), f"jq -c 'del(.{column}[].{key})' rows.jsonl")
@@ -161,15 +161,15 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, numbers.Number | datetime.date | datetime.time | datetime.timedelta)
 
 
-def _empty(value: Any) -> bool:
+def blank(value: Any) -> bool:
     """Columns of Parquet files are filled up with null, and those of a struct with its parts as null."""
     if value is None or (isinstance(value, float) and value != value):
         return True
     if isinstance(value, str):
         return not value.strip()
     if isinstance(value, Mapping):
-        return all(map(_empty, value.values()))
-    return isinstance(value, list | tuple) and all(map(_empty, value))
+        return all(map(blank, value.values()))
+    return isinstance(value, list | tuple) and all(map(blank, value))
 
 
 def _texts(row: Mapping[str, Any], used: Collection[str]) -> Iterator[str]:

@@ -2,13 +2,15 @@
 
 | layout | columns |
 |---|---|
-| chat | ``messages``: list of {role, content, weight?} |
-| alpaca | ``instruction``, ``output``, ``input``? |
-| pair | ``prompt`` and ``response`` or ``completion``: two texts, or two lists of messages |
+| chat | ``messages``: list of {role, content, weight?}, or ShareGPT's ``conversations``; ``system``? |
+| alpaca | ``instruction``, ``output``, ``input``?; Dolly's ``context``? and ``response``; ``system``?, ``history``? |
+| pair | ``prompt`` and ``response`` or ``completion``: two texts, or two lists of messages; or ``question`` and |
+| | ``answer``, ``query`` and ``response``, ``input`` and ``output`` or ``target``, ``source`` and ``target`` |
 | text | ``text`` (everything is response) |
 | prompt | ``prompt`` alone (needs response weight 0: the paper's prompt-only tuning on unannotated data) |
 
-Every row may also have ``weight`` (a number) and ``token_weights`` (of ``holdfast weigh``).
+Every row may also have ``weight`` (a number) and ``token_weights`` (of ``holdfast weigh``). What others call a column
+or a role is the matter of ``shapes``.
 """
 
 from __future__ import annotations
@@ -18,24 +20,27 @@ from dataclasses import replace
 from itertools import islice
 from typing import Any, TypeVar
 
-from holdfast.data.columns import unused_columns
+from holdfast.data.columns import blank, unused_columns
 from holdfast.data.read import Row, read_rows
+from holdfast.data.shapes import USUAL, Reading, Shape, as_openai, line_of_roles, line_to_type, readings_of
+from holdfast.data.sources import files_of, tell_unread
 from holdfast.data.weights import check_weight, with_char_weights
 from holdfast.errors import HoldfastError, whole_text
 from holdfast.records import Example, Message, Role
 
 T = TypeVar("T")
 _ACCEPTED = (
-    "messages | instruction + output | prompt + response (or completion) | text | prompt (with response weight 0)"
+    "messages (or conversations) | instruction + output | prompt + response (or completion) | question + answer | text "
+    "| prompt (with response weight 0)"
 )
 _COLUMNS = {
-    "chat": ("messages",),
-    "alpaca": ("instruction", "input", "output"),
+    "chat": ("messages", "system"),
+    "alpaca": ("instruction", "input", "output", "system", "history"),
     "pair": ("prompt", "response", "completion"),
     "text": ("text",),
     "prompt": ("prompt",),
 }
-_READINGS = set[str]().union(*_COLUMNS.values())
+_READINGS = set[str]().union(*_COLUMNS.values()) - {"system", "history"}
 _ROLES = {
     "system": Role.SYSTEM,
     "developer": Role.SYSTEM,
@@ -52,11 +57,12 @@ def load_examples(
     limit: int | None = None,
     needs_response: bool = True,
     bad_rows: list[str] | None = None,
+    shape: Shape = USUAL,
 ) -> list[Example]:
-    """Read a data source into examples.
+    """Read a data source into examples; the layout of each file of it is recognised for itself.
 
     Args:
-        source: file, saved dataset folder, hub name (``name`` or ``name:split``), or ``pocket:...``.
+        source: see ``holdfast.data.sources``.
         layout: ``auto`` or a name of the table above.
         limit: only the first rows.
         needs_response: False where responses have weight 0, so that rows without one are fine.
@@ -65,13 +71,17 @@ def load_examples(
     Raises:
         HoldfastError: names file and row, what was found, what is allowed.
     """
-    return examples_of(
-        list(islice(read_rows(source, bad_rows), limit)),
-        source,
-        layout=layout,
-        needs_response=needs_response,
-        bad_rows=bad_rows,
-    )
+    tell_unread(source)
+    examples: list[Example] = []
+    left = limit
+    for file in files_of(source):
+        rows = list(islice(read_rows(file, bad_rows), left))
+        if rows or left != 0:
+            examples += examples_of(
+                rows, file, layout=layout, needs_response=needs_response, bad_rows=bad_rows, shape=shape
+            )
+        left = None if left is None else left - len(rows)
+    return examples
 
 
 def examples_of(
@@ -81,14 +91,22 @@ def examples_of(
     layout: str = "auto",
     needs_response: bool = True,
     bad_rows: list[str] | None = None,
+    shape: Shape = USUAL,
 ) -> list[Example]:
     """Rows that are in memory already, as ``load_examples`` reads them; ``source`` is their name in errors."""
     others = () if layout == "auto" else _READINGS  # who names a layout leaves the columns of the others out on purpose
-    layout = _recognise(source, rows, layout, needs_response)
+    reading = _recognise(source, rows, layout, needs_response, shape)
+    used = [reading.name(column) for column in _COLUMNS[reading.layout]]
+    if reading.layout == "pair" and "system" in shape.columns:
+        used.append(reading.name("system"))
+    before = [reading.name(column) for column in ("system", "history")]
+    turns = any(not blank(row.get(column)) for row, _ in rows for column in before if column in used)
+    reading = replace(reading, turns=turns)
 
     def example_of(row: dict[str, Any], where: str) -> Example:
-        unused = unused_columns(row, _COLUMNS[layout], where, listed=others)
-        return replace(_example(row, where, layout, needs_response), unused=unused)
+        row = as_openai(row, used, shape, where)
+        unused = unused_columns(row, used, where, listed=others)
+        return replace(_example(row, where, reading, needs_response, shape), unused=unused)
 
     return read_each(rows, source, example_of, bad_rows)
 
@@ -119,73 +137,120 @@ def read_each(
     return items
 
 
-def _recognise(source: str, rows: list[Row], layout: str, needs_response: bool) -> str:
-    if layout != "auto" or not rows:
-        return layout
-    columns, empty = set[str](), set[str]()
+def _recognise(source: str, rows: list[Row], layout: str, needs_response: bool, shape: Shape) -> Reading:
+    if not rows:
+        return Reading("text", {})
+    columns, empty, lists = set[str](), set[str](), set[str]()
+    ours = {theirs: name for name, theirs in shape.columns.items()}
+    theirs = set[str]()
     for row, _ in rows:
         for column, value in row.items():
-            (empty if value is None else columns).add(column)
-    readings = {
-        "chat": "messages" in columns,
-        "alpaca": {"instruction", "output"} <= columns,
-        "pair": "prompt" in columns and bool({"response", "completion"} & columns),
-        "text": "text" in columns,
-    }
-    fitting = [name for name, fits in readings.items() if fits]
+            theirs.add(column)
+            if column in shape.columns and column not in ours:
+                continue  # another column is called so by --columns
+            name = ours.get(column, column)
+            (empty if value is None else columns).add(name)
+            if isinstance(value, list):
+                lists.add(name)
+    missing = [name for name in ours if name not in theirs]
+    if missing:
+        raise HoldfastError(
+            f"{source}: no column '{missing[0]}', which --columns names; columns are {', '.join(sorted(theirs))}"
+        )
+    fitting = readings_of(columns, lists)
+    if layout != "auto":
+        fitting = [reading for reading in fitting if reading.layout == layout][:1] or [Reading(layout, {})]
     if not fitting and "prompt" in columns and not needs_response:
-        return "prompt"
+        fitting = [Reading("prompt", {})]
     if len(fitting) == 1:
-        return fitting[0]
+        (reading,) = fitting
+        names = {column: column for column in _COLUMNS.get(reading.layout, ())} | {
+            **reading.columns,
+            "system": "system",
+        }
+        return Reading(reading.layout, {name: shape.columns.get(column, column) for name, column in names.items()})
     hint = None
+    line = line_to_type(rows[0][0])
     if not fitting and {"chosen", "rejected"} <= columns:
         hint = "these are preferences, which `holdfast align` takes"
-    elif not fitting and any(";" in column for column in columns):
-        hint = "the columns seem to be parted by ';': save the file with commas"
     elif not fitting and "prompt" in columns:
         hint = "prompts alone can be trained on with --preset prompt-only (response weight 0)"
-    elif fitting:
-        hint = f"choose with --layout {' or '.join(fitting)}"
+    elif fitting and len({reading.layout for reading in fitting}) > 1:
+        hint = f"choose with --layout {' or '.join(reading.layout for reading in fitting)}"
     elif empty - columns - {""}:
         hint = f"null in every row: {', '.join(sorted(empty - columns - {''}))}"
+    elif line:
+        hint = f"say which column is what, such as {line}"
     kind = "several readings are possible" if fitting else "no reading fits"
     raise HoldfastError(f"{source}: {kind}; columns are {', '.join(sorted(columns))}; accepted: {_ACCEPTED}", hint=hint)
 
 
-def _example(row: dict[str, Any], where: str, layout: str, needs_response: bool) -> Example:
+def _example(row: dict[str, Any], where: str, reading: Reading, needs_response: bool, shape: Shape) -> Example:
     weight = _weight(row, "weight", where)
+    layout, name = reading.layout, reading.name
+    messages: tuple[Message, ...]
     if layout == "chat":
-        messages = _conversation(row, where, needs_response)
+        messages = _conversation(row, name("messages"), where, needs_response)
     elif layout == "alpaca":
-        user = [Message(Role.USER, read_text(row, "instruction", where))]
-        if row.get("input"):
-            user.append(Message(Role.USER, read_text(row, "input", where)))
-        messages = (*user, Message(Role.ASSISTANT, read_response(row, "output", where)))
+        columns = [name("instruction"), *([name("input")] if row.get(name("input")) else [])]
+        texts = [read_text(row, column, where) for column in columns]
+        user = [Message(Role.USER, text) for text in (["\n\n".join(texts)] if reading.turns else texts)]
+        messages = (*user, Message(Role.ASSISTANT, read_response(row, name("output"), where), joint=shape.joint))
     elif layout == "pair":
-        if row.get("response") is not None and row.get("completion") is not None:
-            raise HoldfastError(
-                f"{where}: both 'response' and 'completion' are given", hint="keep one of the two columns"
-            )
-        column = "completion" if row.get("completion") is not None else "response"
-        for name in ("prompt", column):
-            _check_there(row, name, where)
-        if isinstance(row["prompt"], list) and isinstance(row[column], list):
-            joined = {"messages": row["prompt"] + row[column]}
-            conversation = _conversation(joined, where, needs_response)
-            return Example(with_char_weights(conversation, row, where), "chat", where, weight)
-        messages = (
-            Message(Role.USER, read_text(row, "prompt", where)),
-            Message(Role.ASSISTANT, read_response(row, column, where)),
-        )
+        messages = _prompt_and_response(row, where, reading, needs_response, shape)
+        if isinstance(row[name("prompt")], list):
+            layout = "chat"
     elif layout == "text":
-        messages = (Message(Role.ASSISTANT, read_response(row, "text", where)),)
+        messages = (Message(Role.ASSISTANT, read_response(row, name("text"), where)),)
+    elif isinstance(row.get(name("prompt")), list):
+        messages, layout = read_messages(row, name("prompt"), where), "chat"
     else:
-        messages = (Message(Role.USER, read_response(row, "prompt", where)),)
-    return Example(with_char_weights(tuple(messages), row, where), layout, where, weight)
+        messages = (Message(Role.USER, read_response(row, name("prompt"), where)),)
+    messages = (*_before(row, reading, messages, where), *messages)
+    layout = "chat" if reading.turns else layout
+    return Example(with_char_weights(messages, row, where), layout, where, weight)
 
 
-def _conversation(row: dict[str, Any], where: str, needs_response: bool) -> tuple[Message, ...]:
-    messages = read_messages(row, "messages", where)
+def _prompt_and_response(
+    row: dict[str, Any], where: str, reading: Reading, needs_response: bool, shape: Shape
+) -> tuple[Message, ...]:
+    prompt, column, completion = reading.name("prompt"), reading.name("response"), reading.name("completion")
+    if row.get(column) is not None and row.get(completion) is not None:
+        raise HoldfastError(
+            f"{where}: both '{column}' and '{completion}' are given", hint="keep one of the two columns"
+        )
+    column = completion if row.get(completion) is not None else column
+    for name in (prompt, column):
+        _check_there(row, name, where)
+    if isinstance(row[prompt], list) and isinstance(row[column], list):
+        return _conversation({"messages": row[prompt] + row[column]}, "messages", where, needs_response)
+    return (
+        Message(Role.USER, read_text(row, prompt, where)),
+        Message(Role.ASSISTANT, read_response(row, column, where), joint=shape.joint),
+    )
+
+
+def _before(row: dict[str, Any], reading: Reading, messages: tuple[Message, ...], where: str) -> tuple[Message, ...]:
+    """Return the messages of the columns ``system`` and ``history``, which stand before those of the row."""
+    system, history = reading.name("system"), reading.name("history")
+    before: list[Message] = []
+    if reading.layout in ("chat", "alpaca", "pair") and not blank(row.get(system)):
+        if messages[0].role is Role.SYSTEM:
+            raise HoldfastError(f"{where}: column '{system}' beside a system message", hint="keep one of the two")
+        before.append(Message(Role.SYSTEM, read_text(row, system, where)))
+    turns = row.get(history) if reading.layout == "alpaca" else None
+    for number, turn in enumerate([] if blank(turns) else turns if isinstance(turns, list) else [turns], 1):
+        if not isinstance(turn, list) or len(turn) != 2 or not all(isinstance(text, str) for text in turn):
+            raise HoldfastError(
+                f"{where}: '{history}' {number} is {_kind(turn)}, not a question and its answer",
+                hint='[["Hi", "Hello!"], ...]',
+            )
+        before += [Message(Role.USER, turn[0]), Message(Role.ASSISTANT, turn[1])]
+    return tuple(before)
+
+
+def _conversation(row: dict[str, Any], column: str, where: str, needs_response: bool) -> tuple[Message, ...]:
+    messages = read_messages(row, column, where)
     if needs_response and not any(m.role is Role.ASSISTANT for m in messages):
         raise HoldfastError(
             f"{where}: no assistant message", hint="add one, or train on prompts alone with --preset prompt-only"
@@ -212,7 +277,9 @@ def read_messages(row: dict[str, Any], column: str, where: str) -> tuple[Message
             raise HoldfastError(f"{place}: {_kind(turn)}, not an object with role and content")
         role = _ROLES.get(str(turn.get("role")))
         if role is None:
-            raise HoldfastError(f"{place}: role is {turn.get('role')!r}; allowed: {', '.join(_ROLES)}")
+            line = line_of_roles(turns)
+            hint = f"say who is who, such as {line}" if line else None
+            raise HoldfastError(f"{place}: role is {turn.get('role')!r}; allowed: {', '.join(_ROLES)}", hint=hint)
         read = read_response if role is Role.ASSISTANT else read_text
         messages.append(Message(role, read(turn, "content", place), _weight(turn, "weight", place)))
     return tuple(messages)

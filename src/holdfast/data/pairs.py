@@ -5,21 +5,28 @@
 | ``prompt``, ``chosen``, ``rejected``, all text | one question and two answers |
 | ``prompt`` (text or messages), ``chosen``, ``rejected`` (one assistant message each) | a conversation, two answers |
 | ``chosen``, ``rejected`` as whole conversations, with ``prompt`` or without | the last message of each is the answer |
+| ``chosen``, ``rejected`` as whole texts | where they part (before a space, as TRL does) the answers begin |
+| ``conversations``, ``chosen``, ``rejected`` of ShareGPT's form | a conversation, two answers |
+
+``question`` and its like are taken as ``prompt``; ``--columns`` names others.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from typing import Any
 
-from holdfast.data.columns import unused_columns
+from holdfast.data.columns import blank, unused_columns
 from holdfast.data.examples import read_each, read_messages, read_response, read_text
 from holdfast.data.read import read_rows
+from holdfast.data.shapes import USUAL, Shape, as_openai
 from holdfast.errors import HoldfastError
 from holdfast.records import Message, Role
 
-_ACCEPTED = "prompt + chosen + rejected (text or messages) | chosen + rejected (whole conversations)"
+_ACCEPTED = "prompt + chosen + rejected (text or messages) | chosen + rejected (whole conversations or texts)"
+_PROMPTS = ("prompt", "question", "query", "instruction", "input", "conversations")
 
 
 @dataclass(frozen=True)
@@ -37,7 +44,9 @@ class Pair:
     unused: tuple[str, ...] = ()
 
 
-def load_pairs(source: str, *, limit: int | None = None, bad_rows: list[str] | None = None) -> list[Pair]:
+def load_pairs(
+    source: str, *, limit: int | None = None, bad_rows: list[str] | None = None, shape: Shape = USUAL
+) -> list[Pair]:
     """Read a data source into pairs.
 
     Args:
@@ -48,24 +57,33 @@ def load_pairs(source: str, *, limit: int | None = None, bad_rows: list[str] | N
     Raises:
         HoldfastError: names file and row, what was found, what is allowed.
     """
-    return read_each(list(islice(read_rows(source, bad_rows), limit)), source, read_pair, bad_rows)
+    rows = list(islice(read_rows(source, bad_rows), limit))
+    return read_each(rows, source, partial(read_pair, shape=shape), bad_rows)
 
 
-def read_pair(row: dict[str, Any], where: str) -> Pair:
+def read_pair(row: dict[str, Any], where: str, shape: Shape = USUAL) -> Pair:
     """One row as a pair.
 
     Raises:
         HoldfastError: a column is missing or of the wrong kind, the answers are equal, or the prompt is not how they
             begin.
     """
+    row, prompt = _in_our_names(row, where, shape)
     for column in ("chosen", "rejected"):
         if row.get(column) is None:
             columns = ", ".join(name for name, value in row.items() if value is not None) or "no columns"
             raise HoldfastError(f"{where}: no column '{column}'; the row has {columns}", hint=f"accepted: {_ACCEPTED}")
     if isinstance(row["chosen"], list) != isinstance(row["rejected"], list):
         raise HoldfastError(f"{where}: 'chosen' and 'rejected' must both be text or both be messages")
-    unused = unused_columns(row, ("prompt", "chosen", "rejected"), where, weighted=False)
-    pair = _of_messages(row, where) if isinstance(row["chosen"], list) else _of_text(row, where)
+    used = [prompt, "chosen", "rejected", *(("system",) if "system" in shape.columns else ())]
+    unused = unused_columns(row, used, where, weighted=False)
+    row = row if prompt == "prompt" else {"prompt": row[prompt]} | row
+    pair = _of_messages(row, where) if isinstance(row["chosen"], list) else _of_text(row, where, shape)
+    if "system" in used and not blank(row.get("system")):
+        if pair.prompt[:1] and pair.prompt[0].role is Role.SYSTEM:
+            raise HoldfastError(f"{where}: column 'system' beside a system message", hint="keep one of the two")
+        system = Message(Role.SYSTEM, read_text(row, "system", where))
+        pair = replace(pair, prompt=(system, *pair.prompt), layout="chat")
     if pair.chosen.content == pair.rejected.content:
         raise HoldfastError(
             f"{where}: 'chosen' and 'rejected' are equal, so there is no preference",
@@ -74,12 +92,44 @@ def read_pair(row: dict[str, Any], where: str) -> Pair:
     return replace(pair, unused=unused)
 
 
-def _of_text(row: dict[str, Any], where: str) -> Pair:
+def _in_our_names(row: dict[str, Any], where: str, shape: Shape) -> tuple[dict[str, Any], str]:
+    """Return the row with the columns that --columns names under our names and with messages as OpenAI has them, and
+    the name of the column that holds the prompt.
+    """
+    ours = {theirs: name for name, theirs in shape.columns.items()}
+    twice = [name for theirs, name in ours.items() if theirs in row and name != theirs and not blank(row.get(name))]
+    if twice:
+        raise HoldfastError(f"{where}: a column '{twice[0]}' is there beside the one that --columns names so")
+    named = {name: value for name, value in row.items() if name not in shape.columns or name in ours}
+    named = {ours.get(name, name): value for name, value in named.items()}
+    named = as_openai(named, (*_PROMPTS, "chosen", "rejected"), shape, where)
+    prompts = [name for name in _PROMPTS if named.get(name) is not None]
+    return named, prompts[0] if "prompt" in prompts or len(prompts) == 1 else "prompt"
+
+
+def _of_text(row: dict[str, Any], where: str, shape: Shape) -> Pair:
+    chosen, rejected = (read_response(row, column, where) for column in ("chosen", "rejected"))
     if row.get("prompt") is None:
-        raise HoldfastError(f"{where}: no column 'prompt', and the answers are text", hint=f"accepted: {_ACCEPTED}")
-    prompt = _prompt(row, where)
-    chosen, rejected = (Message(Role.ASSISTANT, read_response(row, column, where)) for column in ("chosen", "rejected"))
-    return Pair(prompt, chosen, rejected, "chat" if isinstance(row["prompt"], list) else "pair", where)
+        begin = _where_they_part(chosen, rejected)
+        if not chosen[:begin].strip() or not (chosen[begin:].strip() and rejected[begin:].strip()):
+            raise HoldfastError(
+                f"{where}: no column 'prompt', and the answers are text that does not begin with one",
+                hint=f"accepted: {_ACCEPTED}",
+            )
+        prompt: tuple[Message, ...] = (Message(Role.USER, chosen[:begin]),)
+        chosen, rejected, shape = chosen[begin:], rejected[begin:], Shape(joint="")
+    else:
+        prompt = _prompt(row, where)
+    layout = "chat" if isinstance(row.get("prompt"), list) else "pair"
+    first, second = (Message(Role.ASSISTANT, text, joint=shape.joint) for text in (chosen, rejected))
+    return Pair(prompt, first, second, layout, where)
+
+
+def _where_they_part(chosen: str, rejected: str) -> int:
+    """Return the length of the beginning that two texts share, without a space at its end, as TRL cuts it."""
+    length = next((i for i, (a, b) in enumerate(zip(chosen, rejected, strict=False)) if a != b), None)
+    length = min(len(chosen), len(rejected)) if length is None else length
+    return length - (chosen[length - 1 : length] == " ")
 
 
 def _of_messages(row: dict[str, Any], where: str) -> Pair:

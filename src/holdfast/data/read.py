@@ -2,8 +2,9 @@
 
 What a parser, a codec or a library raises becomes a ``HoldfastError`` here.
 
-    JSONL, JSON, CSV, TSV, Parquet        a file, by its suffix
-    a folder of Dataset.save_to_disk      and the name of a data set of the hub (``name`` or ``name:split``)
+    JSONL, JSON, CSV, TSV, Parquet, text  a file, by its suffix, packed or not (``files``)
+    folders, globs, splits                see ``sources``
+    the name of a data set of the hub     ``name`` or ``name:split``
     pocket:NAME                           the rows that come with Holdfast
 
 Rows may be broken in many ways (cut, not UTF-8, nested too deep, numbers of thousands of digits, half a character, a
@@ -13,55 +14,53 @@ that its tag does not fit.
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
-import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+from holdfast.data.files import KINDS, PACKED, check_utf8, csv_records, kind_of, lines_of, say, text_of
+from holdfast.data.sources import HELD_OUT, files_of, sources_of, split_names, tell_unread
 from holdfast.errors import HoldfastError, from_json, set_aside, whole_text
 
 Row = tuple[dict[str, Any], str]
 """Columns of a row and its place, such as ``data.jsonl, row 3``."""
 
-_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
+_CONVERSATIONS = ("messages", "conversations")  # a JSON object that holds one of them is a row
 _ODD = re.compile(rb"\\u[dD][89a-fA-F]|\d{309}")
-_LONGEST = 2**31 - 1  # the largest limit that the csv module takes on every platform: a C long has 32 bits on Windows
-
-
-class Record(NamedTuple):
-    """``row`` counts records that are not blank, the header being 0; ``line`` is where it begins in the file."""
-
-    row: int
-    line: int
-    fields: list[str]
 
 
 def read_rows(source: str, bad_rows: list[str] | None = None) -> Iterator[Row]:
     """The rows of a data source as they stand there, whatever their columns.
 
     Args:
-        source: file, saved dataset folder, hub name (``name`` or ``name:split``), or ``pocket:...``.
+        source: see ``holdfast.data.sources``.
         bad_rows: collects the messages of bad rows; None raises at the first one.
 
     Raises:
         HoldfastError: names file and row, what was found, what is allowed.
     """
+    tell_unread(source)
+    files = files_of(source)
+    return chain.from_iterable(_single_rows(file, bad_rows) for file in files)
+
+
+def _single_rows(source: str, bad_rows: list[str] | None) -> Iterator[Row]:
     if source.startswith("pocket:"):
         return _pocket_rows(source)
     path = Path(source)
     if path.exists() and not path.is_dir():
         return _file_rows(path, bad_rows)
-    if path.suffix in _SUFFIXES or source.startswith((".", "/", "~")):
-        if not path.is_dir():
-            raise HoldfastError(f"{source}: no such file or folder", hint="paths are relative to the current directory")
-        return dataset_rows(open_dataset(source), source)
-    name, _, split = source.partition(":")
-    return dataset_rows(open_dataset(source) if path.is_dir() else open_dataset(name, split or None), source)
+    folder, _, split = source.rpartition(":")
+    if path.is_dir() or not folder:
+        folder, split = source, ""
+    if not Path(folder).is_dir() and (kind_of(path) in KINDS or source.startswith((".", "/", "~"))):
+        raise HoldfastError(f"{source}: no such file or folder", hint="paths are relative to the current directory")
+    return dataset_rows(open_dataset(folder, split or None), source)
 
 
 def read_values(source: str, *, objects: bool = True, hint: str | None = None) -> list[tuple[Any, str]]:
@@ -85,9 +84,9 @@ def read_values(source: str, *, objects: bool = True, hint: str | None = None) -
     if not path.exists():
         raise HoldfastError(f"{source}: no such file", hint=hint)
     if path.is_dir():
-        return list(dataset_rows(open_dataset(source), source))
+        return list(read_rows(source))
     rows: list[tuple[Any, str]] = list(_file_rows(path, None, objects=objects, plain=".jsonl"))
-    if path.suffix not in (".csv", ".tsv"):
+    if kind_of(path) not in (".csv", ".tsv"):
         return rows
     for row, _ in rows:
         for blank in [name for name, value in row.items() if value == ""]:
@@ -100,38 +99,21 @@ def load_rows(source: str) -> list[dict[str, Any]]:
     return [row for row, _ in read_rows(source)]
 
 
-def source_digest(source: str | None) -> str | None:
-    """SHA-256 of a data file, so that a run notices when it has changed; other sources stand for themselves."""
-    if source is None or not Path(source).is_file():
+def source_digest(source: str | Sequence[str] | None) -> str | None:
+    """SHA-256 of the data files, so that a run notices when they have changed; other sources stand for themselves."""
+    if source is None:
         return source
+    files = [file for single in sources_of(source) for file in files_of(single)]
+    digests = [_file_digest(file) if Path(file).is_file() else file for file in files]
+    return digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest()
+
+
+def _file_digest(file: str) -> str:
     try:
-        with Path(source).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        with Path(file).open("rb") as content:
+            return hashlib.file_digest(content, "sha256").hexdigest()
     except OSError as error:
-        raise HoldfastError(f"{source}: cannot be read ({error.strerror})") from error
-
-
-def csv_records(path: Path, delimiter: str = ",") -> list[Record]:
-    """Every record of a CSV file, the header first.
-
-    Quotes within a field that does not begin with one are characters like any other. Quoted fields may hold line
-    breaks.
-
-    Raises:
-        HoldfastError: not to be read, not UTF-8, or a quoted field that does not end, with the row in which it begins.
-    """
-    before = csv.field_size_limit(_LONGEST)
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            return _records(path, csv.reader(file, delimiter=delimiter, strict=True))
-    except OSError as error:
-        raise HoldfastError(f"{path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise HoldfastError(
-            f"{path}: not a CSV file in UTF-8: not UTF-8 (byte {error.start})", hint="save the file as UTF-8"
-        ) from error
-    finally:
-        csv.field_size_limit(before)
+        raise HoldfastError(f"{file}: cannot be read ({error.strerror})") from error
 
 
 def read_yaml(path: Path, place: str = "", hint: str | None = None) -> Any:
@@ -208,14 +190,46 @@ def open_dataset(source: str, split: str | None = None, folder: Path = Path()) -
     if split is None and ("train" in data or len(data) == 1):
         name = "train" if "train" in data else next(iter(data))
         others = ", ".join(str(other) for other in data if other != name)
-        if others and os.environ.get("RANK", "0") == "0":  # once, not once per device
-            print(f"note: {path if saved else source}: split '{name}' is read; {others} are not", file=sys.stderr)
+        if others:
+            say(f"{path if saved else source}: split '{name}' is read; {others} are not")
         return data[name]
     if split not in data:
         kind = "none is 'train'" if split is None else f"none is '{split}'"
-        advice = None if saved else f"name one: {source}:{next(iter(data), '')}"
+        advice = f"name one: {source}:{next(iter(data), '')}"
         raise HoldfastError(f"{path if saved else source}: splits are {', '.join(map(str, data))}, {kind}", hint=advice)
     return data[split]
+
+
+def with_held_out(source: str) -> tuple[str, str | None]:
+    """Return a source as it is trained on, and the split of it that is held out: (``x:train``, ``x:validation``).
+
+    A source that names its split, or has but one, is its own, and nothing of it is held out. A note says what is read.
+    """
+    names = split_names(source)
+    if names is None:
+        names = _splits_on_the_hub(source)
+    held_out = next((name for name in HELD_OUT if name in names), None)
+    if "train" not in names or held_out is None:
+        return source, None
+    tell_unread(source, held_out)
+    others = [name for name in names if name not in ("train", held_out)]
+    unread = f"; {', '.join(others)} {'is' if len(others) == 1 else 'are'} not read" if others else ""
+    say(
+        f"{source}: split 'train' is trained on, and split '{held_out}' is the held-out data{unread} "
+        "(--eval-data names other held-out data)"
+    )
+    return f"{source}:train", f"{source}:{held_out}"
+
+
+def _splits_on_the_hub(name: str) -> list[str]:
+    """Return the names of the splits of a data set of the hub; none where it cannot be had or has but one."""
+    import datasets
+
+    try:
+        data = datasets.load_dataset(name)
+    except Exception:  # of a dozen unrelated types; reading it will say what is wrong
+        return []
+    return [str(split) for split in data] if isinstance(data, dict) else []
 
 
 def dataset_rows(dataset: Any, name: str) -> Iterator[Row]:
@@ -241,16 +255,22 @@ def _pocket_rows(source: str) -> Iterator[Row]:
 
 def _file_rows(path: Path, bad_rows: list[str] | None, *, objects: bool = True, plain: str = "") -> Iterator[Row]:
     """``plain``: the suffix of files whose own says nothing; with it a .json file may hold one value per line."""
-    suffix = path.suffix if path.suffix in _SUFFIXES or not plain else plain
+    suffix = kind_of(path)
+    if plain and (suffix not in KINDS or suffix == ".txt"):
+        suffix = plain
     if suffix == ".parquet":
         return dataset_rows(_parquet(path), path.name)
     if suffix in (".jsonl", ".ndjson"):
-        return _json_lines(path, _lines(path), bad_rows, objects)
+        return _json_lines(path, lines_of(path), bad_rows, objects)
     if suffix == ".json":
         return _json_rows(path, bad_rows, objects, lines_too=bool(plain))
     if suffix in (".csv", ".tsv"):
         return _csv_rows(path, bad_rows)
-    raise HoldfastError(f"{path}: unknown kind of file '{path.suffix}'; known: {', '.join(_SUFFIXES)}")
+    if suffix == ".txt":
+        return _text_rows(path, bad_rows)
+    hint = "save the sheet as CSV" if suffix in (".xlsx", ".xls", ".ods") else None
+    known = f"{', '.join(KINDS)}, and these packed ({', '.join(PACKED)})"
+    raise HoldfastError(f"{path}: unknown kind of file '{path.suffix}'; known: {known}", hint=hint)
 
 
 def _parquet(path: Path) -> Any:
@@ -260,14 +280,6 @@ def _parquet(path: Path) -> Any:
         return datasets.Dataset.from_parquet(str(path))
     except Exception as error:  # of pyarrow or of datasets, by version
         raise HoldfastError(f"{path}: not a Parquet file that can be read ({_reason(error)})") from error
-
-
-def _lines(path: Path) -> Iterator[bytes]:
-    try:
-        with path.open("rb") as file:
-            yield from file
-    except OSError as error:
-        raise HoldfastError(f"{path}: cannot be read ({error.strerror})") from error
 
 
 def _json_lines(path: Path, lines: Iterator[bytes], bad_rows: list[str] | None, objects: bool) -> Iterator[Row]:
@@ -297,7 +309,7 @@ def _json_line(raw: bytes, where: str, encoding: str, objects: bool) -> Any:
 
 
 def _json_rows(path: Path, bad_rows: list[str] | None, objects: bool, lines_too: bool) -> Iterator[Row]:
-    content = b"".join(_lines(path))
+    content = b"".join(lines_of(path))
     try:
         rows = from_json(content.decode("utf-8-sig") or "[]", unique=True)
     except UnicodeDecodeError as error:
@@ -313,6 +325,7 @@ def _json_rows(path: Path, bad_rows: list[str] | None, objects: bool, lines_too:
         raise HoldfastError(
             f"{path}: broken JSON, {error.msg} at line {error.lineno} column {error.colno}", hint=hint
         ) from error
+    rows = _listed(rows, path)
     if lines_too and objects and isinstance(rows, dict):
         rows = [rows]
     if not isinstance(rows, list) or (
@@ -323,6 +336,21 @@ def _json_rows(path: Path, bad_rows: list[str] | None, objects: bool, lines_too:
     places = ((row, f"{path}, row {number}") for number, row in enumerate(rows, 1))
     odd = _ODD.search(content) is not None
     return _checked_rows(places, bad_rows, objects, odd)
+
+
+def _listed(content: Any, path: Path) -> Any:
+    """Return the list under ``data``, or the only list of objects in a JSON object; a note names what else is there."""
+    if not isinstance(content, dict):
+        return content
+    lists = [
+        name for name, value in content.items() if isinstance(value, list) and value and isinstance(value[0], dict)
+    ]
+    if "data" not in lists and (len(lists) != 1 or lists[0] in _CONVERSATIONS):
+        return content
+    name = "data" if "data" in lists else lists[0]
+    others = ", ".join(other for other in content if other != name)
+    say(f"{path}: the rows are those of '{name}'" + (f"; not read: {others}" if others else ""))
+    return content[name]
 
 
 def _checked_rows(
@@ -359,20 +387,33 @@ def _check_whole(value: Any, where: str) -> None:
 
 
 def _csv_rows(path: Path, bad_rows: list[str] | None) -> Iterator[Row]:
-    records = csv_records(path, "\t" if path.suffix == ".tsv" else ",")
+    records, _ = csv_records(path, bad_rows)
     names = records[0].fields if records else []
     for name in names:
         if name and names.count(name) > 1:
             raise HoldfastError(f"{path}: column '{name}' appears twice")
     for record in records[1:]:
         where = f"{path}, row {record.row}"
+        if not "".join(record.fields).strip() and len(record.fields) > 1:
+            continue  # spreadsheets write their empty rows as separators alone
         with set_aside(bad_rows):
             yield _csv_row(names, record.fields, where), where
 
 
+def _text_rows(path: Path, bad_rows: list[str] | None) -> Iterator[Row]:
+    """One row per line that is not blank, as the text files of ``datasets`` are read."""
+    lines = text_of(path).splitlines()
+    say(f"{path}: each of its {sum(bool(line.strip()) for line in lines):,} lines is a row")
+    for number, line in enumerate(lines, 1):
+        where = f"{path}, row {number}"
+        with set_aside(bad_rows):
+            if line.strip():
+                yield {"text": check_utf8(line, where)}, where
+
+
 def _csv_row(names: list[str], values: list[str], where: str) -> dict[str, Any]:
-    if len(values) > len(names):
-        raise HoldfastError(f"{where}: more fields than the header has", hint="quote fields that hold a comma")
+    if "".join(values[len(names) :]).strip():
+        raise HoldfastError(f"{where}: more fields than the header has", hint="quote fields that hold the separator")
     columns: dict[str, Any] = dict(zip(names, values, strict=False))
     if "weight" in columns:
         try:
@@ -380,30 +421,6 @@ def _csv_row(names: list[str], values: list[str], where: str) -> dict[str, Any]:
         except ValueError:
             raise HoldfastError(f"{where}: weight is '{columns['weight']}', not a number") from None
     return columns
-
-
-def _records(path: Path, reader: Any) -> list[Record]:
-    records: list[Record] = []
-    line = 1
-    while True:
-        try:
-            fields = next(reader)
-        except StopIteration:
-            return records
-        except csv.Error as error:
-            place = f"{path}, row {len(records)} (line {line})" if records else f"{path}, header"
-            closed = (
-                f"ends in line {reader.line_num}, before more text" if "expected after" in str(error) else "never ends"
-            )
-            if "expected after" not in str(error) and "end of data" not in str(error):
-                raise HoldfastError(f"{place}: broken CSV ({error})") from error
-            raise HoldfastError(
-                f"{place}: a quoted field begins there and {closed}",
-                hint='close the quote; within quotes, a quote is written twice ("")',
-            ) from error
-        if fields:
-            records.append(Record(len(records), line, fields))
-        line = reader.line_num + 1
 
 
 def _not_on_the_hub(source: str, folder: Path, error: Exception) -> HoldfastError:

@@ -25,6 +25,7 @@ import numpy as np
 from holdfast import lm
 from holdfast.data.columns import all_unused, tell
 from holdfast.data.examples import examples_of
+from holdfast.data.shapes import Shape
 from holdfast.errors import HoldfastError
 from holdfast.records import RESPONSE_ROLES, Tokens
 from holdfast.tune.batches import StepBatch, collate
@@ -177,7 +178,9 @@ def _token_rows(
         numbered = [(dict(row), f"{name}, row {i}") for i, row in enumerate(items, 1)]
         if any({"image", "images"} & row.keys() for row, _ in numbered):
             raise HoldfastError(f"{name} holds images, which WITSFTTrainer does not take")
-        examples = examples_of(numbered, name, needs_response=any(weights[r] for r in RESPONSE_ROLES))
+        examples = examples_of(
+            numbered, name, needs_response=any(weights[r] for r in RESPONSE_ROLES), shape=Shape(joint="")
+        )
         tell(name, all_unused(examples))
         items, report = tokenize(
             examples, tokenizer, weights, template=template, max_length=longest or 2**31, truncation=truncation

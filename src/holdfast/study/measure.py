@@ -20,6 +20,7 @@ import numpy.typing as npt
 from holdfast.config import CrossTaskConfig, SensitivityConfig, TuneConfig
 from holdfast.data.chat_template import generation_prompt, template_name
 from holdfast.data.examples import load_examples
+from holdfast.data.shapes import shape_of
 from holdfast.errors import HoldfastError
 from holdfast.records import PROMPT_ROLES, RESPONSE_ROLES, Example, Tokens
 from holdfast.runs import read_rows, write_text
@@ -140,7 +141,11 @@ class Evaluator:
         if split not in self._examples:
             bad: list[str] | None = [] if self.config.skip_bad_rows else None
             self._examples[split] = load_examples(
-                self.facts.files[split], layout=self.config.layout, limit=self.items, bad_rows=bad
+                self.facts.files[split],
+                layout=self.config.layout,
+                limit=self.items,
+                bad_rows=bad,
+                shape=shape_of(self.config),
             )
         return self._examples[split]
 

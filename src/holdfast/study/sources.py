@@ -25,8 +25,10 @@ from typing import Any
 import numpy as np
 
 from holdfast.config import TuneConfig
+from holdfast.config.legacy import without_legacy
 from holdfast.data.examples import load_examples
 from holdfast.data.read import load_rows, source_digest
+from holdfast.data.shapes import shape_of
 from holdfast.errors import HoldfastError
 from holdfast.pocket import META
 from holdfast.records import PROMPT_ROLES, RESPONSE_ROLES, Example, Role, Tokens
@@ -46,6 +48,9 @@ _TOKEN_FIELDS = (
     "skip_bad_rows",
     "limit",
     "trust_remote_code",
+    "columns",
+    "roles",
+    "joint",
 )
 _HELD_OUT = 0.1
 SPLITS = ("train", "dev", "test")
@@ -174,7 +179,7 @@ def prepare(config: TuneConfig, data: Data, weights: Mapping[str, float], folder
     files = splits(data, folder)
     digests = {name: str(source_digest(file)) for name, file in files.items()}
     model_digest = digest_of_model(config.model)
-    fields = {name: getattr(config, name) for name in _TOKEN_FIELDS}
+    fields = without_legacy(TuneConfig, {name: getattr(config, name) for name in _TOKEN_FIELDS})
     key = json_digest([FORMAT, fields, digests, model_digest, sorted(weights.items())])[:12]
     for place in folders:
         if facts := _read(place / f"{key}.json"):
@@ -209,7 +214,10 @@ def _tokenise(
     bad_rows: list[str] | None = [] if config.skip_bad_rows else None
     bad_of_test: list[str] | None = [] if config.skip_bad_rows else None
     read = partial(
-        load_examples, layout=config.layout, needs_response=any(config.weights[role.label] for role in RESPONSE_ROLES)
+        load_examples,
+        layout=config.layout,
+        needs_response=any(config.weights[role.label] for role in RESPONSE_ROLES),
+        shape=shape_of(config),
     )
     examples = {
         "train": read(files["train"], limit=config.limit, bad_rows=bad_rows),

@@ -23,8 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from holdfast.data.read import Record as CsvRecord
-from holdfast.data.read import csv_records
+from holdfast.data.files import csv_records
 from holdfast.data.weights import check_weight
 from holdfast.errors import HoldfastError, nearest
 from holdfast.study.columns import is_score, is_setting
@@ -143,7 +142,7 @@ def _named_settings(settings: str, others: list[str], path: Path) -> set[str]:
 
 
 def _read(path: Path) -> tuple[list[str], list[Record]]:
-    lines, delimiter = _lines(path)
+    lines, delimiter = csv_records(path)
     header = _plain_names([name.strip() for name in lines[0].fields]) if lines else []
     records = []
     for _, line, values in lines[1:]:
@@ -173,14 +172,6 @@ def _plain_names(header: list[str]) -> list[str]:
     return [
         names[name] if names[name] in (*WEIGHTS, SEED, *LONG) and names[name] not in header else name for name in header
     ]
-
-
-def _lines(path: Path) -> tuple[list[CsvRecord], str]:
-    """Return the lines and the delimiter of their values: a semicolon or a tab where the header has no comma."""
-    lines = csv_records(path)
-    header = lines[0].fields if lines else []
-    delimiter = next((d for d in ";\t" if len(header) == 1 and d in header[0]), ",")
-    return (lines if delimiter == "," else csv_records(path, delimiter)), delimiter
 
 
 def _dotted(text: str, delimiter: str) -> str:

@@ -15,6 +15,7 @@ import accelerate
 from holdfast import lm as models
 from holdfast import runs
 from holdfast.config import TuneConfig
+from holdfast.data.sources import name_of
 from holdfast.records import PROMPT_ROLES, RESPONSE_ROLES, Role
 from holdfast.runs import Run, RunDir, read_json, read_rows
 from holdfast.tables import with_tables
@@ -155,7 +156,7 @@ def _finish(
     summary = with_tables({
         "command": "tune",
         "model": config.model,
-        "data": config.data,
+        "data": name_of(config.data),
         **plan.resolved(),
         "normalizer": config.normalizer,
         "before": before,

@@ -10,15 +10,19 @@ import math
 import os
 import random
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from itertools import chain
+from typing import Any, NamedTuple
 
 from holdfast.config import AlignConfig, TuneConfig
 from holdfast.data.columns import all_unused, tell
 from holdfast.data.examples import load_examples
-from holdfast.data.read import source_digest
+from holdfast.data.files import say
+from holdfast.data.read import source_digest, with_held_out
+from holdfast.data.shapes import shape_of
+from holdfast.data.sources import counted, draw, name_of, shares_of, sources_of
 from holdfast.errors import HoldfastError
 from holdfast.records import RESPONSE_ROLES, Example, Role, Tokens
 from holdfast.tune import adaptive
@@ -41,6 +45,7 @@ class Source:
     report: TokenReport
     bad_rows: list[str]
     max_length: int
+    data_sources: list[dict[str, Any]] = field(default_factory=list, kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,7 @@ class TrainingPlan(Source, Schedule):
         """The values that the config left open, for config.json."""
         return {
             "data_digest": data_digest(self.config),
+            **({"data_sources": self.data_sources} if self.data_sources else {}),
             "weights": {role.label: weight for role, weight in self.weights.items() if role},
             "prompt_share": self.share,
             "max_length": self.max_length,
@@ -120,22 +126,42 @@ def read_source(config: TuneConfig) -> Source:
         layout=config.layout,
         needs_response=any(weights[role] for role in RESPONSE_ROLES),
         bad_rows=bad_rows,
+        shape=shape_of(config),
     )
-    examples, held_out = train_and_held_out(config, read, bad_rows)
-    return encode_source(config, examples, held_out, bad_rows)
+    data = train_and_held_out(config, read, bad_rows)
+    return replace(encode_source(config, data.train, data.held_out, bad_rows), data_sources=data.sources)
+
+
+class RowsRead(NamedTuple):
+    """What was read to train on and to evaluate on, and of several sources how many rows each gave."""
+
+    train: list[Any]
+    held_out: list[Any]
+    sources: list[dict[str, Any]]
 
 
 def train_and_held_out(
     config: TuneConfig | AlignConfig, read: Callable[..., list[Any]], bad_rows: list[str] | None
-) -> tuple[list[Any], list[Any]]:
-    """Return what ``read`` reads of --data, and of --eval-data or the share that is split off; say what is not used."""
-    train, held_out = read(config.data, limit=config.limit), []
+) -> RowsRead:
+    """Return what ``read`` reads of --data, and of --eval-data, of the held-out split of --data or the share that is
+    split off; say what is not used.
+    """
+    sources = sources_of(config.data)
+    shares = shares_of(config.data_share, sources)
+    finds_split = config.eval_data is None and config.eval_share > 0
+    pairs = [with_held_out(source) if finds_split else (source, None) for source in sources]
+    parts = [read(source, limit=config.limit) for source, _ in pairs]
+    splits = [split for _, split in pairs if split]
+    drawn = draw(parts, shares, config.seed)
+    train = [*chain.from_iterable(drawn)]
     if config.eval_data is not None:
         held_out = read(config.eval_data)
+    elif splits:
+        held_out = [*chain.from_iterable(read(part, limit=config.limit) for part in splits)]
     else:
         train, held_out = split(train, config.eval_share, config.seed)
-    tell_rows(config.data, [*train, *held_out], bad_rows)
-    return train, held_out
+    tell_rows(name_of(config.data), [*train, *held_out], bad_rows)
+    return RowsRead(train, held_out, counted(sources, parts, drawn))
 
 
 def encode_source(
@@ -159,6 +185,7 @@ def encode_source(
     )  # fmt: skip
     train_tokens, report = encode(examples)
     report.columns_not_used = all_unused([*examples, *held_out])
+    tell_plain(config.model, config.template, tokenizer, report.templates)
     _check_left(config, train_tokens, report, bad_rows or [], max_length)
     held_out_tokens, _ = encode(held_out)
     parameters = models.count_parameters(model_config)
@@ -170,6 +197,17 @@ def tell_rows(source: str, items: list[Any], bad_rows: list[str] | None) -> None
     tell(source, all_unused(items))
     if bad_rows:
         print(f"warning: {len(bad_rows)} bad rows left out; the first: {bad_rows[0]}", file=sys.stderr)
+
+
+def tell_plain(model: str, template: str, tokenizer: Any, templates: Mapping[str, int]) -> None:
+    """Say which rows are trained as plain text though the tokenizer has a chat template, and how to use that."""
+    plain = {name: count for name, count in templates.items() if name != "chat"}
+    if template == "auto" and tokenizer.chat_template and plain and not model.startswith("pocket"):
+        counts = ", ".join(f"{count:,} by the template '{name}'" for name, count in plain.items())
+        say(
+            f"rows without turns are trained as plain text ({counts}), without the chat template of {model}; "
+            "--template chat makes each a question and an answer of a chat"
+        )
 
 
 def data_digest(config: TuneConfig | AlignConfig) -> list[str | None]:
@@ -228,7 +266,7 @@ def _check_left(
         lost += [f"{len(unusable)} whose prompt fills the {max_length} tokens of context"] if unusable else []
         lost += [f"{len(bad_rows)} bad"] if bad_rows else []
         raise HoldfastError(
-            f"{config.data}: no example is left: {', '.join(lost)}; the first: "
+            f"{name_of(config.data)}: no example is left: {', '.join(lost)}; the first: "
             f"{[*unusable, *bad_rows, f'{report.longest} tokens'][0]}",
             hint="use --truncation keep-end, which cuts prompts at their start, or a larger --max-length",
         )

@@ -90,10 +90,11 @@ def _cost(figures: dict[str, Any]) -> list[str]:
     report = figures["data_report"]
     lines = [
         f"{figures['train_examples']:,} examples to train on, {figures['eval_examples']:,} held out; longest "
-        f"{report['longest']:,} tokens, limit {figures['max_length']:,}",
+        f"{report['longest']:,} tokens, limit {figures['max_length']:,}; template {', '.join(report['templates'])}",
         f"{figures['steps']:,} steps, about {figures['tokens_to_come']:,} tokens; peak learning rate "
         f"{figures['learning_rate']:.3g}",
     ]
+    lines += [f"{s['source']}: {s['drawn']:,} of {s['rows']:,} rows" for s in figures.get("data_sources", [])]
     if report["truncated"] or report["dropped_too_long"]:
         lines.append(
             f"too long: {report['truncated']:,} cut by {report['tokens_cut']:,} tokens in all ({report['eos_cut']:,} "

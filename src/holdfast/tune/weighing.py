@@ -29,6 +29,7 @@ from holdfast.data.chat_template import template_name
 from holdfast.data.columns import all_unused, tell
 from holdfast.data.examples import examples_of
 from holdfast.data.read import read_rows, source_digest
+from holdfast.data.shapes import shape_of
 from holdfast.data.weights import TOKEN_WEIGHTS, check_weight
 from holdfast.errors import HoldfastError, set_aside
 from holdfast.lm.batched import sequence_nlls
@@ -90,7 +91,7 @@ def weigh(config: WeighConfig) -> dict[str, Any]:
             return summary
         by = _check(config)
         rows = list(islice(read_rows(config.data), config.limit))
-        examples = examples_of(rows, config.data, layout=config.layout)
+        examples = examples_of(rows, config.data, layout=config.layout, shape=shape_of(config))
         unused = all_unused(examples)
         tell(config.data, unused)
         tokenizer = models.load_tokenizer(config.model, trust_remote_code=config.trust_remote_code)
