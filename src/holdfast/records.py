@@ -8,8 +8,10 @@ tokenises once.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import IntEnum
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +23,10 @@ Ids = tuple[int, ...]
 class Role(IntEnum):
     """What a token is.
 
-    ``TEMPLATE`` is text that the template adds (role headers, separators, BOS); ``EOS`` is the end of a response.
+    ``TEMPLATE`` is what is given to the model by the template (role headers, separators, tools, BOS). A response is made
+    of ``ASSISTANT`` (its content), ``THINK``, ``TOOL_CALL`` (names and arguments), ``FORMAT`` (what the model writes
+    around them), ``EMPTY_THINK`` (thoughts that hold nothing) and ``EOS`` (the whole stop run). Numbers are stored in
+    token files, so they stay.
     """
 
     PAD = 0
@@ -31,6 +36,10 @@ class Role(IntEnum):
     TOOL = 4
     ASSISTANT = 5
     EOS = 6
+    THINK = 7
+    TOOL_CALL = 8
+    FORMAT = 9
+    EMPTY_THINK = 10
 
     @property
     def label(self) -> str:
@@ -39,7 +48,7 @@ class Role(IntEnum):
 
 
 PROMPT_ROLES = (Role.TEMPLATE, Role.SYSTEM, Role.USER, Role.TOOL)
-RESPONSE_ROLES = (Role.ASSISTANT, Role.EOS)
+RESPONSE_ROLES = (Role.ASSISTANT, Role.EOS, Role.THINK, Role.TOOL_CALL, Role.FORMAT, Role.EMPTY_THINK)
 
 
 CharWeights = tuple[tuple[int, int, float], ...]
@@ -52,12 +61,18 @@ Characters in none of them have weight 1.
 @dataclass(frozen=True)
 class Message:
     """One turn. ``role`` is system, user, assistant or tool; ``weight`` multiplies the weight of its tokens,
-    ``char_weights`` that of the tokens whose last character is in them."""
+    ``char_weights`` that of the tokens whose last character is in them.
+
+    ``extras`` are further keys as a chat template takes them (the thought, ``tool_calls``, ``name``); ``absent`` says that
+    the row has no content beside them.
+    """
 
     role: Role
     content: str
     weight: float = 1.0
     char_weights: CharWeights = ()
+    extras: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    absent: bool = False
 
 
 @dataclass(frozen=True)
@@ -66,7 +81,7 @@ class Example:
 
     ``layout`` says which columns it came from and so which template suits it: ``chat``, ``alpaca``, ``pair``, ``text``
     or ``prompt``. ``where`` is the place to name in an error, such as ``data.jsonl, row 3``. ``unused`` names the
-    columns of metadata.
+    columns of metadata. ``tools`` and ``template_kwargs`` are what its chat template is given beside the messages.
     """
 
     messages: tuple[Message, ...]
@@ -74,6 +89,8 @@ class Example:
     where: str
     weight: float = 1.0
     unused: tuple[str, ...] = ()
+    tools: tuple[Any, ...] = ()
+    template_kwargs: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 | layout | columns |
 |---|---|
-| chat | ``messages``: list of {role, content, weight?} |
+| chat | ``messages``: list of {role, content, weight?}, and what ``data.agent`` reads beside |
 | alpaca | ``instruction``, ``output``, ``input``? |
 | pair | ``prompt`` and ``response`` or ``completion``: two texts, or two lists of messages |
 | text | ``text`` (everything is response) |
@@ -18,6 +18,7 @@ from dataclasses import replace
 from itertools import islice
 from typing import Any, TypeVar
 
+from holdfast.data.agent import ROW_KEYS, extras_of, kwargs_of, tools_of, trains
 from holdfast.data.columns import unused_columns
 from holdfast.data.read import Row, read_rows
 from holdfast.data.weights import check_weight, with_char_weights
@@ -87,10 +88,19 @@ def examples_of(
     layout = _recognise(source, rows, layout, needs_response)
 
     def example_of(row: dict[str, Any], where: str) -> Example:
-        unused = unused_columns(row, _COLUMNS[layout], where, listed=others)
-        return replace(_example(row, where, layout, needs_response), unused=unused)
+        beside = ROW_KEYS if _converses(row, layout) else ()
+        unused = unused_columns(row, _COLUMNS[layout], where, listed=others, beside=beside)
+        example = replace(_example(row, where, layout, needs_response), unused=unused)
+        if not beside:
+            return example
+        return replace(example, tools=tools_of(row, where), template_kwargs=kwargs_of(row, where))
 
     return read_each(rows, source, example_of, bad_rows)
+
+
+def _converses(row: dict[str, Any], layout: str) -> bool:
+    """Whether a row holds messages, and so may hold what a chat template takes beside them."""
+    return layout == "chat" or (layout == "pair" and isinstance(row.get("prompt"), list))
 
 
 def read_each(
@@ -213,8 +223,12 @@ def read_messages(row: dict[str, Any], column: str, where: str) -> tuple[Message
         role = _ROLES.get(str(turn.get("role")))
         if role is None:
             raise HoldfastError(f"{place}: role is {turn.get('role')!r}; allowed: {', '.join(_ROLES)}")
+        weight = _weight(turn, "weight", place) * trains(turn, place)
+        extras = extras_of(turn, role, place)
+        absent = "tool_calls" in extras and not turn.get("content")
         read = read_response if role is Role.ASSISTANT else read_text
-        messages.append(Message(role, read(turn, "content", place), _weight(turn, "weight", place)))
+        content = "" if absent else read(turn, "content", place)
+        messages.append(Message(role, content, weight, extras=extras, absent=absent))
     return tuple(messages)
 
 

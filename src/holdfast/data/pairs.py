@@ -9,10 +9,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
+from holdfast.data.agent import ROW_KEYS, kwargs_of, tools_of
 from holdfast.data.columns import unused_columns
 from holdfast.data.examples import read_each, read_messages, read_response, read_text
 from holdfast.data.read import read_rows
@@ -26,7 +29,7 @@ _ACCEPTED = "prompt + chosen + rejected (text or messages) | chosen + rejected (
 class Pair:
     """A conversation up to the answer, and two answers to it.
 
-    ``layout``, ``where`` and ``unused`` are those of ``records.Example``.
+    The other fields are those of ``records.Example``.
     """
 
     prompt: tuple[Message, ...]
@@ -35,6 +38,8 @@ class Pair:
     layout: str
     where: str
     unused: tuple[str, ...] = ()
+    tools: tuple[Any, ...] = ()
+    template_kwargs: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 
 def load_pairs(source: str, *, limit: int | None = None, bad_rows: list[str] | None = None) -> list[Pair]:
@@ -64,14 +69,18 @@ def read_pair(row: dict[str, Any], where: str) -> Pair:
             raise HoldfastError(f"{where}: no column '{column}'; the row has {columns}", hint=f"accepted: {_ACCEPTED}")
     if isinstance(row["chosen"], list) != isinstance(row["rejected"], list):
         raise HoldfastError(f"{where}: 'chosen' and 'rejected' must both be text or both be messages")
-    unused = unused_columns(row, ("prompt", "chosen", "rejected"), where, weighted=False)
+    converses = isinstance(row["chosen"], list) or isinstance(row.get("prompt"), list)
+    beside = ROW_KEYS if converses else ()
+    unused = unused_columns(row, ("prompt", "chosen", "rejected"), where, beside=beside, weighted=False)
     pair = _of_messages(row, where) if isinstance(row["chosen"], list) else _of_text(row, where)
-    if pair.chosen.content == pair.rejected.content:
+    if _plain((pair.chosen,)) == _plain((pair.rejected,)):
         raise HoldfastError(
             f"{where}: 'chosen' and 'rejected' are equal, so there is no preference",
             hint="--skip-bad-rows leaves such rows out",
         )
-    return replace(pair, unused=unused)
+    if not converses:
+        return replace(pair, unused=unused)
+    return replace(pair, unused=unused, tools=tools_of(row, where), template_kwargs=kwargs_of(row, where))
 
 
 def _of_text(row: dict[str, Any], where: str) -> Pair:
@@ -130,5 +139,5 @@ def _common(chosen: tuple[Message, ...], rejected: tuple[Message, ...]) -> tuple
     return chosen[:length]
 
 
-def _plain(messages: tuple[Message, ...]) -> list[tuple[Role, str]]:
-    return [(m.role, m.content) for m in messages]
+def _plain(messages: tuple[Message, ...]) -> list[tuple[Role, str, str]]:
+    return [(m.role, m.content, json.dumps(m.extras, sort_keys=True, default=str)) for m in messages]

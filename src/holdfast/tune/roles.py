@@ -179,7 +179,7 @@ def render_example(example: Example, template: str, tokenizer: Any) -> list[Span
     Raises:
         HoldfastError: see ``holdfast.data.chat_template.render``.
     """
-    spans = render(turns(example, template), template, tokenizer)
+    spans = render(turns(example, template), template, tokenizer, example.tools, example.template_kwargs)
     if example.weight == 1:
         return spans
     return [replaced(s, weight=s.weight * example.weight) for s in spans]

@@ -1,0 +1,172 @@
+"""Every chat template of TRL's wheel against ten conversations: what Holdfast reads of each, and what it must be.
+
+``cell`` gives the outcome of one template and one conversation. What is read is checked here by rendering prefixes, with
+none of the code under test: ids, where each response lies, and what stands in it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from conftest import make_tokenizer
+from holdfast.data.examples import examples_of
+from holdfast.errors import HoldfastError
+from holdfast.records import RESPONSE_ROLES, Role
+from holdfast.tune.roles import assign_roles, render_example
+
+TOOLS = [
+    {
+        "type": "function",
+        "function": {
+            "name": "weather",
+            "description": "Weather of a place.",
+            "parameters": {
+                "type": "object",
+                "properties": {"place": {"type": "string", "description": "Name of it."}},
+                "required": ["place"],
+            },
+        },
+    }
+]
+
+
+def _call(place: str, *, text: bool = False, **more: Any) -> dict[str, Any]:
+    arguments = {"place": place, **more}
+    function = {"name": "weather", "arguments": json.dumps(arguments) if text else arguments}
+    return {"type": "function", "function": function}
+
+
+def _user(text: str) -> dict[str, Any]:
+    return {"role": "user", "content": text}
+
+
+def _says(text: str | None, **keys: Any) -> dict[str, Any]:
+    return {"role": "assistant", "content": text, **keys}
+
+
+_RESULT = {"role": "tool", "name": "weather", "content": "drizzle 11C"}
+CONVERSATIONS: dict[str, dict[str, Any]] = {
+    "text": {"messages": [_user("Which metal rusts?"), _says("Iron does.")]},
+    "system": {
+        "messages": [
+            {"role": "system", "content": "Be brief today."},
+            _user("Which metal rusts?"),
+            _says("Iron does."),
+            _user("Why so?"),
+            _says("Water and air."),
+        ]
+    },
+    "call": {
+        "messages": [
+            _user("Rain in Oslo?"), _says("Let me look.", tool_calls=[_call("Oslo")]), _RESULT, _says("It drizzles."),
+        ],
+        "tools": TOOLS,
+    },
+    "call alone": {
+        "messages": [_user("Rain in Oslo?"), _says(None, tool_calls=[_call("Oslo")]), _RESULT, _says("It drizzles.")],
+        "tools": TOOLS,
+    },
+    "arguments as text": {
+        "messages": [
+            _user("Rain in Oslo?"), _says("", tool_calls=[_call("Oslo", text=True)]), _RESULT, _says("It drizzles."),
+        ],
+        "tools": TOOLS,
+    },
+    "ends with a call": {
+        "messages": [_user("Rain in Oslo?"), _says(None, tool_calls=[_call("Oslo", days=3, hourly=True)])],
+        "tools": TOOLS,
+    },
+    "two calls": {
+        "messages": [
+            _user("Rain in Oslo or Rome?"),
+            _says(None, tool_calls=[_call("Oslo"), _call("Rome")]),
+            _RESULT,
+            {"role": "tool", "name": "weather", "content": "sunny 24C"},
+            _says("Only in Oslo."),
+        ],
+        "tools": TOOLS,
+    },
+    "thought": {
+        "messages": [_user("Which metal rusts?"), _says("Iron does.", reasoning_content="Rust is iron oxide.")]
+    },
+    "thought in content": {
+        "messages": [_user("Which metal rusts?"), _says("<think>\nRust is iron oxide.\n</think>\n\nIron does.")]
+    },
+    "thoughts of an agent": {
+        "messages": [
+            _user("Rain in Oslo?"),
+            _says(None, reasoning_content="I must look it up.", tool_calls=[_call("Oslo")]),
+            _RESULT,
+            _says("It drizzles.", reasoning_content="Eleven degrees and wet."),
+            _user("Thanks, and now?"),
+            _says("Take a coat.", reasoning_content="A coat keeps one dry."),
+        ],
+        "tools": TOOLS,
+    },
+}  # fmt: skip
+
+_CONTROL = re.compile(
+    r"<\|[^|<>' ]{1,30}\|?>|<[a-z_]+\|>|<｜[^｜]+｜>|<(?:start|end)_of_[a-z]+>|\[gMASK\]|<sop>|</?think>|</?tool_call>|</?s>"
+)
+# template -> EOS, where it is not the first of _ENDS that the template names; and what generation stops on beside
+_ENDS = (
+    "<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<turn|>", "<|END_OF_TURN_TOKEN|>", "<｜end▁of▁sentence｜>",
+    "<|return|>", "<|eot|>", "<end_of_utterance>", "<|end|>", "</s>",
+)  # fmt: skip
+_STOPS = {
+    "glm4moe": ("<|endoftext|>", "<|user|>", "<|observation|>"),
+    "gptoss": ("<|return|>", "<|call|>"),
+    "llama3_1": ("<|eot_id|>", "<|eom_id|>"),
+    "llama3_2": ("<|eot_id|>", "<|eom_id|>"),
+}
+_KWARGS = ("date_string",)
+
+
+def names() -> list[str]:
+    """The templates of the installed TRL."""
+    return sorted(path.stem for path in _folder().glob("*.jinja"))
+
+
+def _folder() -> Path:
+    import trl
+
+    return Path(trl.__file__).parent / "chat_templates"
+
+
+def tokenizer_of(name: str) -> Any:
+    """A tokenizer with a template and its control tokens."""
+    template = (_folder() / f"{name}.jinja").read_text(encoding="utf-8")
+    tokenizer = make_tokenizer(bos=True, chat_template=template)
+    stops = _STOPS.get(name.removesuffix("_training"), ())
+    tokens = sorted({*_CONTROL.findall(template), *stops, *(end for end in _ENDS if end in template)})
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>", *tokens]})
+    tokenizer.eos_token = next((end for end in (*stops, *_ENDS) if end in tokens), "<|end|>")
+    if stops:
+        from holdfast.data.conversation import set_stops
+
+        set_stops(tokenizer, tokenizer.convert_tokens_to_ids(list(stops)))
+    return tokenizer
+
+
+def cell(tokenizer: Any, row: dict[str, Any]) -> dict[str, Any]:
+    """The outcome: {"read": role runs} with what the prefixes say of it, or {"refused": message}."""
+    (example,) = examples_of([(row, "row 1")], "matrix")
+    try:
+        spans = render_example(example, "chat", tokenizer)
+    except HoldfastError as error:
+        return {"refused": re.sub(r"\s+", " ", error.message)[:160]}
+    (tokens,) = assign_roles([spans], tokenizer)
+    runs: list[list[Any]] = []
+    for token, role in zip(tokens.ids.tolist(), tokens.roles.tolist(), strict=True):
+        label = Role(role).label
+        if not runs or runs[-1][0] != label:
+            runs.append([label, []])
+        runs[-1][1].append(token)
+    responses = [[label, tokenizer.decode(ids)] for label, ids in runs if Role[label.upper()] in RESPONSE_ROLES]
+    text = "".join(span.text for span in spans)
+    return {"read": responses, "text": text, "ids": tokens.ids.tolist(), "roles": np.asarray(tokens.roles).tolist()}
