@@ -6,12 +6,12 @@ none of the code under test: ids, where each response lies, and what stands in i
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from conftest import make_tokenizer
 from holdfast.data.examples import examples_of
@@ -111,20 +111,21 @@ CONVERSATIONS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 _CONTROL = re.compile(
-    r"<\|[^|<>' ]{1,30}\|?>|<[a-z_]+\|>|<｜[^｜]+｜>|<(?:start|end)_of_[a-z]+>|\[gMASK\]|<sop>|</?think>|</?tool_call>|</?s>"
+    r"<\|[^|<>' ]{1,30}\|?>|<[a-z_]+\|>|<\uff5c[^\uff5c]+\uff5c>|<(?:start|end)_of_[a-z]+>|\[gMASK\]|<sop>|</?think>|</?tool_call>|</?s>"
 )
-# template -> EOS, where it is not the first of _ENDS that the template names; and what generation stops on beside
 _ENDS = (
-    "<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<turn|>", "<|END_OF_TURN_TOKEN|>", "<｜end▁of▁sentence｜>",
+    "<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<turn|>", "<|END_OF_TURN_TOKEN|>", "<\uff5cend▁of▁sentence\uff5c>",
     "<|return|>", "<|eot|>", "<end_of_utterance>", "<|end|>", "</s>",
 )  # fmt: skip
+# what the models' generation configs stop on, where it is not the EOS alone
 _STOPS = {
     "glm4moe": ("<|endoftext|>", "<|user|>", "<|observation|>"),
+    **dict.fromkeys(("gemma4", "gemma4_v2", "gemma4_v3", "gemma4_v4", "gemma4_v5"), ("<turn|>", "<|tool_response>")),
+    "diffusion_gemma": ("<turn|>", "<|tool_response>"),
     "gptoss": ("<|return|>", "<|call|>"),
     "llama3_1": ("<|eot_id|>", "<|eom_id|>"),
     "llama3_2": ("<|eot_id|>", "<|eom_id|>"),
 }
-_KWARGS = ("date_string",)
 
 
 def names() -> list[str]:
@@ -154,19 +155,66 @@ def tokenizer_of(name: str) -> Any:
 
 
 def cell(tokenizer: Any, row: dict[str, Any]) -> dict[str, Any]:
-    """The outcome: {"read": role runs} with what the prefixes say of it, or {"refused": message}."""
+    """The outcome: {"read": the responses as runs of one role, "spans": all of it} or {"refused": message}."""
     (example,) = examples_of([(row, "row 1")], "matrix")
     try:
         spans = render_example(example, "chat", tokenizer)
     except HoldfastError as error:
-        return {"refused": re.sub(r"\s+", " ", error.message)[:160]}
+        return {"refused": re.sub(r"\s+", " ", error.message)}
     (tokens,) = assign_roles([spans], tokenizer)
-    runs: list[list[Any]] = []
+    runs: list[tuple[str, list[int]]] = []
     for token, role in zip(tokens.ids.tolist(), tokens.roles.tolist(), strict=True):
         label = Role(role).label
         if not runs or runs[-1][0] != label:
-            runs.append([label, []])
+            runs.append((label, []))
         runs[-1][1].append(token)
     responses = [[label, tokenizer.decode(ids)] for label, ids in runs if Role[label.upper()] in RESPONSE_ROLES]
-    text = "".join(span.text for span in spans)
-    return {"read": responses, "text": text, "ids": tokens.ids.tolist(), "roles": np.asarray(tokens.roles).tolist()}
+    return {"read": responses, "spans": spans, "ids": tokens.ids.tolist()}
+
+
+def renderings(tokenizer: Any, row: dict[str, Any]) -> Iterator[tuple[str, list[tuple[str, int]]]]:
+    """Every form in which a row can be given to a template: the whole text, and the generation prompt of each turn with
+    the number of its message.
+    """
+    for absent, as_text, thought, parts in itertools.product(
+        (None, ""), (False, True), ("reasoning_content", "reasoning", "thinking"), (False, True)
+    ):
+        turns = [_in_form(turn, absent, thought, as_text=as_text, parts=parts) for turn in row["messages"]]
+        tools = {"tools": row["tools"]} if "tools" in row else {}
+        try:
+            text = tokenizer.apply_chat_template(turns, tokenize=False, **tools)
+            yield (
+                text,
+                [
+                    (tokenizer.apply_chat_template(turns[:i], tokenize=False, add_generation_prompt=True, **tools), i)
+                    for i, turn in enumerate(turns)
+                    if turn["role"] == "assistant"
+                ],
+            )
+        except Exception:  # a form that the template does not take
+            continue
+
+
+def _in_form(turn: dict[str, Any], absent: str | None, thought: str, *, as_text: bool, parts: bool) -> dict[str, Any]:
+    turn = dict(turn)
+    content = turn["content"] or absent
+    turn["content"] = ([{"type": "text", "text": content}] if content else []) if parts else content
+    if "reasoning_content" in turn:
+        turn[thought] = turn.pop("reasoning_content")
+    if "tool_calls" in turn:
+        turn["tool_calls"] = [_call_in_form(call, as_text=as_text) for call in turn["tool_calls"]]
+    return turn
+
+
+def _call_in_form(call: dict[str, Any], *, as_text: bool) -> dict[str, Any]:
+    arguments = call["function"]["arguments"]
+    whole = json.loads(arguments) if isinstance(arguments, str) else arguments
+    return call | {"function": {"name": call["function"]["name"], "arguments": json.dumps(whole) if as_text else whole}}
+
+
+def said(turn: dict[str, Any]) -> list[str]:
+    """What a message says, thought and content apart; every piece stands nowhere else."""
+    content = turn["content"] or ""
+    thought = turn.get("reasoning_content") or content.partition("</think>")[0].removeprefix("<think>").strip()
+    thought = thought if turn.get("reasoning_content") or "</think>" in content else ""
+    return [piece for piece in (thought, content.rpartition("</think>")[2].strip()) if piece]

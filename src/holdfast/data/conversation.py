@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import operator
 import os
 import re
 import sys
@@ -78,6 +79,42 @@ class _Response:
     appended: str = ""
 
 
+@dataclass(frozen=True)
+class _Stretch:
+    """A turn within the rendering of a shape: where the leaves are printed, and the calls of the turn."""
+
+    text: str
+    turns: Turns
+    number: int
+    places: Mapping[int, tuple[int, int]]
+    owners: Sequence[tuple[int, Role]]
+    calls: Sequence[tuple[int, int]]
+    options: dict[str, Any]
+
+    def printed(self) -> list[tuple[int, tuple[int, Role]]]:
+        """The leaves that are printed, with whose and what they are."""
+        return [(leaf, owner) for leaf, owner in enumerate(self.owners) if leaf in self.places]
+
+    def next_begin(self, after: int) -> int:
+        """Where the next text of another message begins."""
+        others = [self.places[leaf][0] for leaf, (message, _) in self.printed() if message != self.number]
+        return min([begin for begin in others if begin >= after], default=len(self.text))
+
+    def groups(self) -> list[list[tuple[int, int, Role]]]:
+        """(begin, end, role) of the parts of the turn in order, cut where the text of another message stands between."""
+        parts = [(begin, end, Role.TOOL_CALL) for begin, end in self.calls]
+        for leaf, (message, role) in self.printed():
+            if message == self.number and role is not Role.TOOL_CALL:
+                parts.append((*self.places[leaf], role))
+        groups: list[list[tuple[int, int, Role]]] = []
+        for part in sorted(parts):
+            if groups and self.next_begin(groups[-1][-1][1]) >= part[0]:
+                groups[-1].append(part)
+            else:
+                groups.append([part])
+        return groups
+
+
 class TokenizerKey:
     """Hashable by the tokenizer's identity and by what a user may change in it.
 
@@ -101,10 +138,14 @@ def set_stops(tokenizer: Any, ids: Sequence[int]) -> None:
     tokenizer._holdfast_stops = tuple(map(str, tokenizer.convert_ids_to_tokens(list(ids)))) if ids else ()
 
 
+def _stated_stops(tokenizer: Any) -> tuple[str, ...]:
+    stops: tuple[str, ...] = getattr(tokenizer, "_holdfast_stops", ())
+    return stops
+
+
 def stop_texts(tokenizer: Any) -> tuple[str, ...]:
     """The tokens that generation stops on: those of ``set_stops``, else the tokenizer's EOS."""
-    stated: tuple[str, ...] = getattr(tokenizer, "_holdfast_stops", ())
-    return stated or ((str(tokenizer.eos_token),) if tokenizer.eos_token else ())
+    return _stated_stops(tokenizer) or ((str(tokenizer.eos_token),) if tokenizer.eos_token else ())
 
 
 def eos_text(tokenizer: Any) -> str:
@@ -131,8 +172,9 @@ def render_chat(
     """The spans of a conversation. Their texts joined are the template's own rendering, and a stop behind the last
     response if the template prints none.
 
-    Arguments of calls are tried as objects and as text, an absent content as null and as empty text, a thought under
-    each name that templates use: the first form in which all that the row says is printed is taken.
+    Arguments of calls are tried as objects and as text, contents as text and as parts, an absent content as null and as
+    empty text, a thought under each name that templates use: the first form in which all that the row says is printed
+    is taken.
 
     Raises:
         HoldfastError: the template refuses the messages, does not read one of ``kwargs``, leaves out or rewrites
@@ -140,17 +182,22 @@ def render_chat(
     """
     options = {**({"tools": list(tools)} if tools else {}), **(kwargs or {})}
     _check_kwargs(tokenizer, kwargs or {})
-    key, first = TokenizerKey(tokenizer), None
-    for turns in _forms(messages):
+    key = TokenizerKey(tokenizer)
+    refusals: list[tuple[int, HoldfastError]] = []
+    for turns, parts in itertools.product(_forms(messages), (False, True)):
         try:
-            return _spans(key, messages, turns, options)
+            return _spans(key, messages, turns, options, parts=parts)
         except HoldfastError as error:
-            first = first or error
+            refusals.append((0, error))
         except Exception as error:  # templates raise what they like (jinja2.TemplateError for the most part)
             text = f"the chat template refuses these messages: {error}"
-            first = first or HoldfastError(text, hint=_REFUSED_HINT)
-    assert first is not None
-    raise first
+            refusals.append((_rank(error), HoldfastError(text, hint=_REFUSED_HINT)))
+    raise min(refusals, key=operator.itemgetter(0))[1]
+
+
+def _rank(error: Exception) -> int:
+    """Which of the refusals of several forms says most: the template's own words, then a stumble over a form."""
+    return 1 if type(error).__name__ == "TemplateError" else 2
 
 
 def as_turns(messages: Sequence[Message]) -> Turns:
@@ -247,10 +294,14 @@ class _Marks:
 # one form
 
 
-def _spans(key: TokenizerKey, messages: Sequence[Message], turns: Turns, options: dict[str, Any]) -> list[Span]:
-    text = _rendered(key, turns, options)
+def _spans(
+    key: TokenizerKey, messages: Sequence[Message], turns: Turns, options: dict[str, Any], *, parts: bool
+) -> list[Span]:
     marks = _Marks()
     marked = [marks.turn(number, turn, messages[number]) for number, turn in enumerate(turns)]
+    if parts:
+        turns, marked = list(map(_in_parts, turns)), list(map(_in_parts, marked))
+    text = _rendered(key, turns, options)
     owners = tuple((leaf.message, leaf.role) for leaf in marks.leaves)
     shape = _shape(key, json.dumps(marked), json.dumps(options, default=str), owners)
     _check_printed(key, messages, turns, marked, marks.leaves, shape, options, text)
@@ -263,6 +314,16 @@ def _spans(key: TokenizerKey, messages: Sequence[Message], turns: Turns, options
     for note in shape.notes:
         _say_once(key.tokenizer, note)
     return spans
+
+
+def _in_parts(turn: dict[str, Any]) -> dict[str, Any]:
+    content = turn["content"]
+    return turn | {"content": [{"type": "text", "text": content}] if content else []}
+
+
+def _like(turns: Turns, turn: dict[str, Any]) -> dict[str, Any]:
+    """A turn of text in the form that the others have."""
+    return _in_parts(turn) if any(isinstance(other["content"], list) for other in turns) else turn
 
 
 def _rendered(key: TokenizerKey, turns: Turns, options: Mapping[str, Any], *, prompt: bool = False) -> str:
@@ -387,11 +448,13 @@ def _shape(key: TokenizerKey, marked_json: str, options_json: str, owners: tuple
             continue
         if not mine:
             continue
-        calls = _calls(text, turn, min(mine)[0], _next_begin(text, places, owners, number, max(e for _, e in mine)))
-        response = _response(key, text, turns, number, places, owners, calls, options, notes)
-        labels += _inside(text, number, response, places, owners, calls)
-        if response.appended:
-            appended[response.end] = (response.appended, number)
+        after = max(end for _, end in mine)
+        calls = _calls(text, turn, min(mine)[0], _next_begin(text, places, owners, number, after))
+        stretch = _Stretch(text, turns, number, places, owners, calls, options)
+        for parts, response in _responses(key, stretch, notes):
+            labels += _inside(text, number, response, parts)
+            if response.appended:
+                appended[response.end] = (response.appended, number)
     missing = tuple(i for i in range(len(owners)) if i not in places)
     return _Shape(tuple(_segments(text, labels, appended)), missing, tuple(notes))
 
@@ -436,8 +499,10 @@ def _arguments(text: str, value: Any, begin: int, end: int) -> tuple[int, int] |
         at = text.find(printed, begin, end)
         if at >= 0:
             return at, at + len(printed)
-    spots = [(text.find(word, begin, end), len(word)) for word in _words(value)]
-    there = [(at, at + length) for at, length in spots if at >= 0]
+    there = []
+    for words in _words(value):
+        spots = [(text.find(word, begin, end), len(word)) for word in words]
+        there += [(at, at + length) for at, length in spots if at >= 0][:1]
     return (min(at for at, _ in there), max(stop for _, stop in there)) if there else None
 
 
@@ -451,43 +516,44 @@ def _jsons(value: Any) -> list[str]:
     ]
 
 
-def _words(value: Any) -> Iterator[str]:
-    """The keys and values of arguments, as a template prints each."""
+def _words(value: Any) -> Iterator[tuple[str, ...]]:
+    """The keys and values of arguments, each in the ways in which a template prints it."""
     if isinstance(value, dict):
         for name, item in value.items():
-            yield name
+            yield (name,)
             yield from _words(item)
     elif isinstance(value, list):
         for item in value:
             yield from _words(item)
     else:
-        yield value if isinstance(value, str) else json.dumps(value)
+        yield (value,) if isinstance(value, str) else (json.dumps(value), str(value))
 
 
-def _response(
-    key: TokenizerKey,
-    text: str,
-    turns: Turns,
-    number: int,
-    places: Mapping[int, tuple[int, int]],
-    owners: Sequence[tuple[int, Role]],
-    calls: Sequence[tuple[int, int]],
-    options: dict[str, Any],
-    notes: list[str],
-) -> _Response:
-    mine = [places[i] for i, (message, _) in enumerate(owners) if message == number and i in places]
-    first, last = min(begin for begin, _ in mine), max(end for _, end in (*mine, *calls))
-    before = [places[i][1] for i, (message, _) in enumerate(owners) if message < number and i in places]
+def _responses(
+    key: TokenizerKey, stretch: _Stretch, notes: list[str]
+) -> Iterator[tuple[list[tuple[int, int, Role]], _Response]]:
+    """The responses of a turn with their parts. There is more than one where the template prints the results of calls
+    inside of the turn, before its text.
+    """
+    text, number = stretch.text, stretch.number
+    groups = stretch.groups()
+    first = groups[0][0][0]
+    before = [stretch.places[i][1] for i, (message, _) in stretch.printed() if message < number]
     previous = max([end for end in before if end <= first], default=0)
-    begin = min(_begin(key, text, turns[:number], previous, first, options, notes), first)
-    after = text[last : _next_begin(text, places, owners, number, last)]
-    run = _stop_run(key, after, turns[: number + 1], last, options)
-    if run:
-        stop = last + (len(run) - len(_bare_stop(key, run, turns[:number], options)) if calls else 0)
-        return _Response(begin, stop, last + len(run))
-    if any(turn["role"] == "assistant" for turn in turns[number + 1 :]):
-        return _Response(begin, last, last)
-    return _Response(begin, last, last, _appended(key, turns[: number + 1], last, options))
+    begin = min(_begin(key, text, stretch.turns[:number], previous, first, stretch.options, notes), first)
+    last_of_all = not any(turn["role"] == "assistant" for turn in stretch.turns[number + 1 :])
+    for place, parts in enumerate(groups):
+        calls, last = parts[-1][2] is Role.TOOL_CALL, parts[-1][1]
+        turns = stretch.turns[: number + 1]
+        if place < len(groups) - 1:
+            turns = [*turns[:-1], turns[-1] | {"content": type(turns[-1]["content"])()}]
+        after = text[last : stretch.next_begin(last)]
+        run = _stop_run(key, after, turns, stretch.options, calls=calls)
+        stop = last + (len(run) - len(_bare_stop(key, run, turns[:-1], stretch.options)) if calls else 0)
+        end = last + len(run)
+        stops = bool(run) and (not calls or stop < end)
+        append = "" if stops or not last_of_all or parts is not groups[-1] else _appended(key, turns, stretch.options)
+        yield parts, _Response(begin if place == 0 else parts[0][0], stop, end, append)
 
 
 def _begin(
@@ -495,15 +561,18 @@ def _begin(
 ) -> int:
     """Where the generation prompt of the next turn ends in ``text``."""
     if not turns:  # there is no prompt, and templates refuse to render nothing
-        return first
-    if "add_generation_prompt" not in str(key.tokenizer.chat_template):
-        notes.append("the chat template has no generation prompt, so headers of turns are taken as given to the model")
-        return first
+        return _with_opening(text, first)
     try:
         prompt = _rendered(key, turns, options, prompt=True)
     except Exception:  # a template may refuse a conversation that stops here
         notes.append("the chat template makes no generation prompt for a turn, which is taken to begin with its text")
-        return first
+        return _with_opening(text, first)
+    if "add_generation_prompt" not in str(key.tokenizer.chat_template):
+        begin = _with_opening(text, first)
+        if text.startswith(prompt) and text[len(prompt) : begin].isspace():
+            return len(prompt)
+        notes.append("the chat template has no generation prompt, so headers of turns are taken as given to the model")
+        return begin
     if text.startswith(prompt):
         return len(prompt)
     same = _common(text, prompt)
@@ -518,6 +587,12 @@ def _begin(
     begin = _cut_back(key, text, same, previous)
     notes.append(_difference(text, prompt, begin, offset))
     return begin
+
+
+def _with_opening(text: str, first: int) -> int:
+    """Where a response begins whose first text stands at ``first``: before the tag that opens its thought."""
+    opening = re.search(r"<think>\s*$", text[:first])
+    return opening.start() if opening else first
 
 
 def _common(one: str, other: str) -> int:
@@ -548,8 +623,9 @@ def special_token(key: TokenizerKey) -> re.Pattern[str] | None:
     return re.compile(r"\s*(?:" + "|".join(map(re.escape, specials)) + ")") if specials else None
 
 
-def _stop_run(key: TokenizerKey, after: str, turns: Turns, last: int, options: dict[str, Any]) -> str:
-    """What stands behind a response up to the token that generation stops on; empty if there is none.
+def _stop_run(key: TokenizerKey, after: str, turns: Turns, options: dict[str, Any], *, calls: bool) -> str:
+    """What stands behind a response up to the token that generation stops on, with the markup that closes a call; empty
+    if there is none.
 
     A conversation that ends with the turn shows it best: no header of a next turn stands there. If the turn ends with
     another token (or with the header of the next turn, as GLM's does), it is a stop, or the special token with which
@@ -560,9 +636,13 @@ def _stop_run(key: TokenizerKey, after: str, turns: Turns, last: int, options: d
     run = _up_to(tail, stops)
     if run and after.startswith(run):
         return run
-    stated = _up_to(after, stops) if getattr(key.tokenizer, "_holdfast_stops", ()) else ""
+    stated = _up_to(after, _stated_stops(key.tokenizer))
     if stated:
         return stated
+    if calls:
+        same = tail[: _common(tail, after)]
+        ends = [match.end() for match in special.finditer(same)] if special else []
+        return same[: max(ends, default=0)]
     match = special.search(tail) if special and not run else None
     if match and after.startswith(tail[: match.end()]):
         return tail[: match.end()]
@@ -576,9 +656,9 @@ def _tail(key: TokenizerKey, turns: Turns, options: dict[str, Any]) -> str:
         text = _rendered(key, turns, options)
     except Exception:  # a template may refuse a conversation that stops here: what follows is looked at alone
         return ""
-    mine = {match.end() for match in _MARK.finditer(text)}
-    calls = _calls(text, turns[-1], 0, len(text)) if turns[-1].get("tool_calls") else []
-    return text[max((*mine, *(end for _, end in calls)), default=0) :]
+    ends = [match.end() for match in _MARK.finditer(text)]
+    ends += [end for _, end in _calls(text, turns[-1], 0, len(text))]
+    return text[max(ends, default=0) :]
 
 
 def _up_to(text: str, stops: Sequence[str]) -> str:
@@ -588,47 +668,45 @@ def _up_to(text: str, stops: Sequence[str]) -> str:
 
 
 def _bare_stop(key: TokenizerKey, run: str, before: Turns, options: dict[str, Any]) -> str:
-    """The stop run without the markup that closes a call: how a turn of text ends there, else the last special token."""
-    plain = _tail(key, [*before, {"role": "assistant", "content": "@~0~@"}], options)
+    """The stop run without the markup that closes a call: how a turn of text ends there, else the last special token.
+    Empty if the stops are known and none of them ends the run.
+    """
+    plain = _tail(key, [*before, _like(before, {"role": "assistant", "content": "@~9999~@"})], options)
     end = _up_to(plain, stop_texts(key.tokenizer))
     if end and run.endswith(end):
         return end
     special = special_token(key)
     matches = list(special.finditer(run)) if special else []
-    return matches[-1].group() if matches else run
+    last = matches[-1].group() if matches else run
+    stated = _stated_stops(key.tokenizer)
+    return "" if stated and not last.endswith(stated) else last
 
 
-def _appended(key: TokenizerKey, turns: Turns, last: int, options: dict[str, Any]) -> str:
+def _appended(key: TokenizerKey, turns: Turns, options: dict[str, Any]) -> str:
     """The stop of a last response behind which the template prints none: the header of a next turn, if generation
     stops on it, else EOS.
     """
-    result = {"role": "tool", "content": "@~9999~@"} if turns[-1].get("tool_calls") else None
-    try:
-        after = _rendered(key, [*turns, result or {"role": "user", "content": "@~9999~@"}], options)[last:]
-    except Exception:  # a template may refuse it
-        after = ""
-    special = special_token(key)
-    match = special.match(after) if special else None
-    header = match.group().strip() if match else ""
-    return header if header and header in getattr(key.tokenizer, "_holdfast_stops", ()) else eos_text(key.tokenizer)
+    stops = _stated_stops(key.tokenizer)
+    role = "tool" if turns[-1].get("tool_calls") else "user"
+    following = ""
+    if stops:
+        try:
+            following = _rendered(key, [*turns, _like(turns, {"role": role, "content": "@~9999~@"})], options)
+        except Exception:  # a template may refuse it
+            following = ""
+    head = following.partition("@~9999~@")[0]
+    ends = [match.end() for match in _MARK.finditer(head)]
+    run = _up_to(head[max(ends, default=len(head)) :], stops)
+    return next((stop for stop in stops if run.endswith(stop)), "") if run else eos_text(key.tokenizer)
 
 
 def _inside(
-    text: str,
-    number: int,
-    response: _Response,
-    places: Mapping[int, tuple[int, int]],
-    owners: Sequence[tuple[int, Role]],
-    calls: Sequence[tuple[int, int]],
+    text: str, number: int, response: _Response, parts: Sequence[tuple[int, int, Role]]
 ) -> list[tuple[int, int, Role, int]]:
-    """(begin, end, role, message) of every part of a response, in order."""
-    parts = [(*place, Role.TOOL_CALL, number) for place in calls]
-    for leaf, (message, role) in enumerate(owners):
-        if message == number and leaf in places and role is not Role.TOOL_CALL:
-            parts.append((*places[leaf], role, number))
+    """(begin, end, role, message) of every part of a response and of what stands between, in order."""
     labels: list[tuple[int, int, Role, int]] = []
     at = response.begin
-    for begin, end, role, _ in sorted(parts):
+    for begin, end, role in parts:
         gap = text[at:begin]
         if gap.isspace() and role is Role.ASSISTANT and at == response.begin:
             labels.append((at, begin, Role.ASSISTANT, number))  # white space before the text alone
