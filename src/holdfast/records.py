@@ -51,6 +51,14 @@ PROMPT_ROLES = (Role.TEMPLATE, Role.SYSTEM, Role.USER, Role.TOOL)
 RESPONSE_ROLES = (Role.ASSISTANT, Role.EOS, Role.THINK, Role.TOOL_CALL, Role.FORMAT, Role.EMPTY_THINK)
 
 
+_OLDEST = frozenset(range(1, 7))
+
+
+def named_roles(counts: Mapping[Role, float]) -> tuple[Role, ...]:
+    """The roles that a summary names: those that every version had, and of the newer ones those that the data has."""
+    return tuple(role for role in Role if role in _OLDEST or counts.get(role, 0) > 0)
+
+
 CharWeights = tuple[tuple[int, int, float], ...]
 """Weights of characters: (start, end, weight), in order and without overlap.
 

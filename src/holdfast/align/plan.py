@@ -14,7 +14,7 @@ from typing import Any
 from holdfast import lm as models
 from holdfast.align.tokens import PairReport, PairTokens, tokenize_pairs
 from holdfast.config import AlignConfig
-from holdfast.data.chat_template import tuned_template
+from holdfast.data.chat_template import prepare, tuned_template, with_kwargs
 from holdfast.data.columns import all_unused
 from holdfast.data.pairs import load_pairs
 from holdfast.errors import HoldfastError, nearest
@@ -76,6 +76,7 @@ def make_plan(config: AlignConfig) -> PreferencePlan:
     check_trackers(config)
     losses = _losses(config)
     tokenizer = models.load_tokenizer(config.model, trust_remote_code=config.trust_remote_code)
+    kwargs = prepare(tokenizer, config.chat_template, config.chat_template_kwargs, config.stop)
     model_config = models.load_config(config.model, trust_remote_code=config.trust_remote_code)
     max_length = check_length(config, model_config, tokenizer)
     bad_rows: list[str] | None = [] if config.skip_bad_rows else None
@@ -85,6 +86,7 @@ def make_plan(config: AlignConfig) -> PreferencePlan:
         truncation=config.truncation, bad_rows=bad_rows,
     )  # fmt: skip
     pairs, held_out = train_and_held_out(config, partial(load_pairs, bad_rows=bad_rows), bad_rows)
+    pairs, held_out = with_kwargs(pairs, kwargs), with_kwargs(held_out, kwargs)
     train, report = encode(pairs)
     report.columns_not_used = all_unused([*pairs, *held_out])
     _check_left(config.data, train, report, bad_rows or [], max_length)

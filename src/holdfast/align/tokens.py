@@ -21,7 +21,7 @@ from holdfast.data.chat_template import render, template_name
 from holdfast.data.pairs import Pair
 from holdfast.errors import HoldfastError, set_aside
 from holdfast.records import RESPONSE_ROLES, Message, Role, Tokens
-from holdfast.tune.roles import assign_roles
+from holdfast.tune.roles import assign_roles, stop_ids
 
 _BATCH = 256
 
@@ -145,9 +145,7 @@ def _split(chosen: Tokens, rejected: Tokens, where: str) -> PairTokens:
     differ = np.flatnonzero(chosen.ids[:begin] != rejected.ids[:begin])
     begin = int(differ[0]) if len(differ) else begin
     a, b = chosen.ids.tolist(), rejected.ids.tolist()
-    return PairTokens(
-        a[:begin], a[begin:end_a], b[begin:end_b], where, tuple(chosen.ids[chosen.roles == Role.EOS].tolist())
-    )
+    return PairTokens(a[:begin], a[begin:end_a], b[begin:end_b], where, tuple(sorted(stop_ids(chosen))))
 
 
 def _answer(tokens: Tokens) -> tuple[int, int]:

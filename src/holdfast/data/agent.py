@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from holdfast.data.conversation import REASONING_KEYS
-from holdfast.errors import HoldfastError, whole_text
+from holdfast.errors import HoldfastError, from_json, whole_text
 from holdfast.records import Role
 
 ROW_KEYS = ("tools", "chat_template_kwargs")
@@ -111,7 +111,7 @@ def _call(call: Any, place: str) -> dict[str, Any]:
     arguments = function.get("arguments")
     if isinstance(arguments, str):
         with contextlib.suppress(json.JSONDecodeError):  # a template that takes text may take it
-            arguments = json.loads(arguments)
+            arguments = from_json(arguments)
     arguments = {} if arguments is None else _without_nulls(arguments)
     if not isinstance(arguments, dict | str):
         raise HoldfastError(f"{place}: its arguments are no object")
@@ -135,7 +135,7 @@ def _without_nulls(value: Any) -> Any:
 
 def _parsed(text: str, place: str) -> Any:
     try:
-        return json.loads(text)
+        return from_json(text)
     except json.JSONDecodeError as error:
         raise HoldfastError(f"{place} is text that is no JSON ({error})") from error
 

@@ -8,14 +8,16 @@ How the parts of a chat template's output are found says ``conversation``.
 
 from __future__ import annotations
 
+import contextlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from holdfast import runs
-from holdfast.data.conversation import as_turns, eos_text, render_chat
-from holdfast.errors import HoldfastError
+from holdfast.data.conversation import as_turns, eos_text, render_chat, set_stops
+from holdfast.errors import HoldfastError, from_json
 from holdfast.records import Message, Role, Span
 
 # A named plain template: messages -> spans without BOS. An EOS span of empty text stands for the tokenizer's EOS token.
@@ -91,6 +93,45 @@ def template_name(requested: str, layout: str, tokenizer: Any) -> str:
     if requested not in TEMPLATES:
         raise HoldfastError(f"unknown template '{requested}'; known: auto, chat, {', '.join(TEMPLATES)}")
     return requested
+
+
+def prepare(
+    tokenizer: Any, chat_template: str | None = None, kwargs: Mapping[str, str] | None = None, stop: str | None = None
+) -> dict[str, Any]:
+    """Put the options about chat templates into a tokenizer: another template, another stop. Returns the values that
+    every row's template is given; texts that spell a JSON value are that value.
+
+    Raises:
+        HoldfastError: no such file, or a stop that is no single token.
+    """
+    if chat_template is not None:
+        try:
+            tokenizer.chat_template = Path(chat_template).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise HoldfastError(f"--chat-template {chat_template}: cannot be read ({error})") from error
+    if stop is not None:
+        ids = tokenizer(stop, add_special_tokens=False)["input_ids"]
+        if len(ids) != 1:
+            raise HoldfastError(f"--stop {stop!r} is {len(ids)} tokens, not one", hint="name a token of the tokenizer")
+        set_stops(tokenizer, ids)
+    return {name: _value(text) for name, text in (kwargs or {}).items()}
+
+
+def _value(text: str) -> Any:
+    for spelled in (text, text.lower()):  # True is how Python spells it
+        with contextlib.suppress(json.JSONDecodeError):
+            return from_json(spelled)
+    return text
+
+
+def with_kwargs(items: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
+    """Examples or pairs of a chat, with values for their template beside those of their rows, which go over them."""
+    if not kwargs:
+        return list(items)
+    return [
+        replace(item, template_kwargs={**kwargs, **item.template_kwargs}) if item.layout == "chat" else item
+        for item in items
+    ]
 
 
 def template_for(model: str, requested: str, tokenizer: Any) -> str:

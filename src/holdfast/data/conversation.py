@@ -26,7 +26,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
-from holdfast.errors import HoldfastError
+from holdfast.errors import HoldfastError, from_json
 from holdfast.records import Message, Role, Span
 
 REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
@@ -365,9 +365,7 @@ def _check_printed(
             f"the chat template prints no trace of the {what} of {place}",
             hint="--chat-template FILE gives a template that does",
         )
-    if options.get("tools") and _rendered(key, turns, {n: v for n, v in options.items() if n != "tools"}) == text:
-        hint = "--chat-template FILE gives a template that does"
-        raise HoldfastError("the chat template prints no trace of the tools", hint=hint)
+    _check_tools(key, turns, options, text)
     for number, turn in enumerate(turns):
         for call in turn.get("tool_calls", ()):
             value = call["function"]["arguments"]
@@ -377,6 +375,20 @@ def _check_printed(
             empty = [t | {"content": ""} if t["content"] is None else t for t in turns]
             if text.count("None") > _count_none(key, empty, options):
                 raise HoldfastError(f"the chat template prints None for the absent content of message {number + 1}")
+
+
+def _check_tools(key: TokenizerKey, turns: Turns, options: Mapping[str, Any], text: str) -> None:
+    tools = options.get("tools") or []
+    without = (
+        _rendered(key, turns, {name: value for name, value in options.items() if name != "tools"}) if tools else ""
+    )
+    for tool in tools:
+        name = str((tool.get("function") or tool).get("name", ""))
+        if without == text or text.count(name) <= without.count(name):
+            raise HoldfastError(
+                f"the chat template prints no trace of the tools{f' ({name})' if name else ''}",
+                hint="--chat-template FILE gives a template that does",
+            )
 
 
 def _count_none(key: TokenizerKey, turns: Turns, options: Mapping[str, Any]) -> int:
@@ -434,7 +446,7 @@ def _printed(text: str) -> dict[str, None]:
 
 @lru_cache(maxsize=512)
 def _shape(key: TokenizerKey, marked_json: str, options_json: str, owners: tuple[tuple[int, Role], ...]) -> _Shape:
-    turns, options = json.loads(marked_json), json.loads(options_json)
+    turns, options = from_json(marked_json), from_json(options_json)
     text = _rendered(key, turns, options)
     places = _places(text, owners)
     labels: list[tuple[int, int, Role, int]] = []
@@ -672,10 +684,11 @@ def _bare_stop(key: TokenizerKey, run: str, before: Turns, options: dict[str, An
     Empty if the stops are known and none of them ends the run.
     """
     plain = _tail(key, [*before, _like(before, {"role": "assistant", "content": "@~9999~@"})], options)
-    end = _up_to(plain, stop_texts(key.tokenizer))
+    special = special_token(key)
+    match = special.search(plain) if special else None
+    end = _up_to(plain, stop_texts(key.tokenizer)) or (plain[: match.end()] if match else "")
     if end and run.endswith(end):
         return end
-    special = special_token(key)
     matches = list(special.finditer(run)) if special else []
     last = matches[-1].group() if matches else run
     stated = _stated_stops(key.tokenizer)

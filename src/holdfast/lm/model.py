@@ -6,6 +6,7 @@ greedily. Only safetensors are loaded; code that comes with a model runs only wh
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ import torch
 from torch import nn
 
 from holdfast import pocket, runs
+from holdfast.data.conversation import set_stops
 from holdfast.errors import HoldfastError
 
 
@@ -132,7 +134,11 @@ def load_tokenizer(name_or_folder: str | Path, *, trust_remote_code: bool = Fals
 
     folder = locate(name_or_folder)
     with quiet(), _explained(folder):
-        return transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
+        with contextlib.suppress(OSError):  # a model without a generation config stops on the tokenizer's EOS
+            ends = transformers.GenerationConfig.from_pretrained(folder).eos_token_id
+            set_stops(tokenizer, [] if ends is None else [ends] if isinstance(ends, int) else ends)
+    return tokenizer
 
 
 def load_config(name_or_folder: str | Path, *, trust_remote_code: bool = False) -> Any:
