@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from holdfast import runs
-from holdfast.data.conversation import as_turns, eos_text, render_chat, set_stops
+from holdfast.data.conversation import eos_text, prompt_of, render_chat, set_stops
 from holdfast.errors import HoldfastError, from_json
 from holdfast.records import Message, Role, Span
 
@@ -200,13 +200,19 @@ def render(
     return _with_specials(TEMPLATES[template](messages), tokenizer)
 
 
-def generation_prompt(messages: Sequence[Message], template: str, tokenizer: Any) -> str:
+def generation_prompt(
+    messages: Sequence[Message],
+    template: str,
+    tokenizer: Any,
+    tools: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+) -> str:
     """Return the text after which the model is to answer.
 
     It is everything up to and including the header of the assistant's turn.
     """
     if template == "chat":
-        return str(tokenizer.apply_chat_template(as_turns(messages), tokenize=False, add_generation_prompt=True))
+        return prompt_of(messages, tokenizer, tools, kwargs)
     return "".join(s.text for s in _with_specials(TEMPLATES[template](messages), tokenizer))
 
 

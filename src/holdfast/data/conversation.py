@@ -200,9 +200,30 @@ def _rank(error: Exception) -> int:
     return 1 if type(error).__name__ == "TemplateError" else 2
 
 
-def as_turns(messages: Sequence[Message]) -> Turns:
-    """The messages as a chat template takes them, in their first form."""
-    return next(_forms(messages))
+def prompt_of(
+    messages: Sequence[Message],
+    tokenizer: Any,
+    tools: Sequence[Any] | None = None,
+    kwargs: Mapping[str, Any] | None = None,
+) -> str:
+    """The text after which the model is to answer, in the first form of the messages that the template takes, of those
+    first one in which it prints all contents.
+    """
+    options = {**({"tools": list(tools)} if tools else {}), **(kwargs or {})}
+    key, prompts, refusal = TokenizerKey(tokenizer), list[str](), None
+    for turns, parts in itertools.product(_forms(messages), (False, True)):
+        try:
+            prompt = _rendered(key, list(map(_in_parts, turns)) if parts else turns, options, prompt=True)
+        except Exception as error:  # templates raise what they like
+            refusal = refusal or error
+            continue
+        if all(message.content.strip() in prompt for message in messages):
+            return prompt
+        prompts.append(prompt)
+    if prompts:
+        return prompts[0]
+    assert refusal is not None
+    raise refusal
 
 
 def _check_kwargs(tokenizer: Any, kwargs: Mapping[str, Any]) -> None:

@@ -254,8 +254,8 @@ def _tokenise(
     return facts
 
 
-def _content(example: Example) -> tuple[tuple[int, str], ...]:
-    return tuple((int(m.role), m.content) for m in example.messages)
+def _content(example: Example) -> tuple[tuple[int, str, str], ...]:
+    return tuple((int(m.role), m.content, json.dumps(m.extras, default=str)) for m in example.messages)
 
 
 def _labelled(example: Example) -> bool:
