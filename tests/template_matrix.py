@@ -198,7 +198,7 @@ def renderings(tokenizer: Any, row: dict[str, Any]) -> Iterator[tuple[str, list[
 def _in_form(turn: dict[str, Any], absent: str | None, thought: str, *, as_text: bool, parts: bool) -> dict[str, Any]:
     turn = dict(turn)
     content = turn["content"] or absent
-    turn["content"] = ([{"type": "text", "text": content}] if content else []) if parts else content
+    turn["content"] = ([] if content is None else [{"type": "text", "text": content}]) if parts else content
     if "reasoning_content" in turn:
         turn[thought] = turn.pop("reasoning_content")
     if "tool_calls" in turn:

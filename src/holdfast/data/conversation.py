@@ -339,7 +339,7 @@ def _spans(
 
 def _in_parts(turn: dict[str, Any]) -> dict[str, Any]:
     content = turn["content"]
-    return turn | {"content": [{"type": "text", "text": content}] if content else []}
+    return turn | {"content": [] if content is None else [{"type": "text", "text": content}]}
 
 
 def _like(turns: Turns, turn: dict[str, Any]) -> dict[str, Any]:

@@ -114,6 +114,7 @@ class WITSFTTrainer(WeightedTrainer, SFTTrainer):
         args = _arguments(args)
         weights = role_weights(prompt_loss_weight, completion_loss_weight, weights=role_loss_weights)
         tokenizer = _tokenizer_of(model) if processing_class is None else processing_class
+        lm.tell_stops(tokenizer, getattr(model, "generation_config", None))
         read = partial(
             _token_rows,
             tokenizer=tokenizer,

@@ -12,6 +12,7 @@ from holdfast.lm.model import (
     quiet,
     stop_ids,
     teach_stops,
+    tell_stops,
 )
 
 __all__ = [
@@ -26,4 +27,5 @@ __all__ = [
     "quiet",
     "stop_ids",
     "teach_stops",
+    "tell_stops",
 ]

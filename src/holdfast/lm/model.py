@@ -136,9 +136,15 @@ def load_tokenizer(name_or_folder: str | Path, *, trust_remote_code: bool = Fals
     with quiet(), _explained(folder):
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
         with contextlib.suppress(OSError):  # a model without a generation config stops on the tokenizer's EOS
-            ends = transformers.GenerationConfig.from_pretrained(folder).eos_token_id
-            set_stops(tokenizer, [] if ends is None else [ends] if isinstance(ends, int) else ends)
+            tell_stops(tokenizer, transformers.GenerationConfig.from_pretrained(folder))
     return tokenizer
+
+
+def tell_stops(tokenizer: Any, generation_config: Any) -> None:
+    """Tell a tokenizer what generation stops on, where a generation config says so."""
+    ends = getattr(generation_config, "eos_token_id", None)
+    if ends is not None:
+        set_stops(tokenizer, [ends] if isinstance(ends, int) else ends)
 
 
 def load_config(name_or_folder: str | Path, *, trust_remote_code: bool = False) -> Any:
