@@ -218,3 +218,19 @@ def said(turn: dict[str, Any]) -> list[str]:
     thought = turn.get("reasoning_content") or content.partition("</think>")[0].removeprefix("<think>").strip()
     thought = thought if turn.get("reasoning_content") or "</think>" in content else ""
     return [piece for piece in (thought, content.rpartition("</think>")[2].strip()) if piece]
+
+
+def marked_by_trl(tokenizer: Any, row: dict[str, Any], ids: list[int]) -> list[int] | None:
+    """The tokens between the generation markers of a template, in the form of the row that has these ids."""
+    tools = {"tools": row["tools"]} if "tools" in row else {}
+    for absent, as_text, thought in itertools.product(
+        (None, ""), (False, True), ("reasoning_content", "reasoning", "thinking")
+    ):
+        turns = [_in_form(turn, absent, thought, as_text=as_text, parts=False) for turn in row["messages"]]
+        try:
+            marked = tokenizer.apply_chat_template(turns, return_dict=True, return_assistant_tokens_mask=True, **tools)
+        except Exception:  # a form that the template does not take
+            continue
+        if marked["input_ids"] == ids:
+            return list(marked["assistant_masks"])
+    return None

@@ -116,3 +116,29 @@ def places(calls: list[dict[str, Any]]) -> list[str]:
 def behind(text: str, row: dict[str, Any]) -> str:
     """What follows the question, which names the places, too."""
     return text.partition(row["messages"][0]["content"])[2]
+
+
+@pytest.mark.parametrize("name", [name for name in template_matrix.names() if name.endswith("_training")])
+def test_what_is_paid_is_what_trls_training_forms_mark(name: str) -> None:
+    """The markers of TRL's training forms also take in what the generation prompt gives (headers, an opened thought) and
+    white space behind the stop; they leave out nothing that is paid here.
+    """
+    tokenizer = template_matrix.tokenizer_of(name)
+    for conversation, row in template_matrix.CONVERSATIONS.items():
+        outcome = template_matrix.cell(tokenizer, row)
+        theirs = template_matrix.marked_by_trl(tokenizer, row, outcome["ids"]) if "read" in outcome else None
+        if theirs is None:
+            continue
+        roles = [span.role for span in outcome["spans"] for _ in span.text]
+        text = "".join(span.text for span in outcome["spans"])
+        offsets = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+        ours = [roles[max(end - 1, 0)] in RESPONSE_ROLES for _, end in offsets]
+        stops = [roles[max(end - 1, 0)] is Role.EOS for _, end in offsets]
+        if not name.startswith("diffusion_gemma"):  # it leaves <|tool_response>, which stops generation, unmarked
+            assert not [i for i, paid in enumerate(ours) if paid and not theirs[i]], conversation
+        for i, marked in enumerate(theirs):
+            if marked and not ours[i]:
+                before = next((j for j in range(i, -1, -1) if ours[j] or not theirs[j]), 0)
+                after = next((j for j in range(i, len(ours)) if ours[j]), 0)
+                given = ours[after] and all(theirs[i:after])
+                assert given or stops[before], (conversation, i)
