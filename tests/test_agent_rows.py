@@ -160,7 +160,7 @@ def test_empty_thoughts_and_prompts_that_are_no_prefix(capsys: pytest.CaptureFix
     assert capsys.readouterr().err.count("it asks with 'Thought:' where the text has '<think>") == 1
 
 
-def test_weights_of_roles_spans_turns_and_messages() -> None:
+def test_weights_of_roles_spans_turns_and_messages(capsys: pytest.CaptureFixture[str]) -> None:
     tokenizer = make_tokenizer(chat_template=AGENT)
     weights = role_weights(weights={"think": 0.5, "tool_call": 2.0, "tool": 0.25, "format": 0.0})
     row = json.loads(json.dumps(ROW))
@@ -182,6 +182,8 @@ def test_weights_of_roles_spans_turns_and_messages() -> None:
     spanned = weighed(row, spans=rules)
     assert spanned["assistant"] == {1.0, 0.3}  # "see" has its own rule; the first match wins
     assert spanned["think"] == {0.5, 0.05}
+    weighed(row, spans=span_rules([{"match": "never", "weight": 0}]))
+    assert "spans: 'never' matched nothing" in capsys.readouterr().err
     last = weighed(row, turns="last")
     assert last["tool_call"] == {0.0}
     assert last["think"] == {0.5}
@@ -261,6 +263,11 @@ def test_dry_run_shows_any_row(agent_folder: Path, tmp_path: Path, capsys: pytes
     }
     assert cli.main([*arguments, "9"]) == 2
     assert "--row 9: " in capsys.readouterr().err
+    assert cli.main([argument for argument in [*arguments, "2"] if argument != "--dry-run"]) == 2
+    assert "give --dry-run" in capsys.readouterr().err
+    pairs = write_jsonl(tmp_path / "b.jsonl", [{"prompt": "a", "response": "b"}] * 3)
+    assert cli.main([*arguments[:4], str(pairs), *arguments[5:-1]]) == 2
+    assert "has no effect: the rows are rendered by plain" in capsys.readouterr().err
 
 
 def test_align_weigh_and_the_adapter_read_agent_rows(agent_folder: Path, tmp_path: Path) -> None:

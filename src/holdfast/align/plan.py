@@ -14,7 +14,7 @@ from typing import Any
 from holdfast import lm as models
 from holdfast.align.tokens import PairReport, PairTokens, tokenize_pairs
 from holdfast.config import AlignConfig
-from holdfast.data.chat_template import prepare, tuned_template, with_kwargs
+from holdfast.data.chat_template import check_used, prepare, tuned_template, with_kwargs
 from holdfast.data.columns import all_unused
 from holdfast.data.pairs import load_pairs
 from holdfast.errors import HoldfastError, nearest
@@ -88,6 +88,7 @@ def make_plan(config: AlignConfig) -> PreferencePlan:
     pairs, held_out = train_and_held_out(config, partial(load_pairs, bad_rows=bad_rows), bad_rows)
     pairs, held_out = with_kwargs(pairs, kwargs), with_kwargs(held_out, kwargs)
     train, report = encode(pairs)
+    check_used(config.chat_template, report.templates)
     report.columns_not_used = all_unused([*pairs, *held_out])
     _check_left(config.data, train, report, bad_rows or [], max_length)
     held_out_tokens, held_out_report = encode(held_out)

@@ -125,13 +125,17 @@ def _value(text: str) -> Any:
 
 
 def with_kwargs(items: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
-    """Examples or pairs of a chat, with values for their template beside those of their rows, which go over them."""
-    if not kwargs:
-        return list(items)
-    return [
-        replace(item, template_kwargs={**kwargs, **item.template_kwargs}) if item.layout == "chat" else item
-        for item in items
-    ]
+    """Examples or pairs with values for their chat template beside those of their rows, which go over them."""
+    return [replace(item, template_kwargs={**kwargs, **item.template_kwargs}) for item in items] if kwargs else [*items]
+
+
+def check_used(chat_template: str | None, templates: Mapping[str, int]) -> None:
+    """Raise if a file of a chat template was given that no row was rendered with; ``templates`` counts rows by template."""
+    if chat_template is not None and templates and "chat" not in templates:
+        raise HoldfastError(
+            f"--chat-template {chat_template} has no effect: the rows are rendered by {', '.join(templates)}",
+            hint="--template chat",
+        )
 
 
 def template_for(model: str, requested: str, tokenizer: Any) -> str:

@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any
 
 from holdfast.config import AlignConfig, TuneConfig
-from holdfast.data.chat_template import prepare, with_kwargs
+from holdfast.data.chat_template import check_used, prepare, with_kwargs
 from holdfast.data.columns import all_unused, tell
 from holdfast.data.examples import load_examples
 from holdfast.data.read import source_digest
@@ -100,6 +100,8 @@ def check_config(config: TuneConfig) -> RoleWeights:
     check_trackers(config)
     adaptive.parse(config.adaptive)
     span_rules(config.spans)
+    if config.row is not None and not config.dry_run:
+        raise HoldfastError("--row shows a row, without training", hint="give --dry-run, too")
     return role_weights(config.prompt_weight, config.response_weight, config.preset, config.weights)
 
 
@@ -164,6 +166,7 @@ def encode_source(
         turns=config.turns, spans=span_rules(config.spans),
     )  # fmt: skip
     train_tokens, report = encode(examples)
+    check_used(config.chat_template, report.templates)
     report.columns_not_used = all_unused([*examples, *held_out])
     _check_left(config, train_tokens, report, bad_rows or [], max_length)
     held_out_tokens, _ = encode(held_out)

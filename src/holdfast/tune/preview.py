@@ -34,6 +34,10 @@ def preview(plan: TrainingPlan) -> dict[str, Any]:
         "data_report": report.as_dict(),
         "bad_rows": {"count": len(plan.bad_rows), "first": plan.bad_rows[:20]},
     }
+    if plan.config.row is not None:
+        tokens = _row(plan, plan.config.row)
+        described = _described(plan, tokens, longest=None)
+        figures["row"] = [{"id": int(i)} | token for i, token in zip(tokens.ids, described, strict=True)]
     if not plan.config.json:
         lines = first_example(plan, colour=sys.stdout.isatty())
         print("\n".join([*lines, "", *_counts(plan), "", *_cost(figures)]))

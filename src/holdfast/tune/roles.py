@@ -7,6 +7,7 @@ merge crosses the boundary.)
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ import numpy.typing as npt
 from holdfast.data.chat_template import render, template_name
 from holdfast.errors import HoldfastError, set_aside
 from holdfast.records import Example, Message, Role, Span, Tokens, named_roles
-from holdfast.tune.spans import SpanRule, of_turns, weighed_by
+from holdfast.tune.spans import SpanRule, of_turns, unmatched, weighed_by
 from holdfast.tune.weights import RoleWeights
 
 _BATCH = 512
@@ -92,12 +93,15 @@ def tokenize(
     """
     report = TokenReport()
     done: list[Tokens] = []
+    open_rules = list(spans)
     for start in range(0, len(examples), _BATCH):
         batch, rendered = [], []
         for example in examples[start : start + _BATCH]:
             with set_aside(bad_rows, example.where):
                 name = template_name(template, example.layout, tokenizer)
-                rendered.append(weighed_by(render_example(of_turns(example, turns), name, tokenizer), spans))
+                whole = render_example(of_turns(example, turns), name, tokenizer)
+                open_rules = unmatched(whole, open_rules)
+                rendered.append(weighed_by(whole, spans))
                 batch.append(example)
                 report.templates[name] += 1
         fitting = []
@@ -111,6 +115,9 @@ def tokenize(
                     fitting.append(kept)
         _count(fitting, tokenizer, report)
         done += fitting
+    if examples and open_rules:
+        patterns = ", ".join(repr(rule.match.pattern) for rule in open_rules)
+        print(f"warning: spans: {patterns} matched nothing", file=sys.stderr)
     return done, report
 
 

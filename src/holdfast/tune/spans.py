@@ -74,14 +74,27 @@ def of_turns(example: Example, turns: str) -> Example:
 
 def weighed_by(spans: Iterable[Span], rules: Sequence[SpanRule]) -> list[Span]:
     """The spans, cut where a rule begins or ends and with its weight multiplied in."""
-    return [piece for span in spans for piece in _pieces(span, rules)] if rules else list(spans)
+    return list(itertools.chain.from_iterable(_pieces(span, rules) for span in spans)) if rules else list(spans)
+
+
+def unmatched(spans: Sequence[Span], rules: Sequence[SpanRule]) -> list[SpanRule]:
+    """The rules of which no text has a match."""
+    return [rule for rule in rules if not any(_matches(rule, span) for span in spans)]
+
+
+def _matches(rule: SpanRule, span: Span) -> bool:
+    return _concerns(rule, span) and rule.match.search(span.text) is not None
+
+
+def _concerns(rule: SpanRule, span: Span) -> bool:
+    return span.role is rule.role or (rule.role is None and span.role in _SAID)
 
 
 def _pieces(span: Span, rules: Sequence[SpanRule]) -> Iterator[Span]:
     """The texts of a call lie in several spans, so a rule sees them one by one."""
     factors = np.full(len(span.text), np.nan)
     for rule in rules:
-        if span.role is rule.role or (rule.role is None and span.role in _SAID):
+        if _concerns(rule, span):
             for match in rule.match.finditer(span.text):
                 stretch = factors[match.start() : match.end()]
                 stretch[np.isnan(stretch)] = rule.weight
