@@ -1,7 +1,7 @@
 """Every chat template of TRL's wheel against ten conversations: what Holdfast reads of each, and what it must be.
 
-``cell`` gives the outcome of one template and one conversation. What is read is checked here by rendering prefixes, with
-none of the code under test: ids, where each response lies, and what stands in it.
+``cell`` gives the outcome of one template and one conversation; ``renderings`` and ``marked_by_trl`` are made with none
+of the code under test, and show what it must be.
 """
 
 from __future__ import annotations
@@ -111,7 +111,8 @@ CONVERSATIONS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 _CONTROL = re.compile(
-    r"<\|[^|<>' ]{1,30}\|?>|<[a-z_]+\|>|<\uff5c[^\uff5c]+\uff5c>|<(?:start|end)_of_[a-z]+>|\[gMASK\]|<sop>|</?think>|</?tool_call>|</?s>"
+    r"<\|[^|<>' ]{1,30}\|?>|<[a-z_]+\|>|<\uff5c[^\uff5c]+\uff5c>|<(?:start|end)_of_[a-z]+>"
+    r"|\[gMASK\]|<sop>|</?think>|</?tool_call>|</?s>"
 )
 _ENDS = (
     "<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<turn|>", "<|END_OF_TURN_TOKEN|>", "<\uff5cend▁of▁sentence\uff5c>",

@@ -29,9 +29,10 @@ from holdfast.tune.weights import role_weights
 AGENT = (
     "{% if tools %}<|im_start|>system\n{{ tools | tojson }}<|im_end|>\n{% endif %}"
     "{% for m in messages %}<|im_start|>{{ m.role }}\n"
-    "{% if m.reasoning_content and not loop.index0 < messages | length - 1 %}<think>{{ m.reasoning_content }}</think>{% endif %}"
+    "{% if m.reasoning_content and loop.last %}<think>{{ m.reasoning_content }}</think>{% endif %}"
     "{{ m.content or '' }}"
-    "{% for c in m.tool_calls or [] %}<call>{{ c.function.name }} {{ c.function.arguments | tojson }}</call>{% endfor %}"
+    "{% for c in m.tool_calls or [] %}"
+    "<call>{{ c.function.name }} {{ c.function.arguments | tojson }}</call>{% endfor %}"
     "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 TOOLS = [{"type": "function", "function": {"name": "wx", "parameters": {"type": "object", "properties": {}}}}]
@@ -130,7 +131,8 @@ def test_earlier_thoughts_that_the_template_drops_are_dropped() -> None:
 
 def test_the_stop_that_generation_uses_closes_every_turn() -> None:
     """As in GLM: the header of the next turn is what generation stops on, also behind the last response."""
-    glm = "{% for m in messages %}{{ '<|im_end|>' if m['role'] == 'user' else '<|im_start|>' }}\n{{ m['content'] }}{% endfor %}"
+    header = "{{ '<|im_end|>' if m['role'] == 'user' else '<|im_start|>' }}"
+    glm = "{% for m in messages %}" + header + "\n{{ m['content'] }}{% endfor %}"
     tokenizer = make_tokenizer(chat_template=glm + "{% if add_generation_prompt %}<|im_start|>{% endif %}")
     set_stops(tokenizer, tokenizer.convert_tokens_to_ids(["<|im_end|>", "<|end|>"]))
     turns = [
@@ -250,8 +252,8 @@ def test_tune_on_agent_rows_has_the_loss_of_plain_torch(agent_folder: Path, tmp_
 def test_dry_run_shows_any_row(agent_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     plain = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}
     data = write_jsonl(tmp_path / "a.jsonl", [plain, ROW, plain])
-    arguments = ["tune", "--model", str(agent_folder), "--data", str(data), "--output", str(tmp_path / "run"), "--dry-run",
-                 "--chat-template", str(agent_folder / "agent.jinja"), "--row"]  # fmt: skip
+    arguments = ["tune", "--model", str(agent_folder), "--data", str(data), "--output", str(tmp_path / "run"),
+                 "--dry-run", "--chat-template", str(agent_folder / "agent.jinja"), "--row"]  # fmt: skip
     assert cli.main([*arguments, "2"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["position", "id", "role", "weight", "token"]

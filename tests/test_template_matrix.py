@@ -120,8 +120,8 @@ def behind(text: str, row: dict[str, Any]) -> str:
 
 @pytest.mark.parametrize("name", [name for name in template_matrix.names() if name.endswith("_training")])
 def test_what_is_paid_is_what_trls_training_forms_mark(name: str) -> None:
-    """The markers of TRL's training forms also take in what the generation prompt gives (headers, an opened thought) and
-    white space behind the stop; they leave out nothing that is paid here.
+    """TRL's markers also take in what the generation prompt gives (headers, an opened thought) and white space behind
+    the stop; they leave out nothing that is paid here.
     """
     tokenizer = template_matrix.tokenizer_of(name)
     for conversation, row in template_matrix.CONVERSATIONS.items():
@@ -140,5 +140,5 @@ def test_what_is_paid_is_what_trls_training_forms_mark(name: str) -> None:
             if marked and not ours[i]:
                 before = next((j for j in range(i, -1, -1) if ours[j] or not theirs[j]), 0)
                 after = next((j for j in range(i, len(ours)) if ours[j]), 0)
-                given = ours[after] and all(theirs[i:after])
-                assert given or stops[before], (conversation, i)
+                in_prompt = ours[after] and all(theirs[i:after])
+                assert in_prompt or stops[before], (conversation, i)

@@ -23,8 +23,7 @@ Ids = tuple[int, ...]
 class Role(IntEnum):
     """What a token is.
 
-    ``TEMPLATE`` is what is given to the model by the template (role headers, separators, tools, BOS). A response is made
-    of ``ASSISTANT`` (its content), ``THINK``, ``TOOL_CALL`` (names and arguments), ``FORMAT`` (what the model writes
+    ``TEMPLATE`` is what the template gives to the model (role headers, separators, tools, BOS). A response is made of ``ASSISTANT`` (its content), ``THINK``, ``TOOL_CALL`` (names and arguments), ``FORMAT`` (what the model writes
     around them), ``EMPTY_THINK`` (thoughts that hold nothing) and ``EOS`` (the whole stop run). Numbers are stored in
     token files, so they stay.
     """
@@ -71,8 +70,8 @@ class Message:
     """One turn. ``role`` is system, user, assistant or tool; ``weight`` multiplies the weight of its tokens,
     ``char_weights`` that of the tokens whose last character is in them.
 
-    ``extras`` are further keys as a chat template takes them (the thought, ``tool_calls``, ``name``); ``absent`` says that
-    the row has no content beside them.
+    ``extras`` are further keys as a chat template takes them (the thought, ``tool_calls``, ``name``); ``absent`` says
+    that the row has no content beside them.
     """
 
     role: Role

@@ -4,7 +4,7 @@
 |---|---|---|
 | row | ``tools`` | schemas, as a list or as JSON text |
 | row | ``chat_template_kwargs`` | further values for the chat template, such as ``enable_thinking`` |
-| assistant | ``tool_calls`` | {function: {name, arguments}}, or {name, arguments}; arguments as an object or as JSON text |
+| assistant | ``tool_calls`` | {function: {name, arguments}} or {name, arguments}; arguments: an object or JSON text |
 | assistant | ``reasoning_content``, ``reasoning`` or ``thinking`` | its thought |
 | tool | ``name``, ``tool_call_id`` | which call it answers |
 | any | ``train``: false | the message has weight 0 |

@@ -130,7 +130,7 @@ def with_kwargs(items: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
 
 
 def check_used(chat_template: str | None, templates: Mapping[str, int]) -> None:
-    """Raise if a file of a chat template was given that no row was rendered with; ``templates`` counts rows by template."""
+    """Raise if a file of a chat template was given that no row was rendered with. ``templates``: rows by template."""
     if chat_template is not None and templates and "chat" not in templates:
         raise HoldfastError(
             f"--chat-template {chat_template} has no effect: the rows are rendered by {', '.join(templates)}",

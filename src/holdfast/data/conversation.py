@@ -22,7 +22,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -52,12 +52,15 @@ class _Leaf:
 
 @dataclass(frozen=True)
 class _Segment:
-    """What a template prints: its own text, or a leaf. ``message`` is the one whose weight it has."""
+    """What a template prints: its own text, or a leaf. ``message`` is the one whose weight it has; ``added`` is a stop
+    that the template does not print.
+    """
 
     text: str
     leaf: int | None
     role: Role
     message: int | None
+    added: bool = False
 
 
 @dataclass(frozen=True)
@@ -101,7 +104,7 @@ class _Stretch:
         return min([begin for begin in others if begin >= after], default=len(self.text))
 
     def groups(self) -> list[list[tuple[int, int, Role]]]:
-        """(begin, end, role) of the parts of the turn in order, cut where the text of another message stands between."""
+        """(begin, end, role) of the parts of the turn in order, cut where another message stands between."""
         parts = [(begin, end, Role.TOOL_CALL) for begin, end in self.calls]
         for leaf, (message, role) in self.printed():
             if message == self.number and role is not Role.TOOL_CALL:
@@ -428,11 +431,10 @@ def _walk(
     for place, segment in enumerate(segments):
         weight = 1.0 if segment.message is None else messages[segment.message].weight
         if segment.leaf is None:
-            if not segment.text.startswith("\0") and not text.startswith(segment.text, at):
+            if not segment.added and not text.startswith(segment.text, at):
                 return None
-            appended = segment.text.startswith("\0")  # a stop of ours
-            spans.append(Span(segment.text[appended:], segment.role, weight))
-            at += 0 if appended else len(segment.text)
+            spans.append(Span(segment.text, segment.role, weight))
+            at += 0 if segment.added else len(segment.text)
             continue
         following = "".join(s.text for s in _until_leaf(segments, place + 1))
         leaf = leaves[segment.leaf]
@@ -452,7 +454,7 @@ def _until_leaf(segments: Sequence[_Segment], place: int) -> Iterator[_Segment]:
     for segment in segments[place:]:
         if segment.leaf is not None:
             return
-        if not segment.text.startswith("\0"):
+        if not segment.added:
             yield segment
 
 
@@ -777,7 +779,7 @@ def _segments(
     stretches = iter(sorted(labels))
     label = next(stretches, None)
     if 0 in appended:
-        yield _Segment("\0" + appended[0][0], None, Role.EOS, appended[0][1])
+        yield _Segment(appended[0][0], None, Role.EOS, appended[0][1], added=True)
     for begin, end in itertools.pairwise(ordered):
         while label is not None and label[1] <= begin:
             label = next(stretches, None)
@@ -786,9 +788,4 @@ def _segments(
         leaf = int(marks[begin][1]) if begin in marks else None
         yield _Segment("" if leaf is not None else text[begin:end], leaf, role, message)
         if end in appended:
-            yield _Segment("\0" + appended[end][0], None, Role.EOS, appended[end][1])
-
-
-def with_weight(spans: Sequence[Span], weight: float) -> list[Span]:
-    """The spans, with every weight multiplied."""
-    return list(spans) if weight == 1 else [replace(span, weight=span.weight * weight) for span in spans]
+            yield _Segment(appended[end][0], None, Role.EOS, appended[end][1], added=True)
