@@ -23,9 +23,10 @@ Ids = tuple[int, ...]
 class Role(IntEnum):
     """What a token is.
 
-    ``TEMPLATE`` is what the template gives to the model (role headers, separators, tools, BOS). A response is made of ``ASSISTANT`` (its content), ``THINK``, ``TOOL_CALL`` (names and arguments), ``FORMAT`` (what the model writes
-    around them), ``EMPTY_THINK`` (thoughts that hold nothing) and ``EOS`` (the whole stop run). Numbers are stored in
-    token files, so they stay.
+    ``TEMPLATE`` is what the template gives to the model (role headers, separators, tools, BOS). A response is made of
+    ``ASSISTANT`` (its content), ``THINK``, ``TOOL_CALL`` (names and arguments), ``FORMAT`` (what the model writes around
+    them), ``EMPTY_THINK`` (thoughts that hold nothing) and ``EOS`` (the whole stop run). Numbers are stored in token
+    files, so they stay.
     """
 
     PAD = 0
