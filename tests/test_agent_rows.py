@@ -310,3 +310,17 @@ def test_a_real_model_and_its_template(tmp_path: Path) -> None:
     assert paid(spans)[-2:] == [("rain.", "assistant"), ("<|im_end|>", "eos")]
     with pytest.raises(HoldfastError, match="no trace of"):
         spans_of(ROW, tokenizer)
+
+
+def test_a_stop_can_be_named_for_a_tokenizer_without_eos(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_model().save_pretrained(tmp_path / "model")
+    make_tokenizer(eos=False).save_pretrained(tmp_path / "model")
+    data = write_jsonl(tmp_path / "a.jsonl", [{"prompt": "a", "response": "b"}] * 3)
+    arguments = ["tune", "--model", str(tmp_path / "model"), "--data", str(data), "--output", str(tmp_path / "run"),
+                 "--dry-run"]  # fmt: skip
+    assert cli.main(arguments) == 2
+    assert "--stop" in capsys.readouterr().err
+    assert cli.main([*arguments, "--stop", "<|im_end|>"]) == 0
+    assert "eos             1  '<|im_end|>'" in capsys.readouterr().out
+    assert cli.main([*arguments, "--stop", "no such token"]) == 2
+    assert "tokens, not one" in capsys.readouterr().err
