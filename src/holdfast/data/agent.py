@@ -112,7 +112,8 @@ def _call(call: Any, place: str) -> dict[str, Any]:
     if isinstance(arguments, str):
         with contextlib.suppress(json.JSONDecodeError):  # a template that takes text may take it
             arguments = from_json(arguments)
-    arguments = {} if arguments is None else _without_nulls(arguments)
+    else:
+        arguments = {} if arguments is None else _without_nulls(arguments)
     if not isinstance(arguments, dict | str):
         raise HoldfastError(f"{place}: its arguments are no object")
     outside = {"id": call["id"]} if call.get("id") else {}

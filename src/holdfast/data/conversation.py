@@ -536,8 +536,12 @@ def _arguments(text: str, value: Any, begin: int, end: int) -> tuple[int, int] |
             return at, at + len(printed)
     there = []
     for words in _words(value):
-        spots = [(text.find(word, begin, end), len(word)) for word in words]
-        there += [(at, at + length) for at, length in spots if at >= 0][:1]
+        # a mark stands for itself, a key or a number only as a whole word: `a` is no part of <arg_key>
+        whole_words = "|".join(
+            re.escape(word) if _MARK.fullmatch(word) else rf"(?<!\w){re.escape(word)}(?!\w)" for word in words
+        )
+        match = re.compile(whole_words).search(text, begin, end)
+        there += [match.span()] if match else []
     return (min(at for at, _ in there), max(stop for _, stop in there)) if there else None
 
 
