@@ -1,8 +1,8 @@
 """Agent rows, a chat template for them, and the NLL of each role under a model: the figures of docs/roles.md.
 
     python scripts/agent_run.py rows FOLDER
-    holdfast tune --model MODEL --data FOLDER/train.jsonl --eval-data FOLDER/held_out.jsonl \\
-        --chat-template FOLDER/agent.jinja --lora-rank 8 --max-steps 30 --batch-size 8 --output FOLDER/run
+    holdfast tune --model MODEL --data FOLDER/train.jsonl --eval-share 0 \\
+        --chat-template FOLDER/agent.jinja --lora-rank 8 --max-steps 16 --batch-size 8 --output FOLDER/run
     python scripts/agent_run.py nll FOLDER MODEL FOLDER/run
 """
 
@@ -90,7 +90,7 @@ def write(folder: Path) -> None:
     """Rows to train on, rows held out, and the template."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "agent.jinja").write_text(TEMPLATE, encoding="utf-8")
-    for name, count, seed in (("train", 240, 1), ("held_out", 40, 2)):
+    for name, count, seed in (("train", 240, 1), ("held_out", 8, 2)):
         lines = [json.dumps(row) + "\n" for row in rows(count, seed)]
         (folder / f"{name}.jsonl").write_text("".join(lines), encoding="utf-8")
 
