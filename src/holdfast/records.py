@@ -8,8 +8,10 @@ tokenises once.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import IntEnum
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +23,10 @@ Ids = tuple[int, ...]
 class Role(IntEnum):
     """What a token is.
 
-    ``TEMPLATE`` is text that the template adds (role headers, separators, BOS); ``EOS`` is the end of a response.
+    ``TEMPLATE`` is what the template gives to the model (role headers, separators, tools, BOS). A response is made
+    of ``ASSISTANT`` (its content), ``THINK``, ``TOOL_CALL`` (names and arguments), ``FORMAT`` (what the model
+    writes around them), ``EMPTY_THINK`` (thoughts that hold nothing) and ``EOS`` (the whole stop run). Numbers are
+    stored in token files, so they stay.
     """
 
     PAD = 0
@@ -31,6 +36,10 @@ class Role(IntEnum):
     TOOL = 4
     ASSISTANT = 5
     EOS = 6
+    THINK = 7
+    TOOL_CALL = 8
+    FORMAT = 9
+    EMPTY_THINK = 10
 
     @property
     def label(self) -> str:
@@ -39,7 +48,15 @@ class Role(IntEnum):
 
 
 PROMPT_ROLES = (Role.TEMPLATE, Role.SYSTEM, Role.USER, Role.TOOL)
-RESPONSE_ROLES = (Role.ASSISTANT, Role.EOS)
+RESPONSE_ROLES = (Role.ASSISTANT, Role.EOS, Role.THINK, Role.TOOL_CALL, Role.FORMAT, Role.EMPTY_THINK)
+
+
+_OLDEST = frozenset(range(1, 7))
+
+
+def named_roles(counts: Mapping[Role, float]) -> tuple[Role, ...]:
+    """The roles that a summary names: those that every version had, and of the newer ones those that the data has."""
+    return tuple(role for role in Role if role in _OLDEST or counts.get(role, 0) > 0)
 
 
 CharWeights = tuple[tuple[int, int, float], ...]
@@ -53,22 +70,28 @@ Characters outside all of them have weight 1.
 class Message:
     """One turn. ``role`` is system, user, assistant or tool; ``weight`` multiplies the weight of its tokens,
     ``char_weights`` that of the tokens whose last character is in them. ``joint`` is what stands between it and the
-    message before where the plain template prints both; None: a space where the texts need one."""
+    message before where the plain template prints both; None: a space where the texts need one.
+
+    ``extras`` are further keys as a chat template takes them (the thought, ``tool_calls``, ``name``); ``absent`` says
+    that the row has no content beside them.
+    """
 
     role: Role
     content: str
     weight: float = 1.0
     char_weights: CharWeights = ()
     joint: str | None = None
+    extras: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    absent: bool = False
 
 
 @dataclass(frozen=True)
 class Example:
     """One training or evaluation example.
 
-    ``layout`` says which columns it came from, and so which template fits: ``chat``, ``alpaca``, ``pair``, ``text`` or
-    ``prompt``. ``where`` is the place that an error names, such as ``data.jsonl, row 3``. ``unused`` names the columns
-    of metadata.
+    ``layout`` says which columns it came from and so which template suits it: ``chat``, ``alpaca``, ``pair``, ``text``
+    or ``prompt``. ``where`` is the place to name in an error, such as ``data.jsonl, row 3``. ``unused`` names the
+    columns of metadata. ``tools`` and ``template_kwargs`` are what its chat template is given beside the messages.
     """
 
     messages: tuple[Message, ...]
@@ -76,6 +99,8 @@ class Example:
     where: str
     weight: float = 1.0
     unused: tuple[str, ...] = ()
+    tools: tuple[Any, ...] = ()
+    template_kwargs: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True)

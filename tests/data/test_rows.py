@@ -36,13 +36,12 @@ def with_key(turn: int, **keys: Any) -> dict[str, Any]:
 
 
 REFUSED = {
-    "tools": CHAT | {"tools": CALL},
-    "tool_calls": with_key(1, tool_calls=CALL),
-    "tool_calls ": with_key(1, tool_calls=CALL, content=None),
-    "reasoning_content": with_key(1, reasoning_content="It may."),
-    "thinking": with_key(1, thinking="It may."),
+    "tools": PAIR | {"tools": CALL},
+    "tool_calls": with_key(0, tool_calls=CALL),
+    "reasoning_content": with_key(0, reasoning_content="It may."),
+    "function_call": with_key(1, function_call={"name": "wx"}),
     "name": with_key(0, name="Ada"),
-    "train": with_key(1, train=False),
+    "train ": PAIR | {"train": False},
     "masked": with_key(1, masked=True),
     "train  ": CHAT | {"train": False},
     "system": PAIR | {"system": "Be brief."},
@@ -55,7 +54,7 @@ REFUSED = {
     "loss_weight": PAIR | {"loss_weight": 0.0},
     "enable_thinking": CHAT | {"enable_thinking": False},
     "answer": PAIR | {"answer": 42},
-    "chat_template_kwargs": CHAT | {"chat_template_kwargs": {"enable_thinking": False}},
+    "chat_template_kwargs": PAIR | {"chat_template_kwargs": {"enable_thinking": False}},
     "notes": {"text": "Once.", "notes": "Something else."},
 }
 
@@ -230,8 +229,8 @@ def test_pairs_refuse_what_they_do_not_use(tmp_path: Path, extra: dict[str, Any]
 
 
 def test_pairs_look_into_their_messages(tmp_path: Path) -> None:
-    chosen, rejected = [USER, ANSWER | {"thinking": "It may."}], [USER, {"role": "assistant", "content": "No."}]
-    with pytest.raises(HoldfastError, match=r"row 1, message 2 of 'chosen': key 'thinking' is not used"):
+    chosen, rejected = [USER, ANSWER | {"masked": True}], [USER, {"role": "assistant", "content": "No."}]
+    with pytest.raises(HoldfastError, match=r"row 1, message 2 of 'chosen': key 'masked' is not used"):
         load_pairs(str(write_jsonl(tmp_path / "a.jsonl", [{"chosen": chosen, "rejected": rejected}])))
     with pytest.raises(HoldfastError, match=r"key 'weight' is not used"):
         load_pairs(
@@ -272,7 +271,7 @@ def test_the_adapter_refuses_and_lists_as_tune_does(tmp_path: Path, capsys: pyte
     pytest.importorskip("trl")
     from trl_trainer import trainer
 
-    with pytest.raises(HoldfastError, match=r"train_dataset, row 1, message 2: key 'tool_calls' is not used"):
+    with pytest.raises(HoldfastError, match=r"train_dataset, row 1, message 1: key 'tool_calls' is not used"):
         trainer(tmp_path, [REFUSED["tool_calls"]])
     trainer(tmp_path, [PAIR | {"id": 1, "category": "counting"}])
     assert "train_dataset: columns not used: category, id\n" in capsys.readouterr().err

@@ -102,7 +102,8 @@ def test_conversational_prompts_and_a_datasets_dataset(tmp_path: Path) -> None:
 def test_defaults_are_completion_only_and_role_weights_refine_them(tmp_path: Path) -> None:
     made = trainer(tmp_path, CHATS, role_loss_weights={"template": 0.5})
     named = {role.label: weight for role, weight in made.objective.weights.items() if weight}
-    assert named == {"template": 0.5, "assistant": 1.0, "eos": 1.0}
+    written = dict.fromkeys(("assistant", "eos", "think", "tool_call", "format", "empty_think"), 1.0)
+    assert named == {"template": 0.5} | written
     assert made.batching == "padding-free"
 
 

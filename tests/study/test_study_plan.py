@@ -119,8 +119,8 @@ _WEIGHT = some.sampled_from([0.0, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0])
 
 
 @given(
-    first=some.lists(_WEIGHT, min_size=6, max_size=6).filter(any),
-    second=some.lists(_WEIGHT, min_size=6, max_size=6).filter(any),
+    first=some.lists(_WEIGHT, min_size=len(Role) - 1, max_size=len(Role) - 1).filter(any),
+    second=some.lists(_WEIGHT, min_size=len(Role) - 1, max_size=len(Role) - 1).filter(any),
     scale=some.sampled_from([None, 0.5, 0.1, 3.0]),
     pair=some.tuples(some.sampled_from(sorted(NORMALIZERS)), some.sampled_from(sorted(NORMALIZERS))),
     seed=some.integers(0, 10),
@@ -149,7 +149,7 @@ def _proportional(tables: list[Any], normalizers: tuple[str, str], seed: int, *,
     generator = torch.Generator().manual_seed(seed)
     factors = []
     for _ in range(4):  # optimizer steps of 6 examples, every role among them
-        roles_BT = torch.randint(1, 7, (6, 12), generator=generator)
+        roles_BT = torch.randint(1, len(Role), (6, 24), generator=generator)
         made = []
         for table, name in zip(tables, normalizers):
             weights_BT, parts_B = NORMALIZERS[name](token_weights(roles_BT, table, dtype=torch.float64), roles_BT)

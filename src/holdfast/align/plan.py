@@ -14,7 +14,7 @@ from typing import Any
 from holdfast import lm as models
 from holdfast.align.tokens import PairReport, PairTokens, tokenize_pairs
 from holdfast.config import AlignConfig
-from holdfast.data.chat_template import tuned_template
+from holdfast.data.chat_template import check_used, prepare, tuned_template, with_kwargs
 from holdfast.data.columns import all_unused
 from holdfast.data.pairs import load_pairs
 from holdfast.data.shapes import shape_of
@@ -81,6 +81,7 @@ def make_plan(config: AlignConfig) -> PreferencePlan:
     check_trackers(config)
     losses = _losses(config)
     tokenizer = models.load_tokenizer(config.model, trust_remote_code=config.trust_remote_code)
+    kwargs = prepare(tokenizer, config.chat_template, config.chat_template_kwargs, config.stop)
     model_config = models.load_config(config.model, trust_remote_code=config.trust_remote_code)
     max_length = check_length(config, model_config, tokenizer)
     bad_rows: list[str] | None = [] if config.skip_bad_rows else None
@@ -91,7 +92,9 @@ def make_plan(config: AlignConfig) -> PreferencePlan:
     )  # fmt: skip
     read = partial(load_pairs, bad_rows=bad_rows, shape=shape_of(config))
     pairs, held_out, data_sources = train_and_held_out(config, read, bad_rows)
+    pairs, held_out = with_kwargs(pairs, kwargs), with_kwargs(held_out, kwargs)
     train, report = encode(pairs)
+    check_used(config.chat_template, report.templates)
     tell_plain(config.model, template, tokenizer, report.templates)
     report.columns_not_used = all_unused([*pairs, *held_out])
     _check_left(name_of(config.data), train, report, bad_rows or [], max_length)

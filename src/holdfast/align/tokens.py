@@ -21,7 +21,7 @@ from holdfast.data.chat_template import render, template_name
 from holdfast.data.pairs import Pair
 from holdfast.errors import HoldfastError, set_aside
 from holdfast.records import RESPONSE_ROLES, Message, Role, Tokens
-from holdfast.tune.roles import assign_roles
+from holdfast.tune.roles import assign_roles, stop_ids
 
 _BATCH = 256
 
@@ -115,7 +115,7 @@ def _encode(
     for pair in pairs:
         with set_aside(bad_rows, pair.where):
             name = template_name(template, pair.layout, tokenizer)
-            rendered += [_render((*pair.prompt, answer), name, tokenizer) for answer in (pair.chosen, pair.rejected)]
+            rendered += [_render(pair, answer, name, tokenizer) for answer in (pair.chosen, pair.rejected)]
             places.append(pair.where)
             report.templates[name] += 1
     tokens = assign_roles(rendered, tokenizer)
@@ -129,12 +129,13 @@ def _encode(
     return encoded
 
 
-def _render(messages: tuple[Message, ...], template: str, tokenizer: Any) -> Any:
+def _render(pair: Pair, answer: Message, template: str, tokenizer: Any) -> Any:
+    messages = (*pair.prompt, answer)
     if template == "alpaca" and [m.role for m in messages] != [Role.USER, Role.ASSISTANT]:
         raise HoldfastError(
             "the alpaca template holds one user message and its answer", hint="choose another with --template"
         )
-    return render(messages, template, tokenizer)
+    return render(messages, template, tokenizer, pair.tools, pair.template_kwargs)
 
 
 def _split(chosen: Tokens, rejected: Tokens, where: str) -> PairTokens:
@@ -144,9 +145,7 @@ def _split(chosen: Tokens, rejected: Tokens, where: str) -> PairTokens:
     differ = np.flatnonzero(chosen.ids[:begin] != rejected.ids[:begin])
     begin = int(differ[0]) if len(differ) else begin
     a, b = chosen.ids.tolist(), rejected.ids.tolist()
-    return PairTokens(
-        a[:begin], a[begin:end_a], b[begin:end_b], where, tuple(chosen.ids[chosen.roles == Role.EOS].tolist())
-    )
+    return PairTokens(a[:begin], a[begin:end_a], b[begin:end_b], where, tuple(sorted(stop_ids(chosen))))
 
 
 def _answer(tokens: Tokens) -> tuple[int, int]:

@@ -8,13 +8,21 @@ from __future__ import annotations
 
 from typing import Any
 
-from holdfast.config import RunConfig, TuneConfig
+from holdfast.config import RunConfig, TuneConfig, WeighConfig
 from holdfast.config.training import RowsConfig, TrainingConfig
 
 LEGACY: dict[type[RunConfig], dict[str, Any]] = {
     RowsConfig: {"columns": None, "roles": None, "joint": "auto"},
-    TrainingConfig: {"data_share": None},
-    TuneConfig: {"batching": "padded", "adaptive": "none", "adaptive_on": "response"},
+    TrainingConfig: {"data_share": None, "chat_template": None, "chat_template_kwargs": {}, "stop": None},
+    WeighConfig: {"chat_template": None, "chat_template_kwargs": {}},
+    TuneConfig: {
+        "batching": "padded",
+        "adaptive": "none",
+        "adaptive_on": "response",
+        "spans": [],
+        "turns": "all",
+        "row": None,
+    },
 }
 """Config class -> option -> what versions before the option did. A class has the lines of those that it derives from,
 too.

@@ -51,6 +51,17 @@ class TrainingConfig(RowsConfig):
     """chat (the tokenizer's chat template), plain, alpaca or dialogue. auto: chat for chat data if the tokenizer has a
     template.
     """
+    chat_template: str | None = None
+    """File of a chat template (Jinja) to use instead of the tokenizer's own, for a model whose own prints no tools or
+    thoughts, say. It is saved with the model.
+    """
+    chat_template_kwargs: dict[str, str] = field(default_factory=dict)
+    """What the chat template is given beside messages and tools, such as enable_thinking: false. A row's own
+    chat_template_kwargs goes over it.
+    """
+    stop: str | None = None
+    """The token that ends a response. Default: what the model's generation config stops on, else the tokenizer's EOS.
+    """
     max_length: int | None = None
     """Longest example in tokens; for `align` prompt and answer together. Default: the model's context, at most 4096."""
     skip_bad_rows: bool = False

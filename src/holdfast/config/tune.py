@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from holdfast.config.base import Range
 from holdfast.config.training import RowsConfig, TrainingConfig
@@ -26,20 +26,33 @@ class TuneConfig(TrainingConfig):
     prompt_weight: float | None = None
     """Weight of prompt tokens: user, system, tool and template text. Default 0."""
     response_weight: float | None = None
-    """Weight of response tokens: the assistant's text and its end-of-turn token. Default 1."""
+    """Weight of response tokens, which are all that the model writes: text, thoughts, calls, what it writes around
+    them, and its end-of-turn token. Default 1.
+    """
     preset: Preset | None = None
     """Named weights: conventional (0,1), continual (1,1), prompt-only (1,0), instruction-modelling (1,1 with template
     text 0).
     """
     weights: dict[str, float] = field(default_factory=dict)
-    """Weight per role, over the pair above: system, user, tool, template, assistant, eos. Best given in the config
-    file.
+    """Weight per role, over the pair above. Given to the model: system, user, tool (results), template. Written by it:
+    assistant, think, tool_call, format (what it writes around them), empty_think, eos. Best given in the config file.
+    """
+    spans: list[dict[str, Any]] = field(default_factory=list)
+    """Weights of parts of what is said, as factors: a list of {match: REGEX, weight: W, role: ROLE}. Without a role in
+    all that messages say; of several that match a character the first counts. For the config file.
+    """
+    turns: Literal["all", "last"] = "all"
+    """Which responses are trained on: all, or the last of each row. A message's own train: false or weight also
+    counts.
     """
     normalizer: Normalizer = "nonzero"
     """What the weighted sum is divided by: nonzero (tokens of non-zero weight, the paper), weight-sum, response-count,
     or example (mean over examples of the mean over the example's tokens of non-zero weight)."""
     truncation: Truncation = "keep-start"
     """What to do with a longer example: keep its start, keep its end, or drop it. Cuts are counted in the summary."""
+
+    row: Annotated[int | None, Range(ge=1)] = None
+    """With --dry-run: show this row of --data instead of the first example."""
 
     # training
     epochs: Annotated[float, Range(gt=0)] = 1.0
@@ -86,6 +99,10 @@ class WeighConfig(RowsConfig):
     """Which columns to read, as for `tune`."""
     template: str = "auto"
     """How rows are rendered for the models, as for `tune`."""
+    chat_template: str | None = None
+    """File of a chat template to use instead of the tokenizer's own, as for `tune`."""
+    chat_template_kwargs: dict[str, str] = field(default_factory=dict)
+    """What the chat template is given beside, as for `tune`."""
     batch_size: Annotated[int, Range(ge=1)] = 8
     """Rows per forward pass. Changes speed only."""
     trust_remote_code: bool = False

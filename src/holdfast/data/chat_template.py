@@ -3,24 +3,22 @@
 In: the messages of an example and the tokenizer's chat template, or the name of a plain template.
 Out: a list of ``Span``; their texts joined are exactly what the model sees.
 
-A chat template is a program, so the place of a message in its output has to be found. We render once with the real
-contents and once (per sequence of roles, cached) with placeholders; the text between placeholders is what the template
-adds. Walking the real rendering with those pieces gives the exact span of every message, or an error if the template
-rewrites the contents: never a guess.
+How the parts of a chat template's output are found says ``conversation``.
 """
 
 from __future__ import annotations
 
-import re
+import contextlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from holdfast import runs
+from holdfast.data.conversation import eos_text, prompt_of, render_chat, set_stops
 from holdfast.data.joint import between, without_end, without_start
-from holdfast.errors import HoldfastError
+from holdfast.errors import HoldfastError, from_json
 from holdfast.records import Message, Role, Span
 
 # A named plain template: messages -> spans without BOS. An EOS span of empty text stands for the tokenizer's EOS token.
@@ -99,6 +97,49 @@ def template_name(requested: str, layout: str, tokenizer: Any) -> str:
     return requested
 
 
+def prepare(
+    tokenizer: Any, chat_template: str | None = None, kwargs: Mapping[str, str] | None = None, stop: str | None = None
+) -> dict[str, Any]:
+    """Put the options about chat templates into a tokenizer: another template, another stop. Returns the values that
+    every row's template is given; texts that spell a JSON value are that value.
+
+    Raises:
+        HoldfastError: no such file, or a stop that is no single token.
+    """
+    if chat_template is not None:
+        try:
+            tokenizer.chat_template = Path(chat_template).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise HoldfastError(f"--chat-template {chat_template}: cannot be read ({error})") from error
+    if stop is not None:
+        ids = tokenizer(stop, add_special_tokens=False)["input_ids"]
+        if len(ids) != 1:
+            raise HoldfastError(f"--stop {stop!r} is {len(ids)} tokens, not one", hint="name a token of the tokenizer")
+        set_stops(tokenizer, ids)
+    return {name: _value(text) for name, text in (kwargs or {}).items()}
+
+
+def _value(text: str) -> Any:
+    for spelled in (text, text.lower()):  # True is how Python spells it
+        with contextlib.suppress(json.JSONDecodeError):
+            return from_json(spelled)
+    return text
+
+
+def with_kwargs(items: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
+    """Examples or pairs with values for their chat template beside those of their rows, which go over them."""
+    return [replace(item, template_kwargs={**kwargs, **item.template_kwargs}) for item in items] if kwargs else [*items]
+
+
+def check_used(chat_template: str | None, templates: Mapping[str, int]) -> None:
+    """Raise if a file of a chat template was given that no row was rendered with. ``templates``: rows by template."""
+    if chat_template is not None and templates and "chat" not in templates:
+        raise HoldfastError(
+            f"--chat-template {chat_template} has no effect: the rows are rendered by {', '.join(templates)}",
+            hint="--template chat",
+        )
+
+
 def template_for(model: str, requested: str, tokenizer: Any) -> str:
     """Return the template for prompts without a layout: ``chat``, a key of ``TEMPLATES``, or ``none``.
 
@@ -137,27 +178,47 @@ def only_template(templates: Mapping[str, int]) -> str | None:
     return next(iter(templates)) if len(templates) == 1 else None
 
 
-def render(messages: Sequence[Message], template: str, tokenizer: Any) -> list[Span]:
+def render(
+    messages: Sequence[Message],
+    template: str,
+    tokenizer: Any,
+    tools: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+) -> list[Span]:
     """Render a whole example: BOS if the tokenizer wants one, the messages, and EOS after the last response.
 
     Args:
         template: ``chat`` or a key of ``TEMPLATES`` (see ``template_name``).
+        tools: schemas of the tools that the model may call.
+        kwargs: what the chat template is given beside (``enable_thinking``).
 
     Raises:
-        HoldfastError: the template rewrites a message so that its place cannot be known, or the tokenizer has no EOS.
+        HoldfastError: the template rewrites or leaves out something that the row says, or the tokenizer has no EOS.
     """
     if template == "chat":
-        return [s for s in _render_chat(messages, tokenizer) if s.text]
+        return [s for s in render_chat(messages, tokenizer, tools, kwargs) if s.text]
+    if tools or kwargs or any(m.extras for m in messages):
+        names = ["tools"] * bool(tools) + ["chat_template_kwargs"] * bool(kwargs)
+        names += dict.fromkeys(name for m in messages for name in m.extras)
+        raise HoldfastError(
+            f"template '{template}' has no place for {', '.join(names)}", hint="--chat-template FILE gives one that has"
+        )
     return _with_specials(TEMPLATES[template](messages), tokenizer)
 
 
-def generation_prompt(messages: Sequence[Message], template: str, tokenizer: Any) -> str:
+def generation_prompt(
+    messages: Sequence[Message],
+    template: str,
+    tokenizer: Any,
+    tools: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+) -> str:
     """Return the text after which the model is to answer.
 
     It is everything up to and including the header of the assistant's turn.
     """
     if template == "chat":
-        return str(tokenizer.apply_chat_template(_as_dicts(messages), tokenize=False, add_generation_prompt=True))
+        return prompt_of(messages, tokenizer, tools, kwargs)
     return "".join(s.text for s in _with_specials(TEMPLATES[template](messages), tokenizer))
 
 
@@ -187,19 +248,10 @@ def _with_specials(spans: list[Span], tokenizer: Any) -> list[Span]:
         whole.append(Span(tokenizer.bos_token, Role.TEMPLATE))
     for span in spans:
         if span.role is Role.EOS:
-            span = replace(span, text=_eos(tokenizer))
+            span = replace(span, text=eos_text(tokenizer))
             whole[-1:] = [without_end(last, span.text) for last in whole[-1:]]
         whole.append(span)
     return [s for s in whole if s.text]
-
-
-def _eos(tokenizer: Any) -> str:
-    if tokenizer.eos_token is None:
-        raise HoldfastError(
-            "the tokenizer has no EOS token, so the model could not learn to stop",
-            hint="set eos_token in the tokenizer's tokenizer_config.json",
-        )
-    return str(tokenizer.eos_token)
 
 
 def encode(tokenizer: Any, text: str, *, special_tokens: bool) -> tuple[int, ...]:
@@ -216,10 +268,6 @@ def encode(tokenizer: Any, text: str, *, special_tokens: bool) -> tuple[int, ...
     return ids
 
 
-def _as_dicts(messages: Sequence[Message]) -> list[dict[str, str]]:
-    return [{"role": m.role.label, "content": m.content} for m in messages]
-
-
 def _adds_bos(tokenizer: Any) -> bool:
     """Whether the tokenizer itself would put BOS in front.
 
@@ -231,171 +279,3 @@ def _adds_bos(tokenizer: Any) -> bool:
         cached = bool(ids) and tokenizer.bos_token_id is not None and ids[0] == tokenizer.bos_token_id
         tokenizer._holdfast_adds_bos = cached
     return cached
-
-
-def _render_chat(messages: Sequence[Message], tokenizer: Any) -> list[Span]:
-    key, roles = _TokenizerKey(tokenizer), tuple(m.role for m in messages)
-    try:
-        text = tokenizer.apply_chat_template(_as_dicts(messages), tokenize=False)
-        pieces = _template_pieces(key, roles)
-    except HoldfastError:
-        raise
-    except Exception as error:  # templates raise what they like (jinja2.TemplateError for the most part)
-        raise HoldfastError(
-            f"the chat template refuses these messages: {error}", hint="--template dialogue needs no chat template"
-        ) from error
-    spans = _walk(text, pieces, messages)
-    if spans is None:
-        raise HoldfastError(
-            "the chat template rewrites the messages, so that the place of each cannot be known",
-            hint="use --template dialogue, or a chat template that prints the contents as they are",
-        )
-    spans = _mark_end_of_turn(_give_back_space(spans, key, roles), key, roles)
-    last = max((i for i, s in enumerate(spans) if s.role is Role.ASSISTANT), default=None)
-    # a template without an end of turn: the last response gets EOS
-    if last is not None and spans[last + 1].role is not Role.EOS:
-        spans.insert(last + 1, Span(_eos(tokenizer), Role.EOS, spans[last].weight))
-    return spans
-
-
-class _TokenizerKey:
-    """Hashable by the tokenizer's identity and by what a user may change in it.
-
-    So what is cached of its template is never that of another template.
-    """
-
-    def __init__(self, tokenizer: Any) -> None:
-        self.tokenizer = tokenizer
-        self.key = (id(tokenizer), tokenizer.chat_template, len(tokenizer), tokenizer.eos_token)
-
-    def __hash__(self) -> int:
-        return hash(self.key)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _TokenizerKey) and self.key == other.key
-
-
-@lru_cache(maxsize=512)
-def _template_pieces(key: _TokenizerKey, roles: tuple[Role, ...]) -> tuple[str, ...]:
-    """Return the len(roles) + 1 pieces that the template prints before, between and after messages of these roles."""
-    marked = _placeholders(roles)
-    text = key.tokenizer.apply_chat_template(marked, tokenize=False)
-    pieces = []
-    for turn in marked:
-        before, content, text = text.partition(turn["content"])
-        if not content:
-            raise HoldfastError("the chat template drops a message", hint="--template dialogue prints every message")
-        pieces.append(before)
-    return (*pieces, text)
-
-
-@lru_cache(maxsize=512)
-def _unprompted(key: _TokenizerKey, roles: tuple[Role, ...]) -> int:
-    """Return the length of the white space before the last message that its generation prompt does not hold.
-
-    The model has to write it, so it is response. Text that is more than white space (empty thoughts, say) is left to
-    the template.
-    """
-    if len(roles) < 2:  # there is no prompt, and templates refuse to render nothing
-        return 0
-    marked = _placeholders(roles)
-    prompt = key.tokenizer.apply_chat_template(marked[:-1], tokenize=False, add_generation_prompt=True)
-    whole, content, _ = key.tokenizer.apply_chat_template(marked, tokenize=False).partition(marked[-1]["content"])
-    rest = whole[len(prompt) :] if content and whole.startswith(prompt) else ""
-    return len(rest) if rest.isspace() else 0
-
-
-def _placeholders(roles: Sequence[Role]) -> list[dict[str, str]]:
-    return [{"role": role.label, "content": f"\u2e28{i}\u2e29"} for i, role in enumerate(roles)]
-
-
-def _walk(text: str, pieces: Sequence[str], messages: Sequence[Message]) -> list[Span] | None:
-    """Match ``text`` against piece, content, piece, ...; None if it does not match.
-
-    A template may have stripped the contents.
-    """
-    spans: list[Span] = []
-    at = 0
-    for piece, message, following in zip(pieces, messages, pieces[1:], strict=False):
-        if not text.startswith(piece, at):
-            return None
-        spans.append(Span(piece, Role.TEMPLATE))
-        at += len(piece)
-        for content in dict.fromkeys(
-            (message.content, message.content.strip(), message.content.rstrip(), message.content.lstrip())
-        ):
-            if text.startswith(content + following, at):
-                spans.append(replace(_content(message), text=content, start=message.content.find(content)))
-                at += len(content)
-                break
-        else:
-            return None
-    if text[at:] != pieces[-1]:
-        return None
-    return [*spans, Span(pieces[-1], Role.TEMPLATE)]
-
-
-def _give_back_space(spans: list[Span], key: _TokenizerKey, roles: tuple[Role, ...]) -> list[Span]:
-    """Count as response the white space before a response that the generation prompt does not hold.
-
-    ``spans`` alternates piece, message.
-    """
-    given_back: list[Span] = []
-    for i, span in enumerate(spans):
-        turn = (i - 1) // 2
-        length = _unprompted(key, roles[: turn + 1]) if span.role is Role.ASSISTANT else 0
-        if length and given_back[-1].text[-length:].isspace():
-            head = given_back.pop()
-            given_back.append(replace(head, text=head.text[:-length]))
-            given_back.append(replace(span, text=head.text[-length:], message=None))
-        given_back.append(span)
-    return given_back
-
-
-@lru_cache(maxsize=512)
-def _special_token(key: _TokenizerKey) -> re.Pattern[str] | None:
-    """Matches white space and a special token; None for a tokenizer without any."""
-    specials = sorted({*key.tokenizer.get_added_vocab(), *key.tokenizer.all_special_tokens}, key=len, reverse=True)
-    return re.compile(r"\s*(?:" + "|".join(map(re.escape, specials)) + ")") if specials else None
-
-
-@lru_cache(maxsize=512)
-def _turn_end(key: _TokenizerKey, roles: tuple[Role, ...]) -> str:
-    """What the template prints after a response up to the tokenizer's EOS, where a conversation of these roles ends
-    with it; without that EOS up to the first special token; or nothing.
-
-    Here no header of a next turn can stand before it, so all of it is the turn's end and the model's to write."""
-    eos = key.tokenizer.eos_token
-    try:
-        tail = _template_pieces(key, roles)[-1]
-    except Exception:  # a template may refuse a conversation that stops here: what follows is looked at alone
-        return ""
-    if eos and eos in tail:
-        return tail[: tail.index(eos) + len(eos)]
-    special = _special_token(key)
-    match = special.search(tail) if special else None
-    return tail[: match.end()] if match else ""
-
-
-def _mark_end_of_turn(spans: list[Span], key: _TokenizerKey, roles: tuple[Role, ...]) -> list[Span]:
-    """Split what follows an assistant's message: the end of the turn has role EOS, the rest is template.
-
-    The end is everything up to the tokenizer's EOS. Where the template ends a turn with another token (or with the
-    header of the next turn, as GLM's does), it is the special token with which the text begins.
-    """
-    special = _special_token(key)
-    marked: list[Span] = []
-    turn = -1
-    for previous, span in zip([None, *spans], spans, strict=False):
-        turn += span.message is not None
-        if span.role is not Role.TEMPLATE or previous is None or previous.role is not Role.ASSISTANT:
-            marked.append(span)
-            continue
-        end = _turn_end(key, roles[: turn + 1])
-        if not (end and span.text.startswith(end)):
-            match = special.match(span.text) if special else None
-            end = match.group() if match else ""
-        if end:
-            marked.append(Span(end, Role.EOS, previous.weight))
-        marked.append(replace(span, text=span.text[len(end) :]))
-    return marked

@@ -21,6 +21,7 @@ import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
+from holdfast.data.agent import message_keys
 from holdfast.errors import HoldfastError
 
 
@@ -64,19 +65,26 @@ _ANSWERS = _names("answer response completion output target solution")
 
 
 def unused_columns(
-    row: Mapping[str, Any], used: Collection[str], where: str, *, listed: Collection[str] = (), weighted: bool = True
+    row: Mapping[str, Any],
+    used: Collection[str],
+    where: str,
+    *,
+    listed: Collection[str] = (),
+    beside: Collection[str] = (),
+    weighted: bool = True,
 ) -> tuple[str, ...]:
     """The names of the metadata of a row, that of its messages as ``messages.id``.
 
     Args:
         used: the columns that are read; keys of the messages in them are looked at, too.
         listed: columns that are left out on purpose.
+        beside: columns that are read and hold no messages.
         weighted: whether weights of rows and messages are read.
 
     Raises:
         HoldfastError: a column or a key of a message that is not read may change what is to be learned; it is named.
     """
-    read = {*used, *(("weight", "token_weights") if weighted else ())}
+    read = {*used, *beside, *(("weight", "token_weights") if weighted else ())}
     others = {
         name: value
         for name, value in row.items()
@@ -118,7 +126,11 @@ def _of_messages(row: Mapping[str, Any], used: Collection[str], where: str, weig
         for number, turn in enumerate(turns if isinstance(turns, list) else (), 1):
             place = f"{where}, message {number}" if column == "messages" else f"{where}, message {number} of '{column}'"
             for key, value in turn.items() if isinstance(turn, dict) else ():
-                if key in ("role", "content") or blank(value) or (key == "weight" and (weighted or value == 1)):
+                if (
+                    key in ("role", "content", *message_keys(turn.get("role"), weighted))
+                    or blank(value)
+                    or (key == "weight" and (weighted or value == 1))
+                ):
                     continue
                 if _snake(str(key)) not in _PLAIN_IN_MESSAGES:
                     raise _refusal(place, "key", str(key), f"jq -c 'del(.{column}[].{key})' rows.jsonl")

@@ -2,7 +2,8 @@
 
 | layout | columns |
 |---|---|
-| chat | ``messages``: list of {role, content, weight?}, or ShareGPT's ``conversations``; ``system``? |
+| chat | ``messages``: list of {role, content, weight?}, or ShareGPT's ``conversations``; ``system``?; and |
+| | what ``data.agent`` reads beside |
 | alpaca | ``instruction``, ``output``, ``input``?; Dolly's ``context``? and ``response``; ``system``?, ``history``? |
 | pair | ``prompt`` and ``response`` or ``completion``: two texts, or two lists of messages; or ``question`` and |
 | | ``answer``, ``query`` and ``response``, ``input`` and ``output`` or ``target``, ``source`` and ``target`` |
@@ -20,6 +21,7 @@ from dataclasses import replace
 from itertools import islice
 from typing import Any, TypeVar
 
+from holdfast.data.agent import ROW_KEYS, extras_of, kwargs_of, tools_of, trains
 from holdfast.data.columns import blank, unused_columns
 from holdfast.data.read import Row, read_rows
 from holdfast.data.shapes import USUAL, Reading, Shape, as_openai, line_of_roles, line_to_type, readings_of
@@ -105,10 +107,19 @@ def examples_of(
 
     def example_of(row: dict[str, Any], where: str) -> Example:
         row = as_openai(row, used, shape, where)
-        unused = unused_columns(row, used, where, listed=others)
-        return replace(_example(row, where, reading, needs_response, shape), unused=unused)
+        beside = ROW_KEYS if _converses(row, reading) else ()
+        unused = unused_columns(row, used, where, listed=others, beside=beside)
+        example = replace(_example(row, where, reading, needs_response, shape), unused=unused)
+        if not beside:
+            return example
+        return replace(example, tools=tools_of(row, where), template_kwargs=kwargs_of(row, where))
 
     return read_each(rows, source, example_of, bad_rows)
+
+
+def _converses(row: dict[str, Any], reading: Reading) -> bool:
+    """Whether a row holds messages, and so may hold what a chat template takes beside them."""
+    return reading.layout == "chat" or (reading.layout == "pair" and isinstance(row.get(reading.name("prompt")), list))
 
 
 def read_each(
@@ -280,8 +291,12 @@ def read_messages(row: dict[str, Any], column: str, where: str) -> tuple[Message
             line = line_of_roles(turns)
             hint = f"say who is who, such as {line}" if line else None
             raise HoldfastError(f"{place}: role is {turn.get('role')!r}; allowed: {', '.join(_ROLES)}", hint=hint)
+        weight = _weight(turn, "weight", place) * trains(turn, place)
+        extras = extras_of(turn, role, place)
+        absent = "tool_calls" in extras and not turn.get("content")
         read = read_response if role is Role.ASSISTANT else read_text
-        messages.append(Message(role, read(turn, "content", place), _weight(turn, "weight", place)))
+        content = "" if absent else read(turn, "content", place)
+        messages.append(Message(role, content, weight, extras=extras, absent=absent))
     return tuple(messages)
 
 

@@ -13,11 +13,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 from typing import Any
 
+from holdfast.data.agent import ROW_KEYS, kwargs_of, tools_of
 from holdfast.data.columns import blank, unused_columns
 from holdfast.data.examples import read_each, read_messages, read_response, read_text
 from holdfast.data.read import read_rows
@@ -33,7 +36,7 @@ _PROMPTS = ("prompt", "question", "query", "instruction", "input", "conversation
 class Pair:
     """A conversation up to the answer, and two answers to it.
 
-    ``layout``, ``where`` and ``unused`` are those of ``records.Example``.
+    The other fields are those of ``records.Example``.
     """
 
     prompt: tuple[Message, ...]
@@ -42,6 +45,8 @@ class Pair:
     layout: str
     where: str
     unused: tuple[str, ...] = ()
+    tools: tuple[Any, ...] = ()
+    template_kwargs: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 
 def load_pairs(
@@ -76,7 +81,9 @@ def read_pair(row: dict[str, Any], where: str, shape: Shape = USUAL) -> Pair:
     if isinstance(row["chosen"], list) != isinstance(row["rejected"], list):
         raise HoldfastError(f"{where}: 'chosen' and 'rejected' must both be text or both be messages")
     used = [prompt, "chosen", "rejected", *(("system",) if "system" in shape.columns else ())]
-    unused = unused_columns(row, used, where, weighted=False)
+    converses = isinstance(row["chosen"], list) or isinstance(row.get(prompt), list)
+    beside = ROW_KEYS if converses else ()
+    unused = unused_columns(row, used, where, beside=beside, weighted=False)
     row = row if prompt == "prompt" else {"prompt": row[prompt]} | row
     pair = _of_messages(row, where) if isinstance(row["chosen"], list) else _of_text(row, where, shape)
     if "system" in used and not blank(row.get("system")):
@@ -84,12 +91,14 @@ def read_pair(row: dict[str, Any], where: str, shape: Shape = USUAL) -> Pair:
             raise HoldfastError(f"{where}: column 'system' beside a system message", hint="keep one of the two")
         system = Message(Role.SYSTEM, read_text(row, "system", where))
         pair = replace(pair, prompt=(system, *pair.prompt), layout="chat")
-    if pair.chosen.content == pair.rejected.content:
+    if _plain((pair.chosen,)) == _plain((pair.rejected,)):
         raise HoldfastError(
             f"{where}: 'chosen' and 'rejected' are equal, so there is no preference",
             hint="--skip-bad-rows leaves such rows out",
         )
-    return replace(pair, unused=unused)
+    if not converses:
+        return replace(pair, unused=unused)
+    return replace(pair, unused=unused, tools=tools_of(row, where), template_kwargs=kwargs_of(row, where))
 
 
 def _in_our_names(row: dict[str, Any], where: str, shape: Shape) -> tuple[dict[str, Any], str]:
@@ -180,5 +189,5 @@ def _common(chosen: tuple[Message, ...], rejected: tuple[Message, ...]) -> tuple
     return chosen[:length]
 
 
-def _plain(messages: tuple[Message, ...]) -> list[tuple[Role, str]]:
-    return [(m.role, m.content) for m in messages]
+def _plain(messages: tuple[Message, ...]) -> list[tuple[Role, str, str]]:
+    return [(m.role, m.content, json.dumps(m.extras, sort_keys=True, default=str)) for m in messages]

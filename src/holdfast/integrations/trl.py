@@ -30,6 +30,7 @@ from holdfast.errors import HoldfastError
 from holdfast.records import RESPONSE_ROLES, Tokens
 from holdfast.tune.batches import StepBatch, collate
 from holdfast.tune.roles import tokenize
+from holdfast.tune.spans import SpanRule, span_rules
 from holdfast.tune.trainer import Objective, WeightedTrainer
 from holdfast.tune.weights import RoleWeights, role_weights
 
@@ -73,9 +74,9 @@ class WITSFTTrainer(WeightedTrainer, SFTTrainer):
         train_dataset, eval_dataset: a datasets.Dataset or a list of rows, or a list of ``Tokens``.
         processing_class: the tokenizer; by default that of the model's name.
         prompt_loss_weight: of prompt tokens: user, system, tool and template text.
-        completion_loss_weight: of response tokens: the assistant's text and its end-of-turn token.
+        completion_loss_weight: of response tokens: all that the model writes, its end-of-turn token included.
         role_loss_weights: weights of single roles, over the two above; keys as ``weights`` of ``holdfast tune``.
-        normalizer, batching, head, template, truncation: as for ``holdfast tune``.
+        normalizer, batching, head, template, truncation, spans, turns: as for ``holdfast tune``.
         kwargs: anything else that SFTTrainer takes: peft_config, quantization_config, callbacks, optimizers, ...
 
     Raises:
@@ -107,11 +108,14 @@ class WITSFTTrainer(WeightedTrainer, SFTTrainer):
         head: str = "auto",
         template: str = "auto",
         truncation: str = "keep-start",
+        spans: Sequence[Mapping[str, Any]] = (),
+        turns: str = "all",
         **kwargs: Any,
     ) -> None:
         args = _arguments(args)
         weights = role_weights(prompt_loss_weight, completion_loss_weight, weights=role_loss_weights)
         tokenizer = _tokenizer_of(model) if processing_class is None else processing_class
+        lm.tell_stops(tokenizer, getattr(model, "generation_config", None))
         read = partial(
             _token_rows,
             tokenizer=tokenizer,
@@ -119,6 +123,8 @@ class WITSFTTrainer(WeightedTrainer, SFTTrainer):
             template=template,
             truncation=truncation,
             longest=args.max_length,
+            spans=span_rules(spans),
+            turns=turns,
         )
         super().__init__(
             objective=Objective(weights, normalizer, head),
@@ -161,7 +167,16 @@ def _arguments(args: Any) -> Any:
 
 
 def _token_rows(
-    rows: Any, name: str, *, tokenizer: Any, weights: RoleWeights, template: str, truncation: str, longest: int | None
+    rows: Any,
+    name: str,
+    *,
+    tokenizer: Any,
+    weights: RoleWeights,
+    template: str,
+    truncation: str,
+    longest: int | None,
+    spans: Sequence[SpanRule] = (),
+    turns: str = "all",
 ) -> Any:
     """Return a datasets.Dataset of input_ids, roles and weight factors, as SFTTrainer takes nothing else."""
     import datasets
@@ -183,7 +198,14 @@ def _token_rows(
         )
         tell(name, all_unused(examples))
         items, report = tokenize(
-            examples, tokenizer, weights, template=template, max_length=longest or 2**31, truncation=truncation
+            examples,
+            tokenizer,
+            weights,
+            template=template,
+            max_length=longest or 2**31,
+            truncation=truncation,
+            turns=turns,
+            spans=spans,
         )
         if not items:
             raise HoldfastError(

@@ -17,6 +17,7 @@ from holdfast.lm.model import (
     quiet,
     stop_ids,
     teach_stops,
+    tell_stops,
 )
 
 __all__ = [
@@ -31,4 +32,5 @@ __all__ = [
     "quiet",
     "stop_ids",
     "teach_stops",
+    "tell_stops",
 ]

@@ -6,6 +6,7 @@ greedily. Only safetensors are loaded; code that comes with a model runs only wh
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ import torch
 from torch import nn
 
 from holdfast import pocket, runs
+from holdfast.data.conversation import set_stops
 from holdfast.errors import HoldfastError
 
 
@@ -138,7 +140,17 @@ def load_tokenizer(name_or_folder: str | Path, *, trust_remote_code: bool = Fals
 
     folder = locate(name_or_folder)
     with quiet(), _explained(folder):
-        return transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
+        with contextlib.suppress(OSError):  # a model without a generation config stops on the tokenizer's EOS
+            tell_stops(tokenizer, transformers.GenerationConfig.from_pretrained(folder))
+    return tokenizer
+
+
+def tell_stops(tokenizer: Any, generation_config: Any) -> None:
+    """Tell a tokenizer what generation stops on, where a generation config says so."""
+    ends = getattr(generation_config, "eos_token_id", None)
+    if ends is not None:
+        set_stops(tokenizer, [ends] if isinstance(ends, int) else ends)
 
 
 def load_config(name_or_folder: str | Path, *, trust_remote_code: bool = False) -> Any:

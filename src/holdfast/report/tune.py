@@ -16,10 +16,13 @@ from holdfast.tables.text import number
 _MEANINGS = {
     Role.SYSTEM: "system message", Role.USER: "what the user says", Role.TOOL: "what a tool returns",
     Role.TEMPLATE: "text that the template adds", Role.ASSISTANT: "the response", Role.EOS: "the end of the response",
+    Role.THINK: "what the model thinks", Role.TOOL_CALL: "what the model calls", Role.EMPTY_THINK: "empty thoughts",
+    Role.FORMAT: "what the model writes around them",
 }  # fmt: skip
 _COLOURS = {
     Role.TEMPLATE: "@faint", Role.SYSTEM: "@4", Role.USER: "@1",
-    Role.TOOL: "@6", Role.ASSISTANT: "@3", Role.EOS: "@5",
+    Role.TOOL: "@6", Role.ASSISTANT: "@3", Role.EOS: "@5", Role.THINK: "@7", Role.TOOL_CALL: "@8",
+    Role.FORMAT: "@muted",
 }  # fmt: skip
 _CURVE_POINTS = 400
 

@@ -26,7 +26,7 @@ from holdfast.records import PROMPT_ROLES, RESPONSE_ROLES, Example, Tokens
 from holdfast.runs import read_rows, write_text
 from holdfast.study.measures import ANSWER_METRICS, Measure, function_of, sets_file, split_sets
 from holdfast.study.sources import SourceFacts, load_tokens
-from holdfast.tune.roles import turns
+from holdfast.tune.roles import joined_turns
 
 Items = npt.NDArray[np.float64]
 
@@ -190,7 +190,8 @@ def nll_sums(lm: Any, tokens: Sequence[Tokens]) -> npt.NDArray[np.float64]:
 
 def _prompt(example: Example, template: str, tokenizer: Any) -> str:
     name = template_name(template, example.layout, tokenizer)
-    return generation_prompt(turns(example, name)[:-1], name, tokenizer)
+    messages = joined_turns(example, name)[:-1]
+    return generation_prompt(messages, name, tokenizer, example.tools, example.template_kwargs)
 
 
 def _posix(measure: Measure, model: str, output: Path, sets: Path, measured: Measured) -> None:

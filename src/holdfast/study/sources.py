@@ -43,6 +43,11 @@ _TOKEN_FIELDS = (
     "model",
     "layout",
     "template",
+    "chat_template",
+    "chat_template_kwargs",
+    "stop",
+    "spans",
+    "turns",
     "max_length",
     "truncation",
     "skip_bad_rows",
@@ -257,8 +262,8 @@ def _tokenise(
     return facts
 
 
-def _content(example: Example) -> tuple[tuple[int, str], ...]:
-    return tuple((int(m.role), m.content) for m in example.messages)
+def _content(example: Example) -> tuple[tuple[int, str, str], ...]:
+    return tuple((int(m.role), m.content, json.dumps(m.extras, default=str)) for m in example.messages)
 
 
 def _labelled(example: Example) -> bool:

@@ -16,7 +16,7 @@ from holdfast import lm as models
 from holdfast import runs
 from holdfast.config import TuneConfig
 from holdfast.data.sources import name_of
-from holdfast.records import PROMPT_ROLES, RESPONSE_ROLES, Role
+from holdfast.records import PROMPT_ROLES, RESPONSE_ROLES
 from holdfast.runs import Run, RunDir, read_json, read_rows
 from holdfast.tables import with_tables
 from holdfast.tune.adaptive import parse
@@ -26,6 +26,7 @@ from holdfast.tune.continuing import RunMemory, saved_step
 from holdfast.tune.model import adapted, explain_full_disk, load_base, model_card, save_model, whole_checkpoint
 from holdfast.tune.plan import TrainingPlan, data_digest, make_plan
 from holdfast.tune.preview import example
+from holdfast.tune.roles import stop_ids
 from holdfast.tune.trainer import Objective, WeightedTrainer, evaluation_of
 
 
@@ -172,7 +173,7 @@ def _finish(
         "bad_rows": {"count": len(plan.bad_rows), "first": plan.bad_rows[:20]},
         "model_path": str(run.model),
     })  # fmt: skip
-    ends = set[int]().union(*(tokens.ids[tokens.roles == Role.EOS].tolist() for tokens in plan.train))
+    ends = set[int]().union(*map(stop_ids, plan.train))
     save_model(trainer, run.model, model_card(summary), ends)
     if trainer.is_world_process_zero():
         run.finish(summary)

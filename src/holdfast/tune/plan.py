@@ -17,6 +17,7 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 from holdfast.config import AlignConfig, TuneConfig
+from holdfast.data.chat_template import check_used, prepare, with_kwargs
 from holdfast.data.columns import all_unused, tell
 from holdfast.data.examples import load_examples
 from holdfast.data.files import say
@@ -24,10 +25,11 @@ from holdfast.data.read import source_digest, with_held_out
 from holdfast.data.shapes import shape_of
 from holdfast.data.sources import counted, draw, name_of, shares_of, sources_of
 from holdfast.errors import HoldfastError
-from holdfast.records import RESPONSE_ROLES, Example, Role, Tokens
+from holdfast.records import RESPONSE_ROLES, Example, Role, Tokens, named_roles
 from holdfast.tune import adaptive
 from holdfast.tune.arguments import Schedule, check_training
 from holdfast.tune.roles import TokenReport, tokenize
+from holdfast.tune.spans import span_rules
 from holdfast.tune.weights import RoleWeights, prompt_share, role_weights, scale_twin
 
 
@@ -65,7 +67,7 @@ class TrainingPlan(Source, Schedule):
         return {
             "data_digest": data_digest(self.config),
             **({"data_sources": self.data_sources} if self.data_sources else {}),
-            "weights": {role.label: weight for role, weight in self.weights.items() if role},
+            "weights": {role.label: self.weights[role] for role in named_roles(self.report.targets)},
             "prompt_share": self.share,
             "max_length": self.max_length,
             **super().resolved(),
@@ -103,6 +105,9 @@ def check_config(config: TuneConfig) -> RoleWeights:
     check_training(config)
     check_trackers(config)
     adaptive.parse(config.adaptive)
+    span_rules(config.spans)
+    if config.row is not None and not config.dry_run:
+        raise HoldfastError("--row shows a row, without training", hint="give --dry-run, too")
     return role_weights(config.prompt_weight, config.response_weight, config.preset, config.weights)
 
 
@@ -173,17 +178,21 @@ def encode_source(
     weights = role_weights(config.prompt_weight, config.response_weight, config.preset, config.weights)
     tokenizer = models.load_tokenizer(config.model, trust_remote_code=config.trust_remote_code)
     model_config = models.load_config(config.model, trust_remote_code=config.trust_remote_code)
-    if any(weights[role] for role in RESPONSE_ROLES) and tokenizer.eos_token_id is None:
+    kwargs = prepare(tokenizer, config.chat_template, config.chat_template_kwargs, config.stop)
+    examples, held_out = with_kwargs(examples, kwargs), with_kwargs(held_out, kwargs)
+    if any(weights[role] for role in RESPONSE_ROLES) and tokenizer.eos_token_id is None and config.stop is None:
         raise HoldfastError(
             f"{config.model}: the tokenizer has no EOS token, so the model could not learn to stop",
-            hint="set eos_token in its tokenizer_config.json",
+            hint="set eos_token in its tokenizer_config.json, or name the token that ends a response with --stop",
         )
     max_length = check_length(config, model_config, tokenizer)
     encode = partial(
         tokenize, tokenizer=tokenizer, weights=weights, max_length=max_length,
         template=config.template, truncation=config.truncation, bad_rows=bad_rows,
+        turns=config.turns, spans=span_rules(config.spans),
     )  # fmt: skip
     train_tokens, report = encode(examples)
+    check_used(config.chat_template, report.templates)
     report.columns_not_used = all_unused([*examples, *held_out])
     tell_plain(config.model, config.template, tokenizer, report.templates)
     _check_left(config, train_tokens, report, bad_rows or [], max_length)

@@ -8,16 +8,21 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from holdfast.records import Role
+from holdfast.errors import HoldfastError
+from holdfast.records import RESPONSE_ROLES, Example, Role, Tokens
+from holdfast.tune.spans import span_rules
 
 if TYPE_CHECKING:
     from holdfast.tune.plan import TrainingPlan
 
 _COLOURS = {Role.TEMPLATE: 90, Role.SYSTEM: 35, Role.USER: 34, Role.TOOL: 36, Role.ASSISTANT: 32, Role.EOS: 33}
+_COLOURS |= {Role.THINK: 92, Role.TOOL_CALL: 96, Role.FORMAT: 93, Role.EMPTY_THINK: 93}
 
 
 def preview(plan: TrainingPlan) -> dict[str, Any]:
-    """Print the preview on stdout (unless the summary is wanted as JSON) and return its figures."""
+    """With ``--row`` that row instead of the first example.
+
+    Print the preview on stdout (unless the summary is wanted as JSON) and return its figures."""
     report = plan.report
     figures = {
         "command": "tune",
@@ -29,17 +34,28 @@ def preview(plan: TrainingPlan) -> dict[str, Any]:
         "data_report": report.as_dict(),
         "bad_rows": {"count": len(plan.bad_rows), "first": plan.bad_rows[:20]},
     }
+    if plan.config.row is not None:
+        tokens = _row(plan, plan.config.row)
+        described = _described(plan, tokens, longest=None)
+        figures["row"] = [{"id": int(i)} | token for i, token in zip(tokens.ids, described, strict=True)]
     if not plan.config.json:
-        print("\n".join([*first_example(plan, colour=sys.stdout.isatty()), "", *_counts(plan), "", *_cost(figures)]))
+        lines = first_example(plan, colour=sys.stdout.isatty())
+        print("\n".join([*lines, "", *_counts(plan), "", *_cost(figures)]))
     return figures
 
 
 def first_example(plan: TrainingPlan, *, colour: bool) -> list[str]:
-    """A line per token: position, text, role, weight. The first token is no target."""
-    lines = [f"{'position':>8}  {'role':<9}  {'weight':>6}  token"]
-    for position, token in enumerate(example(plan, longest=None)):
+    """A line per token: position, id (of ``--row`` alone), text, role, weight. The first token is no target."""
+    row = plan.config.row
+    tokens = plan.train[0] if row is None else _row(plan, row)
+    named = [Role(int(role)).label for role in {*tokens.roles.tolist()}]
+    width = max(9, *map(len, named))
+    head = "" if row is None else f"{'id':>7}  "
+    lines = [f"{'position':>8}  {head}{'role':<{width}}  {'weight':>6}  token"]
+    for position, token in enumerate(_described(plan, tokens, longest=None)):
         weight = "-" if token["weight"] is None else f"{token['weight']:.4g}"
-        line = f"{position:>8}  {token['role']:<9}  {weight:>6}  {token['text']!r}"
+        number = "" if row is None else f"{tokens.ids[position]:>7}  "
+        line = f"{position:>8}  {number}{token['role']:<{width}}  {weight:>6}  {token['text']!r}"
         lines.append(f"\x1b[{_COLOURS.get(Role[token['role'].upper()], 0)}m{line}\x1b[0m" if colour else line)
     return lines
 
@@ -49,7 +65,10 @@ def example(plan: TrainingPlan, longest: int | None = 400) -> list[dict[str, Any
 
     The weight of the first token is None, because it is no target.
     """
-    tokens = plan.train[0]
+    return _described(plan, plan.train[0], longest)
+
+
+def _described(plan: TrainingPlan, tokens: Tokens, longest: int | None) -> list[dict[str, Any]]:
     scale = [1.0] * len(tokens) if tokens.scale is None else tokens.scale.tolist()
     return [
         {
@@ -59,6 +78,40 @@ def example(plan: TrainingPlan, longest: int | None = 400) -> list[dict[str, Any
         }
         for i, role in enumerate(tokens.roles[:longest])
     ]
+
+
+def _row(plan: TrainingPlan, number: int) -> Tokens:
+    """The tokens of one row of --data, whether it is trained on or held out.
+
+    Raises:
+        HoldfastError: there is no such row, or it is a bad one or too long.
+    """
+    from holdfast.data.chat_template import prepare, with_kwargs
+    from holdfast.data.examples import load_examples
+    from holdfast.data.shapes import shape_of
+    from holdfast.data.sources import sources_of
+    from holdfast.tune.roles import tokenize
+
+    config = plan.config
+    responses = any(plan.weights[role] for role in RESPONSE_ROLES)
+    bad_rows: list[str] = []
+    shape = shape_of(config)
+    examples: list[Example] = []
+    for source in sources_of(config.data):  # of several, the first that has the row
+        read = load_examples(source, layout=config.layout, needs_response=responses, bad_rows=bad_rows, shape=shape)
+        examples += [example for example in read if example.where.endswith(f", row {number}")]
+    if examples:
+        kwargs = prepare(plan.tokenizer, config.chat_template, config.chat_template_kwargs, config.stop)
+        rows, _ = tokenize(
+            with_kwargs(examples[:1], kwargs), plan.tokenizer, plan.weights,
+            template=config.template, max_length=plan.max_length, truncation=config.truncation,
+            turns=config.turns, spans=span_rules(config.spans),
+        )  # fmt: skip
+        if rows:
+            return rows[0]
+        raise HoldfastError(f"--row {number}: nothing of it is left in {plan.max_length} tokens")
+    bad = next((message for message in bad_rows if f", row {number}:" in message), None)
+    raise HoldfastError(f"--row {number}: {bad or f'{config.data} has no such row'}")
 
 
 def _text(plan: TrainingPlan, ids: Any, position: int) -> str:

@@ -7,6 +7,7 @@ merge crosses the boundary.)
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,7 +20,8 @@ import numpy.typing as npt
 
 from holdfast.data.chat_template import render, template_name
 from holdfast.errors import HoldfastError, set_aside
-from holdfast.records import Example, Message, Role, Span, Tokens
+from holdfast.records import Example, Message, Role, Span, Tokens, named_roles
+from holdfast.tune.spans import SpanRule, of_turns, unmatched, weighed_by
 from holdfast.tune.weights import RoleWeights
 
 _BATCH = 512
@@ -45,7 +47,7 @@ class TokenReport:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON values, roles by name."""
-        named = {r.label: self.targets[r] for r in Role if r is not Role.PAD}
+        named = {r.label: self.targets[r] for r in named_roles(self.targets)}
         return {
             "examples": self.examples,
             "tokens": self.tokens,
@@ -71,6 +73,8 @@ def tokenize(
     max_length: int,
     truncation: str = "keep-start",
     bad_rows: list[str] | None = None,
+    turns: str = "all",
+    spans: Sequence[SpanRule] = (),
 ) -> tuple[list[Tokens], TokenReport]:
     """Render, tokenise and assign roles.
 
@@ -81,18 +85,23 @@ def tokenize(
         truncation: ``keep-start``, ``keep-end`` (a BOS stays in front) or ``drop``. An example whose prompt fills the
             context, so that no weighted target would be left, is left out and listed in the report.
         bad_rows: collects the messages of bad examples; None raises at the first one.
+        turns: ``all``, or ``last``: earlier responses have weight 0.
+        spans: weights of parts of what is said, see ``SpanRule``.
 
     Raises:
         HoldfastError: names the row: no weighted target left, template refused, tokenizer without offsets or EOS.
     """
     report = TokenReport()
     done: list[Tokens] = []
+    open_rules = list(spans)
     for start in range(0, len(examples), _BATCH):
         batch, rendered = [], []
         for example in examples[start : start + _BATCH]:
             with set_aside(bad_rows, example.where):
                 name = template_name(template, example.layout, tokenizer)
-                rendered.append(render_example(example, name, tokenizer))
+                whole = render_example(of_turns(example, turns), name, tokenizer)
+                open_rules = unmatched(whole, open_rules)
+                rendered.append(weighed_by(whole, spans))
                 batch.append(example)
                 report.templates[name] += 1
         fitting = []
@@ -106,7 +115,17 @@ def tokenize(
                     fitting.append(kept)
         _count(fitting, tokenizer, report)
         done += fitting
+    if examples and open_rules:
+        patterns = ", ".join(repr(rule.match.pattern) for rule in open_rules)
+        print(f"warning: spans: {patterns} matched nothing", file=sys.stderr)
     return done, report
+
+
+def stop_ids(tokens: Tokens) -> set[int]:
+    """The ids with which the stop runs of an example end: what generation is to stop on."""
+    eos = tokens.roles == Role.EOS
+    last = eos & ~np.append(eos[1:], False)
+    return set(tokens.ids[last].tolist())
 
 
 def assign_roles(rendered: Sequence[Sequence[Span]], tokenizer: Any) -> list[Tokens]:
@@ -158,7 +177,7 @@ def _char_weights(spans: Sequence[Span]) -> npt.NDArray[np.float32]:
     return weights
 
 
-def turns(example: Example, template: str) -> tuple[Message, ...]:
+def joined_turns(example: Example, template: str) -> tuple[Message, ...]:
     """The messages of an example as a template takes them: in a chat, instruction and input are one turn."""
     messages = example.messages
     if template == "chat" and example.layout == "alpaca" and len(messages) > 1 and messages[1].role is Role.USER:
@@ -179,7 +198,7 @@ def render_example(example: Example, template: str, tokenizer: Any) -> list[Span
     Raises:
         HoldfastError: see ``holdfast.data.chat_template.render``.
     """
-    spans = render(turns(example, template), template, tokenizer)
+    spans = render(joined_turns(example, template), template, tokenizer, example.tools, example.template_kwargs)
     if example.weight == 1:
         return spans
     return [replaced(s, weight=s.weight * example.weight) for s in spans]
@@ -234,7 +253,7 @@ def _count(kept: Sequence[Tokens], tokenizer: Any, report: TokenReport) -> None:
         return
     roles = np.concatenate([t.roles for t in kept])
     scale = np.concatenate([np.ones(len(t)) if t.scale is None else t.scale for t in kept])
-    content = ~np.isin(roles, (Role.TEMPLATE, Role.EOS))
+    content = ~np.isin(roles, (Role.TEMPLATE, Role.EOS, Role.FORMAT, Role.EMPTY_THINK))
     report.special_in_content += int(
         np.isin(np.concatenate([t.ids for t in kept])[content], tokenizer.all_special_ids).sum()
     )

@@ -25,7 +25,7 @@ import numpy.typing as npt
 from holdfast import lm as models
 from holdfast import runs
 from holdfast.config import WeighConfig
-from holdfast.data.chat_template import template_name
+from holdfast.data.chat_template import prepare, template_name, with_kwargs
 from holdfast.data.columns import all_unused, tell
 from holdfast.data.examples import examples_of
 from holdfast.data.read import read_rows, source_digest
@@ -95,6 +95,7 @@ def weigh(config: WeighConfig) -> dict[str, Any]:
         unused = all_unused(examples)
         tell(config.data, unused)
         tokenizer = models.load_tokenizer(config.model, trust_remote_code=config.trust_remote_code)
+        examples = with_kwargs(examples, prepare(tokenizer, config.chat_template, config.chat_template_kwargs))
         encoded = [encode(example, config.template, tokenizer) for example in examples]
         _check_reference(config, tokenizer)
         tokens = sum(len(e.scored_N) for e in encoded)

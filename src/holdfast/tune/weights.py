@@ -43,7 +43,8 @@ def role_weights(
 
     Args:
         prompt_weight: system, user, tool and template tokens (lambda_p).
-        response_weight: assistant and eos tokens (lambda_r).
+        response_weight: all that the model writes: assistant, think, tool_call, format, empty_think and eos tokens
+            (lambda_r).
         preset: a key of ``PRESETS``.
         weights: role name -> weight.
 

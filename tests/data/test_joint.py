@@ -24,7 +24,9 @@ TUNED: dict[str, dict[str, Any]] = {
     "prompt-completion": {"prompt": "The sky is", "completion": " blue."},
     "prompt-completion, conversational": {"prompt": ASKED, "completion": BLUE},
     "from and value": {
-        "conversations": [{"from": "user", "value": "What color is the sky?"}, {"from": "assistant", "value": "It is blue."}]
+        "conversations": [
+            {"from": "user", "value": "What color is the sky?"}, {"from": "assistant", "value": "It is blue."},
+        ]
     },
     "EOS in the completion": {"prompt": "The sky is", "completion": " blue.<|end|>"},
     "EOS in the text": {"text": "The sky is blue.<|end|>"},
@@ -56,10 +58,10 @@ def preferred(path: Path, row: dict[str, Any], tokenizer: Any, joint: str = "aut
 def test_ids_are_those_of_trl(tmp_path: Path, name: str, bos: bool) -> None:
     pytest.importorskip("trl")
     from datasets import Dataset
+    from test_trl import arguments
     from trl import SFTTrainer
 
     from holdfast.integrations.trl import WITSFTTrainer
-    from test_trl import arguments
 
     tokenizer = make_tokenizer(bos=bos)
     options = {"train_dataset": Dataset.from_list([TUNED[name]]), "processing_class": tokenizer}
@@ -97,8 +99,10 @@ def test_pairs_are_those_of_trl(tmp_path: Path, name: str) -> None:
 
 
 SIDES = [
-    ("The sky is", "blue.", " "), ("The sky is", " blue.", ""), ("The sky is\n", "blue.", ""), ("The sky is", "\nblue.", ""),
-    ("空は", "青い。", ""), ("ท้องฟ้า", "สีฟ้า", ""), ("天空是什么颜色？", "Blue", ""), ("하늘은", "파란색", " "), ("Небо", "синее", " "),  # noqa: RUF001
+    ("The sky is", "blue.", " "), ("The sky is", " blue.", ""), ("The sky is\n", "blue.", ""),
+    ("The sky is", "\nblue.", ""),
+    ("空は", "青い。", ""), ("ท้องฟ้า", "สีฟ้า", ""), ("天空是什么颜色？", "Blue", ""),  # noqa: RUF001
+    ("하늘은", "파란색", " "), ("Небо", "синее", " "),  # noqa: RUF001
 ]  # fmt: skip
 
 

@@ -36,15 +36,24 @@ def layouts(source: Path | str, **options: Any) -> set[str]:
 
 
 ROWS: dict[str, tuple[dict[str, Any], list[tuple[str, str]], str]] = {
-    "Alpaca": ({"instruction": "Say", "input": "Hi", "output": "Yo"}, [("user", "Say"), ("user", "Hi"), ("assistant", "Yo")], "alpaca"),
+    "Alpaca": (
+        {"instruction": "Say", "input": "Hi", "output": "Yo"},
+        [("user", "Say"), ("user", "Hi"), ("assistant", "Yo")],
+        "alpaca",
+    ),
     "Dolly": (
         {"instruction": "Say", "context": "Hi", "response": "Yo", "category": "open_qa"},
         [("user", "Say"), ("user", "Hi"), ("assistant", "Yo")],
         "alpaca",
     ),
-    "Dolly without context": ({"instruction": "Hi", "context": "", "response": "Yo", "category": "open_qa"}, HI, "alpaca"),
+    "Dolly without context": (
+        {"instruction": "Hi", "context": "", "response": "Yo", "category": "open_qa"},
+        HI,
+        "alpaca",
+    ),
     "Alpaca with system and history": (
-        {"instruction": "Hi", "input": "you", "output": "Yo", "system": "Be brief.", "history": [["A", "B"], ["C", "D"]]},
+        {"instruction": "Hi", "input": "you", "output": "Yo", "system": "Be brief.",
+         "history": [["A", "B"], ["C", "D"]]},
         [("system", "Be brief."), ("user", "A"), ("assistant", "B"), ("user", "C"), ("assistant", "D"),
          ("user", "Hi\n\nyou"), ("assistant", "Yo")],
         "chat",
@@ -52,13 +61,15 @@ ROWS: dict[str, tuple[dict[str, Any], list[tuple[str, str]], str]] = {
     "OpenAI": ({"messages": CHAT}, HI, "chat"),
     "OpenAI with weight": ({"messages": [CHAT[0], CHAT[1] | {"weight": 0}, *CHAT]}, HI * 2, "chat"),
     "text parts": (
-        {"messages": [{"role": "user", "content": PARTS}, {"role": "assistant", "content": [{"type": "text", "text": "Yo"}]}]},
+        {"messages": [{"role": "user", "content": PARTS},
+                      {"role": "assistant", "content": [{"type": "text", "text": "Yo"}]}]},
         HI,
         "chat",
     ),
     "ShareGPT": ({"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Yo"}]}, HI, "chat"),
     "ShareGPT with system": (
-        {"conversations": [{"from": "system", "value": "S"}, {"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Yo"}]},
+        {"conversations": [{"from": "system", "value": "S"}, {"from": "human", "value": "Hi"},
+                           {"from": "gpt", "value": "Yo"}]},
         [("system", "S"), *HI],
         "chat",
     ),
