@@ -301,11 +301,15 @@ def test_pairs_of_other_shapes(tmp_path: Path) -> None:
         {"question": "Hi", **answers},
         {"conversations": [{"from": "human", "value": "Hi"}], **sides},
         {"prompt": [{"type": "text", "text": "Hi"}], **answers},
+        {"instruction": "Hi", "input": "", **answers},
     ):
         (pair,) = load_pairs(str(write_jsonl(tmp_path / "a.jsonl", [row])))
         assert [(m.role, m.content) for m in (*pair.prompt, pair.chosen, pair.rejected)] == [
             (Role.USER, "Hi"), (Role.ASSISTANT, "Yo"), (Role.ASSISTANT, "No"),
         ]  # fmt: skip
+    alpaca = {"instruction": "Hi", "input": "you", **answers}
+    (pair,) = load_pairs(str(write_jsonl(tmp_path / "a.jsonl", [alpaca])))
+    assert [m.content for m in pair.prompt] == ["Hi\n\nyou"]
     file = write_jsonl(tmp_path / "a.jsonl", [{"system_prompt": "S", "frage": "Hi", "good": "Yo", "bad": "No"}])
     columns = {"system": "system_prompt", "prompt": "frage", "chosen": "good", "rejected": "bad"}
     (pair,) = load_pairs(str(file), shape=Shape(columns=columns))

@@ -112,6 +112,9 @@ def _in_our_names(row: dict[str, Any], where: str, shape: Shape) -> tuple[dict[s
     named = {name: value for name, value in row.items() if name not in shape.columns or name in ours}
     named = {ours.get(name, name): value for name, value in named.items()}
     named = as_openai(named, (*_PROMPTS, "chosen", "rejected"), shape, where)
+    if "prompt" not in named and isinstance(named.get("instruction"), str) and isinstance(named.get("input"), str):
+        asked = [named.pop("instruction"), named.pop("input")]  # Alpaca's columns are one turn
+        named["prompt"] = "\n\n".join(filter(str.strip, asked))
     prompts = [name for name in _PROMPTS if named.get(name) is not None]
     return named, prompts[0] if "prompt" in prompts or len(prompts) == 1 else "prompt"
 
