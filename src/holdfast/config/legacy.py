@@ -8,10 +8,25 @@ from __future__ import annotations
 
 from typing import Any
 
-from holdfast.config import RunConfig, TuneConfig
+from holdfast.config import RunConfig, SensitivityConfig, TuneConfig
 
 LEGACY: dict[type[RunConfig], dict[str, Any]] = {
-    TuneConfig: {"batching": "padded", "adaptive": "none", "adaptive_on": "response"}
+    TuneConfig: {"batching": "padded", "adaptive": "none", "adaptive_on": "response"},
+    SensitivityConfig: {
+        "api": "auto",
+        "repeats": 1,
+        "temperature": None,
+        "equality": "answer",
+        "same_meaning": 0.9,
+        "judge_url": None,
+        "judge_model": None,
+        "reasoning_effort": None,
+        "chat_template_kwargs": None,
+        "price_in": None,
+        "price_out": None,
+        "budget": None,
+        "max_requests": None,
+    },
 }
 """Config class -> option -> what versions before the option did. A class has the lines of those that it derives from,
 too.

@@ -149,13 +149,15 @@ def render(messages: Sequence[Message], template: str, tokenizer: Any) -> list[S
     return _with_specials(TEMPLATES[template](messages), tokenizer)
 
 
-def generation_prompt(messages: Sequence[Message], template: str, tokenizer: Any) -> str:
+def generation_prompt(messages: Sequence[Message], template: str, tokenizer: Any, **options: Any) -> str:
     """Return the text after which the model is to answer.
 
-    It is everything up to and including the header of the assistant's turn.
+    It is everything up to and including the header of the assistant's turn. ``options`` go to a chat template.
     """
     if template == "chat":
-        return str(tokenizer.apply_chat_template(_as_dicts(messages), tokenize=False, add_generation_prompt=True))
+        return str(
+            tokenizer.apply_chat_template(_as_dicts(messages), tokenize=False, add_generation_prompt=True, **options)
+        )
     return "".join(s.text for s in _with_specials(TEMPLATES[template](messages), tokenizer))
 
 
