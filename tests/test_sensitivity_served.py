@@ -132,7 +132,7 @@ def test_a_run_over_http_continues_after_the_server_died(
         (tmp_path / "out" / "summary.json").unlink()
         before = server.count
         again = measure(SensitivityConfig(**config, **address))
-        assert server.count - before == 4 + again["audit"]["cells"]  # preflight and audit; every cell was in the cache
+        assert server.count - before == 5 + again["audit"]["cells"]  # preflight and audit; every cell was in the cache
     assert again["posix"] == first["posix"]
 
 

@@ -112,9 +112,9 @@ class Chat:
             HoldfastError: it does not answer within all retries.
         """
         body = {**self.fixed, **self._messages(messages)}
-        read = _openai if self.api == "openai" else _anthropic
+        read, kind = (_openai, "chat completion") if self.api == "openai" else (_anthropic, "message")
         try:
-            answer: Answer = self.optional.post(_FORMS[self.api], lambda more: body | more, read, "answer of a chat")
+            answer: Answer = self.optional.post(_FORMS[self.api], lambda more: body | more, read, kind)
         except http.RefusedError as error:
             raise self._explained(error) from error
         return answer

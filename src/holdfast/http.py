@@ -272,7 +272,7 @@ class Optional:
     def _step(self, places: list[int], sent: list[Fields]) -> None:
         """Ask with the next forms from now on. That is said once per server."""
         base = self.client.base
-        notes: list[str] = []
+        instead: dict[str, list[str]] = {}
         with _LOCK:
             for place in places:
                 forms = self._forms[place]
@@ -281,9 +281,9 @@ class Optional:
                 old, new = ", ".join(sent[place]), ", ".join(forms[0])
                 if old != new and (base, old, new) not in _said:
                     _said.add((base, old, new))
-                    notes.append(f"{old}: it is asked " + (f"with {new} instead" if new else "without"))
-        for note in notes:
-            print(f"note: {redacted(base)} does not take {note}", file=sys.stderr)
+                    instead.setdefault(f"with {new} instead" if new else "without", []).append(old)
+        for how, names in instead.items():
+            print(f"note: {redacted(base)} does not take {', '.join(names)}: it is asked {how}", file=sys.stderr)
 
 
 def _joined(forms: Sequence[Fields]) -> Fields:
