@@ -138,6 +138,11 @@ class Chat:
         return http.RefusedError(error.message, hint=hint, code=error.code, text=error.text)
 
 
+def is_chat(address: str) -> bool:
+    """Return whether an address ends in the method of a chat endpoint."""
+    return _METHODS.search(address) is not None
+
+
 def served_models(client: http.Client) -> dict[str, dict[str, Any]]:
     """Return what a server says of its models, by name; empty where it does not list them."""
     listed = client.get("/models")
@@ -182,7 +187,7 @@ def _thinking(api: str, effort: str | None, max_tokens: int) -> dict[str, Any]:
 
 def _openai(answer: Any) -> Answer:
     choice, usage = answer["choices"][0], answer.get("usage") or {}
-    entry = next(iter((choice.get("logprobs") or {}).get("content") or ()), {})
+    entry: dict[str, Any] = next(iter((choice.get("logprobs") or {}).get("content") or ()), {})
     first = {str(top["token"]): float(top["logprob"]) for top in entry.get("top_logprobs") or ()}
     if entry:
         first[str(entry["token"])] = float(entry["logprob"])

@@ -414,7 +414,7 @@ def _preview(questions: Questions, config: SensitivityConfig, chat: Chat) -> dic
     plan = questions.plan
     asked = {repr(question): question for question in questions}.values()
     takes = estimate(list(asked), 0, chat.max_tokens, Prices(config.price_in, config.price_out))
-    figures = {
+    figures: dict[str, Any] = {
         "command": "sensitivity run",
         "sets": len(plan.sets),
         "prompts": sum(len(s.variants) for s in plan.sets),
