@@ -3,8 +3,8 @@
 Faults: ``no-echo``, ``shifted`` (log-probs moved by one), ``second-bos``, ``order`` (depends on the request before),
 ``dropped`` (every third connection), ``429``, ``slow`` (one answer), ``truncated`` (half a body now and then), ``nan``,
 ``text`` (tokens as text), ``no-eos``, ``penalty`` (on repeated tokens, unless the request says none), ``stubborn``
-(whatever it says), ``strict`` (refuses fields that OpenAI does not know), ``strict-penalty`` (both), ``no-lists`` (one prompt a
-request); a number: so many requests are answered, then it wants to be paid (402).
+(whatever it says), ``strict`` (refuses fields that OpenAI does not know), ``strict-penalty`` (both), ``no-lists`` (one
+prompt a request); a number: so many requests are answered, then it wants to be paid (402).
 """
 
 from __future__ import annotations

@@ -167,7 +167,7 @@ def test_a_failure_loses_no_answer_and_a_second_run_costs_nothing(config: dict[s
 
 
 def test_the_budget_is_a_hard_stop_and_the_same_command_goes_on(config: dict[str, Any], capsys: Any) -> None:
-    """10 tokens in and 2 out of each answer cost 0.014; an answer may have 30 tokens, with which it would cost some 0.075."""
+    """10 tokens in and 2 out of each answer cost 0.014; with 30 tokens it would be some 0.075."""
     prices = {"price_in": 1000.0, "price_out": 2000.0, "budget": 0.11}
     with chatting(yes_unless_short) as server:
         with pytest.raises(HoldfastError, match="stopped by --budget"):
@@ -257,3 +257,44 @@ def test_a_judge_says_what_is_equal(config: dict[str, Any]) -> None:
 def test_what_does_not_go_together_is_refused(change: dict[str, Any], message: str, config: dict[str, Any]) -> None:
     with pytest.raises(HoldfastError, match=message):
         measure(SensitivityConfig(**{"endpoint": "http://127.0.0.1:9/v1"} | config | change))
+
+
+def test_answers_of_one_meaning_are_equal(config: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in for the encoder: texts with the same last word are close."""
+
+    def encoder(name: str) -> Any:
+        return lambda left, right: [0.95 if a.split()[-1] == b.split()[-1] else 0.2 for a, b in zip(left, right)]
+
+    monkeypatch.setattr("holdfast.sensitivity.variants.wording.sentence_similarity", encoder)
+    said = {"I": "It is a metal", "W": "Surely a metal", "i": "no metal", "w": "never wood"}
+    with chatting(lambda messages, number: said[last(messages)[0]]) as server:
+        more = {"equality": "meaning", "meaning_model": "any"}
+        assert run(server, config, **more)["answer_changes"]["all"]["differ"]["mean"] == pytest.approx(1 / 3, abs=1e-6)
+        config |= {"output": config["output"] + "-2", "same_meaning": 0.99}
+        assert run(server, config, **more)["answer_changes"]["all"]["differ"]["mean"] == 1
+
+
+def test_a_dry_run_asks_nothing_and_says_the_price(config: dict[str, Any], capsys: Any) -> None:
+    with chatting(yes_unless_short) as server:
+        figures = run(server, config, dry_run=True, repeats=2, price_in=1.0, price_out=10.0)
+        assert not server.asked
+    assert (figures["requests_at_most"], figures["tokens_out_at_most"]) == (12, 360)
+    assert figures["price_at_most_about"] == pytest.approx((figures["tokens_in_about"] + 3600) / 1e6)
+    assert "iron: metal or not?" in capsys.readouterr().out
+    assert not Path(config["output"]).exists()
+
+
+def test_options_of_a_local_chat_template(tmp_path: Path) -> None:
+    from conftest import CHATML, make_tokenizer
+    from holdfast.sensitivity.prompts import Renderer
+    from holdfast.sensitivity.sets import Variant
+
+    tokenizer = make_tokenizer(chat_template=CHATML + "{% if thinks is false %}<think></think>{% endif %}")
+    own: dict[str, Any] = {"chat_template": True, "system": None, "shots": 0, "shots_data": None, "layout": "same"}
+    texts = [
+        Renderer(tokenizer, **own, template_options=options).render(Variant("0", "original", "Hi"))
+        for options in (None, {"thinks": False})
+    ]
+    assert texts[1] == texts[0] + "<think></think>"
+    with pytest.raises(HoldfastError, match="needs --chat"):
+        Renderer(tokenizer, **own | {"chat_template": False}, template_options={"thinks": False})

@@ -38,8 +38,8 @@ def answered(text: str, rule: str = "normalised") -> bool:
 
 class Endpoint:
     """A server that answers greedily, some prompts at a time: by OpenAI's completions, or by a chat endpoint where the
-    address ends in its method (``/chat/completions``, ``/messages``); there a prompt is a user's message. A key is taken from HOLDFAST_API_KEY or
-    OPENAI_API_KEY.
+    address ends in its method (``/chat/completions``, ``/messages``); there a prompt is a user's message. A key is
+    taken from HOLDFAST_API_KEY or OPENAI_API_KEY; for a chat endpoint see ``Chat``.
 
     Args:
         file: where answers are kept as they come, so that none is asked for twice if the server fails half way.

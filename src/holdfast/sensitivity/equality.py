@@ -61,7 +61,10 @@ def by_meaning(similar: Similarity, least: float) -> Equality:
 
 
 def by_judge(ask: AskJudge, unread: list[str]) -> Equality:
-    """Return the equality that a judge sees. A verdict that is neither yes nor no counts as no, and goes to ``unread``."""
+    """Return the equality that a judge sees.
+
+    A verdict that is neither yes nor no counts as no, and goes to ``unread``.
+    """
 
     def labels(s: PromptSet, texts_VK: Texts) -> list[list[Hashable]]:
         question = next((v.prompt for v in s.variants if v.kind == ORIGINAL), s.variants[0].prompt)

@@ -156,8 +156,8 @@ def _changes(summary: dict[str, Any], views: Sequence[str]) -> Table:
             rows.append([view, f"{change['changed']} of {change['prompts']}", *shares])
     names = ("variants", "prompts whose answer changes", "wordings differ", "repeats differ", "effect of the wording")
     caption = (
-        "How often answers to two wordings of a prompt differ; how often two answers to one wording do (noise); and the "
-        "difference. Shares, with 95 % bootstrap intervals over prompts; repeats need --repeats 2 or more."
+        "How often answers to two wordings of a prompt differ; how often two answers to one wording do (noise); and "
+        "the difference. Shares, with 95 % bootstrap intervals over prompts; repeats need --repeats 2 or more."
     )
     return Table("Answers that change", list(map(Column, names)), rows, caption)
 
