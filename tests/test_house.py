@@ -19,6 +19,7 @@ GROUPS = [
     {"records", "config", "stats", "tables", "results"},
     {"runs", "pocket"},
     {"data", "http", "cluster", "compare"},
+    {"chat"},
     {"lm"},
     {"tune", "sensitivity", "crosstask"},
     {"align", "bench", "integrations"},

@@ -158,7 +158,7 @@ def test_a_run_holds_no_key_and_another_key_continues_it(tmp_path: Path, capsys:
             main(run_arguments(tmp_path, address("bob:other", api_version="1", sig="later"))) == 0
         )  # the key was changed
         assert "already complete" in capsys.readouterr().err
-        assert server.count - before == 4  # the preflight
+        assert server.count - before == 5  # the preflight
         assert main(run_arguments(tmp_path, address("ann:hunter2", api_version="2", sig="5igned"))) == 2
         assert "endpoint differ" in capsys.readouterr().err
     assert main(["report", str(tmp_path / "run"), "--output", str(tmp_path / "run.html")]) == 0

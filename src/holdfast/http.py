@@ -29,7 +29,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Any, TypeVar
 
@@ -54,7 +54,7 @@ _HINTS = {
     404: "does the server speak this protocol under this address?",
 }
 _LOCK = threading.Lock()
-_left_out: set[tuple[str, str]] = set()
+_said: set[tuple[str, str, str]] = set()
 A = TypeVar("A")
 B = TypeVar("B")
 
@@ -77,12 +77,21 @@ class Client:
         retries: how often a failed request is sent again, after 0.5 s, 1 s, 2 s, ... or as long as the server says, at
             most a minute.
         key: sent as a bearer token.
+        headers: sent beside the usual ones.
 
     Raises:
         HoldfastError: requests cannot be sent to that address.
     """
 
-    def __init__(self, base: str, *, timeout: float, retries: int, key: str | None = None) -> None:
+    def __init__(
+        self,
+        base: str,
+        *,
+        timeout: float,
+        retries: int,
+        key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         check_address(base)
         self.base, self.timeout, self.retries = base.rstrip("/"), min(timeout, _DAY), retries
         self.requests = self.retried = 0
@@ -93,6 +102,7 @@ class Client:
             self._headers["Authorization"] = "Basic " + base64.b64encode(urllib.parse.unquote(user).encode()).decode()
         elif key:
             self._headers["Authorization"] = f"Bearer {key}"
+        self._headers |= headers or {}
         self._lock = threading.Lock()
 
     def post(
@@ -139,19 +149,27 @@ class Client:
             hint="is the server up? --timeout, --retries and --concurrency can be changed; the same command continues",
         )
 
+    def get(self, path: str) -> Any:
+        """Return the JSON at a path, or None where the server has nothing there. Asked once, and not counted."""
+        try:
+            return from_json(self._send(self._url(path), None))
+        except (HoldfastError, ValueError, http.client.HTTPException, OSError):
+            return None
+
     def _url(self, path: str) -> str:
         parts = self._parts
         host = parts.netloc.rpartition("@")[2]
         return urllib.parse.urlunsplit((parts.scheme, host, parts.path.rstrip("/") + path, parts.query, ""))
 
-    def _send(self, url: str, body: dict[str, Any]) -> str:
-        request = urllib.request.Request(url, json.dumps(body).encode(), self._headers)
+    def _send(self, url: str, body: dict[str, Any] | None) -> str:
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(url, data, self._headers)
         with _OPENER.open(request, timeout=self.timeout) as answer:
             coding = answer.headers.get("Content-Encoding") or "identity"
             if coding.lower() != "identity":
                 raise HoldfastError(f"{url}: the answer is compressed ({coding}), which was not asked for")
-            data = _whole(url, answer)
-        return without_keys(data.decode(json.detect_encoding(data)))
+            whole = _whole(url, answer)
+        return without_keys(whole.decode(json.detect_encoding(whole)))
 
 
 def _whole(url: str, answer: Any) -> bytes:
@@ -209,39 +227,71 @@ def _asked_pause(header: str | None, otherwise: float) -> float:
     return min(_LONGEST_PAUSE, seconds) if seconds >= 0 and not math.isnan(seconds) else otherwise
 
 
+Fields = dict[str, Any]
+
+
 class Optional:
     """Fields that are sent until the server refuses them.
 
-    A field that a refusal (400 or 422) names is left out of all later requests.
+    Where a refusal (400, 422) names one of them, the next form of it is tried from then on: by default, none.
+
+    Args:
+        client: of the server.
+        fields: each is sent as it is, or not at all.
+        ladders: forms of what can be said in several ways, the best first: ``[{"max_tokens": 9},
+            {"max_completion_tokens": 9}]``.
     """
 
-    def __init__(self, client: Client, fields: dict[str, Any]) -> None:
-        self.client, self.fields = client, fields
+    def __init__(self, client: Client, fields: Fields, *ladders: Sequence[Fields]) -> None:
+        self.client = client
+        self._forms: list[list[Fields]] = [[{name: value}, {}] for name, value in fields.items()]
+        self._forms += [list(ladder) for ladder in ladders]
 
-    def post(
-        self, path: str, request: Callable[[dict[str, Any]], dict[str, Any]], take: Callable[[Any], B], kind: str
-    ) -> B:
+    @property
+    def fields(self) -> Fields:
+        """What is sent now."""
+        return _joined([forms[0] for forms in self._forms])
+
+    def post(self, path: str, request: Callable[[Fields], Fields], take: Callable[[Any], B], kind: str) -> B:
         """Send what ``request`` makes of the fields; see ``Client.post``."""
         while True:
-            fields = self.fields
+            sent = [forms[0] for forms in self._forms]
             try:
-                answer: B = self.client.post(path, request(fields), take, kind)
+                answer: B = self.client.post(path, request(_joined(sent)), take, kind)
                 return answer
             except RefusedError as error:
-                named = [name for name in fields if re.search(rf"\b{name}\b", error.text)]
-                if not named or error.code not in (400, 422):
+                places = [i for i, form in enumerate(sent) if self._is_named(i, form, error)]
+                if not places:
                     raise
-            self._leave_out(named)
+            self._step(places, sent)
 
-    def _leave_out(self, names: list[str]) -> None:
-        """Ask without these from now on. That is said once per server."""
+    def _is_named(self, place: int, sent: Fields, error: RefusedError) -> bool:
+        if error.code not in (400, 422) or (self._forms[place][0] is sent and len(self._forms[place]) == 1):
+            return False
+        return any(re.search(rf"\b{name}\b", error.text) for name in sent)
+
+    def _step(self, places: list[int], sent: list[Fields]) -> None:
+        """Ask with the next forms from now on. That is said once per server."""
         base = self.client.base
+        instead: dict[str, list[str]] = {}
         with _LOCK:
-            self.fields = {name: value for name, value in self.fields.items() if name not in names}
-            new = [name for name in names if (base, name) not in _left_out]
-            _left_out.update((base, name) for name in new)
-        if new:
-            print(f"note: {redacted(base)} does not take {', '.join(new)}: it is asked without", file=sys.stderr)
+            for place in places:
+                forms = self._forms[place]
+                if forms[0] is sent[place]:  # else another request has been refused for the same reason
+                    forms.pop(0)
+                old, new = ", ".join(sent[place]), ", ".join(forms[0])
+                if old != new and (base, old, new) not in _said:
+                    _said.add((base, old, new))
+                    instead.setdefault(f"with {new} instead" if new else "without", []).append(old)
+        for how, names in instead.items():
+            print(f"note: {redacted(base)} does not take {', '.join(names)}: it is asked {how}", file=sys.stderr)
+
+
+def _joined(forms: Sequence[Fields]) -> Fields:
+    fields: Fields = {}
+    for form in forms:
+        fields |= form
+    return fields
 
 
 def chat_text(answer: Any) -> str:
@@ -251,15 +301,16 @@ def chat_text(answer: Any) -> str:
     content = answer["choices"][0]["message"].get("content")
     if isinstance(content, list):
         content = "\n".join(part["text"] for part in content if part.get("type") == "text" and part["text"] is not None)
-    return _printable("" if content is None else content)
+    return printable("" if content is None else content)
 
 
 def completion_text(answer: Any) -> str:
     """Return the text of a completion."""
-    return _printable(answer["choices"][0]["text"])
+    return printable(answer["choices"][0]["text"])
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
+    """Return a text without halves of characters."""
     return re.sub("[\ud800-\udfff]", "\ufffd", text)  # half of a character, which no file can hold
 
 

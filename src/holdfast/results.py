@@ -257,9 +257,27 @@ class WordingAccuracy:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AnswerChanges:
+    """How often the answers of a chat endpoint change over the wordings of a prompt (``differ``), how often over
+    repeats of one wording (``noise``), and the difference (``effect``); the last two need repeats. ``changed`` of
+    ``prompts`` change their answer. ``first_token``: how far the log-prob of the first token of an answer moves, in
+    nats, where the endpoint says; of ``first_token_at_least``, a share of the pairs, it is a lower bound.
+    """
+
+    differ: SpreadEstimate
+    noise: SpreadEstimate | None
+    effect: SpreadEstimate | None
+    changed: int
+    prompts: int
+    first_token: SpreadEstimate | None = None
+    first_token_at_least: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class SensitivityResult(Result):
     """What ``measure_sensitivity`` returns: POSIX by kind of variant (``posix["all"]`` is over all of them), its
-    companions, accuracy over wordings where there are targets, and what it cost.
+    companions, accuracy over wordings where there are targets, and what it cost. Of a chat endpoint ``posix`` is empty,
+    ``psi_reason`` says why, and ``answer_changes`` is there.
     """
 
     model: str
@@ -280,6 +298,14 @@ class SensitivityResult(Result):
     audit: Mapping[str, float]
     seconds: float
     way: str
+    answer_changes: Mapping[str, AnswerChanges] | None = None
+    psi: float | None = None
+    psi_reason: str | None = None
+    repeats: int | None = None
+    equality: str | None = None
+    request: Mapping[str, object] | None = None
+    answers: Mapping[str, int] | None = None
+    price: float | None = None
     tables: tuple[Table, ...] | None = field(default=None, repr=False)
 
 

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from chat_server import chatting
+from conftest import make_model, make_tokenizer, write_jsonl
 from holdfast.crosstask import CrossTaskConfig, LabelConfig, label, transfer
 from holdfast.crosstask.generate import Endpoint, generate
 from holdfast.errors import HoldfastError
@@ -187,3 +189,12 @@ def test_labels_go_on_too(lm: LM, tmp_path: Path) -> None:
     with serving(Model(lm), server.port) as server:
         assert label(configured(server.url))["asked_of_the_model"] == 12
         assert len(server.asked) == 12 - 5
+
+
+@pytest.mark.parametrize("method", ["chat/completions", "messages"])
+def test_a_chat_endpoint_is_asked_where_the_address_names_its_method(method: str) -> None:
+    with chatting(lambda messages, number: f"\n{messages[-1]['content'].upper()}\nmore") as server:
+        texts = Endpoint(f"{server.url}/{method}", "m", 9).generate(["yes", "no", "yes"])
+        assert {request.path for request in server.asked} == {f"/v1/{method}"}
+    assert texts == ["YES", "NO", "YES"]
+    assert [body["max_tokens"] for body in server.bodies] == [9, 9]

@@ -3,8 +3,8 @@
 Faults: ``no-echo``, ``shifted`` (log-probs moved by one), ``second-bos``, ``order`` (depends on the request before),
 ``dropped`` (every third connection), ``429``, ``slow`` (one answer), ``truncated`` (half a body now and then), ``nan``,
 ``text`` (tokens as text), ``no-eos``, ``penalty`` (on repeated tokens, unless the request says none), ``stubborn``
-(whatever it says), ``strict`` (refuses fields that OpenAI does not know), ``strict-penalty`` (both); a number: so many
-requests are answered, then it wants to be paid (402).
+(whatever it says), ``strict`` (refuses fields that OpenAI does not know), ``strict-penalty`` (both), ``no-lists`` (one
+prompt a request); a number: so many requests are answered, then it wants to be paid (402).
 """
 
 from __future__ import annotations
@@ -55,6 +55,8 @@ class Model:
 
 def answer(state: Any, request: Request) -> Reply:
     body, path = request.body, request.path.partition("?")[0]
+    if not body:  # GET: what is served, or what is known of the server
+        return Reply({"data": [{"id": "pocket", "max_model_len": state.context}]} if state.context else {}, 200)
     with state.counting:
         state.count += 1
         count = state.count
@@ -66,13 +68,20 @@ def answer(state: Any, request: Request) -> Reply:
         return Reply({"error": {"message": f"Unrecognized request argument supplied: {unknown[0]}"}}, 400)
     if path.endswith("/chat/completions"):
         return Reply({"choices": []})
+    many = isinstance(body.get("prompt"), list) and isinstance(body["prompt"][0], list)
+    if many and fault == "no-lists":
+        return Reply({"error": {"message": "a prompt is a list of ids"}}, 400)
     if fault == "dropped" and count % 3 == 0:
         return Reply(drop=True)
     if fault == "429" and count % 2 == 0:
         return Reply({"error": "slow down"}, 429, {"Retry-After": "0.01"})
     if isinstance(fault, int) and count > fault:
         return Reply({"error": "no credit"}, 402)
-    said = completions(state, body, count) if path.endswith("/completions") else sglang(state, body, count)
+    if many:
+        parts = [completions(state, body | {"prompt": prompt}, count)["choices"][0] for prompt in body["prompt"]]
+        said: dict[str, Any] = {"choices": [part | {"index": i} for i, part in enumerate(parts)][::-1]}
+    else:
+        said = completions(state, body, count) if path.endswith("/completions") else sglang(state, body, count)
     if fault == "truncated" and count % 3 == 0:
         return half(said)
     return Reply(said, wait=1.5 if fault == "slow" and count == 4 else 0)
@@ -148,7 +157,7 @@ def faulty(state: Any, found: Found, count: int, *, scoring: bool) -> Found:
 
 
 @contextmanager
-def serve(lm: LM, fault: str | int | None = None) -> Iterator[Any]:
+def serve(lm: LM, fault: str | int | None = None, context: int | None = None) -> Iterator[Any]:
     """A running server: ``.address``, ``.count`` of requests, ``.paths``."""
     with serving(lambda request: answer(server, request)) as server:
         server.model, server.fault, server.count, server.paths, server.counting = (
@@ -158,4 +167,5 @@ def serve(lm: LM, fault: str | int | None = None) -> Iterator[Any]:
             [],
             threading.Lock(),
         )
+        server.context = context
         yield server

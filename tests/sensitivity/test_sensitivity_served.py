@@ -132,7 +132,7 @@ def test_a_run_over_http_continues_after_the_server_died(
         (tmp_path / "out" / "summary.json").unlink()
         before = server.count
         again = measure(SensitivityConfig(**config, **address))
-        assert server.count - before == 4 + again["audit"]["cells"]  # preflight and audit; every cell was in the cache
+        assert server.count - before == 5 + again["audit"]["cells"]  # preflight and audit; every cell was in the cache
     assert again["posix"] == first["posix"]
 
 
@@ -144,14 +144,15 @@ def test_what_was_answered_before_the_money_ran_out_is_kept(
     with serve(pocket) as server:
         measure(SensitivityConfig(**config | {"output": str(tmp_path / "whole")}, **served(server, backend)))
         requests = server.count
-    with serve(pocket, 11) as server:
+    answered = 11 if backend == "sglang" else 8  # one request carries all cells of the other
+    with serve(pocket, answered) as server:
         address = served(server, backend)
         with pytest.raises(HoldfastError, match="HTTP 402"):
             measure(SensitivityConfig(**config, **address))
-        preflight, before = 5 if backend == "sglang" else 4, server.count
+        preflight, before = 5, server.count
         server.fault = None
         again = measure(SensitivityConfig(**config, **address))
-        assert server.count - before == preflight + requests - 11
+        assert server.count - before == preflight + requests - answered
     assert again["posix"] == json.loads((tmp_path / "whole" / "summary.json").read_text())["posix"]
 
 
@@ -237,3 +238,32 @@ def test_fields_that_a_server_refuses_are_left_out_and_said(
     assert there["posix"]["all"]["mean"] == pytest.approx(here["posix"]["all"]["mean"], abs=1e-4)
     err = capsys.readouterr().err
     assert [err.count(f"does not take {name}") for name in ("top_k", "repetition_penalty")] == [1, 1]
+
+
+def test_one_request_carries_many_cells(pocket: models.LM, config: dict[str, Any], tmp_path: Path) -> None:
+    here = measure(SensitivityConfig(**config, output=str(tmp_path / "here")))
+    requests = {}
+    for fault in (None, "no-lists"):
+        with serve(pocket, fault) as server:
+            more = served(server, "openai") | {"output": str(tmp_path / str(fault)), "concurrency": 1}
+            there = measure(SensitivityConfig(**config, **more))
+        assert there["posix"]["all"]["mean"] == pytest.approx(here["posix"]["all"]["mean"], abs=1e-4)
+        requests[fault] = there["cost"]["requests"]
+    # one request instead of one for every distinct cell
+    assert requests["no-lists"] >= requests[None] + 5
+
+
+def test_the_context_is_the_servers_with_room_for_the_token_that_it_adds(
+    pocket: models.LM, config: dict[str, Any], tmp_path: Path
+) -> None:
+    longest = max(len(pocket.tokenizer(text)["input_ids"]) for prompts in SETS for text in prompts)
+    for room, fits in ((longest + 6, True), (longest + 5, False)):
+        with serve(pocket, context=room) as server:
+            run = SensitivityConfig(**config, **served(server, "openai"), output=str(tmp_path / str(room)))
+            if fits:
+                measure(run)
+                continue
+            with pytest.raises(
+                HoldfastError, match=f"1 that the server adds that is beyond the model's context of {room}"
+            ):
+                measure(run)

@@ -24,6 +24,7 @@ from typing import Any
 from holdfast import http
 from holdfast.bench.local import read_rows
 from holdfast.bench.openended import MT_BENCH_SOURCE, Answers, Question, file_name
+from holdfast.chat import Chat
 from holdfast.config import BenchConfig
 from holdfast.errors import HoldfastError
 from holdfast.runs import kept_rows, write_text
@@ -86,19 +87,19 @@ def verdicts(
 def _ask(
     jobs: Sequence[Job], asked: dict[Job, tuple[dict[str, Any], str]], file: Path, config: BenchConfig
 ) -> dict[tuple[str, int, str], float]:
-    client = http.Client(
+    chat = Chat(
         str(config.judge_url),
+        str(config.judge_model),
+        max_tokens=2048,
         timeout=config.judge_timeout,
         retries=config.judge_retries,
-        key=http.api_key("OPENAI_API_KEY"),
     )
     grades: dict[tuple[str, int, str], float] = {}
 
     def judge(job: Job) -> str:
         template, prompt = asked[job]
         messages = [{"role": "system", "content": template["system_prompt"]}, {"role": "user", "content": prompt}]
-        request = {"model": config.judge_model, "messages": messages, "temperature": 0, "max_tokens": 2048}
-        return str(client.post("/chat/completions", request, http.chat_text, "chat completion"))
+        return chat.ask(messages).text
 
     def keep(job: Job, text: str) -> None:
         (question, turn), (template, prompt), score = job, asked[job], read_grade(text)

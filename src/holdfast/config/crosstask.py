@@ -65,7 +65,9 @@ class PromptingConfig(RunConfig):
 
     # running
     endpoint: str | None = None
-    """Generate on an OpenAI-compatible server at this address (such as http://localhost:8000/v1) instead of here."""
+    """Generate on an OpenAI-compatible server at this address (such as http://localhost:8000/v1) instead of here. A
+    chat endpoint's address ends in its method: .../v1/chat/completions, or .../v1/messages of Anthropic's form.
+    """
     context: Annotated[int | None, Range(ge=1)] = None
     """Longest prompt and answer in tokens. Default: the model's context."""
     exact: bool = False

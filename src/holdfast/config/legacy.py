@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from holdfast.config import RunConfig, TuneConfig, WeighConfig
+from holdfast.config import RunConfig, SensitivityConfig, TuneConfig, WeighConfig
 from holdfast.config.training import RowsConfig, TrainingConfig
 
 LEGACY: dict[type[RunConfig], dict[str, Any]] = {
@@ -22,6 +22,21 @@ LEGACY: dict[type[RunConfig], dict[str, Any]] = {
         "spans": [],
         "turns": "all",
         "row": None,
+    },
+    SensitivityConfig: {
+        "api": "auto",
+        "repeats": 1,
+        "temperature": None,
+        "equality": "answer",
+        "same_meaning": 0.9,
+        "judge_url": None,
+        "judge_model": None,
+        "reasoning_effort": None,
+        "chat_template_kwargs": None,
+        "price_in": None,
+        "price_out": None,
+        "budget": None,
+        "max_requests": None,
     },
 }
 """Config class -> option -> what versions before the option did. A class has the lines of those that it derives from,

@@ -31,11 +31,12 @@ GROUPS: dict[str, str] = {
     "training",
     "prompts": "k retriever encoder embed_text embeddings pool_limit order label_line shorten variants per_kind "
     "paraphrases synonyms paraphrase_model min_meaning meaning_model",
-    "answers": "decode score calibration rule max_new_tokens context answers",
+    "answers": "decode score calibration rule max_new_tokens context answers equality same_meaning repeats temperature "
+    "reasoning_effort",
     "measure": "states pairs mixture definition bootstrap permutations max_increase audit_share metric "
     "lower_is_better higher_is_better least_margin rounds lm_items propagate neighbours alpha calibrate",
-    "server": "backend endpoint concurrency timeout retries judge_url judge_model judge_python judge_concurrency "
-    "judge_timeout judge_retries",
+    "server": "backend endpoint api price_in price_out budget max_requests concurrency timeout retries judge_url "
+    "judge_model judge_python judge_concurrency judge_timeout judge_retries",
     "saving": "log_steps eval_steps save_steps keep_checkpoints report_to cache format title",
     "run": "output limit seed overwrite dry_run row json exact token_budget strict cluster workers slots",
 }

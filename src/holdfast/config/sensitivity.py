@@ -52,6 +52,10 @@ class VariantsConfig(VariantConfig):
 class SensitivityConfig(VariantConfig):
     """Measure how far a model's answers move when only the wording of a prompt changes (POSIX)."""
 
+    continued_with: ClassVar[frozenset[str]] = frozenset(
+        {"price_in", "price_out", "budget", "max_requests", "concurrency", "timeout", "retries"}
+    )
+    """What may differ when a run is continued: no answer depends on it."""
     model: str
     """Hub name, local folder, a Holdfast run directory, or `pocket`. For a server: the name that it serves the model
     under.
@@ -105,12 +109,48 @@ class SensitivityConfig(VariantConfig):
     """Folder of scores that runs may share. Default: OUTPUT/cache."""
     strict: bool = False
     """Stop at a set with fewer than two distinct prompts instead of skipping it."""
-    backend: Literal["hf", "openai", "sglang"] = "hf"
+    backend: Literal["hf", "openai", "sglang", "chat"] = "hf"
     """hf: in this process. openai: a completions server that returns log-probs of the prompt. sglang: its native
-    server.
+    server. chat: any chat endpoint; answers are compared, and psi, which needs log-probs, is not available.
     """
     endpoint: str | None = None
-    """Address of the server, such as http://localhost:8000/v1 (openai) or http://localhost:30000 (sglang)."""
+    """Address of the server, such as http://localhost:8000/v1 (openai, chat) or http://localhost:30000 (sglang)."""
+    api: Literal["auto", "openai", "anthropic"] = "auto"
+    """Form of a chat endpoint. auto: Anthropic's messages where the address says so, else OpenAI's chat completions."""
+    repeats: Annotated[int, Range(ge=1)] = 1
+    """How often a chat endpoint is asked the same wording. With 2 or more, how often two repeats differ (noise) is
+    taken from how often two wordings differ.
+    """
+    temperature: Annotated[float | None, Range(ge=0)] = None
+    """Temperature of a chat endpoint. Default: 0, or unset for a model that refuses it."""
+    equality: Literal["exact", "answer", "meaning", "judge"] = "answer"
+    """When two answers of a chat endpoint are equal. exact: letter by letter. answer: as read by --answers. meaning:
+    their cosine by --meaning-model is --same-meaning or more. judge: the model at --judge-url says so.
+    """
+    same_meaning: Annotated[float, Range(gt=0, le=1)] = 0.9
+    """Smallest cosine of two answers that mean the same, with --equality meaning."""
+    judge_url: str | None = None
+    """Chat endpoint of the judge, with --equality judge."""
+    judge_model: str | None = None
+    """Name of the judge at that address."""
+    reasoning_effort: str | None = None
+    """How long a reasoning model may think: low, medium, high, ... as the server names it; with Anthropic's form a
+    number of tokens, which count among --max-new-tokens. Default: as the server has it.
+    """
+    chat_template_kwargs: str | None = None
+    """JSON object that goes to the chat template, such as '{"enable_thinking": false}': of a local model, or in the
+    request to a chat endpoint.
+    """
+    price_in: Annotated[float | None, Range(ge=0)] = None
+    """Price of a million tokens that are sent, in any currency; those of a judge, too."""
+    price_out: Annotated[float | None, Range(ge=0)] = None
+    """Price of a million tokens of answers."""
+    budget: Annotated[float | None, Range(gt=0)] = None
+    """Stop before this call of the command spends more (needs the prices). Answers are kept, and the same command goes
+    on from there.
+    """
+    max_requests: Annotated[int | None, Range(ge=1)] = None
+    """Stop after so many answers of this call of the command; the same command goes on from there."""
     tokenizer: str | None = None
     """Tokenizer of the served model: hub name or folder. Default: --model."""
     context: int | None = None

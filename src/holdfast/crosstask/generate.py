@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from holdfast import http
+from holdfast.chat import Chat, is_chat
 from holdfast.errors import HoldfastError
 from holdfast.runs import read_rows
 
@@ -36,8 +37,9 @@ def answered(text: str, rule: str = "normalised") -> bool:
 
 
 class Endpoint:
-    """An OpenAI-compatible server: greedy completions, concurrent. A key is taken from HOLDFAST_API_KEY or
-    OPENAI_API_KEY.
+    """A server that answers greedily, some prompts at a time: by OpenAI's completions, or by a chat endpoint where the
+    address ends in its method (``/chat/completions``, ``/messages``); there a prompt is a user's message. A key is
+    taken from HOLDFAST_API_KEY or OPENAI_API_KEY; for a chat endpoint see ``Chat``.
 
     Args:
         file: where answers are kept as they come, so that none is asked for twice if the server fails half way.
@@ -56,6 +58,9 @@ class Endpoint:
     ) -> None:
         self.asked = {"model": model, "max_tokens": max_new_tokens, "temperature": 0, "stop": ["\n"]}
         self.concurrency, self.file = concurrency, file
+        self.chat = (
+            Chat(url, model, max_tokens=max_new_tokens, timeout=timeout, retries=retries) if is_chat(url) else None
+        )
         self.server = http.Optional(
             http.Client(url, timeout=timeout, retries=retries, key=http.api_key()), http.NEUTRAL
         )
@@ -86,6 +91,8 @@ class Endpoint:
         return [texts[key] for key in keys]
 
     def _complete(self, prompt: str) -> str:
+        if self.chat:
+            return self.chat.ask([{"role": "user", "content": prompt}]).text.strip().partition("\n")[0]
         request = self.asked | {"prompt": prompt}
         return self.server.post("/completions", lambda fields: fields | request, http.completion_text, "completion")
 

@@ -109,6 +109,8 @@ def _check_summary(file: Path, summary: Any) -> None:
     wrong = [name for name, place in texts.items() if not (isinstance(place.get(name), str) and place[name])]
     wrong += [name for name in counts if type(summary.get(name)) is not int]
     wrong += [name for name in ("template_sha", "exemplars_sha") if not isinstance(resolved.get(name, 0), str | None)]
+    if summary.get("psi_reason"):
+        raise NotComparableError(f"{file}: psi is not available there: {summary['psi_reason']}")
     views = summary.get("posix")
     if (
         not isinstance(views, dict)

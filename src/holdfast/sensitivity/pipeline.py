@@ -28,9 +28,10 @@ from holdfast.records import Ids
 from holdfast.runs import RunDir, write_text
 from holdfast.sensitivity import answers
 from holdfast.sensitivity.backends import load_tokenizer, open_backend
+from holdfast.sensitivity.chat import check_unused, measure_answers
 from holdfast.sensitivity.export import write_harness_files
 from holdfast.sensitivity.measurement import Reading, measure_set, summarise, task_metrics
-from holdfast.sensitivity.planning import SensitivityPlan, gather, make_plan
+from holdfast.sensitivity.planning import SensitivityPlan, gather, make_plan, template_options
 from holdfast.sensitivity.responses import Scores
 from holdfast.sensitivity.sets import digest, write_sets
 from holdfast.sensitivity.store import Store
@@ -60,6 +61,9 @@ def measure(config: SensitivityConfig) -> dict[str, Any]:
     4
     """
     _check(config)
+    if config.backend == "chat":
+        return measure_answers(config)
+    check_unused(config)
     with runs.command(config, "sensitivity run") as run:
         tokenizer = load_tokenizer(config)
         plan = make_plan(config, tokenizer)
@@ -131,7 +135,8 @@ def make_variants(config: VariantsConfig) -> dict[str, Any]:
 
 def surroundings(config: SensitivityConfig, tokenizer: Any) -> dict[str, str | None]:
     """Return digests of chat template with system message, and of the exemplars; None where a prompt has none."""
-    template = _sha([tokenizer.chat_template, config.system]) if config.chat else None
+    more = [template_options(config)] if config.chat_template_kwargs else []
+    template = _sha([tokenizer.chat_template, config.system, *more]) if config.chat else None
     shots = _content(config.shots_data) if config.shots_data and config.shots else ""
     return {
         "template_sha": template,

@@ -6,13 +6,14 @@ views: over which prompts of a set each index is taken
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 from typing import Any
 
 from holdfast.config import SensitivityConfig, VariantConfig
-from holdfast.errors import HoldfastError, redacted
+from holdfast.errors import HoldfastError, from_json, redacted
 from holdfast.runs import read_json
 from holdfast.sensitivity import variants
 from holdfast.sensitivity.prompts import Renderer
@@ -61,14 +62,40 @@ def make_plan(config: SensitivityConfig, tokenizer: Any) -> SensitivityPlan:
         shots=config.shots,
         shots_data=config.shots_data,
         layout=config.shots_layout,
+        template_options=template_options(config),
     )
     texts, ids = [], []
     for s in sets:
         texts.append([renderer.render(v) for v in s.variants])
         ids.append([encode(tokenizer, text, special_tokens=renderer.special_tokens) for text in texts[-1]])
+    return SensitivityPlan(sets, views_of(sets, config), texts, ids, skipped, report)
+
+
+def views_of(sets: Sequence[PromptSet], config: SensitivityConfig) -> list[Views]:
+    """Return the views of each set that the config asks for."""
     pairs = "kinds" if config.preset == "paper" else config.pairs
     mixture = config.mixture or (_PAPER_MIXTURE if config.preset == "paper" else 0)
-    return SensitivityPlan(sets, [_views(s, pairs, mixture, config.seed) for s in sets], texts, ids, skipped, report)
+    return [_views(s, pairs, mixture, config.seed) for s in sets]
+
+
+def template_options(config: SensitivityConfig) -> dict[str, Any]:
+    """Return what --chat-template-kwargs says.
+
+    Raises:
+        HoldfastError: it is no JSON object.
+    """
+    if config.chat_template_kwargs is None:
+        return {}
+    try:
+        options = from_json(config.chat_template_kwargs)
+    except ValueError:
+        options = None
+    if not isinstance(options, dict):
+        raise HoldfastError(
+            f"--chat-template-kwargs {config.chat_template_kwargs}: a JSON object is needed",
+            hint="""such as --chat-template-kwargs '{"enable_thinking": false}'""",
+        )
+    return options
 
 
 def gather(config: VariantConfig) -> tuple[list[PromptSet], Report]:
@@ -116,6 +143,8 @@ def _extended(
             f"set '{s.set_id}' has variants of kind '{min(clash)}' already", hint="leave that kind out of --variants"
         )
     added = tuple(extend(item, {v.prompt for v in s.variants}, generators, per_kind, seed, report, accept))
+    if original.meta.get("before"):  # the turns before the prompt are those of the original
+        added = tuple(replace(v, meta=v.meta | {"before": original.meta["before"]}) for v in added)
     names = {v.variant_id for v in added}
     for v in s.variants:
         if v.variant_id in names:

@@ -6,7 +6,6 @@ any have one (the subjects of MMLU). Their layout is that of the variant (``same
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Literal
 
 from holdfast.data.chat_template import generation_prompt, template_name
@@ -32,21 +31,27 @@ class Renderer:
         shots: int,
         shots_data: str | None,
         layout: Literal["same", "fixed"],
+        template_options: dict[str, Any] | None = None,
     ) -> None:
         self.tokenizer, self.chat, self.system, self.layout = tokenizer, chat_template, system, layout
         self.special_tokens = not chat_template
-        if chat_template:
+        self.template_options = template_options or {}
+        if self.template_options and not chat_template:
+            raise HoldfastError("--chat-template-kwargs needs --chat: without it there is no chat template")
+        if chat_template and tokenizer is not None:
             template_name("chat", "chat", tokenizer)  # refuses a tokenizer without one
-        elif system:
+        elif system and not chat_template:
             raise HoldfastError("--system needs --chat: without a chat template there is no system message")
         self.shots = shots
         self.pool = _pool(shots, shots_data)
 
     def render(self, variant: Variant) -> str:
         """Return the text that the model is to continue."""
-        examples = self._examples(variant)
         if self.chat:
-            return self._chat(variant, examples)
+            return generation_prompt(self.messages(variant), "chat", self.tokenizer, kwargs=self.template_options)
+        examples = self._examples(variant)
+        if turns_before(variant):
+            raise HoldfastError(f"{variant.where}: a prompt of several turns needs a chat template", hint="give --chat")
         header = examples[0].header if examples else ""
         text = header
         for item in examples:
@@ -55,11 +60,14 @@ class Renderer:
             text += part + gap + answer + "\n\n"
         return text + variant.prompt.removeprefix(header)
 
-    def _chat(self, variant: Variant, examples: Sequence[PromptItem]) -> str:
-        messages = [Message(Role.SYSTEM, self.system)] if self.system else []
-        for item in examples:
+    def messages(self, variant: Variant) -> list[Message]:
+        """Return the turns of a variant: system message, exemplars, the turns before its last one, and that."""
+        before = turns_before(variant)
+        own_system = bool(before) and before[0].role is Role.SYSTEM
+        messages = before[:1] if own_system else [Message(Role.SYSTEM, self.system)] if self.system else []
+        for item in self._examples(variant):
             messages += [Message(Role.USER, self._laid_out(item, variant)), Message(Role.ASSISTANT, str(item.expected))]
-        return generation_prompt([*messages, Message(Role.USER, variant.prompt)], "chat", self.tokenizer)
+        return [*messages, *before[own_system:], Message(Role.USER, variant.prompt)]
 
     def _examples(self, variant: Variant) -> list[PromptItem]:
         if not self.shots:
@@ -79,6 +87,14 @@ class Renderer:
             return item.prompt()
         layout = layout if item.choices else without_options(layout)
         return item.prompt(layout, variant.meta.get("marker") or MARKER)
+
+
+def turns_before(variant: Variant) -> list[Message]:
+    """Return the turns that stand before the last one, where a row of the sets file has ``messages``."""
+    turns: list[Message] = []
+    for turn in variant.meta.get("before", ()):
+        turns.append(Message(Role[str(turn["role"]).upper()], str(turn["content"])))
+    return turns
 
 
 def _pool(shots: int, source: str | None) -> list[PromptItem]:

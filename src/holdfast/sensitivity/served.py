@@ -29,6 +29,7 @@ from holdfast.tables.text import counted
 
 _TOLERANCE = 0.1
 """Nats per token by which two answers of a healthy server may differ (bf16 kernels that depend on the batch)."""
+Pairs = tuple[tuple[Ids, Ids], ...]
 _TIE = 0.01
 """Nats by which a token may lie below the most likely one and still be a greedy choice."""
 
@@ -44,8 +45,7 @@ class Served:
         self.name = redacted(base)
         self.client = http.Client(base, timeout=config.timeout, retries=config.retries, key=key)
         self.wire: Wire = SGLang(self.client) if config.backend == "sglang" else self._completions()
-        limit = config.context or getattr(tokenizer, "model_max_length", 0) or 0
-        self.context = int(limit) if limit < 10**9 else 4096
+        self.context = self._context()
         self.sent = 0
         added = [str(token) for token in getattr(tokenizer, "added_tokens_decoder", {}).values() if token.special]
         self.special = sorted({*added, *tokenizer.all_special_tokens}, key=len, reverse=True)
@@ -69,7 +69,7 @@ class Served:
 
     def check(self, tasks: Sequence[SetTask]) -> None:
         """Check lengths, and hold the preflight on the first set."""
-        check_lengths(tasks, self.context, self.config.max_new_tokens)
+        check_lengths(tasks, self.context, self.config.max_new_tokens, self.wire.added)
         with self._named():
             self._preflight(tasks[0].prompts[0], tasks[0].prompts[-1])
 
@@ -78,12 +78,16 @@ class Served:
         prompts = dict.fromkeys(itertools.chain.from_iterable(task.prompts for task in tasks))
         new = [prompt for prompt in prompts if prompt not in scored.responses]
         pairs: dict[tuple[Ids, Ids], None] = {}
+
+        def keep(part: Pairs, cells: list[npt.NDArray[np.float64]]) -> None:
+            scored.cells.update(zip(part, cells, strict=True))
+
         with self._named():
             http.together(self._respond, new, self.config.concurrency, scored.responses.__setitem__)
             for task in tasks:
                 for prompt, responses in task.wanted(scored).items():
                     pairs |= dict.fromkeys((prompt, response) for response in responses)
-            http.together(self._cell, list(pairs), self.config.concurrency, scored.cells.__setitem__)
+            http.together(self._cells, _requests(list(pairs), self.wire.most_cells), self.config.concurrency, keep)
 
     def audit(self, tasks: Sequence[SetTask], scored: ScoreTable, cells: int, seed: int) -> dict[str, float]:
         """Ask for some cells again, one at a time, and return how far the server's answers differ."""
@@ -125,12 +129,22 @@ class Served:
         gap = max(abs(a - b) for a, b in zip(first, self.wire.score(prompt, response.ids).logp, strict=True))
         if gap > _TOLERANCE:
             raise Misaligned(f"its log-probs depend on what was asked before (by {gap:.3f} nats)")
+        self._check_lists([(prompt, response.ids), (other, response.ids)], [first, after_other.logp])
         if self.config.backend == "openai":
             said = [(prompt + response.ids, scored.text), (other + response.ids, after_other.text)]
             self._check_words(said, more=True)
         else:  # echoes no text of a prompt unless asked
             self._check_words([(response.ids, response.text), (prompt, self.wire.spell(prompt))], more=False)
         _check_greedy(response)
+
+    def _check_lists(self, pairs: Sequence[tuple[Ids, Ids]], alone: Sequence[Sequence[float]]) -> None:
+        """Find out whether one request can carry several cells, and that these are then the same."""
+        if self.wire.most_cells == 1:
+            return
+        for scored, logp in zip(self.wire.score_all(pairs), alone, strict=True):
+            gap = max(abs(a - b) for a, b in zip(scored.logp, logp, strict=True))
+            if gap > _TOLERANCE:
+                raise Misaligned(f"its log-probs depend on what else a request asks for (by {gap:.3f} nats)")
 
     def _first_response(self, prompt: Ids) -> Generated:
         try:
@@ -193,10 +207,30 @@ class Served:
         self.sent += len(pair[0]) + len(pair[1])
         return np.array(self.wire.score(*pair).logp)
 
+    def _cells(self, pairs: Pairs) -> list[npt.NDArray[np.float64]]:
+        self.sent += sum(len(prompt) + len(response) for prompt, response in pairs)
+        return [np.array(scored.logp) for scored in self.wire.score_all(pairs)]
+
+    def _context(self) -> int:
+        """Return the context that was given, else what the server states, else what the tokenizer says."""
+        stated = self.wire.context()
+        if stated and self.config.context and self.config.context > stated:
+            raise HoldfastError(
+                f"--context {self.config.context} is more than the {stated} tokens that {self.name} states",
+                hint="leave --context out",
+            )
+        limit = self.config.context or stated or getattr(self.tokenizer, "model_max_length", 0) or 0
+        return int(limit) if limit < 10**9 else 4096
+
     def _completions(self) -> Completions:
         ids = {self.tokenizer.decode([i]): i for i in range(len(self.tokenizer))}
         ends = frozenset(self.tokenizer.all_special_ids) | frozenset(self.tokenizer.get_added_vocab().values())
         return Completions(self.client, self.config.model, ends, lambda i: str(self.tokenizer.decode([i])), ids.get)
+
+
+def _requests(pairs: Sequence[tuple[Ids, Ids]], most: int) -> list[Pairs]:
+    """Return the pairs in parts that one request can hold."""
+    return [tuple(pairs[i : i + most]) for i in range(0, len(pairs), most)]
 
 
 def _check_greedy(response: Generated) -> None:

@@ -143,7 +143,9 @@ def as_rows(sets: list[PromptSet]) -> Iterator[dict[str, Any]]:
 
 def digest(sets: list[PromptSet]) -> str:
     """Return the SHA-256 of everything that is measured or compared: ids, kinds, prompts and targets."""
-    content = [[s.set_id, [[v.variant_id, v.kind, v.prompt, v.target] for v in s.variants]] for s in sets]
+    content: list[Any] = []
+    for s in sets:
+        content.append([s.set_id, [[v.variant_id, v.kind, v.prompt, v.target, *_turns(v)] for v in s.variants]])
     return hashlib.sha256(json.dumps(content, ensure_ascii=False).encode()).hexdigest()
 
 
@@ -173,6 +175,7 @@ def _variants(row: Any, number: int, where: str) -> Iterator[tuple[str, Variant]
         for i, prompt in enumerate(row):
             yield f"set-{number}", Variant(str(i), ORIGINAL if i == 0 else "given", _prompt(prompt, where), where=where)
         return
+    row = _of_messages(row, where) if isinstance(row, dict) and "messages" in row else row
     if not isinstance(row, dict) or "prompt" not in row or "set_id" not in row:
         content = ", ".join(row) if isinstance(row, dict) else type(row).__name__
         raise HoldfastError(
@@ -198,6 +201,31 @@ def _variants(row: Any, number: int, where: str) -> Iterator[tuple[str, Variant]
         where,
     )
     yield str(row["set_id"]), variant
+
+
+def _of_messages(row: dict[str, Any], where: str) -> dict[str, Any]:
+    """Return a row of several turns with the last one, the user's, as its prompt and the others as ``meta.before``."""
+    turns = row["messages"]
+    whole = isinstance(turns, list) and bool(turns) and all(map(_is_turn, turns))
+    if not whole or turns[-1]["role"] != "user" or "prompt" in row:
+        raise HoldfastError(
+            f"{where}: 'messages' is a list of turns with role (system, user, assistant) and content, the last of them "
+            "the user's, and stands in the place of 'prompt'"
+        )
+    rest = {key: value for key, value in row.items() if key != "messages"}
+    before = {"before": turns[:-1]} if turns[:-1] else {}
+    return rest | {"prompt": turns[-1]["content"], "meta": (row.get("meta") or {}) | before}
+
+
+def _is_turn(turn: Any) -> bool:
+    if not isinstance(turn, dict) or turn.get("role") not in ("system", "user", "assistant"):
+        return False
+    return isinstance(turn.get("content"), str)
+
+
+def _turns(variant: Variant) -> list[Any]:
+    """Return the turns before the prompt as part of the digest, which stays as it was where there are none."""
+    return [variant.meta["before"]] if variant.meta.get("before") else []
 
 
 def _kind(kind: str, where: str) -> str:

@@ -1,4 +1,5 @@
-"""Scores <-> a file, so that a killed run continues and a new variant costs one row and one column of its matrix.
+"""Scores and answers <-> files, so that a killed run continues and a new variant costs one row and one column of its
+matrix.
 
 One SQLite file per identity (weights, tokenizer, type, version of the code, new tokens). A cell is keyed by the ids of
 its prompt and its response, so whatever changes the text (template, exemplars, chat) changes the key. Each batch is one
@@ -11,12 +12,14 @@ import hashlib
 import itertools
 import json
 import sqlite3
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from holdfast.errors import HoldfastError
+from holdfast.errors import HoldfastError, from_json
 from holdfast.records import Ids
 from holdfast.sensitivity.responses import Response
 from holdfast.sensitivity.task import ScoreTable, SetTask
@@ -43,9 +46,7 @@ class Store:
                 )
                 self.base.execute("CREATE TABLE IF NOT EXISTS cells (pair BLOB PRIMARY KEY, logp BLOB)")
         except (OSError, sqlite3.Error) as error:
-            raise HoldfastError(
-                f"{self.path}: the cache cannot be used ({error})", hint="delete the file, or give another --cache"
-            ) from error
+            raise _unusable(self.path, error) from error
 
     def fetch(self, tasks: Sequence[SetTask], scored: ScoreTable) -> None:
         """Add to ``scored`` what is stored of these tasks."""
@@ -76,6 +77,53 @@ class Store:
     def close(self) -> None:
         """Close the file."""
         self.base.close()
+
+
+class AnswerStore:
+    """Answers of chat endpoints, each under the whole content of its request, and on the disk before the next is
+    asked for. May be used from many threads.
+
+    Raises:
+        HoldfastError: the file is no database, or cannot be written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path, self._lock = folder / "answers.sqlite", threading.Lock()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self.base = sqlite3.connect(self.path, timeout=60, check_same_thread=False)
+            with self.base:
+                self.base.execute(
+                    "CREATE TABLE IF NOT EXISTS answers (request BLOB PRIMARY KEY, content TEXT, answer TEXT)"
+                )
+        except (OSError, sqlite3.Error) as error:
+            raise _unusable(self.path, error) from error
+
+    def get(self, request: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Return the answer to a request, or None."""
+        key, _ = _content(request)
+        with self._lock:
+            row = self.base.execute("SELECT answer FROM answers WHERE request = ?", (key,)).fetchone()
+        return None if row is None else dict(from_json(row[0]))
+
+    def put(self, request: Mapping[str, Any], answer: Mapping[str, Any]) -> None:
+        """Store one answer."""
+        key, content = _content(request)
+        with self._lock, self.base:
+            self.base.execute("INSERT OR REPLACE INTO answers VALUES (?, ?, ?)", (key, content, json.dumps(answer)))
+
+    def close(self) -> None:
+        """Close the file."""
+        self.base.close()
+
+
+def _content(request: Mapping[str, Any]) -> tuple[bytes, str]:
+    content = json.dumps(request, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(content.encode()).digest(), content
+
+
+def _unusable(path: Path, error: Exception) -> HoldfastError:
+    return HoldfastError(f"{path}: the cache cannot be used ({error})", hint="delete the file, or give another --cache")
 
 
 def _prompts(tasks: Sequence[SetTask]) -> set[Ids]:

@@ -86,8 +86,8 @@ class Backend(Protocol):
         """How it was done, for the summary."""
 
 
-def check_lengths(tasks: Sequence[SetTask], context: int, max_new_tokens: int) -> None:
-    """Refuse prompts that are empty or leave no room for a response.
+def check_lengths(tasks: Sequence[SetTask], context: int, max_new_tokens: int, added: int = 0) -> None:
+    """Refuse prompts that are empty or leave no room for a response, and for what a server adds when it scores.
 
     Raises:
         HoldfastError: naming the set and the prompt.
@@ -99,10 +99,11 @@ def check_lengths(tasks: Sequence[SetTask], context: int, max_new_tokens: int) -
                     f"set '{task.name}', prompt {x} is empty, and the tokenizer adds no BOS",
                     hint="a model needs one token to start from; drop this prompt",
                 )
-            if len(prompt) + max_new_tokens > context:
+            if len(prompt) + max_new_tokens + added > context:
+                more = f" and {added} that the server adds" if added else ""
                 raise HoldfastError(
-                    f"set '{task.name}', prompt {x} has {len(prompt)} tokens; with {max_new_tokens} new ones that is "
-                    "beyond "
+                    f"set '{task.name}', prompt {x} has {len(prompt)} tokens; with {max_new_tokens} new ones{more} "
+                    "that is beyond "
                     f"the model's context of {context}",
                     hint="shorten the prompt, take fewer --shots or a smaller --max-new-tokens",
                 )

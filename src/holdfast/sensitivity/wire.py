@@ -8,15 +8,20 @@ greedy response, are sent as neutral (``http.NEUTRAL``).
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
-from holdfast.errors import HoldfastError
-from holdfast.http import NEUTRAL, Client, Optional
+from holdfast.chat import served_models
+from holdfast.errors import HoldfastError, redacted
+from holdfast.http import NEUTRAL, Client, Optional, RefusedError
 from holdfast.records import Ids
 
 A = TypeVar("A")
+_MOST_CELLS = 16
+_NO_LISTS = frozenset({400, 413, 422, 501})
+"""Statuses by which a server refuses a list of prompts."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,17 @@ class Wire(Protocol):
     def score(self, prompt: Ids, response: Ids) -> ScoredResponse:
         """Return the log-prob of each response token after the prompt."""
 
+    def score_all(self, pairs: Sequence[tuple[Ids, Ids]]) -> list[ScoredResponse]:
+        """Return what ``score`` does of each pair, by one request where the server takes lists of prompts."""
+
+    def context(self) -> int | None:
+        """Return the most tokens of a request as the server states it, or None where it does not."""
+
+    most_cells: int
+    """How many pairs one request holds; those of a request that fails are lost together."""
+    added: int
+    """Tokens that the server generates when it scores, which need room in its context, too."""
+
     def spell(self, ids: Ids) -> str | None:
         """Return these ids as the server writes them, or None where it does not say."""
 
@@ -61,6 +77,8 @@ class Completions:
     ids.
     """
 
+    added = 1
+
     def __init__(
         self,
         client: Client,
@@ -71,6 +89,7 @@ class Completions:
     ) -> None:
         self.client, self.model, self.ends, self.show, self.find = client, model, ends, show, find
         self.optional = Optional(client, NEUTRAL | {"return_tokens_as_token_ids": True})
+        self.most_cells = _MOST_CELLS
 
     def generate(self, prompt: Ids, max_new_tokens: int) -> Generated:
         """See ``Wire``."""
@@ -79,6 +98,28 @@ class Completions:
     def score(self, prompt: Ids, response: Ids) -> ScoredResponse:
         """See ``Wire``."""
         return self._ask(prompt + response, 1, lambda choice: self._scored(choice, prompt, response), echo=True)
+
+    def score_all(self, pairs: Sequence[tuple[Ids, Ids]]) -> list[ScoredResponse]:
+        """See ``Wire``. A server that refuses a list, or answers one of its prompts only, is asked one by one."""
+        if self.most_cells > 1 and len(pairs) > 1:
+            try:
+                choices = self._post([list(p + r) for p, r in pairs], 1, lambda answer: answer["choices"], echo=True)
+            except RefusedError as error:
+                if error.code not in _NO_LISTS:
+                    raise
+                choices = []
+            if len(choices) == len(pairs):
+                choices = sorted(choices, key=lambda choice: int(choice.get("index", 0)))
+                return [self._scored(choice, *pair) for choice, pair in zip(choices, pairs, strict=True)]
+            self.most_cells = 1
+            note = "does not take lists of prompts: it is asked for one cell at a time"
+            print(f"note: {redacted(self.client.base)} {note}", file=sys.stderr)
+        return [self.score(*pair) for pair in pairs]
+
+    def context(self) -> int | None:
+        """See ``Wire``: vLLM's ``max_model_len``."""
+        length = served_models(self.client).get(self.model, {}).get("max_model_len")
+        return length if isinstance(length, int) and length > 0 else None
 
     def spell(self, ids: Ids) -> str | None:
         """See ``Wire``: the texts of single tokens, put together."""
@@ -89,9 +130,12 @@ class Completions:
         return "".join(tokens[: len(ids)]) if plain and len(tokens) >= len(ids) else None
 
     def _ask(self, ids: Ids, max_tokens: int, read: Callable[[dict[str, Any]], A], *, echo: bool, **more: Any) -> A:
+        return self._post(list(ids), max_tokens, lambda answer: read(answer["choices"][0]), echo=echo, **more)
+
+    def _post(self, prompt: Sequence[Any], max_tokens: int, read: Callable[[Any], A], *, echo: bool, **more: Any) -> A:
         body = {
             "model": self.model,
-            "prompt": list(ids),
+            "prompt": prompt,
             "max_tokens": max_tokens,
             "temperature": 0,
             "logprobs": 2,
@@ -100,7 +144,7 @@ class Completions:
         return self.optional.post(
             "/completions",
             lambda extra: body | extra | more,
-            lambda answer: read(answer["choices"][0]),
+            read,
             "completion with log-probs",
         )
 
@@ -142,6 +186,8 @@ class Completions:
 class SGLang:
     """SGLang's native ``/generate``, scored from the last prompt token on, so that its prefix cache is used."""
 
+    added, most_cells = 0, 1
+
     def __init__(self, client: Client) -> None:
         self.client = client
         self.optional = Optional(client, NEUTRAL)
@@ -153,6 +199,16 @@ class SGLang:
     def score(self, prompt: Ids, response: Ids) -> ScoredResponse:
         """See ``Wire``. Entry 0 is the last prompt token; response token t is entry t + 1, and has its id."""
         return self._ask(prompt + response, 0, len(prompt) - 1, lambda answer: self._scored(answer, prompt, response))
+
+    def score_all(self, pairs: Sequence[tuple[Ids, Ids]]) -> list[ScoredResponse]:
+        """See ``Wire``: one by one."""
+        return [self.score(*pair) for pair in pairs]
+
+    def context(self) -> int | None:
+        """See ``Wire``: SGLang's ``context_length``, or that of the model."""
+        info = self.client.get("/get_server_info")
+        length = info.get("context_length") if isinstance(info, dict) else None
+        return length if isinstance(length, int) and length > 0 else None
 
     def spell(self, ids: Ids) -> str | None:
         """See ``Wire``."""

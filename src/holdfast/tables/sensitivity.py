@@ -39,8 +39,8 @@ _TARGETS = {
 
 def of_run(summary: dict[str, Any]) -> list[Table]:
     """Return POSIX, all indices and accuracy over wordings, each where there are rows of it."""
-    views = views_of(summary)
-    tables = (_posix(summary, views), _indices(summary, views), _accuracy(summary, views))
+    views = distinct_views(summary["answer_changes"]) if "answer_changes" in summary else views_of(summary)
+    tables = (_changes(summary, views), _posix(summary, views), _indices(summary, views), _accuracy(summary, views))
     return [table for table in tables if table.rows]
 
 
@@ -147,12 +147,27 @@ def shared_sets(runs: Sequence[tuple[str, Mapping[str, float]]], sets: Sequence[
     return Table("Psi of every shared set", columns, rows, filterable=len(rows) > 8)
 
 
+def _changes(summary: dict[str, Any], views: Sequence[str]) -> Table:
+    """Return how often answers of a chat endpoint change with the wording, and how often without."""
+    rows: list[list[Cell]] = []
+    for view in views:
+        if change := summary.get("answer_changes", {}).get(view):
+            shares = [Interval.of(change[name], "mean") for name in ("differ", "noise", "effect")]
+            rows.append([view, f"{change['changed']} of {change['prompts']}", *shares])
+    names = ("variants", "prompts whose answer changes", "wordings differ", "repeats differ", "effect of the wording")
+    caption = (
+        "How often answers to two wordings of a prompt differ; how often two answers to one wording do (noise); and "
+        "the difference. Shares, with 95 % bootstrap intervals over prompts; repeats need --repeats 2 or more."
+    )
+    return Table("Answers that change", list(map(Column, names)), rows, caption)
+
+
 def _posix(summary: dict[str, Any], views: Sequence[str]) -> Table:
     posix = summary.get("posix", {})
-    rows: list[list[Cell]] = [[v, Interval.of(posix[v], "mean"), posix[v]["sets"]] for v in views]
+    rows: list[list[Cell]] = [[v, Interval.of(posix[v], "mean"), posix[v]["sets"]] for v in views if v in posix]
     columns = [Column("variants"), Column("POSIX, nats per token", 4), Column("sets")]
     caption = "The mean of psi over sets. In brackets: 95 % bootstrap intervals over sets."
-    return Table("POSIX", columns, rows, caption + _few([posix[v] for v in views]))
+    return Table("POSIX", columns, rows, caption + _few([posix[v] for v in views if v in posix]))
 
 
 def _few(estimates: Sequence[Mapping[str, Any]]) -> str:

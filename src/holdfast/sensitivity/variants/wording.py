@@ -10,7 +10,7 @@ from functools import partial
 from random import Random
 from typing import Any
 
-from holdfast import http
+from holdfast.chat import Chat
 from holdfast.errors import HoldfastError
 from holdfast.sensitivity.sets import read_rows
 from holdfast.sensitivity.variants.items import Draft, Generator, PromptItem, like
@@ -170,20 +170,11 @@ def _served(address: str) -> Ask:
     base, _, model = address.partition("#")
     if not model:
         raise HoldfastError(f"{address}: no model named", hint="http://host:8000/v1#model-name")
-    client = http.Client(base, timeout=300.0, retries=4, key=http.api_key("OPENAI_API_KEY"))
-
-    def read(answer: Any) -> str:
-        text = http.chat_text(answer)
-        return _without_last_line(text) if answer["choices"][0].get("finish_reason") == "length" else text
+    chat = Chat(base, model, max_tokens=_LONGEST_ANSWER, timeout=300.0)
 
     def ask(instruction: str) -> str:
-        request = {
-            "model": model,
-            "messages": [{"role": "user", "content": instruction}],
-            "temperature": 0,
-            "max_tokens": _LONGEST_ANSWER,
-        }
-        return str(client.post("/chat/completions", request, read, "chat completion"))
+        answer = chat.ask([{"role": "user", "content": instruction}])
+        return _without_last_line(answer.text) if answer.is_cut else answer.text
 
     return ask
 

@@ -1,0 +1,300 @@
+"""Chat endpoints over real HTTP: what is measured without log-probs, what is asked, stored, refused and paid."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from chat_server import chatting
+from conftest import write_jsonl
+from holdfast.config import SensitivityConfig
+from holdfast.errors import HoldfastError
+from holdfast.results import SensitivityResult, from_summary
+from holdfast.sensitivity import measure
+
+SETS = [
+    ["Is iron a metal?", "Would you call iron a metal?", "iron: metal or not?"],
+    ["Is wood a metal?", "Would you call wood a metal?", "wood: metal or not?"],
+]
+ROWS = [
+    {"set_id": f"q{q}", "variant_id": str(v), "kind": "given" if v else "original", "prompt": text, "target": "yes"}
+    for q, prompts in enumerate(SETS)
+    for v, text in enumerate(prompts)
+]
+
+
+@pytest.fixture(autouse=True)
+def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("holdfast.http._FIRST_PAUSE", 0.01)
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> dict[str, Any]:
+    sets = write_jsonl(tmp_path / "sets.jsonl", ROWS)
+    return {"model": "m", "sets": str(sets), "backend": "chat", "output": str(tmp_path / "out"), "concurrency": 2}
+
+
+def run(server: Any, config: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return measure(SensitivityConfig(**config | {"endpoint": server.url} | more))
+
+
+def last(messages: list[dict[str, Any]]) -> str:
+    return str(messages[-1]["content"])
+
+
+def yes_unless_short(messages: list[dict[str, Any]], number: int) -> str:
+    """Iron is a metal in two of three wordings; wood in none."""
+    return "Yes." if "iron" in last(messages) and "or not" not in last(messages) else "No."
+
+
+def test_everything_that_needs_answers_only_is_measured(config: dict[str, Any], tmp_path: Path, capsys: Any) -> None:
+    with chatting(yes_unless_short) as server:
+        summary = run(server, config)
+    changes, indices = summary["answer_changes"]["all"], summary["indices"]["all"]
+    # Of the three pairs of wordings two differ in the first set, none in the second.
+    assert changes["differ"]["mean"] == pytest.approx(1 / 3, abs=1e-6)
+    assert (changes["changed"], changes["prompts"]) == (1, 2)
+    assert (changes["noise"], changes["effect"]) == (None, None)
+    assert indices["variation_ratio"]["mean"] == pytest.approx(1 / 6, abs=1e-6)
+    assert indices["consistency_rate"]["mean"] == pytest.approx(2 / 3, abs=1e-6)
+    assert indices["answered"]["mean"] == 1
+    assert (summary["psi"], summary["posix"]) == (None, {})
+    assert "log-prob" in summary["psi_reason"]
+    target = summary["targets"]["all"]
+    assert target["accuracy"] == {"0": 0.5, "1": 0.5, "2": 0.0}
+    assert (target["spread"], target["performance_drop"]["2"]) == (0.5, 1.0)
+    assert "psi is not available" in capsys.readouterr().err
+    result = from_summary(SensitivityResult, json.loads((tmp_path / "out" / "summary.json").read_text()))
+    assert result.answer_changes is not None
+    assert result.answer_changes["all"].changed == 1
+    assert [body["temperature"] for body in server.bodies] == [0] * 6
+    assert "top_k" not in server.bodies[0]
+
+
+def test_noise_is_taken_from_the_effect(config: dict[str, Any]) -> None:
+    """An endpoint that tosses a coin whatever the wording: answers differ, and no wording does it."""
+    seen: dict[str, int] = {}
+
+    def coin(messages: list[dict[str, Any]], number: int) -> str:
+        seen[last(messages)] = seen.get(last(messages), 0) + 1
+        return ["Yes.", "No."][seen[last(messages)] % 2]
+
+    with chatting(coin) as server:
+        summary = run(server, config, repeats=4, temperature=1.0)
+    changes = summary["answer_changes"]["all"]
+    # Each wording says each answer twice: 1/2 of the pairs of wordings differ, 2/3 of those of repeats.
+    assert changes["differ"]["mean"] == pytest.approx(0.5)
+    assert changes["noise"]["mean"] == pytest.approx(2 / 3, abs=1e-6)
+    assert changes["effect"]["mean"] == pytest.approx(-1 / 6, abs=1e-6)
+    assert len(server.bodies) == 24
+    assert summary["targets"]["all"]["accuracy"] == {"0": 0.5, "1": 0.5, "2": 0.5}
+
+
+def test_anthropics_form_thoughts_and_a_system_message(config: dict[str, Any]) -> None:
+    def think(messages: list[dict[str, Any]], number: int) -> dict[str, Any]:
+        return {"thoughts": f"thought {number}", "text": "Yes."}
+
+    with chatting(think) as server:
+        summary = run(server, config, api="anthropic", system="Be brief.", reasoning_effort="1024", max_new_tokens=2000)
+    assert summary["answer_changes"]["all"]["differ"]["mean"] == 0
+    body = server.bodies[0]
+    assert (body["system"], body["max_tokens"]) == ("Be brief.", 2000)
+    assert body["thinking"] == {"type": "enabled", "budget_tokens": 1024}
+    assert [m["role"] for m in body["messages"]] == ["user"]
+    assert "temperature" not in body
+    assert server.asked[0].headers["anthropic-version"]
+
+
+def test_thoughts_in_tags_are_dropped(config: dict[str, Any]) -> None:
+    with chatting(lambda messages, number: f"<think>Hm, {number}.</think>\n\nYes.") as server:
+        summary = run(server, config)
+    assert summary["answer_changes"]["all"]["differ"]["mean"] == 0
+
+
+def test_what_a_model_refuses_is_said_otherwise_or_left_out_after_one_refusal(
+    config: dict[str, Any], capsys: Any
+) -> None:
+    refuses = {
+        "max_tokens": "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead.",
+        "temperature": "Unsupported value: 'temperature' does not support 0 with this model.",
+        "logprobs": "This model does not support logprobs.",
+    }
+    with chatting(yes_unless_short, refuses) as server:
+        summary = run(server, config)
+    assert server.refused <= 4  # top_logprobs has two forms
+    assert set(server.bodies[0]) == {"model", "messages", "max_completion_tokens"}
+    assert summary["request"] == {"max_completion_tokens": 30}
+    err = capsys.readouterr().err
+    assert "does not take max_tokens: it is asked with max_completion_tokens instead" in err
+    assert "these answers are sampled" in err
+
+
+def test_what_was_asked_for_is_never_left_out(config: dict[str, Any]) -> None:
+    refuses = {"temperature": "temperature is fixed"}
+    with chatting(yes_unless_short, refuses) as server, pytest.raises(HoldfastError, match="temperature is fixed"):
+        run(server, config, temperature=0.7)
+    with chatting(yes_unless_short) as server:
+        run(
+            server,
+            config | {"overwrite": True},
+            chat_template_kwargs='{"enable_thinking": false}',
+            reasoning_effort="low",
+        )
+    assert server.bodies[0]["chat_template_kwargs"] == {"enable_thinking": False}
+    assert server.bodies[0]["reasoning_effort"] == "low"
+
+
+def test_a_failure_loses_no_answer_and_a_second_run_costs_nothing(config: dict[str, Any], tmp_path: Path) -> None:
+    def dies(messages: list[dict[str, Any]], number: int) -> Any:
+        return {"code": 402, "data": {"error": "no credit"}} if number > 3 else yes_unless_short(messages, number)
+
+    with chatting(dies) as server:
+        with pytest.raises(HoldfastError, match="402"):
+            run(server, config, concurrency=1)
+        url = server.url
+    with chatting(yes_unless_short) as server:
+        config["endpoint"] = url  # the answers are of this address
+        with pytest.raises(HoldfastError, match="failed 1 times"):
+            measure(SensitivityConfig(**config, retries=0))
+        first = run(server, config | {"output": str(tmp_path / "other"), "cache": str(tmp_path / "cache")})
+        assert first["cost"]["requests"] == 6
+        again = run(server, config | {"output": str(tmp_path / "again"), "cache": str(tmp_path / "cache")})
+    assert again["cost"]["requests"] == 0
+    assert again["answer_changes"] == first["answer_changes"]
+
+
+def test_the_budget_is_a_hard_stop_and_the_same_command_goes_on(config: dict[str, Any], capsys: Any) -> None:
+    """10 tokens in and 2 out of each answer cost 0.014; with 30 tokens it would be some 0.075."""
+    prices = {"price_in": 1000.0, "price_out": 2000.0, "budget": 0.11}
+    with chatting(yes_unless_short) as server:
+        with pytest.raises(HoldfastError, match="stopped by --budget"):
+            run(server, config, **prices)
+        first = len(server.bodies)
+        assert 0 < first * 0.014 <= 0.11
+        summary = run(server, config, **prices | {"budget": 0.3})
+        assert len(server.bodies) == 6
+    assert summary["price"] == pytest.approx((6 - first) * 0.014)
+    assert "6 requests to send" in capsys.readouterr().err
+
+
+def test_max_requests(config: dict[str, Any]) -> None:
+    with chatting(yes_unless_short) as server:
+        with pytest.raises(HoldfastError, match=r"--max-requests 4; 2 of 6 answers are missing"):
+            run(server, config, max_requests=4)
+        assert len(server.bodies) == 4
+        assert run(server, config, max_requests=4)["cost"]["requests"] == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "hint"), [({"model": "other"}, "it serves m"), ({"endpoint": "no /v1"}, "usually answer under /v1")]
+)
+def test_a_wrong_name_and_a_missing_v1(change: dict[str, str], hint: str, config: dict[str, Any]) -> None:
+    with chatting(yes_unless_short) as server:
+        change = {key: server.address if key == "endpoint" else value for key, value in change.items()}
+        with pytest.raises(HoldfastError) as caught:
+            run(server, config, **change)
+    assert hint in str(caught.value.hint)
+
+
+def test_the_shift_of_the_first_token(config: dict[str, Any]) -> None:
+    def with_logprobs(messages: list[dict[str, Any]], number: int) -> dict[str, Any]:
+        short = "or not" in last(messages)
+        return {"text": "No.", "first": {"No": -0.5, "Yes": -1.0} if short else {"No": -0.25, "Yes": -2.0}}
+
+    with chatting(with_logprobs) as server:
+        changes = run(server, config)["answer_changes"]["all"]
+    # Of six ordered pairs of wordings four cross from a short one to another: 0.25 nats each.
+    assert changes["first_token"]["mean"] == pytest.approx(4 * 0.25 / 6, abs=1e-6)
+    assert changes["first_token_at_least"] == 0
+
+
+def test_prompts_of_several_turns(config: dict[str, Any], tmp_path: Path) -> None:
+    turns = [
+        {"role": "system", "content": "S"},
+        {"role": "user", "content": "Hi"},
+        {"role": "assistant", "content": "Yo"},
+    ]
+    rows = [
+        {"set_id": "a", "variant_id": str(i), "kind": "given", "messages": [*turns, {"role": "user", "content": text}]}
+        for i, text in enumerate(["Is iron a metal?", "iron: metal or not?"])
+    ]
+    config["sets"] = str(write_jsonl(tmp_path / "turns.jsonl", rows))
+    with chatting(yes_unless_short) as server:
+        summary = run(server, config)
+    assert server.bodies[0]["messages"] == rows[0]["messages"]
+    assert summary["answer_changes"]["all"]["changed"] == 1
+
+
+def test_a_judge_says_what_is_equal(config: dict[str, Any]) -> None:
+    def say(messages: list[dict[str, Any]], number: int) -> str:
+        if "Do both say the same" in last(messages):
+            return "Yes." if last(messages).count("metal.") == 2 else "no"
+        return {"I": "A metal.", "W": "Certainly a metal."}.get(last(messages)[0], "Wood.")
+
+    with chatting(say) as server:
+        judge = {"equality": "judge", "judge_url": server.url, "judge_model": "m"}
+        summary = run(server, config, **judge)
+    assert summary["answer_changes"]["all"]["differ"]["mean"] == pytest.approx(2 / 3, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"endpoint": None}, "needs --endpoint"),
+        ({"budget": 1.0}, "--budget needs --price-in"),
+        ({"equality": "judge"}, "needs --judge-url"),
+        ({"equality": "meaning"}, "needs --meaning-model"),
+        ({"context": 9}, "--context does not go with --backend chat"),
+        ({"dtype": "bfloat16"}, "--dtype does not go with"),
+        ({"chat_template_kwargs": "[1]"}, "a JSON object is needed"),
+        ({"backend": "hf", "repeats": 2}, "--repeats is for --backend chat"),
+        ({"api": "anthropic", "reasoning_effort": "low"}, "a number of tokens"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(change: dict[str, Any], message: str, config: dict[str, Any]) -> None:
+    with pytest.raises(HoldfastError, match=message):
+        measure(SensitivityConfig(**{"endpoint": "http://127.0.0.1:9/v1"} | config | change))
+
+
+def test_answers_of_one_meaning_are_equal(config: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in for the encoder: texts with the same last word are close."""
+
+    def encoder(name: str) -> Any:
+        return lambda left, right: [0.95 if a.split()[-1] == b.split()[-1] else 0.2 for a, b in zip(left, right)]
+
+    monkeypatch.setattr("holdfast.sensitivity.variants.wording.sentence_similarity", encoder)
+    said = {"I": "It is a metal", "W": "Surely a metal", "i": "no metal", "w": "never wood"}
+    with chatting(lambda messages, number: said[last(messages)[0]]) as server:
+        more = {"equality": "meaning", "meaning_model": "any"}
+        assert run(server, config, **more)["answer_changes"]["all"]["differ"]["mean"] == pytest.approx(1 / 3, abs=1e-6)
+        config |= {"output": config["output"] + "-2", "same_meaning": 0.99}
+        assert run(server, config, **more)["answer_changes"]["all"]["differ"]["mean"] == 1
+
+
+def test_a_dry_run_asks_nothing_and_says_the_price(config: dict[str, Any], capsys: Any) -> None:
+    with chatting(yes_unless_short) as server:
+        figures = run(server, config, dry_run=True, repeats=2, price_in=1.0, price_out=10.0)
+        assert not server.asked
+    assert (figures["requests_at_most"], figures["tokens_out_at_most"]) == (12, 360)
+    assert figures["price_at_most_about"] == pytest.approx((figures["tokens_in_about"] + 3600) / 1e6)
+    assert "iron: metal or not?" in capsys.readouterr().out
+    assert not Path(config["output"]).exists()
+
+
+def test_options_of_a_local_chat_template(tmp_path: Path) -> None:
+    from conftest import CHATML, make_tokenizer
+    from holdfast.sensitivity.prompts import Renderer
+    from holdfast.sensitivity.sets import Variant
+
+    tokenizer = make_tokenizer(chat_template=CHATML + "{% if thinks is false %}<think></think>{% endif %}")
+    own: dict[str, Any] = {"chat_template": True, "system": None, "shots": 0, "shots_data": None, "layout": "same"}
+    texts = [
+        Renderer(tokenizer, **own, template_options=options).render(Variant("0", "original", "Hi"))
+        for options in (None, {"thinks": False})
+    ]
+    assert texts[1] == texts[0] + "<think></think>"
+    with pytest.raises(HoldfastError, match="needs --chat"):
+        Renderer(tokenizer, **own | {"chat_template": False}, template_options={"thinks": False})
