@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from chat_server import chatting
-from conftest import make_model, make_tokenizer, write_jsonl
 from holdfast.crosstask import CrossTaskConfig, LabelConfig, label, transfer
 from holdfast.crosstask.generate import Endpoint, generate
 from holdfast.errors import HoldfastError

@@ -215,7 +215,8 @@ def generation_prompt(
 ) -> str:
     """Return the text after which the model is to answer.
 
-    It is everything up to and including the header of the assistant's turn. ``tools`` and ``kwargs`` go to a chat template.
+    It is everything up to and including the header of the assistant's turn. ``tools`` and ``kwargs`` go to a chat
+    template.
     """
     if template == "chat":
         return prompt_of(messages, tokenizer, tools, kwargs)
