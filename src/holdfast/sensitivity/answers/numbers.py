@@ -19,7 +19,10 @@ _TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
 _WORDS = dict(zip(f"{_UNITS} {_TENS}".split(), [*range(20), *range(20, 100, 10)]))
 _LARGEST_POWER = 300
 _SCALES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
-_DIGITS = r"\d{1,3}(?:[, ]\d{3})+(?:\.\d+)?(?!\d)|\d{1,3}(?:\.\d{3})+,\d+|\d{1,60},\d{1,2}(?![\d,])|\d{1,60}(?:\.\d{1,60})?|\.\d{1,60}"
+_DIGITS = (
+    r"\d{1,3}(?:[, ]\d{3})+(?:\.\d+)?(?!\d)|\d{1,3}(?:\.\d{3})+,\d+|\d{1,60},\d{1,2}(?![\d,])"
+    r"|\d{1,60}(?:\.\d{1,60})?|\.\d{1,60}"
+)
 _WORD = rf"(?:{'|'.join(_WORDS)})(?:-(?:one|two|three|four|five|six|seven|eight|nine))?"
 _NUMBER = re.compile(
     rf"""(?<![\w.,])(?P<sign>(?:(?<![\d)\w])|(?<=\s))[-+]\s?|\b(?:minus|negative)\s)?(?:[$\u20ac\u00a3\u00a5]\s?)?
@@ -47,7 +50,7 @@ _DENIED = re.compile(r"(?:\bnot\b|n't\b|\bnever\b|\brather\sthan\b|\binstead\sof
 
 
 def number(response: str, question: str = "") -> str | None:
-    """Return the number that a response gives, in decimal digits ("1250", "0.5"), or None where it gives none or several.
+    """Return the number that a response gives, in decimal digits ("1250", "0.5"), or None for none or several.
 
     The last statement that claims to be the answer counts; else the only number; else the first, where the response
     begins with it.

@@ -39,7 +39,10 @@ _NO_LETTER_AFTER = re.compile(
     r"\b(?:vitamin|hepatitis|type|group|grade|class|section|plan|part|appendix|figure|table|team|blood|point|step)\s$",
     re.IGNORECASE,
 )
-_GOES_ON = r"(?:is|was|or|and|nor|because|since|as|but|would|seems|looks|isn't|wasn't|are|has|with|vs|not|cannot|must|should)\b"
+_GOES_ON = (
+    r"(?:is|was|or|and|nor|because|since|as|but|would|seems|looks|isn't|wasn't|are|has|with|vs|not|cannot|must"
+    r"|should)\b"
+)
 _I_GOES_ON = r"(?:is|or|and|nor|because|isn't)\b"
 
 _NEAR = 200
@@ -56,18 +59,21 @@ _DENIED_BEFORE = re.compile(
     re.VERBOSE | re.IGNORECASE,
 )
 _DENIED_AFTER = re.compile(
-    r"""[)\]"' ]*(?:(?:is|are|was|were|seems?|looks?|would\sbe|can|could|does|do|must|may)\s?)?(?:\w+ly\s|also\s|just\s)?
-        (?:not\b(?!\sonly)|n't\b|cannot\b|isn't\b|aren't\b|wasn't\b|can't\b|doesn't\b|wrong\b|incorrect\b|false\b|impossible\b
-          |ruled\sout\b|out\b|unlikely\b)""",
+    r"""[)\]"' ]*(?:(?:is|are|was|were|seems?|looks?|would\sbe|can|could|does|do|must|may)\s?)?
+        (?:\w+ly\s|also\s|just\s)?
+        (?:not\b(?!\sonly)|n't\b|cannot\b|isn't\b|aren't\b|wasn't\b|can't\b|doesn't\b|wrong\b|incorrect\b|false\b
+          |impossible\b|ruled\sout\b|out\b|unlikely\b)""",
     re.VERBOSE | re.IGNORECASE,
 )
 _AND_ANOTHER = re.compile(
-    rf"""\W*\s?(?:\s(?:or|and|nor|vs)\s|[/&|])\s?(?:(?:maybe|possibly|perhaps|even|also|either|option|both|the)\s)*\W?{_ONE}
+    rf"""\W*\s?(?:\s(?:or|and|nor|vs)\s|[/&|])\s?
+         (?:(?:maybe|possibly|perhaps|even|also|either|option|both|the)\s)*\W?{_ONE}
        | \W*,\s?(?:maybe\s|possibly\s|perhaps\s)?{_ONE}\W*(?:,|\b(?:or|and)\b|$)""",
     re.VERBOSE | re.IGNORECASE,
 )
 _PRAISED = re.compile(
-    r"\W*\s?(?:is|was|are|seems?|looks?|would\sbe|must\sbe|appears?|should\sbe|as)\b[^\x02\x03]*\b(?:answers?|correct|right|best|choice|true)\b",
+    r"\W*\s?(?:is|was|are|seems?|looks?|would\sbe|must\sbe|appears?|should\sbe|as)\b[^\x02\x03]*"
+    r"\b(?:answers?|correct|right|best|choice|true)\b",
     re.IGNORECASE,
 )
 _BARE = re.compile(rf"^(?:\W|\b(?:options?|choice|answer|letter|is|the|an?)\b|{_ONE})*$", re.IGNORECASE)
@@ -216,7 +222,8 @@ def _marks(text: str, options: Mapping[str, str]) -> str:
     any_case = any_letter if not any_letter.isupper() else f"{any_letter}|{any_letter.lower()}"
     pattern = (
         rf"[(\[<]\s?({any_case})\s?[)\]>]|\b(?i:options?|choices?|letter)\s[\"']?({any_case}){_EDGE_AFTER}"
-        rf"|{_EDGE}(?<!\x02)({any_case})(?=\s?\)|\s?\.?\s?(?:$|\n)){_EDGE_AFTER}|{_EDGE}(?<!\x02)({any_letter}){_EDGE_AFTER}(?!\x03)"
+        rf"|{_EDGE}(?<!\x02)({any_case})(?=\s?\)|\s?\.?\s?(?:$|\n)){_EDGE_AFTER}"
+        rf"|{_EDGE}(?<!\x02)({any_letter}){_EDGE_AFTER}(?!\x03)"
     )
     return _SAME.sub("\x02\\1\x03", re.sub(pattern, mark, text))
 
@@ -230,10 +237,8 @@ def _is_letter(letter: str, match: re.Match[str], number: int) -> bool:
     if _NO_LETTER_AFTER.search(before):
         return False
     own = rest.lstrip(" ").startswith(f"\x02{number}\x03")
-    ends = (
-        not rest
-        or (re.match(r"\s*(?:[).:,;\]!?\"'/&|>=\-\n]|$|\x02)", rest) is not None
-        and not rest.startswith(" \x02"))
+    ends = not rest or (
+        re.match(r"\s*(?:[).:,;\]!?\"'/&|>=\-\n]|$|\x02)", rest) is not None and not rest.startswith(" \x02")
     )
     if letter == "I":
         return ends or own or re.match(rf"\s{_I_GOES_ON}", rest) is not None

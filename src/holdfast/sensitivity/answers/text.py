@@ -1,8 +1,8 @@
 """What a chat model writes -> the plain text that answers are read from, and its statements.
 
-Thoughts are dropped; marks of Markdown and LaTeX go, and what they mark stays. A *statement* is a stretch up to the next
-full stop, question mark, line or "but". Some say that they are the answer ("The answer is ...", a boxed one, a line that
-holds nothing else); the last of these counts.
+Thoughts are dropped; marks of Markdown and LaTeX go, and what they mark stays. A *statement* is a stretch up to the
+next full stop, question mark, line or "but". Some say that they are the answer ("The answer is ...", a boxed one, a
+line that holds nothing else); the last of these counts.
 """
 
 from __future__ import annotations
@@ -24,14 +24,18 @@ _CUE_NOUN = (
     r"(?:answers?|choice|solution|conclusion|result|verdict|respuesta|r\u00e9ponse|reponse|antwort|risposta|resposta"
     r"|\u043e\u0442\u0432\u0435\u0442|\u7b54\u6848|\u7b54\u3048)"
 )
-_BECOMES = r"(?:\b(?:is|was|are|be|being|equals|es|est|ist|lautet|\u00e9)\b|\u00e8(?=\s)|\u662f|\u306f|->|=>|\u2192|\u21d2|[:=])"
+_BECOMES = (
+    r"(?:\b(?:is|was|are|be|being|equals|es|est|ist|lautet|\u00e9)\b|\u00e8(?=\s)|\u662f|\u306f|->|=>|\u2192|\u21d2"
+    r"|[:=])"
+)
 CUE = re.compile(
     rf"""(?:\b|(?<=[\u4e00-\u9fff])){_CUE_NOUN}(?:\b|(?=[\u4e00-\u9fff\u3040-\u30ff]))[^.!?\n:=]{{0,40}}?{_BECOMES}\s*:?
        | \b(?:correct|right|best|final|true|chosen|appropriate)\s(?:\w+\s)?
             (?:option|one|letter|number|value|total|statement|alternative)\b[^.!?\n:=]{{0,30}}?{_BECOMES}\s*:?
-       | \bI(?:'d|'ll|\swould|\swill|\shave|\sam|'m)?\s(?:\w+ly\s)?(?:choose|chose|chosen|choosing|pick|picked|select|selected
-            |go(?:ing)?\swith|went\swith|say|vote\sfor|answer|opt\sfor|think|believe|conclude)\b
-       | (?:^\W*|,\s)(?:therefore|thus|hence|so|consequently|in\ conclusion|in\ summary|overall|ultimately|finally|in\ short)\b
+       | \bI(?:'d|'ll|\swould|\swill|\shave|\sam|'m)?\s(?:\w+ly\s)?
+            (?:choose|chose|chosen|choosing|pick|picked|select|selected|go(?:ing)?\swith|went\swith|say|vote\sfor|answer|opt\sfor|think|believe|conclude)\b
+       | (?:^\W*|,\s)(?:therefore|thus|hence|so|consequently|in\ conclusion|in\ summary|overall|ultimately|finally
+            |in\ short)\b
        | \b(?:it|this|that)(?:'s|\sis|\smust\sbe|\shas\sto\sbe|\sshould\sbe|\swould\sbe)\b
        | ^\W*\#\#\#\#""",
     re.VERBOSE | re.IGNORECASE,

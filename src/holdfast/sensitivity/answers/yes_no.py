@@ -20,7 +20,8 @@ _LEADS = re.compile(
     re.VERBOSE | re.IGNORECASE,
 )
 _OTHER = re.compile(
-    r"^\W*(?:(?:it|the answer)(?: is|'s) )?(?:both )?(?:yes|no|true|false)\W*\s?(?:and|or|/)\W*\s?(?:also )?(?:yes|no|true|false)\b",
+    r"^\W*(?:(?:it|the answer)(?: is|'s) )?(?:both )?(?:yes|no|true|false)\W*\s?(?:and|or|/)\W*\s?(?:also )?"
+    r"(?:yes|no|true|false)\b",
     re.I,
 )
 _STRONG = re.compile(
@@ -28,8 +29,9 @@ _STRONG = re.compile(
     re.IGNORECASE,
 )
 _SAID = re.compile(
-    r"""\b(?:that|this|it|statement|claim|assertion|sentence|which)\b[^.?!\n]{0,60}?\b(?:is|was|are|would\sbe|seems)(?P<not>n't|\snot)?
-        \s(?:\w+ly\s|indeed\s|also\s)?(?:(?P<yes>true|correct|right|accurate)|(?P<no>false|incorrect|wrong|untrue|inaccurate))\b""",
+    r"""\b(?:that|this|it|statement|claim|assertion|sentence|which)\b[^.?!\n]{0,60}?
+        \b(?:is|was|are|would\sbe|seems)(?P<not>n't|\snot)?\s(?:\w+ly\s|indeed\s|also\s)?
+        (?:(?P<yes>true|correct|right|accurate)|(?P<no>false|incorrect|wrong|untrue|inaccurate))\b""",
     re.VERBOSE | re.IGNORECASE,
 )
 

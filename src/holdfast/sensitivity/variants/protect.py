@@ -33,7 +33,8 @@ _PROTECTED = re.compile(
       | \b[^\W\d_]\w*(?:\.[^\W\d_]\w*)+   # names with dots, names of files
       | \b[^\W\d_]+(?:/[^\W\d_]+)+   # yes/no
       # positive, negative or neutral
-      | (?<![\w'\u2019])(?:(?:[^\W\d_]+,\s){1,12}[^\W\d_]+,?|[^\W\d_]+)\s(?:or|vs\.?)\s(?:not\s)?[^\W\d_]+(?![\w'\u2019])
+      | (?<![\w'\u2019])(?:(?:[^\W\d_]+,\s){1,12}[^\W\d_]+,?|[^\W\d_]+)\s(?:or|vs\.?)\s(?:not\s)?[^\W\d_]+
+          (?![\w'\u2019])
       # labels: positive, negative
       | \b(?i:labels?|categor(?:y|ies)|classes|tags|choices|one\sof)\b[^.:,\n]{0,30}?:?\s
           (?:[^\W\d_]+,\s){1,12}(?:(?:and|or)\s)?[^\W\d_]+(?:\s(?:and|or)\s[^\W\d_]+)?(?![\w'\u2019])
