@@ -9,15 +9,15 @@ from __future__ import annotations
 import importlib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from holdfast.errors import HoldfastError, nearest
 from holdfast.sensitivity.answers.numbers import number
 from holdfast.sensitivity.answers.option import chosen, listed, values_of
-from holdfast.sensitivity.answers.text import clean, plain
+from holdfast.sensitivity.answers.text import clean
 from holdfast.sensitivity.answers.yes_no import yes_no
-from holdfast.sensitivity.sets import Variant
+from holdfast.sensitivity.sets import PromptSet, Variant
 from holdfast.sensitivity.variants.rewritings import without_thoughts
 
 Rule = Callable[[str, Variant], str | None]
@@ -27,7 +27,7 @@ _MOST_BRACES = 200
 
 def first_line(text: str, variant: Variant) -> str | None:
     """Return the first line that is not empty, in lower case and without marks around it."""
-    return next(filter(None, map(clean, plain(text, variant.prompt).splitlines())), None)
+    return next(filter(None, map(clean, without_thoughts(text, variant.prompt)[0].splitlines())), None)
 
 
 def option(text: str, variant: Variant) -> str | None:
@@ -87,6 +87,19 @@ def rule(name: str) -> Rule:
     if form == "json":
         return lambda text, variant: _field(without_thoughts(text, variant.prompt)[0], rest)
     return _by_pattern(rest) if form == "regex" else _by_function(form, rest)
+
+
+def check(name: str, sets: Sequence[PromptSet]) -> None:
+    """Refuse the rule ``option`` for prompts of which none has options.
+
+    Raises:
+        HoldfastError: so it is.
+    """
+    if name == "option" and not any(options_of(v) for s in sets for v in s.variants):
+        raise HoldfastError(
+            "--answers option: no prompt has options, in its row (meta.options, choices) or in its text",
+            hint="list them as (A) red (B) blue, or take another rule",
+        )
 
 
 def gold(variant: Variant, by: Rule = automatic) -> str | None:

@@ -33,7 +33,8 @@ CUE = re.compile(
        | \b(?:correct|right|best|final|true|chosen|appropriate)\s(?:\w+\s)?
             (?:option|one|letter|number|value|total|statement|alternative)\b[^.!?\n:=]{{0,30}}?{_BECOMES}\s*:?
        | \bI(?:'d|'ll|\swould|\swill|\shave|\sam|'m)?\s(?:\w+ly\s)?
-            (?:choose|chose|chosen|choosing|pick|picked|select|selected|go(?:ing)?\swith|went\swith|say|vote\sfor|answer|opt\sfor|think|believe|conclude)\b
+            (?:choose|chose|chosen|choosing|pick|picked|select|selected|go(?:ing)?\swith|went\swith|say|vote\sfor|answer
+              |opt\sfor|think|believe|conclude)\b
        | (?:^\W*|,\s)(?:therefore|thus|hence|so|consequently|in\ conclusion|in\ summary|overall|ultimately|finally
             |in\ short)\b
        | \b(?:it|this|that)(?:'s|\sis|\smust\sbe|\shas\sto\sbe|\sshould\sbe|\swould\sbe)\b
