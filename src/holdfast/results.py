@@ -274,6 +274,56 @@ class AnswerChanges:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ReadAnswers:
+    """How responses were read as answers (``--answers``), and how many could not be, the first of them in text."""
+
+    rule: str
+    responses: int
+    unread: int
+    unread_share: float
+    unread_first: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChangedSets:
+    """How many sets of prompts change their answer with the wording."""
+
+    sets: int
+    changed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChangedAnswers(ChangedSets):
+    """The same by kind of variant, too."""
+
+    kinds: Mapping[str, ChangedSets]
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorstPrompt:
+    """Of the sets that change their answer the one that moves most, with two of its variants and their answers."""
+
+    set_id: str
+    psi: float | None
+    variants: tuple[str, ...]
+    answers: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class WordingScale:
+    """What psi is to be held against, nats per token: copies of a prompt, this run's sets, and unrelated prompts; and
+    the shares of pairs of sets with the same answer, and with the same right answer.
+    """
+
+    copies: float
+    yours: float | None
+    unrelated: float | None
+    unrelated_pairs: int
+    same_answer: float | None = None
+    same_right_answer: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class SensitivityResult(Result):
     """What ``measure_sensitivity`` returns: POSIX by kind of variant (``posix["all"]`` is over all of them), its
     companions, accuracy over wordings where there are targets, and what it cost. Of a chat endpoint ``posix`` is empty,
@@ -304,8 +354,13 @@ class SensitivityResult(Result):
     repeats: int | None = None
     equality: str | None = None
     request: Mapping[str, object] | None = None
-    answers: Mapping[str, int] | None = None
+    answered: Mapping[str, int] | None = None
     price: float | None = None
+    answers: ReadAnswers | None = None
+    changed: ChangedAnswers | None = None
+    worst: WorstPrompt | None = None
+    scale: WordingScale | None = None
+    in_words: tuple[str, ...] | None = None
     tables: tuple[Table, ...] | None = field(default=None, repr=False)
 
 

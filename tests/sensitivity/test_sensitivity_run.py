@@ -165,12 +165,12 @@ def test_a_complete_run_is_returned_and_a_killed_one_continues(
         measure(config(models[0], sets, tmp_path / "out"))
     assert not (tmp_path / "out" / "summary.json").exists()
     continued = measure(config(models[0], sets, tmp_path / "out"))
-    assert calls == [["fr"], ["col"], ["col"]]
+    assert calls == [["fr"], ["col"], ["col"], ["col and fr"]]  # last, the unrelated prompts
     assert continued["posix"] == whole["posix"]
     assert measure(config(models[0], sets, tmp_path / "out")) == json.loads(
         (tmp_path / "out" / "summary.json").read_text()
     )
-    assert len(calls) == 3
+    assert len(calls) == 4
     with pytest.raises(HoldfastError, match=r"holds another run .*max_new_tokens"):
         measure(config(models[0], sets, tmp_path / "out", max_new_tokens=3))
 

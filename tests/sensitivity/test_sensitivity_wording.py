@@ -327,6 +327,12 @@ KEPT = [
     ("Is the mood positive or negative?", ["positive or negative"]),
     ("Say whether it is positive, negative, or neutral.", ["positive, negative, or neutral"]),
     ("Answer yes/no or True/False, please.", ["yes/no", "True/False"]),
+    ("Say whether this mail is spam or not spam, please.", ["spam or not spam"]),
+    ("Labels: positive, negative", ["Labels: positive, negative"]),
+    ("Choose one of: red, green, blue", ["red, green, blue"]),
+    ("Reply with one of the words sports, politics, business.", ["sports, politics, business"]),
+    ("Which categories (news, sport) fit? Categories: news, sport and art.", ["Categories: news, sport and art"]),
+    ("What is in %PATH% here?", ["%PATH%"]),
     ("Is the point (0, 0) on the line?", ["(0, 0)"]),
     ("Sort 3, 1, 2 in the list [10, -20, 3.5].", ["3, 1, 2", "[10, -20, 3.5]"]),
     ("Call foo.bar(x, y) and set my_name = other, please.", ["foo.bar(x, y)", "my_name = other"]),
@@ -400,6 +406,10 @@ def test_options_that_speak_of_those_above_stay_last(last: str) -> None:
         ("Iron", "Gold", "the option before this one", "Oxygen"),
         ("Iron", "Gold", "Oxygen", "Options 1 and 2"),
         ("Iron", "The first two", "Gold", "Oxygen"),
+        ("Iron", "Gold", "Same as B", "Oxygen"),
+        ("Iron", "Gold", "Oxygen", "A-C"),
+        ("Iron", "Gold", "A + B", "Oxygen"),
+        ("Iron", "Gold", "A through C", "Oxygen"),
     ],
 )
 def test_options_that_name_others_are_not_put_in_another_order(choices: tuple[str, ...]) -> None:

@@ -90,7 +90,10 @@ class SensitivityConfig(VariantConfig):
     comparison only.
     """
     answers: str = "auto"
-    """How a response is read as an answer: auto, first-line, option."""
+    """How a response is read as an answer: option (of the item, by letter or text), yes-no, number, first-line,
+    json:FIELD, regex:PATTERN, or module:function (response, variant). auto: option where the rows list options, else
+    first-line. The share that could not be read is said.
+    """
     bootstrap: Annotated[int, Range(ge=1)] = 2000
     """Draws of the bootstrap over sets."""
 

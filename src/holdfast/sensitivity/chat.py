@@ -354,7 +354,7 @@ def _about(
         "repeats": questions.repeats,
         "equality": config.equality,
         "request": sent,
-        "answers": {"answers": len(every), "cut": cut, "empty": empty, "verdicts_not_read": len(unread)},
+        "answered": {"answers": len(every), "cut": cut, "empty": empty, "verdicts_not_read": len(unread)},
     }
 
 

@@ -56,8 +56,9 @@ def measure_set(s: PromptSet, prompts: Sequence[Ids], scores: Scores, views: Vie
     for v, r, logp, answer in zip(s.variants, scores.responses, np.diag(scores.logp_XY), answers, strict=True):
         about = {"variant_id": v.variant_id, "kind": v.kind, "response": r.text, "tokens": len(r.ids)}
         margin = None if r.margin is None else round(r.margin, 6)
-        target = {} if v.target is None else {"answer": answer, "gold": gold(v), "right": answer == gold(v)}
-        row["variants"].append(about | {"logp": round(float(logp), 6), "margin": margin} | target)
+        right = gold(v, reading.rule)
+        target = {} if right is None else {"gold": right, "right": answer == right}
+        row["variants"].append(about | {"logp": round(float(logp), 6), "margin": margin, "answer": answer} | target)
     # Attribution is over everything where that was scored, else per view.
     row["attribution"] = {}
     for name, view in {"all": views["all"]}.items() if "all" in views else views.items():

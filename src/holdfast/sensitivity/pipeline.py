@@ -12,9 +12,11 @@ import hashlib
 import itertools
 import json
 import math
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,7 @@ from holdfast.data.read import source_digest
 from holdfast.errors import HoldfastError
 from holdfast.records import Ids
 from holdfast.runs import RunDir, write_text
-from holdfast.sensitivity import answers
+from holdfast.sensitivity import answers, words
 from holdfast.sensitivity.backends import load_tokenizer, open_backend
 from holdfast.sensitivity.chat import check_unused, measure_answers
 from holdfast.sensitivity.export import write_harness_files
@@ -37,7 +39,7 @@ from holdfast.sensitivity.sets import digest, write_sets
 from holdfast.sensitivity.store import Store
 from holdfast.sensitivity.task import SETS_PER_BATCH, Backend, ScoreTable, SetTask
 from holdfast.tables import lines, with_tables
-from holdfast.tables.text import counted
+from holdfast.tables.text import counted, duration
 
 
 def measure(config: SensitivityConfig) -> dict[str, Any]:
@@ -67,11 +69,13 @@ def measure(config: SensitivityConfig) -> dict[str, Any]:
     with runs.command(config, "sensitivity run") as run:
         tokenizer = load_tokenizer(config)
         plan = make_plan(config, tokenizer)
+        answers.check(config.answers, plan.sets)
         if config.dry_run:
             return _preview(plan, config, tokenizer)
+        set_ids = [s.set_id for s in plan.sets]
         tasks = [
-            SetTask.of(s.set_id, ids, list(views.values()))
-            for s, ids, views in zip(plan.sets, plan.ids, plan.views, strict=True)
+            SetTask.of(name, ids, list(views.values()))
+            for name, ids, views in zip(set_ids, plan.ids, plan.views, strict=True)
         ]
         with open_backend(config, tokenizer) as backend:
             backend.check(tasks)
@@ -80,14 +84,15 @@ def measure(config: SensitivityConfig) -> dict[str, Any]:
                 return summary
             run.open(resolved)
             started = time.perf_counter()
-            scored, audit = _score(tasks, config, backend, run)
+            work = _score(tasks, words.unrelated_pairs(set_ids, plan.ids, config.seed), config, backend, run)
             seconds = round(time.perf_counter() - started, 2)
             reading = _reading(config, tokenizer)
-            rows = [measure_set(*one, reading) for one in zip(plan.sets, plan.ids, scored, plan.views, strict=True)]
-            return _write(run, plan, config, scored, rows, {
+            parts = zip(plan.sets, plan.ids, work.scored, plan.views, strict=True)
+            rows = [measure_set(*one, reading) for one in parts]
+            return _write(run, plan, config, work, rows, {
                 "resolved": resolved,
                 "cost": backend.cost(),
-                "audit": audit,
+                "audit": work.audit,
                 "seconds": seconds,
                 "way": backend.way(),
             })  # fmt: skip
@@ -162,28 +167,51 @@ def _check(config: SensitivityConfig) -> None:
         raise HoldfastError("--exact is for --backend hf: a server computes in its own way")
 
 
+@dataclass(frozen=True)
+class _Work:
+    """What a back end did: the scores per set and of pairs of unrelated prompts, and the audit."""
+
+    scored: list[Scores]
+    unrelated: list[Scores]
+    audit: dict[str, float]
+
+
 def _score(
-    tasks: Sequence[SetTask], config: SensitivityConfig, backend: Backend, run: RunDir
-) -> tuple[list[Scores], dict[str, float]]:
-    """Return the scores per set, and the audit. What is in the cache is not computed."""
+    tasks: Sequence[SetTask], unrelated: Sequence[SetTask], config: SensitivityConfig, backend: Backend, run: RunDir
+) -> _Work:
+    """Score the sets, then a few unrelated prompts. What is in the cache is not computed."""
     identity = {**backend.identity(), "max_new_tokens": str(config.max_new_tokens), "exact": str(config.exact)}
     store, scored = Store(Path(config.cache) if config.cache else run.path / "cache", identity), ScoreTable()
     try:
         for batch in _batches(tasks, SETS_PER_BATCH):
             store.fetch(batch, scored)
         missing = [t for t in tasks if not scored.responses.keys() >= set(t.prompts) or t.wanted(scored)]
-        done = 0
+        progress = _Progress(len(missing))
         for batch in _batches(missing, SETS_PER_BATCH * backend.parallel):
             try:
                 backend.complete(batch, scored)
             finally:  # so that answers of a server that then failed are kept
                 store.put(batch, scored)
-            done += len(batch)
-            _progress(done, len(missing))
+            progress.add(len(batch))
+        audit = backend.audit(tasks, scored, _audited(config, tasks), config.seed)
+        apart = _unrelated(unrelated, scored, backend, store)
     finally:
         store.close()
-    audit = backend.audit(tasks, scored, _audited(config, tasks), config.seed)
-    return [scored.scores(task) for task in tasks], audit
+    return _Work([scored.scores(task) for task in tasks], apart, audit)
+
+
+def _unrelated(tasks: Sequence[SetTask], scored: ScoreTable, backend: Backend, store: Store) -> list[Scores]:
+    """Return the scores of pairs of unrelated prompts; none where these fail: a run does not depend on them."""
+    try:
+        store.fetch(tasks, scored)
+        missing = [task for task in tasks if task.wanted(scored)]
+        if missing:
+            backend.complete(missing, scored)
+            store.put(missing, scored)
+    except HoldfastError as error:
+        print(f"unrelated prompts were not measured: {error.message}", file=sys.stderr)
+        return []
+    return [scored.scores(task) for task in tasks]
 
 
 def _batches(tasks: Sequence[SetTask], size: int) -> Iterator[list[SetTask]]:
@@ -200,12 +228,12 @@ def _write(
     run: RunDir,
     plan: SensitivityPlan,
     config: SensitivityConfig,
-    scored: list[Scores],
+    work: _Work,
     rows: list[dict[str, Any]],
     about: dict[str, Any],
 ) -> dict[str, Any]:
     (run.path / "matrices").mkdir(exist_ok=True)
-    for number, (row, scores) in enumerate(zip(rows, scored, strict=True)):
+    for number, (row, scores) in enumerate(zip(rows, work.scored, strict=True)):
         row["matrix"] = f"matrices/{number}.npz"
         np.savez_compressed(
             run.path / "matrices" / f"{number}.npz",
@@ -227,13 +255,18 @@ def _write(
         "prompts": sum(len(s.variants) for s in plan.sets),
         **summarise(rows, config.seed, config.bootstrap),
         "targets": task_metrics(rows, plan.views),
+        "answers": words.readable(rows, config.answers),
+        "changed": words.changed_answers(rows),
+        "worst": words.worst(rows),
+        "scale": words.scale(rows, work.unrelated) | words.alike(rows),
         "skipped": vars(plan.skipped),
         "variants": plan.report.counts,
         **about,
     }
     write_harness_files(run.path, plan, rows, summary, config)
-    summary = with_tables(summary)
-    print(lines(summary), file=sys.stderr)
+    summary = with_tables(summary | {"in_words": words.in_words(summary)})
+    page = f"As a page: {shlex.join(['holdfast', 'report', config.output, '--output', f'{config.output}.html'])}"
+    print(*summary["in_words"], page, "", lines(summary), sep="\n", file=sys.stderr)
     return run.finish(summary)
 
 
@@ -249,7 +282,7 @@ def _token_text(tokenizer: Any) -> Callable[[int], str]:
 
 def _preview(plan: SensitivityPlan, config: SensitivityConfig, tokenizer: Any) -> dict[str, Any]:
     """Print the first set as the model will read it, and the cost if every response has full length and is distinct."""
-    fast, plain = _expected_cost(plan, config.max_new_tokens)
+    fast, plain = _expected_cost(plan, config.max_new_tokens, config.seed)
     figures: dict[str, Any] = {
         "command": "sensitivity run",
         "sets": len(plan.sets),
@@ -271,7 +304,7 @@ def _preview(plan: SensitivityPlan, config: SensitivityConfig, tokenizer: Any) -
     return figures
 
 
-def _expected_cost(plan: SensitivityPlan, r: int) -> tuple[int, int]:
+def _expected_cost(plan: SensitivityPlan, r: int, seed: int) -> tuple[int, int]:
     """Return token-forwards of the fast and of the plain way, if every response is distinct and has r tokens."""
     fast = plain = 0
     for ids, views in zip(plan.ids, plan.views, strict=True):
@@ -281,9 +314,27 @@ def _expected_cost(plan: SensitivityPlan, r: int) -> tuple[int, int]:
             pairs.update(itertools.product(own, own))
         fast += sum(len(p) + r - 1 for p in prompts) + len(pairs) * (r - 1)
         plain += sum(r * len(p) + r * (r - 1) // 2 for p in prompts) + sum(len(p) + r for p, _ in pairs)
+    unrelated = words.unrelated_pairs([s.set_id for s in plan.sets], plan.ids, seed)
+    both = list(itertools.chain.from_iterable(task.prompts for task in unrelated))
+    fast += sum(map(len, set(both))) + len(both) * (r - 1)
+    plain += sum(len(p) + r for p in both)
     return fast, plain
 
 
-def _progress(done: int, total: int) -> None:
-    if sys.stderr.isatty():
-        print(f"\r{done}/{total} sets", end="\n" if done == total else "", file=sys.stderr, flush=True)
+class _Progress:
+    """How many sets are done, and about how long the rest will take; only where stderr is a terminal."""
+
+    def __init__(self, total: int) -> None:
+        self.total, self.done, self.started = total, 0, time.perf_counter()
+
+    def add(self, count: int) -> None:
+        """Say that so many more are done."""
+        self.done += count
+        if sys.stderr.isatty():
+            print(f"\r\x1b[K{self.text()}", end="\n" if self.done == self.total else "", file=sys.stderr, flush=True)
+
+    def text(self) -> str:
+        """Return the line: ``32 of 100 sets, about 2 min 10 s left``."""
+        left = (time.perf_counter() - self.started) / self.done * (self.total - self.done)
+        rest = f", about {duration(left)} left" if self.done < self.total else ""
+        return f"{self.done:,} of {counted(self.total, 'set')}{rest}"

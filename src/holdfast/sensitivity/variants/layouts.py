@@ -141,6 +141,7 @@ def _names_others(choice: str, letters: str) -> bool:
     small = letters.lower()
     by_letter += rf"|\b(?i:both|neither|either)\s+\(?[{small}]\)?\s+(?:and|or|nor)\s+\(?[{small}]\)?(?!\w)"
     by_letter += rf"|^\W*\(?[{small}]\)?\s+(?:and|or|nor|&)\s+\(?[{small}]\)?\W*$"
+    by_letter += rf"|^\W*{one}\s*(?:[-\u2013+/]|to|through|thru)\s*{one}\W*$|\b(?i:same\s+as)\s+{one}(?!\w)"
     return (
         re.search(by_letter, choice) is not None
         or _OTHER_PLACES.search(choice) is not None

@@ -16,7 +16,7 @@ _PROTECTED = re.compile(
           [^\n]*[:;{}()=]$)
       | (?m:^(?=[^\n]*[;{}]$)[^\n=()]*[=()][^\n]*$ | ^[ ]*[{}][;,]?$)
       | \{\{.{0,200}?\}\} | \{[^{}\n]*\}    # placeholders
-      | <[^<>\s][^<>\n]*> | \[[A-Z_]+\] | %\(?\w*\)?[sd]
+      | <[^<>\s][^<>\n]*> | \[[A-Z_]+\] | %\(?\w*\)?[sd] | %\w+%
       | \$(?=\S)[^$\n]+(?<=\S)\$(?!\d)   # formulas, and no sums of money
       | \$\w+ | \$\{\w+\}            # shell variables
       | https?://\S+ | (?<![\w.+-])[\w.+-]+@[\w.-]+\.\w+
@@ -33,7 +33,11 @@ _PROTECTED = re.compile(
       | \b[^\W\d_]\w*(?:\.[^\W\d_]\w*)+   # names with dots, names of files
       | \b[^\W\d_]+(?:/[^\W\d_]+)+   # yes/no
       # positive, negative or neutral
-      | (?<![\w'\u2019])(?:(?:[^\W\d_]+,\s){1,12}[^\W\d_]+,?|[^\W\d_]+)\s(?:or|vs\.?)\s[^\W\d_]+(?![\w'\u2019])
+      | (?<![\w'\u2019])(?:(?:[^\W\d_]+,\s){1,12}[^\W\d_]+,?|[^\W\d_]+)\s(?:or|vs\.?)\s(?:not\s)?[^\W\d_]+
+          (?![\w'\u2019])
+      # labels: positive, negative
+      | \b(?i:labels?|categor(?:y|ies)|classes|tags|choices|one\sof)\b[^.:,\n]{0,30}?:?\s
+          (?:[^\W\d_]+,\s){1,12}(?:(?:and|or)\s)?[^\W\d_]+(?:\s(?:and|or)\s[^\W\d_]+)?(?![\w'\u2019])
       | (?<!\w)\w*\d(?:[\w.,:/-]*\w)?%?      # numbers, and words with digits
       | (?<!\w)\w+_\w+                       # identifiers
       | \b[^\W\d_A-Z]+[A-Z]\w* | \b[A-Z][a-z]+[A-Z]\w*

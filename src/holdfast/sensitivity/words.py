@@ -1,0 +1,192 @@
+"""A finished measurement -> what it says in words, and the figures of these sentences.
+
+    changed     how many prompts change their answer, and by which kind of variant
+    scale       copies 0.00 | yours 0.41 | unrelated prompts 2.9 nats per token
+    selectivity whether the answer depends on the prompt at all: a model that ignores its input has a psi of 0
+
+Unrelated prompts are pairs of first prompts of different sets, scored like two wordings of one prompt.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from random import Random
+from typing import Any
+
+from holdfast.records import Ids
+from holdfast.sensitivity import index
+from holdfast.sensitivity.responses import Scores
+from holdfast.sensitivity.sets import ORIGINAL
+from holdfast.sensitivity.task import SetTask
+from holdfast.tables.sensitivity import psi
+from holdfast.tables.text import counted, number, shorten
+
+_MOST_PAIRS = 16
+_ALIKE = 0.9
+"""From this share of unrelated prompts with the same answer on, a model is said to look at its prompt hardly at all."""
+_NO_SHIFT = 0.01
+"""Nats per token between unrelated prompts below which the same is said."""
+_FEWEST_SETS = 3
+_QUOTED = 60
+
+
+def unrelated_pairs(set_ids: Sequence[str], prompts: Sequence[Sequence[Ids]], seed: int) -> list[SetTask]:
+    """Return at most 16 pairs of first prompts of different sets, drawn with the seed; none where there is one set."""
+    drawn = Random(f"{seed}:unrelated").sample(range(len(set_ids)), min(_MOST_PAIRS, len(set_ids)))
+    around = zip(drawn, drawn[1:] + drawn[:1]) if len(drawn) > 2 else [tuple(drawn)] if len(drawn) == 2 else []
+    return [
+        SetTask.of(f"{set_ids[a]} and {set_ids[b]}", [prompts[a][0], prompts[b][0]])
+        for a, b in around
+        if prompts[a][0] != prompts[b][0]
+    ]
+
+
+def scale(rows: Sequence[dict[str, Any]], unrelated: Sequence[Scores]) -> dict[str, Any]:
+    """Return what is on the scale of psi: copies (0), this run's sets, and unrelated prompts with their pairs."""
+    values = [index.psi(s.logp_XY, s.len_Y) for s in unrelated if math.isfinite(s.logp_XY.sum())]
+    yours = statistics.fmean(map(psi, rows))
+    return {
+        "copies": 0.0,
+        "yours": round(yours, 6) if math.isfinite(yours) else None,
+        "unrelated": round(statistics.fmean(values), 6) if values else None,
+        "unrelated_pairs": len(values),
+    }
+
+
+def changed_answers(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return how many sets change their answer, and per kind of variant how many of its sets do.
+
+    A set changes under a kind where an answer differs from that of the original, or without an original from another
+    of the kind. Answers that could not be read say nothing.
+    """
+    changed: dict[str, list[bool]] = {}
+    for row in rows:
+        for kind in dict.fromkeys(v["kind"] for v in row["variants"] if v["kind"] != ORIGINAL):
+            answers = {v["answer"] for v in row["variants"] if v["kind"] in (ORIGINAL, kind)}
+            changed.setdefault(kind, []).append(len(answers - {None}) > 1)
+    return {
+        "sets": len(rows),
+        "changed": sum(len(_read(row)) > 1 for row in rows),
+        "kinds": {kind: {"sets": len(flags), "changed": sum(flags)} for kind, flags in changed.items()},
+    }
+
+
+def worst(rows: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """Return the set that moves most of those that change their answer, with two variants whose answers differ."""
+    candidates = [row for row in rows if len(_read(row)) > 1]
+    if not candidates:
+        return None
+    row = max(candidates, key=lambda row: value if math.isfinite(value := psi(row)) else -math.inf)
+    read = [v for v in row["variants"] if v["answer"] is not None]
+    one = next((v for v in read if v["kind"] == ORIGINAL), read[0])
+    other = next(v for v in read if v["answer"] != one["answer"])
+    return {
+        "set_id": row["set_id"],
+        "psi": round(psi(row), 6) if math.isfinite(psi(row)) else None,
+        "variants": [one["variant_id"], other["variant_id"]],
+        "answers": [one["answer"], other["answer"]],
+    }
+
+
+def readable(rows: Sequence[dict[str, Any]], rule: str) -> dict[str, Any]:
+    """Return the rule of reading, how many responses it could not read, and the first few of them."""
+    variants = [v for row in rows for v in row["variants"]]
+    unread = [v["response"] for v in variants if v["answer"] is None]
+    return {
+        "rule": rule,
+        "responses": len(variants),
+        "unread": len(unread),
+        "unread_share": round(len(unread) / len(variants), 6),
+        "unread_first": [shorten(" ".join(text.split()), _QUOTED) for text in list(dict.fromkeys(unread))[:3]],
+    }
+
+
+def alike(rows: Sequence[dict[str, Any]]) -> dict[str, float | None]:
+    """Return the share of pairs of sets with the same answer to their first prompts, and with the same right answer."""
+    first = [row["variants"][0] for row in rows]
+    answers = [v["answer"] if v["answer"] is not None else object() for v in first]
+    right = [v.get("gold") for v in first]
+    return {
+        "same_answer": round(index.consistency_rate(answers), 6) if len(rows) > 1 else None,
+        "same_right_answer": round(index.consistency_rate(right), 6) if len(rows) > 1 and None not in right else None,
+    }
+
+
+def in_words(summary: dict[str, Any]) -> list[str]:
+    """Return the sentences of a summary that holds the figures above: answers first, then numbers, then warnings."""
+    sentences = [_changed(summary["changed"])]
+    if summary["worst"]:
+        sentences.append(_worst(summary["worst"]))
+    if line := scale_line(summary["scale"]):
+        sentences.append(line)
+    answers = summary["answers"]
+    if answers["unread"]:
+        examples = ", ".join(f'"{text}"' for text in answers["unread_first"])
+        share = f"{answers['unread']:,} of {counted(answers['responses'], 'response')} ({_percent(answers)})"
+        sentences.append(f"{share} could not be read as an answer (--answers {answers['rule']}), such as {examples}.")
+    warning = _ignores(summary)
+    return [*sentences, warning] if warning else sentences
+
+
+def scale_line(figures: dict[str, Any]) -> str | None:
+    """Return the scale on one line, or None where psi has no value."""
+    if figures["yours"] is None:
+        return None
+    ends = f"copies 0.00 | yours {_nats(figures['yours'])}"
+    if figures["unrelated"] is None:
+        return f"Scale: {ends} nats per token (two sets or more are needed to measure unrelated prompts)."
+    pairs = counted(figures["unrelated_pairs"], "pair")
+    how = f"measured on {pairs} of prompts of different sets"
+    return f"Scale: {ends} | unrelated prompts {_nats(figures['unrelated'])} nats per token (the last {how})."
+
+
+def _changed(figures: dict[str, Any]) -> str:
+    if not figures["changed"]:
+        if figures["sets"] == 1:
+            return "The answer to the 1 prompt stays the same in every wording."
+        return f"No prompt of {figures['sets']:,} changes its answer with the wording."
+    verb = "changes its" if figures["changed"] == 1 else "change their"
+    by_kind = sorted(figures["kinds"].items(), key=lambda one: -one[1]["changed"] / one[1]["sets"])
+    kinds = ", ".join(f"{kind} {one['changed']:,} of {one['sets']:,}" for kind, one in by_kind)
+    total = f"{figures['changed']:,} of {counted(figures['sets'], 'prompt')}"
+    return f"{total} {verb} answer with the wording" + (f": {kinds}." if len(by_kind) > 1 else ".")
+
+
+def _worst(figures: dict[str, Any]) -> str:
+    said = [
+        f'"{shorten(answer, _QUOTED)}" to variant {variant}'
+        for answer, variant in zip(figures["answers"], figures["variants"], strict=True)
+    ]
+    of_psi = "" if figures["psi"] is None else f" (psi {_nats(figures['psi'])})"
+    return f"The worst is '{figures['set_id']}'{of_psi}: the answer is {said[0]}, and {said[1]}."
+
+
+def _ignores(summary: dict[str, Any]) -> str | None:
+    """Return a warning where unrelated prompts are answered alike."""
+    unrelated, same = summary["scale"]["unrelated"], summary["scale"]["same_answer"]
+    right = summary["scale"]["same_right_answer"]
+    reasons = []
+    if summary["sets"] >= _FEWEST_SETS and same is not None and same >= _ALIKE and (right is None or right < _ALIKE):
+        reasons.append(f"{same:.0%} of the pairs of different prompts get the same answer")
+    if unrelated is not None and unrelated < _NO_SHIFT:
+        reasons.append(f"unrelated prompts move the log-probs by {_nats(unrelated)} nats per token only")
+    if not reasons:
+        return None
+    return (
+        f"Warning: the model hardly looks at its prompt: {' and '.join(reasons)}. A small psi is then no sign of "
+        "steadiness."
+    )
+
+
+def _read(row: dict[str, Any]) -> set[str]:
+    return {v["answer"] for v in row["variants"]} - {None}
+
+
+def _percent(answers: dict[str, Any]) -> str:
+    return f"{100 * answers['unread_share']:.3g} %"
+
+
+def _nats(value: float) -> str:
+    return number(value, 2)
