@@ -1,6 +1,6 @@
 """One chat endpoint: messages -> an answer, in OpenAI's form (/chat/completions) or Anthropic's (/messages).
 
-    Chat("http://localhost:8000/v1", "name", max_tokens=64).ask([{"role": "user", "content": "Hi"}])  ->  Answer(...)
+    Chat("http://localhost:8000/v1", "name", max_tokens=64).ask([{"role": "user", "content": "Hi"}]) -> ChatAnswer(...)
 
 What a model will not take is said in another way, or left out with a note: ``max_tokens`` or
 ``max_completion_tokens``; a temperature of 0; log-probs of the answer. What the user asked for is never left out.
@@ -26,7 +26,7 @@ _FORMS = {"openai": "/chat/completions", "anthropic": "/messages"}
 
 
 @dataclass(frozen=True)
-class Answer:
+class ChatAnswer:
     """What an endpoint said.
 
     Attributes:
@@ -104,7 +104,7 @@ class Chat:
         """Return whether temperature 0 is asked for, as far as the model has not refused it."""
         return {**self.fixed, **self.optional.fields}.get("temperature") == 0
 
-    def ask(self, messages: Sequence[Message]) -> Answer:
+    def ask(self, messages: Sequence[Message]) -> ChatAnswer:
         """Return the answer to messages, the last of which is the user's.
 
         Raises:
@@ -114,7 +114,7 @@ class Chat:
         body = {**self.fixed, **self._messages(messages)}
         read, kind = (_openai, "chat completion") if self.api == "openai" else (_anthropic, "message")
         try:
-            answer: Answer = self.optional.post(_FORMS[self.api], lambda more: body | more, read, kind)
+            answer: ChatAnswer = self.optional.post(_FORMS[self.api], lambda more: body | more, read, kind)
         except http.RefusedError as error:
             raise self._explained(error) from error
         return answer
@@ -185,7 +185,7 @@ def _thinking(api: str, effort: str | None, max_tokens: int) -> dict[str, Any]:
     return {"thinking": {"type": "enabled", "budget_tokens": int(effort)}}
 
 
-def _openai(answer: Any) -> Answer:
+def _openai(answer: Any) -> ChatAnswer:
     choice, usage = answer["choices"][0], answer.get("usage") or {}
     entry: dict[str, Any] = next(iter((choice.get("logprobs") or {}).get("content") or ()), {})
     first = {str(top["token"]): float(top["logprob"]) for top in entry.get("top_logprobs") or ()}
@@ -193,13 +193,13 @@ def _openai(answer: Any) -> Answer:
         first[str(entry["token"])] = float(entry["logprob"])
     token = str(entry["token"]) if entry else None
     is_cut = choice.get("finish_reason") == "length"
-    return Answer(
+    return ChatAnswer(
         http.chat_text(answer), is_cut, usage.get("prompt_tokens"), usage.get("completion_tokens"), first, token
     )
 
 
-def _anthropic(answer: Any) -> Answer:
+def _anthropic(answer: Any) -> ChatAnswer:
     usage = answer.get("usage") or {}
     texts = [block["text"] for block in answer["content"] if block.get("type") == "text"]
     is_cut = answer.get("stop_reason") == "max_tokens"
-    return Answer(http.printable("".join(texts)), is_cut, usage.get("input_tokens"), usage.get("output_tokens"))
+    return ChatAnswer(http.printable("".join(texts)), is_cut, usage.get("input_tokens"), usage.get("output_tokens"))

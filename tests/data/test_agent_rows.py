@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 import torch
 
-from conftest import CHATML, make_model, make_tokenizer, write_jsonl
 from holdfast import cli
 from holdfast.align.tokens import tokenize_pairs
 from holdfast.config import TuneConfig, WeighConfig
@@ -25,6 +24,7 @@ from holdfast.tune import train, weigh
 from holdfast.tune.roles import assign_roles, stop_ids, tokenize
 from holdfast.tune.spans import span_rules
 from holdfast.tune.weights import role_weights
+from materials import CHATML, make_model, make_tokenizer, write_jsonl
 
 AGENT = (
     "{% if tools %}<|im_start|>system\n{{ tools | tojson }}<|im_end|>\n{% endif %}"

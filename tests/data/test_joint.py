@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from conftest import make_model, make_tokenizer, write_jsonl
 from holdfast.align.tokens import PairTokens, tokenize_pairs
 from holdfast.data.examples import load_examples
 from holdfast.data.pairs import load_pairs
@@ -15,6 +14,7 @@ from holdfast.data.shapes import JOINTS, Shape
 from holdfast.records import Role, Tokens
 from holdfast.tune.roles import tokenize
 from holdfast.tune.weights import role_weights
+from materials import make_model, make_tokenizer, write_jsonl
 
 ASKED = [{"role": "user", "content": "What color is the sky?"}]
 BLUE, GREEN = [{"role": "assistant", "content": "It is blue."}], [{"role": "assistant", "content": "It is green."}]
@@ -58,10 +58,10 @@ def preferred(path: Path, row: dict[str, Any], tokenizer: Any, joint: str = "aut
 def test_ids_are_those_of_trl(tmp_path: Path, name: str, bos: bool) -> None:
     pytest.importorskip("trl")
     from datasets import Dataset
-    from test_trl import arguments
     from trl import SFTTrainer
 
     from holdfast.integrations.trl import WITSFTTrainer
+    from trl_trainer import arguments
 
     tokenizer = make_tokenizer(bos=bos)
     options = {"train_dataset": Dataset.from_list([TUNED[name]]), "processing_class": tokenizer}
@@ -74,7 +74,7 @@ def test_ids_are_those_of_trl(tmp_path: Path, name: str, bos: bool) -> None:
 
 def test_the_adapter_joins_as_trl_does(tmp_path: Path) -> None:
     pytest.importorskip("trl")
-    from test_trl import trainer
+    from trl_trainer import trainer
 
     (row,) = trainer(tmp_path, [{"prompt": "The sky is", "completion": "blue."}]).train_dataset
     tokenizer = make_tokenizer()

@@ -13,12 +13,12 @@ import datasets
 import pandas
 import pytest
 
-from conftest import write_jsonl
 from holdfast.data.examples import load_examples
 from holdfast.data.pairs import load_pairs
 from holdfast.data.shapes import Shape, as_openai
 from holdfast.errors import HoldfastError
 from holdfast.records import Role
+from materials import write_jsonl
 
 CHAT = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yo"}]
 PARTS = [{"type": "text", "text": "H"}, {"type": "text", "text": "i"}]

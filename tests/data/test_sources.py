@@ -12,7 +12,6 @@ from typing import Any
 import datasets
 import pytest
 
-from conftest import write_jsonl
 from holdfast import cli
 from holdfast.config import AlignConfig, TuneConfig, WeighConfig
 from holdfast.data.examples import load_examples
@@ -23,6 +22,7 @@ from holdfast.data.sources import draw
 from holdfast.errors import HoldfastError
 from holdfast.tune import train, weigh
 from holdfast.tune.plan import make_plan
+from materials import write_jsonl
 
 COUNT = [{"prompt": f"Count to {n}.", "response": " ".join(map(str, range(1, n + 1)))} for n in range(1, 21)]
 ASK = [{"question": f"What is {n}?", "answer": f"It is {n}."} for n in range(6)]

@@ -13,11 +13,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from conftest import make_tokenizer
 from holdfast.data.examples import examples_of
 from holdfast.errors import HoldfastError
 from holdfast.records import RESPONSE_ROLES, Role
 from holdfast.tune.roles import assign_roles, render_example
+from materials import make_tokenizer
 
 TOOLS = [
     {

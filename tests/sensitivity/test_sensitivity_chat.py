@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from chat_server import chatting
-from conftest import write_jsonl
 from holdfast.config import SensitivityConfig
 from holdfast.errors import HoldfastError
 from holdfast.results import SensitivityResult, from_summary
 from holdfast.sensitivity import measure
+from materials import write_jsonl
 
 SETS = [
     ["Is iron a metal?", "Would you call iron a metal?", "iron: metal or not?"],
@@ -285,9 +285,9 @@ def test_a_dry_run_asks_nothing_and_says_the_price(config: dict[str, Any], capsy
 
 
 def test_options_of_a_local_chat_template(tmp_path: Path) -> None:
-    from conftest import CHATML, make_tokenizer
     from holdfast.sensitivity.prompts import Renderer
     from holdfast.sensitivity.sets import Variant
+    from materials import CHATML, make_tokenizer
 
     tokenizer = make_tokenizer(chat_template=CHATML + "{% if thinks is false %}<think></think>{% endif %}")
     own: dict[str, Any] = {"chat_template": True, "system": None, "shots": 0, "shots_data": None, "layout": "same"}

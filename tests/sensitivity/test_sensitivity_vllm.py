@@ -18,10 +18,10 @@ from typing import Any
 
 import pytest
 
-from conftest import write_jsonl
 from holdfast.config import SensitivityConfig
 from holdfast.errors import HoldfastError
 from holdfast.sensitivity import measure
+from materials import write_jsonl
 
 pytestmark = pytest.mark.full
 SETS = [

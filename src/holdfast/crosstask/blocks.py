@@ -115,7 +115,7 @@ class Runner:
             if id(cell) not in {id(c) for c in scored}:
                 results[id(cell)].texts = self._generate(cell)
             result = results[id(cell)]
-            result.demos = [[list(demo) for demo in prompt.demos] for prompt in cell.prompts]
+            result.demos = [list(map(list, prompt.demos)) for prompt in cell.prompts]
             result.dropped, result.shortened = [p.dropped for p in cell.prompts], [p.shortened for p in cell.prompts]
         return Block([results[id(cell)] for cell in cells], cost, collisions)
 

@@ -135,7 +135,7 @@ def retrieve(
     context = queries[len(items) :] if unlabelled else None
     query = Query(vectors, queries[: len(items)], asked[: len(items)], min(k, len(pool)), seed, context)
     places = retriever(name)(query)
-    return [tuple(pool[place] for place in row) for row in places]
+    return [tuple(map(pool.__getitem__, row)) for row in places]
 
 
 def embed_texts(
@@ -163,7 +163,7 @@ def embed_texts(
 def _texts(task: Task, items: Sequence[Item], how: EmbedText, names: Sequence[str]) -> list[str]:
     if how == "render" and not task.embed_fields:
         return [task.render(item) for item in items]
-    return ["\n".join(item.fields[name] for name in names) for item in items]
+    return ["\n".join(map(item.fields.__getitem__, names)) for item in items]
 
 
 def _generator(seed: int, text: str) -> Any:

@@ -216,7 +216,7 @@ def _cell_scores(
     mass = [min(1.0, float(np.exp(row[root]).sum())) for row, root in zip(sums, roots)]
     return CellScores(
         sums,
-        np.array([[len(c) for c in request.continuations] for request in requests], np.int64),
+        np.array([list(map(len, request.continuations)) for request in requests], np.int64),
         np.array(begins),
         np.array(mass),
         np.array([answer.next_entropy for answer in answers]),

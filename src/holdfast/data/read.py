@@ -269,8 +269,8 @@ def _file_rows(path: Path, bad_rows: list[str] | None, *, objects: bool = True, 
     if suffix == ".txt":
         return _text_rows(path, bad_rows)
     hint = "save the sheet as CSV" if suffix in (".xlsx", ".xls", ".ods") else None
-    known = f"{', '.join(KINDS)}, and these packed ({', '.join(PACKED)})"
-    raise HoldfastError(f"{path}: unknown kind of file '{path.suffix}'; known: {known}", hint=hint)
+    kinds = f"{', '.join(KINDS)}, and these packed ({', '.join(PACKED)})"
+    raise HoldfastError(f"{path}: unknown kind of file '{path.suffix}'; known: {kinds}", hint=hint)
 
 
 def _parquet(path: Path) -> Any:

@@ -88,12 +88,12 @@ def shape_of(config: Any) -> Shape:
     return Shape(columns, roles, JOINTS[config.joint])
 
 
-def _named(text: str | None, usage: str, known: Collection[str], what: str) -> dict[str, str]:
+def _named(text: str | None, usage: str, allowed: Collection[str], what: str) -> dict[str, str]:
     names: dict[str, str] = {}
     for ours, theirs in _parts(text, usage):
-        if ours not in known or ours in names:
-            wrong = "is there twice" if ours in names else f"is none of the {what}: {', '.join(known)}"
-            raise HoldfastError(f"{usage.split()[0]} {text}: '{ours}' {wrong}", hint=nearest(ours, known))
+        if ours not in allowed or ours in names:
+            wrong = "is there twice" if ours in names else f"is none of the {what}: {', '.join(allowed)}"
+            raise HoldfastError(f"{usage.split()[0]} {text}: '{ours}' {wrong}", hint=nearest(ours, allowed))
         names[ours] = theirs
     return names
 

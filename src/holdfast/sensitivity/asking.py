@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from holdfast import http
-from holdfast.chat import Answer, Chat, Message, tokens_of
+from holdfast.chat import Chat, ChatAnswer, Message, tokens_of
 from holdfast.errors import HoldfastError
 from holdfast.sensitivity.store import AnswerStore
 from holdfast.tables.text import counted
@@ -39,7 +39,7 @@ class Prices:
 
 
 @dataclass(frozen=True)
-class Question:
+class ChatQuestion:
     """Messages that are asked for the ``repeat``-th time."""
 
     messages: tuple[Message, ...]
@@ -66,13 +66,13 @@ class Spending:
         self._changed = threading.Condition()
 
     @contextmanager
-    def request(self, messages: Sequence[Message], max_tokens: int) -> Iterator[list[Answer]]:
+    def request(self, messages: Sequence[Message], max_tokens: int) -> Iterator[list[ChatAnswer]]:
         """Wait until a request is allowed, and take what it cost from the answer that is put into the list.
 
         Raises:
             StoppedError: it never will be.
         """
-        answers: list[Answer] = []
+        answers: list[ChatAnswer] = []
         with self._changed:
             sent = tokens_of(messages, self._bytes_per_token)
             price = self.prices.of(sent, max_tokens)
@@ -100,7 +100,7 @@ class Spending:
             )
         return None
 
-    def _settle(self, messages: Sequence[Message], answer: Answer, sent: int, max_tokens: int) -> None:
+    def _settle(self, messages: Sequence[Message], answer: ChatAnswer, sent: int, max_tokens: int) -> None:
         """Count an answer; where the server counts no tokens, as it was estimated."""
         tokens_in = sent if answer.tokens_in is None else answer.tokens_in
         tokens_out = max_tokens if answer.tokens_out is None else answer.tokens_out
@@ -114,7 +114,7 @@ class Spending:
 
 
 @dataclass(frozen=True)
-class Estimate:
+class CostEstimate:
     """What is still to be asked: requests, tokens that are sent (about) and answered (at most), and their price."""
 
     requests: int
@@ -133,12 +133,12 @@ class Estimate:
         )
 
 
-def estimate(missing: Sequence[Question], stored: int, max_tokens: int, prices: Prices) -> Estimate:
+def estimate(missing: Sequence[ChatQuestion], stored: int, max_tokens: int, prices: Prices) -> CostEstimate:
     """Return what asking these different questions takes, if every answer is as long as it may be."""
     tokens_in = sum(tokens_of(question.messages) for question in missing)
     tokens_out = max_tokens * len(missing)
     price = round(prices.of(tokens_in, tokens_out), 6) if prices.is_whole() else None
-    return Estimate(len(missing), stored, tokens_in, tokens_out, price)
+    return CostEstimate(len(missing), stored, tokens_in, tokens_out, price)
 
 
 class Asker:
@@ -148,13 +148,13 @@ class Asker:
         self.chat, self.store, self.spending, self.concurrency = chat, store, spending, concurrency
         self.identity = chat.identity()
 
-    def estimate(self, questions: Iterable[Question]) -> Estimate:
+    def estimate(self, questions: Iterable[ChatQuestion]) -> CostEstimate:
         """Return what asking the rest of these questions takes."""
         distinct = list(self._by_content(questions).values())
         missing = [question for question in distinct if self._stored(question) is None]
         return estimate(missing, len(distinct) - len(missing), self.chat.max_tokens, self.spending.prices)
 
-    def answers(self, questions: Sequence[Question]) -> list[Answer]:
+    def answers(self, questions: Sequence[ChatQuestion]) -> list[ChatAnswer]:
         """Return the answer to each question. Equal questions are asked once.
 
         The first is asked alone, so that what the server refuses is found out by one request.
@@ -167,10 +167,10 @@ class Asker:
         missing = [content for content, answer in answers.items() if answer is None]
         total = len(missing)
 
-        def ask(content: str) -> Answer:
+        def ask(content: str) -> ChatAnswer:
             return self._asked(by_content[content])
 
-        def keep(content: str, answer: Answer) -> None:
+        def keep(content: str, answer: ChatAnswer) -> None:
             answers[content] = answer
             _progress(sum(answers[c] is not None for c in missing), total)
 
@@ -187,15 +187,15 @@ class Asker:
 
     def ask(self, instruction: str) -> str:
         """Return the answer to one message of a user, from the store if it is there."""
-        question = Question(({"role": "user", "content": instruction},), 0)
+        question = ChatQuestion(({"role": "user", "content": instruction},), 0)
         return (self._stored(question) or self._asked(question)).text
 
-    def sent(self, question: Question) -> dict[str, Any]:
+    def sent(self, question: ChatQuestion) -> dict[str, Any]:
         """Return the fields with which a stored answer was asked for, without model and messages."""
         row = self.store.get(self._request(question)) or {}
         return {name: value for name, value in row.get("sent", {}).items() if name != "model"}
 
-    def _asked(self, question: Question) -> Answer:
+    def _asked(self, question: ChatQuestion) -> ChatAnswer:
         with self.spending.request(question.messages, self.chat.max_tokens) as answered:
             answer = self.chat.ask(question.messages)
             answered.append(answer)
@@ -203,17 +203,17 @@ class Asker:
         self.store.put(self._request(question), {"answer": dataclasses.asdict(answer), "sent": sent})
         return answer
 
-    def _stored(self, question: Question) -> Answer | None:
+    def _stored(self, question: ChatQuestion) -> ChatAnswer | None:
         row = self.store.get(self._request(question))
-        return None if row is None else Answer(**row["answer"])
+        return None if row is None else ChatAnswer(**row["answer"])
 
-    def _request(self, question: Question) -> dict[str, Any]:
+    def _request(self, question: ChatQuestion) -> dict[str, Any]:
         return {"asked": self.identity, "messages": list(question.messages), "repeat": question.repeat}
 
-    def _content(self, question: Question) -> str:
+    def _content(self, question: ChatQuestion) -> str:
         return repr(self._request(question))
 
-    def _by_content(self, questions: Iterable[Question]) -> dict[str, Question]:
+    def _by_content(self, questions: Iterable[ChatQuestion]) -> dict[str, ChatQuestion]:
         return {self._content(question): question for question in questions}
 
 

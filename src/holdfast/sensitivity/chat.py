@@ -20,12 +20,12 @@ from statistics import fmean
 from typing import Any
 
 from holdfast import runs
-from holdfast.chat import Answer, Chat
+from holdfast.chat import Chat, ChatAnswer
 from holdfast.config import SensitivityConfig
 from holdfast.errors import HoldfastError
 from holdfast.runs import RunDir, write_text
 from holdfast.sensitivity import answers, equality, index, noise
-from holdfast.sensitivity.asking import Asker, Estimate, Prices, Question, Spending, estimate
+from holdfast.sensitivity.asking import Asker, ChatQuestion, CostEstimate, Prices, Spending, estimate
 from holdfast.sensitivity.export import write_harness_files
 from holdfast.sensitivity.measurement import task_metrics
 from holdfast.sensitivity.planning import SensitivityPlan, Views, gather, template_options, views_of
@@ -58,11 +58,11 @@ class Questions:
     messages: list[list[tuple[dict[str, Any], ...]]]
     repeats: int
 
-    def __iter__(self) -> Iterator[Question]:
+    def __iter__(self) -> Iterator[ChatQuestion]:
         """All questions, the first repeat of everything first: a budget that ends early leaves whole prompts."""
         for repeat in range(self.repeats):
             for messages in itertools.chain.from_iterable(self.messages):
-                yield Question(messages, repeat)
+                yield ChatQuestion(messages, repeat)
 
 
 def measure_answers(config: SensitivityConfig) -> dict[str, Any]:
@@ -211,17 +211,17 @@ def _equality(
     return equality.by_judge(Asker(judge, store, spending, config.concurrency).ask, unread)
 
 
-def _by_wording(said: Sequence[Answer], questions: Questions) -> list[list[list[Answer]]]:
+def _by_wording(said: Sequence[ChatAnswer], questions: Questions) -> list[list[list[ChatAnswer]]]:
     """Return the answers by set, wording and repeat, [Q][V][K]."""
     count = sum(map(len, questions.messages))
     by_wording = iter([list(said[i::count]) for i in range(count)])
-    return [[next(by_wording) for _ in messages] for messages in questions.messages]
+    return [list(itertools.islice(by_wording, len(messages))) for messages in questions.messages]
 
 
 def _row(
     s: PromptSet,
     messages: Sequence[tuple[dict[str, Any], ...]],
-    said_VK: Sequence[Sequence[Answer]],
+    said_VK: Sequence[Sequence[ChatAnswer]],
     views: Views,
     labels: equality.Equality,
     config: SensitivityConfig,
@@ -271,7 +271,7 @@ def _indices(
     }
 
 
-def _first_token(said: Sequence[Answer]) -> dict[str, float] | None:
+def _first_token(said: Sequence[ChatAnswer]) -> dict[str, float] | None:
     """Return the mean shift (nats) of the first token of an answer from its own wording to another, over all pairs.
 
     Servers list only the most likely tokens: one that is not listed lies below the last that is, which bounds its shift
@@ -289,7 +289,7 @@ def _first_token(said: Sequence[Answer]) -> dict[str, float] | None:
     return {"shift": fmean(shifts), "at_least": bounds / len(shifts)}
 
 
-def _variant(v: Any, said: Sequence[Answer], texts: Sequence[str], rule: answers.Rule) -> dict[str, Any]:
+def _variant(v: Any, said: Sequence[ChatAnswer], texts: Sequence[str], rule: answers.Rule) -> dict[str, Any]:
     read = [rule(text, v) for text in texts]
     about: dict[str, Any] = {"variant_id": v.variant_id, "kind": v.kind, "response": texts[0]}
     about |= {"tokens": said[0].tokens_out, "cut": said[0].is_cut}
@@ -370,7 +370,7 @@ def _resolved(questions: Questions, config: SensitivityConfig, chat: Chat) -> di
     }
 
 
-def _cost(spending: Spending, chat: Chat, plan: Estimate) -> dict[str, int]:
+def _cost(spending: Spending, chat: Chat, plan: CostEstimate) -> dict[str, int]:
     return {
         "requests": chat.client.requests,
         "retries": chat.client.retried,

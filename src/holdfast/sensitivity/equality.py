@@ -25,13 +25,13 @@ AskJudge = Callable[[str], str]
 _VERDICT = re.compile(r"\b(yes|no)\b", re.IGNORECASE)
 JUDGE_INSTRUCTION = (
     "Two answers to a question are below. Do both say the same, whatever their words? Reply with yes or no only.\n\n"
-    "Question: {question}\n\nAnswer 1: {one}\n\nAnswer 2: {other}"
+    "ChatQuestion: {question}\n\nAnswer 1: {one}\n\nAnswer 2: {other}"
 )
 
 
 def exact(s: PromptSet, texts_VK: Texts) -> list[list[Hashable]]:
     """Return the texts themselves, without white space around them."""
-    return [[text.strip() for text in texts] for texts in texts_VK]
+    return [list(map(str.strip, texts)) for texts in texts_VK]
 
 
 def as_read(rule: Rule) -> Equality:
@@ -88,7 +88,7 @@ def _by_leader(texts_VK: Texts, first_equal: Callable[[str, Sequence[str]], str 
         leaders = list(dict.fromkeys(leader_of.values()))
         leader = first_equal(text, leaders)
         leader_of[text] = text if leader is None else leader
-    return [[leader_of[text.strip()] for text in texts] for texts in texts_VK]
+    return [list(map(leader_of.__getitem__, map(str.strip, texts))) for texts in texts_VK]
 
 
 def _distinct(texts_VK: Texts) -> Iterable[str]:

@@ -35,7 +35,7 @@ _MANY_CLASSES = 50
 
 
 @dataclass(frozen=True)
-class Reading:
+class AnswerReading:
     """How scores are read: ``rule`` turns responses into answers, ``token_text`` token ids into text.
 
     ``released``: None for the paper's definition; ``max_new_tokens`` for that of the released package.
@@ -46,7 +46,9 @@ class Reading:
     released: int | None = None
 
 
-def measure_set(s: PromptSet, prompts: Sequence[Ids], scores: Scores, views: Views, reading: Reading) -> dict[str, Any]:
+def measure_set(
+    s: PromptSet, prompts: Sequence[Ids], scores: Scores, views: Views, reading: AnswerReading
+) -> dict[str, Any]:
     """Return the row of a set, whose prompts have these ids."""
     answers = [reading.rule(r.text, v) for r, v in zip(scores.responses, s.variants, strict=True)]
     row: dict[str, Any] = {"set_id": s.set_id, "prompts": len(s.variants), "indices": {}, "variants": []}

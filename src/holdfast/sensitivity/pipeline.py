@@ -32,7 +32,7 @@ from holdfast.sensitivity import answers, words
 from holdfast.sensitivity.backends import load_tokenizer, open_backend
 from holdfast.sensitivity.chat import check_unused, measure_answers
 from holdfast.sensitivity.export import write_harness_files
-from holdfast.sensitivity.measurement import Reading, measure_set, summarise, task_metrics
+from holdfast.sensitivity.measurement import AnswerReading, measure_set, summarise, task_metrics
 from holdfast.sensitivity.planning import SensitivityPlan, gather, make_plan, template_options
 from holdfast.sensitivity.responses import Scores
 from holdfast.sensitivity.sets import digest, write_sets
@@ -270,10 +270,10 @@ def _write(
     return run.finish(summary)
 
 
-def _reading(config: SensitivityConfig, tokenizer: Any) -> Reading:
+def _reading(config: SensitivityConfig, tokenizer: Any) -> AnswerReading:
     """How scores are read in this run."""
     released = config.max_new_tokens if config.definition == "package-0.0.1" else None
-    return Reading(answers.rule(config.answers), _token_text(tokenizer), released)
+    return AnswerReading(answers.rule(config.answers), _token_text(tokenizer), released)
 
 
 def _token_text(tokenizer: Any) -> Callable[[int], str]:

@@ -147,7 +147,8 @@ def _by_function(module: str, name: str) -> Rule:
 
 def _field(text: str, field: str) -> str | None:
     """Return a field ("a.b" for one of an object in it) of the last JSON object in a text that has it."""
-    values = [value for value in (_within(one, field) for one in _objects(text)) if value is not None]
+    values = [_within(one, field) for one in _objects(text)]
+    values = [value for value in values if value is not None]
     if not values:
         return None
     last = values[-1]

@@ -102,7 +102,7 @@ def values_of(options: Mapping[str, str]) -> dict[str, str]:
     cleaned = {letter: clean(str(text)) for letter, text in options.items()}
     texts = list(cleaned.values())
     raw = {letter: str(text).strip() for letter, text in options.items()}
-    same = {letter: raw[letter] in [raw[other] for other in raw if other != letter] for letter in raw}
+    same = {letter: list(raw.values()).count(text) > 1 for letter, text in raw.items()}
     return {
         letter: text if text and (texts.count(text) == 1 or same[letter]) else raw[letter]
         for letter, text in cleaned.items()

@@ -1,6 +1,6 @@
 """Write tests/golden/template_matrix.json anew: what is read of every chat template of the installed TRL.
 
-    python scripts/template_matrix.py
+    python scripts/write_template_matrix.py
 
 Look at the difference before it is committed: a cell may change only for a reason.
 """
@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path.insert(0, str(ROOT / "tests" / "helpers"))
 
 
 def main() -> None:
