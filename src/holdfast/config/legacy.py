@@ -6,18 +6,70 @@ is trained again because of the new option (``tests/test_runs.py`` holds the tab
 
 from __future__ import annotations
 
-from typing import Any
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
-from holdfast.config import RunConfig, TuneConfig
+from holdfast.config import (
+    AlignConfig,
+    RunConfig,
+    SensitivityConfig,
+    TrainingConfig,
+    TuneConfig,
+    VariantConfig,
+)
 
 LEGACY: dict[type[RunConfig], dict[str, Any]] = {
-    TuneConfig: {"batching": "padded", "adaptive": "none", "adaptive_on": "response"}
+    TrainingConfig: {"recipe": None, "date": None, "save_best": None, "patience": None},
+    TuneConfig: {"batching": "padded", "adaptive": "none", "adaptive_on": "response"},
+    VariantConfig: {"recipe": None},
+    SensitivityConfig: {"date": None},
 }
 """Config class -> option -> what versions before the option did. A class has the lines of those that it derives from,
 too.
 """
 _IN_ADDRESSES = {"batching", "adaptive", "adaptive_on"}
 """Options that were part of every trial's address before this table was: without them all addresses would change."""
+
+OLD_DEFAULTS: dict[type[RunConfig], dict[str, Any]] = {
+    TuneConfig: {"max_grad_norm": 0.0, "weight_decay": 0.1, "warmup_ratio": 0.01}
+}
+"""Config class -> option whose default is another now -> the default of the versions without ``recipe``. They wrote it
+down as if it had been given.
+"""
+_RENAMED: dict[type[RunConfig], dict[str, str]] = {AlignConfig: {"preset": "recipe"}, VariantConfig: {"preset": "recipe"}}
+"""Config class -> name of an option in versions without ``recipe`` -> its name now."""
+
+Config = TypeVar("Config", bound=RunConfig)
+
+
+def renamed(config_class: type) -> dict[str, str]:
+    """Option as older versions called it -> its name now."""
+    names: dict[str, str] = {}
+    for base in config_class.__mro__:
+        names |= _RENAMED.get(base, {})
+    return names
+
+
+def old_values(config_class: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a config.json of any version, under the names that the options have now."""
+    names = renamed(config_class)
+    return legacy_values(config_class) | {names.get(name, name): value for name, value in values.items()}
+
+
+def as_begun(config: Config, about: Mapping[str, Any]) -> Config:
+    """The config with what it leaves open as the run had it that began with ``about``, the content of its config.json.
+
+    These are the defaults of the version that began it, and the day that its chat template prints.
+    """
+    before, resolved = about.get("config"), about.get("resolved")
+    if not isinstance(before, dict):
+        return config
+    values = OLD_DEFAULTS.get(type(config), {}) if "recipe" not in before and getattr(config, "recipe", None) is None else {}
+    if hasattr(config, "date"):
+        values = values | {"date": (resolved if isinstance(resolved, dict) else {}).get("date") or before.get("date")}
+    left_open = {name: value for name, value in values.items() if getattr(config, name) is None}
+    return dataclasses.replace(config, **left_open)
 
 
 def legacy_values(config_class: type) -> dict[str, Any]:

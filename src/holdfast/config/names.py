@@ -35,8 +35,11 @@ ALIASES: dict[str, str] = {
     "system_instruction": "system",
     "torch_dtype": "dtype",
     "max_gen_toks": "max_new_tokens",
+    "preset": "recipe",
+    "metric_for_best_model": "save_best",
+    "early_stopping_patience": "patience",
 }
-"""The field's name -> ours. It holds for every command that has our option, except where ``EXCEPT`` says otherwise."""
+"""The field's name -> ours (``preset`` is our own of old, where it does not name weights). It holds for every command that has our option, except where ``EXCEPT`` says otherwise."""
 EXCEPT: dict[str, frozenset[str]] = {"ReportConfig": frozenset({"output_dir"})}
 """Config class -> names that mean something else there: the output of a report is a file."""
 

@@ -24,7 +24,7 @@ from holdfast.records import RESPONSE_ROLES, Example, Role, Tokens
 from holdfast.tune import adaptive
 from holdfast.tune.arguments import Schedule, check_training
 from holdfast.tune.roles import TokenReport, tokenize
-from holdfast.tune.weights import RoleWeights, prompt_share, role_weights, scale_twin
+from holdfast.tune.weights import RoleWeights, prompt_share, role_weights, scale_twin, share_counts
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,8 @@ class TrainingPlan(Source, Schedule):
     @property
     def share(self) -> float:
         """Effective prompt share of the weighted target mass in the training data."""
-        return prompt_share(self.report.weighted_targets, self.weights)
+        report = self.report
+        return prompt_share(share_counts(self.config.normalizer, report.weighted_targets, report.targets), self.weights)
 
     def resolved(self) -> dict[str, Any]:
         """The values that the config left open, for config.json."""
