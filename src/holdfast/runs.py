@@ -38,7 +38,7 @@ from typing import Any
 
 import holdfast
 from holdfast.config import RunConfig
-from holdfast.config.legacy import as_begun, old_values
+from holdfast.config.legacy import as_begun, date_of, old_values
 from holdfast.errors import REDACTED, HoldfastError, from_json, redacted_values, without_keys
 
 # Fields that do not change the result, so they may differ when a run is continued.
@@ -531,7 +531,7 @@ def _differences(about: Any, config: RunConfig, command: str) -> list[str]:
     if not isinstance(old, dict):
         return ["config"]
     old = old_values(type(config), redacted_values(old))
-    old |= {"date": (about.get("resolved") or {}).get("date")} if "date" in old and old["date"] is None else {}
+    old |= {"date": date_of(about)} if "date" in old else {}
     free = _IRRELEVANT | getattr(config, "continued_with", set())
     return sorted(key for key in new.keys() | old.keys() if key not in free and not _same(new.get(key), old.get(key)))
 

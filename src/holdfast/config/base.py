@@ -14,7 +14,6 @@ from typing import Annotated, Any, ClassVar, TypeVar
 
 from holdfast.errors import HoldfastError
 
-
 Config = TypeVar("Config", bound="RunConfig")
 
 

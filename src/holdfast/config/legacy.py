@@ -37,7 +37,10 @@ OLD_DEFAULTS: dict[type[RunConfig], dict[str, Any]] = {
 """Config class -> option whose default is another now -> the default of the versions without ``recipe``. They wrote it
 down as if it had been given.
 """
-_RENAMED: dict[type[RunConfig], dict[str, str]] = {AlignConfig: {"preset": "recipe"}, VariantConfig: {"preset": "recipe"}}
+_RENAMED: dict[type[RunConfig], dict[str, str]] = {
+    AlignConfig: {"preset": "recipe"},
+    VariantConfig: {"preset": "recipe"},
+}
 """Config class -> name of an option in versions without ``recipe`` -> its name now."""
 
 Config = TypeVar("Config", bound=RunConfig)
@@ -57,17 +60,27 @@ def old_values(config_class: type, values: Mapping[str, Any]) -> dict[str, Any]:
     return legacy_values(config_class) | {names.get(name, name): value for name, value in values.items()}
 
 
+def date_of(about: Mapping[str, Any]) -> str | None:
+    """The day that the chat template of a run prints, from the content of its config.json; None: it prints none."""
+    config, resolved = about.get("config"), about.get("resolved")
+    for part in (config, resolved):
+        if isinstance(part, dict) and part.get("date"):
+            return str(part["date"])
+    return None
+
+
 def as_begun(config: Config, about: Mapping[str, Any]) -> Config:
     """The config with what it leaves open as the run had it that began with ``about``, the content of its config.json.
 
     These are the defaults of the version that began it, and the day that its chat template prints.
     """
-    before, resolved = about.get("config"), about.get("resolved")
+    before = about.get("config")
     if not isinstance(before, dict):
         return config
-    values = OLD_DEFAULTS.get(type(config), {}) if "recipe" not in before and getattr(config, "recipe", None) is None else {}
+    is_old = "recipe" not in before and getattr(config, "recipe", None) is None
+    values = dict(OLD_DEFAULTS.get(type(config), {})) if is_old else {}
     if hasattr(config, "date"):
-        values = values | {"date": (resolved if isinstance(resolved, dict) else {}).get("date") or before.get("date")}
+        values["date"] = date_of(about)
     left_open = {name: value for name, value in values.items() if getattr(config, name) is None}
     return dataclasses.replace(config, **left_open)
 

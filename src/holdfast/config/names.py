@@ -35,11 +35,10 @@ ALIASES: dict[str, str] = {
     "system_instruction": "system",
     "torch_dtype": "dtype",
     "max_gen_toks": "max_new_tokens",
-    "preset": "recipe",
-    "metric_for_best_model": "save_best",
-    "early_stopping_patience": "patience",
 }
-"""The field's name -> ours (``preset`` is our own of old, where it does not name weights). It holds for every command that has our option, except where ``EXCEPT`` says otherwise."""
+"""The field's name -> ours. It holds for every command that has our option, except where ``EXCEPT`` says otherwise."""
+FORMER: dict[str, str] = {"preset": "recipe"}
+"""Our own name of old -> our name now, for commands that have no other option of the old name."""
 EXCEPT: dict[str, frozenset[str]] = {"ReportConfig": frozenset({"output_dir"})}
 """Config class -> names that mean something else there: the output of a report is a file."""
 
@@ -155,7 +154,7 @@ def aliases_of(config_class: type) -> dict[str, str]:
     names = option_names(config_class)
     excepted = EXCEPT.get(config_class.__name__, frozenset())
     return {
-        alias: name for alias, name in ALIASES.items() if name in names and alias not in names and alias not in excepted
+        alias: name for alias, name in (ALIASES | FORMER).items() if name in names and alias not in names and alias not in excepted
     }
 
 

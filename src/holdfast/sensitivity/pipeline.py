@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from holdfast import lm as models
 from holdfast import runs
 from holdfast.config import SensitivityConfig, VariantsConfig
 from holdfast.data.read import source_digest
@@ -61,7 +62,9 @@ def measure(config: SensitivityConfig) -> dict[str, Any]:
     """
     _check(config)
     with runs.command(config, "sensitivity run") as run:
+        config = run.config  # with the day that its chat template prints, if it goes on
         tokenizer = load_tokenizer(config)
+        date = models.print_date(tokenizer, config.date) if config.chat else None
         plan = make_plan(config, tokenizer)
         if config.dry_run:
             return _preview(plan, config, tokenizer)
@@ -72,6 +75,7 @@ def measure(config: SensitivityConfig) -> dict[str, Any]:
         with open_backend(config, tokenizer) as backend:
             backend.check(tasks)
             resolved = {"sets_digest": plan.digest, **surroundings(config, tokenizer), **backend.identity()}
+            resolved |= {"date": date} if date else {}
             if summary := run.finished(resolved=resolved):
                 return summary
             run.open(resolved)

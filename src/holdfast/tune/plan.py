@@ -10,8 +10,8 @@ import math
 import os
 import random
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -22,7 +22,7 @@ from holdfast.data.read import source_digest
 from holdfast.errors import HoldfastError
 from holdfast.records import RESPONSE_ROLES, Example, Role, Tokens
 from holdfast.tune import adaptive
-from holdfast.tune.arguments import Schedule, check_training
+from holdfast.tune.arguments import Schedule, check_training, settled
 from holdfast.tune.roles import TokenReport, tokenize
 from holdfast.tune.weights import RoleWeights, prompt_share, role_weights, scale_twin, share_counts
 
@@ -41,6 +41,7 @@ class Source:
     report: TokenReport
     bad_rows: list[str]
     max_length: int
+    date: str | None = field(default=None, kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,7 @@ def make_plan(config: TuneConfig, source: Source | None = None) -> TrainingPlan:
     Raises:
         HoldfastError: bad input, with file and row.
     """
+    config = settled(config)
     weights = check_config(config)
     _warn_twin(config, weights)
     source = source or read_source(config)
@@ -147,12 +149,14 @@ def encode_source(
 
     weights = role_weights(config.prompt_weight, config.response_weight, config.preset, config.weights)
     tokenizer = models.load_tokenizer(config.model, trust_remote_code=config.trust_remote_code)
+    date = models.print_date(tokenizer, config.date)
     model_config = models.load_config(config.model, trust_remote_code=config.trust_remote_code)
     if any(weights[role] for role in RESPONSE_ROLES) and tokenizer.eos_token_id is None:
         raise HoldfastError(
             f"{config.model}: the tokenizer has no EOS token, so the model could not learn to stop",
             hint="set eos_token in its tokenizer_config.json",
         )
+    parameters = models.count_parameters(model_config)
     max_length = check_length(config, model_config, tokenizer)
     encode = partial(
         tokenize, tokenizer=tokenizer, weights=weights, max_length=max_length,
@@ -162,8 +166,8 @@ def encode_source(
     report.columns_not_used = all_unused([*examples, *held_out])
     _check_left(config, train_tokens, report, bad_rows or [], max_length)
     held_out_tokens, _ = encode(held_out)
-    parameters = models.count_parameters(model_config)
-    return Source(tokenizer, parameters, train_tokens, held_out_tokens, report, bad_rows or [], max_length)
+    check_ids(config.model, tokenizer, model_config, (tokens.ids for tokens in (*train_tokens, *held_out_tokens)))
+    return Source(tokenizer, parameters, train_tokens, held_out_tokens, report, bad_rows or [], max_length, date=date)
 
 
 def tell_rows(source: str, items: list[Any], bad_rows: list[str] | None) -> None:
@@ -198,6 +202,24 @@ def check_length(config: TuneConfig | AlignConfig, model_config: Any, tokenizer:
     if config.max_length is not None and not 2 <= config.max_length <= context:
         raise HoldfastError(f"--max-length {config.max_length}: the model takes 2 to {context} tokens")
     return config.max_length or min(context, 4096)
+
+
+def check_ids(model: str, tokenizer: Any, model_config: Any, sequences: Iterable[Any]) -> None:
+    """Every id of the data, and the one that pads, has a row in the model's embedding.
+
+    Raises:
+        HoldfastError: names the token.
+    """
+    from holdfast.lm import pad_id
+
+    rows = getattr(model_config.get_text_config(), "vocab_size", None)
+    largest = max([pad_id(tokenizer), *(int(max(ids)) for ids in sequences if len(ids))])
+    if rows is not None and largest >= rows:
+        raise HoldfastError(
+            f"{model}: the tokenizer gives id {largest} ({tokenizer.convert_ids_to_tokens(largest)!r}), and the model's "
+            f"embedding has {rows} rows",
+            hint="use the model's own tokenizer, or save the model after model.resize_token_embeddings(len(tokenizer))",
+        )
 
 
 def split(examples: list[Any], share: float, seed: int) -> tuple[list[Any], list[Any]]:

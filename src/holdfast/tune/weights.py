@@ -137,7 +137,9 @@ def role_counts(weights_BT: Tensor, roles_BT: Tensor) -> Tensor:
     import torch
 
     weighted = roles_BT[weights_BT != 0].long()
-    return torch.bincount(weighted, minlength=len(Role)).to(torch.float32 if weighted.device.type == "mps" else torch.float64)
+    return torch.bincount(weighted, minlength=len(Role)).to(
+        torch.float32 if weighted.device.type == "mps" else torch.float64
+    )
 
 
 def share_counts(
