@@ -64,7 +64,12 @@ def test_warm_up_is_a_few_steps(ratio: float | None, steps: int, warmup: int) ->
 def test_the_recipe_is_the_papers_and_what_is_given_wins() -> None:
     config = settled(TuneConfig(**NEEDS, recipe="paper", learning_rate=5e-6))
     assert (config.learning_rate, config.schedule, config.warmup_ratio) == (5e-6, "cosine", 0.01)
-    assert (config.batch_size, config.weight_decay, config.max_grad_norm, config.normalizer) == (64, 0.1, 0.0, "nonzero")
+    assert (config.batch_size, config.weight_decay, config.max_grad_norm, config.normalizer) == (
+        64,
+        0.1,
+        0.0,
+        "nonzero",
+    )
     assert settled(AlignConfig(**NEEDS, recipe="paper")).learning_rate == 5e-7
 
 
@@ -155,7 +160,9 @@ def test_save_best_keeps_the_best_and_patience_ends_the_training(
     (output / "summary.json").unlink()  # killed after the last step, before the end
     shutil.rmtree(output / "model")
     resumed = train(best_config(model_folder, chats, output, patience=2))
-    assert {k: v for k, v in resumed.items() if "second" not in k} == {k: v for k, v in summary.items() if "second" not in k}
+    assert {k: v for k, v in resumed.items() if "second" not in k} == {
+        k: v for k, v in summary.items() if "second" not in k
+    }
 
 
 @pytest.mark.parametrize(
@@ -216,7 +223,9 @@ def test_a_run_goes_on_with_the_day_on_which_it_began(
     dated: Path, turns: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def config(**options: Any) -> TuneConfig:
-        return TuneConfig(model=str(dated), data=turns, output=str(tmp_path / "run"), batch_size=4, max_steps=2, **options)
+        return TuneConfig(
+            model=str(dated), data=turns, output=str(tmp_path / "run"), batch_size=4, max_steps=2, **options
+        )
 
     first = train(config())
     assert first["date"] == datetime.date.today().isoformat()
@@ -237,14 +246,22 @@ def test_a_run_goes_on_with_the_day_on_which_it_began(
 def test_a_sensitivity_run_records_the_day(dated: Path, tmp_path: Path) -> None:
     from holdfast.sensitivity import measure
 
-    common: dict[str, Any] = {"model": str(dated), "sets": "pocket:intents", "limit": 2, "max_new_tokens": 2, "chat": True}
+    common: dict[str, Any] = {
+        "model": str(dated),
+        "sets": "pocket:intents",
+        "limit": 2,
+        "max_new_tokens": 2,
+        "chat": True,
+    }
     summary = measure(SensitivityConfig(output=str(tmp_path / "a"), date="2024-02-29", **common))
     assert summary["resolved"]["date"] == "2024-02-29"
     measure(SensitivityConfig(output=str(tmp_path / "b"), date="2024-03-01", **common))
     from holdfast.sensitivity import CompareConfig, compare
 
     compared = compare(CompareConfig(run_a=str(tmp_path / "a"), run_b=str(tmp_path / "b"), json=True))
-    assert any("dates that the chat template prints differ: 2024-02-29 and 2024-03-01" in note for note in compared["notes"])
+    assert any(
+        "dates that the chat template prints differ: 2024-02-29 and 2024-03-01" in note for note in compared["notes"]
+    )
 
 
 # what a plan refuses
@@ -278,7 +295,9 @@ def test_files_of_tensorboard_go_into_the_run(
 ) -> None:
     pytest.importorskip("tensorboard", reason="tensorboard is not installed")
     monkeypatch.chdir(tmp_path)
-    config = TuneConfig(model=str(model_folder), output="run", max_steps=1, batch_size=4, report_to="tensorboard", **chats)
+    config = TuneConfig(
+        model=str(model_folder), output="run", max_steps=1, batch_size=4, report_to="tensorboard", **chats
+    )
     train(config)
     assert list((tmp_path / "run" / "tensorboard").glob("events.*"))
     assert [path.name for path in tmp_path.iterdir()] == ["run"]

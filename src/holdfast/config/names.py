@@ -154,7 +154,9 @@ def aliases_of(config_class: type) -> dict[str, str]:
     names = option_names(config_class)
     excepted = EXCEPT.get(config_class.__name__, frozenset())
     return {
-        alias: name for alias, name in (ALIASES | FORMER).items() if name in names and alias not in names and alias not in excepted
+        alias: name
+        for alias, name in (ALIASES | FORMER).items()
+        if name in names and alias not in names and alias not in excepted
     }
 
 
