@@ -30,7 +30,7 @@ from holdfast.runs import Run, RunDir, write_text
 from holdfast.tables import tables_of, with_tables
 from holdfast.tables.render import as_markdown, plain
 from holdfast.tune.arguments import training_arguments
-from holdfast.tune.continuing import has_evaluation, how_it_ended, saved_step
+from holdfast.tune.continuing import has_evaluation, how_it_ended, keep_tensorboard, saved_step
 from holdfast.tune.model import adapted, explain_full_disk, load_base, save_model, weights_line, whole_checkpoint
 from holdfast.tune.pipeline import open_together
 from holdfast.tune.plan import data_digest
@@ -142,6 +142,7 @@ def _trainer(plan: PreferencePlan, model: Any, run: RunDir) -> Any:
             f"TRL refuses this: {error}", hint="settings of a loss are given under 'training'"
         ) from error
     trainer.patience = config.patience
+    keep_tensorboard(trainer, run)
     if "ref" in getattr(model, "peft_config", {}):
         model.delete_adapter("ref")  # TRL's copy of the adapters has done its work, and would be saved with them
     return trainer

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.integrations import TensorBoardCallback
 from transformers.trainer_callback import ExportableState, PrinterCallback, ProgressCallback
 
 from holdfast.errors import DivergedError, HoldfastError
@@ -214,6 +215,15 @@ def saved_step(trainer: Trainer) -> int:
     if trainer.args.load_best_model_at_end and state.best_model_checkpoint:
         return int(Path(state.best_model_checkpoint).name.split("-")[1])
     return int(state.global_step)
+
+
+def keep_tensorboard(trainer: Trainer, run: RunDir) -> None:
+    """Have the files of tensorboard written into the run directory, unless the environment names another place; beside
+    the checkpoints they would go with these."""
+    logger = trainer.pop_callback(TensorBoardCallback)
+    if logger is not None:
+        logger.logging_dir = logger.logging_dir or str(run.path / "tensorboard")
+        trainer.add_callback(logger)
 
 
 def how_it_ended(trainer: ContinuingTrainer) -> dict[str, int]:

@@ -21,7 +21,7 @@ from holdfast.tables import with_tables
 from holdfast.tune.adaptive import parse
 from holdfast.tune.arguments import training_arguments
 from holdfast.tune.batches import TokenDataset, collate
-from holdfast.tune.continuing import RunMemory, how_it_ended, saved_step
+from holdfast.tune.continuing import RunMemory, how_it_ended, keep_tensorboard, saved_step
 from holdfast.tune.model import adapted, explain_full_disk, load_base, model_card, save_model, whole_checkpoint
 from holdfast.tune.plan import TrainingPlan, data_digest, make_plan
 from holdfast.tune.preview import example
@@ -128,6 +128,7 @@ def _trainer(plan: TrainingPlan, model: Any, run: RunDir, callbacks: Sequence[An
         callbacks=list(callbacks),
     )
     trainer.patience = plan.config.patience
+    keep_tensorboard(trainer, run)
     if trainer.plain_reason not in (None, "asked for"):
         print(f"note: full logits are computed for this model: {trainer.plain_reason}", file=sys.stderr)
     if trainer.padded_reason not in (None, "asked for"):
