@@ -17,11 +17,31 @@ import pytest
 from golden_case import LINES, call, differences, options, parse, write_files
 
 COMMANDS = sorted(file.stem for file in LINES.glob("*.json") if file.stem != "overview")
+RENAMED = {"preset": "recipe"}
+"""Name of an option when the lines were recorded -> its name now, for commands that have no other option of that name;
+the lines themselves go on working."""
+LEFT_OPEN = {"tune": {"weight_decay", "max_grad_norm", "warmup_ratio"}}
+"""Command -> options whose default was a number and is worked out now (docs/tune.md, Defaults): None."""
 FORMS = ("flag", "positional", "yaml", "mixed")
 
 
 def recorded(name: str) -> Any:
-    return json.loads((LINES / f"{name}.json").read_text(encoding="utf-8"))
+    """The recorded lines of a command, under the names and with the defaults of today."""
+    golden = json.loads((LINES / f"{name}.json").read_text(encoding="utf-8"))
+    if name == "overview":
+        return golden
+    golden["defaults"] |= dict.fromkeys(LEFT_OPEN.get(name, ()))
+    if not {"prompt_weight", "preset"} <= golden["defaults"].keys():  # there it goes on naming weights
+        for part in [golden["defaults"], *(entry["changes"] for entry in golden["lines"])]:
+            part |= {RENAMED[key]: part.pop(key) for key in RENAMED.keys() & part.keys()}
+    return golden
+
+
+def _now(says: str) -> str:
+    """The place that an error names, under its name of today."""
+    for old, new in RENAMED.items():
+        says = says.replace(old, new)
+    return says
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -57,7 +77,7 @@ def test_bad_input_ends_with_code_2_and_names_the_place(
             answer.exit_code != entry["exit_code"]
             or answer.config is not None
             or answer.out
-            or entry["says"] not in answer.err
+            or not any(word in answer.err for word in (entry["says"], _now(entry["says"])))
         ):
             wrong.append(f"{entry}: exit code {answer.exit_code}, {answer.out}{answer.err}")
     assert not wrong, "\n".join(wrong)

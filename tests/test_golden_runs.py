@@ -83,6 +83,10 @@ def test_a_finished_run_is_given_again_and_not_run(name: str) -> None:
         changed.discard("rows.jsonl")
     if name == "check":
         changed.discard("summary.md")  # the table of it is laid out as everywhere
+    if name == "best":
+        changed.discard("best.yaml")  # clipping and the command line stand in it now
+    if name == "best":
+        changed.discard("best.yaml")  # clipping and the command line stand in it now
     if name in SCORED_ANEW:
         changed.discard("lm-eval/results.json")
     assert not changed, "these files were written anew, with other content"

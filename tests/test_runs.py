@@ -20,7 +20,7 @@ from golden_case import RUNS, call, prepare
 from holdfast import runs
 from holdfast.cli import COMMANDS as COMMAND_TABLE
 from holdfast.config import AnalyseConfig, TuneConfig
-from holdfast.config.legacy import LEGACY, legacy_values
+from holdfast.config.legacy import LEGACY, legacy_values, renamed
 from holdfast.errors import HoldfastError
 from holdfast.study.planning import make_plan
 from holdfast.tune import arguments
@@ -267,7 +267,7 @@ def test_every_option_that_the_record_lacks_has_the_value_of_its_version() -> No
         config_class, _ = COMMAND_TABLE[record["command"]]
         names = {field.name for field in dataclasses.fields(config_class)}
         assert names - record["config"].keys() <= legacy_values(config_class).keys(), file
-        assert not record["config"].keys() - names, file
+        assert not record["config"].keys() - names - renamed(config_class).keys(), file
 
 
 @pytest.fixture(scope="module")

@@ -166,6 +166,11 @@ class TrainingResult(Result):
     seconds: float
     tables: tuple[Table, ...] | None = field(default=None, repr=False)
     best_step: int | None = None
+    ended_at: int | None = None
+    warmup_steps: int | None = None
+    weight_decay: float | None = None
+    max_grad_norm: float | None = None
+    date: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -38,7 +38,7 @@ from typing import Any
 
 import holdfast
 from holdfast.config import RunConfig
-from holdfast.config.legacy import legacy_values
+from holdfast.config.legacy import as_begun, date_of, old_values
 from holdfast.errors import REDACTED, HoldfastError, from_json, redacted_values, without_keys
 
 # Fields that do not change the result, so they may differ when a run is continued.
@@ -288,7 +288,10 @@ def command(config: RunConfig, name: str, *, path: Path | None = None, check: Ch
     """
     with contextlib.ExitStack() as held:
         summary = check(config, name)
-        yield Run(path or Path(config.output), summary, config=config, command=name, check=check, held=held)
+        folder = path or Path(config.output)
+        if not config.overwrite and (folder / "config.json").is_file():
+            config = as_begun(config, read_json(folder / "config.json"))
+        yield Run(folder, summary, config=config, command=name, check=check, held=held)
 
 
 @contextlib.contextmanager
@@ -530,11 +533,12 @@ def finite(value: Any) -> Any:
 def _differences(about: Any, config: RunConfig, command: str) -> list[str]:
     if about.get("command") != command:
         return ["command"]
-    new = json.loads(json.dumps(redacted_values(dataclasses.asdict(config))))
+    new = json.loads(json.dumps(redacted_values(dataclasses.asdict(as_begun(config, about)))))
     old = about.get("config")
     if not isinstance(old, dict):
         return ["config"]
-    old = legacy_values(type(config)) | redacted_values(old)
+    old = old_values(type(config), redacted_values(old))
+    old |= {"date": date_of(about)} if "date" in old else {}
     free = _IRRELEVANT | getattr(config, "continued_with", set())
     return sorted(key for key in new.keys() | old.keys() if key not in free and not _same(new.get(key), old.get(key)))
 

@@ -273,7 +273,7 @@ def test_long_pairs_are_cut_dropped_or_left_out(tokenizer: Any) -> None:
 
 def test_dry_run_shows_the_first_pair_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     figures = align(
-        AlignConfig(model="pocket", data="pocket:preferences", output=str(tmp_path / "x"), preset="paper", dry_run=True)
+        AlignConfig(model="pocket", data="pocket:preferences", output=str(tmp_path / "x"), recipe="paper", dry_run=True)
     )
     shown = capsys.readouterr().out
     assert "' forest<|end|>'" in shown
@@ -284,7 +284,7 @@ def test_dry_run_shows_the_first_pair_and_writes_nothing(tmp_path: Path, capsys:
 
 def test_what_is_given_wins_over_the_preset(model_folder: Path, pairs_file: Path, tmp_path: Path) -> None:
     plan = make_plan(
-        config(model_folder, pairs_file, tmp_path, preset="paper", learning_rate=1e-5, batch_size=16, epochs=None)
+        config(model_folder, pairs_file, tmp_path, recipe="paper", learning_rate=1e-5, batch_size=16, epochs=None)
     )
     assert (plan.learning_rate, plan.config.batch_size, plan.config.epochs) == (1e-5, 16, 2)
 

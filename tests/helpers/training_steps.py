@@ -81,10 +81,19 @@ def exact(tokens: list[Tokens], pair: Any, normalizer: str) -> torch.Tensor:
     """The same gradient in float64, one example at a time, by the plain formula."""
     model = make_model().double()
     total, divisor = torch.zeros((), dtype=torch.float64), 0.0
+    counts = torch.zeros(len(Role), dtype=torch.float64)  # of role-mean: how many targets of its role have a weight
+    for one in tokens:
+        weights = token_weights(torch.tensor(one.roles)[None], role_weights(*pair), dtype=torch.float64)
+        weights *= 1 if one.scale is None else torch.tensor(one.scale)
+        for role, weight in zip(one.roles.tolist(), weights[0].tolist()):
+            counts[role] += weight != 0
     for one in tokens:
         batch = collate([one])
         weights = token_weights(batch["roles"], role_weights(*pair), batch.scale_NT, dtype=torch.float64)
-        entering, part = NORMALIZERS[normalizer](weights, batch["roles"])
+        if normalizer == "role-mean":
+            entering, part = weights / counts.clamp(min=1)[batch["roles"].long()], torch.tensor(1 / len(tokens))
+        else:
+            entering, part = NORMALIZERS[normalizer](weights, batch["roles"])
         total = total + (entering * token_nll(model(input_ids=batch["input_ids"]).logits, batch["input_ids"])).sum()
         divisor += float(part.sum())
     (total / divisor).backward()

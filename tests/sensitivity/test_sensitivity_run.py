@@ -251,7 +251,7 @@ def test_the_preset_of_the_paper(models: list[str], tmp_path: Path) -> None:
             tmp_path / "out",
             sets=None,
             prompts=str(prompts),
-            preset="paper",
+            recipe="paper",
             max_new_tokens=5,
             paraphrases=str(write_jsonl(tmp_path / "para.jsonl", texts)),
         )

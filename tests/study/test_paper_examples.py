@@ -119,7 +119,7 @@ def test_second_stage_is_the_papers(tmp_path: Path) -> None:
 def test_sensitivity_is_the_papers() -> None:
     options = yaml.safe_load((PAPER / "sensitivity.yaml").read_text())
     made = SensitivityConfig(model="pocket", output="x", **options)
-    assert (made.preset, made.limit, made.definition) == ("paper", 5000, "paper")
+    assert (made.recipe, made.limit, made.definition) == ("paper", 5000, "paper")
 
 
 # prepare.py, as far as it needs no hub

@@ -54,6 +54,8 @@ def tune_config(model: Any, data: dict[str, str], output: Path, **changes: Any) 
         "learning_rate": 1.0,
         "schedule": "linear",
         "warmup_ratio": 0.9,
+        "weight_decay": 0.1,
+        "max_grad_norm": 0.0,
         "batch_size": 4,
         "max_steps": 12,
     }

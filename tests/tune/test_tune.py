@@ -234,7 +234,8 @@ def test_a_warm_up_of_less_than_a_step_is_none(
     """The first step of a warm-up has a learning rate of 0, so a short training would lose it, and one of a single step
     everything.
     """
-    plan = make_plan(config(model_folder, chat_file, tmp_path / "run", max_steps=steps, learning_rate=1.0))
+    options = {"max_steps": steps, "learning_rate": 1.0, "warmup_ratio": 0.01}
+    plan = make_plan(config(model_folder, chat_file, tmp_path / "run", **options))
     arguments = training_arguments(plan, tmp_path / "checkpoints")
     assert (arguments.get_warmup_steps(steps) == 0) == (first == 1.0)
 

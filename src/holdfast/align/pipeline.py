@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import holdfast
 from holdfast import lm as models
@@ -31,7 +31,7 @@ from holdfast.runs import Run, RunDir, write_text
 from holdfast.tables import tables_of, with_tables
 from holdfast.tables.render import as_markdown, plain
 from holdfast.tune.arguments import training_arguments
-from holdfast.tune.continuing import has_evaluation, saved_step
+from holdfast.tune.continuing import has_evaluation, how_it_ended, keep_tensorboard, saved_step
 from holdfast.tune.model import adapted, explain_full_disk, load_base, save_model, weights_line, whole_checkpoint
 from holdfast.tune.pipeline import open_together
 from holdfast.tune.plan import data_digest
@@ -62,6 +62,7 @@ def align(config: AlignConfig) -> dict[str, Any]:
         run.check_data(lambda: data_digest(config))
         if summary := run.finished():
             return summary
+        config = cast(AlignConfig, run.config)  # what it leaves open is as the run had it that is continued
         plan = make_plan(config)
         if config.dry_run:
             return preview(plan)
@@ -102,8 +103,7 @@ def _fit(plan: PreferencePlan, model: Any, run: Run) -> dict[str, Any]:
         trainer.evaluate()
     after_N2 = pair_logprobs(trainer.model, plan.held_out, pad_id)
     summary = with_tables(_summary(plan, run, before_N2, after_N2)) | {"seconds": round(seconds, 2)}
-    if trainer.args.load_best_model_at_end:
-        summary["best_step"] = saved_step(trainer)
+    summary |= how_it_ended(trainer)
     save_model(trainer, run.model, _card(summary), set[int]().union(*(pair.ends for pair in plan.train)))
     if trainer.is_world_process_zero():
         _write_pairs(run, plan.held_out, before_N2, after_N2)
@@ -142,6 +142,8 @@ def _trainer(plan: PreferencePlan, model: Any, run: RunDir) -> Any:
         raise HoldfastError(
             f"TRL refuses this: {error}", hint="settings of a loss are given under 'training'"
         ) from error
+    trainer.patience = config.patience
+    keep_tensorboard(trainer, run)
     if "ref" in getattr(model, "peft_config", {}):
         model.delete_adapter("ref")  # TRL's copy of the adapters has done its work, and would be saved with them
     return trainer

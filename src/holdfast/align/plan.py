@@ -6,6 +6,7 @@ Everything that can be wrong with the input comes to light here, before a byte i
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import re
 import sys
 from functools import partial
@@ -20,8 +21,9 @@ from holdfast.data.pairs import load_pairs
 from holdfast.data.shapes import shape_of
 from holdfast.data.sources import name_of
 from holdfast.errors import HoldfastError, nearest
-from holdfast.tune.arguments import Schedule, check_training
+from holdfast.tune.arguments import Schedule, check_training, settled
 from holdfast.tune.plan import (
+    check_ids,
     check_length,
     check_trackers,
     count_steps,
@@ -31,15 +33,6 @@ from holdfast.tune.plan import (
     tell_plain,
     train_and_held_out,
 )
-
-RECIPE: dict[str, Any] = {
-    "learning_rate": 5e-7,
-    "batch_size": 32,
-    "epochs": 2.0,
-    "warmup_ratio": 0.1,
-    "weight_decay": 0.0,
-}
-"""What arXiv 2507.07817 states of its DPO stage."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,13 +69,16 @@ def make_plan(config: AlignConfig) -> PreferencePlan:
     Raises:
         HoldfastError: bad input, with file and row; TRL is missing; a loss that TRL does not know.
     """
-    config = _with_recipe(config)
+    config = settled(config)
+    config = dataclasses.replace(config, epochs=config.epochs or 1.0)
     check_training(config)
     check_trackers(config)
     losses = _losses(config)
     tokenizer = models.load_tokenizer(config.model, trust_remote_code=config.trust_remote_code)
     kwargs = prepare(tokenizer, config.chat_template, config.chat_template_kwargs, config.stop)
+    date = models.print_date(tokenizer, config.date)
     model_config = models.load_config(config.model, trust_remote_code=config.trust_remote_code)
+    parameters = models.count_parameters(model_config)
     max_length = check_length(config, model_config, tokenizer)
     bad_rows: list[str] | None = [] if config.skip_bad_rows else None
     template = config.template if config.template != "auto" else tuned_template(config.model) or "auto"
@@ -102,8 +98,13 @@ def make_plan(config: AlignConfig) -> PreferencePlan:
     if held_out:
         held_out_name = config.eval_data or name_of(config.data)
         _check_left(held_out_name, held_out_tokens, held_out_report, bad_rows or [], max_length)
+    sides = itertools.chain.from_iterable(
+        (pair.prompt, pair.chosen, pair.rejected) for pair in (*train, *held_out_tokens)
+    )
+    check_ids(config.model, tokenizer, model_config, sides)
     micro_batch, accumulation = split_batch(config)
     return PreferencePlan(
+        date=date,
         config=config,
         losses=losses,
         tokenizer=tokenizer,
@@ -113,8 +114,7 @@ def make_plan(config: AlignConfig) -> PreferencePlan:
         bad_rows=bad_rows or [],
         max_length=max_length,
         data_sources=data_sources,
-        learning_rate=config.learning_rate
-        or default_learning_rate(models.count_parameters(model_config), lora=config.lora_rank > 0) / 40,
+        learning_rate=config.learning_rate or default_learning_rate(parameters, lora=config.lora_rank > 0) / 40,
         micro_batch=micro_batch,
         accumulation=accumulation,
         steps=count_steps(config, len(train)),
@@ -144,14 +144,6 @@ def _losses(config: AlignConfig) -> list[str]:
         if name not in losses:
             raise HoldfastError(f"--loss {name}: TRL's losses are {', '.join(losses)}", hint=nearest(name, losses))
     return names
-
-
-def _with_recipe(config: AlignConfig) -> AlignConfig:
-    """Return the config with the values of its recipe where it still has a default."""
-    if config.preset is None:
-        return dataclasses.replace(config, epochs=config.epochs or 1.0)
-    defaults = {field.name: field.default for field in dataclasses.fields(config)}
-    return dataclasses.replace(config, **{k: v for k, v in RECIPE.items() if getattr(config, k) == defaults[k]})
 
 
 def _check_left(source: str, pairs: list[PairTokens], report: PairReport, bad_rows: list[str], max_length: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from holdfast.config.base import Range
 from holdfast.config.training import TrainingConfig
@@ -13,6 +13,15 @@ from holdfast.config.training import TrainingConfig
 class AlignConfig(TrainingConfig):
     """Train on preferences (DPO and its kin) from where a tuned model, or any other, stands."""
 
+    recipes: ClassVar[dict[str, dict[str, Any]]] = {
+        "paper": {
+            "learning_rate": 5e-7,
+            "batch_size": 32,
+            "epochs": 2.0,
+            "warmup_ratio": 0.1,
+            "weight_decay": 0.0,
+        }
+    }
     model: str
     """Where to start: a Holdfast run directory, hub name, local folder, or `pocket`. It is the reference as well."""
     data: str | list[str]
@@ -32,14 +41,14 @@ class AlignConfig(TrainingConfig):
     """
     beta: Annotated[float, Range(gt=0)] = 0.1
     """How strongly the model is held to the reference."""
-    preset: Literal["paper"] | None = None
+    recipe: Literal["paper"] | None = None
     """paper (arXiv 2507.07817): learning rate 5e-7, batch 32, 2 epochs, warm-up 0.1, no weight decay; it does not state
     beta.
     """
 
     # training
     epochs: Annotated[float | None, Range(gt=0)] = None
-    """Passes over the data. Default: 1, with --preset paper 2."""
+    """Passes over the data. Default: 1, with --recipe paper 2."""
     learning_rate: float | None = None
     """Peak learning rate. Default: a fortieth of that of `tune`, which is 5e-7 at 1 B parameters and more."""
     schedule: str = "linear"

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import datetime
 import functools
 import math
 import operator
 import typing
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar, TypeVar
 
 from holdfast.errors import HoldfastError
+
+Config = TypeVar("Config", bound="RunConfig")
 
 
 @dataclass(frozen=True)
@@ -59,10 +63,21 @@ def ranges_of(config_class: type) -> dict[str, Range]:
     return ranges
 
 
+def _check_date(text: str | None) -> None:
+    if text is None:
+        return
+    try:
+        datetime.datetime.strptime(text, "%Y-%m-%d")
+    except ValueError:
+        raise HoldfastError(f"--date {text}: not a day", hint="--date 2025-01-31") from None
+
+
 @dataclass(kw_only=True)
 class RunConfig:
     """What every command takes."""
 
+    recipes: ClassVar[dict[str, dict[str, Any]]] = {}
+    """Value of ``recipe`` -> option -> what the paper uses."""
     output: str
     """Run directory to write: config.json, rows.jsonl, summary.json and what the command makes."""
     limit: Annotated[int | None, Range(ge=1)] = None
@@ -86,6 +101,14 @@ class RunConfig:
             problem = ranges.get(name, Range()).problem(value) if finite else "a finite number"
             if problem:
                 raise HoldfastError(f"--{name.replace('_', '-')} is {value}; it must be {problem}")
+        _check_date(getattr(self, "date", None))
+
+
+def with_recipe(config: Config) -> Config:
+    """Return the config with the values of its ``recipe`` for every option that still has its default."""
+    recipe = getattr(type(config), "recipes", {}).get(getattr(config, "recipe", None), {})
+    defaults = {field.name: field.default for field in dataclasses.fields(config)}
+    return dataclasses.replace(config, **{k: v for k, v in recipe.items() if getattr(config, k) == defaults[k]})
 
 
 def check_value(config_class: type, name: str, value: Any, place: str) -> Any:

@@ -6,14 +6,32 @@ is trained again because of the new option (``tests/test_runs.py`` holds the tab
 
 from __future__ import annotations
 
-from typing import Any
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
-from holdfast.config import RunConfig, SensitivityConfig, TuneConfig, WeighConfig
+from holdfast.config import (
+    AlignConfig,
+    RunConfig,
+    SensitivityConfig,
+    TuneConfig,
+    VariantConfig,
+    WeighConfig,
+)
 from holdfast.config.training import RowsConfig, TrainingConfig
 
 LEGACY: dict[type[RunConfig], dict[str, Any]] = {
     RowsConfig: {"columns": None, "roles": None, "joint": "auto"},
-    TrainingConfig: {"data_share": None, "chat_template": None, "chat_template_kwargs": {}, "stop": None},
+    TrainingConfig: {
+        "data_share": None,
+        "chat_template": None,
+        "chat_template_kwargs": {},
+        "stop": None,
+        "recipe": None,
+        "date": None,
+        "save_best": None,
+        "patience": None,
+    },
     WeighConfig: {"chat_template": None, "chat_template_kwargs": {}},
     TuneConfig: {
         "batching": "padded",
@@ -23,7 +41,9 @@ LEGACY: dict[type[RunConfig], dict[str, Any]] = {
         "turns": "all",
         "row": None,
     },
+    VariantConfig: {"recipe": None},
     SensitivityConfig: {
+        "date": None,
         "api": "auto",
         "repeats": 1,
         "temperature": None,
@@ -44,6 +64,59 @@ too.
 """
 _IN_ADDRESSES = {"batching", "adaptive", "adaptive_on"}
 """Options that were part of every trial's address before this table was: without them all addresses would change."""
+
+OLD_DEFAULTS: dict[type[RunConfig], dict[str, Any]] = {
+    TuneConfig: {"max_grad_norm": 0.0, "weight_decay": 0.1, "warmup_ratio": 0.01}
+}
+"""Config class -> option whose default is another now -> the default of the versions without ``recipe``. They wrote it
+down as if it had been given.
+"""
+_RENAMED: dict[type[RunConfig], dict[str, str]] = {
+    AlignConfig: {"preset": "recipe"},
+    VariantConfig: {"preset": "recipe"},
+}
+"""Config class -> name of an option in versions without ``recipe`` -> its name now."""
+
+Config = TypeVar("Config", bound=RunConfig)
+
+
+def renamed(config_class: type) -> dict[str, str]:
+    """Option as older versions called it -> its name now."""
+    names: dict[str, str] = {}
+    for base in config_class.__mro__:
+        names |= _RENAMED.get(base, {})
+    return names
+
+
+def old_values(config_class: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a config.json of any version, under the names that the options have now."""
+    names = renamed(config_class)
+    return legacy_values(config_class) | {names.get(name, name): value for name, value in values.items()}
+
+
+def date_of(about: Mapping[str, Any]) -> str | None:
+    """The day that the chat template of a run prints, from the content of its config.json; None: it prints none."""
+    config, resolved = about.get("config"), about.get("resolved")
+    for part in (config, resolved):
+        if isinstance(part, dict) and part.get("date"):
+            return str(part["date"])
+    return None
+
+
+def as_begun(config: Config, about: Mapping[str, Any]) -> Config:
+    """The config with what it leaves open as the run had it that began with ``about``, the content of its config.json.
+
+    These are the defaults of the version that began it, and the day that its chat template prints.
+    """
+    before = about.get("config")
+    if not isinstance(before, dict):
+        return config
+    is_old = "recipe" not in before and getattr(config, "recipe", None) is None
+    values = dict(OLD_DEFAULTS.get(type(config), {})) if is_old else {}
+    if hasattr(config, "date"):
+        values["date"] = date_of(about)
+    left_open = {name: value for name, value in values.items() if getattr(config, name) is None}
+    return dataclasses.replace(config, **left_open)
 
 
 def legacy_values(config_class: type) -> dict[str, Any]:

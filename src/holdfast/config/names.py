@@ -37,6 +37,8 @@ ALIASES: dict[str, str] = {
     "max_gen_toks": "max_new_tokens",
 }
 """The field's name -> ours. It holds for every command that has our option, except where ``EXCEPT`` says otherwise."""
+FORMER: dict[str, str] = {"preset": "recipe"}
+"""Our own name of old -> our name now, for commands that have no other option of the old name."""
 EXCEPT: dict[str, frozenset[str]] = {"ReportConfig": frozenset({"output_dir"})}
 """Config class -> names that mean something else there: the output of a report is a file."""
 
@@ -152,7 +154,9 @@ def aliases_of(config_class: type) -> dict[str, str]:
     names = option_names(config_class)
     excepted = EXCEPT.get(config_class.__name__, frozenset())
     return {
-        alias: name for alias, name in ALIASES.items() if name in names and alias not in names and alias not in excepted
+        alias: name
+        for alias, name in (ALIASES | FORMER).items()
+        if name in names and alias not in names and alias not in excepted
     }
 
 

@@ -19,14 +19,14 @@ from holdfast.config.names import aliases_of, option_names
 
 GROUPS: dict[str, str] = {
     "model": "model reference tokenizer dtype trust_remote_code template chat_template chat_template_kwargs "
-    "stop chat system",
+    "stop chat system date",
     "data": "data data_share columns roles joint layout eval_data eval_share "
     "max_length truncation skip_bad_rows sets prompts sources target mixed "
     "in_task in_task_k in_task_retriever with_in_task dev_items pool suite tasks data_dir run run_a run_b baseline "
     "directories study source where settings shots shots_data shots_layout",
     "weights": "prompt_weight response_weight preset weights spans turns normalizer adaptive adaptive_on by keep "
     "rest scope",
-    "optimisation": "loss beta epochs max_steps learning_rate schedule warmup_ratio weight_decay max_grad_norm "
+    "optimisation": "recipe loss beta epochs max_steps learning_rate schedule warmup_ratio weight_decay max_grad_norm "
     "batch_size micro_batch_size batching lora_rank lora_alpha lora_dropout precision head gradient_checkpointing "
     "training",
     "prompts": "k retriever encoder embed_text embeddings pool_limit order label_line shorten variants per_kind "
@@ -37,7 +37,7 @@ GROUPS: dict[str, str] = {
     "lower_is_better higher_is_better least_margin rounds lm_items propagate neighbours alpha calibrate",
     "server": "backend endpoint api price_in price_out budget max_requests concurrency timeout retries judge_url "
     "judge_model judge_python judge_concurrency judge_timeout judge_retries",
-    "saving": "log_steps eval_steps save_steps keep_checkpoints report_to cache format title",
+    "saving": "log_steps eval_steps save_steps keep_checkpoints save_best patience report_to cache format title",
     "run": "output limit seed overwrite dry_run row json exact token_budget strict cluster workers slots",
 }
 """Group of ``--help`` -> its options, of all commands. Every option of every command stands in one (a test looks)."""

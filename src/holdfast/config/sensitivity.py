@@ -21,7 +21,7 @@ class VariantConfig(RunConfig):
     options, synonyms, paraphrases, or module:function."""
     per_kind: Annotated[int, Range(ge=1)] = 20
     """Variants per kind and prompt."""
-    preset: Literal["paper"] | None = None
+    recipe: Literal["paper"] | None = None
     """paper: spelling, templates and (with a source) paraphrases, 20 each; pairs within a kind; a mixture of equal
     shares.
     """
@@ -69,6 +69,8 @@ class SensitivityConfig(VariantConfig):
     """Put every prompt into the tokenizer's chat template, as a user message."""
     system: str | None = None
     """System message, with --chat."""
+    date: str | None = None
+    """The day (YYYY-MM-DD) that chat templates print which print one. Default: the day on which the run began."""
     shots: int = 0
     """Answered examples in front of every prompt."""
     shots_data: str | None = None

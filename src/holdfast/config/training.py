@@ -62,6 +62,8 @@ class TrainingConfig(RowsConfig):
     stop: str | None = None
     """The token that ends a response. Default: what the model's generation config stops on, else the tokenizer's EOS.
     """
+    date: str | None = None
+    """The day (YYYY-MM-DD) that chat templates print which print one. Default: the day on which the run began."""
     max_length: int | None = None
     """Longest example in tokens; for `align` prompt and answer together. Default: the model's context, at most 4096."""
     skip_bad_rows: bool = False
@@ -75,14 +77,14 @@ class TrainingConfig(RowsConfig):
     1/sqrt(parameters) up to 1e-3."""
     schedule: str = "cosine"
     """Learning-rate schedule after the warm-up, by its transformers name."""
-    warmup_ratio: Annotated[float, Range(ge=0, lt=1)] = 0.01
-    """Share of the steps spent warming up; less than one step is none."""
-    weight_decay: Annotated[float, Range(ge=0)] = 0.1
-    """Decoupled weight decay of AdamW."""
-    max_grad_norm: Annotated[float, Range(ge=0)] = 0.0
-    """Clip the gradient norm at this value. 0: no clipping, as in the paper; with clipping, equal ratios are not equal
-    trainings.
-    """
+    warmup_ratio: Annotated[float | None, Range(ge=0, lt=1)] = None
+    """Share of the steps spent warming up; less than one step is none. Default: 0.01, and at least ten steps, or a
+    fifth of a run that is shorter than fifty."""
+    weight_decay: Annotated[float | None, Range(ge=0)] = None
+    """Decoupled weight decay of AdamW. Default: 0.1, with LoRA 0."""
+    max_grad_norm: Annotated[float | None, Range(ge=0)] = None
+    """Clip the gradient norm at this value; 0: no clipping. Default: 1. With clipping, equal ratios of weights are not
+    equal trainings, so a study that varies weights sets 0."""
     batch_size: Annotated[int, Range(gt=0)] = 32
     """Examples (for `align`, pairs) per optimizer step, over all devices and micro-batches."""
     micro_batch_size: Annotated[int, Range(gt=0)] = 8
@@ -111,6 +113,11 @@ class TrainingConfig(RowsConfig):
     """Write a checkpoint every N steps. Default: none; the final model is always saved."""
     keep_checkpoints: Annotated[int, Range(gt=0)] = 1
     """How many checkpoints to keep."""
+    save_best: str | None = None
+    """Keep the weights that are best on held-out data by this metric of an evaluation, such as response_nll (for
+    `align`, preference_accuracy), not those of the last step. Which way is better is known. Default: the last step."""
+    patience: Annotated[int | None, Range(gt=0)] = None
+    """Stop after so many evaluations in a row that were not better than the best one. Needs --save-best."""
     report_to: str = "none"
     """Also log to wandb, tensorboard, trackio, ... (comma separated)."""
     trust_remote_code: bool = False

@@ -7,6 +7,8 @@ greedily. Only safetensors are loaded; code that comes with a model runs only wh
 from __future__ import annotations
 
 import contextlib
+import datetime
+import functools
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -153,6 +155,48 @@ def tell_stops(tokenizer: Any, generation_config: Any) -> None:
         set_stops(tokenizer, [ends] if isinstance(ends, int) else ends)
 
 
+def print_date(tokenizer: Any, date: str | None) -> str | None:
+    """Let the chat template of a tokenizer print one day, whenever it is rendered.
+
+    Args:
+        date: YYYY-MM-DD; None: today.
+
+    Returns:
+        The day, or None if the template prints none: then nothing is changed.
+    """
+    if "strftime_now" not in str(getattr(tokenizer, "chat_template", None)):
+        return None
+    day = datetime.date.fromisoformat(date) if date else datetime.date.today()
+    moment = datetime.datetime.combine(day, datetime.time())
+    apply = functools.partial(type(tokenizer).apply_chat_template, tokenizer)
+    tokenizer.apply_chat_template = functools.partial(_apply_on, moment, apply)
+    return day.isoformat()
+
+
+class _Clock:
+    """Stands where ``strftime_now`` of transformers asks for the time."""
+
+    def __init__(self, moment: datetime.datetime) -> None:
+        self._moment = moment
+
+    def now(self) -> datetime.datetime:
+        """Return the one moment."""
+        return self._moment
+
+
+def _apply_on(moment: datetime.datetime, apply: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """``apply_chat_template`` with a clock that stands still. transformers takes no function from outside, and
+    rendering is one thread's work, so its clock is exchanged for the time of the call."""
+    from transformers.utils import chat_template_utils
+
+    clock = chat_template_utils.datetime
+    chat_template_utils.datetime = _Clock(moment)  # type: ignore[misc, assignment]
+    try:
+        return apply(*args, **kwargs)
+    finally:
+        chat_template_utils.datetime = clock  # type: ignore[misc]
+
+
 def load_config(name_or_folder: str | Path, *, trust_remote_code: bool = False) -> Any:
     """Load the config of a model, without its weights (of the base model, for a folder of adapters)."""
     import transformers
@@ -206,6 +250,12 @@ def count_parameters(config: Any) -> int:
     """Return the number of parameters of a model of this config, without loading its weights."""
     import transformers
 
+    if type(config) not in transformers.AutoModelForCausalLM._model_mapping and not getattr(config, "auto_map", None):
+        kind = "a model of images and text" if hasattr(config, "vision_config") else "no causal language model"
+        raise HoldfastError(
+            f"a model of the kind '{config.model_type}' is {kind}; it cannot be trained or measured here",
+            hint="take a causal language model, such as the text model that it is built on",
+        )
     with torch.device("meta"):
         return int(transformers.AutoModelForCausalLM.from_config(config).num_parameters())
 

@@ -177,4 +177,8 @@ def _noted(a: Finished, b: Finished) -> list[tuple[str, Any, Any]]:
         "exemplars (--shots)": ("shots",),
         "types": ("resolved", "dtype"),
     }
-    return [(name, value_at(a, key), value_at(b, key)) for name, key in keys.items()]
+    dates = [run.summary["resolved"].get("date") for run in (a, b)]
+    return [
+        *((name, value_at(a, key), value_at(b, key)) for name, key in keys.items()),
+        ("dates that the chat template prints", *dates),
+    ]

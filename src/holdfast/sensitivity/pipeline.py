@@ -18,10 +18,11 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
+from holdfast import lm as models
 from holdfast import runs
 from holdfast.config import SensitivityConfig, VariantsConfig
 from holdfast.data.read import source_digest
@@ -67,7 +68,9 @@ def measure(config: SensitivityConfig) -> dict[str, Any]:
         return measure_answers(config)
     check_unused(config)
     with runs.command(config, "sensitivity run") as run:
+        config = cast(SensitivityConfig, run.config)  # with the day that its chat template prints, if it goes on
         tokenizer = load_tokenizer(config)
+        date = models.print_date(tokenizer, config.date) if config.chat else None
         plan = make_plan(config, tokenizer)
         answers.check(config.answers, plan.sets)
         if config.dry_run:
@@ -80,6 +83,7 @@ def measure(config: SensitivityConfig) -> dict[str, Any]:
         with open_backend(config, tokenizer) as backend:
             backend.check(tasks)
             resolved = {"sets_digest": plan.digest, **surroundings(config, tokenizer), **backend.identity()}
+            resolved |= {"date": date} if date else {}
             if summary := run.finished(resolved=resolved):
                 return summary
             run.open(resolved)

@@ -73,8 +73,8 @@ def make_plan(config: SensitivityConfig, tokenizer: Any) -> SensitivityPlan:
 
 def views_of(sets: Sequence[PromptSet], config: SensitivityConfig) -> list[Views]:
     """Return the views of each set that the config asks for."""
-    pairs = "kinds" if config.preset == "paper" else config.pairs
-    mixture = config.mixture or (_PAPER_MIXTURE if config.preset == "paper" else 0)
+    pairs = "kinds" if config.recipe == "paper" else config.pairs
+    mixture = config.mixture or (_PAPER_MIXTURE if config.recipe == "paper" else 0)
     return [_views(s, pairs, mixture, config.seed) for s in sets]
 
 
@@ -108,7 +108,7 @@ def gather(config: VariantConfig) -> tuple[list[PromptSet], Report]:
         )
     if config.prompts is not None and not kinds:
         raise HoldfastError("--prompts needs --variants", hint="--variants spelling,templates")
-    per_kind = _PAPER_VARIANTS if config.preset == "paper" else config.per_kind
+    per_kind = _PAPER_VARIANTS if config.recipe == "paper" else config.per_kind
     generators = {kind: variants.generator(kind, _with_sources(config, per_kind)) for kind in kinds}
     accept = _accept(config) if kinds else {}
     if config.prompts is not None:
@@ -121,7 +121,7 @@ def gather(config: VariantConfig) -> tuple[list[PromptSet], Report]:
 
 def _kinds(config: VariantConfig) -> list[str]:
     kinds = [kind.strip() for kind in config.variants.split(",") if kind.strip()]
-    if config.preset == "paper" and not kinds:
+    if config.recipe == "paper" and not kinds:
         written = config.paraphrases or config.paraphrase_model
         kinds = [*_PAPER_KINDS, *([variants.PARAPHRASES] if written else [])]
     if len(set(kinds)) < len(kinds):

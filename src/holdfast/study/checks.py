@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import warnings
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 from holdfast.config import AlignConfig, TuneConfig
@@ -32,17 +31,10 @@ def check_trainings(plan: StudyPlan) -> None:
         if options != _FOR_THE_TRAINER:
             kinds[json.dumps(options, sort_keys=True)] = trial
     for trial in kinds.values():
-        from holdfast.tune.arguments import training_arguments
+        from holdfast.tune.arguments import Schedule, training_arguments
 
         config = TuneConfig(**trial.tune, output="")
-        schedule: Any = SimpleNamespace(
-            config=config,
-            held_out=[None],
-            learning_rate=config.learning_rate,
-            micro_batch=1,
-            accumulation=1,
-            steps=trial.steps,
-        )
+        schedule = Schedule(config, [None], config.learning_rate or 0.0, 1, 1, trial.steps)
         training_arguments(schedule, Path(), use_cpu=True)  # no context on a GPU that workers are to use
 
 

@@ -8,6 +8,8 @@ on stdout.
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -94,7 +96,7 @@ def _of_study(config: BestConfig, path: Path) -> dict[str, Any]:
     summary = {"command": "study best", "source": str(path), "metric": metric, "higher_is_better": higher, **selection}
     trials = _trials(path, rows)
     summary = with_tables(summary | {"tune": tune, "then": then} | ({"trials": trials} if trials else {}))
-    yaml = as_yaml(tune, comment)
+    yaml = as_yaml(tune, f"{comment}\n{as_command(tune)}")
     _keep(config, summary, yaml)
     if not config.json:
         print(yaml, end="")
@@ -115,6 +117,20 @@ def _trials(path: Path, rows: list[dict[str, Any]]) -> dict[str, int]:
     plan = read_json(path / "config.json").get("resolved", {}).get("trials") or []
     groups = {row.get("group", "") for row in rows}
     return count_trials(rows, sum(trial.get("group", "") in groups for trial in plan)) if plan else {}
+
+
+def as_command(tune: dict[str, Any]) -> str:
+    """Return the command line of a TuneConfig, with every option that is not at its default."""
+    words = ["holdfast", "tune"]
+    for name, value in tune.items():
+        flag = f"--{name.replace('_', '-')}"
+        if isinstance(value, bool):
+            words.append(flag if value else f"--no-{name.replace('_', '-')}")
+        elif isinstance(value, dict):
+            words += [flag, *map(str, itertools.chain.from_iterable(value.items()))]
+        elif value is not None:
+            words += [flag, str(value)]
+    return shlex.join(words)
 
 
 def as_yaml(tune: dict[str, Any], comment: str) -> str:

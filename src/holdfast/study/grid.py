@@ -6,7 +6,8 @@ AdamW makes the same updates when every gradient is multiplied by one constant (
 losses differ by a constant factor are one training. With w -> c w:
 
     normalizer                            D and L                 one training?
-    nonzero, response-count, example      D stays, L -> c L       if nothing depends on the size of the gradient
+    nonzero, response-count, example,     D stays, L -> c L       if nothing depends on the size of the gradient
+    role-mean
     weight-sum                            D -> c D, L stays       always
 
 Source: arXiv 2507.07817, eq. 2. The paper's grid of 35 cells has 21 such classes.
@@ -129,8 +130,9 @@ def scale_matters(config: TuneConfig) -> str | None:
         raise HoldfastError(f"training: adam_epsilon is {training['adam_epsilon']!r}; it must be a number") from error
     if not str(optimizer).removeprefix("paged_").startswith("adamw"):
         return f"optimizer {optimizer} follows the size of the gradient"
-    if config.max_grad_norm > 0:
-        return f"gradients are clipped at {config.max_grad_norm:g}"
+    clip = 1.0 if config.max_grad_norm is None else config.max_grad_norm
+    if clip > 0:
+        return f"gradients are clipped at {clip:g}"
     if epsilon > _LARGEST_EPSILON:
         return f"adam_epsilon {epsilon:g} is not small against the gradients"
     return None

@@ -34,7 +34,7 @@ from holdfast.study.planning import StudyPlan, make_plan
 from holdfast.study.preview import preview
 from holdfast.study.progress import Progress
 from holdfast.study.search import check_search, search
-from holdfast.study.spec import Spec, load_spec
+from holdfast.study.spec import Spec, load_spec, with_defaults
 from holdfast.tables import lines, with_tables
 
 _FILES = {".lock", "config.json", "rows.jsonl", "summary.json", "data", "trials", "base", "logs"}
@@ -50,8 +50,7 @@ def plan(config: StudyConfig) -> dict[str, Any]:
     >>> len(plan(StudyConfig(study="study.yaml", output="studies/mine", calibrate=0, json=True))["trials"])
     2
     """
-    spec = load_spec(config.study, limit=config.limit, seed=config.seed)
-    output = _output(config, spec)
+    spec, output = _spec_and_output(config)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if config.overwrite:  # nothing that is there will be used
@@ -78,8 +77,7 @@ def run(config: StudyConfig) -> dict[str, Any]:
     """
     if config.dry_run:
         return plan(config)
-    spec = load_spec(config.study, limit=config.limit, seed=config.seed)
-    output = _output(config, spec)
+    spec, output = _spec_and_output(config)
     if config.cluster == "ray":
         check_address(os.environ.get("RAY_ADDRESS"))
     with runs.command(config, "study run", path=output, check=lambda *_: _check_directory(output)) as study:
@@ -293,6 +291,20 @@ def _selection(spec: Spec, group: str, rows: list[Row], output: Path) -> dict[st
         return select(own, metric=spec.metric, higher_is_better=spec.higher_is_better, seed=spec.seeds[0], root=output)
     except HoldfastError as error:  # a group in which nothing can be chosen leaves the others theirs
         return {"settings": [], "chosen": None, "finding": f"nothing can be chosen: {error.message}"}
+
+
+def _spec_and_output(config: StudyConfig) -> tuple[Spec, Path]:
+    """Return the study of the file with its defaults, which are those it began with where it is continued, and its
+    directory."""
+    spec = load_spec(config.study, limit=config.limit, seed=config.seed)
+    output = _output(config, spec)
+    file = output / "config.json"
+    begun = None
+    if file.is_file() and not config.overwrite:
+        with contextlib.suppress(HoldfastError):  # a damaged file is refused when the plan is made
+            begun = read_json(file)
+    is_study = isinstance(begun, dict) and isinstance(begun.get("resolved"), dict)
+    return with_defaults(spec, begun) if is_study else spec, output
 
 
 def _planned(spec: Spec, folders: list[Path]) -> StudyPlan:

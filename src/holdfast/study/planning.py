@@ -22,10 +22,11 @@ from holdfast.errors import HoldfastError
 from holdfast.records import RESPONSE_ROLES
 from holdfast.study import grid
 from holdfast.study.measures import selectable
-from holdfast.study.sources import SourceFacts, Sources, json_digest
+from holdfast.study.sources import SourceFacts, Sources, json_digest, roles_counter
 from holdfast.study.spec import Data, Spec
+from holdfast.tune.arguments import settled
 from holdfast.tune.plan import check_config, count_steps
-from holdfast.tune.weights import prompt_share, share
+from holdfast.tune.weights import prompt_share, share, share_counts
 
 FORMAT = 1
 """Part of every address. Raise it when rows of older trials can no longer be compared with new ones."""
@@ -129,6 +130,7 @@ class StudyPlan:
             "higher_is_better": self.spec.higher_is_better,
             "measured": selectable(self.spec.measures),
             "search": dataclasses.asdict(self.spec.search),
+            "defaults": dict(self.spec.defaults),
             "requested": self.requested,
             "groups": [group.resolved() for group in self.groups],
             "trials": [dataclasses.asdict(t) for t in self.trials],
@@ -158,7 +160,7 @@ def identity(spec: Spec, groups: tuple[Group, ...]) -> dict[str, Any]:
         "data": {g.data.name: g.first.digests for g in groups},
         "measure": [m.pinned() for m in spec.measures],
         "items": spec.items,
-        "then": dict(spec.then),
+        "then": spec.then_as_addressed,
     }
 
 
@@ -182,12 +184,12 @@ def disk_bytes(plan: StudyPlan, slots: int) -> int:
 
 
 def _group(spec: Spec, name: str, model: str, data: Data, folders: list[Path]) -> Group:
-    base = TuneConfig(output="", model=model, data="", **spec.tune)
+    base = TuneConfig(output="", model=model, data="", **spec.settled)
     sources = Sources(data, folders, responses=needs_responses(spec, base))
     cells = grid.settings(spec, sources.whole(base).weighted())
     classes: dict[str, list[RequestedSetting]] = {}
     for fields in cells:
-        setting = _requested(dataclasses.replace(base, **fields), fields, sources)
+        setting = _requested(settled(dataclasses.replace(base, **fields)), fields, sources)
         classes.setdefault(setting.key, []).append(setting)
     _check_measures(spec, sources)
     _check_twins(spec, classes)
@@ -253,7 +255,7 @@ def _trial(spec: Spec, group: str, members: list[RequestedSetting], seed: int, t
     per_epoch = count_steps(dataclasses.replace(config, max_steps=-1, epochs=1.0), facts.examples["train"])
     address = [
         FORMAT, cell.key, config.learning_rate, seed, twin, facts.digests, facts.model_digest,
-        [m.pinned() for m in spec.measures], spec.items, dict(spec.then),
+        [m.pinned() for m in spec.measures], spec.items, spec.then_as_addressed,
     ]  # fmt: skip
     return Trial(
         id=json_digest(address)[:12],
@@ -263,7 +265,9 @@ def _trial(spec: Spec, group: str, members: list[RequestedSetting], seed: int, t
         setting={"prompt_weight": pair[0], "response_weight": pair[1]} | others,
         setting_name=grid.setting_name(pair, others),
         ratio=share(*pair) if any(pair) else 0.0,
-        prompt_share=prompt_share(facts.weighted().counts, weights),
+        prompt_share=prompt_share(
+            share_counts(config.normalizer, facts.weighted().counts, roles_counter(facts.report["targets"])), weights
+        ),
         members=tuple(dict.fromkeys(m.pair for m in members)),
         seed=seed,
         twin=twin,

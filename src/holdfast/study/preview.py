@@ -64,6 +64,7 @@ def lines(plan: StudyPlan, figures: dict[str, Any]) -> list[str]:
         texts += ["", *_group(group, data, len(spec.seeds))]
     texts += [
         "",
+        *_clipping(plan),
         f"search {spec.search.kind}; seeds {', '.join(map(str, spec.seeds))}; {counted(spec.twins, 'twin')}",
         f"chosen on dev by {spec.metric} ({direction(spec.higher_is_better)})",
         f"measured: {', '.join(['response_nll', 'prompt_nll', *(m.name for m in spec.measures)])}",
@@ -77,6 +78,16 @@ def lines(plan: StudyPlan, figures: dict[str, Any]) -> list[str]:
             f"({figures['tokens_per_second']:,.0f} tokens/s each, from a short calibration); measuring comes on top"
         )
     return texts
+
+
+def _clipping(plan: StudyPlan) -> list[str]:
+    """Return why the study does not clip, where its file leaves that open."""
+    if plan.spec.defaults.get("max_grad_norm") != 0:
+        return []
+    return [
+        "gradients are not clipped (max_grad_norm 0), so that weights of one ratio are one training; "
+        "`study best` says so in what it prints"
+    ]
 
 
 def _group(group: Group, data: Data, seeds: int) -> list[str]:

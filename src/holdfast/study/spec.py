@@ -21,6 +21,8 @@ from typing import Any
 
 from holdfast import config as configs
 from holdfast.config import TuneConfig, check_value
+from holdfast.config.legacy import OLD_DEFAULTS, renamed
+from holdfast.config.names import aliases_of
 from holdfast.data.read import read_yaml
 from holdfast.errors import HoldfastError, nearest
 from holdfast.study.measures import (
@@ -109,6 +111,42 @@ class Spec:
     search: SearchSpec
     then: Mapping[str, Any] = field(default_factory=dict)
     keep_models: bool = True
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    """TuneConfig fields that the file leaves open and the study sets: see ``with_defaults``."""
+
+    @property
+    def settled(self) -> dict[str, Any]:
+        """Return the TuneConfig fields that all trainings share, those that the study itself sets among them."""
+        return {**self.defaults, **self.tune}
+
+    @property
+    def varies_weights(self) -> bool:
+        """Return whether trainings differ in their weights."""
+        return self.weights is not None or self.search.kind != "grid"
+
+    @property
+    def then_as_addressed(self) -> dict[str, Any]:
+        """Return the second stage under the names that options had in the first version, as in every address."""
+        former = {name: old for old, name in renamed(configs.AlignConfig).items()}
+        return {
+            stage: {former.get(name, name): value for name, value in options.items()}
+            for stage, options in self.then.items()
+        }
+
+
+def with_defaults(spec: Spec, begun: Mapping[str, Any] | None = None) -> Spec:
+    """Return the study with what it sets where its file leaves it open: no clipping, if weights are varied, because
+    with clipping weights of equal ratio are not one training.
+
+    Args:
+        begun: content of the config.json of a study directory that is continued: it goes on with what it began with.
+    """
+    own: dict[str, Any] = {"max_grad_norm": 0.0} if spec.varies_weights else {}
+    if begun is not None:
+        own = begun["resolved"].get("defaults", OLD_DEFAULTS[TuneConfig])
+    recipe = TuneConfig.recipes.get(str(spec.tune.get("recipe")), {})
+    fixed = {*spec.tune, *spec.vary, *recipe}
+    return dataclasses.replace(spec, defaults={name: value for name, value in own.items() if name not in fixed})
 
 
 def load_spec(name: str, *, limit: int | None = None, seed: int = 0) -> Spec:
@@ -152,7 +190,7 @@ def make_spec(content: Mapping[str, Any], *, where: str = "study", name: str = "
         raise HoldfastError(
             f"{where}: search.metric: '{search.metric}' is not measured; measured are {', '.join(metrics)}"
         )
-    return Spec(
+    spec = Spec(
         name=str(content.get("name") or name),
         models=_models(content["model"], where),
         data=_all_data(content["data"], where),
@@ -169,6 +207,7 @@ def make_spec(content: Mapping[str, Any], *, where: str = "study", name: str = "
         then=_then(content.get("then"), where),
         keep_models=check_bool(content.get("keep_models", True), f"{where}: keep_models"),
     )
+    return with_defaults(spec)
 
 
 def _mapping(value: Any, place: str) -> dict[str, Any]:
@@ -346,6 +385,8 @@ def _then(value: Any, where: str) -> dict[str, Any]:
         if f.name not in {"model", "output", "overwrite", "dry_run", "json", "seed"}
     ]
     options = _mapping(stages["align"], f"{where}: then.align")
+    if "preset" in options:
+        options[aliases_of(config_class)["preset"]] = options.pop("preset")
     check_names(options, fields, f"{where}: then.align")
     if not options.get("data"):
         raise HoldfastError(

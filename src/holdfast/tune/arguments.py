@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import importlib.util
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from holdfast.config import AlignConfig, TuneConfig
+from holdfast.config import AlignConfig, TuneConfig, with_recipe
 from holdfast.data.read import from_yaml
 from holdfast.errors import HoldfastError
 
@@ -148,6 +151,30 @@ _NEEDS = {
 _SAMPLING = ("random", "sequential")
 
 
+_SHORT = {"accuracy": "rewards/accuracies", "margin": "rewards/margins"}
+"""Short names of --save-best."""
+_OPTIMIZER_PACKAGES = {
+    "galore": "galore_torch", "apollo": "apollo_torch", "lomo": "lomo_optim", "grokadamw": "grokadamw",
+    "schedule_free": "schedulefree", "torch_4bit": "torchao", "torch_8bit": "torchao", "8bit": "bitsandbytes",
+    "paged": "bitsandbytes", "bnb": "bitsandbytes", "ademamix": "bitsandbytes", "lion": "bitsandbytes",
+}  # fmt: skip
+"""Part of an optimizer's name -> the package that has it; the first that fits."""
+Config = TypeVar("Config", TuneConfig, AlignConfig)
+
+
+def settled(config: Config) -> Config:
+    """Return the config with its recipe applied, and with the defaults that depend on other options. Nothing that a
+    training depends on is open then but the learning rate and the warm-up, which the plan works out."""
+    config = with_recipe(config)
+    decay, clip = config.weight_decay, config.max_grad_norm
+    return dataclasses.replace(
+        config,
+        recipe=None,
+        weight_decay=(0.0 if config.lora_rank else 0.1) if decay is None else decay,
+        max_grad_norm=1.0 if clip is None else clip,
+    )
+
+
 def check_training(config: TuneConfig | AlignConfig) -> None:
     """Refuse what is given under ``training`` and has an option of its own.
 
@@ -166,7 +193,27 @@ def check_training(config: TuneConfig | AlignConfig) -> None:
         if key in _FIXED:
             raise HoldfastError(f"training: '{key}' cannot be changed", hint="the weighted loss depends on it")
         _check_effect(config, key, _scalar(config.training[key]))
+    _check_packages(config)
     _check_best_model(config)
+
+
+def _check_packages(config: TuneConfig | AlignConfig) -> None:
+    """The packages that an argument of the Trainer needs are installed.
+
+    Raises:
+        HoldfastError: names the package and the argument.
+    """
+    optimizer = str(config.training.get("optim", ""))
+    needed = {
+        "deepspeed": "deepspeed" if _scalar(config.training.get("deepspeed")) else None,
+        "optim": next((package for sign, package in _OPTIMIZER_PACKAGES.items() if sign in optimizer), None),
+    }
+    for key, package in needed.items():
+        if package is not None and importlib.util.find_spec(package) is None:
+            raise HoldfastError(
+                f"training: '{key}: {config.training[key]}' needs the package {package}, which is not installed",
+                hint=f"pip install {package}",
+            )
 
 
 def _check_effect(config: TuneConfig | AlignConfig, key: str, value: Any) -> None:
@@ -193,6 +240,10 @@ def _check_best_model(config: TuneConfig | AlignConfig) -> None:
         HoldfastError: names what is missing.
     """
     metrics = _LOWER_IS_BETTER[type(config)]
+    if config.save_best is not None:
+        _check_save_best(config)
+    elif config.patience is not None:
+        raise HoldfastError("--patience needs --save-best", hint=f"--save-best {next(iter(metrics))}")
     metric = str(config.training.get("metric_for_best_model", "loss")).removeprefix("eval_")
     if metric not in metrics:
         raise HoldfastError(
@@ -218,6 +269,37 @@ def _check_best_model(config: TuneConfig | AlignConfig) -> None:
         )
 
 
+def _check_save_best(config: TuneConfig | AlignConfig) -> None:
+    metrics = _LOWER_IS_BETTER[type(config)]
+    if best_metric(config) not in metrics:
+        names = [name for name, long in _SHORT.items() if long in metrics]
+        raise HoldfastError(
+            f"--save-best {config.save_best}: no metric of an evaluation",
+            hint=f"one of {', '.join([*metrics, *names])}",
+        )
+    for key in ("load_best_model_at_end", "metric_for_best_model", "greater_is_better"):
+        if key in config.training:
+            raise HoldfastError(f"training: '{key}' says what --save-best says", hint="leave it out")
+    if config.eval_data is None and not config.eval_share:
+        raise HoldfastError("--save-best needs held-out data", hint="give --eval-data or --eval-share")
+    if config.save_steps and not config.eval_steps:
+        raise HoldfastError(
+            "--save-best with --save-steps needs --eval-steps",
+            hint=f"--eval-steps {config.save_steps}, or no --save-steps",
+        )
+    if config.save_steps and config.save_steps % int(config.eval_steps or 1):
+        raise HoldfastError(
+            f"--save-best needs --save-steps to be a multiple of --eval-steps; they are {config.save_steps} and "
+            f"{config.eval_steps}",
+            hint=f"--save-steps {config.eval_steps}",
+        )
+
+
+def best_metric(config: TuneConfig | AlignConfig) -> str | None:
+    """Return the metric of --save-best under the name that an evaluation has for it."""
+    return None if config.save_best is None else _SHORT.get(config.save_best, config.save_best)
+
+
 @dataclass(frozen=True)
 class Schedule:
     """What a plan says about the training: how fast, in which batches, for how many optimizer steps."""
@@ -228,6 +310,8 @@ class Schedule:
     micro_batch: int
     accumulation: int
     steps: int
+    date: str | None = dataclasses.field(default=None, kw_only=True)
+    """The day that the chat template prints; None: it prints none."""
 
     def resolved(self) -> dict[str, Any]:
         """The values that the config left open, for config.json."""
@@ -236,7 +320,22 @@ class Schedule:
             "micro_batch_size": self.micro_batch,
             "gradient_accumulation_steps": self.accumulation,
             "steps": self.steps,
+            "warmup_steps": self.warmup_steps,
+            "weight_decay": self.config.weight_decay,
+            "max_grad_norm": self.config.max_grad_norm,
+            **({"date": self.date} if self.date else {}),
         }
+
+    @property
+    def warmup_steps(self) -> int:
+        """Steps of the warm-up. By default a hundredth of all, at least ten, but no more than a fifth of a short run:
+        Adam's second moments are estimates of few steps there, and a full rate would follow their noise. A share that
+        was given is kept to; less than one step is none, as a warm-up of one step has a rate of 0 in its only step.
+        """
+        ratio = self.config.warmup_ratio
+        share = 0.01 if ratio is None else ratio
+        steps = math.ceil(share * self.steps) if share * self.steps >= 1 else 0
+        return steps if ratio is not None else max(steps, min(10, self.steps // 5))
 
 
 def training_arguments(plan: Schedule, folder: Path, kind: Any = None, **more: Any) -> Any:
@@ -265,8 +364,7 @@ def training_arguments(plan: Schedule, folder: Path, kind: Any = None, **more: A
         "max_steps": config.max_steps,
         "learning_rate": plan.learning_rate,
         "lr_scheduler_type": config.schedule,
-        # a warm-up of less than a step would still make the first step one with a rate of 0
-        "warmup_steps": config.warmup_ratio if config.warmup_ratio * plan.steps >= 1 else 0,
+        "warmup_steps": plan.warmup_steps,
         "weight_decay": config.weight_decay,
         "max_grad_norm": config.max_grad_norm or 1e30,  # 0 would also leave the norm unmeasured
         "bf16": config.precision == "bf16" or (config.precision == "auto" and bf16_gpu),
@@ -287,7 +385,12 @@ def training_arguments(plan: Schedule, folder: Path, kind: Any = None, **more: A
     }
     if config.gradient_checkpointing:
         ours["gradient_checkpointing"] = True
-    if extra.get("load_best_model_at_end"):
+    if config.save_best is not None:
+        metric = best_metric(config)
+        ours |= {"load_best_model_at_end": True, "metric_for_best_model": metric}
+        ours["greater_is_better"] = not _LOWER_IS_BETTER[type(config)][str(metric)]
+        ours["save_strategy"] = "steps" if config.save_steps else "best"
+    if extra.get("load_best_model_at_end") or config.save_best is not None:
         ours["save_total_limit"] = max(config.keep_checkpoints, 2)  # the best, and the last to continue from
     if "metric_for_best_model" in extra:
         ours["greater_is_better"] = not _LOWER_IS_BETTER[type(config)][

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.integrations import TensorBoardCallback
 from transformers.trainer_callback import ExportableState, PrinterCallback, ProgressCallback
 
 from holdfast.errors import DivergedError, HoldfastError
@@ -35,6 +36,8 @@ class ContinuingTrainer(Trainer):
     train_columns: tuple[str, ...] = ()
     eval_columns: tuple[str, ...] = ()
     when_diverged = "lower --learning-rate"
+    patience: int | None = None
+    """Evaluations in a row that may be no better than the best one, before the training ends; None: any number."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -60,11 +63,23 @@ class ContinuingTrainer(Trainer):
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], Tensor | int | None]:
         """The micro-batches of one optimizer step; none after the last step, where a run may have been continued."""
-        if 0 < self.state.max_steps <= self.state.global_step:
+        if 0 < self.state.max_steps <= self.state.global_step or self.is_out_of_patience:
             self.control.should_training_stop = True
             return [], None
         batches: tuple[list[Any], Tensor | int | None] = super().get_batch_samples(epoch_iterator, num_batches, device)
         return batches
+
+    @property
+    def is_out_of_patience(self) -> bool:
+        """Whether ``patience`` has been used up. All that this depends on is part of every checkpoint."""
+        return self.patience is not None and self.evaluations_since_best >= self.patience
+
+    @property
+    def evaluations_since_best(self) -> int:
+        """How many evaluations there have been after the best one."""
+        best = self.state.best_global_step
+        steps = {logs["step"] for logs in self.state.log_history if "eval_loss" in logs}
+        return sum(step > best for step in steps) if best else 0
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
         """See ``transformers.Trainer``; the loss is summed up for the next row."""
@@ -186,6 +201,7 @@ class RunMemory(TrainerCallback, ExportableState):  # type: ignore[misc]
         best = state.best_metric
         better = best is None or (value > best if args.greater_is_better else value < best)
         control.should_save |= better and state.global_step > 0
+        control.should_training_stop |= not better and state.global_step > 0 and self.trainer.is_out_of_patience
 
 
 def has_evaluation(state: TrainerState) -> bool:
@@ -199,3 +215,21 @@ def saved_step(trainer: Trainer) -> int:
     if trainer.args.load_best_model_at_end and state.best_model_checkpoint:
         return int(Path(state.best_model_checkpoint).name.split("-")[1])
     return int(state.global_step)
+
+
+def keep_tensorboard(trainer: Trainer, run: RunDir) -> None:
+    """Have the files of tensorboard written into the run directory, unless the environment names another place; beside
+    the checkpoints they would go with these."""
+    logger = trainer.pop_callback(TensorBoardCallback)
+    if logger is not None:
+        logger.logging_dir = logger.logging_dir or str(run.path / "tensorboard")
+        trainer.add_callback(logger)
+
+
+def how_it_ended(trainer: ContinuingTrainer) -> dict[str, int]:
+    """For the summary: the step whose weights are kept where that is the best one, and the step at which patience ended
+    the training."""
+    ended = {"best_step": saved_step(trainer)} if trainer.args.load_best_model_at_end else {}
+    if trainer.is_out_of_patience and trainer.state.global_step < trainer.state.max_steps:
+        ended["ended_at"] = int(trainer.state.global_step)
+    return ended

@@ -99,7 +99,7 @@ def weights_line(summary: dict[str, Any]) -> list[str]:
         return []
     return [
         "",
-        f"These are the weights of step {summary['best_step']}, the best on held-out data (`load_best_model_at_end`).",
+        f"These are the weights of step {summary['best_step']}, the best on held-out data.",
     ]
 
 

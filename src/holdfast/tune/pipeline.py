@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import accelerate
 
@@ -22,7 +22,7 @@ from holdfast.tables import with_tables
 from holdfast.tune.adaptive import parse
 from holdfast.tune.arguments import training_arguments
 from holdfast.tune.batches import TokenDataset, collate
-from holdfast.tune.continuing import RunMemory, saved_step
+from holdfast.tune.continuing import RunMemory, how_it_ended, keep_tensorboard, saved_step
 from holdfast.tune.model import adapted, explain_full_disk, load_base, model_card, save_model, whole_checkpoint
 from holdfast.tune.plan import TrainingPlan, data_digest, make_plan
 from holdfast.tune.preview import example
@@ -68,13 +68,14 @@ def train(config: TuneConfig, start: Start | None = None) -> dict[str, Any]:
         run.check_data(lambda: data_digest(config))
         if summary := run.finished():
             return summary
+        config = cast(TuneConfig, run.config)  # what it leaves open is as the run had it that is continued
         plan = start.plan if start else make_plan(config)
         if config.dry_run:
             from holdfast.tune.preview import preview
 
             return preview(plan)
         start = start or Start(plan, load_base(config))
-        model = adapted(start.model, config)
+        model = adapted(start.model, plan.config)
         open_together(run, plan.resolved())
         with models.quiet(), explain_full_disk(run.path):
             trainer = _trainer(plan, model, run, start.callbacks)
@@ -83,7 +84,7 @@ def train(config: TuneConfig, start: Start | None = None) -> dict[str, Any]:
             started = time.perf_counter()
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
             seconds = round(time.perf_counter() - started, 2)
-            if trainer.state.global_step < trainer.state.max_steps:
+            if trainer.state.global_step < trainer.state.max_steps and not trainer.is_out_of_patience:
                 return {"command": "tune", "stopped_at": trainer.state.global_step, "seconds": seconds}
             return _finish(trainer, plan, run, before, seconds)
 
@@ -128,6 +129,8 @@ def _trainer(plan: TrainingPlan, model: Any, run: RunDir, callbacks: Sequence[An
         processing_class=plan.tokenizer,
         callbacks=list(callbacks),
     )
+    trainer.patience = plan.config.patience
+    keep_tensorboard(trainer, run)
     if trainer.plain_reason not in (None, "asked for"):
         print(f"note: full logits are computed for this model: {trainer.plain_reason}", file=sys.stderr)
     if trainer.padded_reason not in (None, "asked for"):
@@ -164,7 +167,7 @@ def _finish(
         "after": after,
         "train_examples": len(plan.train),
         "eval_examples": len(plan.held_out),
-        **({"best_step": saved_step(trainer)} if trainer.args.load_best_model_at_end else {}),
+        **how_it_ended(trainer),
         "seconds": seconds,
         "head": "plain" if trainer.plain_reason else "fused",
         "batching": trainer.batching,

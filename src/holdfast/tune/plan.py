@@ -10,7 +10,7 @@ import math
 import os
 import random
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
@@ -27,10 +27,10 @@ from holdfast.data.sources import counted, draw, name_of, shares_of, sources_of
 from holdfast.errors import HoldfastError
 from holdfast.records import RESPONSE_ROLES, Example, Role, Tokens, named_roles
 from holdfast.tune import adaptive
-from holdfast.tune.arguments import Schedule, check_training
+from holdfast.tune.arguments import Schedule, check_training, settled
 from holdfast.tune.roles import TokenReport, tokenize
 from holdfast.tune.spans import span_rules
-from holdfast.tune.weights import RoleWeights, prompt_share, role_weights, scale_twin
+from holdfast.tune.weights import RoleWeights, prompt_share, role_weights, scale_twin, share_counts
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,7 @@ class Source:
     bad_rows: list[str]
     max_length: int
     data_sources: list[dict[str, Any]] = field(default_factory=list, kw_only=True)
+    date: str | None = field(default=None, kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,8 @@ class TrainingPlan(Source, Schedule):
     @property
     def share(self) -> float:
         """Effective prompt share of the weighted target mass in the training data."""
-        return prompt_share(self.report.weighted_targets, self.weights)
+        report = self.report
+        return prompt_share(share_counts(self.config.normalizer, report.weighted_targets, report.targets), self.weights)
 
     def resolved(self) -> dict[str, Any]:
         """The values that the config left open, for config.json."""
@@ -81,6 +83,7 @@ def make_plan(config: TuneConfig, source: Source | None = None) -> TrainingPlan:
     Raises:
         HoldfastError: bad input, with file and row.
     """
+    config = settled(config)
     weights = check_config(config)
     _warn_twin(config, weights)
     source = source or read_source(config)
@@ -179,12 +182,14 @@ def encode_source(
     tokenizer = models.load_tokenizer(config.model, trust_remote_code=config.trust_remote_code)
     model_config = models.load_config(config.model, trust_remote_code=config.trust_remote_code)
     kwargs = prepare(tokenizer, config.chat_template, config.chat_template_kwargs, config.stop)
+    date = models.print_date(tokenizer, config.date)
     examples, held_out = with_kwargs(examples, kwargs), with_kwargs(held_out, kwargs)
     if any(weights[role] for role in RESPONSE_ROLES) and tokenizer.eos_token_id is None and config.stop is None:
         raise HoldfastError(
             f"{config.model}: the tokenizer has no EOS token, so the model could not learn to stop",
             hint="set eos_token in its tokenizer_config.json, or name the token that ends a response with --stop",
         )
+    parameters = models.count_parameters(model_config)
     max_length = check_length(config, model_config, tokenizer)
     encode = partial(
         tokenize, tokenizer=tokenizer, weights=weights, max_length=max_length,
@@ -197,8 +202,8 @@ def encode_source(
     tell_plain(config.model, config.template, tokenizer, report.templates)
     _check_left(config, train_tokens, report, bad_rows or [], max_length)
     held_out_tokens, _ = encode(held_out)
-    parameters = models.count_parameters(model_config)
-    return Source(tokenizer, parameters, train_tokens, held_out_tokens, report, bad_rows or [], max_length)
+    check_ids(config.model, tokenizer, model_config, (tokens.ids for tokens in (*train_tokens, *held_out_tokens)))
+    return Source(tokenizer, parameters, train_tokens, held_out_tokens, report, bad_rows or [], max_length, date=date)
 
 
 def tell_rows(source: str, items: list[Any], bad_rows: list[str] | None) -> None:
@@ -244,6 +249,25 @@ def check_length(config: TuneConfig | AlignConfig, model_config: Any, tokenizer:
     if config.max_length is not None and not 2 <= config.max_length <= context:
         raise HoldfastError(f"--max-length {config.max_length}: the model takes 2 to {context} tokens")
     return config.max_length or min(context, 4096)
+
+
+def check_ids(model: str, tokenizer: Any, model_config: Any, sequences: Iterable[Any]) -> None:
+    """Every id of the data, and the one that pads, has a row in the model's embedding.
+
+    Raises:
+        HoldfastError: names the token.
+    """
+    from holdfast.lm import pad_id
+
+    rows = getattr(model_config.get_text_config(), "vocab_size", None)
+    largest = max([pad_id(tokenizer), *(int(max(ids)) for ids in sequences if len(ids))])
+    if rows is not None and largest >= rows:
+        raise HoldfastError(
+            f"{model}: the tokenizer gives id {largest} ({tokenizer.convert_ids_to_tokens(largest)!r}), and the "
+            "model's "
+            f"embedding has {rows} rows",
+            hint="use the model's own tokenizer, or save the model after model.resize_token_embeddings(len(tokenizer))",
+        )
 
 
 def split(examples: list[Any], share: float, seed: int) -> tuple[list[Any], list[Any]]:

@@ -35,7 +35,7 @@ from holdfast.tune.continuing import ContinuingTrainer
 from holdfast.tune.head import LossRows, attach
 from holdfast.tune.loss import divide, weighted_nll
 from holdfast.tune.router import router_loss
-from holdfast.tune.weights import NORMALIZERS, RoleWeights, target_mask, token_weights
+from holdfast.tune.weights import NORMALIZERS, RoleWeights, role_counts, target_mask, token_weights
 
 _TRAIN_COLUMNS = (
     "tokens",
@@ -106,7 +106,8 @@ class WeightedTrainer(ContinuingTrainer):
     ) -> tuple[list[Any], Tensor | int | None]:
         """The micro-batches of one optimizer step, and the divisor of its loss over all of them and all ranks."""
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
-        batches = [self._weighed(batch) for batch in regroup(batches, self.batching)]
+        counts_R = self._role_counts(batches) if self.objective.normalizer == "role-mean" else None
+        batches = [self._weighed(batch, counts_R) for batch in regroup(batches, self.batching)]
         self._micro_batches = max(1, len(batches))
         shares = [torch.as_tensor(batch.rows.divisor) for batch in batches]
         divisor = torch.stack(shares).sum().to(device) if shares else torch.zeros((), device=device)
@@ -150,7 +151,9 @@ class WeightedTrainer(ContinuingTrainer):
         prompt_NT = target_mask(batch.roles_NT, PROMPT_ROLES)
         response_NT = targets_NT & ~prompt_NT
         weights_NT = self._weights(batch)
-        entering_NT, shares_N = NORMALIZERS[self.objective.normalizer](weights_NT, batch.roles_NT)
+        role_means = self.objective.normalizer == "role-mean"
+        one_R = torch.ones(len(Role), device=weights_NT.device) if role_means else None
+        entering_NT, shares_N = NORMALIZERS[self.objective.normalizer](weights_NT, batch.roles_NT, one_R)
         rows = LossRows(batch.pack(batch.ids_NT), batch.pack(targets_NT.float()), 1.0, head=self.objective.head)
         with torch.no_grad(), self.compute_loss_context_manager():
             _, nll_NT, _ = self._loss(model, batch, rows)
@@ -165,7 +168,18 @@ class WeightedTrainer(ContinuingTrainer):
         ]
         dtype = _sum_dtype(nll_NT.device)
         sums_NK = torch.stack([c.to(dtype).sum(1) for c in columns] + [shares_N.to(dtype)], dim=1)
+        if role_means:
+            sums_NK = torch.cat([sums_NK, self._sums_by_role(batch, weights_NT, nll_NT)], dim=1)
         return None, sums_NK, sums_NK[:, :1]
+
+    def _sums_by_role(self, batch: StepBatch, weights_NT: Tensor, nll_NT: Tensor) -> Tensor:
+        """Per example the weighted NLL of every role, then its targets of non-zero weight, [N, 2 roles]."""
+        dtype = _sum_dtype(nll_NT.device)
+        weighted_NT, counted_NT = (weights_NT * nll_NT).to(dtype), (weights_NT != 0).to(dtype)
+        masks = [batch.roles_NT == int(role) for role in Role]
+        columns = [(weighted_NT * mask_NT).sum(1) for mask_NT in masks]
+        columns += [(counted_NT * mask_NT).sum(1) for mask_NT in masks]
+        return torch.stack(columns, dim=1)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Write a row; complete the training logs with token counts, speed and unweighted NLLs."""
@@ -215,12 +229,23 @@ class WeightedTrainer(ContinuingTrainer):
     def _laid_out(self, batch: StepBatch) -> StepBatch:
         return batch.to(self.args.device).laid_out(self.batching)
 
-    def _weighed(self, batch: StepBatch) -> StepBatch:
-        """The batch with its layout, weights and rows of the loss. One that has them is left as it is."""
+    def _role_counts(self, batches: list[StepBatch]) -> Tensor:
+        """Targets of non-zero weight of every role in an optimizer step, over all its micro-batches and ranks."""
+        counts_R = torch.zeros(len(Role), dtype=_sum_dtype(self.args.device), device=self.args.device)
+        for batch in batches:
+            counts_R += role_counts(self._weights(batch), batch.roles_NT).to(counts_R)
+        counted: Tensor = self.accelerator.reduce(counts_R, "sum")
+        return counted
+
+    def _weighed(self, batch: StepBatch, counts_R: Tensor | None = None) -> StepBatch:
+        """The batch with its layout, weights and rows of the loss. One that has them is left as it is.
+
+        ``counts_R``: see ``weights.NORMALIZERS``; None: the step is this batch.
+        """
         if batch.rows is not None:
             return batch
         batch, objective = self._laid_out(batch), self.objective
-        weights_NT, shares_N = NORMALIZERS[objective.normalizer](self._weights(batch), batch.roles_NT)
+        weights_NT, shares_N = NORMALIZERS[objective.normalizer](self._weights(batch), batch.roles_NT, counts_R)
         weights_RW = batch.pack(weights_NT)
         # a GPU is waited for here, once per step, and not in the passes
         kept_M = weights_RW[:, 1:].reshape(-1).nonzero().squeeze(-1)
@@ -283,9 +308,17 @@ class WeightedTrainer(ContinuingTrainer):
 
 def evaluation_metrics(prediction: EvalPrediction) -> dict[str, Any]:
     """Add up per-example sums [N, 8]: prompt NLL, prompt targets, response NLL, response targets, weighted NLL, prompt
-    weight, response weight, divisor. NLLs in nats per token; None where there is no such token."""
-    sums = torch.as_tensor(prediction.predictions).double().sum(0).tolist()
+    weight, response weight, divisor. NLLs in nats per token; None where there is no such token.
+
+    Under ``role-mean`` there are two more columns per role, weighted NLL and targets of non-zero weight, because no
+    sum per example knows how many targets the others have.
+    """
+    sums_K = torch.as_tensor(prediction.predictions).double().sum(0)
+    sums, by_role = sums_K[:8].tolist(), sums_K[8:]
     prompt, n_prompt, response, n_response, weighted, prompt_weight, response_weight, divisor = sums
+    if len(by_role):
+        nll_R, counts_R = by_role.chunk(2)
+        weighted, divisor = float((nll_R / counts_R.clamp(min=1)).sum()), 1.0
     return {
         "loss": weighted / divisor if divisor else 0.0,
         "prompt_nll": prompt / n_prompt if n_prompt else None,

@@ -133,19 +133,54 @@ def target_mask(roles_BT: Tensor, roles: Iterable[Role]) -> Tensor:
     return mask_BT
 
 
-# A normalizer: (weights_BT, roles_BT) -> (weights_BT as they enter the sum, each example's part of the divisor [B]).
-# Parts add up over examples, micro-batches and ranks; the division happens once per optimizer step.
-NormalizerFn = Callable[["Tensor", "Tensor"], tuple["Tensor", "Tensor"]]
+def role_counts(weights_BT: Tensor, roles_BT: Tensor) -> Tensor:
+    """Number of tokens of non-zero weight of every role, float64 [roles]. Counts add up over micro-batches and
+    ranks.
+    """
+    import torch
+
+    weighted = roles_BT[weights_BT != 0].long()
+    return torch.bincount(weighted, minlength=len(Role)).to(
+        torch.float32 if weighted.device.type == "mps" else torch.float64
+    )
 
 
-def _example(weights_BT: Tensor, roles_BT: Tensor) -> tuple[Tensor, Tensor]:
+def share_counts(
+    normalizer: str, weighted_targets: Mapping[Role, float], targets: Mapping[Role, float]
+) -> dict[Role, float]:
+    """What ``prompt_share`` is to count: weighted targets by role; their mean weight where each role is divided by its
+    own count."""
+    if normalizer != "role-mean":
+        return dict(weighted_targets)
+    return {role: count / targets[role] for role, count in weighted_targets.items() if targets.get(role)}
+
+
+# A normalizer: (weights_BT, roles_BT, counts_R=None) -> (weights_BT as they enter the sum, each example's part of the
+# divisor [B]). Parts add up over examples, micro-batches and ranks; the division happens once per optimizer step.
+# ``counts_R`` are the ``role_counts`` of the whole step; None: the step is this batch.
+NormalizerFn = Callable[..., tuple["Tensor", "Tensor"]]
+
+
+def _example(weights_BT: Tensor) -> tuple[Tensor, Tensor]:
     count_B = (weights_BT != 0).sum(1)
     return weights_BT / count_B.clamp(min=1)[:, None], (count_B != 0).long()
 
 
+def _role_mean(weights_BT: Tensor, roles_BT: Tensor, counts_R: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """L = sum over roles of (1 / n_role) sum_t w_t nll_t, with n_role the role's tokens of non-zero weight in the step.
+
+    The divisor is 1 for the whole step; an example's part of it is its part of the tokens of non-zero weight.
+    """
+    counts_R = role_counts(weights_BT, roles_BT) if counts_R is None else counts_R.to(weights_BT.device)
+    own_BT = counts_R.clamp(min=1)[roles_BT.long()]
+    count_B = (weights_BT != 0).sum(1).to(counts_R.dtype)
+    return (weights_BT / own_BT).to(weights_BT.dtype), count_B / counts_R.sum().clamp(min=1)
+
+
 NORMALIZERS: dict[str, NormalizerFn] = {
-    "nonzero": lambda weights_BT, _: (weights_BT, (weights_BT != 0).sum(1)),  # eq. 2 of arXiv 2507.07817
-    "weight-sum": lambda weights_BT, _: (weights_BT, weights_BT.double().sum(1)),
-    "response-count": lambda weights_BT, roles_BT: (weights_BT, target_mask(roles_BT, RESPONSE_ROLES).sum(1)),
-    "example": _example,
+    "nonzero": lambda weights_BT, *_: (weights_BT, (weights_BT != 0).sum(1)),  # eq. 2 of arXiv 2507.07817
+    "weight-sum": lambda weights_BT, *_: (weights_BT, weights_BT.double().sum(1)),
+    "response-count": lambda weights_BT, roles_BT, *_: (weights_BT, target_mask(roles_BT, RESPONSE_ROLES).sum(1)),
+    "example": lambda weights_BT, *_: _example(weights_BT),
+    "role-mean": _role_mean,
 }
