@@ -173,7 +173,7 @@ def print_date(tokenizer: Any, date: str | None) -> str | None:
     return day.isoformat()
 
 
-class _Clock:
+class _StoppedClock:
     """Stands where ``strftime_now`` of transformers asks for the time."""
 
     def __init__(self, moment: datetime.datetime) -> None:
@@ -190,7 +190,7 @@ def _apply_on(moment: datetime.datetime, apply: Callable[..., Any], *args: Any, 
     from transformers.utils import chat_template_utils
 
     clock = chat_template_utils.datetime
-    chat_template_utils.datetime = _Clock(moment)  # type: ignore[misc, assignment]
+    chat_template_utils.datetime = _StoppedClock(moment)  # type: ignore[misc, assignment]
     try:
         return apply(*args, **kwargs)
     finally:

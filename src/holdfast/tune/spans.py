@@ -11,6 +11,7 @@ import itertools
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -79,7 +80,7 @@ def weighed_by(spans: Iterable[Span], rules: Sequence[SpanRule]) -> list[Span]:
 
 def unmatched(spans: Sequence[Span], rules: Sequence[SpanRule]) -> list[SpanRule]:
     """The rules of which no text has a match."""
-    return [rule for rule in rules if not any(_matches(rule, span) for span in spans)]
+    return [rule for rule in rules if not any(map(partial(_matches, rule), spans))]
 
 
 def _matches(rule: SpanRule, span: Span) -> bool:
