@@ -124,7 +124,7 @@ def test_tuning_shows_curves_roles_and_an_example(runs: Path) -> None:
 def test_sensitivity_ranks_sets_and_its_matrices_give_their_psi(runs: Path) -> None:
     (section,) = shown(runs, "before")
     (ranking,) = [part for part in section.parts if isinstance(part, Table) and part.title == "All sets"]
-    psi = [row[1] for row in ranking.rows]
+    psi = [row[[column.title for column in ranking.columns].index("psi")] for row in ranking.rows]
     assert len(psi) == 3
     assert psi == sorted(psi, reverse=True)
     matrices = [part for part in flat(section) if isinstance(part, Figure) and part.title.startswith("Matrix")]

@@ -242,10 +242,6 @@ def test_bad_items_name_file_and_row(tmp_path: Path, rows: list[Any], match: str
             "row 2: the kind 'all' is",
         ),
         ([{"set_id": "a", "kind": "mixture", "prompt": "x"}], "row 1: the kind 'mixture' is a name of the results"),
-        (
-            [{"set_id": "a", "kind": "typos_stderr", "prompt": "x"}],
-            "row 1: the kind 'typos_stderr' is a name of the results",
-        ),
         ([{"set_id": None, "prompt": "x"}, {"set_id": None, "prompt": "y"}], "row 1: 'set_id' is null"),
         ([{"set_id": "a", "prompt": "x", "seed": "many"}], "row 1: 'seed' must be a whole number"),
         (

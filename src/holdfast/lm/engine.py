@@ -263,11 +263,10 @@ class _Run:
 
     def whole(self, numbers: Sequence[int], *, keep_ends: bool = False) -> None:
         """Pass whole requests: their prompts, and their continuations behind them. ``keep_ends``: fill ``kept``."""
-        requests = self.reader.requests
-        owners = [(r, c) for r in numbers for c in range(max(1, len(requests[r].continuations)))]
+        owners, sequences = self._sequences(numbers)
         if not owners:
             return
-        root = build([ids for r in numbers for ids in requests[r].sequences()])
+        root = build(sequences)
         engine, self._keep_ends = self.engine, keep_ends
         worth = min(engine.worth, _WORTH_IN_PROMPTS) if keep_ends else engine.worth
         passes = plan(root, engine.row_tokens, worth, keep_ends=keep_ends, room=engine.cache_tokens)
@@ -283,9 +282,8 @@ class _Run:
         cached: list[tuple[Node | None, Node]] = []
         later: list[Pass] = []
         for prompt, numbers in warm.items():
-            requests = self.reader.requests
-            owners = [(r, c) for r in numbers for c in range(max(1, len(requests[r].continuations)))]
-            root = build([ids[len(prompt) :] for r in numbers for ids in requests[r].sequences()], len(prompt))
+            owners, sequences = self._sequences(numbers)
+            root = build([ids[len(prompt) :] for ids in sequences], len(prompt))
             for number in root.ends:
                 self.reader.want(root, *owners[number])
             self.caches[root] = self.engine._prompts[prompt]
@@ -300,6 +298,16 @@ class _Run:
         self._pass(first, cached)
         for step in later:
             self._pass([(step.prefix, row) for row in step.rows], [(step.prefix, node) for node in step.cached])
+
+    def _sequences(self, numbers: Sequence[int]) -> tuple[list[tuple[int, int]], list[Ids]]:
+        """Return (request, continuation) of every sequence of some requests, and the sequences."""
+        owners: list[tuple[int, int]] = []
+        sequences: list[Ids] = []
+        for number in numbers:
+            own = self.reader.requests[number].sequences()
+            owners += [(number, continuation) for continuation in range(len(own))]
+            sequences += own
+        return owners, sequences
 
     def _locate(self, passes: Sequence[Pass], owners: Sequence[tuple[int, int]]) -> None:
         """Find the node and offset of every position that somebody asks for."""

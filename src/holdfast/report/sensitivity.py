@@ -14,7 +14,7 @@ from holdfast.report.parts import FactList, Figure, Note, Part, Tabs
 from holdfast.report.reading import ReadRun
 from holdfast.report.sets import chosen_set, prompts_of
 from holdfast.tables.record import Interval
-from holdfast.tables.sensitivity import ALL, every_set, psi, views_of
+from holdfast.tables.sensitivity import ALL, every_set, over_sets, psi, views_of
 from holdfast.tables.text import counted, number
 
 
@@ -54,18 +54,20 @@ def ranked_sets(run: ReadRun) -> list[dict[str, Any]]:
 
 
 def _finding(run: ReadRun) -> list[Part]:
-    """Say POSIX of the three kinds that move answers most."""
+    """Say what the run says in words, then POSIX of the three kinds that move answers most."""
+    sentences = map(str, run.summary.get("in_words") or [])
+    words: list[Part] = [Note(text, "warning" if text.startswith("Warning") else "finding") for text in sentences]
     posix = run.summary.get("posix", {})
     views = views_of(run.summary)
     if not views:
-        return []
+        return words
     said = []
     for view in sorted(views, key=lambda view: -(posix[view]["mean"] or 0.0))[:3]:
         mean, low, high = (number(posix[view][key]) for key in ("mean", "low", "high"))
         over = f"{view if view != ALL else 'all'} variants"
         ends = f"95 % interval {low} to {high}, {counted(posix[view]['sets'], 'set')}"
         said.append(f"{mean} nats per token over {over} ({ends})")
-    return [Note(f"POSIX is {'; '.join(said)}. 0 means that the wording does not matter.", "finding")]
+    return [*words, Note(f"POSIX is {'; '.join(said)}. 0 means that the wording does not matter.", "finding")]
 
 
 def _missing(run: ReadRun) -> list[Part]:
@@ -102,7 +104,7 @@ def _by_kind(run: ReadRun) -> list[Part]:
     estimates = [Interval.of(posix[v], "mean") for v in views]
     notes = [counted(posix[v]["sets"], "set") for v in views]
     dots = Series("POSIX", views, estimates, notes, "dots", "@accent", size=11)
-    over = counted(posix[views[0]]["sets"], "set")
+    over = over_sets({v: posix[v]["sets"] for v in views})
     caption = (
         f"Mean psi by kind of variant with 95 % bootstrap intervals over {over}; "
         "the higher, the more this kind of change moves answers."
@@ -113,7 +115,7 @@ def _by_kind(run: ReadRun) -> list[Part]:
 
 def _ranking(ranked: Sequence[dict[str, Any]]) -> Figure:
     values = [psi(row) for row in ranked]
-    notes = [f"{row['set_id']}, {row.get('prompts', '?')} prompts" for row in ranked]
+    notes = [f"{row['set_id']}, {counted(row.get('prompts') or 0, 'prompt')}" for row in ranked]
     size = 8 if len(values) < 80 else 5
     dots = Series("sets", list(range(1, len(values) + 1)), values, notes, "dots", "@accent", size=size)
     finite = [value for value in values if math.isfinite(value)]
@@ -142,9 +144,9 @@ def _verdict(summary: dict[str, Any]) -> list[Part]:
 def _changes(by_kind: dict[str, Any]) -> Figure:
     """The change of POSIX from A to B, for every kind of variant."""
     kinds, rows = list(by_kind), list(by_kind.values())
-    notes = [f"p = {number(row['p'], 4)}, {row['sets']} sets" for row in rows]
+    notes = [f"p = {number(row['p'], 4)}, {counted(row['sets'], 'set')}" for row in rows]
     dots = Series("B - A", kinds, [Interval.of(row, "difference") for row in rows], notes, "dots", "@accent", size=11)
-    over = f"paired over {rows[0]['sets']} sets; below 0, B is steadier"
+    over = f"paired over {over_sets({kind: row['sets'] for kind, row in by_kind.items()})}; below 0, B is steadier"
     caption = f"Change of POSIX by kind with 95 % intervals, {over}."
     axes = Axis("kind of variant", names=kinds), Axis("B - A, nats per token")
     return points("Change from A to B", caption, [dots], *axes, height=320, shapes=[level(0.0)])

@@ -23,7 +23,6 @@ from holdfast.errors import HoldfastError, whole_text
 ORIGINAL = "original"
 ALL, MIXTURE = "all", "mixture"
 """Views over several kinds: no kind may have these names (see ``planning``)."""
-_STDERR = "_stderr"
 
 
 @dataclass(frozen=True)
@@ -229,11 +228,11 @@ def _turns(variant: Variant) -> list[Any]:
 
 
 def _kind(kind: str, where: str) -> str:
-    """Return the kind, unless it is a name of the results: ``all``, ``mixture``, or the ``_stderr`` of another name."""
-    if kind in (ALL, MIXTURE) or kind.endswith(_STDERR):
+    """Return the kind, unless it is a name of the results."""
+    if kind in (ALL, MIXTURE):
         raise HoldfastError(
             f"{where}: the kind '{kind}' is a name of the results, which it would replace",
-            hint=f"call the kind something else; {ALL}, {MIXTURE} and names that end in {_STDERR} are taken",
+            hint=f"call the kind something else; only {ALL} and {MIXTURE} are taken",
         )
     return kind
 

@@ -9,6 +9,7 @@ Unrelated prompts are pairs of first prompts of different sets, scored like two 
 
 from __future__ import annotations
 
+import itertools
 import math
 import statistics
 from collections.abc import Sequence
@@ -92,7 +93,7 @@ def worst(rows: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
 
 def readable(rows: Sequence[dict[str, Any]], rule: str) -> dict[str, Any]:
     """Return the rule of reading, how many responses it could not read, and the first few of them."""
-    variants = [v for row in rows for v in row["variants"]]
+    variants = list(itertools.chain.from_iterable(row["variants"] for row in rows))
     unread = [v["response"] for v in variants if v["answer"] is None]
     return {
         "rule": rule,

@@ -4,6 +4,7 @@ set, the responses of one set; and those of two runs compared.
 
 from __future__ import annotations
 
+import itertools
 import math
 import operator
 import statistics
@@ -11,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from holdfast.tables.record import Cell, Column, Interval, Table
+from holdfast.tables.text import counted
 
 ALL = "all"
 """The view over all variants of a set."""
@@ -84,15 +86,16 @@ def psi(row: Mapping[str, Any]) -> float:
 
 
 def every_set(ranked: Sequence[dict[str, Any]]) -> Table:
-    """Return a row for every set, in the order of ``ranked``, with its psi and what its responses are like."""
-    kinds = [view for view in ranked[0]["indices"] if view != ALL]
+    """Return a row for every set, in the order of ``ranked``: its answers, then its psi, over every kind of any set."""
+    views = dict.fromkeys(itertools.chain.from_iterable(row["indices"] for row in ranked))
+    kinds = [view for view in views if view != ALL]
     kinds = kinds if len(kinds) > 1 else []
     columns = [
         Column("set", kind="code"),
-        *map(Column, ("psi", *map("psi, {}".format, kinds), "prompts")),
-        Column("distinct responses", 0),
         Column("right answers"),
         Column("most frequent response", kind="code"),
+        Column("distinct responses", 0),
+        *map(Column, ("prompts", "psi", *map("psi, {}".format, kinds))),
     ]
     rows: list[list[Cell]] = []
     for row in ranked:
@@ -102,8 +105,8 @@ def every_set(ranked: Sequence[dict[str, Any]]) -> Table:
         by_kind = [row["indices"].get(kind, {}).get("psi") for kind in kinds]
         answers = f"{sum(right)} of {len(right)}" if right else None
         response = _most_frequent([str(v.get("response", "")) for v in variants])
-        about = [row.get("prompts"), whole.get("unique_responses"), answers, response]
-        rows.append([str(row["set_id"]), psi(row), *by_kind, *about])
+        about = [answers, response, whole.get("unique_responses"), row.get("prompts")]
+        rows.append([str(row["set_id"]), *about, psi(row), *by_kind])
     return Table("All sets", columns, rows, filterable=len(rows) > 8)
 
 
@@ -170,6 +173,14 @@ def _posix(summary: dict[str, Any], views: Sequence[str]) -> Table:
     return Table("POSIX", columns, rows, caption + _few([posix[v] for v in views if v in posix]))
 
 
+def over_sets(sets_by_view: Mapping[str, int]) -> str:
+    """Return over how many sets estimates are, by view where these differ: "2 sets (spelling) and 3 sets (casing)"."""
+    if len(set(sets_by_view.values())) < 2:
+        return counted(next(iter(sets_by_view.values()), 0), "set")
+    each = [f"{counted(count, 'set')} ({view})" for view, count in sets_by_view.items()]
+    return f"{', '.join(each[:-1])} and {each[-1]}"
+
+
 def _few(estimates: Sequence[Mapping[str, Any]]) -> str:
     """Return a sentence for the caption where an interval is over few sets."""
     fewest = min((one["sets"] for one in estimates), default=_FEW_SETS)
@@ -185,7 +196,8 @@ def _indices(summary: dict[str, Any], views: Sequence[str]) -> Table:
             means = [Interval.of(estimates.get(name), "mean") for estimates in by_view.values()]
             rows.append([name, *means, meaning])
     columns = [Column("index", kind="code"), *map(Column, by_view), Column("what it is")]
-    return Table("All indices", columns, rows, f"Means with 95 % bootstrap intervals over {summary.get('sets')} sets.")
+    sets = {view: estimates.get("psi", {}).get("sets", summary.get("sets", 0)) for view, estimates in by_view.items()}
+    return Table("All indices", columns, rows, f"Means with 95 % bootstrap intervals over {over_sets(sets)}.")
 
 
 def _accuracy(summary: dict[str, Any], views: Sequence[str]) -> Table:
