@@ -1,5 +1,7 @@
 """The whole of ``holdfast sensitivity run``, top to bottom: config -> plan -> scores -> rows -> run directory.
 
+``backends`` says where the model runs; a chat endpoint, which gives answers only, has a path of its own (``chat``).
+
 OUTPUT/rows.jsonl     one row per set      OUTPUT/matrices/N.npz   logp_XY, len_Y, token_logp of set N
 OUTPUT/sets.jsonl     what was measured    OUTPUT/cache/           scores, so that a killed run continues
 OUTPUT/results_*.json, samples_*.jsonl     the shape of lm-evaluation-harness

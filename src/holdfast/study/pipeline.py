@@ -1,5 +1,8 @@
 """``holdfast study run``, top to bottom: file -> plan -> trials -> rows -> selection -> study directory.
 
+A trial runs in a process of its own: ``search`` asks for jobs, ``execute`` hands them out, ``worker`` runs
+``trial.perform``, which trains and measures.
+
 STUDY/config.json     the plan
 STUDY/rows.jsonl      one row per trial, and one per base model
 STUDY/summary.json    the selection, and what the study cost

@@ -1,4 +1,8 @@
-"""The whole of ``holdfast tune``, top to bottom: config -> plan -> training -> run directory."""
+"""The whole of ``holdfast tune``, top to bottom: config -> plan -> training -> run directory.
+
+The loop is that of transformers; it calls ``trainer._loss``, which calls the model with ``loss_rows``, and the model's
+head (``head``) computes the weighted loss.
+"""
 
 from __future__ import annotations
 
