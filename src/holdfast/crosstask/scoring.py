@@ -1,7 +1,7 @@
 """Prompts -> requests for the log-probs of all labels, and their answers cell by cell.
 
-The log-prob of a label is computed in ``lm.score`` (``Readout._read`` per token, ``Scored.total`` over them), and made a
-prediction in ``predict.label_scores``.
+The log-prob of a label is computed in ``lm.score`` (``Readout._read`` per token, ``Scored.total`` over them), and made
+a prediction in ``predict.label_scores``.
 
 The prompt is tokenised whole, once; a label's tokens are what follows when the label is written behind it. All tokens
 of a label count: labels that begin alike are told apart. Axes: I items, Y labels.
