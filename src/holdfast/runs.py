@@ -290,7 +290,8 @@ def command(config: RunConfig, name: str, *, path: Path | None = None, check: Ch
         summary = check(config, name)
         folder = path or Path(config.output)
         if not config.overwrite and (folder / "config.json").is_file():
-            config = as_begun(config, read_json(folder / "config.json"))
+            with contextlib.suppress(HoldfastError):  # a damaged file is refused by ``check``, or where it is continued
+                config = as_begun(config, read_json(folder / "config.json"))
         yield Run(folder, summary, config=config, command=name, check=check, held=held)
 
 

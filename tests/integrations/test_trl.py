@@ -44,6 +44,8 @@ def test_same_numbers_as_holdfast_tune(rows: Any, model_folder: Path, tmp_path: 
         "learning_rate": 5e-3,
         "batch_size": 8,
         "micro_batch_size": 4,
+        "max_grad_norm": 0,
+        "warmup_ratio": 0,
     }
     train(
         TuneConfig(
