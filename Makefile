@@ -2,6 +2,7 @@
 # make test        create .venv if needed, install the dev extras, run the default tests (under 10 minutes on two cores)
 # make test-full   the long checks too
 # make lint types  style and types
+# make docs        the site, into site/; a broken link is an error
 # make lock        resolve the locks anew from pyproject.toml
 PYTHON ?= python3
 VENV := .venv
@@ -9,7 +10,7 @@ BIN := $(VENV)/bin
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo test test-full lint types format lock clean
+.PHONY: demo test test-full lint types docs format lock clean
 
 demo: $(VENV)/core
 	$(BIN)/holdfast demo --output holdfast-demo --overwrite
@@ -26,6 +27,9 @@ lint: $(VENV)/dev
 
 types: $(VENV)/dev
 	$(BIN)/mypy
+
+docs: $(VENV)/dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 format: $(VENV)/dev
 	$(BIN)/ruff check --fix .
@@ -45,4 +49,4 @@ lock:
 	$(PYTHON) scripts/lock.py
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis holdfast-demo
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis holdfast-demo site dist
