@@ -1,8 +1,9 @@
 """Run the blocks of README and docs, and write what they print now into the pages.
 
-usage: python scripts/update_docs.py [--full] [--real-model] [PAGE ...]     (default: all pages)
+usage: python scripts/update_docs.py [--full] [--real-model] [--fill] [PAGE ...]     (default: all pages)
 
-Outputs that still fit are left as they are. Read the diff before you commit it.
+Outputs that still fit are left as they are; --fill writes the whole output under every command. Read the diff before
+you commit it.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def main(arguments: list[str]) -> None:
                     results[block.first] = here.run(block)
                     difference = differences(block, results[block.first])
                     print(f"{block.where}: {'changed' if difference else 'as shown'}")
-            page.write_text(updated(page, results), encoding="utf-8")
+            page.write_text(updated(page, results, fill="--fill" in arguments), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -23,7 +23,9 @@ import shlex
 import subprocess
 import sys
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -110,20 +112,24 @@ class Page:
             if block.language == "python":
                 return self._python(block)
             result: list[str] = []
-            for command, _ in entries(block.lines, "$ "):
+            for command, output in entries(block.lines, "$ "):
+                printed, code = _command(_joined(command))
+                assert output or not code, f"{block.where}: {command[0]} ends with {code}\n{printed}"
                 result += command
-                result += self._printed(_command(_joined(command)))
+                result += self._printed(printed)
             return result
 
     def _python(self, block: Block) -> list[str]:
         if not any(line.startswith(">>> ") for line in block.lines):
-            self._printed(_python("\n".join(block.lines), self.names, "exec"))
+            exec(compile("\n".join(block.lines), block.where, "exec"), self.names)
             return block.lines
         result: list[str] = []
         for typed, _ in entries(block.lines, ">>> "):
             source = "\n".join(line[4:] for line in typed)
             result += typed
-            result += self._printed(_python(source + "\n", self.names, "single"))
+            result += self._printed(
+                _captured(partial(exec, compile(source + "\n", block.where, "single"), self.names))[0]
+            )
         return result
 
     def _printed(self, text: str) -> list[str]:
@@ -155,8 +161,10 @@ def _joined(command: list[str]) -> str:
     return text
 
 
-def _command(command: str) -> str:
-    """Return what a command prints on both streams. `holdfast` runs in this process, which has imported torch."""
+def _command(command: str) -> tuple[str, int]:
+    """Return what a command prints on both streams, and its exit code. `holdfast` runs in this process, which has
+    imported torch.
+    """
     words = shlex.split(command, comments=True)
     if words[0] == "holdfast" and not re.search(r"[|><;&`$]", command):
         from holdfast.cli import main
@@ -173,26 +181,19 @@ def _command(command: str) -> str:
         text=True,
         check=False,
     )
-    return done.stdout
+    return done.stdout, done.returncode
 
 
-def _python(source: str, names: dict[str, Any], mode: str) -> str:
-    def call() -> None:
-        exec(compile(source, "<docs>", mode), names)
-
-    return _captured(call)
-
-
-def _captured(call: Any) -> str:
-    stream = io.StringIO()
+def _captured(call: Callable[[], Any]) -> tuple[str, int]:
+    stream, code = io.StringIO(), 0
     with contextlib.redirect_stdout(stream), contextlib.redirect_stderr(stream):
         try:
-            call()
-        except SystemExit:
-            pass
+            code = call() or 0
+        except SystemExit as ended:
+            code = int(ended.code or 0)
         except Exception:
             traceback.print_exc()
-    return stream.getvalue()
+    return stream.getvalue(), code
 
 
 @contextlib.contextmanager
@@ -243,13 +244,13 @@ def _near(expected: str, actual: str) -> bool:
     return abs(a - b) <= max(0.1 * abs(a), 3 * unit)
 
 
-def updated(page: Path, results: dict[int, list[str]]) -> str:
+def updated(page: Path, results: dict[int, list[str]], *, fill: bool = False) -> str:
     """Return the text of a page with the outputs of its blocks (by first line) replaced by what is printed now.
 
-    An output that shows a part, with `...`, is left as it is if it still fits.
+    An output that still fits is left as it is. ``fill`` writes outputs under commands that show none, too.
     """
     lines = page.read_text(encoding="utf-8").splitlines()
     for block in reversed(blocks(page)):
-        if block.first in results and differences(block, results[block.first]):
+        if block.first in results and (fill or differences(block, results[block.first])):
             lines[block.first : block.last - 1] = results[block.first]
     return "\n".join(lines) + "\n"
