@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 from pathlib import Path
@@ -14,6 +15,7 @@ from holdfast.data.chat_template import render
 from holdfast.demo import scores
 from holdfast.records import Message, Role
 from holdfast.tables import lines
+from holdfast.tables.demo import sentences
 
 
 def test_the_embedded_model_is_small_and_complete() -> None:
@@ -59,7 +61,7 @@ def test_the_table_tells_new_items_from_new_wordings(tmp_path: Path) -> None:
         rows.append({"kind": "trial", "trial": str(seed), "status": "done", "setting_name": "(0, 1)", "test": test})
         rows[-1]["items"] = {"test": f"{seed}.npz"}
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    _, head, line, _ = lines({"command": "demo", "scores": scores(tmp_path)}).splitlines()
+    _, head, line, *_ = lines({"command": "demo", "scores": scores(tmp_path)}).splitlines()
     assert re.split(r"  +", head.strip()) == [
         "(prompt, response)",
         "response NLL",
@@ -74,14 +76,23 @@ def test_the_table_tells_new_items_from_new_wordings(tmp_path: Path) -> None:
 
 @pytest.mark.full
 def test_demo_in_small(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The shipped study on 64 examples per run: table, finding, cross-task line, page. A second call shows it again at
+    """The shipped study on 64 examples per run: the story in its order, and the page. A second call shows it again at
     once.
     """
     arguments = ["demo", "--output", str(tmp_path / "demo"), "--limit", "64"]
     assert cli.main(arguments) == 0
     out = capsys.readouterr().out
-    title, *table = [line.strip() for line in out.splitlines()[:6]]
-    assert title == "Test scores"
+    told = [line for line in out.splitlines() if line.endswith("?") or line.startswith("What does a prompt weight do?")]
+    assert told[-5:] == [
+        "Does the wording matter?",
+        "Which weights are best?",
+        "What would picking the best on the test split have sold you?",
+        "What does a prompt weight do? (Asked before anything was trained.)",
+        "Does an example of another task help?",
+    ]
+    assert out.startswith("One question in 5 wordings\n")
+    assert re.search(r"changes with the wording in \d+ of 120 questions before tuning", out)
+    table = [line.strip() for line in out[out.index("Test scores") :].splitlines()[1:6]]
     assert [re.split(r"  +", line)[0] for line in table] == [
         "(prompt, response)",
         "base model",
@@ -99,9 +110,11 @@ def test_demo_in_small(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     page = Path(out.splitlines()[-1])
     assert page.is_absolute()
     assert "<html" in page.read_text(encoding="utf-8")
-    assert "new wordings %" in page.read_text(encoding="utf-8"), "the demo's own table is on its page"
+    text = page.read_text(encoding="utf-8")
+    for line in ("new wordings %", "One question in 5 wordings", *told[-5:]):
+        assert line in html.unescape(text), "what the terminal printed is on the page"
     trained = {path: path.stat().st_mtime_ns for path in (tmp_path / "demo" / "trials").glob("*/summary.json")}
-    assert len(trained) == 6
+    assert len(trained) == 9
     assert cli.main(arguments) == 0
     assert capsys.readouterr().out == out
     assert {path: path.stat().st_mtime_ns for path in trained} == trained
@@ -111,3 +124,22 @@ def test_the_demo_says_what_it_will_train(tmp_path: Path, capsys: pytest.Capture
     assert cli.main(["demo", "--output", str(tmp_path / "demo"), "--dry-run"]) == 0
     assert "(0.2, 0.8)" in capsys.readouterr().out
     assert not (tmp_path / "demo").exists()
+
+
+def _told(gain: float, low: float, high: float) -> list[str]:
+    selection = {
+        "naive": {"setting_name": "(1, 1)", "gain": gain, "luck": 0.004},
+        "conventional": "(0, 1)",
+        "claim": "none",
+    }
+    decided = {"setting": "(1, 1)", "conventional": "(0, 1)", "difference": (low + high) / 2, "low": low, "high": high}
+    study = {"groups": {"pocket": {"selection": selection}}, "finding": "A tie."}
+    return [answer for _, answer in sentences({"study": study, "decided": decided | {"seeds": 3}})]
+
+
+def test_the_demo_claims_no_more_than_the_noise_allows() -> None:
+    assert "+1.3 points of luck" in _told(0.013, -3, -2)[1]
+    assert _told(0.013, -3, -2)[2].endswith(
+        "lowers the prompt NLL of the test split by 2.50 nats per token [2.00, 3.00] over 3 seeds, beyond noise."
+    )
+    assert _told(0.013, -3, 2)[2].endswith("not beyond noise.")

@@ -1,29 +1,37 @@
 """``holdfast demo``: the study that ships with the package, then its report. No network, a few minutes on two cores.
 
-In: nothing but the package. Out: a study directory with ``report.html`` in it; on stdout one table, a sentence that
-claims no more than the seeds allow, one line on cross-task prompting, and last of all the path to open.
+In: nothing but the package. Out: a study directory with ``report.html`` in it; on stdout a story in this order: one
+question in several wordings, how often the answer changes, which weights are best and what luck would have sold, the
+one thing that is decided, cross-task prompting, the test scores, what to do next, and the path to open.
 """
 
 from __future__ import annotations
 
 import statistics
+import textwrap
 from pathlib import Path
 from typing import Any
 
 from holdfast import lm as models
-from holdfast import pocket
-from holdfast.config import DemoConfig, ReportConfig, StudyConfig
+from holdfast import pocket, runs
+from holdfast.config import DemoConfig, ReportConfig, SensitivityConfig, StudyConfig
 from holdfast.crosstask.showcase import zero_shot_against_cross_task
 from holdfast.report import report
 from holdfast.runs import read_json, write_json
+from holdfast.sensitivity import measure
+from holdfast.stats import paired_t
 from holdfast.study import run
 from holdfast.study.outcomes import item_values, read_rows
 from holdfast.tables import MORE_TABLES, lines, with_tables
+from holdfast.tables.demo import sentences
 
 
 def demo(config: DemoConfig) -> dict[str, Any]:
-    """Run the study and make the report. Returns ``study`` (its summary), ``scores`` (by setting and seed), ``tables``
-    and ``table`` (the same as lines of text), ``cross_task``, and ``report``, the path of the page.
+    """Run the study, ask 120 questions in several wordings before and after tuning, and make the report.
+
+    Returns ``study`` (its summary), ``scores`` (by setting and seed), ``wording`` (both models on one question, and how
+    many answers change), ``decided`` (the one question that was asked before anything was trained), ``cross_task``,
+    ``tables`` and ``table`` (the same as lines of text), and ``report``, the path of the page.
 
     A demo that is there is shown again, not repeated.
 
@@ -40,19 +48,89 @@ def demo(config: DemoConfig) -> dict[str, Any]:
             overwrite=config.overwrite,
             dry_run=config.dry_run,
             calibrate=0,
-            json=config.json or not config.dry_run,  # the demo prints one table of its own
+            json=config.json or not config.dry_run,  # the demo prints a story of its own
         )
     )
     if config.dry_run:
         return {"command": "demo", **study}
-    transfer = _cross_task(output / "cross_task.json")
-    summary = with_tables({"command": "demo", "study": study, "scores": scores(output), "cross_task": transfer})
+    summary = {"command": "demo", "study": study, "scores": scores(output), "wording": _wording(output, study)}
+    summary |= {"decided": _decided(output), "cross_task": _cross_task(output / "cross_task.json")}
+    summary = with_tables(summary)
     write_json(output / MORE_TABLES, summary["tables"])
-    page = report(ReportConfig(directories=[config.output], output=str(output / "report.html"), json=True))["path"]
+    directories = [config.output, *(str(output / WORDING / name) for name in ("base", "tuned"))]
+    page = report(ReportConfig(directories=directories, output=str(output / "report.html"), json=True))["path"]
     table = lines(summary)
     if not config.json:
-        print("\n".join([table, "", study["finding"], "", f"pocket:tasks: {transfer['line']}", "", page]))
+        print("\n".join([_told(summary), "", *NEXT, "", page]))
     return summary | {"table": table.splitlines(), "report": page}
+
+
+WORDING = "wording"
+"""Folder of the two sensitivity runs, in the study directory."""
+QUESTION = "opposite-0"
+"""The question that is shown: the first of a task whose wordings are short. Named before anything was measured."""
+NEXT = (
+    "Next, on your own model and data:",
+    "  holdfast sensitivity run --model MODEL --prompts questions.jsonl --output runs/wording",
+    "  holdfast tune --model MODEL --data rows.jsonl --prompt-weight 0.1 --output runs/tuned --dry-run",
+    "  holdfast study plan study.yaml",
+)
+
+
+def _told(summary: dict[str, Any]) -> str:
+    """Return the story for the terminal: the question, what may be said, and the scores it rests on."""
+    parts = [lines(summary, "One question")]
+    for question, answer in sentences(summary):
+        wrapped = textwrap.wrap(answer, 110, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False)
+        parts.append("\n".join([question, *wrapped]))
+    return "\n\n".join([*parts, lines(summary, "Test scores")])
+
+
+def _wording(output: Path, study: dict[str, Any]) -> dict[str, Any]:
+    """Ask every question of ``pocket:intents`` in its wordings, of the base model and of the setting that was chosen on
+    dev (its first seed). The runs are kept, and shown again.
+    """
+    selection = next(iter(study["groups"].values()))["selection"]
+    setting = selection["chosen"]
+    trial = min(
+        (row for row in read_rows(output) if row.get("status") == "done" and row.get("setting_name") == setting),
+        key=lambda row: row["seed"],
+    )["trial"]
+    models = {"base": "pocket", "tuned": str(output / "trials" / trial)}
+    result: dict[str, Any] = {"setting": setting}
+    answers: dict[str, list[dict[str, Any]]] = {}
+    for name, model in models.items():
+        folder = output / WORDING / name
+        summary = measure(
+            SensitivityConfig(
+                model=model, sets="pocket:intents", chat=True, max_new_tokens=12, output=str(folder), json=True
+            )
+        )
+        result[name] = {**summary["changed"], "posix": summary["posix"]["all"]["mean"]}
+        result[name].pop("kinds")
+        rows = runs.read_rows(folder / "rows.jsonl")
+        answers[name] = next(row["variants"] for row in rows if row["set_id"] == QUESTION)
+    prompts = [row for row in runs.read_rows(output / WORDING / "base" / "sets.jsonl") if row["set_id"] == QUESTION]
+    rows = [
+        {"prompt": prompt["prompt"], "base": base["answer"] or "", "tuned": tuned["answer"] or ""}
+        for prompt, base, tuned in zip(prompts, answers["base"], answers["tuned"], strict=True)
+    ]
+    return result | {"question": {"set_id": QUESTION, "target": prompts[0]["target"], "show": 5, "rows": rows}}
+
+
+def _decided(output: Path) -> dict[str, Any]:
+    """Return what the weights (1, 1) change in the prompt NLL of the test split, against (0, 1), seed by seed."""
+    by_setting = {name: [seed["prompt_nll"] for seed in seeds] for name, seeds in scores(output).items()}
+    pairs = list(zip(by_setting["(1, 1)"], by_setting["(0, 1)"], strict=False))
+    test = paired_t([after for after, _ in pairs], [before for _, before in pairs])
+    ends = {key: test[key] / 100 if len(pairs) > 1 else None for key in ("low", "high")}
+    return {
+        "setting": "(1, 1)",
+        "conventional": "(0, 1)",
+        "difference": test["difference"] / 100,
+        **ends,
+        "seeds": len(pairs),
+    }
 
 
 def scores(study: Path) -> dict[str, list[dict[str, float]]]:

@@ -67,8 +67,8 @@ class BestConfig(RunConfig):
 
 @dataclass(kw_only=True)
 class DemoConfig(RunConfig):
-    """Run the study that ships with the package, three weightings of the embedded model, and make its report. No
-    network, minutes.
+    """Tune the embedded model at three weightings, show what changed and what luck would have sold, and make a report.
+    No network; about three minutes on two cores.
     """
 
     output: str = "holdfast-demo"

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from holdfast.tables import bench, crosstask, sensitivity, study, tune
+from holdfast.tables import bench, crosstask, demo, sensitivity, study, tune
 from holdfast.tables.record import Table, from_json, to_json
 from holdfast.tables.render import as_text
 
@@ -32,7 +32,7 @@ _MAKERS: dict[str, Callable[[dict[str, Any]], list[Table]]] = {
     "bench compare": bench.of_comparison,
     "study run": study.of_study,
     "study best": study.of_best,
-    "demo": study.of_demo,
+    "demo": demo.of_demo,
 }
 """Command -> the tables of its summary."""
 _LONGEST = 48

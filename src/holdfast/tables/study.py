@@ -1,25 +1,16 @@
 """The tables of a study: the settings of each model and data set with what the choice was made from, every trial; of
-``study best``; and of ``demo``.
+``study best``.
 """
 
 from __future__ import annotations
 
 import itertools
 import json
-import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from holdfast.tables.record import Cell, Column, Interval, MeanSd, Table
+from holdfast.tables.record import Cell, Column, Interval, Table
 
-_SCORED = {
-    "response_nll": Column("response NLL"),
-    "prompt_nll": Column("prompt NLL"),
-    "new items": Column("new items %", 1),
-    "new wordings": Column("new wordings %", 1),
-    "posix": Column("POSIX wording", 2),
-}
-"""What the demo shows of the test split; shares become percent."""
 _ABOUT = ("seed", "twin", "status", "rung")
 """Keys of a trial's row that are heads of columns, too."""
 
@@ -41,15 +32,6 @@ def of_best(summary: dict[str, Any]) -> list[Table]:
     if "fixed" in summary:
         return [_compared(summary), _one_for_all(summary)]
     return [settings(summary, summary.get("metric", ""))] if summary.get("settings") else []
-
-
-def of_demo(summary: dict[str, Any]) -> list[Table]:
-    """Return the mean of every score of the test split over the seeds of a setting, with its standard deviation."""
-    rows: list[list[Cell]] = []
-    for name, seeds in summary["scores"].items():
-        rows.append([name, *(_over(seeds, key, column) for key, column in _SCORED.items())])
-    columns = [Column("(prompt, response)", kind="code"), *_SCORED.values()]
-    return [Table("Test scores", columns, rows, "Means over seeds; after ±: the standard deviation between them.")]
 
 
 def every_trial(rows: Sequence[dict[str, Any]]) -> Table:
@@ -119,12 +101,6 @@ def _row(one: dict[str, Any], selection: dict[str, Any]) -> list[Cell]:
     cells = ", ".join(f"({p:g}, {r:g})" for p, r in one.get("members") or [])
     about = [name, ", ".join(marks), one.get("prompt_share"), one.get("ratio"), one.get("seeds")]
     return [*about, dev, test, change, difference.get("p"), cells]
-
-
-def _over(seeds: Sequence[dict[str, Any]], key: str, column: Column) -> MeanSd:
-    """Return mean and standard deviation of a score over seeds; one seed has no deviation."""
-    values = [(100 if column.title.endswith("%") else 1) * scores[key] for scores in seeds]
-    return MeanSd(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None)
 
 
 def _compared(summary: dict[str, Any]) -> Table:
