@@ -120,16 +120,17 @@ def _wording(output: Path, study: dict[str, Any]) -> dict[str, Any]:
 
 def _decided(output: Path) -> dict[str, Any]:
     """Return what the weights (1, 1) change in the prompt NLL of the test split, against (0, 1), seed by seed."""
-    by_setting = {name: [seed["prompt_nll"] for seed in seeds] for name, seeds in scores(output).items()}
-    pairs = list(zip(by_setting["(1, 1)"], by_setting["(0, 1)"], strict=False))
-    test = paired_t([after for after, _ in pairs], [before for _, before in pairs])
-    ends = {key: test[key] / 100 if len(pairs) > 1 else None for key in ("low", "high")}
+    by_setting = scores(output)
+    after = [seed["prompt_nll"] for seed in by_setting["(1, 1)"]]
+    before = [seed["prompt_nll"] for seed in by_setting["(0, 1)"]]
+    test = paired_t(after, before)
+    ends = {key: test[key] / 100 if len(after) > 1 else None for key in ("low", "high")}
     return {
         "setting": "(1, 1)",
         "conventional": "(0, 1)",
         "difference": test["difference"] / 100,
         **ends,
-        "seeds": len(pairs),
+        "seeds": len(after),
     }
 
 

@@ -62,7 +62,7 @@ def _wordings(summary: dict[str, Any]) -> list[Table]:
     if not summary.get("wording"):
         return []
     asked, setting = summary["wording"]["question"], summary["wording"]["setting"]
-    most = {who: Counter(row[who] for row in asked["rows"]).most_common(1)[0][0] for who in ("base", "tuned")}
+    most = {who: _most_frequent(asked["rows"], who) for who in ("base", "tuned")}
     rows: list[list[Cell]] = []
     for row in asked["rows"][: asked["show"]]:
         marked = (f"{row[who]}{'' if row[who] == most[who] else ' *'}" for who in ("base", "tuned"))
@@ -73,6 +73,10 @@ def _wordings(summary: dict[str, Any]) -> list[Table]:
         f"The right answer: {asked['target']}."
     )
     return [Table(f"One question in {len(rows)} wordings", columns, rows, caption)]
+
+
+def _most_frequent(rows: Sequence[Mapping[str, Any]], who: str) -> Any:
+    return Counter(row[who] for row in rows).most_common(1)[0][0]
 
 
 def _changes(base: Mapping[str, Any], tuned: Mapping[str, Any]) -> str:
