@@ -1,5 +1,5 @@
-"""``import holdfast``: its names, what they cost to import, and what they give; every example that its docstrings, the
-README and docs/python.md show is run here.
+"""``import holdfast``: its names, what they cost to import, and what they give; every example that its docstrings show
+is run here. (Those of README and docs: test_docs.py.)
 """
 
 from __future__ import annotations
@@ -373,37 +373,7 @@ def test_scores_of_a_model_are_those_of_its_logits() -> None:
     assert model.generate([]) == model.score([], []) == []
 
 
-# pages and types
-
-
-def blocks(file: str) -> list[str]:
-    """The Python blocks of a page."""
-    return re.findall(r"^```python\n(.*?)^```", (HOME / file).read_text(encoding="utf-8"), re.M | re.S)
-
-
-def test_the_page_shows_what_python_gives(workshop: Callable[[str], dict[str, Any]]) -> None:
-    workshop("train")
-    variables: dict[str, Any] = {}
-    examples = blocks("docs/python.md")
-    assert len(examples) > 4
-    for number, block in enumerate(examples):
-        if ">>>" in block:
-            variables = run_example(block, f"docs/python.md, block {number}", variables)
-
-
-def test_the_readme_runs(workshop: Callable[[str], dict[str, Any]], capsys: pytest.CaptureFixture[str]) -> None:
-    first, loss = blocks("README.md")
-    assert len(first.strip().splitlines()) <= 12
-    variables: dict[str, Any] = {}
-    exec(first, variables)
-    before, _, after = capsys.readouterr().out.splitlines()[0].partition(" -> ")
-    assert float(after) < float(before)
-    network = variables["model"].network
-    hidden = torch.randn(4, network.config.hidden_size, requires_grad=True)
-    weights = torch.tensor([0.0, 0.2, 0.8, 0.8])
-    exec(loss, variables | {"hidden": hidden, "model": network, "weights": weights, "targets": torch.arange(4)})
-    assert hidden.grad is not None
-    assert hidden.grad[0].abs().sum() == 0
+# types
 
 
 USER = '''
