@@ -14,6 +14,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -210,6 +211,32 @@ def test_with_clipping_equal_ratios_do_train_to_different_models(
 def test_shares_are_what_they_say(case: dict[str, Any], tmp_path: Path) -> None:
     plan = planned(case | {"vary": {"weights": {"share": [0, 0.05, 0.3, 1]}}, "seeds": 1}, tmp_path)
     assert [t.prompt_share for t in plan.trials] == pytest.approx([0, 0.05, 0.3, 1], rel=1e-3)
+
+
+def test_shares_under_role_mean_count_each_role_once(case: dict[str, Any], tmp_path: Path) -> None:
+    """The loss gives each of the roles in the data its weight, however many tokens it has."""
+    vary = {"weights": {"share": [0, 0.05, 0.3, 1]}, "normalizer": ["nonzero", "role-mean"]}
+    plan = planned(case | {"vary": vary, "seeds": 1}, tmp_path)
+    assert [t.prompt_share for t in plan.trials] == pytest.approx(list(np.repeat([0, 0.05, 0.3, 1], 2)), rel=1e-3)
+    with np.load(tmp_path / f"{plan.trials[0].source}.npz") as arrays:
+        present = {Role(int(role)) for role in arrays["train_roles"]}
+    sides = [len(present & set(roles)) for roles in (PROMPT_ROLES, RESPONSE_ROLES)]
+    assert sides == [2, 2], "user and template; assistant and eos"
+    (third,) = (t for t in plan.trials if t.tune["normalizer"] == "role-mean" and 0.2 < t.prompt_share < 0.4)
+    pair = third.tune["prompt_weight"], third.tune["response_weight"]
+    assert pair[0] * 2 / (pair[0] * 2 + pair[1] * 2) == pytest.approx(0.3, rel=1e-3)
+
+
+def test_under_role_mean_equal_ratios_are_one_training(case: dict[str, Any], tmp_path: Path) -> None:
+    means = case["tune"] | {"normalizer": "role-mean"}
+    assert len(planned(case | {"tune": means, "seeds": 1}, tmp_path).trials) == 3
+    twins = planned(case | {"tune": means, "seeds": 1, "twins": 1}, tmp_path).trials
+    assert [t.tune["response_weight"] for t in twins[:2]] == [1.0, 0.5]
+    one_role = {"weights": [[0, 1]], "role_weights": [{"eos": 0}, {}], "normalizer": ["nonzero", "role-mean"]}
+    plan = planned(case | {"vary": one_role, "seeds": 1}, tmp_path)
+    assert [(t.setting["weights"], t.setting["normalizer"]) for t in plan.trials] == [
+        ({"eos": 0}, "nonzero"), ({}, "nonzero"), ({}, "role-mean"),
+    ]  # fmt: skip
 
 
 def test_ratios_are_the_default_search(case: dict[str, Any], tmp_path: Path) -> None:
