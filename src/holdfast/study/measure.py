@@ -200,8 +200,8 @@ def _posix(measure: Measure, model: str, output: Path, sets: Path, measured: Mea
     """
     from holdfast.sensitivity import measure as run
 
-    options = {"date": date} | measure.options
-    options = {key: value for key, value in options.items() if key not in ("sets", "dev", "test")}
+    options = {key: value for key, value in measure.options.items() if key not in ("sets", "dev", "test")}
+    options = {"date": date} | options
     by_kind = run(
         SensitivityConfig(**options, model=model, sets=str(sets), output=str(output), overwrite=True, json=True)
     )["posix"]
