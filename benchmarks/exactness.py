@@ -3,7 +3,7 @@
     python benchmarks/exactness.py [--quick] [--json out.json]
 
 Cells: micro-batches {1, 4, 16} x processes {1, 2, over gloo} x {padded, packed, padding-free} x four weight pairs x
-{full, LoRA} x four normalizers; float32, 16 examples of 3 to 41 tokens, some without a response, some with weights per
+{full, LoRA} x five normalizers; float32, 16 examples of 3 to 41 tokens, some without a response, some with weights per
 token. The error of a cell is
 |g - g64| / |g64| over all trained parameters; g is read after the all-reduce, before the optimizer. g64 is the plain
 formula, one example at a time, in float64. The same for what people use today (they have no normalizers; weights other
@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 import measure
 
 PAIRS = ((0.0, 1.0), (0.2, 0.8), (1.0, 1.0), (1.0, 0.0))
-NORMALIZERS = ("nonzero", "weight-sum", "response-count", "example")
+NORMALIZERS = ("nonzero", "weight-sum", "response-count", "example", "role-mean")
 BATCHINGS = ("padded", "packed", "padding-free")
 MICRO_BATCHES = (1, 4, 16)
 EXAMPLES, VOCABULARY = 16, 512
@@ -127,19 +127,26 @@ def oracle(tokens: list[Any], cell: Cell) -> Any:
     import torch
 
     from holdfast.lm.batched import token_nll
+    from holdfast.records import Role
     from holdfast.tune.batches import collate
     from holdfast.tune.weights import NORMALIZERS as RULES
     from holdfast.tune.weights import role_weights, token_weights
 
-    model = make_model(cell.lora).double()
-    total, divisor = torch.zeros((), dtype=torch.float64), 0.0
+    model, role_means = make_model(cell.lora).double(), cell.normalizer == "role-mean"
+    total_R, count_R = torch.zeros(2, len(Role), dtype=torch.float64)
+    divisor = 0.0
     for one in tokens:
         batch = collate([one])
         weights = token_weights(batch["roles"], role_weights(*cell.pair), batch.scale_NT, dtype=torch.float64)
-        entering, part = RULES[cell.normalizer](weights, batch["roles"])
-        total = total + (entering * token_nll(model(input_ids=batch["input_ids"]).logits, batch["input_ids"])).sum()
+        # the mean over a role is of all examples, so its sums and counts are taken apart and divided at the end
+        entering, part = (weights, torch.zeros(1)) if role_means else RULES[cell.normalizer](weights, batch["roles"])
+        nll = token_nll(model(input_ids=batch["input_ids"]).logits, batch["input_ids"])
+        roles = batch["roles"][0].long()
+        total_R = total_R.index_add(0, roles, (entering * nll)[0])
+        count_R = count_R.index_add(0, roles, (weights != 0).double()[0])
         divisor += float(part.sum())
-    (total / divisor).backward()
+    loss = (total_R / count_R.clamp(min=1)).sum() if role_means else total_R.sum() / divisor
+    loss.backward()
     return torch.cat([p.grad.flatten() for p in model.parameters() if p.requires_grad])
 
 

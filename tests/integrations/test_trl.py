@@ -70,23 +70,33 @@ def test_same_numbers_as_holdfast_tune(rows: Any, model_folder: Path, tmp_path: 
         torch.testing.assert_close(parameter, tuned.state_dict()[name], rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("batching", ["padded", "packed", "padding-free"])
-def test_the_gradient_is_exact(batching: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("batching", "normalizer", "micro"),
+    [
+        ("padded", "nonzero", 4),
+        ("packed", "nonzero", 4),
+        ("padding-free", "nonzero", 4),
+        ("padded", "role-mean", 16),
+        ("packed", "role-mean", 4),
+        ("padding-free", "role-mean", 1),
+    ],
+)
+def test_the_gradient_is_exact(batching: str, normalizer: str, micro: int, tmp_path: Path) -> None:
     tokens = some_tokens(scale=True)
     model = make_model()
     before = torch.cat([p.detach().double().flatten() for p in model.parameters()])
     once = {
-        "per_device_train_batch_size": 4,
-        "gradient_accumulation_steps": 4,
+        "per_device_train_batch_size": micro,
+        "gradient_accumulation_steps": 16 // micro,
         "max_steps": 1,
         "optim": "sgd",
         "learning_rate": 1.0,
     }
     once |= {"lr_scheduler_type": "constant", "weight_decay": 0.0, "max_grad_norm": 0.0, "warmup_steps": 0}
-    weights = {"prompt_loss_weight": 0.2, "completion_loss_weight": 0.8}
+    weights = {"prompt_loss_weight": 0.2, "completion_loss_weight": 0.8, "normalizer": normalizer}
     trainer(tmp_path, tokens, model=model, config=once, batching=batching, **weights).train()
     after = torch.cat([p.detach().double().flatten() for p in model.parameters()])
-    assert relative(before - after, exact(tokens, (0.2, 0.8), "nonzero")) < 3e-6
+    assert relative(before - after, exact(tokens, (0.2, 0.8), normalizer)) < 3e-6
 
 
 def test_conversational_prompts_and_a_datasets_dataset(tmp_path: Path) -> None:

@@ -47,11 +47,15 @@ def stand_in(spec: Spec, folder: Path) -> Spec:
     return dataclasses.replace(spec, models=tuple(models), data=(data,))
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the stand-ins and their tokens are, for both stages."""
+    return tmp_path_factory.mktemp("stand-ins")
+
+
 @pytest.mark.parametrize("stage", ["tune", "align"])
-def test_525_trainings_are_asked_for_and_315_are_distinct(stage: str, tmp_path: Path) -> None:
-    plans = [
-        make_plan(stand_in(load_spec(str(PAPER / f"{stage}-{name}.yaml")), tmp_path), [tmp_path]) for name in STUDIES
-    ]
+def test_525_trainings_are_asked_for_and_315_are_distinct(stage: str, folder: Path) -> None:
+    plans = [make_plan(stand_in(load_spec(str(PAPER / f"{stage}-{name}.yaml")), folder), [folder]) for name in STUDIES]
     assert sum(plan.requested for plan in plans) == 525
     assert sum(len(plan.trials) for plan in plans) == 315
     for plan in plans:

@@ -14,6 +14,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -212,6 +213,32 @@ def test_shares_are_what_they_say(case: dict[str, Any], tmp_path: Path) -> None:
     assert [t.prompt_share for t in plan.trials] == pytest.approx([0, 0.05, 0.3, 1], rel=1e-3)
 
 
+def test_shares_under_role_mean_count_each_role_once(case: dict[str, Any], tmp_path: Path) -> None:
+    """The loss gives each of the roles in the data its weight, however many tokens it has."""
+    vary = {"weights": {"share": [0, 0.05, 0.3, 1]}, "normalizer": ["nonzero", "role-mean"]}
+    plan = planned(case | {"vary": vary, "seeds": 1}, tmp_path)
+    assert [t.prompt_share for t in plan.trials] == pytest.approx(list(np.repeat([0, 0.05, 0.3, 1], 2)), rel=1e-3)
+    with np.load(tmp_path / f"{plan.trials[0].source}.npz") as arrays:
+        present = {Role(int(role)) for role in arrays["train_roles"]}
+    sides = [len(present & set(roles)) for roles in (PROMPT_ROLES, RESPONSE_ROLES)]
+    assert sides == [2, 2], "user and template; assistant and eos"
+    (third,) = (t for t in plan.trials if t.tune["normalizer"] == "role-mean" and 0.2 < t.prompt_share < 0.4)
+    pair = third.tune["prompt_weight"], third.tune["response_weight"]
+    assert pair[0] * 2 / (pair[0] * 2 + pair[1] * 2) == pytest.approx(0.3, rel=1e-3)
+
+
+def test_under_role_mean_equal_ratios_are_one_training(case: dict[str, Any], tmp_path: Path) -> None:
+    means = case["tune"] | {"normalizer": "role-mean"}
+    assert len(planned(case | {"tune": means, "seeds": 1}, tmp_path).trials) == 3
+    twins = planned(case | {"tune": means, "seeds": 1, "twins": 1}, tmp_path).trials
+    assert [t.tune["response_weight"] for t in twins[:2]] == [1.0, 0.5]
+    one_role = {"weights": [[0, 1]], "role_weights": [{"eos": 0}, {}], "normalizer": ["nonzero", "role-mean"]}
+    plan = planned(case | {"vary": one_role, "seeds": 1}, tmp_path)
+    assert [(t.setting["weights"], t.setting["normalizer"]) for t in plan.trials] == [
+        ({"eos": 0}, "nonzero"), ({}, "nonzero"), ({}, "role-mean"),
+    ]  # fmt: skip
+
+
 def test_ratios_are_the_default_search(case: dict[str, Any], tmp_path: Path) -> None:
     content = {key: value for key, value in case.items() if key != "vary"}
     plan = planned(content | {"seeds": 1}, tmp_path)
@@ -402,9 +429,9 @@ def test_functions_are_found_in_the_current_directory(case: dict[str, Any], tmp_
     """As the installed command is started: without it on the path."""
     (tmp_path / "beside_the_study.py").write_text("def score(lm, source):\n    return 1.0\n")
     write_study(tmp_path / "s.yaml", case | {"measure": ["beside_the_study:score"]})
-    command = [sys.executable, "-P", "-m", "holdfast.cli", "study", "plan", "s.yaml", "--calibrate", "0"]
-    shown = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert "measured: response_nll, prompt_nll, beside_the_study:score" in shown.stdout, shown.stderr
+    code = "from holdfast.study.spec import load_spec; print([m.pinned() for m in load_spec('s.yaml').measures])"
+    shown = subprocess.run([sys.executable, "-P", "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert "beside_the_study:score" in shown.stdout, shown.stderr
 
 
 def test_an_edited_function_is_another_measure(

@@ -89,8 +89,8 @@ def curve(file: Path) -> list[float]:
     return [row["loss"] for row in rows if row["kind"] == "train"]
 
 
-def test_killed_five_times(content: dict[str, Any], tmp_path: Path) -> None:
-    disturbed(content, tmp_path, kills=5, seed=1)
+def test_killed_three_times(content: dict[str, Any], tmp_path: Path) -> None:
+    disturbed(content, tmp_path, kills=3, seed=1)
 
 
 @pytest.mark.full

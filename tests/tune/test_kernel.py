@@ -217,7 +217,7 @@ def test_without_gradients_the_kernel_leaves_the_logits_alone() -> None:
 def test_the_kernel_through_the_interpreter() -> None:
     """Triton decides when it is imported whether it interprets, so these tests have a process of their own."""
     run = subprocess.run(
-        [sys.executable, "-m", "pytest", "-o", "addopts=", "-p", "no:cacheprovider", "-p", "no:xdist", __file__],
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:xdist", "-k", "the_kernel", __file__],
         env=os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,

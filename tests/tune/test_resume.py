@@ -172,9 +172,10 @@ def end_twice(
         check_same(outcome(output), first)
 
 
-@pytest.mark.parametrize("lora_rank", [0, 2])
 @pytest.mark.parametrize(
-    "changes", [{}, {"max_steps": -1, "epochs": 0.15}, {"eval_share": 0}], ids=["max-steps", "epochs", "no-held-out"]
+    ("lora_rank", "changes"),
+    [(0, {}), (2, {}), (2, {"max_steps": -1, "epochs": 0.15}), (0, {"eval_share": 0})],
+    ids=["max-steps", "max-steps, LoRA", "epochs, LoRA", "no-held-out"],
 )
 def test_a_tuning_killed_after_its_last_checkpoint(
     model_folder: Path, chats: Path, tmp_path: Path, lora_rank: int, changes: Any
@@ -193,11 +194,19 @@ def test_an_alignment_killed_after_its_last_checkpoint(
 
 
 def kill_everywhere(
-    run: Callable[[Any], Any], make: Callable[..., Any], model: Path, data: Path, folder: Path, **changes: Any
+    run: Callable[[Any], Any],
+    make: Callable[..., Any],
+    model: Path,
+    data: Path,
+    folder: Path,
+    *,
+    every: int = 1,
+    **changes: Any,
 ) -> None:
+    """``every``: a run is killed at every so-manieth row."""
     run(make(model, data, folder / "whole", **changes))
     whole = outcome(folder / "whole")
-    moments: list[Any] = [killed_at_row(number) for number in range(len(whole["rows"]))]
+    moments: list[Any] = [killed_at_row(number) for number in range(0, len(whole["rows"]), every)]
     moments.append(killed_at(RunDir, "finish"))
     for number, moment in enumerate(moments):
         output = folder / f"killed-{number}"
@@ -224,6 +233,11 @@ MOMENTS = [
 ]
 
 
+def as_full(moments: Any) -> Any:
+    """The same in the long suite alone."""
+    return pytest.param(*moments.values, id=moments.id, marks=pytest.mark.full)
+
+
 @pytest.mark.parametrize("changes", MOMENTS)
 def test_a_tuning_killed_at_any_moment(
     model_folder: Path, few_chats: Path, tmp_path: Path, changes: dict[str, Any]
@@ -236,7 +250,7 @@ def test_a_tuning_killed_at_any_moment(
     kill_everywhere(train, tune_config, model_folder, few_chats, tmp_path, **settings)
 
 
-@pytest.mark.parametrize("changes", MOMENTS)
+@pytest.mark.parametrize("changes", [pytest.param(AT_ENDS | {"every": 2}, id="every second"), *map(as_full, MOMENTS)])
 def test_an_alignment_killed_at_any_moment(
     model_folder: Path, few_pairs: Path, tmp_path: Path, changes: dict[str, Any]
 ) -> None:

@@ -25,7 +25,7 @@ from holdfast.config import TuneConfig
 from holdfast.errors import HoldfastError
 from holdfast.records import PROMPT_ROLES, RESPONSE_ROLES, Role
 from holdfast.study.spec import Spec
-from holdfast.tune.weights import RoleWeights, role_weights, share
+from holdfast.tune.weights import RoleWeights, role_weights, share, share_counts
 
 PAPER = tuple(round(i / 5, 1) for i in range(6))
 _NAMED = ((0.0, 1.0), (1.0, 1.0), (1.0, 0.0))
@@ -37,15 +37,21 @@ TrainingClass = tuple[str, tuple[float, ...]]
 
 @dataclass(frozen=True)
 class Targets:
-    """Weighted target tokens of the training data by role. ``scaled``: messages or examples have weights, too."""
+    """Weighted target tokens of the training data by role. ``scaled``: messages or examples have weights, too.
+    ``counted``: the number of those whose weight is not 0, where it is another."""
 
     counts: Mapping[Role, float]
     scaled: bool = False
+    counted: Mapping[Role, float] | None = None
 
     @property
     def roles(self) -> tuple[Role, ...]:
         """Return the roles that occur."""
         return tuple(role for role in (*PROMPT_ROLES, *RESPONSE_ROLES) if self.counts.get(role, 0) > 0)
+
+    def shared(self, normalizer: str) -> dict[Role, float]:
+        """Return what each role brings into the loss per unit of its weight, as ``weights.prompt_share`` counts it."""
+        return share_counts(normalizer, self.counts, self.counts if self.counted is None else self.counted)
 
 
 def settings(spec: Spec, targets: Targets) -> list[dict[str, Any]]:
@@ -54,13 +60,21 @@ def settings(spec: Spec, targets: Targets) -> list[dict[str, Any]]:
     Raises:
         HoldfastError: a weight or share out of range.
     """
-    weights = [{"prompt_weight": p, "response_weight": r} for p, r in weight_pairs(spec, targets)] or [{}]
-    combinations = itertools.product(weights, *spec.vary.values())
-    return [pair | dict(zip(spec.vary, values, strict=True)) for pair, *values in combinations]
+    others = [dict(zip(spec.vary, values, strict=True)) for values in itertools.product(*spec.vary.values())]
+    usual = spec.settled.get("normalizer", TuneConfig.normalizer)
+    columns = [weight_pairs(spec, targets.shared(fields.get("normalizer", usual))) for fields in others]
+    rows = zip(*columns, strict=True) if columns[0] else [[None] * len(others)]
+    cells = itertools.chain.from_iterable(zip(row, others, strict=True) for row in rows)
+    return [_weights_of_pair(pair) | fields for pair, fields in cells]
 
 
-def weight_pairs(spec: Spec, targets: Targets) -> list[tuple[float, float]]:
-    """Return (prompt weight, response weight) of every cell; none where weights are not varied."""
+def _weights_of_pair(pair: tuple[float, float] | None) -> dict[str, float]:
+    return {} if pair is None else dict(zip(("prompt_weight", "response_weight"), pair, strict=True))
+
+
+def weight_pairs(spec: Spec, counts: Mapping[Role, float]) -> list[tuple[float, float]]:
+    """Return (prompt weight, response weight) of every cell; none where weights are not varied. ``counts``: see
+    ``Targets.shared``."""
     weights, search = spec.weights, spec.search
     if weights is None and search.kind == "grid":
         return []
@@ -76,13 +90,14 @@ def weight_pairs(spec: Spec, targets: Targets) -> list[tuple[float, float]]:
     if "ratio" in weights:
         return [_pair(_unit(r, "ratio")) for r in weights["ratio"]]
     if "share" in weights:
-        return [_pair(ratio_of_share(_unit(s, "share"), targets.counts)) for s in weights["share"]]
+        return [_pair(ratio_of_share(_unit(s, "share"), counts)) for s in weights["share"]]
     return [pair for pair in itertools.product(weights["prompt"], weights["response"]) if any(pair)]
 
 
 def ratio_of_share(s: float, counts: Mapping[Role, float]) -> float:
     """Return the ratio p = lambda_p / (lambda_p + lambda_r) that gives prompt tokens the share ``s`` of the weighted
-    targets. With P prompt and R response targets, s = pP / (pP + (1 - p)R), so p = sR / (sR + (1 - s)P).
+    targets. With P prompt and R response targets, s = pP / (pP + (1 - p)R), so p = sR / (sR + (1 - s)P). Under
+    role-mean a role counts once, whatever the number of its targets.
     """
     prompt = sum(counts.get(role, 0) for role in PROMPT_ROLES)
     response = sum(counts.get(role, 0) for role in RESPONSE_ROLES)
@@ -160,9 +175,11 @@ def training_class(weights: RoleWeights, normalizer: str, *, scale_free: bool, t
 
 def _divides_like_nonzero(normalizer: str, table: Mapping[Role, float], used: Collection[Role]) -> bool:
     """Return whether the divisor is the number of tokens of non-zero weight. It is under weight-sum where all weights
-    are 0 or 1, and under response-count where exactly the responses have weight."""
+    are 0 or 1, under response-count where exactly the responses have weight, and under role-mean where one role has."""
     if normalizer == "weight-sum":
         return all(weight in (0.0, 1.0) for weight in table.values())
+    if normalizer == "role-mean":
+        return len(used) == 1
     return normalizer == "response-count" and set(used) == {role for role in table if role in RESPONSE_ROLES}
 
 

@@ -124,6 +124,7 @@ def job_of(plan: StudyPlan, group: Group, trial: Trial | None, **halving: Any) -
     facts = next(f for f in group.facts if trial is None or f.key == trial.source)
     spec = plan.spec
     base = {"model": group.model, "data": facts.files["train"], "eval_data": facts.files["dev"]} | dict(spec.tune)
+    base |= {"date": facts.date} if facts.date else {}
     return Job(
         group=group.name,
         trial=trial,

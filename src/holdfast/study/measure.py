@@ -94,7 +94,7 @@ class Evaluator:
         self._answers(lm, split, [m for m in wanted if m.needs_answers], where, measured)
         for m in wanted:
             if m.name == "posix":
-                _posix(m, name, where / f"posix-{split}", sets_file(m, self.folder, split), measured)
+                _posix(m, name, where / f"posix-{split}", sets_file(m, self.folder, split), measured, self.config.date)
             elif m.name == "crosstask_accuracy":
                 _cross_task(m, lm, name, where / f"crosstask-{split}", split, measured)
             elif m.name.startswith("lm_eval:"):
@@ -194,13 +194,14 @@ def _prompt(example: Example, template: str, tokenizer: Any) -> str:
     return generation_prompt(messages, name, tokenizer, example.tools, example.template_kwargs)
 
 
-def _posix(measure: Measure, model: str, output: Path, sets: Path, measured: Measured) -> None:
+def _posix(measure: Measure, model: str, output: Path, sets: Path, measured: Measured, date: str | None) -> None:
     """POSIX over all pairs of a set, or with ``pairs: kinds`` the mean over the kinds of change; several kinds each as
     ``posix KIND``.
     """
     from holdfast.sensitivity import measure as run
 
     options = {key: value for key, value in measure.options.items() if key not in ("sets", "dev", "test")}
+    options = {"date": date} | options
     by_kind = run(
         SensitivityConfig(**options, model=model, sets=str(sets), output=str(output), overwrite=True, json=True)
     )["posix"]

@@ -22,11 +22,11 @@ from holdfast.errors import HoldfastError
 from holdfast.records import RESPONSE_ROLES
 from holdfast.study import grid
 from holdfast.study.measures import selectable
-from holdfast.study.sources import SourceFacts, Sources, json_digest, roles_counter
+from holdfast.study.sources import SourceFacts, Sources, json_digest
 from holdfast.study.spec import Data, Spec
 from holdfast.tune.arguments import settled
 from holdfast.tune.plan import check_config, count_steps
-from holdfast.tune.weights import prompt_share, share, share_counts
+from holdfast.tune.weights import prompt_share, share
 
 FORMAT = 1
 """Part of every address. Raise it when rows of older trials can no longer be compared with new ones."""
@@ -131,6 +131,7 @@ class StudyPlan:
             "measured": selectable(self.spec.measures),
             "search": dataclasses.asdict(self.spec.search),
             "defaults": dict(self.spec.defaults),
+            **({"date": self.spec.day} if any(facts.date for group in self.groups for facts in group.facts) else {}),
             "requested": self.requested,
             "groups": [group.resolved() for group in self.groups],
             "trials": [dataclasses.asdict(t) for t in self.trials],
@@ -185,7 +186,7 @@ def disk_bytes(plan: StudyPlan, slots: int) -> int:
 
 def _group(spec: Spec, name: str, model: str, data: Data, folders: list[Path]) -> Group:
     base = TuneConfig(output="", model=model, data="", **spec.settled)
-    sources = Sources(data, folders, responses=needs_responses(spec, base))
+    sources = Sources(data, folders, responses=needs_responses(spec, base), day=spec.day)
     cells = grid.settings(spec, sources.whole(base).weighted())
     classes: dict[str, list[RequestedSetting]] = {}
     for fields in cells:
@@ -219,6 +220,7 @@ class RequestedSetting:
 
 def _requested(config: TuneConfig, fields: dict[str, Any], sources: Sources) -> RequestedSetting:
     weights, facts, reason = check_config(config), sources.of(config), grid.scale_matters(config)
+    config = dataclasses.replace(config, date=facts.date or None)  # no part of an address where no date is printed
     values = without_legacy(type(config), dataclasses.asdict(config))
     others = {k: v for k, v in values.items() if k not in _WEIGHT_FIELDS | _WITHOUT_EFFECT}
     keys = []
@@ -265,9 +267,7 @@ def _trial(spec: Spec, group: str, members: list[RequestedSetting], seed: int, t
         setting={"prompt_weight": pair[0], "response_weight": pair[1]} | others,
         setting_name=grid.setting_name(pair, others),
         ratio=share(*pair) if any(pair) else 0.0,
-        prompt_share=prompt_share(
-            share_counts(config.normalizer, facts.weighted().counts, roles_counter(facts.report["targets"])), weights
-        ),
+        prompt_share=prompt_share(facts.weighted().shared(config.normalizer), weights),
         members=tuple(dict.fromkeys(m.pair for m in members)),
         seed=seed,
         twin=twin,

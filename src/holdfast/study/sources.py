@@ -56,9 +56,12 @@ _TOKEN_FIELDS = (
     "columns",
     "roles",
     "joint",
+    "date",
 )
 _HELD_OUT = 0.1
 SPLITS = ("train", "dev", "test")
+ROLE_COUNTS = ("targets", "weighted_targets", "counted_targets")
+"""Fields of a report that are counts by role."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,8 @@ class SourceFacts:
 
     ``files`` are the three splits as ``TuneConfig.data`` takes them, and ``digests`` are those of the files.
     ``targets`` counts weighted target tokens by role. ``role_masks`` are the sets of roles (as bits) that some training
-    example has as targets. ``seen`` counts the examples of dev and test that are also in the training data.
+    example has as targets. ``seen`` counts the examples of dev and test that are also in the training data. ``date`` is
+    the day that the chat template prints; None: it prints none; "": an older version did not say.
     """
 
     key: str
@@ -88,10 +92,12 @@ class SourceFacts:
     labelled: bool
     seen: int
     report: dict[str, Any] = field(default_factory=dict)
+    date: str | None = ""
 
     def weighted(self) -> Targets:
         """Return the targets by role."""
-        return Targets({Role[name.upper()]: count for name, count in self.targets.items()}, self.scaled)
+        counted = self.report.get("counted_targets")  # older versions wrote none
+        return Targets(roles_counter(self.targets), self.scaled, roles_counter(counted) if counted else None)
 
     def suits(self, weights: Mapping[Role, float]) -> bool:
         """Return whether every training example has a target of non-zero weight. If one has none, a training with
@@ -106,10 +112,11 @@ class Sources:
     Args:
         folders: where facts and tokens may be; new ones are written to the last.
         responses: whether any training gives responses a weight.
+        day: what a chat template with a date prints, unless the config says.
     """
 
-    def __init__(self, data: Data, folders: Sequence[Path], *, responses: bool) -> None:
-        self.data, self.folders, self.responses = data, folders, responses
+    def __init__(self, data: Data, folders: Sequence[Path], *, responses: bool, day: str) -> None:
+        self.data, self.folders, self.responses, self.day = data, folders, responses, day
         self.facts: dict[str, SourceFacts] = {}
         self._asked: dict[str, SourceFacts] = {}
 
@@ -134,7 +141,7 @@ class Sources:
     def _prepared(self, config: TuneConfig, weights: dict[str, float]) -> SourceFacts:
         asked = json.dumps([[getattr(config, name) for name in _TOKEN_FIELDS], weights])
         if asked not in self._asked:
-            facts = prepare(config, self.data, weights, self.folders)
+            facts = prepare(config, self.data, weights, self.folders, self.day)
             self._asked[asked] = self.facts[facts.key] = facts
         return self._asked[asked]
 
@@ -168,14 +175,18 @@ def splits(data: Data, folder: Path) -> dict[str, str]:
     return files
 
 
-def prepare(config: TuneConfig, data: Data, weights: Mapping[str, float], folders: Sequence[Path]) -> SourceFacts:
-    """Return the facts of one data set for one model, after tokenising it where no folder has its tokens.
+def prepare(
+    config: TuneConfig, data: Data, weights: Mapping[str, float], folders: Sequence[Path], day: str
+) -> SourceFacts:
+    """Return the facts of one data set for one model, after tokenising it where no folder has its tokens. The date is
+    part of the key of a chat template that prints it, and of no other.
 
     Args:
         config: holds the model and every field that tokens depend on.
         weights: role -> weight, non-zero for every role that any setting gives weight. An example without a target of
             such a role cannot be learned from and is left out.
         folders: where tokens may be; new ones are written to the last.
+        day: what the chat template prints if it prints a date and the config names none.
 
     Raises:
         HoldfastError: bad data, with file and row; dev and test that share an example.
@@ -184,13 +195,20 @@ def prepare(config: TuneConfig, data: Data, weights: Mapping[str, float], folder
     files = splits(data, folder)
     digests = {name: str(source_digest(file)) for name, file in files.items()}
     model_digest = digest_of_model(config.model)
-    fields = without_legacy(TuneConfig, {name: getattr(config, name) for name in _TOKEN_FIELDS})
-    key = json_digest([FORMAT, fields, digests, model_digest, sorted(weights.items())])[:12]
-    for place in folders:
-        if facts := _read(place / f"{key}.json"):
+    day = config.date or day
+    keys = {}
+    for date in (None, day):
+        values = {name: getattr(config, name) for name in _TOKEN_FIELDS} | {"date": date}
+        fields = without_legacy(TuneConfig, values)
+        keys[date] = json_digest([FORMAT, fields, digests, model_digest, sorted(weights.items())])[:12]
+    for (date, key), place in itertools.product(keys.items(), folders):
+        facts = _read(place / f"{key}.json")
+        if facts and (facts.date == date or (facts.date == "" and config.date is None)):
             return dataclasses.replace(facts, files=files, data=data.name)
-    reading = dataclasses.replace(config, preset=None, prompt_weight=None, response_weight=None, weights=dict(weights))
-    return _tokenise(reading, data, key, files, digests, model_digest, folder)
+    reading = dataclasses.replace(
+        config, preset=None, prompt_weight=None, response_weight=None, weights=dict(weights), date=day
+    )
+    return _tokenise(reading, data, keys, files, digests, model_digest, folder)
 
 
 def _read(file: Path) -> SourceFacts | None:
@@ -210,7 +228,7 @@ def _read(file: Path) -> SourceFacts | None:
 def _tokenise(
     config: TuneConfig,
     data: Data,
-    key: str,
+    keys: Mapping[str | None, str],
     files: dict[str, str],
     digests: dict[str, str],
     model_digest: str,
@@ -237,6 +255,7 @@ def _tokenise(
     )
     test = encode_source(dataclasses.replace(config, data=files["test"]), examples["test"], [], bad_of_test)
     tokens = {"train": source.train, "dev": source.held_out, "test": test.train}
+    key = keys[source.date]
     facts = SourceFacts(
         key=key,
         model=config.model,
@@ -256,6 +275,7 @@ def _tokenise(
         labelled=all(map(_labelled, (*examples["dev"], *examples["test"]))),
         seen=len({*map(_content, examples["train"])} & {*map(_content, (*examples["dev"], *examples["test"]))}),
         report=_plain(source.report, source.bad_rows),
+        date=source.date,
     )
     save_tokens(folder / f"{key}.npz", tokens)
     write_json(folder / f"{key}.json", dataclasses.asdict(facts))
@@ -293,7 +313,7 @@ def _role_mask(tokens: Tokens) -> int:
 def _plain(report: Any, bad_rows: list[str]) -> dict[str, Any]:
     """Return a TokenReport as JSON values, from which ``trial`` makes it again."""
     values = dict(vars(report))
-    for name in ("targets", "weighted_targets"):
+    for name in ROLE_COUNTS:
         values[name] = {role.label: value for role, value in values[name].items()}
     return values | {"templates": dict(values["templates"]), "bad_rows": bad_rows}
 

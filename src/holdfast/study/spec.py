@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import datetime
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -113,6 +114,9 @@ class Spec:
     keep_models: bool = True
     defaults: Mapping[str, Any] = field(default_factory=dict)
     """TuneConfig fields that the file leaves open and the study sets: see ``with_defaults``."""
+    day: str = ""
+    """The one day, YYYY-MM-DD, that chat templates with a date print in all trials: the file's under ``tune``, else the
+    one on which the study began."""
 
     @property
     def settled(self) -> dict[str, Any]:
@@ -136,7 +140,7 @@ class Spec:
 
 def with_defaults(spec: Spec, begun: Mapping[str, Any] | None = None) -> Spec:
     """Return the study with what it sets where its file leaves it open: no clipping, if weights are varied, because
-    with clipping weights of equal ratio are not one training.
+    with clipping weights of equal ratio are not one training; and the day that chat templates print.
 
     Args:
         begun: content of the config.json of a study directory that is continued: it goes on with what it began with.
@@ -146,7 +150,10 @@ def with_defaults(spec: Spec, begun: Mapping[str, Any] | None = None) -> Spec:
         own = begun["resolved"].get("defaults", OLD_DEFAULTS[TuneConfig])
     recipe = TuneConfig.recipes.get(str(spec.tune.get("recipe")), {})
     fixed = {*spec.tune, *spec.vary, *recipe}
-    return dataclasses.replace(spec, defaults={name: value for name, value in own.items() if name not in fixed})
+    open_fields = {name: value for name, value in own.items() if name not in fixed}
+    began = begun["resolved"].get("date") if begun is not None else None
+    day = spec.tune.get("date") or began or datetime.date.today().isoformat()
+    return dataclasses.replace(spec, defaults=open_fields, day=day)
 
 
 def load_spec(name: str, *, limit: int | None = None, seed: int = 0) -> Spec:

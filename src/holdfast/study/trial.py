@@ -31,7 +31,7 @@ from holdfast.runs import check_output, read_json, resolve, write_json
 from holdfast.study.jobs import Job, Row
 from holdfast.study.measure import Evaluator
 from holdfast.study.planning import Trial
-from holdfast.study.sources import SourceFacts, load_tokens, roles_counter
+from holdfast.study.sources import ROLE_COUNTS, SourceFacts, load_tokens, roles_counter
 from holdfast.tune.model import load_base, whole_checkpoint
 from holdfast.tune.pipeline import Start, train
 from holdfast.tune.plan import Source, make_plan
@@ -80,9 +80,13 @@ class WorkerState:
         tokens = {name: load_tokens(self.study / "data" / f"{facts.key}.npz", name) for name in ("train", "dev")}
         fields = dict(facts.report)
         bad_rows = fields.pop("bad_rows")
-        report = TokenReport(**fields | {name: roles_counter(fields[name]) for name in ("targets", "weighted_targets")})
+        report = TokenReport(**fields | {name: roles_counter(fields.get(name, {})) for name in ROLE_COUNTS})
         tokenizer = models.load_tokenizer(config.model, trust_remote_code=config.trust_remote_code)
-        return Source(tokenizer, facts.parameters, tokens["train"], tokens["dev"], report, bad_rows, facts.max_length)
+        date = models.print_date(tokenizer, config.date)
+        held_out = tokens["dev"]
+        return Source(
+            tokenizer, facts.parameters, tokens["train"], held_out, report, bad_rows, facts.max_length, date=date
+        )
 
     def _evaluate(self, job: Job, config: TuneConfig) -> dict[str, Any]:
         lm = models.load(config.model, trust_remote_code=config.trust_remote_code)
@@ -108,6 +112,7 @@ def _measure_base(job: Job, state: WorkerState) -> Row:
     folder = state.study / "base" / job.facts.key
     folder.mkdir(parents=True, exist_ok=True)
     lm = models.load(config.model, trust_remote_code=config.trust_remote_code)
+    models.print_date(lm.tokenizer, config.date)
     clock.lap("other")
     scores, items = _measure_splits(job, config, state, lm, config.model, folder)
     clock.lap("measure")
@@ -150,6 +155,7 @@ def _train(job: Job, trial: Trial, state: WorkerState) -> Row:
     model = _align(job, trial, folder)
     clock.lap("train")
     lm = models.load(model)
+    models.print_date(lm.tokenizer, config.date)
     clock.lap("other")
     scores, items = _measure_splits(job, config, state, lm, str(model), folder)
     clock.lap("measure")
@@ -167,7 +173,9 @@ def _finish_rung(job: Job, folder: Path, evaluator: Evaluator, clock: _Clock, st
     if checkpoint is None:
         raise HoldfastError(f"{folder}: the checkpoint at the end of rung {job.rung} is gone")
     wanted = [m for m in job.measures if m.name == job.rung_metric]
-    reading = evaluator.measure(models.load(checkpoint), str(checkpoint), folder, "dev", wanted)
+    lm = models.load(checkpoint)
+    models.print_date(lm.tokenizer, job.tune.get("date"))
+    reading = evaluator.measure(lm, str(checkpoint), folder, "dev", wanted)
     clock.lap("measure")
     row = job.row("stopped", reading.values, {}, steps=_step(checkpoint)) | {"seconds": clock.seconds}
     write_json(study / job.file, row)
@@ -180,9 +188,8 @@ def _align(job: Job, trial: Trial, folder: Path) -> Path:
         return folder
     from holdfast.align import align
 
-    config = AlignConfig(
-        **job.then["align"], model=str(folder), output=str(folder / "aligned"), seed=trial.seed, json=True
-    )
+    options = {"date": trial.tune.get("date")} | job.then["align"]
+    config = AlignConfig(**options, model=str(folder), output=str(folder / "aligned"), seed=trial.seed, json=True)
     _clear_unusable(config, "align")
     align(config)
     return folder / "aligned"

@@ -62,7 +62,9 @@ class TrainingPlan(Source, Schedule):
     def share(self) -> float:
         """Effective prompt share of the weighted target mass in the training data."""
         report = self.report
-        return prompt_share(share_counts(self.config.normalizer, report.weighted_targets, report.targets), self.weights)
+        return prompt_share(
+            share_counts(self.config.normalizer, report.weighted_targets, report.counted_targets), self.weights
+        )
 
     def resolved(self) -> dict[str, Any]:
         """The values that the config left open, for config.json."""

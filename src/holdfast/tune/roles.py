@@ -35,6 +35,7 @@ class TokenReport:
     tokens: int = 0
     targets: Counter[Role] = field(default_factory=Counter)
     weighted_targets: Counter[Role] = field(default_factory=Counter)
+    counted_targets: Counter[Role] = field(default_factory=Counter)
     truncated: int = 0
     tokens_cut: int = 0
     eos_cut: int = 0
@@ -259,7 +260,9 @@ def _count(kept: Sequence[Tokens], tokenizer: Any, report: TokenReport) -> None:
     )
     roles[np.cumsum([0, *map(len, kept[:-1])])] = Role.PAD  # the first token of an example is no target
     counts, weighted = np.bincount(roles, minlength=len(Role)), np.bincount(roles, scale, minlength=len(Role))
+    counted = np.bincount(roles[scale != 0], minlength=len(Role))
     for role in Role:
         if role and counts[role]:
             report.targets[role] += int(counts[role])
+            report.counted_targets[role] += int(counted[role])
             report.weighted_targets[role] += float(weighted[role])  # type: ignore[assignment]

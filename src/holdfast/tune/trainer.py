@@ -173,12 +173,14 @@ class WeightedTrainer(ContinuingTrainer):
         return None, sums_NK, sums_NK[:, :1]
 
     def _sums_by_role(self, batch: StepBatch, weights_NT: Tensor, nll_NT: Tensor) -> Tensor:
-        """Per example the weighted NLL of every role, then its targets of non-zero weight, [N, 2 roles]."""
+        """Per example the weighted NLL of every role, then its targets of non-zero weight, then its weights, [N, 3
+        roles]."""
         dtype = _sum_dtype(nll_NT.device)
         weighted_NT, counted_NT = (weights_NT * nll_NT).to(dtype), (weights_NT != 0).to(dtype)
         masks = [batch.roles_NT == int(role) for role in Role]
         columns = [(weighted_NT * mask_NT).sum(1) for mask_NT in masks]
         columns += [(counted_NT * mask_NT).sum(1) for mask_NT in masks]
+        columns += [(weights_NT.to(dtype) * mask_NT).sum(1) for mask_NT in masks]
         return torch.stack(columns, dim=1)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -310,15 +312,17 @@ def evaluation_metrics(prediction: EvalPrediction) -> dict[str, Any]:
     """Add up per-example sums [N, 8]: prompt NLL, prompt targets, response NLL, response targets, weighted NLL, prompt
     weight, response weight, divisor. NLLs in nats per token; None where there is no such token.
 
-    Under ``role-mean`` there are two more columns per role, weighted NLL and targets of non-zero weight, because no
-    sum per example knows how many targets the others have.
+    Under ``role-mean`` there are three more columns per role, weighted NLL, targets of non-zero weight and weight,
+    because no sum per example knows how many targets the others have.
     """
     sums_K = torch.as_tensor(prediction.predictions).double().sum(0)
     sums, by_role = sums_K[:8].tolist(), sums_K[8:]
     prompt, n_prompt, response, n_response, weighted, prompt_weight, response_weight, divisor = sums
     if len(by_role):
-        nll_R, counts_R = by_role.chunk(2)
+        nll_R, counts_R, weights_R = by_role.chunk(3)
         weighted, divisor = float((nll_R / counts_R.clamp(min=1)).sum()), 1.0
+        mean_weights_R = weights_R / counts_R.clamp(min=1)
+        prompt_weight, response_weight = (float(mean_weights_R[list(r)].sum()) for r in (PROMPT_ROLES, RESPONSE_ROLES))
     return {
         "loss": weighted / divisor if divisor else 0.0,
         "prompt_nll": prompt / n_prompt if n_prompt else None,

@@ -146,13 +146,17 @@ def role_counts(weights_BT: Tensor, roles_BT: Tensor) -> Tensor:
 
 
 def share_counts(
-    normalizer: str, weighted_targets: Mapping[Role, float], targets: Mapping[Role, float]
+    normalizer: str, weighted_targets: Mapping[Role, float], counted_targets: Mapping[Role, float]
 ) -> dict[Role, float]:
-    """What ``prompt_share`` is to count: weighted targets by role; their mean weight where each role is divided by its
-    own count."""
+    """What ``prompt_share`` is to count: weighted targets by role; their mean where each role is divided by its own
+    number of targets.
+
+    ``weighted_targets``: sums of the factors of messages and examples; ``counted_targets``: how many of these are not 0
+    (see ``roles.TokenReport``).
+    """
     if normalizer != "role-mean":
         return dict(weighted_targets)
-    return {role: count / targets[role] for role, count in weighted_targets.items() if targets.get(role)}
+    return {role: total / counted_targets[role] for role, total in weighted_targets.items() if total}
 
 
 # A normalizer: (weights_BT, roles_BT, counts_R=None) -> (weights_BT as they enter the sum, each example's part of the
