@@ -79,7 +79,7 @@ def main() -> None:
             server.wait(60)
     result = {}
     for name, summaries in runs.items():
-        seconds = statistics.median(summary["seconds"]["total"] for summary in summaries)
+        seconds = statistics.median(summary["seconds"] for summary in summaries)
         psi = summaries[0]["posix"]["all"]["mean"]
         result[name] = {"psi": psi, "seconds": seconds, "requests": summaries[0]["cost"].get("requests")}
         print(f"{name:5} psi {psi:.4f}  {seconds:7.1f} s  requests {result[name]['requests'] or '-'}")
