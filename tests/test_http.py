@@ -52,6 +52,16 @@ def test_statuses_that_pass(status: int) -> None:
     assert refusal(Reply("wait", status), retries=1)[1] == 2
 
 
+def test_a_fault_of_the_request_is_no_fault_of_the_moment() -> None:
+    """llama-cpp-python answers 500 where others answer 422."""
+    body = {"error": {"message": "2 validation errors:\n {'loc': ('body', 'prompt', 'str')}"}}
+    with serving(lambda request: Reply(body, 500)) as server:
+        client = http.Client(server.url, timeout=5, retries=3)
+        with pytest.raises(http.RefusedError, match="validation errors"):
+            client.post("/completions", {}, lambda answer: answer, "completion")
+        assert client.requests == 1
+
+
 @pytest.mark.parametrize("status", [400, 401, 402, 403, 404, 405, 413, 422, 501])
 def test_statuses_that_stay(status: int) -> None:
     error, asked = refusal(Reply("because", status), retries=3)

@@ -11,6 +11,8 @@ from __future__ import annotations
 import json
 import math
 import re
+import sys
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,6 +24,7 @@ Message = Mapping[str, Any]
 """``role`` and ``content``, and whatever else the form allows."""
 _ANTHROPIC = re.compile(r"/messages/?$|://[^/]*\banthropic\.|/anthropic(/|$)")
 _METHODS = re.compile(r"/(chat/completions|messages)/?$")
+_LOCK = threading.Lock()
 _FORMS = {"openai": "/chat/completions", "anthropic": "/messages"}
 
 
@@ -91,6 +94,7 @@ class Chat:
             ladders.append([{"temperature": 0}, {}])
         if logprobs and self.api == "openai":
             ladders.append([{"logprobs": True, "top_logprobs": n} for n in (20, 5)] + [{}])
+        self._is_told = False
         self.client = http.Client(
             self.base, timeout=timeout, retries=retries, key=_key(self.api), headers=_headers(self.api)
         )
@@ -117,7 +121,23 @@ class Chat:
             answer: ChatAnswer = self.optional.post(_FORMS[self.api], lambda more: body | more, read, kind)
         except http.RefusedError as error:
             raise self._explained(error) from error
+        self._tell_model()
         return answer
+
+    def _tell_model(self) -> None:
+        """Say, once, where a server answers that lists other models: some answer whatever the name."""
+        with _LOCK:
+            if self._is_told:
+                return
+            self._is_told = True
+        served = served_models(self.client)
+        if served and self.model not in served:
+            names = ", ".join(sorted(served)[:8])
+            print(
+                f"note: {redacted(self.base)} lists no model '{self.model}' (it lists {names}), and answers all the "
+                "same: whatever model it is, that is what is measured",
+                file=sys.stderr,
+            )
 
     def _messages(self, messages: Sequence[Message]) -> dict[str, Any]:
         if self.api == "openai":

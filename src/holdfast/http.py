@@ -37,6 +37,8 @@ from holdfast.errors import KEY_VARIABLES, HoldfastError, from_json, redacted, w
 
 RETRIED = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524, 529})
 """Statuses, of a server or of a proxy in front of it, that are usually temporary."""
+_INVALID = re.compile(r"validation error|invalid_request_error", re.IGNORECASE)
+"""In the body of a status 500: the request is at fault, not the moment (llama-cpp-python says it so)."""
 LIMIT = 64 * 2**20
 """Largest size of an answer, in bytes."""
 NEUTRAL = {"top_p": 1, "top_k": -1, "min_p": 0, "repetition_penalty": 1, "frequency_penalty": 0, "presence_penalty": 0}
@@ -203,7 +205,7 @@ def _status(url: str, error: urllib.error.HTTPError) -> str:
         ) from None
     text = redacted(text).strip()[:_QUOTED]
     problem = f"HTTP {error.code} {text[:200]}".rstrip()
-    if error.code not in RETRIED:
+    if error.code not in RETRIED or _INVALID.search(text):
         hint = _HINTS.get(error.code, "the server refuses this request")
         raise RefusedError(f"{url}: {problem}", hint=hint, code=error.code, text=text) from None
     return problem

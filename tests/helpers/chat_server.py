@@ -16,7 +16,9 @@ Say = Callable[[list[dict[str, Any]], int], str | dict[str, Any]]
 
 
 @contextmanager
-def chatting(say: Say, refuses: dict[str, str] | None = None, names: tuple[str, ...] = ("m",)) -> Iterator[Any]:
+def chatting(
+    say: Say, refuses: dict[str, str] | None = None, names: tuple[str, ...] = ("m",), any_name: bool = False
+) -> Iterator[Any]:
     """A running endpoint: ``.url``; ``.bodies`` of the questions that were answered, ``.refused`` how many were not."""
 
     def answer(request: Request) -> Reply:
@@ -25,7 +27,7 @@ def chatting(say: Say, refuses: dict[str, str] | None = None, names: tuple[str, 
         body = request.body
         if not request.path.startswith("/v1"):
             return Reply({"detail": "Not Found"}, 404)
-        if body["model"] not in names:
+        if body["model"] not in names and not any_name:
             return Reply({"error": {"message": f"The model `{body['model']}` does not exist."}}, 404)
         for name, reason in (refuses or {}).items():
             if name in body:

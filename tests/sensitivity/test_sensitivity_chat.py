@@ -199,6 +199,13 @@ def test_a_wrong_name_and_a_missing_v1(change: dict[str, str], hint: str, config
     assert hint in str(caught.value.hint)
 
 
+def test_a_server_that_answers_to_any_name_is_noticed(config: dict[str, Any], capsys: Any) -> None:
+    """As llama.cpp does. The note comes once, not for every question."""
+    with chatting(lambda messages, number: "yes", names=("m",), any_name=True) as server:
+        measure(SensitivityConfig(**(config | {"endpoint": server.url + "/v1", "model": "other"})))
+    assert capsys.readouterr().err.count("lists no model 'other' (it lists m)") == 1
+
+
 def test_the_shift_of_the_first_token(config: dict[str, Any]) -> None:
     def with_logprobs(messages: list[dict[str, Any]], number: int) -> dict[str, Any]:
         short = "or not" in last(messages)

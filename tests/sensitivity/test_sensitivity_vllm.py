@@ -7,11 +7,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
-import subprocess
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +17,7 @@ from holdfast.config import SensitivityConfig
 from holdfast.errors import HoldfastError
 from holdfast.sensitivity import measure
 from materials import write_jsonl
+from real_server import serving
 
 pytestmark = pytest.mark.full
 SETS = [
@@ -45,32 +41,11 @@ def url(folder: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     program = os.environ.get("HOLDFAST_VLLM") or shutil.which("vllm")
     if not program:
         pytest.skip("vllm is not installed: neither on the PATH nor in HOLDFAST_VLLM")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    log = tmp_path_factory.mktemp("vllm") / "log.txt"
-    line = [program, "serve", folder, "--served-model-name", "real", "--host", "127.0.0.1", "--port", str(port)]
-    line += ["--dtype", "float32", "--enforce-eager", "--max-num-seqs", "8", "--max-model-len", "2048"]
+    line = [program, "serve", folder, "--served-model-name", "real", "--host", "127.0.0.1"]
+    line += ["--dtype", "float32", "--enforce-eager", "--max-num-seqs", "8", "--max-model-len", "2048", "--port"]
     own = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": "1"}
-    with log.open("w") as out:
-        server = subprocess.Popen(line, env=os.environ | own, stdout=out, stderr=out)
-    try:
-        _wait_for(f"http://127.0.0.1:{port}/v1/models", server, log)
-        yield f"http://127.0.0.1:{port}/v1"
-    finally:
-        server.terminate()
-        server.wait(60)
-
-
-def _wait_for(address: str, server: subprocess.Popen[bytes], log: Path) -> None:
-    end = time.monotonic() + _SECONDS
-    while time.monotonic() < end and server.poll() is None:
-        try:
-            urllib.request.urlopen(address, timeout=5).close()
-            return
-        except (urllib.error.URLError, OSError):
-            time.sleep(1)
-    pytest.fail(f"vLLM is not up: {log.read_text()[-2000:]}")
+    with serving(line, own, tmp_path_factory.mktemp("vllm") / "log.txt", _SECONDS) as address:
+        yield address
 
 
 @pytest.fixture

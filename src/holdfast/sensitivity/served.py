@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -108,6 +109,13 @@ class Served:
         except Misaligned as error:
             hint = error.hint or "--backend hf computes in this process"
             raise HoldfastError(f"{self.client.base} cannot be used: {error.message}", hint=hint) from error
+        except http.RefusedError as error:
+            if not _TEXT_ONLY.search(error.text):
+                raise
+            raise HoldfastError(
+                f"{self.client.base} cannot be used: it takes prompts as text, and psi needs them as token ids",
+                hint="--backend chat measures it by its answers; vLLM takes token ids",
+            ) from error
 
     def _preflight(self, prompt: Ids, other: Ids) -> None:
         response = self._first_response(prompt)
@@ -157,7 +165,7 @@ class Served:
         if not response.ids:
             raise Misaligned("it generates nothing")
         if response.below is None:
-            note = "lists no most likely tokens: whether it answers greedily is not score_table"
+            note = "lists no most likely tokens: whether it answers greedily is not known"
             print(f"note: {self.name} {note}", file=sys.stderr)
         return response
 
@@ -174,7 +182,7 @@ class Served:
             if theirs is not None:
                 raise self._other_tokenizer(ids, theirs)
         if all(text is None for _, text in said):
-            note = "says no token's text: whether the tokenizer is its own is not score_table"
+            note = "says no token's text: whether the tokenizer is its own is not known"
             print(f"note: {self.name} {note}", file=sys.stderr)
 
     def _other_tokenizer(self, ids: Ids, theirs: str) -> Misaligned:
@@ -226,6 +234,10 @@ class Served:
         ids = {self.tokenizer.decode([i]): i for i in range(len(self.tokenizer))}
         ends = frozenset(self.tokenizer.all_special_ids) | frozenset(self.tokenizer.get_added_vocab().values())
         return Completions(self.client, self.config.model, ends, lambda i: str(self.tokenizer.decode([i])), ids.get)
+
+
+_TEXT_ONLY = re.compile(r"prompt.{0,80}(valid string|string_type|must be a string)", re.DOTALL)
+"""In a refusal: the server takes no token ids."""
 
 
 def _requests(pairs: Sequence[tuple[Ids, Ids]], most: int) -> list[Pairs]:
