@@ -175,4 +175,4 @@ def test_other_shells_take_the_script(shell: str, tmp_path: Path) -> None:
     if shell == "fish":
         asked = f"source {tmp_path}/script; complete -C 'holdfast tune --precision '"
         done = subprocess.run(["fish", "-c", asked], capture_output=True, text=True)
-        assert done.stdout.split() == ["auto", "bf16", "fp32"]
+        assert [line.split("\t")[0] for line in done.stdout.splitlines()] == ["auto", "bf16", "fp32"]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
+import textwrap
 from collections.abc import Mapping, Sequence
 
 from holdfast.config.options import choices_of, flag_of, help_texts, kinds_of, takes_flag
@@ -110,7 +111,7 @@ def _options(config_class: type) -> dict[str, tuple[str, tuple[str, ...]]]:
     kinds, texts = kinds_of(config_class), help_texts(config_class)
     for field in dataclasses.fields(config_class):
         if takes_flag(kinds[field.name]):
-            text = texts.get(field.name, "").split(". ")[0].split(": ")[0].rstrip(".")
+            text = textwrap.shorten(texts.get(field.name, "").split(". ")[0].rstrip("."), 80, placeholder=" ...")
             options[flag_of(field.name, field.default)] = (text, choices_of(kinds[field.name]))
     return options | {flag: (text, ()) for flag, text in _EVERYWHERE.items()}
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from holdfast.crosstask.tasks import LETTERS, Item, Task, lettered, make_items, make_task
+from holdfast.data.media import refuse_media
 from holdfast.data.read import Row, dataset_rows, open_dataset, read_values, read_yaml
 from holdfast.errors import HoldfastError
 
@@ -213,6 +214,7 @@ def dataset_task(path: Path, settings: Mapping[str, Any]) -> Task:
         for number, (row, place) in enumerate(dataset_rows(data, f"{source}, split {name}"), 1):
             value = names[row[answer]] if names and isinstance(row[answer], int) and row[answer] >= 0 else row[answer]
             fields = {field: row[column] for field, column in columns.items()}
+            refuse_media({column: row[column] for column in columns.values()}, place)
             ours = {"id": f"{name}-{number}", "fields": fields, "answer": value}
             rows.append((ours | ({"split": split} if split else {}), place))
     rest = {key: value for key, value in settings.items() if key not in ("dataset", "columns", "split", "answer")}

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from holdfast.data.files import KINDS, PACKED, check_utf8, csv_records, kind_of, lines_of, say, text_of
+from holdfast.data.media import refuse_media, undecoded
 from holdfast.data.sources import HELD_OUT, files_of, sources_of, split_names, tell_unread
 from holdfast.errors import HoldfastError, from_json, set_aside, whole_text
 
@@ -83,10 +84,11 @@ def read_values(source: str, *, objects: bool = True, hint: str | None = None) -
     path = Path(source)
     if not path.exists():
         raise HoldfastError(f"{source}: no such file", hint=hint)
-    if path.is_dir():
-        return list(read_rows(source))
-    rows: list[tuple[Any, str]] = list(_file_rows(path, None, objects=objects, plain=".jsonl"))
-    if kind_of(path) not in (".csv", ".tsv"):
+    rows: list[tuple[Any, str]]
+    rows = list(read_rows(source) if path.is_dir() else _file_rows(path, None, objects=objects, plain=".jsonl"))
+    for row, where in rows:
+        refuse_media(row, where)
+    if path.is_dir() or kind_of(path) not in (".csv", ".tsv"):
         return rows
     for row, _ in rows:
         for blank in [name for name, value in row.items() if value == ""]:
@@ -235,6 +237,7 @@ def _splits_on_the_hub(name: str) -> list[str]:
 def dataset_rows(dataset: Any, name: str) -> Iterator[Row]:
     """The rows of a data set of ``datasets``; a file that was cut shows only here."""
     number, rows = 0, None
+    dataset = undecoded(dataset)
     while True:
         number += 1
         try:
