@@ -281,10 +281,11 @@ def _config_file(config_class: type, arguments: list[str]) -> tuple[dict[str, An
 
 def _read_config(config_class: type, path: str) -> dict[str, Any]:
     from holdfast.data.read import read_yaml
+    from holdfast.data.yaml_errors import options_hint
 
     content = read_yaml(Path(path), f"--config {path}") or {}
     if not isinstance(content, dict):
-        raise HoldfastError(f"--config {path}: not a list of 'option: value' lines")
+        raise HoldfastError(f"--config {path}: not a list of 'option: value' lines", hint=options_hint(content))
     options = configs.our_names(config_class, {str(key): value for key, value in content.items()}, f"--config {path}")
     return {name: configs.check_value(config_class, name, value, f"--config {path}") for name, value in options.items()}
 

@@ -131,4 +131,8 @@ def check_value(config_class: type, name: str, value: Any, place: str) -> Any:
             return check_type(attempt, wanted)
         except TypeCheckError:
             continue
-    raise HoldfastError(f"{place}: '{name}' is {value!r}, which is not of type {getattr(wanted, '__name__', wanted)}")
+    table = typing.get_origin(wanted) is dict and isinstance(value, list)
+    hint = f"below '{name}:' belong indented lines 'name: value', without '- '" if table else None
+    raise HoldfastError(
+        f"{place}: '{name}' is {value!r}, which is not of type {getattr(wanted, '__name__', wanted)}", hint=hint
+    )

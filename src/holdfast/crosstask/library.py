@@ -19,6 +19,7 @@ from typing import Any
 from holdfast.crosstask.tasks import LETTERS, Item, Task, lettered, make_items, make_task
 from holdfast.data.media import refuse_media
 from holdfast.data.read import Row, dataset_rows, open_dataset, read_values, read_yaml
+from holdfast.data.yaml_errors import options_hint
 from holdfast.errors import HoldfastError
 
 _SPLITS = {"training_split": "train", "validation_split": "dev", "test_split": "test"}
@@ -75,7 +76,7 @@ def load_task(path: Path) -> Task:
     """
     settings = read_yaml(path)
     if not isinstance(settings, dict):
-        raise HoldfastError(f"{path}: not a list of 'key: value' lines")
+        raise HoldfastError(f"{path}: not a list of 'key: value' lines", hint=options_hint(settings))
     if "doc_to_text" in settings or "dataset_path" in settings:
         return lm_eval_task(path, settings)
     if "dataset" in settings:

@@ -26,6 +26,7 @@ from typing import Any
 from holdfast.data.files import KINDS, PACKED, check_utf8, csv_records, kind_of, lines_of, say, text_of
 from holdfast.data.media import refuse_media, undecoded
 from holdfast.data.sources import HELD_OUT, files_of, sources_of, split_names, tell_unread
+from holdfast.data.yaml_errors import broken_yaml
 from holdfast.errors import HoldfastError, from_json, set_aside, whole_text
 
 Row = tuple[dict[str, Any], str]
@@ -147,9 +148,7 @@ def from_yaml(text: str, place: str) -> Any:
     try:
         return yaml.load(text, _yaml_loader())
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        line = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise HoldfastError(f"{place}{line}: broken YAML: {error.problem or error.context}") from error
+        raise broken_yaml(text, place, error) from error
     # of a value and its tag: AttributeError for `!!timestamp x`, ValueError for `!!int x`, RecursionError, ...
     except Exception as error:
         reason = (
