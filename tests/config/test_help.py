@@ -18,7 +18,7 @@ from holdfast.config.completion import script
 from holdfast.config.examples import EXAMPLES
 from holdfast.config.help import COMMON, help_page
 from holdfast.config.names import option_names, required_options
-from holdfast.config.options import GROUPS
+from holdfast.config.options import GROUPS, help_texts
 
 CLASSES = {name: config_class for name, (config_class, _) in COMMANDS.items()}
 EVERY_EXAMPLE = [(name, arguments) for name, listed in EXAMPLES.items() for _, arguments in listed]
@@ -92,6 +92,23 @@ def test_values_of_a_file_are_the_defaults_that_are_printed(tmp_path: Path, monk
     text = call("tune --config c.yaml --help").out
     assert "Passes over the data. In the config file: 3" in " ".join(text.split())
     assert "--no-json" in text
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_text_is_whole_and_speaks_of_a_default_only_where_it_is_worked_out(command: str) -> None:
+    texts = help_texts(CLASSES[command])
+    for field in dataclasses.fields(CLASSES[command]):
+        text = texts[field.name]
+        assert text[0].isupper() or text.split()[0].rstrip(":,.") in WORDS, text
+        assert text.endswith((".", ")")), text
+        assert text.count("(") == text.count(")"), text
+        assert len(text) <= 320, text
+        assert "Default" not in text or field.default in (None, ""), f"{field.name}: {text}"
+        assert not re.search(r"[Dd]efault [^:]*\d", text), text
+
+
+WORDS = {"paper", "auto", "plain", "likelihood", "same", "all", "hf", "chat", "sentence-transformers"}
+"""Values, as texts may begin with them."""
 
 
 def test_ways_to_ask_for_help() -> None:

@@ -43,7 +43,7 @@ def test_a_task_of_a_folder_by_name(tmp_path: Path) -> None:
     (tmp_path / "r.jsonl").write_text('{"text": "x", "answer": "good"}\n')
     for name in ("reviews", "r", "r.yaml"):
         assert list(load_library(f"{tmp_path}/{name}")) == ["reviews"]
-    with pytest.raises(HoldfastError, match="no such task file or folder; the tasks in .* are r, reviews") as error:
+    with pytest.raises(HoldfastError, match=r"no such task file or folder; the tasks in .* are r, reviews") as error:
         load_library(f"{tmp_path}/review")
     assert error.value.hint == "did you mean 'reviews'?"
     with pytest.raises(HoldfastError, match="the rows of a task, not the task") as error:
