@@ -33,6 +33,8 @@ COMMON: dict[str, str] = {
     "limit seed overwrite dry_run json",
     "crosstask label": "model sources target pool k retriever template least_margin rounds lm_items propagate endpoint "
     "output limit seed overwrite dry_run json",
+    "crosstask analyse": "run permutations output seed overwrite json",
+    "study best": "source metric where settings lower_is_better higher_is_better output json",
     "sensitivity compare": "run_a run_b bootstrap output seed json",
     "sensitivity check": "run baseline max_increase bootstrap output seed json",
     "bench compare": "run_a run_b bootstrap output seed json",
@@ -49,7 +51,7 @@ _PLACEHOLDERS = {
     "meaning_model": "MODEL", "judge_model": "NAME", "tokenizer": "NAME", "in_task": "FILE",
 }  # fmt: skip
 """Option -> the word for its value, where its type says too little."""
-_ABOUT = {"study plan": "Say what a study would train, measure and cost. Nothing of it is run."}
+_ABOUT = {"study plan": "Say what a study would train, measure and cost, without running it."}
 """Command -> what it does, where it shares its options, and so its config class, with another."""
 _COLUMN = 27
 """Width of the left column, with the space after it."""

@@ -83,7 +83,7 @@ class TuneConfig(TrainingConfig):
 
 @dataclass(kw_only=True)
 class WeighConfig(RowsConfig):
-    """Score a data set with one or two models and write it again with per-token weights, for `tune` and any tokenizer."""
+    """Score a data set with one or two models and write it with per-token weights, for `tune` and any tokenizer."""
 
     data: str
     """Training data, in any form that `tune` takes."""
