@@ -283,7 +283,7 @@ def _problem(flag: _Flag, values: Sequence[str]) -> tuple[str, str | None] | Non
             return f"takes pairs of a name and a value; it has {' '.join(values)}", f"{flag.word} NAME VALUE NAME VALUE"
         values = values[1::2]
     elif flag.takes_many:
-        return None if values or list in map(typing.get_origin, flag.kinds[:1]) else ("has no value", None)
+        return None if values or typing.get_origin(flag.kinds[0]) is list else ("has no value", None)
     else:
         kinds = flag.kinds
         if not values:
