@@ -181,7 +181,7 @@ def refusals(command: str, config_class: Any, fields: list[tuple[Field, Any]]) -
         if required(f) and f.name not in getattr(config_class, "positional", ()):
             yield {"line": line(command, fields, {f.name: ""}), "says": flag(f)}
         for written in bad(kind, 0):
-            says = "maybe" if written == "=maybe" else flag(f)  # tyro names the word that a switch cannot take
+            says = "maybe" if written == "=maybe" else flag(f)  # the error names the word that a switch cannot take
             yield {"line": line(command, fields, {f.name: f"{flag(f)}{written}"}), "says": says}
         for text in bad(kind, 1):
             yield in_yaml("", command, fields, f"{f.name}: {text}\n", {f.name}) | {"says": f.name}

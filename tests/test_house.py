@@ -170,6 +170,7 @@ def test_no_class_name_stands_twice() -> None:
 
 
 SMALL = {
+    "__main__.py": "what `python -m holdfast` runs",
     "bench/alpaca_driver.py": "a script for the interpreter of another environment",
     "config/align.py": "each command's options have a file of their own",
     "config/legacy.py": "a table that grows by a line with every option",

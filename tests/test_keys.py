@@ -184,14 +184,12 @@ def test_a_key_that_a_server_answers_with_reaches_no_row(tmp_path: Path) -> None
 
 
 def test_an_error_about_arguments_holds_no_key(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as caught:
-        main([*run_arguments(tmp_path, "http://127.0.0.1:9/v1"), "--timeout", "http://ann:hunter2@h/v1?api_key=s3cret"])
-    assert caught.value.code == 2
+    arguments = [*run_arguments(tmp_path, "http://127.0.0.1:9/v1"), "--timeout"]
+    assert main([*arguments, "http://ann:hunter2@h/v1?api_key=s3cret"]) == 2
     said = "".join(capsys.readouterr())
     assert "--timeout" in said
     (tmp_path / "c.yaml").write_text("endpoint: http://ann:hunter2@h/v1?api_key=s3cret\n")
-    with pytest.raises(SystemExit):
-        main(["sensitivity", "run", "--config", str(tmp_path / "c.yaml"), "--help"])
+    assert main(["sensitivity", "run", "--config", str(tmp_path / "c.yaml"), "--help"]) == 0
     said += "".join(capsys.readouterr())
     assert "http://***@h/v1?api_key=***" in said
     assert "hunter2" not in said

@@ -22,7 +22,9 @@ from typing import Any
 
 import holdfast
 from holdfast import config as configs
-from holdfast.config.options import grouped, ungrouped
+from holdfast.config.completion import script
+from holdfast.config.help import help_page, overview
+from holdfast.config.options import read_arguments
 from holdfast.errors import ExitCode, HoldfastError, nearest, redacted, redacted_values
 from holdfast.runs import FAULT_FILE, is_own, to_json, write_text
 
@@ -48,6 +50,9 @@ COMMANDS: dict[str, tuple[type, str]] = {
     "report": (configs.ReportConfig, "holdfast.report:report"),
     "demo": (configs.DemoConfig, "holdfast.demo:demo"),
 }
+
+
+_HELP = {"-h", "--help", "--help-all"}
 
 
 class _Terminated(BaseException):
@@ -101,18 +106,25 @@ def _say(line: str) -> None:
 
 def _asked(argv: list[str]) -> tuple[Any, str]:
     """The command that the arguments name, as its config and where its function is; (None, "") after printing help."""
-    if not argv or argv[0] in ("-h", "--help"):
-        print(_overview())
-        return None, ""
-    if argv[0] == "--version":
+    argv = [*argv[1:], "--help"] if argv[:1] == ["help"] else argv or ["--help"]
+    if argv[0] in ("-V", "--version"):
         print(f"holdfast {holdfast.__version__}")
+        return None, ""
+    classes = {name: config_class for name, (config_class, _) in COMMANDS.items()}
+    if argv[0] == "completion":
+        print(script(argv[1:], classes))
         return None, ""
     name, arguments = _split(argv)
     if not name:
-        print(_overview(argv[0] + " "))
+        print(overview(classes, "" if argv[0] in _HELP else f"{argv[0]} "))
         return None, ""
     config_class, target = _command(name)
-    return _parse(config_class, name, arguments), target
+    arguments = configs.our_flags(config_class, _with_flags(config_class, arguments), f"holdfast {name}")
+    from_file, arguments = _config_file(config_class, arguments)
+    if not _HELP.isdisjoint(arguments):
+        print(help_page(name, config_class, from_file, whole="--help-all" in arguments))
+        return None, ""
+    return read_arguments(config_class, arguments, from_file, f"holdfast {name}"), target
 
 
 def _function(target: str) -> Callable[[Any], Any]:
@@ -201,27 +213,15 @@ def _end_by_sigterm() -> None:
         signal.signal(signal.SIGTERM, end)
 
 
-def _overview(group: str = "") -> str:
-    lines = [
-        "usage: holdfast COMMAND [options]     (holdfast COMMAND --help lists them)",
-        "",
-        (holdfast.__doc__ or "").strip(),
-        "",
-    ]
-    width = max(map(len, COMMANDS))
-    for name, (config_class, _) in COMMANDS.items():
-        if name.startswith(group):
-            lines.append(f"  {name:<{width}}  {(config_class.__doc__ or '').splitlines()[0]}")
-    return "\n".join(lines)
-
-
 def _split(argv: list[str]) -> tuple[str, list[str]]:
     """Return the name of the command, of one or two words, and its arguments. The name is empty where help on a group
     of commands was asked for.
     """
+    if argv[0] in _HELP:
+        return "", []
     if not any(name.startswith(argv[0] + " ") for name in COMMANDS):
         return argv[0], argv[1:]
-    if len(argv) < 2 or argv[1] in ("-h", "--help"):
+    if len(argv) < 2 or argv[1] in _HELP:
         return "", []
     return " ".join(argv[:2]), argv[2:]
 
@@ -232,30 +232,6 @@ def _command(name: str) -> tuple[type, str]:
             f"unknown command '{name}'; commands are {', '.join(COMMANDS)}", hint=nearest(name, COMMANDS)
         )
     return COMMANDS[name]
-
-
-def _parse(config_class: type, name: str, arguments: list[str]) -> Any:
-    """Flags over the config file over the defaults. tyro makes the options from the config class."""
-    import tyro
-
-    arguments = configs.our_flags(config_class, _with_flags(config_class, arguments), f"holdfast {name}")
-    from_file, arguments = _config_file(config_class, arguments)
-
-    def parse(arguments: list[str], defaults: dict[str, Any]) -> Any:
-        options: Any = tyro.cli(
-            grouped(config_class, defaults),
-            prog=f"holdfast {name}",
-            args=arguments,
-            description=_description(config_class),
-            config=(tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes),
-        )
-        return config_class(**ungrouped(config_class, options))
-
-    without_keys, defaults_without_keys = [redacted(argument) for argument in arguments], redacted_values(from_file)
-    if without_keys != arguments or defaults_without_keys != from_file:
-        # help and errors repeat options: they are to come now, when these hold no key
-        parse(without_keys, defaults_without_keys)
-    return parse(arguments, from_file)
 
 
 def _with_flags(config_class: type, arguments: list[str]) -> list[str]:
@@ -288,11 +264,6 @@ def _loose(arguments: list[str], switches: set[str]) -> tuple[list[str], list[st
     return loose, others
 
 
-def _description(config_class: type) -> str:
-    about = (config_class.__doc__ or "").strip()
-    return f"{about}\n\n--config FILE.yaml gives any of these options by name; flags win over it."
-
-
 def _config_file(config_class: type, arguments: list[str]) -> tuple[dict[str, Any], list[str]]:
     """Take ``--config FILE`` out of the arguments and read it. Keys equal the flags, with - or _."""
     rest: list[str] = []
@@ -310,10 +281,11 @@ def _config_file(config_class: type, arguments: list[str]) -> tuple[dict[str, An
 
 def _read_config(config_class: type, path: str) -> dict[str, Any]:
     from holdfast.data.read import read_yaml
+    from holdfast.data.yaml_errors import options_hint
 
     content = read_yaml(Path(path), f"--config {path}") or {}
     if not isinstance(content, dict):
-        raise HoldfastError(f"--config {path}: not a list of 'option: value' lines")
+        raise HoldfastError(f"--config {path}: not a list of 'option: value' lines", hint=options_hint(content))
     options = configs.our_names(config_class, {str(key): value for key, value in content.items()}, f"--config {path}")
     return {name: configs.check_value(config_class, name, value, f"--config {path}") for name, value in options.items()}
 

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from golden_case import call, parse
+from golden_case import parse
 from holdfast import config as configs
 from holdfast.cli import COMMANDS
 from holdfast.config import AlignConfig, BenchConfig, ReportConfig, SensitivityConfig, TuneConfig, from_keywords
 from holdfast.config.base import ranges_of
-from holdfast.config.names import ALIASES, aliases_of
+from holdfast.config.names import _TRAINER, ALIASES, aliases_of, suggestion
 from holdfast.config.options import GROUPS, help_texts
 from holdfast.errors import HoldfastError
+from holdfast.tune.arguments import _NO_EFFECT
 
 NEEDED = {"model": "m", "data": "d", "output": "o"}
 FLAGS = "tune --model m --data d --output o"
@@ -62,7 +64,9 @@ VALUES: dict[str, Any] = {
     "learning_rate": 1e-4, "epochs": 2.0, "lora_rank": 8, "prompt_weight": 0.1, "response_weight": 0.9, "shots": 3,
     "output": "elsewhere", "model": "other", "data": "rows.jsonl", "eval_data": "held.jsonl", "max_length": 64,
     "schedule": "linear", "loss": "ipo", "log_steps": 3, "keep_checkpoints": 2, "chat": True, "system": "Be brief.",
-    "dtype": "bfloat16", "max_new_tokens": 9,
+    "dtype": "bfloat16", "max_new_tokens": 9, "eval_share": 0.25, "limit": 3, "max_grad_norm": 0.5, "patience": 2,
+    "gradient_checkpointing": True, "chat_template": "t.jinja", "overwrite": True, "tokenizer": "other",
+    "endpoint": "http://localhost:1/v1",
 }  # fmt: skip
 
 
@@ -158,12 +162,106 @@ def test_every_option_stands_in_one_group_with_a_help_text(command: str) -> None
         assert texts[field.name], field.name
 
 
-def test_help_lists_options_in_groups() -> None:
-    text = call("tune --help").out
-    places = [text.index(f"{group} options") for group in ("model", "data", "weights", "optimisation", "saving", "run")]
-    assert places == sorted(places)
-    assert places[2] < text.index("--prompt-weight") < places[3]
-    assert "--lr." in text
+FOREIGN = {
+    "tune": "bf16 fp16 packing padding_free load_in_4bit load_in_8bit use_peft lora_target_modules target_modules r "
+    "warmup_steps eval_strategy evaluation_strategy save_strategy load_best_model_at_end metric_for_best_model optim "
+    "neftune_noise_alpha dataset_text_field completion_only_loss assistant_only_loss train_on_inputs eos_token "
+    "response_template attn_implementation deepspeed fsdp torch_compile use_liger_kernel push_to_hub do_train "
+    "resume_from_checkpoint dataset_num_proc adam_beta2 run_name dataset_train_split device_map",
+    "align": "bf16 precompute_ref_log_probs max_prompt_length ref_model label_smoothing use_peft truncation_mode",
+    "bench run": "model_args device gen_kwargs log_samples use_cache include_path write_out predict_only "
+    "fewshot_as_multiturn samples per_device_eval_batch_size verbosity cache_requests max_batch_size wandb_args "
+    "confirm_run_unsafe_code hf_hub_log_args",
+    "sensitivity run": "gen_kwargs device top_p load_in_4bit",
+}
+"""Command -> options of transformers, TRL, peft, axolotl and lm-evaluation-harness that are none of ours."""
+
+
+@pytest.mark.parametrize("command", FOREIGN)
+def test_a_name_that_is_not_ours_gets_the_line_to_type(command: str) -> None:
+    config_class = COMMANDS[command][0]
+    flags = {f"--{field.name.replace('_', '-')}" for field in dataclasses.fields(config_class)} | {"--help-all"}
+    for name in FOREIGN[command].split():
+        hint = suggestion(config_class, name)
+        assert hint, name
+        assert set(re.findall(r"--[a-z-]+", hint)) <= flags, hint
+        for spelled in (name, name.replace("_", "-")):
+            answer = parse(f"{command} --{spelled} 1")
+            assert answer.exit_code == 2
+            assert f"unknown option '--{spelled}'\n  hint: " in answer.err
+            assert hint.split("VALUE")[0] in answer.err
+        with pytest.raises(HoldfastError) as error:
+            from_keywords(config_class, **{name: 1})
+        assert hint.split("VALUE")[0] in (error.value.hint or "")
+
+
+@pytest.mark.parametrize("package", ["transformers", "trl", "peft"])
+def test_every_argument_of_a_trainer_is_understood_or_explained(package: str) -> None:
+    """What these packages add is to be looked at, too."""
+    if package == "peft":
+        from peft import LoraConfig
+
+        names = {"r", "target_modules", "lora_alpha", "lora_dropout", "bias", "use_rslora", "modules_to_save",
+                 "init_lora_weights", "use_dora", "layers_to_transform", "exclude_modules", "task_type"}  # fmt: skip
+        assert names <= {field.name for field in dataclasses.fields(LoraConfig)}
+    elif package == "trl":
+        trl = pytest.importorskip("trl")
+        classes = (trl.SFTConfig, trl.ModelConfig, trl.ScriptArguments)
+        names = {field.name for other in classes for field in dataclasses.fields(other)}
+    else:
+        from transformers import TrainingArguments
+
+        names = {field.name for field in dataclasses.fields(TrainingArguments)}
+    ours = {*configs.names.option_names(TuneConfig), *aliases_of(TuneConfig)}
+    ours |= {"per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"}
+    assert not set(_TRAINER.split()) & set(_NO_EFFECT)
+    unexplained = sorted(name for name in names if name not in ours and not suggestion(TuneConfig, name))
+    assert unexplained == []
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("tune --bogus 3", "unknown option '--bogus'"),  # before what is missing
+        ("tune --promt_weight 3", "hint: did you mean '--prompt-weight'?"),
+        ("tune", "--output, --model and --data are missing"),
+        ("tune --model m --data d", "--output is missing"),
+        (f"{FLAGS} --epochs many", "--epochs is 'many'; it must be a number"),
+        (f"{FLAGS} --limit 1.5", "--limit is '1.5'; it must be a whole number"),
+        (
+            f"{FLAGS} --precision bf61",
+            "--precision is 'bf61'; it must be one of auto, fp32, bf16\n  hint: did you",
+        ),
+        (f"{FLAGS} --dry-run=maybe", "--dry-run is 'maybe'; it is on where it stands, and takes true or false"),
+        (f"{FLAGS} --weights user", "--weights takes pairs of a name and a value"),
+        (f"{FLAGS} --weights user heavy", "--weights is 'heavy'; it must be a number"),
+        (f"{FLAGS} --stop --json", "--stop has no value"),
+        (f"{FLAGS} loose", "unexpected argument 'loose'"),
+        ("completion tcsh", "the shell is one of bash, zsh, fish, not 'tcsh'"),
+        ("completion", "the shell is one of bash, zsh, fish, and none is named"),
+    ],
+)
+def test_an_error_of_arguments_is_in_our_words(line: str, says: str) -> None:
+    answer = parse(line)
+    assert answer.exit_code == 2
+    assert answer.out == ""
+    assert says in answer.err
+    assert "\n  hint: " in answer.err
+    assert not re.search("[\u2500-\u257f]", answer.err)
+
+
+def test_a_switch_takes_true_and_false_and_what_it_is_already(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("c.yaml").write_text("dry_run: true\n")
+    lines = {
+        f"{FLAGS} --dry_run True": True, f"{FLAGS} --dry-run=false": False, f"{FLAGS} --no-dry-run": False,
+        f"{FLAGS} --config c.yaml --dry-run": True, f"{FLAGS} --config c.yaml --no-dry-run": False,
+        f"{FLAGS} --config c.yaml --dry-run False": False,
+    }  # fmt: skip
+    for line, value in lines.items():
+        answer = parse(line)
+        assert answer.config is not None, answer.err
+        assert answer.config["dry_run"] is value, line
 
 
 def test_a_kind_of_variant_is_guessed() -> None:

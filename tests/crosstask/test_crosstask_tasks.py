@@ -38,6 +38,19 @@ def test_a_library_is_a_folder_or_a_list(tmp_path: Path) -> None:
     assert len(load_library("pocket:tasks")) == 16
 
 
+def test_a_task_of_a_folder_by_name(tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text("name: reviews\ndefinition: d\nlabels: [good, bad]\ntemplate: '{text}'\n")
+    (tmp_path / "r.jsonl").write_text('{"text": "x", "answer": "good"}\n')
+    for name in ("reviews", "r", "r.yaml"):
+        assert list(load_library(f"{tmp_path}/{name}")) == ["reviews"]
+    with pytest.raises(HoldfastError, match=r"no such task file or folder; the tasks in .* are r, reviews") as error:
+        load_library(f"{tmp_path}/review")
+    assert error.value.hint == "did you mean 'reviews'?"
+    with pytest.raises(HoldfastError, match="the rows of a task, not the task") as error:
+        load_library(f"{tmp_path}/r.jsonl")
+    assert error.value.hint == f"name the task: {tmp_path / 'r.yaml'}"
+
+
 def test_options_answers_and_splits() -> None:
     rows = [
         ({"fields": {"q": "Where?", "c": ["bank", "mall"]}, "answer": 1, "split": "test"}, "row 1"),

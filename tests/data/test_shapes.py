@@ -287,13 +287,6 @@ def test_calls_of_functions_become_those_of_openai() -> None:
         as_openai(row, ["conversations"], Shape(), "row 1")
 
 
-def test_pictures_are_refused(tmp_path: Path) -> None:
-    parts = [{"type": "text", "text": "What is it?"}, {"type": "image_url", "image_url": {"url": "a.png"}}]
-    file = write_jsonl(tmp_path / "a.jsonl", [{"messages": [{"role": "user", "content": parts}, CHAT[1]]}])
-    with pytest.raises(HoldfastError, match=r"row 1, message 1: a part of the content is of the type 'image_url'"):
-        read(file)
-
-
 def test_pairs_of_other_shapes(tmp_path: Path) -> None:
     answers = {"chosen": "Yo", "rejected": "No"}
     sides = {"chosen": {"from": "gpt", "value": "Yo"}, "rejected": {"from": "gpt", "value": "No"}}

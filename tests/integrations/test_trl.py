@@ -162,7 +162,7 @@ def test_streams_and_images_are_refused(tmp_path: Path) -> None:
 
     with pytest.raises(HoldfastError, match="train_dataset is a streaming data set"):
         trainer(tmp_path, datasets.Dataset.from_list(CHATS).to_iterable_dataset())
-    with pytest.raises(HoldfastError, match="holds images"):
+    with pytest.raises(HoldfastError, match="row 1: column 'images' holds an image; Holdfast reads text only"):
         trainer(tmp_path, [{**CHATS[0], "images": ["a.png"]}])
 
 

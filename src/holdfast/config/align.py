@@ -11,7 +11,7 @@ from holdfast.config.training import TrainingConfig
 
 @dataclass(kw_only=True)
 class AlignConfig(TrainingConfig):
-    """Train on preferences (DPO and its kin) from where a tuned model, or any other, stands."""
+    """Train on preferences (DPO and its kin), starting from a tuned or any other model."""
 
     recipes: ClassVar[dict[str, dict[str, Any]]] = {
         "paper": {
@@ -25,40 +25,38 @@ class AlignConfig(TrainingConfig):
     model: str
     """Where to start: a Holdfast run directory, hub name, local folder, or `pocket`. It is the reference as well."""
     data: str | list[str]
-    """Pairs in any file that `tune` reads, or `pocket:preferences`: prompt, chosen, rejected as text or as messages; or
+    """Pairs in any file that `tune` reads, or `pocket:preferences`: prompt, chosen and rejected as text or messages; or
     chosen and rejected as whole conversations or texts that differ in the last answer."""
     template: str = "auto"
-    """chat (the tokenizer's chat template), plain, alpaca or dialogue. auto: what the run at --model was tuned with,
-    else as `tune`.
-    """
+    """How conversations become text: chat (the tokenizer's chat template), plain, alpaca or dialogue. auto: what the
+    run at --model was tuned with, else as `tune`."""
     truncation: Literal["keep-start", "drop"] = "keep-start"
-    """What to do with a longer pair: cut the ends of its answers, or drop it. Counted in the summary."""
+    """What to do with a pair that is too long: cut the ends of its answers, or drop it. The summary counts the cuts."""
 
     # objective
     loss: str = "sigmoid"
     """Loss of TRL's DPOTrainer by name: sigmoid (DPO), ipo, hinge, robust, apo_zero, ...; several, comma separated, are
-    added up.
-    """
+    added up."""
     beta: Annotated[float, Range(gt=0)] = 0.1
-    """How strongly the model is held to the reference."""
+    """How strongly the model is held to the reference, above 0."""
     recipe: Literal["paper"] | None = None
-    """paper (arXiv 2507.07817): learning rate 5e-7, batch 32, 2 epochs, warm-up 0.1, no weight decay; it does not state
-    beta.
-    """
+    """paper (arXiv 2507.07817): learning rate 5e-7, batch 32, 2 epochs, warm-up 0.1, no weight decay; options that you
+    give win. The paper does not state beta."""
 
     # training
     epochs: Annotated[float | None, Range(gt=0)] = None
-    """Passes over the data. Default: 1, with --recipe paper 2."""
+    """Passes over the data. Default: 1, or 2 with --recipe paper."""
     learning_rate: float | None = None
     """Peak learning rate. Default: a fortieth of that of `tune`, which is 5e-7 at 1 B parameters and more."""
     schedule: str = "linear"
     warmup_ratio: float = 0.1
+    """Share of the steps spent warming up, from 0 to below 1."""
     weight_decay: float = 0.0
+    """Decoupled weight decay of AdamW."""
     max_grad_norm: float = 1.0
     """Clip the gradient norm at this value; 0: no clipping."""
     lora_rank: int = 0
-    """Train LoRA adapters of this rank, or continue those of the run at --model. 0: all weights; adapters are merged
-    first.
-    """
+    """Train LoRA adapters of this rank, or continue those of the run at --model; 0: train all weights, after merging
+    its adapters."""
     lora_dropout: float = 0.0
-    """Dropout inside the adapters. Without it, dropout is off in the whole model."""
+    """Dropout inside the adapters. At 0, dropout is off in the whole model."""

@@ -79,15 +79,15 @@ class RunConfig:
     recipes: ClassVar[dict[str, dict[str, Any]]] = {}
     """Value of ``recipe`` -> option -> what the paper uses."""
     output: str
-    """Run directory to write: config.json, rows.jsonl, summary.json and what the command makes."""
+    """Run directory to write: config.json, rows.jsonl, summary.json and the results."""
     limit: Annotated[int | None, Range(ge=1)] = None
     """Use only the first N rows of the data."""
     seed: Annotated[int, Range(ge=0, lt=2**32)] = 0
-    """Seed of everything that is drawn: same config, same machine, same numbers."""
+    """Seed of every random draw: the same config on the same machine gives the same numbers."""
     overwrite: bool = False
-    """Delete what is in --output and start anew."""
+    """Delete the run in --output and start again."""
     dry_run: bool = False
-    """Show the first item as the model will see it and what the run will cost; write nothing, load no weights."""
+    """Show the first item as the model will see it and what the run will cost. Writes nothing and loads no weights."""
     json: bool = False
     """Print the summary as JSON on stdout."""
 
@@ -131,4 +131,8 @@ def check_value(config_class: type, name: str, value: Any, place: str) -> Any:
             return check_type(attempt, wanted)
         except TypeCheckError:
             continue
-    raise HoldfastError(f"{place}: '{name}' is {value!r}, which is not of type {getattr(wanted, '__name__', wanted)}")
+    table = typing.get_origin(wanted) is dict and isinstance(value, list)
+    hint = f"below '{name}:' belong indented lines 'name: value', without '- '" if table else None
+    raise HoldfastError(
+        f"{place}: '{name}' is {value!r}, which is not of type {getattr(wanted, '__name__', wanted)}", hint=hint
+    )

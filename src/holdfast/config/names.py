@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
@@ -15,28 +16,202 @@ from holdfast.errors import HoldfastError, nearest
 
 ALIASES: dict[str, str] = {
     "output_dir": "output",
+    "output_path": "output",
     "model_name_or_path": "model",
     "pretrained_model_name_or_path": "model",
+    "base_model_name_or_path": "model",
+    "model_name": "model",
+    "base_model": "model",
+    "tokenizer_name": "tokenizer",
     "dataset_name": "data",
+    "dataset": "data",
+    "data_path": "data",
     "train_file": "data",
     "validation_file": "eval_data",
+    "eval_dataset": "eval_data",
+    "val_set_size": "eval_share",
     "prompt_loss_weight": "prompt_weight",
     "completion_loss_weight": "response_weight",
     "max_seq_length": "max_length",
+    "max_seq_len": "max_length",
+    "sequence_len": "max_length",
+    "cutoff_len": "max_length",
+    "max_samples": "limit",
+    "max_train_samples": "limit",
     "num_train_epochs": "epochs",
+    "num_epochs": "epochs",
     "lr": "learning_rate",
     "lr_scheduler_type": "schedule",
+    "lr_scheduler": "schedule",
+    "gradient_clipping": "max_grad_norm",
     "lora_r": "lora_rank",
+    "activation_checkpointing": "gradient_checkpointing",
+    "chat_template_path": "chat_template",
     "loss_type": "loss",
     "logging_steps": "log_steps",
     "save_total_limit": "keep_checkpoints",
+    "early_stopping_patience": "patience",
+    "overwrite_output_dir": "overwrite",
     "num_fewshot": "shots",
     "apply_chat_template": "chat",
     "system_instruction": "system",
     "torch_dtype": "dtype",
     "max_gen_toks": "max_new_tokens",
+    "base_url": "endpoint",
 }
 """The field's name -> ours. It holds for every command that has our option, except where ``EXCEPT`` says otherwise."""
+_ADAPTERS = "adapters stand on all linear layers but the head; --lora-rank 16 trains them"
+_FULL = "weights are loaded whole, never quantised"
+_LORA = f"{_FULL}; --lora-rank 16 saves most of the memory"
+_UPLOAD = "upload the folder model/ of the run with `hf upload`"
+_EVALUATED = "--eval-steps N evaluates every N steps; without it once per epoch"
+_KEPT = "--save-best response_nll keeps the best weights on held-out data"
+_ROLES = "nothing to name: the chat template says which tokens are prompt and which response"
+_KEPT_ROWS = "leave it out: rows.jsonl in --output always holds every answer"
+_SHARED: dict[str, str] = {
+    "model_args": "--model NAME names the model; its other settings are options of their own",
+    "pretrained": "--model NAME",
+    "model_revision": "download that revision with `hf download`, and give its folder as --model",
+    "per_device_train_batch_size": "--batch-size N",
+    "per_device_eval_batch_size": "--batch-size N",
+    "device": "the GPU is taken where there is one; CUDA_VISIBLE_DEVICES chooses",
+    "device_map": "the GPU is taken where there is one; CUDA_VISIBLE_DEVICES chooses",
+    "attn_implementation": "leave it out: the fastest attention that is proven to agree is taken",
+    "load_in_4bit": _FULL,
+    "load_in_8bit": _FULL,
+    "bnb_4bit_quant_type": _FULL,
+    "bnb_4bit_quant_storage": _FULL,
+    "use_bnb_nested_quant": _FULL,
+    "log_samples": _KEPT_ROWS,
+    "write_out": "--dry-run shows the first item as the model will see it",
+    "predict_only": "leave out the judge; answers are kept in rows.jsonl, and a later run grades them",
+    "use_cache": "leave it out: the same command continues with what is there",
+    "cache_requests": "leave it out: the same command continues with what is there",
+    "fewshot_as_multiturn": "examples stand in the prompt itself",
+    "gen_kwargs": "answers are greedy; --max-new-tokens limits them",
+    "samples": "--limit N takes the first N rows",
+    "include_path": "--data-dir FOLDER has local data (docs/bench.md)",
+    "max_batch_size": "--batch-size N",
+    "verbosity": "stdout is data and stderr is the log; 2>log.txt keeps it",
+    "wandb_args": "holdfast report RUN makes the page",
+    "confirm_run_unsafe_code": "no code of a benchmark is run; --trust-remote-code is for code of the model",
+    "hf_hub_log_args": "upload the run directory with `hf upload`",
+    "push_to_hub": _UPLOAD,
+    "resume_from_checkpoint": "give the same command again: it continues from the last checkpoint",
+    "temperature": "answers are greedy here",
+    "top_p": "answers are greedy here",
+    "do_sample": "answers are greedy here",
+    "dataset_config": "download the configuration as files, and name those",
+    "dataset_train_split": "name the split behind the data: --data NAME:SPLIT",
+    "dataset_split": "name the split behind the data: --data NAME:SPLIT",
+    "split": "name the split behind the data: --data NAME:SPLIT",
+    "dataset_test_split": "--eval-data NAME:SPLIT",
+    "validation_split_percentage": "--eval-share 0.05 holds out five per cent",
+    "dataset_streaming": "data are read whole; --limit N takes the first N rows",
+    "streaming": "data are read whole; --limit N takes the first N rows",
+}
+_OF_TRAINING: dict[str, str] = {
+    "load_in_4bit": _LORA,
+    "load_in_8bit": _LORA,
+    "loss_type": "--adaptive dft is the loss of that name; --head computes all losses in chunks",
+    "auto_find_batch_size": "a smaller --micro-batch-size takes less memory and changes no result",
+    "dataloader_drop_last": "choose a --batch-size that divides the data",
+    "hub_model_id": _UPLOAD,
+    "hub_token": _UPLOAD,
+    "hub_private_repo": _UPLOAD,
+    "hub_strategy": _UPLOAD,
+    "hub_always_push": _UPLOAD,
+    "hub_revision": _UPLOAD,
+    "bf16": "--precision bf16",
+    "fp16": "--precision bf16; float16 is not offered, as it needs loss scaling",
+    "tf32": "--training tf32 true",
+    "dtype": "--precision bf16 or fp32; weights that are trained stay in float32",
+    "torch_dtype": "--precision bf16 or fp32; weights that are trained stay in float32",
+    "packing": "--batching packed",
+    "packing_strategy": "--batching packed",
+    "eval_packing": "--batching packed",
+    "padding_free": "--batching padding-free",
+    "sample_packing": "--batching packed",
+    "group_by_length": "leave it out: every step sorts its examples by length",
+    "warmup_steps": "--warmup-ratio SHARE, the part of all steps",
+    "use_peft": "--lora-rank 16",
+    "use_lora": "--lora-rank 16",
+    "adapter": "--lora-rank 16",
+    "r": "--lora-rank N",
+    "rank": "--lora-rank N",
+    "lora_target_modules": _ADAPTERS,
+    "lora_target_parameters": _ADAPTERS,
+    "target_modules": _ADAPTERS,
+    "lora_target": _ADAPTERS,
+    "modules_to_save": _ADAPTERS,
+    "lora_modules_to_save": _ADAPTERS,
+    "exclude_modules": _ADAPTERS,
+    "layers_to_transform": _ADAPTERS,
+    "lora_task_type": "leave it out: the task is always CAUSAL_LM",
+    "task_type": "leave it out: the task is always CAUSAL_LM",
+    "bias": "leave it out: adapters train no bias",
+    "use_dora": "--lora-rank N trains plain LoRA, the only kind here",
+    "use_rslora": "--lora-alpha A; rank-stabilised scaling is A = alpha x sqrt(rank)",
+    "init_lora_weights": "leave it out: adapters begin as peft has it",
+    "use_liger_kernel": "leave it out: --head has a fused loss",
+    "eval_strategy": _EVALUATED,
+    "evaluation_strategy": _EVALUATED,
+    "save_strategy": "--save-steps N writes a checkpoint every N steps",
+    "logging_strategy": "--log-steps N",
+    "load_best_model_at_end": _KEPT,
+    "metric_for_best_model": _KEPT,
+    "greater_is_better": _KEPT,
+    "do_train": "leave it out: holdfast tune trains",
+    "do_eval": "--eval-data DATA or --eval-share SHARE",
+    "completion_only_loss": "it is the default: prompt weight 0, response weight 1",
+    "assistant_only_loss": "it is the default: prompt weight 0, response weight 1",
+    "train_on_inputs": "--prompt-weight 1 trains on prompts like on responses; the default is 0",
+    "train_on_prompt": "--prompt-weight 1 trains on prompts like on responses; the default is 0",
+    "mask_prompt": "it is the default: prompt weight 0, response weight 1",
+    "response_template": _ROLES,
+    "instruction_template": _ROLES,
+    "dataset_text_field": "--columns text=NAME",
+    "dataset_num_proc": "leave it out: rows are tokenised once and quickly",
+    "dataset_kwargs": "leave it out: columns decide how rows are read (--columns names them)",
+    "shuffle_dataset": "leave it out: the order is drawn with --seed",
+    "pad_token": "leave it out: padding is never trained on or attended to",
+    "eos_token": "--stop TOKEN, the token that ends a response",
+    "model_max_length": "--max-length N",
+    "block_size": "--max-length N",
+    "truncation_mode": "--truncation keep-start or keep-end",
+    "max_prompt_length": "--max-length N holds for prompt and answer together",
+    "max_completion_length": "--max-length N holds for prompt and answer together",
+    "precompute_ref_log_probs": "leave it out: the reference is always scored once, before training",
+    "ref_model": "leave it out: the model at --model is its own reference",
+    "optimizer": "--training optim NAME, as transformers names it",
+    "deepspeed_config": "--training deepspeed FILE.json",
+    "random_seed": "--seed N",
+}
+"""The field's name -> what to type instead, where no option of ours means just that. For commands that train, and for
+all.
+"""
+_TRAINER = (
+    "adam_beta1 adam_beta2 adam_epsilon accelerator_config activation_checkpointing_kwargs activation_offloading "
+    "data_seed dataloader_in_order dataloader_multiprocessing_context dataloader_num_workers "
+    "dataloader_persistent_workers dataloader_pin_memory dataloader_prefetch_factor ddp_backend ddp_broadcast_buffers "
+    "ddp_bucket_cap_mb ddp_find_unused_parameters ddp_static_graph ddp_timeout deepspeed disable_dropout disable_tqdm "
+    "discopop_tau eval_accumulation_steps eval_delay f_alpha_divergence_coef f_divergence_type fsdp fsdp_config "
+    "full_determinism gradient_checkpointing_kwargs label_smoothing ld_alpha log_level logging_first_step loss_weights "
+    "lr_scheduler_kwargs neftune_noise_alpha optim optim_args optim_target_modules pad_to_multiple_of "
+    "router_aux_loss_coef run_name skip_memory_metrics torch_compile torch_compile_backend torch_compile_mode "
+    "torch_empty_cache_steps use_cpu use_weighting debug eval_use_gather_object include_num_input_tokens_seen "
+    "log_level_replica log_on_each_node project save_on_each_node trackio_bucket_id trackio_space_id "
+    "trackio_static_space_id train_sampling_strategy"
+)
+"""Arguments of a Trainer that --training passes on."""
+_UNREAD = (
+    "average_tokens_across_devices batch_eval_metrics bf16_full_eval do_predict enable_jit_checkpoint "
+    "eval_do_concat_batches eval_on_start fp16_full_eval ignore_bias_buffers ignore_data_skip include_for_metrics "
+    "label_names label_smoothing_factor length_column_name liger_kernel_config local_rank logging_nan_inf_filter "
+    "model_init_kwargs parallelism_config prediction_loss_only remove_unused_columns "
+    "restore_callback_states_from_checkpoint save_only_model"
+)
+"""Arguments of a Trainer that Holdfast decides itself."""
 FORMER: dict[str, str] = {"preset": "recipe"}
 """Our own name of old -> our name now, for commands that have no other option of the old name."""
 EXCEPT: dict[str, frozenset[str]] = {"ReportConfig": frozenset({"output_dir"})}
@@ -95,7 +270,8 @@ def our_names(config_class: type, options: Mapping[str, Any], place: str) -> dic
         name = key.replace("-", "_")
         name = aliases.get(name, name)
         if name not in names:
-            raise HoldfastError(f"{place}: unknown key '{key}'", hint=nearest(name, [*names, *aliases]))
+            hint = suggestion(config_class, name, value) or nearest(name, [*names, *aliases])
+            raise HoldfastError(f"{place}: unknown key '{key}'", hint=hint)
         if name in values and values[name] != value:
             raise HoldfastError(
                 f"{place}: '{spelled[name]}' is {values[name]!r} and '{key}' is {value!r}, which are one option",
@@ -127,6 +303,24 @@ def our_flags(config_class: type, arguments: list[str], place: str) -> list[str]
     refuse_per_device(option_names(config_class), values, place)
     our_names(config_class, {name: _as_number(text) for name, text in values.items() if name not in _PER_DEVICE}, place)
     return flags
+
+
+def suggestion(config_class: type, name: str, value: Any = None) -> str | None:
+    """Return what to type for an option of transformers, TRL, peft, axolotl or lm-evaluation-harness that is none of
+    ours; None where the name is none of theirs, or means nothing to the command.
+    """
+    names = option_names(config_class)
+    if "training" in names and name in _TRAINER.split():
+        return f"--training {name} {'VALUE' if value in (None, '') else value} passes it on to the trainer"
+    if "training" in names and name in _UNREAD.split():
+        return "leave it out: Holdfast sees to it itself"
+    text = (_OF_TRAINING.get(name) if "training" in names else None) or _SHARED.get(name)
+    return text if text and all(option in names for option in _options_in(text)) else None
+
+
+def _options_in(text: str) -> list[str]:
+    """Return the options that a hint names."""
+    return [word.replace("-", "_") for word in re.findall(r"--([a-z][a-z-]+)", text)]
 
 
 def _as_number(text: str) -> str | float:

@@ -29,39 +29,33 @@ class TuneConfig(TrainingConfig):
         }
     }
     layout: Literal["auto", "chat", "alpaca", "pair", "text", "prompt"] = "auto"
-    """Which columns to read: chat (messages), alpaca (instruction, input, output), pair (prompt, response or
-    completion), text, prompt.
-    """
+    """Which columns to read: chat (messages), alpaca (instruction, input, output), pair (prompt, and response or
+    completion), text, or prompt."""
 
     # weights
     prompt_weight: float | None = None
-    """Weight of prompt tokens: user, system, tool and template text. Default 0."""
+    """Loss weight of prompt tokens: user, system, tool and template text. Default: 0."""
     response_weight: float | None = None
-    """Weight of response tokens, which are all that the model writes: text, thoughts, calls, what it writes around
-    them, and its end-of-turn token. Default 1.
-    """
+    """Loss weight of response tokens, which are all that the model writes: text, thoughts, calls, the markup around
+    them, and the end-of-turn token. Default: 1."""
     preset: Preset | None = None
-    """Named weights: conventional (0,1), continual (1,1), prompt-only (1,0), instruction-modelling (1,1 with template
-    text 0).
-    """
+    """Named weights (prompt, response): conventional (0, 1), continual (1, 1), prompt-only (1, 0),
+    instruction-modelling (1, 1 with template text 0)."""
     weights: dict[str, float] = field(default_factory=dict)
-    """Weight per role, over the pair above. Given to the model: system, user, tool (results), template. Written by it:
-    assistant, think, tool_call, format (what it writes around them), empty_think, eos. Best given in the config file.
-    """
+    """Weight per role, overriding the two above. Read by the model: system, user, tool (results), template. Written by
+    it: assistant, think, tool_call, format (its markup), empty_think, eos."""
     spans: list[dict[str, Any]] = field(default_factory=list)
-    """Weights of parts of what is said, as factors: a list of {match: REGEX, weight: W, role: ROLE}. Without a role in
-    all that messages say; of several that match a character the first counts. For the config file.
-    """
+    """Factors for parts of the messages: a list of {match: REGEX, weight: W, role: ROLE}. Without a role it applies to
+    all messages; of several that match a character the first counts."""
     turns: Literal["all", "last"] = "all"
-    """Which responses are trained on: all, or the last of each row. A message's own train: false or weight also
-    counts.
+    """Which responses are trained on: all, or the last of each row. A message's own train: false or weight also counts.
     """
     normalizer: Normalizer = "nonzero"
     """What the weighted sum is divided by: nonzero (tokens of non-zero weight, the paper), weight-sum, response-count,
-    example (mean over examples of the mean over the example's tokens of non-zero weight), or role-mean (the sum over
-    roles of each role's mean over its own tokens of non-zero weight)."""
+    example (mean within each example, then over examples), or role-mean (mean within each role, then summed)."""
     truncation: Truncation = "keep-start"
-    """What to do with a longer example: keep its start, keep its end, or drop it. Cuts are counted in the summary."""
+    """What to do with an example that is too long: keep its start, keep its end, or drop it. The summary counts the
+    cuts."""
 
     row: Annotated[int | None, Range(ge=1)] = None
     """With --dry-run: show this row of --data instead of the first example."""
@@ -69,56 +63,53 @@ class TuneConfig(TrainingConfig):
     # training
     recipe: Literal["paper"] | None = None
     """paper (arXiv 2507.07817): learning rate 2e-5, cosine, warm-up 0.01, batch 64, weight decay 0.1, no clipping,
-    divided by nonzero; for every option that is left at its default. The paper's epochs are 5 on LIMA, 2 on
-    Alpaca-Cleaned, 1 on Tülu: give --epochs."""
+    normalizer nonzero; options that you give win. The paper trains 5 epochs on LIMA, 2 on Alpaca-Cleaned and 1 on Tülu,
+    so give --epochs."""
     epochs: Annotated[float, Range(gt=0)] = 1.0
     """Passes over the data."""
     batching: Literal["auto", "padded", "packed", "padding-free"] = "auto"
-    """How examples share a forward pass: padded (one per row), packed (several per row, best fit), padding-free (all in
-    one row), auto (the least work for which it is proven, on this model, that examples do not see each other). Changes
-    speed and memory, never the result."""
+    """How examples share a forward pass: padded (one per row), packed (several per row, best fit), or padding-free (all
+    in one row). auto: the cheapest that is proven, on this model, to keep examples apart. Changes speed and memory,
+    never the result."""
     head: Literal["auto", "torch", "triton", "plain"] = "auto"
-    """How the loss is computed: torch or triton (fused, chunked, zero-weight rows skipped; in plain torch or by a GPU
-    kernel), plain (full logits), auto (fused where proven equal, by the kernel on a GPU)."""
+    """How the loss is computed: torch or triton (fused and chunked, skipping tokens of weight zero), or plain (full
+    logits). auto: fused where proven equal, by triton on a GPU."""
     adaptive: str = "none"
-    """Factor that looks at the token, joined by +: dft (p), power:Q (p^Q), eaft[:ALPHA] (entropy), above:P, below:P
-    (thresholds of p).
-    """
+    """Factor that depends on the token's probability p, or several joined by +: dft (p), power:Q (p^Q), eaft[:ALPHA]
+    (entropy), above:P, below:P (thresholds of p)."""
     adaptive_on: Literal["response", "all"] = "response"
     """Tokens that --adaptive applies to."""
 
 
 @dataclass(kw_only=True)
 class WeighConfig(RowsConfig):
-    """Score a data set with one or two models and write it again with per-token weights, for `tune` on any
-    tokenizer.
-    """
+    """Score a data set with one or two models and write it with per-token weights, for `tune` and any tokenizer."""
 
     data: str
     """Training data, in any form that `tune` takes."""
     model: str
-    """Model that scores: a name as for `tune`. With --reference, the one that is to be tuned (or a like one)."""
+    """Model that scores the tokens, named as for `tune`. With --reference, the one that is to be tuned, or one like it.
+    """
     reference: str | None = None
-    """Model that has learned from good data, with the same tokenizer, such as a `tune` run of --model on a clean
-    part.
+    """Model that has learned from good data, with the same tokenizer, such as a `tune` run of --model on a clean part.
     """
     by: Literal["excess", "surprise", "confidence"] | None = None
-    """What is kept: tokens of high excess (NLL of --model less NLL of --reference; the default with a reference), of
-    high NLL (surprise; the default without), or of low NLL (confidence)."""
+    """Which tokens are kept: those of high excess (NLL of --model minus NLL of --reference), of high NLL (surprise), or
+    of low NLL (confidence). Default: excess with a reference, surprise without."""
     keep: Annotated[float, Range(gt=0, le=1)] = 0.6
-    """Share of the response tokens that keep weight 1."""
+    """Share of the response tokens that keep weight 1, above 0 and at most 1."""
     rest: float = 0.0
-    """Weight of the others."""
+    """Weight of the other response tokens."""
     scope: Literal["global", "sample"] = "global"
-    """Whether the share is one of all tokens, or of each row."""
+    """Whether the share is taken over all tokens (global) or within each row (sample)."""
     layout: Literal["auto", "chat", "alpaca", "pair", "text"] = "auto"
     """Which columns to read, as for `tune`."""
     template: str = "auto"
     """How rows are rendered for the models, as for `tune`."""
     chat_template: str | None = None
-    """File of a chat template to use instead of the tokenizer's own, as for `tune`."""
+    """File with a chat template to use instead of the tokenizer's own, as for `tune`."""
     chat_template_kwargs: dict[str, str] = field(default_factory=dict)
-    """What the chat template is given beside, as for `tune`."""
+    """Settings for the chat template, as for `tune`."""
     batch_size: Annotated[int, Range(ge=1)] = 8
     """Rows per forward pass. Changes speed only."""
     trust_remote_code: bool = False

@@ -17,9 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from holdfast.crosstask.tasks import LETTERS, Item, Task, lettered, make_items, make_task
+from holdfast.data.media import refuse_media
 from holdfast.data.read import Row, dataset_rows, open_dataset, read_values, read_yaml
-from holdfast.errors import HoldfastError
+from holdfast.data.yaml_errors import options_hint
+from holdfast.errors import HoldfastError, nearest
 
+_SUFFIXES = (".yaml", ".yml")
 _SPLITS = {"training_split": "train", "validation_split": "dev", "test_split": "test"}
 
 
@@ -27,8 +30,8 @@ def load_library(source: str) -> dict[str, Task]:
     """Return all tasks of a source by name.
 
     Args:
-        source: a folder of task files, one task file (YAML), ``pocket:tasks``, ``pocket:tasks/NAME``, or several
-            of these with commas between them.
+        source: a folder of task files, one task file (YAML), ``FOLDER/NAME``, ``pocket:tasks``,
+            ``pocket:tasks/NAME``, or several of these with commas between them.
 
     Raises:
         HoldfastError: names file and row.
@@ -51,7 +54,7 @@ def _load(source: str) -> Iterator[Task]:
         return
     path = Path(source)
     if path.is_dir():
-        files = sorted(file for file in path.iterdir() if file.suffix in (".yaml", ".yml"))
+        files = _task_files(path)
         if not files:
             raise HoldfastError(
                 f"{path}: no task files (*.yaml) in this folder", hint="a task is one YAML beside one JSONL"
@@ -59,11 +62,37 @@ def _load(source: str) -> Iterator[Task]:
         for file in files:
             yield load_task(file)
     elif path.is_file():
+        yaml = next((file for file in map(path.with_suffix, _SUFFIXES) if file.is_file()), None)
+        if path.suffix not in _SUFFIXES and yaml:
+            raise HoldfastError(f"{path}: the rows of a task, not the task", hint=f"name the task: {yaml}")
         yield load_task(path)
     else:
+        yield load_task(_named_in_folder(path))
+
+
+def _task_files(folder: Path) -> list[Path]:
+    return sorted(file for file in folder.iterdir() if file.suffix in _SUFFIXES)
+
+
+def _named_in_folder(path: Path) -> Path:
+    """Return the file of the task ``FOLDER/NAME``: NAME is that of its file, or the name that stands in it."""
+    files = _task_files(path.parent) if path.parent.is_dir() else []
+    names: dict[str, Path] = {}
+    for file in files:
+        settings = read_yaml(file)
+        name = settings.get("name") or settings.get("task") if isinstance(settings, dict) else None
+        names |= {file.stem: file} | ({str(name): file} if name else {})
+    if path.name in names:
+        return names[path.name]
+    if not names:
         raise HoldfastError(
-            f"{source}: no such task file or folder", hint="a folder of task YAMLs, one of them, or pocket:tasks[/NAME]"
+            f"{path}: no such task file or folder",
+            hint="a folder of task YAMLs, one of them, FOLDER/NAME, or pocket:tasks[/NAME]",
         )
+    raise HoldfastError(
+        f"{path}: no such task file or folder; the tasks in {path.parent} are {', '.join(names)}",
+        hint=nearest(path.name, names) or f"{path.parent}/{next(iter(names))} names one",
+    )
 
 
 def load_task(path: Path) -> Task:
@@ -74,7 +103,7 @@ def load_task(path: Path) -> Task:
     """
     settings = read_yaml(path)
     if not isinstance(settings, dict):
-        raise HoldfastError(f"{path}: not a list of 'key: value' lines")
+        raise HoldfastError(f"{path}: not a list of 'key: value' lines", hint=options_hint(settings))
     if "doc_to_text" in settings or "dataset_path" in settings:
         return lm_eval_task(path, settings)
     if "dataset" in settings:
@@ -105,7 +134,9 @@ def _pocket(name: str) -> Iterator[Task]:
                 where,
             )
     if name and name not in names:
-        raise HoldfastError(f"pocket:tasks/{name}: no such task; there are {', '.join(names)}")
+        raise HoldfastError(
+            f"pocket:tasks/{name}: no such task; there are {', '.join(names)}", hint=nearest(name, names)
+        )
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -213,6 +244,7 @@ def dataset_task(path: Path, settings: Mapping[str, Any]) -> Task:
         for number, (row, place) in enumerate(dataset_rows(data, f"{source}, split {name}"), 1):
             value = names[row[answer]] if names and isinstance(row[answer], int) and row[answer] >= 0 else row[answer]
             fields = {field: row[column] for field, column in columns.items()}
+            refuse_media({column: row[column] for column in columns.values()}, place)
             ours = {"id": f"{name}-{number}", "fields": fields, "answer": value}
             rows.append((ours | ({"split": split} if split else {}), place))
     rest = {key: value for key, value in settings.items() if key not in ("dataset", "columns", "split", "answer")}

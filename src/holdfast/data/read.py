@@ -24,7 +24,9 @@ from pathlib import Path
 from typing import Any
 
 from holdfast.data.files import KINDS, PACKED, check_utf8, csv_records, kind_of, lines_of, say, text_of
+from holdfast.data.media import refuse_media, undecoded
 from holdfast.data.sources import HELD_OUT, files_of, sources_of, split_names, tell_unread
+from holdfast.data.yaml_errors import broken_yaml
 from holdfast.errors import HoldfastError, from_json, set_aside, whole_text
 
 Row = tuple[dict[str, Any], str]
@@ -83,10 +85,11 @@ def read_values(source: str, *, objects: bool = True, hint: str | None = None) -
     path = Path(source)
     if not path.exists():
         raise HoldfastError(f"{source}: no such file", hint=hint)
-    if path.is_dir():
-        return list(read_rows(source))
-    rows: list[tuple[Any, str]] = list(_file_rows(path, None, objects=objects, plain=".jsonl"))
-    if kind_of(path) not in (".csv", ".tsv"):
+    rows: list[tuple[Any, str]]
+    rows = list(read_rows(source) if path.is_dir() else _file_rows(path, None, objects=objects, plain=".jsonl"))
+    for row, where in rows:
+        refuse_media(row, where)
+    if path.is_dir() or kind_of(path) not in (".csv", ".tsv"):
         return rows
     for row, _ in rows:
         for blank in [name for name, value in row.items() if value == ""]:
@@ -145,9 +148,7 @@ def from_yaml(text: str, place: str) -> Any:
     try:
         return yaml.load(text, _yaml_loader())
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        line = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise HoldfastError(f"{place}{line}: broken YAML: {error.problem or error.context}") from error
+        raise broken_yaml(text, place, error) from error
     # of a value and its tag: AttributeError for `!!timestamp x`, ValueError for `!!int x`, RecursionError, ...
     except Exception as error:
         reason = (
@@ -235,6 +236,7 @@ def _splits_on_the_hub(name: str) -> list[str]:
 def dataset_rows(dataset: Any, name: str) -> Iterator[Row]:
     """The rows of a data set of ``datasets``; a file that was cut shows only here."""
     number, rows = 0, None
+    dataset = undecoded(dataset)
     while True:
         number += 1
         try:

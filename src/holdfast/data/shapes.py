@@ -15,6 +15,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from holdfast.data.media import refuse_media
 from holdfast.errors import HoldfastError, from_json, nearest
 
 COLUMNS = (
@@ -172,6 +173,7 @@ def as_openai(row: dict[str, Any], columns: Collection[str], shape: Shape, where
     Raises:
         HoldfastError: a part that is no text, or a call of a function that is no JSON; the message is named.
     """
+    refuse_media(row, where)
     changed = dict(row)
     for column in columns:
         value = row.get(column)

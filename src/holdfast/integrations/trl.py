@@ -191,8 +191,6 @@ def _token_rows(
             if not isinstance(row, Mapping):
                 raise HoldfastError(f"{name}, row {i}: a {type(row).__name__}, not an object with columns")
         numbered = [(dict(row), f"{name}, row {i}") for i, row in enumerate(items, 1)]
-        if any({"image", "images"} & row.keys() for row, _ in numbered):
-            raise HoldfastError(f"{name} holds images, which WITSFTTrainer does not take")
         examples = examples_of(
             numbered, name, needs_response=any(weights[r] for r in RESPONSE_ROLES), shape=Shape(joint="")
         )
