@@ -16,7 +16,7 @@ TESTS = Path(__file__).parent
 # Rooms from left to right; a room may import those of earlier groups, and itself.
 GROUPS = [
     {"errors"},
-    {"records", "config", "stats", "tables", "results"},
+    {"records", "config", "stats", "tables", "results", "progress"},
     {"runs", "pocket"},
     {"data", "http", "cluster", "compare"},
     {"chat"},

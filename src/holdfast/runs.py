@@ -40,6 +40,7 @@ import holdfast
 from holdfast.config import RunConfig
 from holdfast.config.legacy import as_begun, date_of, old_values
 from holdfast.errors import REDACTED, HoldfastError, from_json, redacted_values, without_keys
+from holdfast.progress import without_noise
 
 # Fields that do not change the result, so they may differ when a run is continued.
 _IRRELEVANT = {"output", "overwrite", "dry_run", "json", "report_to"}
@@ -287,6 +288,7 @@ def command(config: RunConfig, name: str, *, path: Path | None = None, check: Ch
         HoldfastError: see ``check_output``.
     """
     with contextlib.ExitStack() as held:
+        held.enter_context(without_noise())
         summary = check(config, name)
         folder = path or Path(config.output)
         if not config.overwrite and (folder / "config.json").is_file():

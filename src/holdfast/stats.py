@@ -23,6 +23,9 @@ import numpy.typing as npt
 
 Array = npt.NDArray[np.float64]
 DRAWS = 2000
+FEW = 30
+"""Units (held-out examples, items) of which fewer are said to be few: their interval is wider than a third of the
+spread."""
 _BATCH_VALUES = 2_000_000
 """How many values resampling holds in memory at a time. It affects nothing else."""
 
@@ -113,6 +116,18 @@ def normal_mean(values: Array) -> dict[str, float | None]:
         return {"value": value, "low": None, "high": None}
     half = 1.96 * float(values.std(ddof=1)) / math.sqrt(len(values))
     return {"value": value, "low": value - half, "high": value + half}
+
+
+def smallest_shown(count: int) -> float:
+    """Return the smallest mean difference of so many units whose 95 % interval (Student's t) leaves out zero, in
+    standard deviations of the difference; infinite for fewer than two.
+
+    >>> round(smallest_shown(2), 1), round(smallest_shown(400), 1)
+    (9.0, 0.1)
+    """
+    from scipy.stats import t
+
+    return float(t.ppf(0.975, count - 1)) / math.sqrt(count) if count > 1 else math.inf
 
 
 def paired_difference(a: Sequence[float], b: Sequence[float], seed: int, draws: int = DRAWS) -> dict[str, float | int]:

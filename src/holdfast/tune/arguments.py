@@ -338,6 +338,14 @@ class Schedule:
         return steps if ratio is not None else max(steps, min(10, self.steps // 5))
 
 
+def uses_bf16(config: TuneConfig | AlignConfig) -> bool:
+    """Return whether a training computes in bfloat16."""
+    import torch
+
+    bf16_gpu = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    return config.precision == "bf16" or (config.precision == "auto" and bf16_gpu)
+
+
 def training_arguments(plan: Schedule, folder: Path, kind: Any = None, **more: Any) -> Any:
     """The arguments of a Trainer whose checkpoints go to ``folder``.
 
@@ -353,7 +361,6 @@ def training_arguments(plan: Schedule, folder: Path, kind: Any = None, **more: A
 
     config = plan.config
     kind = kind or transformers.TrainingArguments
-    bf16_gpu = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
     extra = {key: _scalar(value) for key, value in config.training.items()}
     ours = {
         "output_dir": str(folder),
@@ -367,7 +374,7 @@ def training_arguments(plan: Schedule, folder: Path, kind: Any = None, **more: A
         "warmup_steps": plan.warmup_steps,
         "weight_decay": config.weight_decay,
         "max_grad_norm": config.max_grad_norm or 1e30,  # 0 would also leave the norm unmeasured
-        "bf16": config.precision == "bf16" or (config.precision == "auto" and bf16_gpu),
+        "bf16": uses_bf16(config),
         "use_cpu": not torch.accelerator.is_available(),  # said aloud, or bf16 on a CPU is refused
         "logging_steps": config.log_steps,
         "logging_nan_inf_filter": False,
@@ -381,7 +388,7 @@ def training_arguments(plan: Schedule, folder: Path, kind: Any = None, **more: A
         "remove_unused_columns": False,
         "average_tokens_across_devices": False,  # the divisor spans the ranks already
         "dataloader_pin_memory": torch.cuda.is_available(),
-        "disable_tqdm": not sys.stderr.isatty(),
+        "disable_tqdm": True,  # ``holdfast.progress`` says how far it is
     }
     if config.gradient_checkpointing:
         ours["gradient_checkpointing"] = True

@@ -13,7 +13,6 @@ callback:
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,8 +22,10 @@ from torch import Tensor
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.integrations import TensorBoardCallback
 from transformers.trainer_callback import ExportableState, PrinterCallback, ProgressCallback
+from transformers.trainer_utils import has_length
 
 from holdfast.errors import DivergedError, HoldfastError
+from holdfast.progress import Progress
 from holdfast.runs import RunDir
 
 
@@ -45,9 +46,10 @@ class ContinuingTrainer(Trainer):
         self._loss_sum = torch.zeros((), device=self.args.device)
         self._logged_step = 0
         self.add_callback(RunMemory(self))
-        self.remove_callback(PrinterCallback)  # it prints to stdout, where only data go
-        if self.pop_callback(ProgressCallback) is not None:
-            self.add_callback(Bar)
+        for bar in (PrinterCallback, ProgressCallback):
+            self.remove_callback(bar)  # both print to stdout, where only data go
+        self.steps = StepsDone()
+        self.add_callback(self.steps)
 
     def memory(self) -> dict[str, Any]:
         """What has been summed since the last row, over all ranks, for JSON. Every rank must ask."""
@@ -133,7 +135,7 @@ class ContinuingTrainer(Trainer):
         if self.is_world_process_zero():
             if self.run is not None:
                 self.run.append(row)
-            print(f"{head}  {self.line(row)}", file=sys.stderr)
+            self.steps.progress.say(f"{head}  {self.line(row)}")
         if row["loss"] is not None and not math.isfinite(row["loss"]):
             message = f"the loss is {row['loss']} at step {step}"
             if row["kind"] == "eval" and step == 0:
@@ -145,11 +147,45 @@ class ContinuingTrainer(Trainer):
         return f"loss {row['loss']}"
 
 
-class Bar(ProgressCallback):
-    """The progress bar without its log lines, which would go to stdout."""
+class StepsDone(TrainerCallback):
+    """Says on stderr how many steps are done, and how much of an evaluation."""
 
-    def on_log(self, *args: Any, **kwargs: Any) -> None:
-        """Nothing: ``ContinuingTrainer.write_row`` has said it."""
+    def __init__(self) -> None:
+        self.progress = Progress("step")
+        self._evaluation: Progress | None = None
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Begin to count, from the step of the checkpoint on."""
+        self.progress = Progress("step", state.max_steps, doing="training")
+        self.progress.skip(state.global_step)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Count a step."""
+        if state.is_world_process_zero:
+            self.progress.add()
+
+    def on_prediction_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Count a batch of an evaluation."""
+        batches = kwargs.get("eval_dataloader")
+        if state.is_world_process_zero and has_length(batches):
+            self._evaluation = self._evaluation or Progress("part", len(batches), doing="evaluating")
+            self._evaluation.add()
+
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """End the count of an evaluation."""
+        if self._evaluation is not None:
+            self._evaluation.close()
+        self._evaluation = None
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """End the count of steps."""
+        self.progress.close()
 
 
 class RunMemory(TrainerCallback, ExportableState):  # type: ignore[misc]

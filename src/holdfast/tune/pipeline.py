@@ -20,6 +20,7 @@ from holdfast import lm as models
 from holdfast import runs
 from holdfast.config import TuneConfig
 from holdfast.data.sources import name_of
+from holdfast.progress import end
 from holdfast.records import PROMPT_ROLES, RESPONSE_ROLES
 from holdfast.runs import Run, RunDir, read_json, read_rows
 from holdfast.tables import with_tables
@@ -27,9 +28,12 @@ from holdfast.tune.adaptive import parse
 from holdfast.tune.arguments import training_arguments
 from holdfast.tune.batches import TokenDataset, collate
 from holdfast.tune.continuing import RunMemory, how_it_ended, keep_tensorboard, saved_step
+from holdfast.tune.cost import tell_start
 from holdfast.tune.model import adapted, explain_full_disk, load_base, model_card, save_model, whole_checkpoint
+from holdfast.tune.outcome import changed
 from holdfast.tune.plan import TrainingPlan, data_digest, make_plan
 from holdfast.tune.preview import example
+from holdfast.tune.preview import start as start_lines
 from holdfast.tune.roles import stop_ids
 from holdfast.tune.trainer import Objective, WeightedTrainer, evaluation_of
 
@@ -78,6 +82,7 @@ def train(config: TuneConfig, start: Start | None = None) -> dict[str, Any]:
             from holdfast.tune.preview import preview
 
             return preview(plan)
+        tell_start(start_lines(plan))
         start = start or Start(plan, load_base(config))
         model = adapted(start.model, plan.config)
         open_together(run, plan.resolved())
@@ -85,12 +90,16 @@ def train(config: TuneConfig, start: Start | None = None) -> dict[str, Any]:
             trainer = _trainer(plan, model, run, start.callbacks)
             checkpoint = whole_checkpoint(run.path / "checkpoints")
             before = _evaluation_before(trainer, start, run, checkpoint)
+            sums_before_NK = trainer.last_sums_NK
             started = time.perf_counter()
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
             seconds = round(time.perf_counter() - started, 2)
             if trainer.state.global_step < trainer.state.max_steps and not trainer.is_out_of_patience:
                 return {"command": "tune", "stopped_at": trainer.state.global_step, "seconds": seconds}
-            return _finish(trainer, plan, run, before, seconds)
+            summary = _finish(trainer, plan, run, before, seconds)
+        if trainer.is_world_process_zero():
+            end(changed(summary, sums_before_NK, trainer.last_sums_NK, config.seed), run.path, "report", str(run.path))
+        return summary
 
 
 def open_together(run: Run, resolved: dict[str, Any]) -> None:

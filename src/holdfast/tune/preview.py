@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from holdfast.errors import HoldfastError
 from holdfast.records import RESPONSE_ROLES, Example, Role, Tokens
+from holdfast.tables.text import counted
+from holdfast.tune.cost import needs, tell_start, too_few
 from holdfast.tune.spans import span_rules
 
 if TYPE_CHECKING:
@@ -23,25 +25,44 @@ def preview(plan: TrainingPlan) -> dict[str, Any]:
     """With ``--row`` that row instead of the first example.
 
     Print the preview on stdout (unless the summary is wanted as JSON) and return its figures."""
-    report = plan.report
-    figures = {
-        "command": "tune",
-        "dry_run": True,
-        **plan.resolved(),
-        "train_examples": len(plan.train),
-        "eval_examples": len(plan.held_out),
-        "tokens_to_come": round(report.tokens * _passes(plan)),
-        "data_report": report.as_dict(),
-        "bad_rows": {"count": len(plan.bad_rows), "first": plan.bad_rows[:20]},
-    }
+    figures = _figures(plan)
     if plan.config.row is not None:
         tokens = _row(plan, plan.config.row)
         described = _described(plan, tokens, longest=None)
         figures["row"] = [{"id": int(i)} | token for i, token in zip(tokens.ids, described, strict=True)]
     if not plan.config.json:
         lines = first_example(plan, colour=sys.stdout.isatty())
-        print("\n".join([*lines, "", *_counts(plan), "", *_cost(figures)]))
+        print("\n".join([*lines, "", *_counts(plan), "", *_cost(figures), *needs(plan, _longest(plan))]))
+        tell_start(too_few(plan.held_out))
     return figures
+
+
+def start(plan: TrainingPlan) -> list[str]:
+    """Return what is said before a training: the lines of ``preview`` without the example."""
+    weights = ", ".join(f"{role.label} {plan.weights[role]:g}" for role in plan.weights if plan.report.targets[role])
+    return [
+        *needs(plan, _longest(plan)),
+        *_cost(_figures(plan)),
+        f"weights: {weights}; prompt share {plan.share:.4f}",
+        *too_few(plan.held_out),
+    ]
+
+
+def _longest(plan: TrainingPlan) -> int:
+    return min(plan.report.longest, plan.max_length)
+
+
+def _figures(plan: TrainingPlan) -> dict[str, Any]:
+    return {
+        "command": "tune",
+        "dry_run": True,
+        **plan.resolved(),
+        "train_examples": len(plan.train),
+        "eval_examples": len(plan.held_out),
+        "tokens_to_come": round(plan.report.tokens * _passes(plan)),
+        "data_report": plan.report.as_dict(),
+        "bad_rows": {"count": len(plan.bad_rows), "first": plan.bad_rows[:20]},
+    }
 
 
 def first_example(plan: TrainingPlan, *, colour: bool) -> list[str]:
@@ -142,9 +163,10 @@ def _counts(plan: TrainingPlan) -> list[str]:
 def _cost(figures: dict[str, Any]) -> list[str]:
     report = figures["data_report"]
     lines = [
-        f"{figures['train_examples']:,} examples to train on, {figures['eval_examples']:,} held out; longest "
-        f"{report['longest']:,} tokens, limit {figures['max_length']:,}; template {', '.join(report['templates'])}",
-        f"{figures['steps']:,} steps, about {figures['tokens_to_come']:,} tokens; peak learning rate "
+        f"{counted(figures['train_examples'], 'example')} to train on, {figures['eval_examples']:,} held out; longest "
+        f"{counted(report['longest'], 'token')}, limit {figures['max_length']:,}; "
+        f"template {', '.join(report['templates'])}",
+        f"{counted(figures['steps'], 'step')}, about {counted(figures['tokens_to_come'], 'token')}; peak learning rate "
         f"{figures['learning_rate']:.3g}",
     ]
     lines += [f"{s['source']}: {s['drawn']:,} of {s['rows']:,} rows" for s in figures.get("data_sources", [])]
@@ -157,10 +179,10 @@ def _cost(figures: dict[str, Any]) -> list[str]:
         lines.append(f"left out because the prompt fills the context: {report['prompt_too_long']:,}")
     if report["special_tokens_inside_content"]:
         lines.append(
-            f"warning: {report['special_tokens_inside_content']:,} special tokens stand inside the contents of messages"
+            f"warning: special tokens inside the contents of messages: {report['special_tokens_inside_content']:,}"
         )
     if figures["bad_rows"]["count"]:
         lines.append(
-            f"{figures['bad_rows']['count']:,} bad rows left out; the first: {figures['bad_rows']['first'][0]}"
+            f"{counted(figures['bad_rows']['count'], 'bad row')} left out; the first: {figures['bad_rows']['first'][0]}"
         )
     return lines

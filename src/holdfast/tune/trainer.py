@@ -82,7 +82,9 @@ class WeightedTrainer(ContinuingTrainer):
         self, *, objective: Objective, run: RunDir | None = None, batching: str = "auto", **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
-        self.compute_metrics = evaluation_metrics
+        self.compute_metrics = self._evaluated
+        self.last_sums_NK: Any = None
+        """Per-example sums of the last evaluation, see ``evaluation_metrics``."""
         self.model_accepts_loss_kwargs = True
         self.objective = objective
         self.run = run
@@ -187,8 +189,9 @@ class WeightedTrainer(ContinuingTrainer):
         """Write a row; complete the training logs with token counts, speed and unweighted NLLs."""
         if "loss" in logs:
             logs |= self._training_logs()
-        super().log(logs, start_time)
-        self.write_row(logs)
+        numbers = {name: value for name, value in logs.items() if value is not None}  # trackers warn of what is none
+        super().log(numbers, start_time)
+        self.write_row(logs | numbers)
 
     def line(self, row: dict[str, Any]) -> str:
         """See ``ContinuingTrainer``."""
@@ -282,6 +285,10 @@ class WeightedTrainer(ContinuingTrainer):
             self.router(out["router_logits"], batch.pack(batch.real_NT)) if routes and self.router is not None else None
         )
         return loss, batch.unpack(nll_RW).detach(), routed
+
+    def _evaluated(self, prediction: EvalPrediction) -> dict[str, Any]:
+        self.last_sums_NK = prediction.predictions
+        return evaluation_metrics(prediction)
 
     def _count(self, batch: StepBatch, nll_NT: Tensor) -> None:
         prompt_NT, response_NT = (
