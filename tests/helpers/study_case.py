@@ -42,6 +42,7 @@ def make_case(folder: Path) -> dict[str, Any]:
         "model": str(folder / "model"),
         "data": data,
         "vary": GRID,
+        "seeds": 2,
         "tune": {"batch_size": 8, "learning_rate": 0.01, "batching": "padded", "log_steps": 1},
         "measure": [{"exact_match": {"max_new_tokens": 3}}],
     }

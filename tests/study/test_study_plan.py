@@ -26,7 +26,10 @@ from holdfast.errors import HoldfastError
 from holdfast.records import PROMPT_ROLES, RESPONSE_ROLES, Role
 from holdfast.study.grid import Targets, scale_matters, training_class
 from holdfast.study.pipeline import run
-from holdfast.study.spec import load_spec, make_spec
+from holdfast.study.planning import disk_bytes, make_plan
+from holdfast.study.preview import announce
+from holdfast.study.spec import load_spec, make_spec, with_defaults
+from holdfast.tune.cost import parameter_counts
 from holdfast.tune.weights import NORMALIZERS, role_weights, token_weights
 from materials import write_jsonl
 from study_case import chats, make_case, other_model, planned, run_study, write_study
@@ -567,3 +570,52 @@ def test_a_second_stage_is_tried_with_the_template_of_the_first(case: dict[str, 
     }
     with pytest.raises(HoldfastError, match=r"then\.align: .*alpaca"):
         run_study(content, tmp_path / "out")
+
+
+def test_a_plan_says_what_is_asked_before_it_reads_data_and_trains_nothing(
+    case: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+
+    def at_work(*_: Any) -> Any:
+        said.append(capsys.readouterr().err)
+        return make_plan(*_)
+
+    monkeypatch.setattr("holdfast.study.pipeline.make_plan", at_work)
+    monkeypatch.setattr("holdfast.study.preview.LocalPool", None)  # what would train
+    study = write_study(tmp_path / "s.yaml", case | {"vary": {"weights": "paper"}, "seeds": 2})
+    assert main(["study", "plan", str(study), "--output", str(tmp_path / "out")]) == 0
+    assert said[0].splitlines()[1:] == [
+        "35 settings with 2 seeds: 70 trainings asked for, 42 of them distinct if the data has every role",
+        "note: 2 seeds are few: no gap between settings can be shown that is below 2.1 times the scatter of one "
+        "training over seeds (with 3: 1.6 times)",
+    ]
+    shown = capsys.readouterr()
+    assert "note: few examples are held out (dev 6 and test 6): a difference" in shown.err
+    assert "study tiny: 70 trainings asked for, 42 distinct; 0 done already" in shown.out
+    assert "--calibrate 4 trains 4 steps" in shown.out
+
+
+@pytest.mark.parametrize(("seeds", "says"), [(1, "1 seed does not show how much luck"), (3, None)])
+def test_a_plan_says_that_one_seed_shows_no_luck(case: dict[str, Any], seeds: int, says: str | None) -> None:
+    notes = [line for line in announce(make_spec(case | {"seeds": seeds})) if line.startswith("note")]
+    assert [says is not None and says in note for note in notes] == ([True] if says else [])
+
+
+def test_three_seeds_are_the_default_and_an_older_study_goes_on_with_its_own(case: dict[str, Any]) -> None:
+    open_spec = make_spec({name: value for name, value in case.items() if name != "seeds"})
+    assert open_spec.seeds == (0, 1, 2)
+    begun = {"resolved": {"trials": [{"seed": seed} for seed in (0, 1, 0, 1)]}}
+    assert with_defaults(open_spec, begun).seeds == (0, 1)
+    assert with_defaults(make_spec(case | {"seeds": 3}), begun).seeds == (0, 1, 2)
+
+
+def test_adapters_alone_are_counted_on_disk(case: dict[str, Any], tmp_path: Path) -> None:
+    one = case | {"vary": {"weights": [[0, 1]]}, "seeds": 1}
+    whole = planned(one, tmp_path / "whole")
+    parameters = whole.groups[0].first.parameters
+    assert disk_bytes(whole, 1) == 4 * parameters * (1 + 3)
+    adapters = planned(one | {"tune": case["tune"] | {"lora_rank": 2}}, tmp_path / "adapters")
+    trained = parameter_counts(TuneConfig(model=case["model"], data="", output="", lora_rank=2))[1]
+    assert disk_bytes(adapters, 1) == 4 * trained * (1 + 3)
+    assert trained < parameters / 2

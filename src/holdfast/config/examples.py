@@ -86,7 +86,7 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
     "study plan": (
         ("what the built-in study would do", "pocket"),
         ("what yours would do and cost", "study.yaml"),
-        ("without the short training that estimates hours", "study.yaml --calibrate 0"),
+        ("with an estimate of the hours, from a short training", "study.yaml --calibrate 4"),
     ),
     "study run": (
         ("the built-in study", "pocket --output runs/study"),

@@ -27,9 +27,9 @@ class StudyConfig(RunConfig):
     `ray`)."""
     slots: Annotated[int | None, Range(ge=1)] = None
     """Trials at a time, each in a process of its own. Default: one per GPU, else one per core; two on Ray."""
-    calibrate: Annotated[int, Range(ge=0)] = 4
-    """Steps of a short real training from which `study plan` estimates hours; 0: no estimate. `study run` does not use
-    it."""
+    calibrate: Annotated[int, Range(ge=0)] = 0
+    """Train so many steps, such as 4, from which `study plan` estimates hours; 0: no training, no estimate. `study run`
+    does not use it."""
 
 
 @dataclass(kw_only=True)

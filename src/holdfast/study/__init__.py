@@ -5,7 +5,7 @@ All of ``holdfast study run`` is ``pipeline.run``, to be read from the top.
     spec -> grid -> sources -> planning -> search     a study file -> the distinct trainings, each with its address
     checks, preview                                   what could fail late; ``study plan``
     jobs, measures -> measure -> trial -> worker      one training, and what is measured of it
-    execute, progress                                 many of them, on this machine or on Ray
+    execute                                           many of them, on this machine or on Ray
     outcomes, statistics -> claim -> select           rows -> the chosen setting, and what may be claimed
     columns, table -> reanalysis -> choosing          ``study best``: of a study, or of a table of results
 """

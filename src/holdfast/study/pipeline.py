@@ -27,15 +27,15 @@ from holdfast import runs
 from holdfast.cluster import check_address
 from holdfast.config import StudyConfig
 from holdfast.errors import HoldfastError, redacted_values
+from holdfast.progress import Progress, begin, end, without_noise
 from holdfast.runs import Run, RunDir, check_not_read, read_json, write_text
 from holdfast.study.checks import check_second_stage, check_trainings
-from holdfast.study.execute import LocalPool, RayPool, open_pool
+from holdfast.study.execute import LocalPool, RayPool, default_slots, open_pool
 from holdfast.study.jobs import Job, Row, diverged, read_row
 from holdfast.study.measure import check_measures
 from holdfast.study.outcomes import count_trials, in_words
 from holdfast.study.planning import StudyPlan, make_plan
-from holdfast.study.preview import preview
-from holdfast.study.progress import Progress
+from holdfast.study.preview import announce, few_held_out, preview, start
 from holdfast.study.search import check_search, search
 from holdfast.study.spec import Spec, load_spec, with_defaults
 from holdfast.tables import lines, with_tables
@@ -54,7 +54,7 @@ def plan(config: StudyConfig) -> dict[str, Any]:
     2
     """
     spec, output = _spec_and_output(config)
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory() as name, without_noise():
         folder = Path(name)
         if config.overwrite:  # nothing that is there will be used
             _check_not_read(config, spec, output)
@@ -91,12 +91,14 @@ def run(config: StudyConfig) -> dict[str, Any]:
             study_plan = _planned(spec, [output / "data"])
             _check_output(output, study_plan)
         study.open(study_plan.resolved())
+        begin(start(study_plan, config.slots or default_slots(), output))
         ledger = _Ledger(output)
         rows = _execute(config, study_plan, ledger)
         summary = study.finish(with_tables(_summary(study_plan, rows, ledger)))
     if not config.json:
         parts = (lines(summary), summary["finding"], f"{in_words(summary['trials'])}; in {output.resolve()}")
         print("\n\n".join(filter(None, parts)))
+    end("" if not config.json else summary["finding"], output, "study", "best", str(output))
     return summary
 
 
@@ -106,7 +108,7 @@ def _execute(config: StudyConfig, study_plan: StudyPlan, ledger: _Ledger) -> lis
     Jobs whose row is on disk are not done again, unless they failed. A setting whose first seed diverged is not trained
     with another. Which jobs those are must not depend on timing, so the first seeds are done before the others.
     """
-    progress = Progress(study_plan.spec.metric)
+    progress, metric = Progress("trial", doing="study"), study_plan.spec.metric
     pool: list[LocalPool | RayPool] = []
     diverging = _Diverged(study_plan.spec.seeds[0])
 
@@ -114,7 +116,10 @@ def _execute(config: StudyConfig, study_plan: StudyPlan, ledger: _Ledger) -> lis
         progress.expect(len(jobs))
         read = [(job, ledger.read(job)) for job in jobs]
         on_disk = [(job, row) for job, row in read if row is not None]
-        progress.already_there(len(on_disk))
+        progress.skip(len(on_disk))
+        if on_disk:
+            verb = "is" if len(on_disk) == 1 else "are"
+            progress.say(f"{len(on_disk)} of {progress.total} {verb} there already")
         for job, row in on_disk:
             diverging.note(job, row)
             yield job, row
@@ -123,13 +128,15 @@ def _execute(config: StudyConfig, study_plan: StudyPlan, ledger: _Ledger) -> lis
             wave = [job for job in missing if diverging.is_first(job) is first]
             todo = [job for job in wave if not diverging.rules_out(job)]
             for job in filter(diverging.rules_out, wave):
-                progress.not_started(job, "as its first seed has diverged")
+                progress.expect(-1)
+                progress.say(f"not started: {job.name}, as its first seed has diverged")
             if todo and not pool:
                 pool.append(open_pool(config, ledger.path))
-                progress.slots = ledger.slots = pool[0].slots
-            for job, row in pool[0].results(todo, progress.started) if todo else ():
+                ledger.slots = pool[0].slots
+            for job, row in pool[0].results(todo, lambda _: None) if todo else ():
                 ledger.spent(job, row)
-                progress.ended(job, row)
+                progress.add()
+                progress.say(f"{progress.text()}, {job.name}: {_outcome(row, metric)}{progress.left()}")
                 _check_base(row)
                 diverging.note(job, row)
                 yield job, row
@@ -151,6 +158,15 @@ def _execute(config: StudyConfig, study_plan: StudyPlan, ledger: _Ledger) -> lis
     rows.sort(key=lambda row: place.get(row.get("trial", ""), -1))  # base models first
     write_text(ledger.run.rows, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     return rows
+
+
+def _outcome(row: Row, metric: str) -> str:
+    """Return what came of a job in a few words."""
+    if row["status"] == "failed":
+        return f"failed: {str(row['error']).splitlines()[0]}"
+    name = metric if row["dev"].get(metric) is not None else "response_nll"
+    value = row["dev"].get(name)
+    return f"dev {name} {value:.4g}" if value is not None else str(row["status"])
 
 
 class _Diverged:
@@ -306,8 +322,10 @@ def _spec_and_output(config: StudyConfig) -> tuple[Spec, Path]:
     if file.is_file() and not config.overwrite:
         with contextlib.suppress(HoldfastError):  # a damaged file is refused when the plan is made
             begun = read_json(file)
-    is_study = isinstance(begun, dict) and isinstance(begun.get("resolved"), dict)
-    return with_defaults(spec, begun) if is_study else spec, output
+    if isinstance(begun, dict) and isinstance(begun.get("resolved"), dict):
+        spec = with_defaults(spec, begun)
+    begin(announce(spec))
+    return spec, output
 
 
 def _planned(spec: Spec, folders: list[Path]) -> StudyPlan:
@@ -318,6 +336,8 @@ def _planned(spec: Spec, folders: list[Path]) -> StudyPlan:
     check_measures(spec.measures, folders[-1])
     check_trainings(study_plan)
     check_second_stage(study_plan)
+    for note in few_held_out(study_plan):
+        print(note, file=sys.stderr)
     for group in study_plan.groups:
         if not any(trial.conventional for trial in group.trials):
             names = f"{group.name}: " if len(study_plan.groups) > 1 else ""

@@ -9,6 +9,7 @@ finds the trainings that are done.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import json
 from collections.abc import Mapping
@@ -19,7 +20,7 @@ from typing import Any
 from holdfast.config import TuneConfig
 from holdfast.config.legacy import without_legacy
 from holdfast.errors import HoldfastError
-from holdfast.records import RESPONSE_ROLES
+from holdfast.records import PROMPT_ROLES, RESPONSE_ROLES
 from holdfast.study import grid
 from holdfast.study.measures import selectable
 from holdfast.study.sources import SourceFacts, Sources, json_digest
@@ -168,20 +169,40 @@ def identity(spec: Spec, groups: tuple[Group, ...]) -> dict[str, Any]:
 def disk_bytes(plan: StudyPlan, slots: int) -> int:
     """Return the bytes on disk at the peak: what stays of every group, and what the largest needs while it is at work.
 
-    A checkpoint holds the weights and two moments, so it is three models large. In a halving search every trial of the
-    first seed has one at the end of its first rung, after which about one in ``factor`` goes on.
+    What is stored of a training are the weights that it trains: with LoRA its adapters alone. A checkpoint holds them
+    and two moments, so it is three times as large. In a halving search every trial of the first seed has one at the end
+    of its first rung, after which about one in ``factor`` goes on.
     """
     spec, stay, work = plan.spec, [], []
+    second = bool(spec.then) and not spec.then["align"].get("lora_rank")  # it stores the whole model
     for group in plan.groups:
-        model = _BYTES_PER_PARAMETER * group.first.parameters
+        whole = group.first.parameters
+        sizes = [_trained(trial, whole) for trial in group.trials]
+        model = _BYTES_PER_PARAMETER * max(sizes)
+        then = (_BYTES_PER_PARAMETER * whole if second else model) if spec.then else 0
         done, stopped, at_work = len(group.trials), 0, min(slots, len(group.trials))
         if spec.search.kind == "halving":
             first = [t for t in group.trials if t.seed == spec.seeds[0]]
             at_work = min(len(first), max(1, len(first) // spec.search.factor) + sum(t.conventional for t in first))
             done, stopped = at_work * len(spec.seeds), len(first) - at_work
-        stay.append(model * done * (2 if spec.then else 1) + 3 * model * stopped if spec.keep_models else 0)
+        mean = _BYTES_PER_PARAMETER * sum(sizes) / len(sizes)
+        stay.append((mean + then) * done + 3 * mean * stopped if spec.keep_models else 0)
         work.append(3 * model * (at_work if spec.keep_models else at_work + stopped))
-    return sum(stay) + max(work)
+    return round(sum(stay) + max(work))
+
+
+def _trained(trial: Trial, whole: int) -> int:
+    """Return the number of parameters that a trial trains, of a model of ``whole`` parameters."""
+    rank = int(trial.tune.get("lora_rank") or 0)
+    return _adapters(trial.tune["model"], rank, bool(trial.tune["trust_remote_code"])) if rank else whole
+
+
+@functools.cache
+def _adapters(model: str, rank: int, trust_remote_code: bool) -> int:
+    from holdfast.tune.cost import parameter_counts
+
+    config = TuneConfig(model=model, data="", output="", lora_rank=rank, trust_remote_code=trust_remote_code)
+    return parameter_counts(config)[1]
 
 
 def _group(spec: Spec, name: str, model: str, data: Data, folders: list[Path]) -> Group:
@@ -219,17 +240,36 @@ class RequestedSetting:
 
 
 def _requested(config: TuneConfig, fields: dict[str, Any], sources: Sources) -> RequestedSetting:
-    weights, facts, reason = check_config(config), sources.of(config), grid.scale_matters(config)
+    check_config(config)
+    facts, reason = sources.of(config), grid.scale_matters(config)
     config = dataclasses.replace(config, date=facts.date or None)  # no part of an address where no date is printed
+    return RequestedSetting(config, fields, facts, *_keys(config, facts.weighted()), reason)
+
+
+def _keys(config: TuneConfig, targets: grid.Targets) -> tuple[str, str]:
+    """Return ``RequestedSetting.key`` and ``ratio_key`` of a config on data with these targets."""
     values = without_legacy(type(config), dataclasses.asdict(config))
     others = {k: v for k, v in values.items() if k not in _WEIGHT_FIELDS | _WITHOUT_EFFECT}
     keys = []
-    for scale_free in (reason is None, True):
+    for scale_free in (grid.scale_matters(config) is None, True):
         normalizer, table = grid.training_class(
-            weights, config.normalizer, scale_free=scale_free, targets=facts.weighted()
+            grid.weights_of(config), config.normalizer, scale_free=scale_free, targets=targets
         )
         keys.append(json.dumps([table, others | {"normalizer": normalizer}], sort_keys=True))
-    return RequestedSetting(config, fields, facts, keys[0], keys[1], reason)
+    return keys[0], keys[1]
+
+
+def asked_for(spec: Spec) -> tuple[int, int]:
+    """Return how many settings a study asks for on each data set, and how many distinct ones these are where the data
+    has targets of every role. Nothing is read.
+
+    Raises:
+        HoldfastError: see ``grid.settings``.
+    """
+    every = grid.Targets(dict.fromkeys((*PROMPT_ROLES, *RESPONSE_ROLES), 1.0))
+    base = TuneConfig(output="", model=spec.models[0], data="", **spec.settled)
+    cells = grid.settings(spec, every)
+    return len(cells), len({_keys(settled(dataclasses.replace(base, **fields)), every)[0] for fields in cells})
 
 
 def _trial(spec: Spec, group: str, members: list[RequestedSetting], seed: int, twin: int) -> Trial:

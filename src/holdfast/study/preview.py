@@ -10,13 +10,15 @@ from typing import Any
 
 from holdfast.config import StudyConfig
 from holdfast.runs import read_rows
+from holdfast.stats import FEW, smallest_gap, smallest_shown
 from holdfast.study.execute import LocalPool, default_slots
 from holdfast.study.jobs import job_of
 from holdfast.study.measures import direction
-from holdfast.study.planning import Group, StudyPlan, disk_bytes
+from holdfast.study.planning import Group, StudyPlan, asked_for, disk_bytes
 from holdfast.study.search import expected_tokens
-from holdfast.study.spec import Data
+from holdfast.study.spec import ENOUGH_SEEDS, Data, Spec
 from holdfast.tables.text import counted, duration
+from holdfast.tune.cost import size
 
 _SHOWN = 40
 
@@ -28,17 +30,77 @@ def preview(plan: StudyPlan, config: StudyConfig, output: Path, scratch: Path) -
         output: the study directory, where some trials may be done already.
         scratch: folder for the calibration.
     """
+    speed = None
     if config.calibrate:
         steps = counted(config.calibrate, "step")
-        print(f"calibrating: {steps} of the setting with the largest prompt share are trained", file=sys.stderr)
-    slots = config.slots or default_slots()
-    speed = calibrate(plan, config.calibrate, [output / "data", scratch], scratch) if config.calibrate else None
+        print(f"calibrating: training {steps} of the setting with the largest prompt share", file=sys.stderr)
+        speed = calibrate(plan, config.calibrate, [output / "data", scratch], scratch)
+    figures = _figures(plan, config.slots or default_slots(), output, speed)
+    if not config.json:
+        print("\n".join(lines(plan, figures)))
+    return figures
+
+
+def announce(spec: Spec) -> list[str]:
+    """Return what a study asks for, and whether its seeds are few. Known from its file, before any data is read."""
+    cells, distinct = asked_for(spec)
+    groups = len(spec.models) * len(spec.data)
+    times = len(spec.seeds) * (1 + spec.twins) * groups
+    where = f"{', '.join(spec.models)} on {', '.join(data.train for data in spec.data)}"
+    merged = f", {distinct * times:,} of them distinct if the data has every role" if distinct < cells else ""
+    per = f" for each of {counted(groups, 'pair')} of model and data" if groups > 1 else ""
+    return [
+        f"study {spec.name}: {where}",
+        f"{counted(cells, 'setting')} with {counted(len(spec.seeds), 'seed')}{per}: "
+        f"{counted(cells * times, 'training')} asked for{merged}",
+        *_few_seeds(len(spec.seeds), distinct),
+    ]
+
+
+def _few_seeds(seeds: int, settings: int) -> list[str]:
+    if seeds >= ENOUGH_SEEDS or settings < 2:
+        return []
+    if seeds == 1:
+        return ["note: 1 seed does not show how much luck a training has, so no setting can be shown to be better"]
+    return [
+        f"note: {seeds} seeds are few: no gap between settings can be shown that is below "
+        f"{smallest_gap(settings, seeds):.2g} times the scatter of one training over seeds (with {ENOUGH_SEEDS}: "
+        f"{smallest_gap(settings, ENOUGH_SEEDS):.2g} times)"
+    ]
+
+
+def few_held_out(plan: StudyPlan) -> list[str]:
+    """Return what can be shown at all where dev or test is small."""
+    notes = []
+    for group in plan.groups:
+        name = f"{group.name}: " if len(plan.groups) > 1 else ""
+        counts = {split: group.first.examples[split] for split in ("dev", "test")}
+        least = min(counts.values())
+        if least < FEW:
+            held_out = " and ".join(f"{split} {count:,}" for split, count in counts.items())
+            notes.append(
+                f"note: {name}few examples are held out ({held_out}): a difference between settings is told from "
+                f"chance only where its mean over {counted(least, 'example')} is at least {smallest_shown(least):.2g} "
+                "times its spread over examples"
+            )
+    return notes
+
+
+def start(plan: StudyPlan, slots: int, output: Path) -> list[str]:
+    """Return what is said before a study is run: the end of the plan."""
+    models = {group.model: group.first.parameters for group in plan.groups}
+    return [
+        *(f"model {name}: {counted(parameters, 'parameter')}" for name, parameters in models.items()),
+        *_totals(plan, _figures(plan, slots, output, None)),
+    ]
+
+
+def _figures(plan: StudyPlan, slots: int, output: Path, speed: float | None) -> dict[str, Any]:
     halving = plan.spec.search.kind == "halving"
     tokens = expected_tokens(plan) if halving else sum(t.tokens for t in plan.trials)
-    resolved = plan.resolved()
-    figures = {
+    return {
         "command": "study plan",
-        **resolved,
+        **plan.resolved(),
         "distinct": len(plan.trials),
         "done": sum((output / "trials" / t.id / "row.json").is_file() for t in plan.trials),
         "tokens": tokens,
@@ -47,37 +109,44 @@ def preview(plan: StudyPlan, config: StudyConfig, output: Path, scratch: Path) -
         "slots": slots,
         "disk_bytes": disk_bytes(plan, slots),
     }
-    if not config.json:
-        print("\n".join(lines(plan, figures)))
-    return figures
 
 
 def lines(plan: StudyPlan, figures: dict[str, Any]) -> list[str]:
     """Return the plan as text."""
     spec = plan.spec
-    texts = [
-        f"study {spec.name}: {counted(figures['requested'], 'training')} asked for, {figures['distinct']:,} distinct; "
-        f"{figures['done']:,} done already"
-    ]
+    texts = [f"study {spec.name}: {_trainings(figures)}"]
     for group in plan.groups:
         data = next(d for d in spec.data if d.name == group.first.data)
         texts += ["", *_group(group, data, len(spec.seeds))]
-    texts += [
-        "",
+    texts += ["", *_totals(plan, figures)]
+    if figures["tokens_per_second"]:
+        texts.append(
+            f"training takes about {duration(figures['training_seconds'])} on {counted(figures['slots'], 'slot')} "
+            f"({figures['tokens_per_second']:,.0f} tokens/s each, from a short calibration); measuring comes on top"
+        )
+    else:
+        texts.append("how long it takes: --calibrate 4 trains 4 steps and says")
+    return texts
+
+
+def _trainings(figures: dict[str, Any]) -> str:
+    return (
+        f"{counted(figures['requested'], 'training')} asked for, {figures['distinct']:,} distinct; "
+        f"{figures['done']:,} done already"
+    )
+
+
+def _totals(plan: StudyPlan, figures: dict[str, Any]) -> list[str]:
+    spec = plan.spec
+    return [
         *_clipping(plan),
         f"search {spec.search.kind}; seeds {', '.join(map(str, spec.seeds))}; {counted(spec.twins, 'twin')}",
         f"chosen on dev by {spec.metric} ({direction(spec.higher_is_better)})",
         f"measured: {', '.join(['response_nll', 'prompt_nll', *(m.name for m in spec.measures)])}",
         f"about {counted(figures['tokens'], 'training token')}"
         + (" (expected of a halving search)" if spec.search.kind == "halving" else "")
-        + f", {figures['disk_bytes'] / 1e9:.2g} GB on disk at the peak",
+        + f", {size(figures['disk_bytes'])} on disk at the peak",
     ]
-    if figures["tokens_per_second"]:
-        texts.append(
-            f"training takes about {duration(figures['training_seconds'])} on {counted(figures['slots'], 'slot')} "
-            f"({figures['tokens_per_second']:,.0f} tokens/s each, from a short calibration); measuring comes on top"
-        )
-    return texts
 
 
 def _clipping(plan: StudyPlan) -> list[str]:

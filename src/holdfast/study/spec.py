@@ -3,7 +3,7 @@
 model: pocket                            one or several base models
 data: {train: .., dev: .., test: ..}     or a file, of which a tenth each becomes dev and test; or several of these
 vary: {weights: .., learning_rate: [..], any TuneConfig field: [..]}
-seeds: 2                                 a number of seeds, or a list of them
+seeds: 3                                 a number of seeds, or a list of them
 tune: {epochs: 2, ..}                    TuneConfig fields that all trainings share
 measure: [exact_match, ..]               on dev and test of every tuned model
 select: exact_match                      the metric that the setting is chosen by
@@ -65,6 +65,8 @@ _OWN = {
     "seed": "seeds",
     "output": "--output",
 }
+ENOUGH_SEEDS = 3
+"""Seeds where the file names none: two see one draw of how settings go together, and show next to nothing."""
 _RUN_FIELDS = {"output", "overwrite", "dry_run", "json", "eval_share"}
 
 
@@ -114,6 +116,8 @@ class Spec:
     keep_models: bool = True
     defaults: Mapping[str, Any] = field(default_factory=dict)
     """TuneConfig fields that the file leaves open and the study sets: see ``with_defaults``."""
+    seeds_left_open: bool = False
+    """Whether the file leaves the number of seeds to the default."""
     day: str = ""
     """The one day, YYYY-MM-DD, that chat templates with a date print in all trials: the file's under ``tune``, else the
     one on which the study began."""
@@ -153,7 +157,14 @@ def with_defaults(spec: Spec, begun: Mapping[str, Any] | None = None) -> Spec:
     open_fields = {name: value for name, value in own.items() if name not in fixed}
     began = begun["resolved"].get("date") if begun is not None else None
     day = spec.tune.get("date") or began or datetime.date.today().isoformat()
-    return dataclasses.replace(spec, defaults=open_fields, day=day)
+    return dataclasses.replace(spec, defaults=open_fields, day=day, seeds=_seeds_begun(spec, begun))
+
+
+def _seeds_begun(spec: Spec, begun: Mapping[str, Any] | None) -> tuple[int, ...]:
+    """Return as many seeds as the study began with, where its file leaves them open: the default was two once."""
+    trials = begun["resolved"].get("trials") if begun is not None and spec.seeds_left_open else None
+    count = len({trial["seed"] for trial in trials}) if trials else len(spec.seeds)
+    return tuple(spec.seeds[0] + number for number in range(count)) if spec.seeds_left_open else spec.seeds
 
 
 def load_spec(name: str, *, limit: int | None = None, seed: int = 0) -> Spec:
@@ -203,7 +214,8 @@ def make_spec(content: Mapping[str, Any], *, where: str = "study", name: str = "
         data=_all_data(content["data"], where),
         weights=weights,
         vary=fields,
-        seeds=_seeds(content.get("seeds", 2), where),
+        seeds=_seeds(content.get("seeds", ENOUGH_SEEDS), where),
+        seeds_left_open="seeds" not in content,
         twins=_count(content.get("twins", 0), f"{where}: twins", least=0),
         tune=_tune_fields(content.get("tune"), where),
         measures=measures,
