@@ -40,6 +40,7 @@ class Progress:
 
     def __init__(self, unit: str, total: int = 0, doing: str = "") -> None:
         self.unit, self.total, self.doing = unit, total, f"{doing}: " if doing else ""
+        self.stream = sys.stderr  # as it is now: a library may be kept from it later
         self.done = self.skipped = 0
         self.started = self._said = time.perf_counter()
         self._in_place = False
@@ -61,19 +62,26 @@ class Progress:
         """Count what is there already and takes no time."""
         self.skipped += count
 
-    def add(self, count: int = 1) -> None:
-        """Count what has just been done, and say so when it is time to."""
+    def add(self, count: int = 1, what: str = "") -> None:
+        """Count what has just been done, and say so when it is time to.
+
+        Args:
+            what: is said of it in a line of its own, with the count and the time that is left, whatever the time.
+        """
         self.done += count
         now = time.perf_counter()
-        if now - self.started >= _PATIENCE and now - self._said >= _BETWEEN[sys.stderr.isatty()]:
+        if what:
+            self._said = now
+            self.say(f"{self.text()}, {what}{self.left()}")
+        elif now - self.started >= _PATIENCE and now - self._said >= _BETWEEN[self.stream.isatty()]:
             self._said = now
             self._write(self.text() + self.left())
 
     def say(self, line: str) -> None:
         """Print a line of its own; where one is rewritten in place, above that."""
         self._clear()
-        print(line, file=sys.stderr, flush=True)
-        if self._has_spoken and sys.stderr.isatty():
+        print(line, file=self.stream, flush=True)
+        if self._has_spoken and self.stream.isatty():
             self._write(self.text() + self.left())
 
     def text(self) -> str:
@@ -95,18 +103,18 @@ class Progress:
         seconds = time.perf_counter() - self.started
         self._clear()
         if self.done and (self._has_spoken or seconds >= _PATIENCE):
-            print(f"{self.text()} in {duration(seconds)}", file=sys.stderr, flush=True)
+            print(f"{self.text()} in {duration(seconds)}", file=self.stream, flush=True)
         self._has_spoken, self.done = False, 0
 
     def _write(self, text: str) -> None:
         self._clear()
         self._has_spoken = True
-        self._in_place = sys.stderr.isatty()
-        print(text, end="" if self._in_place else "\n", file=sys.stderr, flush=True)
+        self._in_place = self.stream.isatty()
+        print(text, end="" if self._in_place else "\n", file=self.stream, flush=True)
 
     def _clear(self) -> None:
         if self._in_place:
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+            print("\r\x1b[K", end="", file=self.stream, flush=True)
         self._in_place = False
 
 

@@ -130,19 +130,6 @@ def smallest_shown(count: int) -> float:
     return float(t.ppf(0.975, count - 1)) / math.sqrt(count) if count > 1 else math.inf
 
 
-def smallest_gap(settings: int, seeds: int) -> float:
-    """Return the smallest gap between two settings that can be shown at all with so many seeds each, in standard
-    deviations of one training over seeds: t sqrt(2 / seeds), with the scatter pooled over the settings; infinite for
-    one seed. Several comparisons at once need more.
-
-    >>> round(smallest_gap(8, 2), 1), round(smallest_gap(8, 3), 1)
-    (2.3, 1.7)
-    """
-    from scipy.stats import t
-
-    return float(t.ppf(0.975, settings * (seeds - 1))) * math.sqrt(2 / seeds) if seeds > 1 else math.inf
-
-
 def paired_difference(a: Sequence[float], b: Sequence[float], seed: int, draws: int = DRAWS) -> dict[str, float | int]:
     """Return the mean of b - a over the same sets, its bootstrap interval, and a two-sided p-value.
 

@@ -411,7 +411,7 @@ def test_a_number_that_yaml_reads_as_text_is_a_number(case: dict[str, Any], tmp_
 
 def test_broken_yaml_is_named_by_line_and_column(tmp_path: Path) -> None:
     (tmp_path / "s.yaml").write_text("model: pocket\n\tdata: x\n")
-    with pytest.raises(HoldfastError, match=r"s\.yaml, line 2, column 1: broken YAML: found character '\\t'"):
+    with pytest.raises(HoldfastError, match=r"s\.yaml, line 2, column 1: broken YAML: a tab"):
         load_spec(str(tmp_path / "s.yaml"))
 
 
@@ -587,8 +587,7 @@ def test_a_plan_says_what_is_asked_before_it_reads_data_and_trains_nothing(
     assert main(["study", "plan", str(study), "--output", str(tmp_path / "out")]) == 0
     assert said[0].splitlines()[1:] == [
         "35 settings with 2 seeds: 70 trainings asked for, 42 of them distinct if the data has every role",
-        "note: 2 seeds are few: no gap between settings can be shown that is below 2.1 times the scatter of one "
-        "training over seeds (with 3: 1.6 times)",
+        "note: 2 seeds are enough to choose by, and hardly to claim anything; 3 are the default",
     ]
     shown = capsys.readouterr()
     assert "note: few examples are held out (dev 6 and test 6): a difference" in shown.err

@@ -19,7 +19,8 @@ import numpy.typing as npt
 from holdfast import runs
 from holdfast.align.tokens import PairTokens
 from holdfast.lm.batched import Floats, sequence_nlls
-from holdfast.stats import normal_mean, proportion, sign_test
+from holdfast.stats import FEW, normal_mean, proportion, sign_test
+from holdfast.tables.text import counted
 
 _KEYS = ("weights", "prompt_share", "losses", "beta", "learning_rate", "steps", "templates")
 _CONFIG_KEYS = ("data", "normalizer", "batch_size", "epochs", "lora_rank", "seed")
@@ -54,6 +55,24 @@ def gain(before_N2: Floats, after_N2: Floats) -> dict[str, float | None]:
     """Difference of the preference accuracies, paired by item: value, 95 % interval, and p of the exact sign test."""
     change_N = _preferred(after_N2).astype(float) - _preferred(before_N2)
     return normal_mean(change_N) | {"p": sign_test(int((change_N > 0).sum()), int((change_N < 0).sum()))}
+
+
+def finding(summary: dict[str, Any]) -> str:
+    """Return what the training did to the preference accuracy on held-out pairs, and no more than these show."""
+    before, after = summary["before"], summary["after"]
+    if before is None or after is None:
+        return "nothing was held out, so what the training did is not known; --eval-data names pairs for that"
+    shares = [100 * part["preference_accuracy"]["value"] for part in (before, after)]
+    pairs = counted(after["pairs"], "held-out pair")
+    text = f"preference accuracy {shares[0]:.1f} % -> {shares[1]:.1f} % on {pairs}"
+    change = summary["gain"]
+    if after["pairs"] < FEW:
+        return f"{text}: too few to say"
+    low, value, high = (100 * change[bound] for bound in ("low", "value", "high"))
+    if low <= 0 <= high or change["p"] >= 0.05:
+        return f"{text}: no difference shown ({value:+.1f} points, 95 % interval {low:+.1f} to {high:+.1f})"
+    side, bounds = ("higher", (low, high)) if value > 0 else ("lower", (-high, -low))
+    return f"{text}: {side} by {abs(value):.1f} points [{bounds[0]:.1f}, {bounds[1]:.1f}]"
 
 
 def lineage(model: str) -> list[dict[str, Any]]:

@@ -10,28 +10,31 @@ import json
 import os
 import sys
 import time
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
+import accelerate
+
 import holdfast
 from holdfast import lm as models
 from holdfast import runs
-from holdfast.align.measure import evaluation, gain, lineage, pair_logprobs, stage
+from holdfast.align.measure import evaluation, finding, gain, lineage, pair_logprobs, stage
 from holdfast.align.plan import PreferencePlan, make_plan
-from holdfast.align.preview import preview
+from holdfast.align.preview import preview, start
 from holdfast.align.tokens import PairTokens
 from holdfast.config import AlignConfig
 from holdfast.data.sources import name_of
 from holdfast.errors import HoldfastError
 from holdfast.lm.batched import Floats
+from holdfast.progress import end
 from holdfast.runs import Run, RunDir, write_text
 from holdfast.tables import tables_of, with_tables
 from holdfast.tables.render import as_markdown, plain
 from holdfast.tune.arguments import training_arguments
 from holdfast.tune.continuing import has_evaluation, how_it_ended, keep_tensorboard, saved_step
+from holdfast.tune.cost import tell_start
 from holdfast.tune.model import adapted, explain_full_disk, load_base, save_model, weights_line, whole_checkpoint
 from holdfast.tune.pipeline import open_together
 from holdfast.tune.plan import data_digest
@@ -66,6 +69,7 @@ def align(config: AlignConfig) -> dict[str, Any]:
         plan = make_plan(config)
         if config.dry_run:
             return preview(plan)
+        tell_start(start(plan))
         base = load_base(plan.config)
         if (
             hasattr(base, "merge_and_unload")
@@ -79,7 +83,10 @@ def align(config: AlignConfig) -> dict[str, Any]:
         model = adapted(base, plan.config)
         open_together(run, plan.resolved())
         with models.quiet(), _silent(), explain_full_disk(run.path):
-            return _fit(plan, model, run)
+            summary = _fit(plan, model, run)
+        if accelerate.PartialState().is_main_process:
+            end(finding(summary), run.path, "report", str(run.path))
+        return summary
 
 
 def _fit(plan: PreferencePlan, model: Any, run: Run) -> dict[str, Any]:
@@ -198,10 +205,7 @@ def _silent() -> Iterator[None]:
         os.environ["TQDM_DISABLE"] = "1"
     datasets.disable_progress_bars()
     try:
-        with warnings.catch_warnings():
-            # between TRL and transformers: gradient_checkpointing is to be renamed
-            warnings.simplefilter("ignore", FutureWarning)
-            yield
+        yield
     finally:
         os.environ.pop("TQDM_DISABLE", None)
         if was[0] is not None:

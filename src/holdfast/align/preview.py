@@ -5,6 +5,9 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
+from holdfast.tables.text import counted
+from holdfast.tune.cost import needs, tell_start, too_few
+
 if TYPE_CHECKING:
     from holdfast.align.plan import PreferencePlan
 
@@ -13,9 +16,27 @@ _COLOURS = {"prompt": 34, "chosen": 32, "rejected": 31}
 
 def preview(plan: PreferencePlan) -> dict[str, Any]:
     """Print the preview on stdout (unless the summary is wanted as JSON) and return its figures."""
+    figures = _figures(plan)
+    if not plan.config.json:
+        lines = [*first_pair(plan, colour=sys.stdout.isatty()), "", *_cost(figures), *needs(plan, _longest(plan), 2)]
+        print("\n".join(lines))
+        tell_start(too_few(plan.held_out, "pair"))
+    return figures
+
+
+def start(plan: PreferencePlan) -> list[str]:
+    """Return what is said before a training: the lines of ``preview`` without the pair."""
+    return [*needs(plan, _longest(plan), 2), *_cost(_figures(plan)), *too_few(plan.held_out, "pair")]
+
+
+def _longest(plan: PreferencePlan) -> int:
+    return min(plan.report.longest, plan.max_length)
+
+
+def _figures(plan: PreferencePlan) -> dict[str, Any]:
     epochs = plan.config.epochs or 1
     passes = epochs if plan.config.max_steps <= 0 else plan.steps * plan.config.batch_size / len(plan.train)
-    figures = {
+    return {
         "command": "align",
         "dry_run": True,
         **plan.resolved(),
@@ -26,9 +47,6 @@ def preview(plan: PreferencePlan) -> dict[str, Any]:
         "data_report": plan.report.as_dict(),
         "bad_rows": {"count": len(plan.bad_rows), "first": plan.bad_rows[:20]},
     }
-    if not plan.config.json:
-        print("\n".join([*first_pair(plan, colour=sys.stdout.isatty()), "", *_cost(figures)]))
-    return figures
 
 
 def first_pair(plan: PreferencePlan, *, colour: bool) -> list[str]:
@@ -44,10 +62,11 @@ def first_pair(plan: PreferencePlan, *, colour: bool) -> list[str]:
 def _cost(figures: dict[str, Any]) -> list[str]:
     report = figures["data_report"]
     lines = [
-        f"{figures['train_examples']:,} pairs to train on, {figures['eval_examples']:,} held out; longest "
-        f"{report['longest']:,} tokens, limit {figures['max_length']:,}; template {', '.join(report['templates'])}",
-        f"{figures['steps']:,} steps of loss {'+'.join(figures['losses'])}, beta {figures['beta']:g}, peak learning "
-        f"rate {figures['learning_rate']:.3g}",
+        f"{counted(figures['train_examples'], 'pair')} to train on, {figures['eval_examples']:,} held out; longest "
+        f"{counted(report['longest'], 'token')}, limit {figures['max_length']:,}; "
+        f"template {', '.join(report['templates'])}",
+        f"{counted(figures['steps'], 'step')} of loss {'+'.join(figures['losses'])}, beta {figures['beta']:g}, "
+        f"peak learning rate {figures['learning_rate']:.3g}",
         f"about {figures['tokens_to_come']:,} tokens forward and backward, and {figures['reference_tokens']:,} "
         "forward for the reference",
     ]
@@ -58,6 +77,6 @@ def _cost(figures: dict[str, Any]) -> list[str]:
         )
     if figures["bad_rows"]["count"]:
         lines.append(
-            f"{figures['bad_rows']['count']:,} bad rows left out; the first: {figures['bad_rows']['first'][0]}"
+            f"{counted(figures['bad_rows']['count'], 'bad row')} left out; the first: {figures['bad_rows']['first'][0]}"
         )
     return lines

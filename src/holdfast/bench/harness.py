@@ -24,6 +24,7 @@ from holdfast.bench.shared import harness_model
 from holdfast.bench.suites import Pin, pins_of
 from holdfast.errors import HoldfastError, nearest
 from holdfast.lm import LM, load
+from holdfast.progress import Progress
 from holdfast.runs import write_text
 
 _IN_TURNS = ("chat", "dialogue")
@@ -131,8 +132,11 @@ def evaluate(lm: LM, loaded: dict[str, Any], settings: Settings) -> dict[str, An
 
     set_seed(settings.seed)
     _fit_answers(loaded["tasks"], lm.context, settings.max_new_tokens)
-    with _quiet(), _explained(settings), going_on(loaded) as failed:
-        model = harness_model(lm, batch_size=settings.batch_size, template=settings.template, sharing=settings.sharing)
+    progress = Progress("request", doing="benchmarks")
+    with progress, _quiet(), _explained(settings), going_on(loaded) as failed:
+        model = harness_model(
+            lm, batch_size=settings.batch_size, template=settings.template, sharing=settings.sharing, progress=progress
+        )
         asked = CachingLM(model, f"{settings.cache}.db") if settings.cache else model
         results = evaluate(
             asked,
@@ -342,14 +346,13 @@ def _explained(settings: Settings) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Send what the harness prints to stderr, without progress bars if that is no terminal, and log only errors."""
+    """Send what the harness prints to stderr, without its progress bars, and log only errors."""
     logs = [logging.getLogger(name) for name in ("lm_eval", "transformers")]
     levels = [log.level for log in logs]
     for log in logs:
         log.setLevel(logging.ERROR)
-    bars = contextlib.nullcontext() if sys.stderr.isatty() else contextlib.redirect_stderr(io.StringIO())
     try:
-        with contextlib.redirect_stdout(sys.stderr), bars:
+        with contextlib.redirect_stdout(sys.stderr), contextlib.redirect_stderr(io.StringIO()):
             yield
     finally:
         for log, level in zip(logs, levels, strict=True):

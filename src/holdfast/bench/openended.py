@@ -18,6 +18,7 @@ from holdfast.config import BenchConfig
 from holdfast.data.chat_template import generation_prompt
 from holdfast.errors import HoldfastError
 from holdfast.lm import LM
+from holdfast.progress import Progress
 from holdfast.records import Message, Role
 from holdfast.runs import RunDir, kept_rows
 
@@ -75,6 +76,7 @@ def answer(
     answers: Answers = {row["id"]: row["turns"] for row in kept_rows(file)}
     length = min(config.max_new_tokens or _ANSWER_TOKENS, lm.context // 2)
     left = [q for q in questions if q.id not in answers]
+    progress = Progress("question", len(left), doing=name)
     for start in range(0, len(left), config.batch_size):
         batch = left[start : start + config.batch_size]
         answered: list[list[str]] = [[] for _ in batch]
@@ -88,6 +90,8 @@ def answer(
                 json.dumps({"id": q.id, "turns": turns}, ensure_ascii=False) + "\n" for q, turns in zip(batch, answered)
             )
         answers |= {q.id: turns for q, turns in zip(batch, answered)}
+        progress.add(len(batch))
+    progress.close()
     return {q.id: answers[q.id] for q in questions}
 
 

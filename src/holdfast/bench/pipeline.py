@@ -27,8 +27,13 @@ from holdfast.bench.suites import OPEN_ENDED, PAPER, Pin, chosen
 from holdfast.config import BenchConfig
 from holdfast.data.chat_template import template_for
 from holdfast.errors import HoldfastError
+from holdfast.progress import begin, end
 from holdfast.runs import Run, RunDir, write_text
+from holdfast.stats import FEW
 from holdfast.tables import lines, with_tables
+from holdfast.tables.text import counted
+
+_LISTED = 12
 
 
 def run(config: BenchConfig) -> dict[str, Any]:
@@ -85,6 +90,7 @@ def _run(
     if summary := out.finished(resolved=resolved):
         return summary
     out.open(resolved)
+    begin(_start(lm, template, loaded, questions, config))
     started = time.perf_counter()
     if closed:
         harness.keep_files(loaded, folder, out.path)
@@ -232,7 +238,38 @@ def _write(
         **about,
     })  # fmt: skip
     print(lines(summary, "Benchmarks"), file=sys.stderr)
-    return out.finish(summary)
+    summary = out.finish(summary)
+    end(_finding(results), out.path, "report", str(out.path))
+    return summary
+
+
+def _start(
+    lm: models.LM, template: str, loaded: dict[str, Any], questions: dict[str, Any], config: BenchConfig
+) -> list[str]:
+    """Return what is said before a model is asked."""
+    asked = [f"{name} ({counted(len(one), 'question')})" for name, one in questions.items()]
+    tasks = [f"{name} ({counted(_items(task, config), 'item')})" for name, task in loaded.get("tasks", {}).items()]
+    listed = [*tasks, *asked]
+    more = f" and {len(listed) - _LISTED} more" if len(listed) > _LISTED else ""
+    parameters = sum(parameter.numel() for parameter in lm.model.parameters())
+    return [
+        f"model {config.model}: {counted(parameters, 'parameter')}; {lm.model.device}, "
+        f"{str(lm.model.dtype).removeprefix('torch.')}; template {template}",
+        f"benchmarks: {', '.join(listed[:_LISTED])}{more}",
+    ]
+
+
+def _items(task: Any, config: BenchConfig) -> int:
+    return min(len(task.eval_docs), config.limit or len(task.eval_docs))
+
+
+def _finding(results: dict[str, Any]) -> str:
+    """Return what the scores are good for, and which rest on few items."""
+    few = [f"{name} ({r['n']:,})" for name, r in results.items() if r["n"] < FEW]
+    items = sum(r["n"] for r in results.values())
+    wide = f"; few items, so wide intervals: {', '.join(few)}" if few else ""
+    text = f"{counted(len(results), 'benchmark')} on {counted(items, 'item')}{wide}"
+    return f"{text}; holdfast bench compare says whether another model is better, beyond chance"
 
 
 def averages(results: dict[str, Any]) -> dict[str, Any]:

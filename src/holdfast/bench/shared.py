@@ -16,6 +16,7 @@ from holdfast.errors import HoldfastError
 from holdfast.lm import LM, stop_ids
 from holdfast.lm.engine import Engine, Request
 from holdfast.lm.tree import distinct_tokens
+from holdfast.progress import Progress
 from holdfast.records import Message, Role
 
 _WORTH = 1.5
@@ -30,17 +31,21 @@ _GREEDY = {"until", "do_sample", "temperature", "max_gen_toks", "max_new_tokens"
 Ask = tuple[Any, list[int], list[int]]
 
 
-def harness_model(lm: LM, *, batch_size: int, template: str, sharing: bool = True) -> Any:
+def harness_model(
+    lm: LM, *, batch_size: int, template: str, sharing: bool = True, progress: Progress | None = None
+) -> Any:
     """The model as lm-evaluation-harness takes it: its own ``HFLM`` with our templates, and our scorer where that is
     faster.
 
     Args:
         template: name of a template of ``holdfast.data.chat_template``, or ``none``.
         sharing: False leaves all scoring to the harness.
+        progress: is told of every request and every answer.
     """
     from lm_eval.models.huggingface import HFLM
 
     render = chat_renderer(lm.tokenizer, template)
+    line = progress or Progress("request")
 
     class Shared(HFLM):  # made here, since the harness is an extra
         def _loglikelihood_tokens(
@@ -51,7 +56,19 @@ def harness_model(lm: LM, *, batch_size: int, template: str, sharing: bool = Tru
                 return super()._loglikelihood_tokens(requests, disable_tqdm=disable_tqdm, override_bs=override_bs)
             return _scored(lm, requests, self.max_length, self.cache_hook)
 
+        def set_cache_hook(self, cache_hook: Any) -> None:
+            super().set_cache_hook(_CountedAnswers(cache_hook, line))
+
+        def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> Any:
+            line.expect(len(requests))
+            return super().loglikelihood(requests, disable_tqdm=disable_tqdm)
+
+        def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = False) -> Any:
+            line.expect(len(requests))
+            return super().loglikelihood_rolling(requests, disable_tqdm=disable_tqdm)
+
         def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
+            line.expect(len(requests))
             plain_greedy = self.think_end_token is None and all(_is_greedy(request.args[1]) for request in requests)
             if not sharing or not plain_greedy or not Engine(lm.model, lm.context).fits(lm.context):
                 return list(super().generate_until(requests, disable_tqdm=disable_tqdm))
@@ -71,6 +88,18 @@ def harness_model(lm: LM, *, batch_size: int, template: str, sharing: bool = Tru
         device=str(lm.model.device),
         backend="causal",
     )
+
+
+class _CountedAnswers:
+    """The harness's hook, which is given every answer as it comes, and counts it."""
+
+    def __init__(self, hook: Any, progress: Progress) -> None:
+        self.hook, self.progress = hook, progress
+
+    def add_partial(self, *answer: Any) -> None:
+        """Pass an answer on."""
+        self.progress.add()
+        self.hook.add_partial(*answer)
 
 
 def chat_renderer(tokenizer: Any, template: str) -> Callable[..., str]:

@@ -28,7 +28,7 @@ from holdfast.crosstask.grid import IN_TASK, Grid, Target, data_digest, load_gri
 from holdfast.crosstask.library import load_library, read_items
 from holdfast.crosstask.outcomes import Outcome, outcome_of, vote
 from holdfast.crosstask.overlap import check_apart, check_disjoint
-from holdfast.crosstask.pipeline import preview
+from holdfast.crosstask.pipeline import preview, start
 from holdfast.crosstask.predict import Vote, same_answer
 from holdfast.crosstask.prompts import build
 from holdfast.crosstask.propagate import PROPAGATORS, Problem
@@ -36,6 +36,7 @@ from holdfast.crosstask.retrieve import embed_texts
 from holdfast.crosstask.tasks import Item, Task
 from holdfast.errors import HoldfastError
 from holdfast.lm.engine import Cost
+from holdfast.progress import Progress, begin, end
 from holdfast.runs import RunDir, write_text
 from holdfast.stats import percentage
 from holdfast.tables.text import counted
@@ -94,9 +95,23 @@ def label(config: LabelConfig, lm: Any = None) -> dict[str, Any]:
             runner.cells(source)
         run.open({"data_digest": digest, "sources": grid.sources_of(task.name), "pool": len(pool), "asked": len(asked)})
         runner.answers = blocks.answers_file(run.path)
+        begin(start(grid, runner))
         kept, voters, cost = ask(grid, runner, run, config)
         labelled = kept + propagate(config, task, pool, kept)
-        return run.finish(_write(run, config, task, pool, labelled, voters, cost, len(asked)))
+        summary = run.finish(_write(run, config, task, pool, labelled, voters, cost, len(asked)))
+        _tell_end(summary, run, config)
+        return summary
+
+
+def _tell_end(summary: dict[str, Any], run: RunDir, config: LabelConfig) -> None:
+    checked = summary["agreement_with_given_answers"]
+    right = [f"{rounded(s['value'], 1)} % of {counted(s['count'], 'answer')} ({m})" for m, s in checked.items()]
+    known = f"right where the pool has an answer: {', '.join(right)}" if right else "how many are right is not known"
+    following = ["report", str(run.path)]
+    if summary["labelled"] and not config.endpoint:
+        following = ["tune", "--model", config.model, "--data", summary["labels_path"], "--output", f"{run.path}-tuned"]
+    count = counted(summary["pool"], "input")
+    end(f"{summary['labelled']:,} of {count} have a label; {known}", run.path, *following)
 
 
 def _load(config: LabelConfig) -> tuple[Task, tuple[Item, ...], tuple[Item, ...], Grid, str]:
@@ -194,6 +209,7 @@ def _vote(
     grid: Grid, runner: Runner, run: RunDir, number: int, target: Target
 ) -> tuple[list[Labelled], list[Outcome], Cost]:
     outcomes, cost = [], Cost()
+    progress = Progress("source", len(grid.sources_of(target.task.name)), doing=f"round {number}")
     for place, source in enumerate(grid.sources_of(target.task.name)):
         file = run.path / "blocks" / f"{number}-{place:03d}.npz"
         if not file.is_file():
@@ -202,6 +218,8 @@ def _vote(
         block = blocks.read(file)
         outcomes.append(outcome_of(block.results[0], target, grid.config))
         cost += block.cost
+        progress.add()
+    progress.close()
     _, votes = vote(outcomes, target, grid.config)
     method = "vote" if number == 1 else f"vote, round {number}"
     labelled = []

@@ -21,7 +21,9 @@ from holdfast.crosstask.blocks import Block, Runner
 from holdfast.crosstask.grid import ZERO, Grid, data_digest, load_grid
 from holdfast.crosstask.prompts import Prompt
 from holdfast.crosstask.tables import all_outcomes, rows, summarise
+from holdfast.progress import Progress, begin, end
 from holdfast.runs import RunDir, finite, write_text
+from holdfast.stats import FEW, holm
 from holdfast.tables import lines, with_tables
 from holdfast.tables.crosstask import means
 from holdfast.tables.text import counted
@@ -78,6 +80,7 @@ def transfer(config: CrossTaskConfig, lm: Any = None) -> dict[str, Any]:
             }
         )
         runner.answers = blocks.answers_file(run.path)
+        begin(start(grid, runner))
         started = time.perf_counter()
         scored = _run_blocks(grid, runner, run)
         outcomes = all_outcomes(grid, scored)
@@ -87,25 +90,28 @@ def transfer(config: CrossTaskConfig, lm: Any = None) -> dict[str, Any]:
         write_text(run.rows, "".join(written))
         if not config.json:
             print(as_text(summary))
-        return run.finish(summary)
+        summary = run.finish(summary)
+        end(finding(summary), run.path, "report", str(run.path))
+        return summary
 
 
 def _run_blocks(grid: Grid, runner: Runner, run: RunDir) -> list[Block]:
     """Return all blocks: from their files where these exist, else by a run here or on a cluster."""
     files = {block: blocks.block_file(run.path, grid, block) for block in grid.blocks}
     todo = [block for block, file in files.items() if not file.is_file()]
+    progress = Progress("block", len(todo))
     if grid.config.cluster == "ray" and todo:
         with Workers(BlockWorker, (grid.config,), min(grid.config.workers, len(todo))) as workers:
-            for left, (number, block) in enumerate(workers.results("run", [(block,) for block in todo]), 1):
+            for number, block in workers.results("run", [(block,) for block in todo]):
                 # Only this process writes, so that a killed run goes on from whole blocks.
                 blocks.write(files[todo[number]], whole(block))
-                print(f"{left}/{len(todo)} {blocks.block_title(todo[number])}: done", file=sys.stderr)
+                progress.add(what=f"{blocks.block_title(todo[number])}: done")
     else:
-        for number, block in enumerate(todo, 1):
+        for block in todo:
             started = time.perf_counter()
             blocks.write(files[block], blocks.pack(runner.run(block)))
-            seconds = time.perf_counter() - started
-            print(f"{number}/{len(todo)} {blocks.block_title(block)}: {seconds:.1f} s", file=sys.stderr)
+            progress.add(what=f"{blocks.block_title(block)}: {time.perf_counter() - started:.1f} s")
+    progress.close()
     return [blocks.read(file) for file in files.values()]
 
 
@@ -118,6 +124,39 @@ class BlockWorker:
     def run(self, block: str) -> bytes:
         """Return a block as the bytes of its file."""
         return blocks.pack(self.runner.run(block))
+
+
+def start(grid: Grid, runner: Runner) -> list[str]:
+    """Return what is said before a model is asked: which one, about what, with how many prompts."""
+    config, prompts, cut = grid.config, 0, 0
+    for cell in itertools.chain.from_iterable(map(runner.cells, grid.blocks)):
+        prompts += len(cell.prompts) + len(cell.empty)
+        cut += sum(prompt.shortened or bool(prompt.dropped) for prompt in cell.prompts)
+    items = sum(target.test for target in grid.targets.values())
+    at = f" at {config.endpoint}" if config.endpoint else ""
+    return [
+        f"model {config.model}{at}; template {config.template}; context "
+        f"{'unknown' if runner.limit is None else counted(runner.limit, 'token')}",
+        f"{counted(len(grid.targets), 'target')} with {counted(items, 'test item')}, "
+        f"{counted(len(grid.sources), 'source')}; {counted(prompts, 'prompt')}"
+        + (f", of which {cut:,} lost examples to fit" if cut else ""),
+    ]
+
+
+def finding(summary: dict[str, Any]) -> str:
+    """Return which sources are shown to help, by one-tailed tests over all items with Holm's correction."""
+    tests = {name: source["against_zero_shot"] for name, source in summary["sources"].items()}
+    tests = {name: test for name, test in tests.items() if test and test["count"]}
+    if not tests:
+        return ""
+    items = max(test["count"] for test in tests.values())
+    text = f"{counted(len(tests), 'source')} against no example, on {counted(items, 'item')}"
+    if items < FEW:
+        return f"{text}: too few to say"
+    adjusted = dict(zip(tests, holm([test["p"] for test in tests.values()]), strict=True))
+    better = [name for name, p in adjusted.items() if p < 0.05]
+    gains = [f"{name} ({tests[name]['difference']:+.1f} points)" for name in better]
+    return f"{text}: " + (f"shown to be better: {', '.join(gains)}" if better else "none is shown to be better")
 
 
 def preview(grid: Grid, runner: Runner) -> dict[str, Any]:

@@ -6,7 +6,6 @@ Both checks load torch, which a plan needs for nothing else, so they are made on
 from __future__ import annotations
 
 import json
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -62,9 +61,7 @@ def check_second_stage(plan: StudyPlan) -> None:
             )
             from trl import DPOConfig  # which ``make_plan`` says how to install
 
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", FutureWarning)  # between TRL and transformers
-                training_arguments(align_plan, Path(), DPOConfig, loss_type=align_plan.losses, use_cpu=True)
+            training_arguments(align_plan, Path(), DPOConfig, loss_type=align_plan.losses, use_cpu=True)
         except HoldfastError as error:
             raise HoldfastError(f"then.align: {error.message}", hint=error.hint) from error
 

@@ -135,8 +135,7 @@ def _execute(config: StudyConfig, study_plan: StudyPlan, ledger: _Ledger) -> lis
                 ledger.slots = pool[0].slots
             for job, row in pool[0].results(todo, lambda _: None) if todo else ():
                 ledger.spent(job, row)
-                progress.add()
-                progress.say(f"{progress.text()}, {job.name}: {_outcome(row, metric)}{progress.left()}")
+                progress.add(what=f"{job.name}: {_outcome(row, metric)}")
                 _check_base(row)
                 diverging.note(job, row)
                 yield job, row
