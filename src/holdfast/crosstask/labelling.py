@@ -106,12 +106,12 @@ def label(config: LabelConfig, lm: Any = None) -> dict[str, Any]:
 def _tell_end(summary: dict[str, Any], run: RunDir, config: LabelConfig) -> None:
     checked = summary["agreement_with_given_answers"]
     right = [f"{rounded(s['value'], 1)} % of {counted(s['count'], 'answer')} ({m})" for m, s in checked.items()]
-    known = f"right where the pool has an answer: {', '.join(right)}" if right else "how many are right is not known"
+    sure = f"right where the pool has an answer: {', '.join(right)}" if right else "how many are right is not known"
     following = ["report", str(run.path)]
     if summary["labelled"] and not config.endpoint:
         following = ["tune", "--model", config.model, "--data", summary["labels_path"], "--output", f"{run.path}-tuned"]
     count = counted(summary["pool"], "input")
-    end(f"{summary['labelled']:,} of {count} have a label; {known}", run.path, *following)
+    end(f"{summary['labelled']:,} of {count} have a label; {sure}", run.path, *following)
 
 
 def _load(config: LabelConfig) -> tuple[Task, tuple[Item, ...], tuple[Item, ...], Grid, str]:
