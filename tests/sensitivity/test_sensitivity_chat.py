@@ -166,6 +166,25 @@ def test_a_failure_loses_no_answer_and_a_second_run_costs_nothing(config: dict[s
     assert again["answer_changes"] == first["answer_changes"]
 
 
+@pytest.mark.parametrize("code", [401, 402])
+def test_a_refusal_of_the_first_request_leaves_nothing(code: int, config: dict[str, Any], tmp_path: Path) -> None:
+    def refuses(messages: list[dict[str, Any]], number: int) -> Any:
+        return {"code": code, "data": {"error": "no"}} if number == 1 else yes_unless_short(messages, number)
+
+    with chatting(refuses) as server:
+        with pytest.raises(HoldfastError, match=str(code)):
+            run(server, config)
+        assert not (tmp_path / "out").exists()
+        # Neither is a mended command kept out, nor is what an earlier call has stored lost.
+        assert run(server, config, max_new_tokens=12)["cost"]["requests"] == 6
+
+
+def test_a_refusal_later_keeps_what_was_answered(config: dict[str, Any], tmp_path: Path) -> None:
+    with chatting(yes_unless_short) as server, pytest.raises(HoldfastError, match="stopped by --max-requests"):
+        run(server, config, max_requests=1)
+    assert (tmp_path / "out" / "cache" / "answers.sqlite").exists()
+
+
 def test_the_budget_is_a_hard_stop_and_the_same_command_goes_on(config: dict[str, Any], capsys: Any) -> None:
     """10 tokens in and 2 out of each answer cost 0.014; with 30 tokens it would be some 0.075."""
     prices = {"price_in": 1000.0, "price_out": 2000.0, "budget": 0.11}

@@ -55,8 +55,7 @@ def ranked_sets(run: ReadRun) -> list[dict[str, Any]]:
 
 def _finding(run: ReadRun) -> list[Part]:
     """Say what the run says in words, then POSIX of the three kinds that move answers most."""
-    sentences = map(str, run.summary.get("in_words") or [])
-    words: list[Part] = [Note(text, "warning" if text.startswith("Warning") else "finding") for text in sentences]
+    words: list[Part] = [_note(str(text)) for text in run.summary.get("in_words") or []]
     posix = run.summary.get("posix", {})
     views = views_of(run.summary)
     if not views:
@@ -68,6 +67,12 @@ def _finding(run: ReadRun) -> list[Part]:
         ends = f"95 % interval {low} to {high}, {counted(posix[view]['sets'], 'set')}"
         said.append(f"{mean} nats per token over {over} ({ends})")
     return [*words, Note(f"POSIX is {'; '.join(said)}. 0 means that the wording does not matter.", "finding")]
+
+
+def _note(sentence: str) -> Note:
+    """Return a sentence of a run as a note; a warning without that word, which the page puts before it."""
+    text = sentence.removeprefix("Warning: ")
+    return Note(text[:1].upper() + text[1:], "finding" if text == sentence else "warning")
 
 
 def _missing(run: ReadRun) -> list[Part]:

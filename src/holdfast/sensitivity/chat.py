@@ -12,7 +12,7 @@ import itertools
 import json
 import sys
 import time
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ from statistics import fmean
 from typing import Any
 
 from holdfast import runs
-from holdfast.chat import Chat, ChatAnswer
+from holdfast.chat import Chat, ChatAnswer, without_thoughts
 from holdfast.config import SensitivityConfig
 from holdfast.errors import HoldfastError
 from holdfast.runs import RunDir, write_text
@@ -33,7 +33,6 @@ from holdfast.sensitivity.prompts import Renderer
 from holdfast.sensitivity.sets import PromptSet, usable, write_sets
 from holdfast.sensitivity.store import AnswerStore
 from holdfast.sensitivity.variants import wording
-from holdfast.sensitivity.variants.rewritings import without_thoughts
 from holdfast.stats import bootstrap_mean
 from holdfast.tables import lines, with_tables
 from holdfast.tables.text import counted
@@ -85,6 +84,7 @@ def measure_answers(config: SensitivityConfig) -> dict[str, Any]:
         resolved = _resolved(questions, config, chat)
         if summary := run.finished(resolved=resolved):
             return summary
+        is_new = not run.path.exists()
         run.open(resolved)
         started = time.perf_counter()
         with _store(config, run) as store:
@@ -92,7 +92,8 @@ def measure_answers(config: SensitivityConfig) -> dict[str, Any]:
             asker = Asker(chat, store, spending, config.concurrency)
             plan = asker.estimate(questions)
             print(plan.sentence(), file=sys.stderr)
-            said = _by_wording(asker.answers(list(questions)), questions)
+            with _leaving_nothing(run, lambda: is_new and not spending.requests and not plan.stored):
+                said = _by_wording(asker.answers(list(questions)), questions)
             unread: list[str] = []
             labels = _equality(config, store, spending, unread)
             rows = [
@@ -190,6 +191,19 @@ def _store(config: SensitivityConfig, run: RunDir) -> Iterator[AnswerStore]:
         yield store
     finally:
         store.close()
+
+
+@contextmanager
+def _leaving_nothing(run: RunDir, is_nothing: Callable[[], bool]) -> Iterator[None]:
+    """Remove the directory of a run that fails before its first answer: in a mended command's way it would only be
+    another run.
+    """
+    try:
+        yield
+    except HoldfastError:
+        if is_nothing():
+            run.withdraw()
+        raise
 
 
 def _equality(

@@ -14,13 +14,13 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from holdfast.chat import without_thoughts
 from holdfast.errors import HoldfastError, nearest
 from holdfast.sensitivity.answers.numbers import number
 from holdfast.sensitivity.answers.option import chosen, listed, values_of
 from holdfast.sensitivity.answers.text import clean, normal, without_marks
 from holdfast.sensitivity.answers.yes_no import yes_no
 from holdfast.sensitivity.sets import PromptSet, Variant
-from holdfast.sensitivity.variants.rewritings import without_thoughts
 
 Rule = Callable[[str, Variant], str | None]
 _AROUND_LINE = re.compile(r"^\s*(?:#{1,6}\s|\|)|\s[-\u2013\u2014|]+\s*$")

@@ -56,7 +56,8 @@ _DENIED_BEFORE = re.compile(
     rf"""(?:\bnot\b|n't\b|\bnever\b|\bneither\b|\bnor\b|\bcannot\b|\brules?\sout\b|\bruled\sout\b|\bruling\sout\b
           |(?<!no\s)(?<!out\s)(?<!out\sa\s)\bdoubt\w*|\bhardly\b|\bunlikely\b
           |\beliminat\w+|\bexclud\w+|\brather\sthan\b|\binstead\sof\b|\bexcept\b|\bunlike\b|\bincorrect\b|\bwrong\b
-          |\bif\b|\bunless\b|\bwhether\b|\bsuppos\w+|\bassum\w+|\bdiscard\w*|\breject\w*|\bopposed\sto\b|\bno\s(?!doubt))
+          |\bif\b|\bunless\b|\bwhether\b|\bsuppos\w+|\bassum\w+|\bdiscard\w*|\breject\w*|\bopposed\sto\b
+          |\bno\s(?!doubt))
         [^\x02\x03,:;.!?]*(?:{_ONE}\W*(?:\s?(?:,|/|\bor\b|\band\b|\bnor\b)\s?(?:even\s|also\s|option\s)?)+)*$""",
     re.VERBOSE | re.IGNORECASE,
 )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
-from holdfast.sensitivity.variants.rewritings import without_thoughts
+from holdfast.chat import without_thoughts
 
 _SIGNS = str.maketrans(
     "\u2018\u2019\u201c\u201d\u201e\u00ab\u00bb\u2212\u3002\u2044",

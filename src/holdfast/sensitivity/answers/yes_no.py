@@ -41,8 +41,8 @@ _HEDGED = re.compile(
 _BRIEF = re.compile(
     r"""^\W*(?:(?P<yes>(?:(?:very|most|quite)\s)?(?:probably|likely|presumably)\W+(?:yes|true)
           |(?:yes\W+)?I\s(?:do\s)?(?:think|believe|guess|suppose|would\ssay)\sso
-          |(?:yes\W+|indeed\W+)?(?:it|that|this|he|she|they|there)\s(?:is|does|was|are|were|do|did|can|has|have|will|would)
-            (?:\sindeed)?)
+          |(?:yes\W+|indeed\W+)?(?:it|that|this|he|she|they|there)
+            \s(?:is|does|was|are|were|do|did|can|has|have|will|would)(?:\sindeed)?)
         |(?P<no>(?:(?:very|most|quite)\s)?(?:(?:probably|likely|presumably)\s(?:not|no)|not\slikely|unlikely)
           |not\s(?:really|at\sall|quite|exactly)|no\sway|by\sno\smeans|I\s(?:do\snot|don't)\s(?:think|believe)\sso
           |I\s(?:think|believe|guess|suppose|would\ssay)\snot
