@@ -312,15 +312,17 @@ class WorstPrompt:
     psi: float | None
     variants: tuple[str, ...]
     answers: tuple[str, ...]
+    differ: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class WordingScale:
     """What psi is to be held against, nats per token: copies of a prompt, this run's sets, and unrelated prompts; and
-    the shares of pairs of sets with the same answer, and with the same right answer.
+    the shares of pairs of sets with the same answer, and with the same right answer. Of a chat endpoint the shares of
+    pairs of answers that differ; ``copies``, repeats of one wording, is None where each was asked once.
     """
 
-    copies: float
+    copies: float | None
     yours: float | None
     unrelated: float | None
     unrelated_pairs: int

@@ -93,6 +93,43 @@ def test_noise_is_taken_from_the_effect(config: dict[str, Any]) -> None:
     assert summary["targets"]["all"]["accuracy"] == {"0": 0.5, "1": 0.5, "2": 0.5}
 
 
+def test_the_end_of_a_run_in_words(config: dict[str, Any], capsys: Any, tmp_path: Path) -> None:
+    with chatting(yes_unless_short) as server:
+        once = run(server, config)
+        err = capsys.readouterr().err
+        again = run(server, config | {"output": str(tmp_path / "again")}, repeats=2)
+    assert once["in_words"] == [
+        "1 of 2 prompts changes its answer with the wording.",
+        'The worst is \'q0\' (0.67 of the pairs of wordings differ): the answer is "yes" to variant 0, and "no" to '
+        "variant 2.",
+        "Scale: copies not measured (--repeats 3) | yours 0.33 | unrelated prompts 1.00 of the pairs of answers differ "
+        "(copies are repeats of one wording; the last is of 1 pair of prompts of different sets).",
+    ]
+    assert err.index("1 of 2 prompts") < err.index(f"As a page: holdfast report {config['output']}")
+    assert again["in_words"][0] == "1 of 2 prompts changes its most frequent answer with the wording."
+    assert again["in_words"][2].startswith(
+        "Answers to two wordings differ in 0.33 of the pairs, those to one wording in 0.00: the wording itself changes "
+        "0.33 (95 % interval -1.00 to 1.00)"
+    )
+    assert "Scale: copies 0.00 | yours 0.33 | unrelated" in again["in_words"][3]
+    worst = from_summary(SensitivityResult, again).worst
+    assert worst is not None
+    assert worst.differ == pytest.approx(2 / 3, abs=1e-6)
+
+
+def test_an_endpoint_that_ignores_its_prompt_and_answers_that_cannot_be_read(
+    config: dict[str, Any], tmp_path: Path
+) -> None:
+    rows = [row | {"set_id": f"{row['set_id']}{i}", "target": None} for row in ROWS for i in "ab"]
+    config["sets"] = str(write_jsonl(tmp_path / "more.jsonl", rows))
+    with chatting(lambda messages, number: "Perhaps." if "or not" in last(messages) else "Yes.") as server:
+        said = run(server, config, answers="yes-no")["in_words"]
+    assert said[0] == "No prompt of 4 changes its answer with the wording."
+    assert '4 of 12 responses (33.3 %) could not be read as an answer (--answers yes-no), such as "Perhaps.".' in said
+    assert said[-1].startswith("Warning: the model hardly looks at its prompt: 100% of the pairs of different prompts")
+    assert said[-1].endswith("Few changes are then no sign of steadiness.")
+
+
 def test_anthropics_form_thoughts_and_a_system_message(config: dict[str, Any]) -> None:
     def think(messages: list[dict[str, Any]], number: int) -> dict[str, Any]:
         return {"thoughts": f"thought {number}", "text": "Yes."}

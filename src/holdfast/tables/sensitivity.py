@@ -85,6 +85,15 @@ def psi(row: Mapping[str, Any]) -> float:
     return math.nan if None in values else statistics.fmean(values)
 
 
+def flips(row: Mapping[str, Any], name: str = "differ") -> float:
+    """Return the share of the pairs of wordings of a set whose answers differ, over all its variants, or the mean over
+    its kinds; NaN where answers were not compared. ``name``: ``effect`` for what is left of it without the noise.
+    """
+    views = row.get("answers") or {}
+    values = [views[ALL].get(name)] if ALL in views else [view.get(name) for view in views.values()]
+    return math.nan if None in values or not values else statistics.fmean(values)
+
+
 def every_set(ranked: Sequence[dict[str, Any]]) -> Table:
     """Return a row for every set, in the order of ``ranked``: its answers, then its psi, over every kind of any set."""
     views = dict.fromkeys(itertools.chain.from_iterable(row["indices"] for row in ranked))
