@@ -755,7 +755,8 @@ class MovedSet:
 @dataclass(frozen=True, kw_only=True)
 class Comparison(Result):
     """What ``compare_runs`` returns: run B less run A, paired over the same units. Of sensitivity runs ``by_kind``,
-    ``notes`` and ``moved_most`` are there, of bench runs ``benchmarks``; ``changes`` is the one of them that is.
+    ``notes``, ``moved_most`` and ``measure`` (psi, differ or effect) are there, of bench runs ``benchmarks``;
+    ``changes`` is the one of them that is.
     """
 
     run_a: str
@@ -763,6 +764,7 @@ class Comparison(Result):
     by_kind: Mapping[str, ChangeEstimate] | None = None
     notes: tuple[str, ...] | None = None
     moved_most: tuple[MovedSet, ...] | None = None
+    measure: str | None = None
     benchmarks: Mapping[str, BenchmarkChange] | None = None
     tables: tuple[Table, ...] | None = field(default=None, repr=False)
 

@@ -201,7 +201,9 @@ class CheckConfig(RunConfig):
     baseline: str
     """The run that it must not be worse than."""
     max_increase: Annotated[float, Range(ge=0)] = 0.02
-    """Tolerated increase of POSIX, nats per token."""
+    """Tolerated increase: of POSIX, nats per token; of runs compared by answers, a share of the pairs of wordings, so
+    that 0.02 is two of a hundred pairs.
+    """
     output: str = ""
     """Folder for check.json, junit.xml and summary.md. Default: only print."""
     bootstrap: Annotated[int, Range(ge=1)] = 2000

@@ -27,6 +27,12 @@ INDICES = {
     "consistency_rate": "share of equal pairs of answers",
     "answered": "share of responses that could be read as an answer",
 }
+MEASURES = {
+    "psi": ("POSIX", "nats per token"),
+    "differ": ("Answers that change", "of the pairs of wordings"),
+    "effect": ("Answers that change, less the noise", "of the pairs of wordings"),
+}
+"""What two runs are compared by -> its title, and what follows a number of it."""
 _FEW_SETS = 10
 """With fewer sets than this a bootstrap interval is only a rough one: it draws from too few values."""
 _TARGETS = {
@@ -47,7 +53,8 @@ def of_run(summary: dict[str, Any]) -> list[Table]:
 
 
 def of_comparison(summary: dict[str, Any]) -> list[Table]:
-    """Return POSIX of both runs by kind of variant, and the sets that moved most."""
+    """Return POSIX, or how often answers change, of both runs by kind of variant, and the sets that moved most."""
+    title, unit = MEASURES[summary.get("measure", "psi")]
     failed, by_kind = summary.get("failed"), summary["by_kind"]
     rows: list[list[Cell]] = []
     for kind, row in by_kind.items():
@@ -56,12 +63,13 @@ def of_comparison(summary: dict[str, Any]) -> list[Table]:
         rows.append([kind, row["a"], row["b"], change, row["p"], row["sets"], *judged])
     both = [Column("kind"), Column("A", 4), Column("B", 4), Column("B - A", 4)]
     columns = [*both, Column("p", 4), Column("sets"), *([] if failed is None else [Column("verdict")])]
-    caption = f"Nats per token. In brackets: 95 % intervals over sets.{_few(list(by_kind.values()))}"
+    units = "Nats per token" if unit == "nats per token" else f"Shares {unit}"
+    caption = f"{units}. In brackets: 95 % intervals over sets.{_few(list(by_kind.values()))}"
     keys = operator.itemgetter("set_id", "kind", "a", "b", "difference")
     moved = Table(
         "Sets that moved most", [Column("set", kind="code"), *both], list(map(keys, summary.get("moved_most", [])))
     )
-    tables = [Table("POSIX of both", columns, rows, caption), moved]
+    tables = [Table(f"{title}{',' if ',' in title else ''} of both", columns, rows, caption), moved]
     return [table for table in tables if table.rows]
 
 
