@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from chat_server import chatting
-from holdfast.config import SensitivityConfig
-from holdfast.errors import HoldfastError
-from holdfast.results import SensitivityResult, from_summary
-from holdfast.sensitivity import measure
+from holdfast.cli import main
+from holdfast.config import CompareConfig, SensitivityConfig
+from holdfast.errors import HoldfastError, NotComparableError
+from holdfast.results import Comparison, SensitivityResult, from_summary
+from holdfast.sensitivity import compare, measure
 from materials import write_jsonl
 
 SETS = [
@@ -128,6 +129,99 @@ def test_an_endpoint_that_ignores_its_prompt_and_answers_that_cannot_be_read(
     assert '4 of 12 responses (33.3 %) could not be read as an answer (--answers yes-no), such as "Perhaps.".' in said
     assert said[-1].startswith("Warning: the model hardly looks at its prompt: 100% of the pairs of different prompts")
     assert said[-1].endswith("Few changes are then no sign of steadiness.")
+
+
+def changes_in(count: int) -> Any:
+    """Of twelve prompts the answers of so many change with the wording."""
+
+    def say(messages: list[dict[str, Any]], number: int) -> str:
+        item, wording = last(messages).split()[1:]
+        return "Yes." if int(item) < count and wording == "2" else "No."
+
+    return say
+
+
+@pytest.fixture
+def measured(config: dict[str, Any], tmp_path: Path) -> Any:
+    """Measure twelve prompts in three wordings with an endpoint's answers; returns the run's folder."""
+    rows = [
+        {"set_id": f"q{q}", "variant_id": str(v), "kind": "given" if v else "original", "prompt": f"Ask {q} {v}"}
+        for q in range(12)
+        for v in range(3)
+    ]
+    config["sets"] = str(write_jsonl(tmp_path / "twelve.jsonl", rows))
+
+    def measured(name: str, count: int, **more: Any) -> str:
+        with chatting(changes_in(count)) as server:
+            run(server, config | {"output": str(tmp_path / name)}, **more)
+        return str(tmp_path / name)
+
+    return measured
+
+
+def test_two_endpoints_are_compared_and_gated_by_their_answers(measured: Any, tmp_path: Path, capsys: Any) -> None:
+    steady, shaky = measured("steady", 2, repeats=2), measured("shaky", 9, repeats=3)
+    result = compare(CompareConfig(run_a=steady, run_b=shaky, output=str(tmp_path / "cmp")))
+    row = result["by_kind"]["all"]
+    assert result["measure"] == "effect"
+    # In a prompt that changes two of three pairs of wordings differ; repeats never do.
+    assert (row["a"], row["b"]) == (pytest.approx(2 / 12 * 2 / 3), pytest.approx(9 / 12 * 2 / 3))
+    assert 0 < row["low"] < row["difference"] < row["high"]
+    out = capsys.readouterr().out
+    assert "Answers that change, less the noise, of both" in out
+    assert "Shares of the pairs of wordings" in out
+    assert [moved["difference"] for moved in result["moved_most"]] == [pytest.approx(2 / 3, abs=1e-6)] * 7
+    gate = ["sensitivity", "check", shaky, "--baseline", steady, "--output", str(tmp_path / "gate")]
+    assert main(gate) == 1
+    assert "Tolerance 0.02 of the pairs of wordings" in (tmp_path / "gate" / "summary.md").read_text()
+    assert "effect 0.111111 -&gt; 0.500000" in (tmp_path / "gate" / "junit.xml").read_text()
+    assert main([*gate, "--max-increase", "0.5"]) == 0
+    assert main(["sensitivity", "check", steady, "--baseline", shaky]) == 0
+    assert from_summary(Comparison, result).changes["all"].mean == pytest.approx(row["difference"])
+
+
+def test_answers_asked_once_are_compared_with_their_noise(measured: Any) -> None:
+    result = compare(CompareConfig(run_a=measured("a", 3), run_b=measured("b", 3), json=True))
+    assert result["measure"] == "differ"
+    assert result["by_kind"]["all"]["difference"] == 0
+    assert result["notes"] == ["noise is not taken off, because each wording was asked once: --repeats 3 tells it"]
+
+
+@pytest.mark.parametrize(
+    ("more", "what"),
+    [
+        ({"repeats": 2}, "numbers of repeats, of which 1 tells no noise, differ: 1 in"),
+        ({"answers": "yes-no"}, r"ways of reading \(--answers\) differ: auto in .*, yes-no in"),
+        ({"equality": "exact"}, "ways of comparing differ: --equality answer in .*, --equality exact in"),
+        ({"system": "Be brief."}, "system messages or --chat-template-kwargs differ"),
+        ({"max_new_tokens": 12}, "length of responses"),
+        ({"limit": 5}, "the sets differ"),
+        ({"pairs": "kinds"}, "measured all, given; .* measured given"),
+    ],
+)
+def test_runs_whose_answers_mean_other_things_are_refused(measured: Any, more: dict[str, Any], what: str) -> None:
+    runs = measured("a", 3), measured("b", 3, **more)
+    with pytest.raises(NotComparableError, match=what):
+        compare(CompareConfig(run_a=runs[0], run_b=runs[1], json=True))
+
+
+def test_an_endpoint_is_compared_with_a_local_model(measured: Any, config: dict[str, Any], tmp_path: Path) -> None:
+    """The local model's answers are greedy: all of their change is the wording's."""
+    local = config | {"model": "pocket", "backend": "hf", "max_new_tokens": 3}
+    local.pop("concurrency")
+    measure(SensitivityConfig(**local | {"output": str(tmp_path / "hf"), "chat": True}))
+    chat = measured("chat", 3, repeats=2, max_new_tokens=3)
+    result = compare(CompareConfig(run_a=str(tmp_path / "hf"), run_b=chat, json=True))
+    assert result["measure"] == "effect"
+    rows = [json.loads(line) for line in (tmp_path / "hf" / "rows.jsonl").open()]
+    consistent = [row["indices"]["all"]["consistency_rate"] for row in rows]
+    assert result["by_kind"]["all"]["a"] == pytest.approx(1 - sum(consistent) / 12, abs=1e-5)
+    assert f"the answers of {tmp_path / 'hf'} are greedy and count as free of noise" in result["notes"]
+    measure(SensitivityConfig(**local | {"output": str(tmp_path / "plain")}))
+    with pytest.raises(NotComparableError, match=r"no chat template \(--chat\) in"):
+        compare(CompareConfig(run_a=str(tmp_path / "plain"), run_b=chat, json=True))
+    (tmp_path / "chat" / "rows.jsonl").write_text("")
+    assert main(["sensitivity", "compare", chat, chat]) == 2
 
 
 def test_anthropics_form_thoughts_and_a_system_message(config: dict[str, Any]) -> None:
