@@ -12,8 +12,12 @@ from chat_server import chatting
 from holdfast.cli import main
 from holdfast.config import CompareConfig, SensitivityConfig
 from holdfast.errors import HoldfastError, NotComparableError
+from holdfast.report.parts import Note
+from holdfast.report.reading import read_run
+from holdfast.report.sensitivity import measured as measured_parts
 from holdfast.results import Comparison, SensitivityResult, from_summary
 from holdfast.sensitivity import compare, measure
+from holdfast.tables.sensitivity import of_run
 from materials import write_jsonl
 
 SETS = [
@@ -116,6 +120,29 @@ def test_the_end_of_a_run_in_words(config: dict[str, Any], capsys: Any, tmp_path
     worst = from_summary(SensitivityResult, again).worst
     assert worst is not None
     assert worst.differ == pytest.approx(2 / 3, abs=1e-6)
+
+
+def test_the_page_of_an_endpoint(config: dict[str, Any], tmp_path: Path) -> None:
+    """Sentences first; then how far each kind changes answers, over how many sets; the sets, the worst first."""
+    rows = [row | {"kind": "short" if row["variant_id"] == "2" else row["kind"]} for row in ROWS]
+    rows = [row for row in rows if (row["set_id"], row["kind"]) != ("q1", "given")]
+    config["sets"] = str(write_jsonl(tmp_path / "kinds.jsonl", rows))
+    with chatting(yes_unless_short) as server:
+        summary = run(server, config)
+    page = measured_parts(read_run(config["output"]), 1)
+    assert [part.text for part in page if isinstance(part, Note)][: len(summary["in_words"])] == summary["in_words"]
+    titles = [getattr(part, "title", "") for part in page]
+    assert {"Which kind of change matters", "Sets ranked by answers that differ", "All sets"} <= set(titles)
+    sets = page[titles.index("All sets")]
+    assert [column.title for column in sets.columns] == [
+        "set", "right answers", "most frequent response", "distinct responses", "prompts", "wordings differ",
+        "repeats differ", "wordings differ, given", "wordings differ, short",
+    ]  # fmt: skip
+    assert [row[0] for row in sets.rows] == ["q0", "q1"]
+    assert sets.rows[1][-2:] == [None, 0.0]
+    indices = next(table for table in of_run(summary) if table.title == "All indices")
+    assert indices.caption.endswith("over 2 sets (all), 1 set (given) and 2 sets (short).")
+    assert "Few sets (1)" in of_run(summary)[0].caption
 
 
 def test_an_endpoint_that_ignores_its_prompt_and_answers_that_cannot_be_read(

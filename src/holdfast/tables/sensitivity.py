@@ -102,8 +102,21 @@ def flips(row: Mapping[str, Any], name: str = "differ") -> float:
     return math.nan if None in values or not values else statistics.fmean(values)
 
 
+def has_answers_only(rows: Sequence[Mapping[str, Any]]) -> bool:
+    """Return whether the rows are of a chat endpoint: without any psi, but with how often answers differ."""
+    return all(math.isnan(psi(row)) and not math.isnan(flips(row)) for row in rows)
+
+
+def _differ(row: Mapping[str, Any], view: str) -> float | None:
+    share: float | None = (row.get("answers") or {}).get(view, {}).get("differ")
+    return share
+
+
 def every_set(ranked: Sequence[dict[str, Any]]) -> Table:
-    """Return a row for every set, in the order of ``ranked``: its answers, then its psi, over every kind of any set."""
+    """Return a row for every set, in the order of ``ranked``: its answers, then its psi, over every kind of any set; of
+    a chat endpoint, which has no psi, how often its answers differ.
+    """
+    by_answers = has_answers_only(ranked)
     views = dict.fromkeys(itertools.chain.from_iterable(row["indices"] for row in ranked))
     kinds = [view for view in views if view != ALL]
     kinds = kinds if len(kinds) > 1 else []
@@ -112,18 +125,23 @@ def every_set(ranked: Sequence[dict[str, Any]]) -> Table:
         Column("right answers"),
         Column("most frequent response", kind="code"),
         Column("distinct responses", 0),
-        *map(Column, ("prompts", "psi", *map("psi, {}".format, kinds))),
+        Column("prompts"),
+        *map(Column, ("psi", *map("psi, {}".format, kinds)) if not by_answers else ()),
+        *map(Column, ("wordings differ", "repeats differ", *map("wordings differ, {}".format, kinds)) * by_answers),
     ]
     rows: list[list[Cell]] = []
     for row in ranked:
         whole = row["indices"].get(ALL) or next(iter(row["indices"].values()))
         variants = row.get("variants", [])
         right = [v["right"] for v in variants if v.get("right") is not None]
-        by_kind = [row["indices"].get(kind, {}).get("psi") for kind in kinds]
+        if by_answers:
+            moved = [flips(row), flips(row, "noise"), *(_differ(row, kind) for kind in kinds)]
+        else:
+            moved = [psi(row), *(row["indices"].get(kind, {}).get("psi") for kind in kinds)]
         answers = f"{sum(right)} of {len(right)}" if right else None
         response = _most_frequent([str(v.get("response", "")) for v in variants])
         about = [answers, response, whole.get("unique_responses"), row.get("prompts")]
-        rows.append([str(row["set_id"]), *about, psi(row), *by_kind])
+        rows.append([str(row["set_id"]), *about, *moved])
     return Table("All sets", columns, rows, filterable=len(rows) > 8)
 
 
@@ -174,10 +192,12 @@ def _changes(summary: dict[str, Any], views: Sequence[str]) -> Table:
         if change := summary.get("answer_changes", {}).get(view):
             shares = [Interval.of(change[name], "mean") for name in ("differ", "noise", "effect")]
             rows.append([view, f"{change['changed']} of {change['prompts']}", *shares])
+    counts = [{"sets": summary["answer_changes"][view]["prompts"]} for view in views if "answer_changes" in summary]
     names = ("variants", "prompts whose answer changes", "wordings differ", "repeats differ", "effect of the wording")
     caption = (
         "How often answers to two wordings of a prompt differ; how often two answers to one wording do (noise); and "
-        "the difference. Shares, with 95 % bootstrap intervals over prompts; repeats need --repeats 2 or more."
+        "the difference. Shares, with 95 % intervals over prompts; repeats need --repeats 2 or more. An answer that "
+        f"cannot be read differs from every other.{_few(counts)}"
     )
     return Table("Answers that change", list(map(Column, names)), rows, caption)
 
@@ -213,8 +233,13 @@ def _indices(summary: dict[str, Any], views: Sequence[str]) -> Table:
             means = [Interval.of(estimates.get(name), "mean") for estimates in by_view.values()]
             rows.append([name, *means, meaning])
     columns = [Column("index", kind="code"), *map(Column, by_view), Column("what it is")]
-    sets = {view: estimates.get("psi", {}).get("sets", summary.get("sets", 0)) for view, estimates in by_view.items()}
+    sets = {view: _sets_of(estimates, summary) for view, estimates in by_view.items()}
     return Table("All indices", columns, rows, f"Means with 95 % bootstrap intervals over {over_sets(sets)}.")
+
+
+def _sets_of(estimates: Mapping[str, Any], summary: Mapping[str, Any]) -> int:
+    """Return over how many sets the estimates of a view are: all have the same, psi or not."""
+    return int(next((one["sets"] for one in estimates.values() if "sets" in one), summary.get("sets", 0)))
 
 
 def _accuracy(summary: dict[str, Any], views: Sequence[str]) -> Table:
