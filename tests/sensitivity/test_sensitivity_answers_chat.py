@@ -458,7 +458,7 @@ FIRST_LINES = [
     ("The answer is:\nParis", "the answer is"),
     ("<b>Paris</b>", "paris"),
     ("\u2022 Paris", "paris"),
-    ("| Paris |", "paris"),
+    ("| Paris |", "| paris |"),
     ("\u4e2d\u56fd", "\u4e2d\u56fd"),
     ("\ufeffParis", "paris"),
     ("\u200bParis", "paris"),

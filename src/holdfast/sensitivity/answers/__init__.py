@@ -23,8 +23,8 @@ from holdfast.sensitivity.answers.yes_no import yes_no
 from holdfast.sensitivity.sets import PromptSet, Variant
 
 Rule = Callable[[str, Variant], str | None]
-_AROUND_LINE = re.compile(r"^\s*(?:#{1,6}\s|\|)|\s[-\u2013\u2014|]+\s*$")
-"""A heading's mark, the lines of a table, and a dash at the end."""
+_AROUND_LINE = re.compile(r"^\s*#{1,6}\s|\s[-\u2013\u2014]+\s*$")
+"""A heading's mark, and a dash at the end."""
 _MOST_BRACES = 200
 """Places at which a JSON object may begin that are tried: a response of braces alone would take for ever."""
 
