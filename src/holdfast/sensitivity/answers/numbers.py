@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Sequence
+from decimal import Decimal
 from fractions import Fraction
 
 from holdfast.sensitivity.answers.text import CUE, LAST_WORD, plain, statements
@@ -34,7 +35,7 @@ _NUMBER = re.compile(
           | (?P<digits>{_DIGITS})(?:[eE](?P<exponent>[-+]?\d{{1,3}})(?!\w))?
               (?:\s?(?:[xX*\u00d7\u00b7]|\\times)\s?10\s?\^\s?\{{?(?P<power>[-+]?\d{{1,3}})\}}?)?
           | (?<![-])\b(?P<word>{_WORD})\b(?!-) )
-        (?:\s(?P<scale>{"|".join(_SCALES)})\b)?(?!\d|\s?\^)""",
+        (?:\s(?P<scale>{"|".join(_SCALES)})\b)?(?!\d|\s?\^|x[\da-f])""",
     re.VERBOSE | re.IGNORECASE,
 )
 _NO_NUMBER = re.compile(
@@ -73,6 +74,12 @@ _WRITTEN = re.compile(
 _OPERATOR = r"(?:[-+*/\u00b7\u00d7\u00f7x]|\b(?:plus|minus|times|divided\sby|multiplied\sby)\b)"
 _SUM = re.compile(rf"(\d\s?{_OPERATOR}\s?\d[\d\s.+*/\u00d7\u00f7x-]*?)\s?\b(?:is|equals?|makes|gives)\s(?=\W*\d)", re.I)
 """A calculation whose result follows."""
+_TOTAL = re.compile(
+    r"^\W*(?:together|altogether|in\s(?:total|all)|total|sum)\b[^.=\d]{0,20}?(?=\W*\d)"
+    r"|\b(?:sum|total|difference|product|average|mean|quotient|remainder)\b[^.=]{0,60}\b(?:is|was|equals)\s(?=\W*\d)",
+    re.IGNORECASE,
+)
+"""Words after which a statement gives a result."""
 _JOINS = re.compile(rf"^\s?{_OPERATOR}\s?$", re.IGNORECASE)
 _RANGE = re.compile(
     r"^\s?(?:%|\w{1,12}\s)?\s?(?:-|\u2013|\u2014|\bto\b|\bor\b|\band\b|\btill\b|\buntil\b|~)\s?$", re.IGNORECASE
@@ -91,10 +98,11 @@ def number(response: str, question: str = "") -> str | None:
     text = _FRACTION.sub(lambda m: f"{m[1] or m[3]}/{m[2] or m[4]}", response).replace("{,}", ",")
     text = _in_figures(plain(text, question))
     text = _NO_NUMBER.sub(lambda m: "\n" if m.group().strip()[-1:] in ".)" else " ", text)
-    parts = [_without_asides(part) for part in statements(text)]
+    parts = list(map(_without_asides, statements(text)))
+    parts = [part for part in parts if not part.rstrip().endswith("?")] or parts
     for final in (True, False):
         for part in reversed(parts):
-            if LAST_WORD.search(part) if final else (CUE.search(part) or _alone(part)):
+            if LAST_WORD.search(part) if final else (CUE.search(part) or _TOTAL.search(part) or _alone(part)):
                 values = _of_statement(part)
                 if values:
                     return _text(values.pop()) if len(values) == 1 else None
@@ -110,7 +118,7 @@ def _in_figures(text: str) -> str:
     """Return a text with numbers in words, thousands as "3k" and "i.e." in signs."""
     text = _WORD_FRACTION.sub(lambda m: f"{_WORDS[m[1].lower()]}/{_PARTS[m[2].lower()]}", text)
     text = _WRITTEN.sub(lambda m: str(_of_words(m.group())) if " " in m.group() else m.group(), text)
-    text = re.sub(r"(?<=\d)k\b", " thousand", text)
+    text = re.sub(r"(?<=\d)k\b", " thousand", re.sub(r"\\(?:times|cdot)\b", "\u00d7", text))
     text = re.sub(r",?\s\(?i\.e\.,?\s", " = ", text).replace(";", ",")
     return _SUM.sub(r"\1 = ", text)
 
@@ -130,8 +138,8 @@ def _of_words(words: str) -> int:
 
 
 def _without_asides(statement: str) -> str:
-    """Return a statement without what stands in brackets behind a word, as in "42 (6 times 7)"."""
-    without = re.sub(r"(?<=\w)\s\([^()]*\)", "", statement)
+    """Return a statement without its reasons, and what stands in brackets behind a word: "42 (6 times 7)"."""
+    without = re.sub(r"(?<=\w)\s\([^()]*\)|,?\s(?:because|since)\b.*", "", statement)
     return without if _NUMBER.search(without) else statement
 
 
@@ -146,7 +154,7 @@ def _alone(statement: str) -> bool:
 
 def _of_statement(statement: str) -> set[Fraction]:
     """Return the numbers that a statement gives; two or more where it leaves the choice open."""
-    cue = next(iter(reversed(list(CUE.finditer(statement)))), None)
+    cue = next(iter(reversed(list(CUE.finditer(statement)))), None) or _TOTAL.search(statement)
     behind = statement[cue.end() :] if cue and _NUMBER.search(statement[cue.end() :]) else statement
     several = re.search(r"[,;]\s*[A-Za-z]\w*\s*=", behind)  # x = 5, y = 6
     return _of_text(behind, bool(cue)) if several else _of_sides(behind.split("="), bool(cue))
@@ -229,4 +237,4 @@ def _in_digits(digits: str) -> str:
 
 
 def _text(value: Fraction) -> str:
-    return str(value.numerator) if value.denominator == 1 else f"{float(value):.12g}"
+    return str(value.numerator) if value.denominator == 1 else f"{Decimal(f'{float(value):.12g}'):f}"

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from holdfast.sensitivity.answers.text import CUE, LAST_WORD, clean, normal, plain, statements
 
 _LISTED = re.compile(r"(?m)(?:^|(?<=\s))[(\[]?([A-Z])[).:\]]\s*(\S.*?)\s*(?=$|\s(?:\([A-Z]\)|\[[A-Z]\]|[A-Z][).:]\s))")
-_EDGE, _EDGE_AFTER = r"(?<![A-Za-z0-9\u00c0-\u024f'#])", r"(?![A-Za-z0-9\u00c0-\u024f+#]|'\w|[.-]\w)"
+_EDGE, _EDGE_AFTER = r"(?<![A-Za-z0-9]-)(?<![A-Za-z0-9\u00c0-\u024f'#])", r"(?![A-Za-z0-9\u00c0-\u024f+#]|'\w|[.-]\w)"
 _FLAT = {
     "a",
     "an",
@@ -41,7 +41,7 @@ _NO_LETTER_AFTER = re.compile(
 )
 _GOES_ON = (
     r"(?:is|was|or|and|nor|because|since|as|but|would|seems|looks|isn't|wasn't|are|has|with|vs|not|cannot|must"
-    r"|should|I)\b"
+    r"|should|I|through)\b"
 )
 _I_GOES_ON = r"(?:is|or|and|nor|because|isn't)\b"
 
@@ -57,7 +57,7 @@ _DENIED_BEFORE = re.compile(
           |(?<!no\s)(?<!out\s)(?<!out\sa\s)\bdoubt\w*|\bhardly\b|\bunlikely\b
           |\beliminat\w+|\bexclud\w+|\brather\sthan\b|\binstead\sof\b|\bexcept\b|\bunlike\b|\bincorrect\b|\bwrong\b
           |\bif\b|\bunless\b|\bwhether\b|\bsuppos\w+|\bassum\w+|\bdiscard\w*|\breject\w*|\bopposed\sto\b
-          |\bno\s(?!doubt))
+          |\bno\s(?!doubt)|(?<!other\s)\bthan\b|\b(?:everything|anything|all)\sbut\b)
         [^\x02\x03,:;.!?]*(?:{_ONE}\W*(?:\s?(?:,|/|\bor\b|\band\b|\bnor\b)\s?(?:even\s|also\s|option\s)?)+)*$""",
     re.VERBOSE | re.IGNORECASE,
 )
@@ -70,7 +70,7 @@ _DENIED_AFTER = re.compile(
     re.VERBOSE | re.IGNORECASE,
 )
 _AND_ANOTHER = re.compile(
-    rf"""\W*\s?(?:\s(?:or|and|nor|vs)\s|[/&|])\s?
+    rf"""\W*\s?(?:\s(?:or|and|nor|vs|through)\s|[/&|])\s?
          (?:(?:maybe|possibly|perhaps|even|also|either|option|both|the)\s)*\W?{_ONE}
        | \W*,\s?(?:maybe\s|possibly\s|perhaps\s)?{_ONE}\W*(?:,|\b(?:or|and)\b|$)""",
     re.VERBOSE | re.IGNORECASE,
@@ -177,12 +177,11 @@ def _named(statement: str, values: list[str]) -> list[int]:
         return list({values[int(m[1])]: int(m[1]) for m in [*joined, first]}.values())
     same = {values[int(first[1])]: int(first[1])}
     for place in behind:  # "B) blue" names one option twice
-        another = _AND_ANOTHER.match(statement, place.end())
-        if another:
-            number = int(re.findall(r"\x02(\d+)\x03", another.group())[-1])
-            same[values[number]] = number
         if values[int(place[1])] not in same:
             break
+        if another := _AND_ANOTHER.match(statement, place.end()):
+            number = int(_MARKED.findall(another.group())[-1])
+            same[values[number]] = number
     return list(same.values())
 
 

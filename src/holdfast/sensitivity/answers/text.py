@@ -50,7 +50,7 @@ CUE = re.compile(
             (?:option|one|letter|number|value|total|statement|alternative)\b[^.!?\n:=]{{0,30}}?{_BECOMES}\s*:?
        | \bI(?:'d|'ll|\swould|\swill|\shave|\sam|'m)?\s(?:\w+ly\s)?
             (?:choose|chose|chosen|choosing|pick|picked|select|selected|go(?:ing)?\swith|went\swith|say|vote\sfor|answer
-              |opt\sfor|think|believe|conclude)\b
+              |opt\sfor|prefer|think|believe|conclude)\b
        | (?:^\W*|,\s)(?:therefore|thus|hence|so|consequently|in\ conclusion|in\ summary|overall|ultimately|finally
             |in\ short)\b
        | \b(?:it|this|that)(?:'s|\sis|\smust\sbe|\shas\sto\sbe|\sshould\sbe|\swould\sbe)\b
@@ -109,7 +109,10 @@ def _joined(text: str) -> str:
 
 def statements(text: str) -> list[str]:
     """Return the statements of a plain text."""
-    parts = re.split(r"(?<=[.;!?])\s+|\n+|,?\s+(?=(?:but|however|whereas|although|though)\b)", text)
+    parts = re.split(
+        r"(?<=[.;!?])\s+|\n+|(?<!verything)(?<!nything)(?<!\b[Aa]ll),?\s+(?=(?:but|however|whereas|although|though)\b)",
+        text,
+    )
     return [part for part in parts if part.strip()]
 
 

@@ -22,7 +22,7 @@ _WORD = re.compile(rf"(?<!\w)(?:(not )|(?:un)?)(?:(?P<yes>{_YES})|(?P<no>{_NO}))
 _PLAIN = re.compile(r"(?<!\w)(not )?(?:(?P<yes>yes|true)|(?P<no>no|false))(?=\s*(?:$|[,.;:!)\"']))", re.IGNORECASE)
 _LEADS = re.compile(
     rf"""^\W*(?:(?P<yes>{_YES})|(?P<no>{_NO}))\s*
-        (?:$|[,.;:!)\"'\n-]|(?=\b(?:it|that|this|there|i|you|he|she|they|we|the|because|since|as|a|an|not)\b))""",
+        (?:$|[,.;:!()\"'\n\u2013\u2014-]|(?=\b(?:indeed|always|never|it|that|this|there|i|you|he|she|they|we|the|because|since|as|a|an|not)\b))""",
     re.VERBOSE | re.IGNORECASE,
 )
 _OTHER = re.compile(
@@ -41,9 +41,11 @@ _HEDGED = re.compile(
 _BRIEF = re.compile(
     r"""^\W*(?:(?P<yes>(?:(?:very|most|quite)\s)?(?:probably|likely|presumably)\W+(?:yes|true)
           |(?:yes\W+)?I\s(?:do\s)?(?:think|believe|guess|suppose|would\ssay)\sso
-          |(?:yes\W+|indeed\W+)?(?:it|that|this|he|she|they|there)
+          |I(?:'m|\sam)\safraid\sso|(?:it|that)\s(?:is|would\sbe)\san?\syes\b[^.!?]*
+          |(?:yes\W+|indeed\W+|sure\W+)?(?:it|that|this|he|she|they|there)
             \s(?:is|does|was|are|were|do|did|can|has|have|will|would)(?:\sindeed)?)
         |(?P<no>(?:(?:very|most|quite)\s)?(?:(?:probably|likely|presumably)\s(?:not|no)|not\slikely|unlikely)
+          |I(?:'m|\sam)\safraid\snot|(?:it|that)\s(?:is|would\sbe)\sa\sno\b[^.!?]*
           |not\s(?:really|at\sall|quite|exactly)|no\sway|by\sno\smeans|I\s(?:do\snot|don't)\s(?:think|believe)\sso
           |I\s(?:think|believe|guess|suppose|would\ssay)\snot
           |(?:no\W+)?(?:it|that|this|he|she|they|there)\s(?:cannot
@@ -51,6 +53,8 @@ _BRIEF = re.compile(
     re.VERBOSE | re.IGNORECASE,
 )
 """Whole statements that say yes or no without these words."""
+_ASKED = re.compile(r"^\W*(?:yes|true)\s?(?:/|or)\s?(?:no|false)\W*[:?]\s*(?=\w)", re.IGNORECASE)
+"""The choice that a prompt offers, said once more before the answer."""
 _STRONG = re.compile(
     r"^\W*(?:absolutely|definitely|certainly|indeed|of course|exactly|clearly|surely)(?P<no> not)?\W*(?:$|[.!,])",
     re.IGNORECASE,
@@ -66,7 +70,7 @@ _SAID = re.compile(
 def yes_no(response: str, question: str = "") -> str | None:
     """Return "yes" or "no", or None for a response that says neither or both."""
     text = re.sub(r"\b(it|that|this)'s\b", r"\1 is", plain(response, question), flags=re.IGNORECASE)
-    parts = statements(text)
+    parts = statements(_ASKED.sub("", text))
     if not parts or any(_OTHER.match(part) for part in parts):
         return None
     for final in (True, False):
@@ -79,8 +83,9 @@ def yes_no(response: str, question: str = "") -> str | None:
         return None
     for part in parts[:1]:
         if strong := _BRIEF.match(part) or _STRONG.match(part) or _LEADS.match(part):
-            groups = strong.groupdict()
-            return "no" if groups.get("no") else "yes"
+            answer = "no" if strong.groupdict().get("no") else "yes"
+            said = {m.group().lower() for m in _PLAIN.finditer(text)}
+            return None if {"yes", "no"} <= said | {answer} else answer
     said = {_polarity(m) for part in parts if not part.endswith("?") for m in _SAID.finditer(part)}
     said = said or {_polarity(m) for m in _PLAIN.finditer(text)}
     return said.pop() if len(said) == 1 else None
