@@ -113,8 +113,8 @@ def test_the_end_of_a_run_in_words(config: dict[str, Any], capsys: Any, tmp_path
     assert err.index("1 of 2 prompts") < err.index(f"As a page: holdfast report {config['output']}")
     assert again["in_words"][0] == "1 of 2 prompts changes its most frequent answer with the wording."
     assert again["in_words"][2].startswith(
-        "Answers to two wordings differ in 0.33 of the pairs, those to one wording in 0.00: the wording itself changes "
-        "0.33 (95 % interval -1.00 to 1.00)"
+        "Answers to two wordings differ in 0.33 of the pairs, those to one wording in 0.00: the effect of the "
+        "wording is 0.33 (95 % interval -1.00 to 1.00)"
     )
     assert "Scale: copies 0.00 | yours 0.33 | unrelated" in again["in_words"][3]
     worst = from_summary(SensitivityResult, again).worst

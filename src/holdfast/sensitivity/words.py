@@ -197,7 +197,7 @@ def _effect(changes: Mapping[str, Any]) -> str | None:
     differ, floor = change["differ"]["mean"], change["noise"]["mean"]
     return (
         f"Answers to two wordings differ in {differ:.2f} of the pairs, those to one wording in {floor:.2f}: "
-        f"the wording itself changes {mean} (95 % interval {low} to {high})."
+        f"the effect of the wording is {mean} (95 % interval {low} to {high})."
     )
 
 
