@@ -23,7 +23,7 @@ from holdfast import runs
 from holdfast.chat import Chat, ChatAnswer, without_thoughts
 from holdfast.config import SensitivityConfig
 from holdfast.errors import HoldfastError
-from holdfast.runs import RunDir, write_text
+from holdfast.runs import Run, RunDir, write_text
 from holdfast.sensitivity import answers, equality, index, noise, words
 from holdfast.sensitivity.asking import Asker, ChatQuestion, CostEstimate, Prices, Spending, estimate
 from holdfast.sensitivity.export import write_harness_files
@@ -195,7 +195,7 @@ def _store(config: SensitivityConfig, run: RunDir) -> Iterator[AnswerStore]:
 
 
 @contextmanager
-def _leaving_nothing(run: RunDir, is_nothing: Callable[[], bool]) -> Iterator[None]:
+def _leaving_nothing(run: Run, is_nothing: Callable[[], bool]) -> Iterator[None]:
     """Remove the directory of a run that fails before its first answer: in a mended command's way it would only be
     another run.
     """
@@ -326,7 +326,9 @@ def _usual(labels: Sequence[Hashable]) -> str | None:
 
 def _in_words(rows: Sequence[dict[str, Any]], changes: dict[str, Any], config: SensitivityConfig) -> dict[str, Any]:
     """Return the figures of the sentences that end a run; an answer to a wording is its most frequent one."""
-    usual = [row | {"variants": [v | {"answer": v["usual"]} for v in row["variants"]]} for row in rows]
+    usual: list[dict[str, Any]] = []
+    for row in rows:
+        usual.append(row | {"variants": [v | {"answer": v["usual"]} for v in row["variants"]]})
     are_comparable = config.equality in ("answer", "exact")
     return {
         "answers": words.readable(rows, config.answers),

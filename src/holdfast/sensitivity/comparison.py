@@ -8,6 +8,7 @@ the noise where both tell it (``effect``).
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -237,14 +238,14 @@ def check_alike(a: Finished, b: Finished, gated: bool = False) -> None:
 def _by_answers(a: Finished, b: Finished) -> Checks:
     """Return what two runs must share to be compared by their answers."""
     is_mixed = is_by_answers(a) != is_by_answers(b)
-    template: Checks = {"system messages or --chat-template-kwargs": _instructions if is_mixed else _TEMPLATE}
-    checks: Checks = {name: _BY_PSI[name] for name in (_SETS, _LENGTH)} | template | {"ways of comparing": _equality}
-    reading: Checks = {"ways of reading (--answers)": ("answers", "rule")}
+    checks: dict[str, Sequence[str] | Callable[[Finished], Any]] = {name: _BY_PSI[name] for name in (_SETS, _LENGTH)}
+    checks["system messages or --chat-template-kwargs"] = _instructions if is_mixed else _TEMPLATE
+    checks["ways of comparing"] = _equality
     if any(run.summary.get("equality", "answer") == "answer" for run in (a, b)):
-        checks = checks | reading
-    repeats = [run.summary.get("repeats") for run in (a, b)]
+        checks["ways of reading (--answers)"] = ("answers", "rule")
+    repeats = [_repeats(run) for run in (a, b)]
     if None not in repeats and repeats.count(1) == 1:
-        checks = checks | {"numbers of repeats, of which 1 tells no noise,": ("repeats",)}
+        checks["numbers of repeats, of which 1 tells no noise,"] = ("repeats",)
     return checks
 
 

@@ -144,11 +144,17 @@ def _decided(text: str, values: list[str]) -> int | None:
         return None
     if highest > 1:
         last = ranked[-1]
-    elif _LEADS.match(text) and said[0][1] and not _AND_ANOTHER.match(text, _MARKED.search(text).end()):
+    elif said[0][1] and _leads_alone(text):
         last = said[0][1][:1]
     else:
         last = list({values[number]: number for named in ranked for number in named}.values())
     return last[0] if len(last) == 1 else None
+
+
+def _leads_alone(text: str) -> bool:
+    """Whether a text begins with an option, and no other is joined to it."""
+    first = _MARKED.search(text) if _LEADS.match(text) else None
+    return first is not None and _AND_ANOTHER.match(text, first.end()) is None
 
 
 def _rank(statement: str) -> int:

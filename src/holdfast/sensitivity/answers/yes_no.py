@@ -22,7 +22,8 @@ _WORD = re.compile(rf"(?<!\w)(?:(not )|(?:un)?)(?:(?P<yes>{_YES})|(?P<no>{_NO}))
 _PLAIN = re.compile(r"(?<!\w)(not )?(?:(?P<yes>yes|true)|(?P<no>no|false))(?=\s*(?:$|[,.;:!)\"']))", re.IGNORECASE)
 _LEADS = re.compile(
     rf"""^\W*(?:(?P<yes>{_YES})|(?P<no>{_NO}))\s*
-        (?:$|[,.;:!()\"'\n\u2013\u2014-]|(?=\b(?:indeed|always|never|it|that|this|there|i|you|he|she|they|we|the|because|since|as|a|an|not)\b))""",
+        (?:$|[,.;:!()\"'\n\u2013\u2014-]
+          |(?=\b(?:indeed|always|never|it|that|this|there|i|you|he|she|they|we|the|because|since|as|a|an|not)\b))""",
     re.VERBOSE | re.IGNORECASE,
 )
 _OTHER = re.compile(
