@@ -223,3 +223,27 @@ def _anthropic(answer: Any) -> ChatAnswer:
     texts = [block["text"] for block in answer["content"] if block.get("type") == "text"]
     is_cut = answer.get("stop_reason") == "max_tokens"
     return ChatAnswer(http.printable("".join(texts)), is_cut, usage.get("input_tokens"), usage.get("output_tokens"))
+
+
+_NAMES = "think|thinking|thoughts?|reasoning|reflection|analysis|scratchpad|seed:think"
+_THOUGHT = re.compile(
+    rf"<({_NAMES})>.*?</\1>|\[THINK\].*?\[/THINK\]|\u25c1think\u25b7.*?\u25c1/think\u25b7", re.DOTALL | re.IGNORECASE
+)
+_THOUGHT_ENDS = re.compile(
+    rf"</(?:{_NAMES})>|\[/THINK\]|\u25c1/think\u25b7|<\|channel\|>final<\|message\|>", re.IGNORECASE
+)
+_THOUGHT_STARTS = re.compile(
+    rf"<(?:{_NAMES})>|\[THINK\]|\u25c1think\u25b7|<\|channel\|>(?:analysis|commentary)", re.IGNORECASE
+)
+
+
+def without_thoughts(text: str, question: str = "") -> tuple[str, list[str]]:
+    """Return an answer without the thoughts before it: between tags, up to a closing tag, or after an open tag.
+
+    Every command reads the answers of a model in this way. Where the ``question`` holds such tags itself, they are no
+    thoughts. The second value says that something was left out.
+    """
+    if _THOUGHT_STARTS.search(question):
+        return text, []
+    rest = _THOUGHT_STARTS.split(_THOUGHT_ENDS.split(_THOUGHT.sub("", text))[-1])[0]
+    return rest, ["(thoughts)"] if rest != text else []

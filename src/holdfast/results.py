@@ -312,15 +312,17 @@ class WorstPrompt:
     psi: float | None
     variants: tuple[str, ...]
     answers: tuple[str, ...]
+    differ: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class WordingScale:
     """What psi is to be held against, nats per token: copies of a prompt, this run's sets, and unrelated prompts; and
-    the shares of pairs of sets with the same answer, and with the same right answer.
+    the shares of pairs of sets with the same answer, and with the same right answer. Of a chat endpoint the shares of
+    pairs of answers that differ; ``copies``, repeats of one wording, is None where each was asked once.
     """
 
-    copies: float
+    copies: float | None
     yours: float | None
     unrelated: float | None
     unrelated_pairs: int
@@ -753,7 +755,8 @@ class MovedSet:
 @dataclass(frozen=True, kw_only=True)
 class Comparison(Result):
     """What ``compare_runs`` returns: run B less run A, paired over the same units. Of sensitivity runs ``by_kind``,
-    ``notes`` and ``moved_most`` are there, of bench runs ``benchmarks``; ``changes`` is the one of them that is.
+    ``notes``, ``moved_most`` and ``measure`` (psi, differ or effect) are there, of bench runs ``benchmarks``;
+    ``changes`` is the one of them that is.
     """
 
     run_a: str
@@ -761,6 +764,7 @@ class Comparison(Result):
     by_kind: Mapping[str, ChangeEstimate] | None = None
     notes: tuple[str, ...] | None = None
     moved_most: tuple[MovedSet, ...] | None = None
+    measure: str | None = None
     benchmarks: Mapping[str, BenchmarkChange] | None = None
     tables: tuple[Table, ...] | None = field(default=None, repr=False)
 
