@@ -92,6 +92,7 @@ class Example:
     ``layout`` says which columns it came from and so which template suits it: ``chat``, ``alpaca``, ``pair``, ``text``
     or ``prompt``. ``where`` is the place to name in an error, such as ``data.jsonl, row 3``. ``unused`` names the
     columns of metadata. ``tools`` and ``template_kwargs`` are what its chat template is given beside the messages.
+    ``source`` is the number of the --data that it is of, from 0.
     """
 
     messages: tuple[Message, ...]
@@ -101,6 +102,7 @@ class Example:
     unused: tuple[str, ...] = ()
     tools: tuple[Any, ...] = ()
     template_kwargs: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    source: int = 0
 
 
 @dataclass(frozen=True)
@@ -122,12 +124,13 @@ class Span:
 class Tokens:
     """A tokenised example: ids, roles and weight factors of its T tokens.
 
-    ``ids`` is int32, ``roles`` int8, ``scale`` float32, or None where every factor is 1.
+    ``ids`` is int32, ``roles`` int8, ``scale`` float32, or None where every factor is 1. ``source``: see ``Example``.
     """
 
     ids: npt.NDArray[np.int32]
     roles: npt.NDArray[np.int8]
     scale: npt.NDArray[np.float32] | None = None
+    source: int = 0
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -13,15 +13,13 @@ _COLOURS = {"prompt": 34, "chosen": 32, "rejected": 31}
 
 def preview(plan: PreferencePlan) -> dict[str, Any]:
     """Print the preview on stdout (unless the summary is wanted as JSON) and return its figures."""
-    epochs = plan.config.epochs or 1
-    passes = epochs if plan.config.max_steps <= 0 else plan.steps * plan.config.batch_size / len(plan.train)
     figures = {
         "command": "align",
         "dry_run": True,
         **plan.resolved(),
         "train_examples": len(plan.train),
         "eval_examples": len(plan.held_out),
-        "tokens_to_come": round(plan.report.tokens * passes),
+        "tokens_to_come": round(plan.report.tokens * plan.passes),
         "reference_tokens": plan.report.tokens,
         "data_report": plan.report.as_dict(),
         "bad_rows": {"count": len(plan.bad_rows), "first": plan.bad_rows[:20]},

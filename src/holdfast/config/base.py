@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import datetime
 import functools
 import math
@@ -72,12 +71,18 @@ def _check_date(text: str | None) -> None:
         raise HoldfastError(f"--date {text}: not a day", hint="--date 2025-01-31") from None
 
 
+class LeftOpen(int):
+    """A default that a recipe fills in. It equals the number, and is told apart from one that was chosen."""
+
+
 @dataclass(kw_only=True)
 class RunConfig:
     """What every command takes."""
 
     recipes: ClassVar[dict[str, dict[str, Any]]] = {}
-    """Value of ``recipe`` -> option -> what the paper uses."""
+    """Value of ``recipe`` -> option -> what the paper uses. Options that are left open (None or ``LeftOpen``) are
+    filled in when a config is made, so a value that is chosen wins, also one that equals the default.
+    """
     output: str
     """Run directory to write: config.json, rows.jsonl, summary.json and what the command makes."""
     limit: Annotated[int | None, Range(ge=1)] = None
@@ -93,6 +98,9 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         """Every number is finite and in its range, whether it comes from a flag, a YAML file or Python."""
+        for name, value in self.recipes.get(getattr(self, "recipe", None) or "", {}).items():
+            if is_open(getattr(self, name)):
+                setattr(self, name, value)
         ranges = ranges_of(type(self))  # type: ignore[arg-type]  # a class is hashable
         for name, value in vars(self).items():
             if not isinstance(value, int | float):
@@ -104,11 +112,9 @@ class RunConfig:
         _check_date(getattr(self, "date", None))
 
 
-def with_recipe(config: Config) -> Config:
-    """Return the config with the values of its ``recipe`` for every option that still has its default."""
-    recipe = getattr(type(config), "recipes", {}).get(getattr(config, "recipe", None), {})
-    defaults = {field.name: field.default for field in dataclasses.fields(config)}
-    return dataclasses.replace(config, **{k: v for k, v in recipe.items() if getattr(config, k) == defaults[k]})
+def is_open(value: Any) -> bool:
+    """Return whether an option has been left to a recipe or to a default that other options decide on."""
+    return value is None or isinstance(value, LeftOpen)
 
 
 def check_value(config_class: type, name: str, value: Any, place: str) -> Any:

@@ -24,6 +24,7 @@ LEGACY: dict[type[RunConfig], dict[str, Any]] = {
     RowsConfig: {"columns": None, "roles": None, "joint": "auto"},
     TrainingConfig: {
         "data_share": None,
+        "data_draw": "epoch",
         "chat_template": None,
         "chat_template_kwargs": {},
         "stop": None,
@@ -88,10 +89,22 @@ def renamed(config_class: type) -> dict[str, str]:
     return names
 
 
-def old_values(config_class: type, values: Mapping[str, Any]) -> dict[str, Any]:
+def old_values(config_class: type[RunConfig], values: Mapping[str, Any]) -> dict[str, Any]:
     """The values of a config.json of any version, under the names that the options have now."""
     names = renamed(config_class)
-    return legacy_values(config_class) | {names.get(name, name): value for name, value in values.items()}
+    draws = {"data_draw": "once"} if _draws_once(values) else {}
+    now = legacy_values(config_class) | draws | {names.get(name, name): value for name, value in values.items()}
+    recipe = config_class.recipes.get(now.get("recipe"), {})
+    if all(now.get(name) is not None for name in recipe):
+        return now
+    # of a version that left the recipe's options at their defaults: whatever stood there was the recipe's value
+    defaults = {field.name: field.default for field in dataclasses.fields(config_class)}
+    return now | {name: value for name, value in recipe.items() if now.get(name) in (None, defaults[name])}
+
+
+def _draws_once(values: Mapping[str, Any]) -> bool:
+    """Whether the values are of a version that drew the rows of --data-share once."""
+    return values.get("data_share") is not None and "data_draw" not in values
 
 
 def date_of(about: Mapping[str, Any]) -> str | None:
@@ -116,7 +129,7 @@ def as_begun(config: Config, about: Mapping[str, Any]) -> Config:
     if hasattr(config, "date"):
         values["date"] = date_of(about)
     left_open = {name: value for name, value in values.items() if getattr(config, name) is None}
-    return dataclasses.replace(config, **left_open)
+    return dataclasses.replace(config, **left_open | ({"data_draw": "once"} if _draws_once(before) else {}))
 
 
 def legacy_values(config_class: type) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from holdfast.config.base import Range, RunConfig
+from holdfast.config.base import LeftOpen, Range, RunConfig
 from holdfast.errors import HoldfastError
 
 
@@ -44,9 +44,12 @@ class TrainingConfig(RowsConfig):
     eval_share: Annotated[float, Range(ge=0, lt=1)] = 0.05
     """Share of --data held out when there is no --eval-data; 0 for none."""
     data_share: str | None = None
-    """Shares of the rows drawn of several --data, such as 2,1: no row twice, so the source that is small for its share
-    is there whole. Counted in the summary. Default: all rows.
+    """Shares of several --data in an epoch, such as 2,1. Every epoch draws its rows anew, none twice: the source that
+    is small for its share is there whole, and of the others each row has its turn before one comes again. Counted in
+    the summary. Default: all rows.
     """
+    data_draw: Literal["epoch", "once"] = "epoch"
+    """When --data-share draws: anew for every epoch, or once, so that all epochs have the same rows."""
     template: str = "auto"
     """chat (the tokenizer's chat template), plain, alpaca or dialogue. auto: chat for chat data if the tokenizer has a
     template.
@@ -85,7 +88,7 @@ class TrainingConfig(RowsConfig):
     max_grad_norm: Annotated[float | None, Range(ge=0)] = None
     """Clip the gradient norm at this value; 0: no clipping. Default: 1. With clipping, equal ratios of weights are not
     equal trainings, so a study that varies weights sets 0."""
-    batch_size: Annotated[int, Range(gt=0)] = 32
+    batch_size: Annotated[int, Range(gt=0)] = LeftOpen(32)
     """Examples (for `align`, pairs) per optimizer step, over all devices and micro-batches."""
     micro_batch_size: Annotated[int, Range(gt=0)] = 8
     """Largest number of examples (for `align`, pairs) per forward pass on one device (without padding: the average

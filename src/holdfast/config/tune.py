@@ -69,7 +69,7 @@ class TuneConfig(TrainingConfig):
     # training
     recipe: Literal["paper"] | None = None
     """paper (arXiv 2507.07817): learning rate 2e-5, cosine, warm-up 0.01, batch 64, weight decay 0.1, no clipping,
-    divided by nonzero; for every option that is left at its default. The paper's epochs are 5 on LIMA, 2 on
+    divided by nonzero; for every option that is not given. The paper's epochs are 5 on LIMA, 2 on
     Alpaca-Cleaned, 1 on Tülu: give --epochs."""
     epochs: Annotated[float, Range(gt=0)] = 1.0
     """Passes over the data."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-from holdfast.config import AlignConfig, TuneConfig, with_recipe
+from holdfast.config import AlignConfig, TuneConfig
 from holdfast.data.read import from_yaml
 from holdfast.errors import HoldfastError
 
@@ -163,9 +163,9 @@ Config = TypeVar("Config", TuneConfig, AlignConfig)
 
 
 def settled(config: Config) -> Config:
-    """Return the config with its recipe applied, and with the defaults that depend on other options. Nothing that a
-    training depends on is open then but the learning rate and the warm-up, which the plan works out."""
-    config = with_recipe(config)
+    """Return the config without the name of its recipe, whose values it has, and with the defaults that depend on other
+    options. Nothing that a training depends on is open then but the learning rate and the warm-up, which the plan works
+    out."""
     decay, clip = config.weight_decay, config.max_grad_norm
     return dataclasses.replace(
         config,
@@ -310,6 +310,9 @@ class Schedule:
     micro_batch: int
     accumulation: int
     steps: int
+    train: Sequence[Any] = dataclasses.field(default_factory=list, kw_only=True)
+    draws_EN: Any = dataclasses.field(default=None, kw_only=True)
+    """Which examples each epoch has, int64 [epochs, examples]; None: all in each."""
     date: str | None = dataclasses.field(default=None, kw_only=True)
     """The day that the chat template prints; None: it prints none."""
 
@@ -325,6 +328,14 @@ class Schedule:
             "max_grad_norm": self.config.max_grad_norm,
             **({"date": self.date} if self.date else {}),
         }
+
+    @property
+    def passes(self) -> float:
+        """How often an example is trained on, on average."""
+        if self.config.max_steps > 0:
+            return self.steps * self.config.batch_size / max(len(self.train), self.config.batch_size)
+        share = 1.0 if self.draws_EN is None else self.draws_EN.shape[1] / len(self.train)
+        return share * (self.config.epochs or 1)
 
     @property
     def warmup_steps(self) -> int:

@@ -112,7 +112,7 @@ def tokenize(
                     raise HoldfastError("the example has no token of non-zero weight to learn from", hint=hint)
                 kept = _fit(tokens, example, weights, max_length, truncation, tokenizer, report)
                 if kept is not None:
-                    fitting.append(kept)
+                    fitting.append(replaced(kept, source=example.source) if example.source else kept)
         _count(fitting, tokenizer, report)
         done += fitting
     if examples and open_rules:
@@ -252,14 +252,25 @@ def _count(kept: Sequence[Tokens], tokenizer: Any, report: TokenReport) -> None:
     if not kept:
         return
     roles = np.concatenate([t.roles for t in kept])
-    scale = np.concatenate([np.ones(len(t)) if t.scale is None else t.scale for t in kept])
     content = ~np.isin(roles, (Role.TEMPLATE, Role.EOS, Role.FORMAT, Role.EMPTY_THINK))
     report.special_in_content += int(
         np.isin(np.concatenate([t.ids for t in kept])[content], tokenizer.all_special_ids).sum()
     )
-    roles[np.cumsum([0, *map(len, kept[:-1])])] = Role.PAD  # the first token of an example is no target
-    counts, weighted = np.bincount(roles, minlength=len(Role)), np.bincount(roles, scale, minlength=len(Role))
-    for role in Role:
-        if role and counts[role]:
-            report.targets[role] += int(counts[role])
-            report.weighted_targets[role] += float(weighted[role])  # type: ignore[assignment]
+    targets, weighted = count_targets(kept)
+    report.targets += targets
+    for role, count in weighted.items():  # += would drop what is 0
+        report.weighted_targets[role] += count
+
+
+def count_targets(
+    tokens: Sequence[Tokens], times: npt.NDArray[np.int64] | None = None
+) -> tuple[Counter[Role], Counter[Role]]:
+    """Targets by role, and their weighted counts; ``times``: how often each example counts, by default once."""
+    lengths = [len(t) for t in tokens]
+    roles = np.concatenate([t.roles for t in tokens])
+    scale = np.concatenate([np.ones(len(t)) if t.scale is None else t.scale for t in tokens])
+    often = np.repeat(np.ones(len(tokens), np.int64) if times is None else times, lengths)
+    roles[np.cumsum([0, *lengths[:-1]])] = Role.PAD  # the first token of an example is no target
+    counts, weighted = (np.bincount(roles, w, minlength=len(Role)).tolist() for w in (often, scale * often))
+    there = [role for role in Role if role and counts[role]]
+    return Counter({role: int(counts[role]) for role in there}), Counter({role: weighted[role] for role in there})
