@@ -116,7 +116,12 @@ def prepare(
         if len(ids) != 1:
             raise HoldfastError(f"--stop {stop!r} is {len(ids)} tokens, not one", hint="name a token of the tokenizer")
         set_stops(tokenizer, ids)
-    return {name: _value(text) for name, text in (kwargs or {}).items()}
+    return values_of(kwargs or {})
+
+
+def values_of(kwargs: Mapping[str, str]) -> dict[str, Any]:
+    """Return the values of the option --chat-template-kwargs: texts that spell a JSON value are that value."""
+    return {name: _value(text) for name, text in kwargs.items()}
 
 
 def _value(text: str) -> Any:
