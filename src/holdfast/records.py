@@ -92,7 +92,8 @@ class Example:
     ``layout`` says which columns it came from and so which template suits it: ``chat``, ``alpaca``, ``pair``, ``text``
     or ``prompt``. ``where`` is the place to name in an error, such as ``data.jsonl, row 3``. ``unused`` names the
     columns of metadata. ``tools`` and ``template_kwargs`` are what its chat template is given beside the messages.
-    ``source`` is the number of the --data that it is of, from 0.
+    ``source`` is the number of the --data that it is of, from 0. ``asks``: it is a prompt alone, so its text ends where
+    the model is to write.
     """
 
     messages: tuple[Message, ...]
@@ -103,6 +104,7 @@ class Example:
     tools: tuple[Any, ...] = ()
     template_kwargs: Mapping[str, Any] = field(default_factory=dict, hash=False)
     source: int = 0
+    asks: bool = False
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -171,9 +171,12 @@ def render_chat(
     tokenizer: Any,
     tools: Sequence[Any] | None = None,
     kwargs: Mapping[str, Any] | None = None,
+    *,
+    asks: bool = False,
 ) -> list[Span]:
     """The spans of a conversation. Their texts joined are the template's own rendering, and a stop behind the last
-    response if the template prints none.
+    response if the template prints none. With ``asks`` it is the rendering with the generation prompt, whose end is
+    given to the model.
 
     Arguments of calls are tried as objects and as text, contents as text and as parts, an absent content as null and as
     empty text, a thought under each name that templates use: the first form in which all that the row says is printed
@@ -189,7 +192,7 @@ def render_chat(
     refusals: list[tuple[int, HoldfastError]] = []
     for turns, parts in itertools.product(_forms(messages), (False, True)):
         try:
-            return _spans(key, messages, turns, options, parts=parts)
+            return _spans(key, messages, turns, options, parts=parts, asks=asks)
         except HoldfastError as error:
             refusals.append((0, error))
         except Exception as error:  # templates raise what they like (jinja2.TemplateError for the most part)
@@ -319,7 +322,13 @@ class _Marks:
 
 
 def _spans(
-    key: TokenizerKey, messages: Sequence[Message], turns: Turns, options: dict[str, Any], *, parts: bool
+    key: TokenizerKey,
+    messages: Sequence[Message],
+    turns: Turns,
+    options: dict[str, Any],
+    *,
+    parts: bool,
+    asks: bool = False,
 ) -> list[Span]:
     marks = _Marks()
     marked = [marks.turn(number, turn, messages[number]) for number, turn in enumerate(turns)]
@@ -337,7 +346,27 @@ def _spans(
         )
     for note in shape.notes:
         _say_once(key.tokenizer, note)
-    return spans
+    return _asking(spans, text, _rendered(key, turns, options, prompt=True)) if asks else spans
+
+
+def _asking(spans: list[Span], text: str, prompt: str) -> list[Span]:
+    """The spans of a text, with its end as the generation prompt has it.
+
+    Raises:
+        HoldfastError: the two part before the last message ends.
+    """
+    same = _common(text, prompt)
+    excess = len(text) - same
+    while excess and spans[-1].role is Role.TEMPLATE:
+        last = spans.pop()
+        kept = last.text[: max(len(last.text) - excess, 0)]
+        excess -= len(last.text) - len(kept)
+        spans += [replace(last, text=kept)] if kept else []
+    if excess:
+        raise HoldfastError(
+            "the chat template prints these messages in another way where it asks for an answer", hint=_REFUSED_HINT
+        )
+    return [*spans, Span(prompt[same:], Role.TEMPLATE)]
 
 
 def _in_parts(turn: dict[str, Any]) -> dict[str, Any]:

@@ -198,7 +198,8 @@ def render_example(example: Example, template: str, tokenizer: Any) -> list[Span
     Raises:
         HoldfastError: see ``holdfast.data.chat_template.render``.
     """
-    spans = render(joined_turns(example, template), template, tokenizer, example.tools, example.template_kwargs)
+    messages = joined_turns(example, template)
+    spans = render(messages, template, tokenizer, example.tools, example.template_kwargs, asks=example.asks)
     if example.weight == 1:
         return spans
     return [replaced(s, weight=s.weight * example.weight) for s in spans]
