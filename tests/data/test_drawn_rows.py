@@ -150,7 +150,6 @@ def test_a_run_of_a_version_that_drew_once_goes_on_so(model_folder: Path, two: l
     settings = config(model_folder, two, tmp_path / "once", **options)
     assert as_begun(settings, about).data_draw == "once"
     assert runs.check_output(settings, "tune") is not None  # it is that run
-    assert as_begun(config(model_folder, two), {"config": {"data": two}}).data_draw == "epoch"
 
 
 def test_align_draws_pairs_for_every_epoch(model_folder: Path, tmp_path: Path, monkeypatch: Any) -> None:

@@ -33,7 +33,7 @@ LEGACY: dict[type[RunConfig], dict[str, Any]] = {
         "save_best": None,
         "patience": None,
     },
-    WeighConfig: {"chat_template": None, "chat_template_kwargs": {}},
+    WeighConfig: {"chat_template": None, "chat_template_kwargs": {}, "scored": "text"},
     TuneConfig: {
         "batching": "padded",
         "adaptive": "none",
@@ -62,6 +62,12 @@ LEGACY: dict[type[RunConfig], dict[str, Any]] = {
 }
 """Config class -> option -> what versions before the option did. A class has the lines of those that it derives from,
 too.
+"""
+_MEANT: dict[type[RunConfig], dict[str, Any]] = {
+    TrainingConfig: {"data_draw": "once"},
+    WeighConfig: {"scored": "text"},
+}
+"""Config class -> option -> what a run of a version without it did, and goes on to do, where a new run does otherwise.
 """
 _IN_ADDRESSES = {"batching", "adaptive", "adaptive_on"}
 """Options that were part of every trial's address before this table was: without them all addresses would change."""
@@ -92,8 +98,8 @@ def renamed(config_class: type) -> dict[str, str]:
 def old_values(config_class: type[RunConfig], values: Mapping[str, Any]) -> dict[str, Any]:
     """The values of a config.json of any version, under the names that the options have now."""
     names = renamed(config_class)
-    draws = {"data_draw": "once"} if _draws_once(values) else {}
-    now = legacy_values(config_class) | draws | {names.get(name, name): value for name, value in values.items()}
+    stated = {names.get(name, name): value for name, value in values.items()}
+    now = legacy_values(config_class) | _meant(config_class) | stated
     recipe = config_class.recipes.get(now.get("recipe"), {})
     if all(now.get(name) is not None for name in recipe):
         return now
@@ -102,9 +108,11 @@ def old_values(config_class: type[RunConfig], values: Mapping[str, Any]) -> dict
     return now | {name: value for name, value in recipe.items() if now.get(name) in (None, defaults[name])}
 
 
-def _draws_once(values: Mapping[str, Any]) -> bool:
-    """Whether the values are of a version that drew the rows of --data-share once."""
-    return values.get("data_share") is not None and "data_draw" not in values
+def _meant(config_class: type) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for base in config_class.__mro__:
+        values |= _MEANT.get(base, {})
+    return values
 
 
 def date_of(about: Mapping[str, Any]) -> str | None:
@@ -129,7 +137,8 @@ def as_begun(config: Config, about: Mapping[str, Any]) -> Config:
     if hasattr(config, "date"):
         values["date"] = date_of(about)
     left_open = {name: value for name, value in values.items() if getattr(config, name) is None}
-    return dataclasses.replace(config, **left_open | ({"data_draw": "once"} if _draws_once(before) else {}))
+    meant = {name: value for name, value in _meant(type(config)).items() if name not in before}
+    return dataclasses.replace(config, **left_open | meant)
 
 
 def legacy_values(config_class: type) -> dict[str, Any]:

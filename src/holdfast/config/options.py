@@ -25,7 +25,7 @@ GROUPS: dict[str, str] = {
     "in_task in_task_k in_task_retriever with_in_task dev_items pool suite tasks data_dir run run_a run_b baseline "
     "directories study source where settings shots shots_data shots_layout",
     "weights": "prompt_weight response_weight preset weights spans turns normalizer adaptive adaptive_on by keep "
-    "rest scope",
+    "rest scope scored",
     "optimisation": "recipe loss beta epochs max_steps learning_rate schedule warmup_ratio weight_decay max_grad_norm "
     "batch_size micro_batch_size batching lora_rank lora_alpha lora_dropout precision head gradient_checkpointing "
     "training",

@@ -13,6 +13,8 @@ from holdfast.errors import HoldfastError
 class RowsConfig(RunConfig):
     """What every command takes that reads rows to train on."""
 
+    data: str | list[str]
+    """One source of rows, or several."""
     columns: str | None = None
     """Which column is what, as ours=theirs: prompt=question,response=answer. Default: by their names."""
     roles: str | None = None
@@ -21,6 +23,14 @@ class RowsConfig(RunConfig):
     """What stands between a prompt and its response in plain text. auto: one space; nothing where either side has white
     space there or is written without spaces (Chinese, Japanese, Thai, ...).
     """
+
+    def __post_init__(self) -> None:
+        """Beside the ranges: --data names at least one source, and a list of one is that source."""
+        super().__post_init__()
+        if self.data == []:
+            raise HoldfastError("--data names no source", hint="--data a.jsonl b.parquet")
+        if isinstance(self.data, list) and len(self.data) == 1:
+            self.data = self.data[0]
 
 
 @dataclass(kw_only=True)
@@ -125,11 +135,3 @@ class TrainingConfig(RowsConfig):
     """Also log to wandb, tensorboard, trackio, ... (comma separated)."""
     trust_remote_code: bool = False
     """Allow code that comes with the model to run."""
-
-    def __post_init__(self) -> None:
-        """Beside the ranges: --data names at least one source, and a list of one is that source."""
-        super().__post_init__()
-        if self.data == []:
-            raise HoldfastError("--data names no source", hint="--data a.jsonl b.parquet")
-        if isinstance(self.data, list) and len(self.data) == 1:
-            self.data = self.data[0]

@@ -94,8 +94,8 @@ class WeighConfig(RowsConfig):
     tokenizer.
     """
 
-    data: str
-    """Training data, in any form that `tune` takes."""
+    data: str | list[str]
+    """Training data, in any form that `tune` takes; of several, each is written to a file of its own."""
     model: str
     """Model that scores: a name as for `tune`. With --reference, the one that is to be tuned (or a like one)."""
     reference: str | None = None
@@ -111,6 +111,9 @@ class WeighConfig(RowsConfig):
     """Weight of the others."""
     scope: Literal["global", "sample"] = "global"
     """Whether the share is one of all tokens, or of each row."""
+    scored: Literal["all", "text"] = "all"
+    """What of the responses is scored: all texts that the model writes (contents, thoughts, tool calls), or contents
+    alone."""
     layout: Literal["auto", "chat", "alpaca", "pair", "text"] = "auto"
     """Which columns to read, as for `tune`."""
     template: str = "auto"

@@ -160,7 +160,7 @@ def _tokens(ids: Sequence[int], offsets: Sequence[tuple[int, int]], spans: Seque
     span_of = np.searchsorted(ends, last, side="right")
     roles = np.asarray([s.role for s in spans], dtype=np.int8)[span_of]
     scale = np.asarray([s.weight for s in spans], dtype=np.float32)[span_of]
-    if any(s.message is not None and s.message.char_weights for s in spans):
+    if any(s.message is not None and s.message.weights_of(s.part) for s in spans):
         scale *= _char_weights(spans)[last]
     return Tokens(np.asarray(ids, dtype=np.int32), roles, None if (scale == 1).all() else scale)
 
@@ -170,7 +170,7 @@ def _char_weights(spans: Sequence[Span]) -> npt.NDArray[np.float32]:
     weights = np.ones(sum(len(s.text) for s in spans), dtype=np.float32)
     begin = 0
     for span in spans:
-        for start, end, weight in span.message.char_weights if span.message is not None else ():
+        for start, end, weight in span.message.weights_of(span.part) if span.message is not None else ():
             inside = slice(max(start - span.start, 0), max(min(end - span.start, len(span.text)), 0))
             weights[begin : begin + len(span.text)][inside] = weight
         begin += len(span.text)
