@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
+from holdfast.tables.text import counted
+
 if TYPE_CHECKING:
     from holdfast.align.plan import PreferencePlan
 
@@ -56,6 +58,6 @@ def _cost(figures: dict[str, Any]) -> list[str]:
         )
     if figures["bad_rows"]["count"]:
         lines.append(
-            f"{figures['bad_rows']['count']:,} bad rows left out; the first: {figures['bad_rows']['first'][0]}"
+            f"{counted(figures['bad_rows']['count'], 'bad row')} left out; the first: {figures['bad_rows']['first'][0]}"
         )
     return lines

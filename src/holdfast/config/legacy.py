@@ -100,7 +100,7 @@ def old_values(config_class: type[RunConfig], values: Mapping[str, Any]) -> dict
     names = renamed(config_class)
     stated = {names.get(name, name): value for name, value in values.items()}
     now = legacy_values(config_class) | _meant(config_class) | stated
-    recipe = config_class.recipes.get(now.get("recipe"), {})
+    recipe = config_class.recipes.get(str(now.get("recipe")), {})
     if all(now.get(name) is not None for name in recipe):
         return now
     # of a version that left the recipe's options at their defaults: whatever stood there was the recipe's value

@@ -34,7 +34,8 @@ class TokenDataset(Dataset[Any]):
 
     def __init__(self, items: Any, draws_EN: npt.NDArray[np.int64] | None = None) -> None:
         self.items, self.draws_EN = items, draws_EN
-        self._epoch = torch.zeros((), dtype=torch.long).share_memory_()  # workers that live on see it change
+        # shared, so that workers of a data loader that live on see it change
+        self._epoch = torch.zeros((), dtype=torch.long).share_memory_()  # type: ignore[no-untyped-call]
 
     def begin_epoch(self, number: int) -> None:
         """From now on the items are those of this epoch, counted from 0."""

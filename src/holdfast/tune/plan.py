@@ -29,6 +29,7 @@ from holdfast.data.shapes import shape_of
 from holdfast.data.sources import draw, draw_epochs, name_of, shares_of, sizes_of, sources_of
 from holdfast.errors import HoldfastError
 from holdfast.records import RESPONSE_ROLES, Example, Role, Tokens, named_roles
+from holdfast.tables.text import counted
 from holdfast.tune import adaptive
 from holdfast.tune.arguments import Schedule, check_training, settled
 from holdfast.tune.roles import TokenReport, count_targets, tokenize
@@ -264,7 +265,7 @@ def tell_rows(source: str, items: list[Any], bad_rows: list[str] | None) -> None
     """Say on stderr what of the rows is not used: columns, and bad rows."""
     tell(source, all_unused(items))
     if bad_rows:
-        print(f"warning: {len(bad_rows)} bad rows left out; the first: {bad_rows[0]}", file=sys.stderr)
+        print(f"warning: {counted(len(bad_rows), 'bad row')} left out; the first: {bad_rows[0]}", file=sys.stderr)
 
 
 def tell_plain(model: str, template: str, tokenizer: Any, templates: Mapping[str, int]) -> None:

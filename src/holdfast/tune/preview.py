@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from holdfast.errors import HoldfastError
 from holdfast.records import RESPONSE_ROLES, Example, Role, Tokens
+from holdfast.tables.text import counted
 from holdfast.tune.spans import span_rules
 
 if TYPE_CHECKING:
@@ -138,7 +139,7 @@ def _cost(figures: dict[str, Any]) -> list[str]:
     lines = [
         f"{figures['train_examples']:,} examples to train on, {figures['eval_examples']:,} held out; longest "
         f"{report['longest']:,} tokens, limit {figures['max_length']:,}; template {', '.join(report['templates'])}",
-        f"{figures['steps']:,} steps, about {figures['tokens_to_come']:,} tokens; peak learning rate "
+        f"{counted(figures['steps'], 'step')}, about {figures['tokens_to_come']:,} tokens; peak learning rate "
         f"{figures['learning_rate']:.3g}",
     ]
     lines += [_drawn(source) for source in figures.get("data_sources", [])]
@@ -155,7 +156,7 @@ def _cost(figures: dict[str, Any]) -> list[str]:
         )
     if figures["bad_rows"]["count"]:
         lines.append(
-            f"{figures['bad_rows']['count']:,} bad rows left out; the first: {figures['bad_rows']['first'][0]}"
+            f"{counted(figures['bad_rows']['count'], 'bad row')} left out; the first: {figures['bad_rows']['first'][0]}"
         )
     return lines
 
