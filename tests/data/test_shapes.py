@@ -330,7 +330,9 @@ AGENT = {
         {"role": "tool", "tool_call_id": "c1", "content": "rain"},
         {"role": "assistant", "content": "Rain."},
     ],
-    "tools": [{"type": "function", "function": {"name": "wx", "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}}}],
+    "tools": [
+        {"type": "function", "function": {"name": "wx", "parameters": {"properties": {"city": {"type": "string"}}}}}
+    ],
 }  # fmt: skip
 
 

@@ -16,7 +16,7 @@ import torch
 
 from holdfast import cli, lm, runs
 from holdfast.cli import main
-from holdfast.config import AlignConfig, SensitivityConfig, TuneConfig, from_keywords
+from holdfast.config import AlignConfig, SensitivityConfig, TuneConfig, from_keywords, with_recipe
 from holdfast.config.base import is_open
 from holdfast.config.legacy import as_begun, old_values
 from holdfast.errors import HoldfastError
@@ -102,12 +102,11 @@ def _over_a_config(tmp_path: Path, options: dict[str, Any]) -> Any:
 
 @pytest.mark.parametrize("door", [_of_command_line, _of_yaml, _of_keywords, _of_the_class, _over_a_config])
 def test_an_option_given_at_its_default_wins_over_the_recipe(door: Any, tmp_path: Path) -> None:
-    by_recipe = door(tmp_path, {"recipe": "paper"})
+    by_recipe = settled(door(tmp_path, {"recipe": "paper"}))
     assert (by_recipe.batch_size, by_recipe.max_grad_norm, by_recipe.learning_rate) == (64, 0.0, 2e-5)
-    chosen = door(tmp_path, {"recipe": "paper", "batch_size": 32, "max_grad_norm": 1.0})
+    chosen = settled(door(tmp_path, {"recipe": "paper", "batch_size": 32, "max_grad_norm": 1.0}))
     assert (chosen.batch_size, chosen.max_grad_norm, chosen.learning_rate) == (32, 1.0, 2e-5)
-    assert settled(chosen).batch_size == 32
-    assert door(tmp_path, {"seed": 1}).batch_size == (64 if door is _over_a_config else 32)
+    assert settled(door(tmp_path, {"seed": 1})).batch_size == (64 if door is _over_a_config else 32)
 
 
 def test_every_default_that_a_recipe_would_change_is_left_open() -> None:
@@ -120,9 +119,18 @@ def test_every_default_that_a_recipe_would_change_is_left_open() -> None:
 def test_a_run_of_a_recipe_that_an_older_version_began_is_that_run(tmp_path: Path) -> None:
     about = {"command": "tune", "config": dataclasses.asdict(TuneConfig(**NEEDS)) | {"recipe": "paper"}}
     assert about["config"]["learning_rate"] is None  # as older versions wrote it, with a batch size of 32
-    now = json.loads(json.dumps(dataclasses.asdict(TuneConfig(**NEEDS, recipe="paper"))))
+    now = json.loads(json.dumps(dataclasses.asdict(with_recipe(TuneConfig(**NEEDS, recipe="paper")))))
     assert old_values(TuneConfig, about["config"]) == now
-    assert old_values(TuneConfig, now | {"batch_size": 32}) == now | {"batch_size": 32}
+    chosen = now | {"batch_size": 32}
+    assert old_values(TuneConfig, chosen) == chosen
+    for begun, options in ((about, {}), ({"command": "tune", "config": chosen}, {"batch_size": 32})):
+        (tmp_path / "config.json").write_text(json.dumps(begun | {"version": "1"}))
+        config = TuneConfig(**NEEDS | {"output": str(tmp_path)}, recipe="paper", **options)
+        assert runs.check_output(config, "tune") is None  # to go on with
+        with pytest.raises(HoldfastError, match="batch_size"):
+            runs.check_output(dataclasses.replace(config, batch_size=16), "tune")
+    with pytest.raises(HoldfastError, match="batch_size"):  # a run whose batches of 32 were chosen
+        runs.check_output(TuneConfig(**NEEDS | {"output": str(tmp_path)}, recipe="paper"), "tune")
 
 
 def test_a_run_goes_on_with_the_defaults_that_it_began_with() -> None:

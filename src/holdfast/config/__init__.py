@@ -3,7 +3,7 @@ these classes; a range stands beside the type of its option, and ``RunConfig`` c
 """
 
 from holdfast.config.align import AlignConfig
-from holdfast.config.base import Range, RunConfig, check_value
+from holdfast.config.base import Range, RunConfig, check_value, with_recipe
 from holdfast.config.bench import BenchCompareConfig, BenchConfig
 from holdfast.config.crosstask import AnalyseConfig, CrossTaskConfig, LabelConfig, PromptingConfig
 from holdfast.config.names import from_keywords, our_flags, our_names
@@ -17,4 +17,5 @@ __all__ = [
     "CrossTaskConfig", "DemoConfig", "LabelConfig", "Normalizer", "Preset", "PromptingConfig", "Range", "ReportConfig",
     "RunConfig", "SensitivityConfig", "StudyConfig", "TrainingConfig", "Truncation", "TuneConfig", "VariantConfig",
     "VariantsConfig", "WeighConfig", "check_value", "from_keywords", "our_flags", "our_names",
+    "with_recipe",
 ]  # fmt: skip

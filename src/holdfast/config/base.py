@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import datetime
 import functools
 import math
@@ -80,9 +81,7 @@ class RunConfig:
     """What every command takes."""
 
     recipes: ClassVar[dict[str, dict[str, Any]]] = {}
-    """Value of ``recipe`` -> option -> what the paper uses. Options that are left open (None or ``LeftOpen``) are
-    filled in when a config is made, so a value that is chosen wins, also one that equals the default.
-    """
+    """Value of ``recipe`` -> option -> what the paper uses: see ``with_recipe``."""
     output: str
     """Run directory to write: config.json, rows.jsonl, summary.json and what the command makes."""
     limit: Annotated[int | None, Range(ge=1)] = None
@@ -98,9 +97,6 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         """Every number is finite and in its range, whether it comes from a flag, a YAML file or Python."""
-        for name, value in self.recipes.get(getattr(self, "recipe", None) or "", {}).items():
-            if is_open(getattr(self, name)):
-                setattr(self, name, value)
         ranges = ranges_of(type(self))  # type: ignore[arg-type]  # a class is hashable
         for name, value in vars(self).items():
             if not isinstance(value, int | float):
@@ -110,6 +106,14 @@ class RunConfig:
             if problem:
                 raise HoldfastError(f"--{name.replace('_', '-')} is {value}; it must be {problem}")
         _check_date(getattr(self, "date", None))
+
+
+def with_recipe(config: Config) -> Config:
+    """Return the config with the values of its ``recipe`` for the options that are left open (None or ``LeftOpen``).
+    A value that was chosen wins, also one that equals the default.
+    """
+    recipe = type(config).recipes.get(str(getattr(config, "recipe", None)), {})
+    return dataclasses.replace(config, **{k: v for k, v in recipe.items() if is_open(getattr(config, k))})
 
 
 def is_open(value: Any) -> bool:

@@ -103,7 +103,7 @@ def old_values(config_class: type[RunConfig], values: Mapping[str, Any]) -> dict
     recipe = config_class.recipes.get(str(now.get("recipe")), {})
     if all(now.get(name) is not None for name in recipe):
         return now
-    # of a version that left the recipe's options at their defaults: whatever stood there was the recipe's value
+    # of a version that wrote options down without the recipe's values: whatever stood at its default had that value
     defaults = {field.name: field.default for field in dataclasses.fields(config_class)}
     return now | {name: value for name, value in recipe.items() if now.get(name) in (None, defaults[name])}
 

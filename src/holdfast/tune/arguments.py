@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-from holdfast.config import AlignConfig, TuneConfig
+from holdfast.config import AlignConfig, TuneConfig, with_recipe
 from holdfast.data.read import from_yaml
 from holdfast.errors import HoldfastError
 
@@ -163,9 +163,9 @@ Config = TypeVar("Config", TuneConfig, AlignConfig)
 
 
 def settled(config: Config) -> Config:
-    """Return the config without the name of its recipe, whose values it has, and with the defaults that depend on other
-    options. Nothing that a training depends on is open then but the learning rate and the warm-up, which the plan works
-    out."""
+    """Return the config with its recipe applied, and with the defaults that depend on other options. Nothing that a
+    training depends on is open then but the learning rate and the warm-up, which the plan works out."""
+    config = with_recipe(config)
     decay, clip = config.weight_decay, config.max_grad_norm
     return dataclasses.replace(
         config,
