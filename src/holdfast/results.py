@@ -138,11 +138,14 @@ class Evaluation:
 
 @dataclass(frozen=True, kw_only=True)
 class SourceRows:
-    """One of several sources of data: how many rows were read, and how many of them are trained on."""
+    """One of several sources of data: how many rows were read, how many of them an epoch has, and how many different
+    ones all epochs have together (None: of a run of an older version).
+    """
 
     source: str
     rows: int
     drawn: int
+    distinct: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
+from holdfast.tables.text import counted
+
 if TYPE_CHECKING:
     from holdfast.align.plan import PreferencePlan
 
@@ -13,15 +15,13 @@ _COLOURS = {"prompt": 34, "chosen": 32, "rejected": 31}
 
 def preview(plan: PreferencePlan) -> dict[str, Any]:
     """Print the preview on stdout (unless the summary is wanted as JSON) and return its figures."""
-    epochs = plan.config.epochs or 1
-    passes = epochs if plan.config.max_steps <= 0 else plan.steps * plan.config.batch_size / len(plan.train)
     figures = {
         "command": "align",
         "dry_run": True,
         **plan.resolved(),
         "train_examples": len(plan.train),
         "eval_examples": len(plan.held_out),
-        "tokens_to_come": round(plan.report.tokens * passes),
+        "tokens_to_come": round(plan.report.tokens * plan.passes),
         "reference_tokens": plan.report.tokens,
         "data_report": plan.report.as_dict(),
         "bad_rows": {"count": len(plan.bad_rows), "first": plan.bad_rows[:20]},
@@ -58,6 +58,6 @@ def _cost(figures: dict[str, Any]) -> list[str]:
         )
     if figures["bad_rows"]["count"]:
         lines.append(
-            f"{figures['bad_rows']['count']:,} bad rows left out; the first: {figures['bad_rows']['first'][0]}"
+            f"{counted(figures['bad_rows']['count'], 'bad row')} left out; the first: {figures['bad_rows']['first'][0]}"
         )
     return lines

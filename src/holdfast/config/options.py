@@ -27,10 +27,10 @@ from holdfast.errors import HoldfastError, nearest
 
 GROUPS: dict[str, str] = {
     "weights": "prompt_weight response_weight preset weights spans turns normalizer adaptive adaptive_on by keep "
-    "rest scope",
+    "rest scope scored",
     "model": "model reference tokenizer dtype trust_remote_code template chat_template chat_template_kwargs "
     "stop chat system date",
-    "data": "data data_share columns roles joint layout eval_data eval_share "
+    "data": "data data_share data_draw columns roles joint layout eval_data eval_share "
     "max_length truncation skip_bad_rows sets prompts sources target mixed "
     "in_task in_task_k in_task_retriever with_in_task dev_items pool suite tasks data_dir run run_a run_b baseline "
     "directories study source where settings shots shots_data shots_layout",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from holdfast.errors import HoldfastError
 from holdfast.records import RESPONSE_ROLES, Example, Role, Tokens
+from holdfast.tables.text import counted
 from holdfast.tune.spans import span_rules
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def preview(plan: TrainingPlan) -> dict[str, Any]:
         **plan.resolved(),
         "train_examples": len(plan.train),
         "eval_examples": len(plan.held_out),
-        "tokens_to_come": round(report.tokens * _passes(plan)),
+        "tokens_to_come": round(report.tokens * plan.passes),
         "data_report": report.as_dict(),
         "bad_rows": {"count": len(plan.bad_rows), "first": plan.bad_rows[:20]},
     }
@@ -122,12 +123,6 @@ def _text(plan: TrainingPlan, ids: Any, position: int) -> str:
     ]
 
 
-def _passes(plan: TrainingPlan) -> float:
-    if plan.config.max_steps <= 0:
-        return plan.config.epochs
-    return plan.steps * plan.config.batch_size / max(len(plan.train), plan.config.batch_size)
-
-
 def _counts(plan: TrainingPlan) -> list[str]:
     total = sum(plan.report.targets.values()) or 1
     lines = [f"{'role':<9}  {'weight':>6}  {'targets':>10}  share of targets"]
@@ -144,10 +139,10 @@ def _cost(figures: dict[str, Any]) -> list[str]:
     lines = [
         f"{figures['train_examples']:,} examples to train on, {figures['eval_examples']:,} held out; longest "
         f"{report['longest']:,} tokens, limit {figures['max_length']:,}; template {', '.join(report['templates'])}",
-        f"{figures['steps']:,} steps, about {figures['tokens_to_come']:,} tokens; peak learning rate "
+        f"{counted(figures['steps'], 'step')}, about {figures['tokens_to_come']:,} tokens; peak learning rate "
         f"{figures['learning_rate']:.3g}",
     ]
-    lines += [f"{s['source']}: {s['drawn']:,} of {s['rows']:,} rows" for s in figures.get("data_sources", [])]
+    lines += [_drawn(source) for source in figures.get("data_sources", [])]
     if report["truncated"] or report["dropped_too_long"]:
         lines.append(
             f"too long: {report['truncated']:,} cut by {report['tokens_cut']:,} tokens in all ({report['eos_cut']:,} "
@@ -161,6 +156,12 @@ def _cost(figures: dict[str, Any]) -> list[str]:
         )
     if figures["bad_rows"]["count"]:
         lines.append(
-            f"{figures['bad_rows']['count']:,} bad rows left out; the first: {figures['bad_rows']['first'][0]}"
+            f"{counted(figures['bad_rows']['count'], 'bad row')} left out; the first: {figures['bad_rows']['first'][0]}"
         )
     return lines
+
+
+def _drawn(source: dict[str, Any]) -> str:
+    line = f"{source['source']}: {source['drawn']:,} of {source['rows']:,} rows"
+    more = f" per epoch, {source['distinct']:,} different ones in all"
+    return line + (more if source["distinct"] > source["drawn"] else "")
