@@ -22,7 +22,7 @@ GROUPS = [
     {"chat"},
     {"lm"},
     {"tune", "sensitivity", "crosstask"},
-    {"align", "bench", "integrations"},
+    {"align", "bench", "audit", "integrations"},
     {"study"},
     {"demo", "door"},
     {"cli"},
