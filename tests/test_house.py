@@ -172,6 +172,7 @@ def test_no_class_name_stands_twice() -> None:
 SMALL = {
     "bench/alpaca_driver.py": "a script for the interpreter of another environment",
     "config/align.py": "each command's options have a file of their own",
+    "config/audit.py": "each command's options have a file of their own",
     "config/legacy.py": "a table that grows by a line with every option",
     "data/joint.py": "what the reader of columns, the templates and the adapter of TRL all ask",
     "sensitivity/identity.py": "digests that the local scorer, the served one and bench all need",

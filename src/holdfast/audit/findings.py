@@ -1,7 +1,7 @@
 """Rows -> what is wrong with them. Pure functions over ``AuditRow``; no model is run.
 
-A check looks at all rows and yields a ``Case`` per place. ``find`` gathers the cases of a kind into one finding.
-Whoever has further checks hands them to ``find`` beside ``CHECKS``.
+A check looks at all rows and yields a ``Case`` per place; ``find`` gathers the cases of a kind into one finding.
+Whoever has further checks hands them over beside ``CHECKS``.
 """
 
 from __future__ import annotations
@@ -10,7 +10,11 @@ import itertools
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import lru_cache
+from hashlib import blake2b
+
+import numpy as np
 
 from holdfast.audit.record import (
     PAID,
@@ -24,7 +28,7 @@ from holdfast.audit.record import (
     RoleLine,
     TextToken,
 )
-from holdfast.records import RESPONSE_ROLES, Role
+from holdfast.records import RESPONSE_ROLES, Ids, Role
 
 Check = Callable[[Sequence[AuditRow], AuditContext], Iterator[Case]]
 
@@ -35,6 +39,11 @@ _BEFORE, _AFTER, _LONGEST = 16, 8, 64
 _EMPTY_THOUGHT = re.compile(r"\s*<think>\s*</think>\s*")
 _THOUGHT_TOKENS = 12
 """An empty thought of a generation prompt has at most so many tokens."""
+_HEAD_TOKENS = 128
+"""In rows without roles a date is looked for in so many tokens."""
+_DATE_PARTS = {"Y": r"\d{4}", "y": r"\d\d", "m": r"\d\d", "d": r"\d\d", "B": r"[A-Z][a-z]+", "b": r"[A-Z][a-z]+"}
+_DATE_PARTS |= {"-m": r"\d\d?", "-d": r"\d\d?"}
+_SAID = frozenset({Role.ASSISTANT, Role.THINK, Role.TOOL_CALL})
 
 
 def audit(
@@ -42,35 +51,56 @@ def audit(
     context: AuditContext,
     checks: Sequence[Check] | None = None,
     unseen: Sequence[str] = (),
+    cases: Iterable[Case] = (),
 ) -> Audit:
-    """Return what the rows pay for, by role, and what is wrong with them by ``checks`` (default: ``CHECKS``)."""
+    """Return what the rows pay for, by role, and what is wrong with them by ``checks`` (default: ``CHECKS``).
+
+    Args:
+        unseen: sentences about what was not looked at.
+        cases: what was seen to be wrong before there were rows.
+    """
+    places = (*cases, *cases_of(rows, context, checks))
+    findings = tuple(gathered(places, context))
     tokens = sum(map(len, rows))
-    findings = find(rows, context, CHECKS if checks is None else checks)
-    return Audit(context.model, len(rows), tokens, role_lines(rows), tuple(findings), tuple(unseen))
+    return Audit(context.model, len(rows), tokens, role_lines(rows, context), findings, tuple(unseen), places)
 
 
 def find(rows: Sequence[AuditRow], context: AuditContext, checks: Sequence[Check] | None = None) -> list[Finding]:
     """Return one finding per kind that occurs, in the order of ``Kind``."""
-    cases: dict[Kind, list[Case]] = {}
+    return gathered(cases_of(rows, context, checks), context)
+
+
+def cases_of(rows: Sequence[AuditRow], context: AuditContext, checks: Sequence[Check] | None = None) -> Iterator[Case]:
+    """Yield every place at which a check sees something wrong, check by check."""
     for check in CHECKS if checks is None else checks:
-        for case in check(rows, context):
-            cases.setdefault(case.kind, []).append(case)
-    return [_finding(kind, cases[kind], context) for kind in Kind if kind in cases]
+        yield from check(rows, context)
 
 
-def role_lines(rows: Sequence[AuditRow]) -> tuple[RoleLine, ...]:
+def gathered(cases: Iterable[Case], context: AuditContext) -> list[Finding]:
+    """Return the cases of each kind as one finding, in the order of ``Kind``."""
+    by_kind: dict[Kind, list[Case]] = {}
+    for case in cases:
+        by_kind.setdefault(case.kind, []).append(case)
+    return [_finding(kind, by_kind[kind], context) for kind in Kind if kind in by_kind]
+
+
+def role_lines(rows: Sequence[AuditRow], context: AuditContext) -> tuple[RoleLine, ...]:
     """Return a line for every role that is a target in the rows; a last one for tokens of rows without roles."""
     tokens, paid = Counter[Role | None](), Counter[Role | None]()
-    mass: Counter[Role | None] = Counter()
+    mass: dict[Role | None, float] = dict.fromkeys((*Role, None), 0.0)
     for row in rows:
-        roles: Sequence[Role | None] = row.roles if row.roles is not None else [None] * len(row)
-        for role, weight in itertools.islice(zip(roles, row.weights, strict=True), 1, None):
-            tokens[role] += 1
-            paid[role] += weight != 0
-            mass[role] += weight  # type: ignore[assignment]
-    total = sum(mass.values())
+        weights = np.asarray(row.weights)
+        for role, begin, end in row.runs or ((None, 0, len(row)),):
+            part = weights[max(begin, 1) : end]
+            tokens[role] += len(part)
+            paid[role] += int(np.count_nonzero(part))
+            mass[role] += float(part.sum())
+    parts = mass
+    if context.normalizer == "role-mean":  # as the trainer does: each role counts by its mean
+        parts = {role: weight / paid[role] if paid[role] else 0.0 for role, weight in mass.items()}
+    total = sum(parts.values())
     return tuple(
-        RoleLine(role, tokens[role], paid[role], float(mass[role]), mass[role] / total if total else math.nan)
+        RoleLine(role, tokens[role], paid[role], mass[role], parts[role] / total if total else math.nan)
         for role in (*Role, None)
         if tokens[role]
     )
@@ -78,27 +108,9 @@ def role_lines(rows: Sequence[AuditRow]) -> tuple[RoleLine, ...]:
 
 def runs_of(row: AuditRow, role: Role) -> Iterator[tuple[int, int]]:
     """Yield begin and end of every stretch of tokens of one role."""
-    at = 0
-    for is_role, tokens in itertools.groupby(row.roles or (), key=lambda other: other is role):
-        end = at + len(list(tokens))
-        if is_role:
-            yield at, end
-        at = end
-
-
-def responses(row: AuditRow) -> list[tuple[int, int]]:
-    """Return begin and end of every response of a row with roles: tokens that the model writes, up to a stop run."""
-    parts: list[tuple[int, int]] = []
-    begin, before = None, None
-    for at, role in enumerate(row.roles or ()):
-        ends = role not in RESPONSE_ROLES or (before is Role.EOS and role is not Role.EOS)
-        if begin is not None and ends:
-            parts.append((begin, at))
-            begin = None
-        if begin is None and role in RESPONSE_ROLES:
-            begin = at
-        before = role
-    return parts if begin is None else [*parts, (begin, len(row))]
+    for other, begin, end in row.runs:
+        if other is role:
+            yield begin, end
 
 
 def stretches(
@@ -122,44 +134,48 @@ def unpaid(rows: Sequence[AuditRow], context: AuditContext) -> Iterator[Case]:
     Where a config says what is asked for, only roles that it sets to 0; else every token of weight 0.
     """
     asked = context.role_weights
-    never = not any(_pays_a_stop(row) for row in rows)
-    for row in rows:
-        for role, kind in UNPAID.items():
-            if asked is not None and asked[role]:
+    kinds = {role: kind for role, kind in UNPAID.items() if asked is None or not asked[role]}
+    if not any(map(_pays_a_stop, rows)):
+        kinds = {role: Kind.STOP_NEVER_PAID if role is Role.EOS else kind for role, kind in kinds.items()}
+    for row in rows if kinds else ():
+        for role, begin, end in row.runs:
+            if role not in kinds or all(row.weights[max(begin, 1) : end]):
                 continue
-            for begin, end in runs_of(row, role):
-                name = Kind.STOP_NEVER_PAID if kind is Kind.STOP_UNPAID and never else kind
-                for first, last in stretches(row, lambda i: i > 0 and not row.weights[i], begin, end):  # noqa: B023
-                    yield Case(name, row, first, last)
+            for first, last in stretches(row, lambda i: not row.weights[i], max(begin, 1), end):  # noqa: B023
+                yield Case(kinds[role], row, first, last)
 
 
 def paid(rows: Sequence[AuditRow], context: AuditContext) -> Iterator[Case]:
-    """What the model is given and is paid in full, in data that was prepared by others."""
-    if context.role_weights is not None:
-        return
-    for row in rows:
-        thoughts = [_thought_before(row, begin, context) for begin, _ in responses(row)]
-        for role, kind in PAID.items():
-            for begin, end in runs_of(row, role):
-                for first, last in stretches(row, lambda i: row.weights[i] >= 1, begin, end):  # noqa: B023
-                    cut = next((at for at, stop in thoughts if first < stop and at < last), last)
-                    if first < cut:
-                        yield Case(kind, row, first, cut)
-                    if cut < last:
-                        yield Case(Kind.GIVEN_THOUGHT_PAID, row, max(first, cut), last)
+    """What the model is given and is paid in full, in data that was prepared by others. A weight below 1 is a number
+    that somebody chose.
+    """
+    for row in rows if context.role_weights is None else ():
+        thoughts = {end: begin for begin, end in _given_thoughts(row, context)}
+        for role, begin, end in row.runs:
+            if role not in PAID or not any(row.weights[begin:end]):
+                continue
+            for first, last in stretches(row, lambda i: row.weights[i] >= 1, begin, end):  # noqa: B023
+                cut = max(first, min(last, thoughts.get(end, last)))
+                if first < cut:
+                    yield Case(PAID[role], row, first, cut)
+                if cut < last:
+                    yield Case(Kind.GIVEN_THOUGHT_PAID, row, cut, last)
 
 
 def ends(rows: Sequence[AuditRow], context: AuditContext) -> Iterator[Case]:
     """Responses without the token that generation stops on, and such that hold nothing but it."""
-    said = {Role.ASSISTANT, Role.THINK, Role.TOOL_CALL}
     for row in rows:
-        for begin, end in responses(row):
-            roles = (row.roles or ())[begin:end]
-            stops = roles[-1] is Role.EOS and (not context.stop_ids or row.ids[end - 1] in context.stop_ids)
-            if not stops:
-                yield Case(Kind.CUT_BEFORE_STOP if end == len(row) else Kind.STOP_MISSING, row, end - 1, end)
-            elif not said & {*roles}:
-                yield Case(Kind.EMPTY_RESPONSE, row, begin, end)
+        roles = row.roles or ()
+        for begin, end in row.responses:
+            is_end = roles[end - 1] is Role.EOS
+            if is_end and (not context.stop_ids or row.ids[end - 1] in context.stop_ids):
+                if not _SAID & {*roles[begin:end]}:
+                    yield Case(Kind.EMPTY_RESPONSE, row, begin, end)
+            elif end == len(row) and not is_end:
+                yield Case(Kind.CUT_BEFORE_STOP, row, end - 1, end)
+            else:
+                note = f"ends with {token_text(context, row.ids, end - 1)!r}" if is_end else ""
+                yield Case(Kind.STOP_MISSING, row, end - 1, end, note)
 
 
 def doubled(rows: Sequence[AuditRow], context: AuditContext) -> Iterator[Case]:
@@ -169,22 +185,41 @@ def doubled(rows: Sequence[AuditRow], context: AuditContext) -> Iterator[Case]:
         for at, (one, two) in enumerate(itertools.pairwise(row.ids), 1):
             if one == two == context.bos_id and (at == 1 or one not in stops) and {*row.ids[at + 1 :]} - {one}:
                 yield Case(Kind.SECOND_BOS, row, at, at + 1)
-            elif one in stops and two in stops and row.weights[at]:
+            elif two in stops and one in stops and row.weights[at]:
                 yield Case(Kind.SECOND_EOS, row, at, at + 1)
 
 
 def beyond(rows: Sequence[AuditRow], context: AuditContext) -> Iterator[Case]:
     """Ids that have no row in the embedding."""
-    size = context.embedding_rows
-    for row in rows if size is not None else ():
+    size = math.inf if context.embedding_rows is None else context.embedding_rows
+    for row in rows:
         if row.ids and (max(row.ids) >= size or min(row.ids) < 0):
             for begin, end in stretches(row, lambda i: not 0 <= row.ids[i] < size):  # noqa: B023
                 yield Case(Kind.BEYOND_EMBEDDING, row, begin, end)
 
 
+def dated(rows: Sequence[AuditRow], context: AuditContext) -> Iterator[Case]:
+    """A day that the chat template prints of itself and that nobody chose."""
+    formats = re.findall(r"strftime_now\(\s*['\"](.+?)['\"]", str(getattr(context.tokenizer, "chat_template", None)))
+    if not formats or context.date is not None:
+        return
+    pattern = re.compile("|".join(map(_date_pattern, formats)))
+
+    @lru_cache(maxsize=1024)
+    def prints(ids: Ids) -> bool:
+        return bool(pattern.search(str(context.tokenizer.decode(list(ids)))))
+
+    for row in rows:
+        heads = runs_of(row, Role.TEMPLATE) if row.roles else iter([(0, min(len(row), _HEAD_TOKENS))])
+        for begin, end in heads:
+            if end - begin > 2 and prints(row.ids[begin:end]):
+                yield Case(Kind.DATE_IN_TEMPLATE, row, *_narrowed(row.ids, begin, end, prints))
+                break
+
+
 def repeated(rows: Sequence[AuditRow], context: AuditContext) -> Iterator[Case]:
     """Rows of the same ids."""
-    first: dict[tuple[int, ...], AuditRow] = {}
+    first: dict[Ids, AuditRow] = {}
     for row in rows:
         if first.setdefault(row.ids, row) is not row:
             yield Case(Kind.DUPLICATE_ROWS, row, 0, len(row), f"as {first[row.ids].place}")
@@ -192,35 +227,38 @@ def repeated(rows: Sequence[AuditRow], context: AuditContext) -> Iterator[Case]:
 
 def contradicting(rows: Sequence[AuditRow], context: AuditContext) -> Iterator[Case]:
     """Paid responses that differ behind the same prompt. A prompt without anything said by a user or a tool is none."""
-    first: dict[tuple[int, ...], tuple[AuditRow, tuple[int, ...]]] = {}
+    first: dict[bytes, tuple[AuditRow, Ids]] = {}
     for row in rows:
-        for begin, end in responses(row):
-            asks = {Role.USER, Role.TOOL} & {*(row.roles or ())[:begin]}
-            if not asks or not any(row.weights[begin:end]):
+        asked = next((begin for role, begin, _ in row.runs if role in (Role.USER, Role.TOOL)), len(row))
+        for begin, end in row.responses:
+            if begin < asked or not any(row.weights[begin:end]):
                 continue
-            before, answer = first.setdefault(row.ids[:begin], (row, row.ids[begin:end]))
+            prompt = blake2b(np.asarray(row.ids[:begin], dtype=np.int64).tobytes(), digest_size=16).digest()
+            before, answer = first.setdefault(prompt, (row, row.ids[begin:end]))
             if answer != row.ids[begin:end]:
                 yield Case(Kind.CONTRADICTING_ROWS, row, begin, end, f"other than {before.place}")
 
 
-CHECKS: tuple[Check, ...] = (unpaid, paid, ends, doubled, beyond, repeated, contradicting)
-"""The checks of every audit. Those that need roles find nothing in rows without."""
+CHECKS: tuple[Check, ...] = (unpaid, paid, ends, doubled, beyond, dated, repeated, contradicting)
+"""The checks of every audit. Those that need roles see nothing in rows without."""
 
 
 # from cases to findings
 
 
 def _finding(kind: Kind, cases: Sequence[Case], context: AuditContext) -> Finding:
-    places = list(dict.fromkeys(f"{case.row.place} ({case.note})" if case.note else case.row.place for case in cases))
-    rows = len({id(case.row) for case in cases})
+    places: dict[str, str] = {}
+    for case in cases:
+        places.setdefault(case.row.place, case.note)
+    rows = [f"{place} ({note})" if note else place for place, note in itertools.islice(places.items(), _FIRST)]
     tokens = sum(case.tokens for case in cases)
-    return Finding(kind, rows, tuple(places[:_FIRST]), window(cases[0], context), kind.cure, tokens)
+    return Finding(kind, len(places), tuple(rows), window(cases[0], context), kind.cure, tokens)
 
 
 def window(case: Case, context: AuditContext) -> tuple[TextToken, ...]:
     """Return the tokens of a case with those around it; of a long case its beginning."""
     row = case.row
-    begin, end = max(case.begin - _BEFORE, 0), min(min(case.end, case.begin + _LONGEST) + _AFTER, len(row))
+    begin, end = max(case.begin - _BEFORE, 0), min(case.end + _AFTER, case.begin + _LONGEST, len(row))
     return tuple(
         TextToken(
             token_text(context, row.ids, at),
@@ -233,7 +271,9 @@ def window(case: Case, context: AuditContext) -> tuple[TextToken, ...]:
 
 
 def token_text(context: AuditContext, ids: Sequence[int], at: int) -> str:
-    """Return the text that a token adds after the one before it; decoded alone, many tokens lose a leading space."""
+    """Return the text that a token adds after the one before it; decoded alone, many tokens lose a leading space. An
+    id that the tokenizer does not have is shown as a number.
+    """
     size = len(context.tokenizer)
     if not 0 <= ids[at] < size:
         return f"<{ids[at]}>"
@@ -246,11 +286,28 @@ def _pays_a_stop(row: AuditRow) -> bool:
     return any(row.weights[end - 1] for _, end in runs_of(row, Role.EOS))
 
 
-def _thought_before(row: AuditRow, end: int, context: AuditContext) -> tuple[int, int]:
-    """Where the empty thought lies that the generation prompt gives before a response; (end, end) if there is none."""
-    for begin in range(end - 1, max(end - _THOUGHT_TOKENS, -1), -1):
-        if (row.roles or ())[begin] is not Role.TEMPLATE:
-            break
-        if _EMPTY_THOUGHT.fullmatch(str(context.tokenizer.decode(list(row.ids[begin:end])))):
-            return begin, end
-    return end, end
+def _given_thoughts(row: AuditRow, context: AuditContext) -> Iterator[tuple[int, int]]:
+    """Where empty thoughts lie that a generation prompt gives, directly before a response."""
+    roles = row.roles or ()
+    for _, end in runs_of(row, Role.TEMPLATE):
+        if end == len(row) or roles[end] not in RESPONSE_ROLES:
+            continue
+        for begin in range(end - 1, max(end - _THOUGHT_TOKENS, -1), -1):
+            if roles[begin] is not Role.TEMPLATE:
+                break
+            if _EMPTY_THOUGHT.fullmatch(str(context.tokenizer.decode(list(row.ids[begin:end])))):
+                yield begin, end
+                break
+
+
+def _date_pattern(text: str) -> str:
+    """The days that a format of ``strftime_now`` prints, as a regular expression."""
+    parts = re.split(r"%(-?[A-Za-z])", text)
+    return "".join(_DATE_PARTS.get(part, ".+?") if place % 2 else re.escape(part) for place, part in enumerate(parts))
+
+
+def _narrowed(ids: Ids, begin: int, end: int, holds: Callable[[Ids], bool]) -> tuple[int, int]:
+    """The shortest stretch of tokens within another that still holds what is looked for."""
+    last = next(at for at in range(begin + 1, end + 1) if holds(ids[begin:at]))
+    first = next(at for at in range(last - 1, begin - 1, -1) if holds(ids[at:last]))
+    return first, last

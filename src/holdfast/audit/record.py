@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cached_property
 from typing import Any
 
 from holdfast.errors import HoldfastError
-from holdfast.records import PROMPT_ROLES, Ids, Role
+from holdfast.records import PROMPT_ROLES, RESPONSE_ROLES, Ids, Role
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,28 @@ class AuditRow:
     def __len__(self) -> int:
         return len(self.ids)
 
+    @cached_property
+    def runs(self) -> tuple[tuple[Role, int, int], ...]:
+        """Stretches of tokens of one role, in order, as (role, begin, end); none for a row without roles."""
+        runs: list[tuple[Role, int, int]] = []
+        for role, tokens in itertools.groupby(self.roles or ()):
+            begin = runs[-1][2] if runs else 0
+            runs.append((role, begin, begin + len(list(tokens))))
+        return tuple(runs)
+
+    @cached_property
+    def responses(self) -> tuple[tuple[int, int], ...]:
+        """Begin and end of every response: what the model writes without a break, up to the end of a stop run."""
+        parts: list[tuple[int, int]] = []
+        is_open = False
+        for role, begin, end in self.runs:
+            if role in RESPONSE_ROLES:
+                if is_open:
+                    begin = parts.pop()[0]
+                parts.append((begin, end))
+            is_open = role in RESPONSE_ROLES and role is not Role.EOS
+        return tuple(parts)
+
 
 class Kind(StrEnum):
     """What can be wrong. A value is the name of the kind in JSON and in the docs."""
@@ -69,6 +93,7 @@ class Kind(StrEnum):
     DUPLICATE_ROWS = "duplicate-rows"
     CONTRADICTING_ROWS = "contradicting-rows"
     KEYS_NOT_USED = "keys-not-used"
+    ROWS_REFUSED = "rows-refused"
     # what only data can have that another trainer has prepared
     NOTHING_PAID = "nothing-paid"
     EVERYTHING_PAID = "everything-paid"
@@ -139,7 +164,7 @@ _SAID: dict[Kind, tuple[str, str]] = {
         "leave such rows out, or fill in what was to be answered",
     ),
     Kind.DATE_IN_TEMPLATE: (
-        "the chat template prints a date, the same in every row",
+        "the chat template prints the day of the preparation, so the model learns one day and is asked on another",
         "set the day with --date and give it at inference, or use a chat template that prints none",
     ),
     Kind.BEYOND_EMBEDDING: (
@@ -152,8 +177,12 @@ _SAID: dict[Kind, tuple[str, str]] = {
         "keep one answer to each prompt, unless several are meant",
     ),
     Kind.KEYS_NOT_USED: (
-        "the data has keys that nothing reads",
-        "drop them, or name what they are with --columns",
+        "rows have keys that nothing reads and that may change what is to be learned",
+        "put what they say into a text that is read, name what they are with --columns, or drop them",
+    ),
+    Kind.ROWS_REFUSED: (
+        "rows cannot be trained on as they are",
+        "mend them, or leave them out on purpose with --skip-bad-rows",
     ),
     Kind.NOTHING_PAID: (
         "nothing in the row is paid",
@@ -216,9 +245,10 @@ class AuditContext:
     eos_id: int | None = None
     embedding_rows: int | None = None
     role_weights: Mapping[Role, float] | None = None
-    keys_not_used: tuple[str, ...] = ()
     date: str | None = None
-    """The day that the chat template prints, where it prints one."""
+    """The day that was chosen for the chat template to print (``--date``), which is no finding then."""
+    normalizer: str = "nonzero"
+    """What the weighted sum is divided by, as in `tune`; shares of ``role-mean`` are of the means of the roles."""
 
 
 @dataclass(frozen=True)
@@ -297,11 +327,13 @@ class RoleLine:
 
 @dataclass(frozen=True)
 class Audit:
-    """What a run pays for, and what is wrong with it. ``unseen`` are sentences about what could not be looked at."""
+    """What a run pays for, and what is wrong with it. ``unseen`` are sentences about what was not looked at, and
+    ``cases`` every place of the findings."""
 
     model: str
     rows: int
     tokens: int
     roles: tuple[RoleLine, ...]
     findings: tuple[Finding, ...]
-    unseen: tuple[str, ...] = field(default=())
+    unseen: tuple[str, ...] = ()
+    cases: tuple[Case, ...] = field(default=(), repr=False)

@@ -20,7 +20,7 @@ from holdfast.config.names import aliases_of, option_names
 GROUPS: dict[str, str] = {
     "model": "model reference tokenizer dtype trust_remote_code template chat_template chat_template_kwargs "
     "stop chat system date",
-    "data": "data data_share columns roles joint layout eval_data eval_share "
+    "data": "data prepared data_share columns roles joint layout eval_data eval_share "
     "max_length truncation skip_bad_rows sets prompts sources target mixed "
     "in_task in_task_k in_task_retriever with_in_task dev_items pool suite tasks data_dir run run_a run_b baseline "
     "directories study source where settings shots shots_data shots_layout",
@@ -111,6 +111,8 @@ def _options(config_class: type, field: dataclasses.Field[Any], defaults: dict[s
     kind = typing.get_type_hints(config_class)[field.name]
     text = help_texts(config_class).get(field.name, "")
     value = defaults.get(field.name)
+    if field.name in getattr(config_class, "without_effect", ()):
+        kind = tyro.conf.Suppress[kind]
     if not isinstance(value, dict) or not value:
         return [(field.name, Annotated[kind, tyro.conf.arg(help=text)], _default(field, defaults))]
     item: Any = typing.get_args(kind)[1]

@@ -121,8 +121,9 @@ def count_steps(config: TuneConfig | AlignConfig, examples: int) -> int:
     return config.max_steps if config.max_steps > 0 else math.ceil(per_epoch * (config.epochs or 1))
 
 
-def read_source(config: TuneConfig) -> Source:
-    """Read and tokenise the data. Loads the tokenizer but no weights.
+def read_source(config: TuneConfig, *, refuse_ids: bool = True) -> Source:
+    """Read and tokenise the data. Loads the tokenizer but no weights. Without ``refuse_ids`` ids may be beyond the
+    embedding.
 
     Raises:
         HoldfastError: bad input, with file and row.
@@ -137,7 +138,8 @@ def read_source(config: TuneConfig) -> Source:
         shape=shape_of(config),
     )
     data = train_and_held_out(config, read, bad_rows)
-    return replace(encode_source(config, data.train, data.held_out, bad_rows), data_sources=data.sources)
+    source = encode_source(config, data.train, data.held_out, bad_rows, refuse_ids=refuse_ids)
+    return replace(source, data_sources=data.sources)
 
 
 class RowsRead(NamedTuple):
@@ -173,7 +175,12 @@ def train_and_held_out(
 
 
 def encode_source(
-    config: TuneConfig, examples: list[Example], held_out: list[Example], bad_rows: list[str] | None
+    config: TuneConfig,
+    examples: list[Example],
+    held_out: list[Example],
+    bad_rows: list[str] | None,
+    *,
+    refuse_ids: bool = True,
 ) -> Source:
     """The second half of ``read_source``: tokenise what has been read."""
     from holdfast import lm as models
@@ -202,7 +209,8 @@ def encode_source(
     tell_plain(config.model, config.template, tokenizer, report.templates)
     _check_left(config, train_tokens, report, bad_rows or [], max_length)
     held_out_tokens, _ = encode(held_out)
-    check_ids(config.model, tokenizer, model_config, (tokens.ids for tokens in (*train_tokens, *held_out_tokens)))
+    if refuse_ids:
+        check_ids(config.model, tokenizer, model_config, (tokens.ids for tokens in (*train_tokens, *held_out_tokens)))
     return Source(tokenizer, parameters, train_tokens, held_out_tokens, report, bad_rows or [], max_length, date=date)
 
 
