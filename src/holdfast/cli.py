@@ -316,7 +316,7 @@ def _read_config(config_class: type, path: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise HoldfastError(f"--config {path}: not a list of 'option: value' lines")
     options = configs.our_names(config_class, {str(key): value for key, value in content.items()}, f"--config {path}")
-    for name in getattr(config_class, "not_from_file", frozenset()) & options.keys():
+    for name in options.keys() & {*getattr(config_class, "not_from_file", ())}:
         _say(f"note: --config {path}: '{name}' is that of its own run; here it counts on the command line alone")
         del options[name]
     return {name: configs.check_value(config_class, name, value, f"--config {path}") for name, value in options.items()}

@@ -5,5 +5,22 @@ prompt, up to the end of the stop run. All of ``holdfast audit`` is ``pipeline.a
 
     record              rows as a trainer sees them, kinds of findings, what an audit says
     findings            rows -> the table of roles, and cases -> findings; pure functions
-    pipeline            what `tune` would train on, as rows -> the audit
+    tuned               what `tune` would train on, as rows
+    summary             an audit -> its summary, and the summary -> lines of a terminal
+    pipeline            config -> rows -> audit -> run directory
 """
+
+from typing import TYPE_CHECKING, Any
+
+from holdfast import lazily
+from holdfast.config import AuditConfig
+
+if TYPE_CHECKING:
+    from holdfast.audit.pipeline import audit
+
+__all__ = ["AuditConfig", "audit"]
+_HOMES = {"audit": "holdfast.audit.pipeline"}
+
+
+def __getattr__(name: str) -> Any:
+    return lazily(__name__, _HOMES, name)

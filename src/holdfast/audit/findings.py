@@ -252,7 +252,15 @@ def _finding(kind: Kind, cases: Sequence[Case], context: AuditContext) -> Findin
         places.setdefault(case.row.place, case.note)
     rows = [f"{place} ({note})" if note else place for place, note in itertools.islice(places.items(), _FIRST)]
     tokens = sum(case.tokens for case in cases)
-    return Finding(kind, len(places), tuple(rows), window(cases[0], context), kind.cure, tokens)
+    return Finding(kind, len(places), tuple(rows), window(cases[0], context), _cure(cases[0], context), tokens)
+
+
+def _cure(case: Case, context: AuditContext) -> str:
+    """What to do: of a role that a config sets to 0, how that is said there."""
+    if context.role_weights is None or case.kind not in {*UNPAID.values(), Kind.STOP_NEVER_PAID}:
+        return case.kind.cure
+    role = (case.row.roles or ())[case.begin].label
+    return f"give {role} a weight above 0 (--weights {role} 1, or in the file weights: {{{role}: 1}})"
 
 
 def window(case: Case, context: AuditContext) -> tuple[TextToken, ...]:

@@ -337,3 +337,16 @@ class Audit:
     findings: tuple[Finding, ...]
     unseen: tuple[str, ...] = ()
     cases: tuple[Case, ...] = field(default=(), repr=False)
+
+
+@dataclass(frozen=True)
+class Material:
+    """What an audit is made of: the rows, what they are judged by, sentences about what was not looked at, what was
+    seen to be wrong before there were rows, and the values for config.json and the summary that the config left open.
+    """
+
+    rows: tuple[AuditRow, ...]
+    context: AuditContext
+    unseen: tuple[str, ...] = ()
+    cases: tuple[Case, ...] = ()
+    resolved: Mapping[str, Any] = field(default_factory=dict)
