@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from holdfast.door import (
         align_preferences,
+        audit_data,
         best_setting,
         compare_runs,
         cross_task,
@@ -34,6 +35,7 @@ __all__ = [
     "HoldfastError",
     "WITSFTTrainer",
     "align_preferences",
+    "audit_data",
     "best_setting",
     "compare_runs",
     "cross_task",

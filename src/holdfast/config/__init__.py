@@ -16,7 +16,7 @@ from holdfast.config.tune import Normalizer, Preset, Truncation, TuneConfig, Wei
 __all__ = [
     "AlignConfig", "AnalyseConfig", "AuditConfig", "BenchCompareConfig", "BenchConfig", "BestConfig", "CheckConfig",
     "CompareConfig", "CrossTaskConfig", "DemoConfig", "LabelConfig", "Normalizer", "Preset", "PromptingConfig", "Range",
-    "ReportConfig", "RunConfig", "SensitivityConfig", "StudyConfig", "TrainingConfig", "Truncation", "TuneConfig", "VariantConfig",
-    "VariantsConfig", "WeighConfig", "check_value", "from_keywords", "our_flags", "our_names",
+    "ReportConfig", "RunConfig", "SensitivityConfig", "StudyConfig", "TrainingConfig", "Truncation", "TuneConfig",
+    "VariantConfig", "VariantsConfig", "WeighConfig", "check_value", "from_keywords", "our_flags", "our_names",
     "with_recipe",
 ]  # fmt: skip
