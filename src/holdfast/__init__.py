@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from holdfast.audit.live import AuditCallback
     from holdfast.door import (
         align_preferences,
         audit_data,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
+    "AuditCallback",
     "Estimate",
     "HoldfastError",
     "WITSFTTrainer",
@@ -52,6 +54,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "AuditCallback": "holdfast.audit.live",
     "Estimate": "holdfast.results",
     "HoldfastError": "holdfast.errors",
     "WITSFTTrainer": "holdfast.integrations.trl",

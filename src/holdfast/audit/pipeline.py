@@ -7,12 +7,12 @@ from typing import Any
 
 from holdfast import runs
 from holdfast.audit import findings
+from holdfast.audit.prepared import prepared
 from holdfast.audit.record import Material
 from holdfast.audit.summary import row_of, summary_of, told
 from holdfast.audit.tuned import tell_without_effect, tuned
 from holdfast.config import AuditConfig
 from holdfast.data.read import source_digest
-from holdfast.errors import HoldfastError
 
 
 def audit(config: AuditConfig) -> dict[str, Any]:
@@ -50,13 +50,13 @@ def audit(config: AuditConfig) -> dict[str, Any]:
 def _read(config: AuditConfig) -> Material:
     """The rows to audit, and what they are judged by."""
     if config.prepared is not None:
-        raise HoldfastError("--prepared cannot be read yet", hint="--data audits what `tune` would train on")
+        return prepared(config)
     return tuned(config)
 
 
 def _judged(config: AuditConfig, material: Material) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The summary of an audit, and its rows."""
-    result = findings.audit(material.rows, material.context, unseen=material.unseen, cases=material.cases)
+    result = findings.audit(material.rows, material.context, material.checks, material.unseen, material.cases)
     return summary_of(config, result, material), [row_of(case, material) for case in result.cases]
 
 

@@ -350,3 +350,5 @@ class Material:
     unseen: tuple[str, ...] = ()
     cases: tuple[Case, ...] = ()
     resolved: Mapping[str, Any] = field(default_factory=dict)
+    checks: tuple[Any, ...] | None = None
+    """Checks of ``findings``; None are those of every audit."""

@@ -1,0 +1,226 @@
+"""Which row of the data a prepared document is, by its ids, so that it gets the roles of that row.
+
+the same ids                              the roles of the row
+the same but for BOS and EOS, or cut      the roles, shifted to where the ids stand
+else                                      the row with which it shares most runs of ids, in order; ids between the
+                                          runs get the role of the same place, or are what the model is given
+several rows in one document              one after the other; it is said where each begins
+"""
+
+from __future__ import annotations
+
+import bisect
+import itertools
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from holdfast.audit.record import AuditContext, AuditRow
+from holdfast.records import RESPONSE_ROLES, Ids, Role
+
+_GRAM = 6
+"""Ids in a row by which rows are looked up."""
+_COMMON = 64
+"""A gram that stands in more rows than this says nothing."""
+_MANY = 4_000_000
+"""From so many ids on, one gram in eight is kept."""
+_SHARE = 0.5
+"""A document is a row if so much of it is."""
+_SAYS = 3
+"""A part of a row is a document of its own if the model writes so many of its ids."""
+
+
+@dataclass(frozen=True)
+class Match:
+    """What a document is of the data.
+
+    ``roles`` has one for each id. ``begins`` are the places at which further rows begin in it. ``rest`` are the roles
+    of what the last row has behind the document's end.
+    """
+
+    roles: tuple[Role, ...]
+    begins: tuple[int, ...] = ()
+    rest: tuple[Role, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Run:
+    """Ids ``begin`` to ``end`` of a document are those of row ``number`` from ``begin + offset`` on."""
+
+    begin: int
+    end: int
+    number: int
+    offset: int
+
+
+class Matcher:
+    """Finds the rows of documents. ``rows`` must have roles."""
+
+    def __init__(self, rows: Sequence[AuditRow], context: AuditContext) -> None:
+        self.rows = rows
+        self._used: set[int] = set()
+        self._context = context
+        self._whole = {row.ids: number for number, row in reversed([*enumerate(rows)])}
+        self._bare = {self._core(row.ids): number for number, row in reversed([*enumerate(rows)])}
+        self._sorted = sorted(self._whole)
+        self._grams: dict[Ids, list[tuple[int, int]]] | None = None
+
+    def unused(self) -> int:
+        """How many rows are in no document so far. A row that says what another says is used with it."""
+        ids = {self.rows[number].ids for number in self._used}
+        return sum(row.ids not in ids for row in self.rows)
+
+    def match(self, document: AuditRow) -> Match | None:
+        """Return what a document is, or None if it is no row of the data."""
+        if not self.rows:
+            return None
+        ids = document.ids
+        number = self._whole.get(ids)
+        if number is not None:
+            self._used.add(number)
+            return Match(self.rows[number].roles or ())
+        runs = [self._simple(ids)] if self._simple(ids) else self._runs(ids)
+        if sum(run.end - run.begin for run in runs) < max(_SHARE * len(ids), 1):
+            return None
+        self._used |= {run.number for run in runs}
+        return self._told(document, runs)
+
+    # the easy ways
+
+    def _edges(self, ids: Ids) -> tuple[int, int]:
+        """Begin and end of what is neither BOS in front nor EOS or padding behind."""
+        ends = {*self._context.stop_ids, self._context.eos_id, getattr(self._context.tokenizer, "pad_token_id", None)}
+        begin, end = 0, len(ids)
+        while begin < end and ids[begin] == self._context.bos_id:
+            begin += 1
+        while end > begin and ids[end - 1] in ends:
+            end -= 1
+        return begin, end
+
+    def _core(self, ids: Ids) -> Ids:
+        begin, end = self._edges(ids)
+        return ids[begin:end]
+
+    def _simple(self, ids: Ids) -> _Run | None:
+        begin, end = self._edges(ids)
+        number = self._bare.get(ids[begin:end]) if end > begin else None
+        if number is not None:
+            return _Run(begin, end, number, self._edges(self.rows[number].ids)[0] - begin)
+        place = bisect.bisect_left(self._sorted, ids)
+        if place < len(self._sorted) and self._sorted[place][: len(ids)] == ids:
+            return _Run(0, len(ids), self._whole[self._sorted[place]], 0)
+        return None
+
+    # runs of ids
+
+    def _index(self) -> dict[Ids, list[tuple[int, int]]]:
+        if self._grams is None:
+            step = 8 if sum(map(len, self.rows)) > _MANY else 1
+            grams: dict[Ids, list[tuple[int, int]]] = defaultdict(list)
+            for number in self._whole.values():
+                for at, gram in _grams(self.rows[number].ids, step):
+                    if len(grams[gram]) <= _COMMON:
+                        grams[gram].append((number, at))
+            self._step = step
+            self._grams = {gram: places for gram, places in grams.items() if len(places) <= _COMMON}
+        return self._grams
+
+    def _runs(self, ids: Ids) -> list[_Run]:
+        """The runs that a document shares with rows: of the row with most votes, then of others in what is left."""
+        index, array = self._index(), np.asarray(ids, np.int64)
+        free, runs = np.ones(len(ids), bool), list[_Run]()
+        places = [(at, index[gram]) for at, gram in _grams(ids, self._step) if gram in index]
+        while places:
+            votes = Counter[tuple[int, int]]()
+            for at, others in places:
+                votes.update((number, other - at) for number, other in others)
+            by_row = Counter[int]()
+            for (number, _), count in votes.items():
+                by_row[number] += count
+            best = max(by_row, key=lambda number: (by_row[number], -number))
+            offsets = [offset for (number, offset), _ in votes.most_common() if number == best]
+            fresh = self._of_row(array, best, offsets, free)
+            if not fresh:
+                break
+            runs += fresh
+            for run in fresh:
+                free[run.begin : run.end] = False
+            places = [(at, others) for at, others in places if free[at : at + _GRAM].all()]
+        return sorted(runs, key=lambda run: run.begin)
+
+    def _of_row(
+        self, ids: npt.NDArray[np.int64], number: int, offsets: Sequence[int], free: npt.NDArray[np.bool_]
+    ) -> list[_Run]:
+        """The runs of one row, each behind the one before in the document and in the row."""
+        row, runs = np.asarray(self.rows[number].ids, np.int64), list[_Run]()
+        for offset in offsets:
+            first, last = max(0, -offset), min(len(ids), len(row) - offset)
+            same = (ids[first:last] == row[first + offset : last + offset]) & free[first:last]
+            for run in _stretches(same, first, number, offset):
+                if run.end - run.begin >= min(_GRAM, len(row)) and all(_in_order(run, other) for other in runs):
+                    runs.append(run)
+        return runs
+
+    # runs -> roles
+
+    def _told(self, document: AuditRow, runs: Sequence[_Run]) -> Match:
+        roles: list[Role | None] = [None] * len(document)
+        begins = []
+        for run, before in zip(runs, (None, *runs), strict=False):
+            roles[run.begin : run.end] = self._roles(run, run.begin, run.end)
+            if before is not None and not (run.number == before.number and _in_order(run, before)):
+                begins.append(run.begin)
+            elif before is not None:
+                for at in range(before.end, run.begin):
+                    roles[at] = self._between(before, run, at)
+        last = runs[-1]
+        for at in range(last.end, len(document)):
+            roles[at] = self._behind(document, last, at)
+        rest = (self.rows[last.number].roles or ())[last.offset + len(document) :]
+        says = [self._says(runs, first, end) for first, end in itertools.pairwise((0, *begins, len(document)))]
+        joined = [begin for begin, one, two in zip(begins, says, says[1:], strict=False) if one and two]
+        return Match(tuple(Role.TEMPLATE if role is None else role for role in roles), tuple(joined), rest)
+
+    def _roles(self, run: _Run, begin: int, end: int) -> tuple[Role, ...]:
+        return (self.rows[run.number].roles or ())[begin + run.offset : end + run.offset]
+
+    def _says(self, runs: Sequence[_Run], begin: int, end: int) -> bool:
+        """Whether a part of a document holds so much of a response that it is one."""
+        parts = [self._roles(run, run.begin, run.end) for run in runs if begin <= run.begin < end]
+        return sum(role in RESPONSE_ROLES for role in itertools.chain.from_iterable(parts)) >= _SAYS
+
+    def _between(self, before: _Run, after: _Run, at: int) -> Role:
+        """An id between two runs of a row: as the one that it stands for, else as both sides are."""
+        if before.offset == after.offset:
+            return self._roles(before, at, at + 1)[0]
+        sides = self._roles(before, before.end - 1, before.end) + self._roles(after, after.begin, after.begin + 1)
+        return Role.FORMAT if all(side in RESPONSE_ROLES for side in sides) else Role.TEMPLATE
+
+    def _behind(self, document: AuditRow, last: _Run, at: int) -> Role:
+        """An id behind the last run: that of the same place of the row, else a stop if it is one and is paid."""
+        roles = self._roles(last, at, at + 1)
+        is_end = document.ids[at] in (*self._context.stop_ids, self._context.eos_id)
+        if roles and (roles[0] is not Role.TEMPLATE or not is_end):
+            return roles[0]
+        return Role.EOS if is_end and document.weights[at] else Role.TEMPLATE
+
+
+def _grams(ids: Ids, step: int) -> Iterator[tuple[int, Ids]]:
+    for at in range(len(ids) - _GRAM + 1):
+        gram = ids[at : at + _GRAM]
+        if step == 1 or hash(gram) % step == 0:
+            yield at, gram
+
+
+def _stretches(same: npt.NDArray[np.bool_], first: int, number: int, offset: int) -> Iterator[_Run]:
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], same.astype(np.int8), [0]])))
+    for begin, end in edges.reshape(-1, 2).tolist():
+        yield _Run(first + begin, first + end, number, offset)
+
+
+def _in_order(one: _Run, two: _Run) -> bool:
+    first, second = sorted((one, two), key=lambda run: run.begin)
+    return first.end <= second.begin and first.end + first.offset <= second.begin + second.offset
