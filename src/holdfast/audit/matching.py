@@ -10,7 +10,6 @@ several rows in one document              one after the other; it is said where 
 from __future__ import annotations
 
 import bisect
-import itertools
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -29,8 +28,8 @@ _MANY = 4_000_000
 """From so many ids on, one gram in eight is kept."""
 _SHARE = 0.5
 """A document is a row if so much of it is."""
-_SAYS = 3
-"""A part of a row is a document of its own if the model writes so many of its ids."""
+_START = 2
+"""A row begins in a document where so many of its first ids are missing at most."""
 
 
 @dataclass(frozen=True)
@@ -38,12 +37,13 @@ class Match:
     """What a document is of the data.
 
     ``roles`` has one for each id. ``begins`` are the places at which further rows begin in it. ``rest`` are the roles
-    of what the last row has behind the document's end.
+    of what the last row has behind the document's end. ``unlike`` counts ids between its runs that it does not have.
     """
 
     roles: tuple[Role, ...]
     begins: tuple[int, ...] = ()
     rest: tuple[Role, ...] = ()
+    unlike: int = 0
 
 
 @dataclass(frozen=True)
@@ -134,70 +134,73 @@ class Matcher:
         free, runs = np.ones(len(ids), bool), list[_Run]()
         places = [(at, index[gram]) for at, gram in _grams(ids, self._step) if gram in index]
         while places:
-            votes = Counter[tuple[int, int]]()
-            for at, others in places:
-                votes.update((number, other - at) for number, other in others)
-            by_row = Counter[int]()
-            for (number, _), count in votes.items():
-                by_row[number] += count
-            best = max(by_row, key=lambda number: (by_row[number], -number))
-            offsets = [offset for (number, offset), _ in votes.most_common() if number == best]
-            fresh = self._of_row(array, best, offsets, free)
-            if not fresh:
-                break
+            votes = Counter[int]()
+            for _, others in places:
+                votes.update({number for number, _ in others})
+            best = max(votes, key=lambda number: (votes[number], -number))
+            pairs = [(at, place) for at, others in places for number, place in others if number == best]
+            fresh = self._of_row(array, best, _anchors(pairs), free)
             runs += fresh
-            for run in fresh:
-                free[run.begin : run.end] = False
-            places = [(at, others) for at, others in places if free[at : at + _GRAM].all()]
+            if fresh:  # what stands between the runs of a row is no other row
+                free[fresh[0].begin : fresh[-1].end] = False
+            places = [(at, others) for at, others in places if free[at : at + _GRAM].all()] if fresh else []
         return sorted(runs, key=lambda run: run.begin)
 
     def _of_row(
-        self, ids: npt.NDArray[np.int64], number: int, offsets: Sequence[int], free: npt.NDArray[np.bool_]
+        self,
+        ids: npt.NDArray[np.int64],
+        number: int,
+        anchors: Sequence[tuple[int, int]],
+        free: npt.NDArray[np.bool_],
     ) -> list[_Run]:
-        """The runs of one row, each behind the one before in the document and in the row."""
+        """The runs of one row around the anchors, each behind the one before in the document and in the row."""
         row, runs = np.asarray(self.rows[number].ids, np.int64), list[_Run]()
-        for offset in offsets:
-            first, last = max(0, -offset), min(len(ids), len(row) - offset)
-            same = (ids[first:last] == row[first + offset : last + offset]) & free[first:last]
-            for run in _stretches(same, first, number, offset):
-                if run.end - run.begin >= min(_GRAM, len(row)) and all(_in_order(run, other) for other in runs):
-                    runs.append(run)
+        for at, place in anchors:
+            before = runs[-1] if runs else _Run(0, 0, number, 0)
+            if at < before.end:
+                continue
+            begin, end, offset = at, at + _GRAM, place - at
+            first = max(before.end, before.end + before.offset - offset, -offset)
+            while begin > first and free[begin - 1] and ids[begin - 1] == row[begin - 1 + offset]:
+                begin -= 1
+            while end < min(len(ids), len(row) - offset) and free[end] and ids[end] == row[end + offset]:
+                end += 1
+            runs.append(_Run(begin, end, number, offset))
         return runs
 
     # runs -> roles
 
     def _told(self, document: AuditRow, runs: Sequence[_Run]) -> Match:
-        roles: list[Role | None] = [None] * len(document)
-        begins = []
+        roles: list[Role] = [Role.TEMPLATE] * len(document)
+        begins, unlike = [], 0
         for run, before in zip(runs, (None, *runs), strict=False):
             roles[run.begin : run.end] = self._roles(run, run.begin, run.end)
-            if before is not None and not (run.number == before.number and _in_order(run, before)):
-                begins.append(run.begin)
-            elif before is not None:
+            if before is not None and run.number == before.number and _in_order(run, before):
+                unlike += run.begin - before.end
                 for at in range(before.end, run.begin):
                     roles[at] = self._between(before, run, at)
+            elif before is not None and run.begin + run.offset <= _START:
+                begins.append(run.begin)
         last = runs[-1]
         for at in range(last.end, len(document)):
             roles[at] = self._behind(document, last, at)
         rest = (self.rows[last.number].roles or ())[last.offset + len(document) :]
-        says = [self._says(runs, first, end) for first, end in itertools.pairwise((0, *begins, len(document)))]
-        joined = [begin for begin, one, two in zip(begins, says, says[1:], strict=False) if one and two]
-        return Match(tuple(Role.TEMPLATE if role is None else role for role in roles), tuple(joined), rest)
+        return Match(tuple(roles), tuple(begins), rest, unlike)
 
     def _roles(self, run: _Run, begin: int, end: int) -> tuple[Role, ...]:
         return (self.rows[run.number].roles or ())[begin + run.offset : end + run.offset]
 
-    def _says(self, runs: Sequence[_Run], begin: int, end: int) -> bool:
-        """Whether a part of a document holds so much of a response that it is one."""
-        parts = [self._roles(run, run.begin, run.end) for run in runs if begin <= run.begin < end]
-        return sum(role in RESPONSE_ROLES for role in itertools.chain.from_iterable(parts)) >= _SAYS
-
     def _between(self, before: _Run, after: _Run, at: int) -> Role:
-        """An id between two runs of a row: as the one that it stands for, else as both sides are."""
+        """An id between two runs of a row: as the one that it stands for, else as both sides are. Between what is given
+        and what is written there is no telling (``PAD``): a template of the other trainer prints more there.
+        """
         if before.offset == after.offset:
             return self._roles(before, at, at + 1)[0]
-        sides = self._roles(before, before.end - 1, before.end) + self._roles(after, after.begin, after.begin + 1)
-        return Role.FORMAT if all(side in RESPONSE_ROLES for side in sides) else Role.TEMPLATE
+        ends = (*self._roles(before, before.end - 1, before.end), *self._roles(after, after.begin, after.begin + 1))
+        written = [role in RESPONSE_ROLES and role is not Role.EOS for role in ends]
+        if all(written):
+            return Role.FORMAT
+        return Role.PAD if any(written) else Role.TEMPLATE
 
     def _behind(self, document: AuditRow, last: _Run, at: int) -> Role:
         """An id behind the last run: that of the same place of the row, else a stop if it is one and is paid."""
@@ -215,10 +218,29 @@ def _grams(ids: Ids, step: int) -> Iterator[tuple[int, Ids]]:
             yield at, gram
 
 
-def _stretches(same: npt.NDArray[np.bool_], first: int, number: int, offset: int) -> Iterator[_Run]:
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], same.astype(np.int8), [0]])))
-    for begin, end in edges.reshape(-1, 2).tolist():
-        yield _Run(first + begin, first + end, number, offset)
+def _anchors(pairs: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Of (place in a document, place in a row) the longest chain that rises in both, of places that occur once; where
+    none does, of all.
+
+    >>> _anchors([(0, 5), (1, 1), (2, 2), (9, 4)])
+    [(1, 1), (2, 2), (9, 4)]
+    """
+    ours, theirs = Counter(at for at, _ in pairs), Counter(place for _, place in pairs)
+    once = [(at, place) for at, place in pairs if ours[at] == theirs[place] == 1]
+    ends: list[int] = []  # by length of a chain, the smallest place at which it ends, and which pair that is
+    which: list[int] = []
+    before: list[int] = []
+    chosen = sorted(once or pairs, key=lambda pair: (pair[0], -pair[1]))
+    for number, (_, place) in enumerate(chosen):
+        size = bisect.bisect_left(ends, place)
+        ends[size : size + 1] = [place]
+        which[size : size + 1] = [number]
+        before.append(which[size - 1] if size else -1)
+    chain, number = [], which[-1] if which else -1
+    while number >= 0:
+        chain.append(chosen[number])
+        number = before[number]
+    return chain[::-1]
 
 
 def _in_order(one: _Run, two: _Run) -> bool:

@@ -140,6 +140,12 @@ def _unmatched(rows: Sequence[AuditRow], matches: Sequence[Match | None], matche
             f"{len(places):,} of {len(rows):,} documents are no row of {data}, so only their ids were looked at; the "
             f"first: {places[0]}"
         )
+    unlike = [match.unlike for match in matches if match is not None and match.unlike]
+    if unlike:
+        notes.append(
+            f"{len(unlike):,} documents have ids that their row of {data} does not have, {sum(unlike):,} in all: as if "
+            "another chat template had been used"
+        )
     if unused := matcher.unused():
         notes.append(f"{unused:,} of {len(matcher.rows):,} rows of {data} are in no prepared document")
     return notes
