@@ -37,7 +37,7 @@ class Match:
     """What a document is of the data.
 
     ``roles`` has one for each id. ``begins`` are the places at which further rows begin in it. ``rest`` are the roles
-    of what the last row has behind the document's end. ``unlike`` counts ids between its runs that it does not have.
+    of what the last row has behind the document's end. ``unlike`` counts ids that are in no run.
     """
 
     roles: tuple[Role, ...]
@@ -171,12 +171,11 @@ class Matcher:
     # runs -> roles
 
     def _told(self, document: AuditRow, runs: Sequence[_Run]) -> Match:
-        roles: list[Role] = [Role.TEMPLATE] * len(document)
-        begins, unlike = [], 0
+        roles: list[Role] = [Role.PAD] * len(document)  # what is in no run and in no row: there is no telling
+        begins = []
         for run, before in zip(runs, (None, *runs), strict=False):
             roles[run.begin : run.end] = self._roles(run, run.begin, run.end)
             if before is not None and run.number == before.number and _in_order(run, before):
-                unlike += run.begin - before.end
                 for at in range(before.end, run.begin):
                     roles[at] = self._between(before, run, at)
             elif before is not None and run.begin + run.offset <= _START:
@@ -185,6 +184,7 @@ class Matcher:
         for at in range(last.end, len(document)):
             roles[at] = self._behind(document, last, at)
         rest = (self.rows[last.number].roles or ())[last.offset + len(document) :]
+        unlike = len(document) - sum(run.end - run.begin for run in runs)
         return Match(tuple(roles), tuple(begins), rest, unlike)
 
     def _roles(self, run: _Run, begin: int, end: int) -> tuple[Role, ...]:

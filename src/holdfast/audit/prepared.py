@@ -103,8 +103,6 @@ def prepared(config: AuditConfig) -> Material:
         prepare(tokenizer, settings.chat_template, settings.chat_template_kwargs, settings.stop)
         context, references, resolved, said = context_of(settings, tokenizer, None), None, {}, []
     data = read_prepared(read_rows(config.prepared), context)
-    if not data.documents:
-        raise HoldfastError(f"{config.prepared}: no row with a token", hint="prepared rows have input_ids")
     material = material_of(data, context, references, name_of(config.data))
     return replace(material, unseen=(*said, *material.unseen), resolved=resolved)
 
@@ -118,7 +116,12 @@ def material_of(
         context: its ``role_weights`` are not looked at: every paid prompt token is a finding.
         references: rows with roles, as Holdfast reads the data that was prepared; None audits ids alone.
         data: what the references are called.
+
+    Raises:
+        HoldfastError: there is no document.
     """
+    if not prepared.documents:
+        raise HoldfastError("no prepared row has a token", hint="prepared rows have input_ids and labels or masks")
     context = replace(context, role_weights=None)
     rows = [document.row for document in prepared.documents]
     shifted = {i for i, document in enumerate(prepared.documents) if document.is_shifted}

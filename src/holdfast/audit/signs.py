@@ -32,7 +32,8 @@ _MARK = "@~0~@"
 @dataclass(frozen=True)
 class Signs:
     """What a chat template prints where: ids of the header after which the model answers, ids with which a system
-    message begins, and whether the tokenizer's EOS stands between two turns. Empty and False without a chat template.
+    message begins, and whether the tokenizer's EOS stands between two turns (or there is no telling). Empty and False
+    without a chat template.
     """
 
     opening: Ids = ()
@@ -58,8 +59,10 @@ def signs_of(context: AuditContext) -> Signs:
     while ids["system"][:1] == (context.bos_id,):
         ids["system"] = ids["system"][1:]
     kept = {name: value if special & {*value} and len(value) > 1 else () for name, value in ids.items()}
+    if _places(_ids(tokenizer, turns), kept["system"]):  # other turns begin so, too
+        kept["system"] = ()
     eos = tokenizer.eos_token
-    return Signs(kept["opening"], kept["system"], bool(eos) and eos in between)
+    return Signs(kept["opening"], kept["system"], turns.count(_MARK) != 3 or (bool(eos) and eos in between))
 
 
 def _rendered(tokenizer: object, turns: Sequence[Mapping[str, str]], *, prompt: bool = False) -> str:
@@ -107,7 +110,9 @@ def notes(rows: Sequence[AuditRow], context: AuditContext) -> list[str]:
         1 for row in rows if row.roles is not None for case in findings.paid([row], context) if _idle(case, context)
     )
     if white:
-        said.append(f"white space behind a stop is paid in {white:,} places, which no generation reaches: no finding")
+        said.append(
+            f"white space that the template gives is paid in {white:,} places, which teaches nothing: no finding"
+        )
     plain = [row for row in rows if row.roles is None and _all_paid(row)]
     opening = signs_of(context).opening
     plain = [row for row in plain if not _places(row.ids, opening)]
@@ -182,19 +187,17 @@ def _by_role(rows: Sequence[AuditRow], context: AuditContext, whole: Mapping[int
 
 
 def _idle(case: Case, context: AuditContext) -> bool:
-    """Whether a paid part of the template is white space behind a stop."""
-    ids, roles = case.row.ids, case.row.roles or ()
-    return (
-        case.kind is Kind.TEMPLATE_PAID
-        and roles[case.begin - 1] is Role.EOS
-        and not str(context.tokenizer.decode(list(ids[case.begin : case.end]))).strip()
-    )
+    """Whether a paid part of the template is white space: behind a stop, or the end of a header."""
+    ids = [token for token in case.row.ids[case.begin : case.end] if 0 <= token < len(context.tokenizer)]
+    return case.kind is Kind.TEMPLATE_PAID and bool(ids) and not str(context.tokenizer.decode(ids)).strip()
 
 
 def _ends(rows: Sequence[AuditRow], context: AuditContext, matches: Mapping[int, Match]) -> Iterator[Case]:
     """As ``findings.ends``. A document is cut if the row goes on, or if none is longer; else it has no stop."""
     longest = max(map(len, rows), default=0)
     for case in findings.ends(rows, context):
+        if case.end < len(case.row) and (case.row.roles or ())[case.end] is Role.PAD:
+            continue  # there is no telling how it goes on
         if case.kind is Kind.CUT_BEFORE_STOP:
             rest = matches[id(case.row)].rest if id(case.row) in matches else ()
             cut = {*rest} - {Role.EOS, Role.TEMPLATE} or (len(case.row) == longest and len(rows) > 1)
