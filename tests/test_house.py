@@ -176,6 +176,7 @@ SMALL = {
     "config/legacy.py": "a table that grows by a line with every option",
     "data/joint.py": "what the reader of columns, the templates and the adapter of TRL all ask",
     "sensitivity/identity.py": "digests that the local scorer, the served one and bench all need",
+    "tables/audit.py": "each wing's tables have a file of their own",
     "tables/bench.py": "each wing's tables have a file of their own",
     "tables/tune.py": "each wing's tables have a file of their own",
 }

@@ -37,7 +37,7 @@ _FIRST = 10
 _BEFORE, _AFTER, _LONGEST = 16, 8, 64
 """Tokens of an example before and behind what is wrong, and of it at most."""
 _EMPTY_THOUGHT = re.compile(r"\s*<think>\s*</think>\s*")
-_THOUGHT_TOKENS = 12
+_THOUGHT_TOKENS = 32
 """An empty thought of a generation prompt has at most so many tokens."""
 _HEAD_TOKENS = 128
 """In rows without roles a date is looked for in so many tokens."""

@@ -15,6 +15,7 @@ from holdfast.data.conversation import stop_texts
 from holdfast.data.files import say
 from holdfast.lm import load_config
 from holdfast.records import Role, Tokens
+from holdfast.tables.text import counted
 from holdfast.tune.arguments import settled
 from holdfast.tune.plan import Source, read_source
 from holdfast.tune.roles import stop_ids
@@ -101,18 +102,18 @@ def _refused(message: str) -> Case:
 
 def _not_seen(config: AuditConfig, source: Source) -> Iterator[str]:
     """What the audit did not look at."""
-    report = source.report
+    report, limit = source.report, f"{source.max_length:,} tokens"
     if config.eval_data is not None:
-        yield f"the held-out rows of {config.eval_data} are not audited"
+        yield f"the held-out rows of {config.eval_data}"
     if source.held_out:
-        yield f"{len(source.held_out):,} held-out rows are not audited"
+        yield f"{counted(len(source.held_out), 'row')} held out"
     if report.truncated:
-        yield f"{report.truncated:,} rows are cut to {source.max_length:,} tokens, by {report.tokens_cut:,} in all"
+        yield f"what {counted(report.truncated, 'row')} had beyond {limit}, {counted(report.tokens_cut, 'token')}"
     if report.dropped:
-        yield f"{report.dropped:,} rows longer than {source.max_length:,} tokens are left out"
+        yield f"{counted(report.dropped, 'row')} left out, longer than {limit}"
     if report.prompt_too_long:
-        yield f"{len(report.prompt_too_long):,} rows are left out whose prompt fills the {source.max_length:,} tokens"
+        yield f"{counted(len(report.prompt_too_long), 'row')} left out, as the prompt fills the {limit}"
     if config.skip_bad_rows and source.bad_rows:
-        yield f"{len(source.bad_rows):,} bad rows are left out, as --skip-bad-rows says; first: {source.bad_rows[0]}"
+        yield f"{counted(len(source.bad_rows), 'bad row')} left out by --skip-bad-rows; the first: {source.bad_rows[0]}"
     if config.adaptive != "none":
-        yield f"shares are without the factor of --adaptive {config.adaptive}, which looks at the model's own answers"
+        yield f"the factor of --adaptive {config.adaptive}, which looks at what the model says: shares are without it"
