@@ -26,8 +26,8 @@ _COMMON = 64
 """A gram that stands in more rows than this says nothing."""
 _MANY = 4_000_000
 """From so many ids on, one gram in eight is kept."""
-_SHARE = 0.5
-"""A document is a row if so much of it is."""
+_SHARE = 0.8
+"""A document is a row if so much of the shorter of both is in the other."""
 _START = 2
 """A row begins in a document where so many of its first ids are missing at most."""
 
@@ -83,7 +83,8 @@ class Matcher:
             self._used.add(number)
             return Match(self.rows[number].roles or ())
         runs = [self._simple(ids)] if self._simple(ids) else self._runs(ids)
-        if sum(run.end - run.begin for run in runs) < max(_SHARE * len(ids), 1):
+        size = min(len(ids), sum(len(self.rows[number]) for number in {run.number for run in runs}))
+        if sum(run.end - run.begin for run in runs) < max(_SHARE * size, 1):
             return None
         self._used |= {run.number for run in runs}
         return self._told(document, runs)
@@ -108,7 +109,9 @@ class Matcher:
         begin, end = self._edges(ids)
         number = self._bare.get(ids[begin:end]) if end > begin else None
         if number is not None:
-            return _Run(begin, end, number, self._edges(self.rows[number].ids)[0] - begin)
+            row = self.rows[number].ids
+            offset = self._edges(row)[0] - begin
+            return _widened(ids, row, _Run(begin, end, number, offset), max(0, -offset))
         place = bisect.bisect_left(self._sorted, ids)
         if place < len(self._sorted) and self._sorted[place][: len(ids)] == ids:
             return _Run(0, len(ids), self._whole[self._sorted[place]], 0)
@@ -130,7 +133,7 @@ class Matcher:
 
     def _runs(self, ids: Ids) -> list[_Run]:
         """The runs that a document shares with rows: of the row with most votes, then of others in what is left."""
-        index, array = self._index(), np.asarray(ids, np.int64)
+        index = self._index()
         free, runs = np.ones(len(ids), bool), list[_Run]()
         places = [(at, index[gram]) for at, gram in _grams(ids, self._step) if gram in index]
         while places:
@@ -139,7 +142,7 @@ class Matcher:
                 votes.update({number for number, _ in others})
             best = max(votes, key=lambda number: (votes[number], -number))
             pairs = [(at, place) for at, others in places for number, place in others if number == best]
-            fresh = self._of_row(array, best, _anchors(pairs), free)
+            fresh = self._of_row(ids, best, _anchors(pairs), free)
             runs += fresh
             if fresh:  # what stands between the runs of a row is no other row
                 free[fresh[0].begin : fresh[-1].end] = False
@@ -147,25 +150,17 @@ class Matcher:
         return sorted(runs, key=lambda run: run.begin)
 
     def _of_row(
-        self,
-        ids: npt.NDArray[np.int64],
-        number: int,
-        anchors: Sequence[tuple[int, int]],
-        free: npt.NDArray[np.bool_],
+        self, ids: Ids, number: int, anchors: Sequence[tuple[int, int]], free: npt.NDArray[np.bool_]
     ) -> list[_Run]:
         """The runs of one row around the anchors, each behind the one before in the document and in the row."""
-        row, runs = np.asarray(self.rows[number].ids, np.int64), list[_Run]()
+        runs = list[_Run]()
         for at, place in anchors:
             before = runs[-1] if runs else _Run(0, 0, number, 0)
-            if at < before.end:
-                continue
-            begin, end, offset = at, at + _GRAM, place - at
-            first = max(before.end, before.end + before.offset - offset, -offset)
-            while begin > first and free[begin - 1] and ids[begin - 1] == row[begin - 1 + offset]:
-                begin -= 1
-            while end < min(len(ids), len(row) - offset) and free[end] and ids[end] == row[end + offset]:
-                end += 1
-            runs.append(_Run(begin, end, number, offset))
+            if at >= before.end:
+                offset = place - at
+                first = max(before.end, before.end + before.offset - offset, -offset)
+                run = _Run(at, at + _GRAM, number, offset)
+                runs.append(_widened(ids, self.rows[number].ids, run, first, free))
         return runs
 
     # runs -> roles
@@ -183,6 +178,8 @@ class Matcher:
         last = runs[-1]
         for at in range(last.end, len(document)):
             roles[at] = self._behind(document, last, at)
+        for at in range(runs[0].begin):
+            roles[at] = Role.TEMPLATE if document.ids[at] == self._context.bos_id else Role.PAD
         rest = (self.rows[last.number].roles or ())[last.offset + len(document) :]
         unlike = len(document) - sum(run.end - run.begin for run in runs)
         return Match(tuple(roles), tuple(begins), rest, unlike)
@@ -203,12 +200,10 @@ class Matcher:
         return Role.PAD if any(written) else Role.TEMPLATE
 
     def _behind(self, document: AuditRow, last: _Run, at: int) -> Role:
-        """An id behind the last run: that of the same place of the row, else a stop if it is one and is paid."""
+        """An id behind the last run: that of the same place of the row, but no stop is a template's."""
         roles = self._roles(last, at, at + 1)
         is_end = document.ids[at] in (*self._context.stop_ids, self._context.eos_id)
-        if roles and (roles[0] is not Role.TEMPLATE or not is_end):
-            return roles[0]
-        return Role.EOS if is_end and document.weights[at] else Role.TEMPLATE
+        return roles[0] if roles and not (is_end and roles[0] is Role.TEMPLATE) else Role.PAD
 
 
 def _grams(ids: Ids, step: int) -> Iterator[tuple[int, Ids]]:
@@ -241,6 +236,17 @@ def _anchors(pairs: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
         chain.append(chosen[number])
         number = before[number]
     return chain[::-1]
+
+
+def _widened(ids: Ids, row: Ids, run: _Run, first: int, free: npt.NDArray[np.bool_] | None = None) -> _Run:
+    """A run with what is the same before it, from ``first`` on, and behind it, as far as it is free."""
+    begin, end, offset = run.begin, run.end, run.offset
+    while begin > first and (free is None or free[begin - 1]) and ids[begin - 1] == row[begin - 1 + offset]:
+        begin -= 1
+    last = min(len(ids), len(row) - offset)
+    while end < last and (free is None or free[end]) and ids[end] == row[end + offset]:
+        end += 1
+    return _Run(begin, end, run.number, offset)
 
 
 def _in_order(one: _Run, two: _Run) -> bool:

@@ -94,15 +94,16 @@ def prepared(config: AuditConfig) -> Material:
     tokenizer = load_tokenizer(config.model, trust_remote_code=config.trust_remote_code)
     if config.data:
         size = context_length(load_config(config.model, trust_remote_code=config.trust_remote_code), tokenizer)
-        read = tuned(replace(config, max_length=size, eval_share=0.0, truncation="keep-start"))
-        context, references, resolved = read.context, read.rows, read.resolved
-        refused = [f"{len(read.cases):,} rows of {name_of(config.data)} cannot be read; {read.cases[0].row.place}"]
-        said = refused if read.cases else []
+        read = tuned(replace(config, max_length=size, eval_share=0.0, truncation="keep-start", limit=None))
+        context, references = read.context, read.rows
+        resolved = {name: read.resolved[name] for name in ("templates", "stops", "date") if name in read.resolved}
+        refused = [case.row.place for case in read.cases]
+        said = [f"{len(refused):,} rows of the data are refused, the first: {refused[0]}"] if refused else []
     else:
         settings = settled(config)
         prepare(tokenizer, settings.chat_template, settings.chat_template_kwargs, settings.stop)
         context, references, resolved, said = context_of(settings, tokenizer, None), None, {}, []
-    data = read_prepared(read_rows(config.prepared), context)
+    data = read_prepared(itertools.islice(read_rows(config.prepared), config.limit), context)
     material = material_of(data, context, references, name_of(config.data))
     return replace(material, unseen=(*said, *material.unseen), resolved=resolved)
 
