@@ -135,6 +135,7 @@ def first_batches(loader: Any, count: int) -> Iterator[Mapping[str, Any]]:
     order = getattr(loader, "batch_sampler", None)
     if isinstance(dataset, torch.utils.data.IterableDataset) or order is None:
         raise HoldfastError("the data streams, and looking at it would take rows from the training")
+    torch.empty((), dtype=torch.int64).random_(generator=getattr(loader, "generator", None))  # as loaders do before
     for places in itertools.islice(iter(order), count):
         several = getattr(dataset, "__getitems__", None)
         batch = collate(several(places) if several else [dataset[place] for place in places])
