@@ -47,7 +47,7 @@ class Match:
 
 
 @dataclass(frozen=True)
-class _Run:
+class _SharedRun:
     """Ids ``begin`` to ``end`` of a document are those of row ``number`` from ``begin + offset`` on."""
 
     begin: int
@@ -83,7 +83,8 @@ class Matcher:
             self._used.add(number)
             return Match(self.rows[number].roles or ())
         runs = [self._simple(ids)] if self._simple(ids) else self._runs(ids)
-        size = min(len(ids), sum(len(self.rows[number]) for number in {run.number for run in runs}))
+        numbers = {run.number for run in runs}
+        size = min(len(ids), sum(len(self.rows[number]) for number in numbers))
         if sum(run.end - run.begin for run in runs) < max(_SHARE * size, 1):
             return None
         self._used |= {run.number for run in runs}
@@ -105,16 +106,16 @@ class Matcher:
         begin, end = self._edges(ids)
         return ids[begin:end]
 
-    def _simple(self, ids: Ids) -> _Run | None:
+    def _simple(self, ids: Ids) -> _SharedRun | None:
         begin, end = self._edges(ids)
         number = self._bare.get(ids[begin:end]) if end > begin else None
         if number is not None:
             row = self.rows[number].ids
             offset = self._edges(row)[0] - begin
-            return _widened(ids, row, _Run(begin, end, number, offset), max(0, -offset))
+            return _widened(ids, row, _SharedRun(begin, end, number, offset), max(0, -offset))
         place = bisect.bisect_left(self._sorted, ids)
         if place < len(self._sorted) and self._sorted[place][: len(ids)] == ids:
-            return _Run(0, len(ids), self._whole[self._sorted[place]], 0)
+            return _SharedRun(0, len(ids), self._whole[self._sorted[place]], 0)
         return None
 
     # runs of ids
@@ -131,17 +132,19 @@ class Matcher:
             self._grams = {gram: places for gram, places in grams.items() if len(places) <= _COMMON}
         return self._grams
 
-    def _runs(self, ids: Ids) -> list[_Run]:
+    def _runs(self, ids: Ids) -> list[_SharedRun]:
         """The runs that a document shares with rows: of the row with most votes, then of others in what is left."""
         index = self._index()
-        free, runs = np.ones(len(ids), bool), list[_Run]()
+        free, runs = np.ones(len(ids), bool), list[_SharedRun]()
         places = [(at, index[gram]) for at, gram in _grams(ids, self._step) if gram in index]
         while places:
             votes = Counter[int]()
             for _, others in places:
                 votes.update({number for number, _ in others})
             best = max(votes, key=lambda number: (votes[number], -number))
-            pairs = [(at, place) for at, others in places for number, place in others if number == best]
+            pairs: list[tuple[int, int]] = []
+            for at, others in places:
+                pairs += [(at, place) for number, place in others if number == best]
             fresh = self._of_row(ids, best, _anchors(pairs), free)
             runs += fresh
             if fresh:  # what stands between the runs of a row is no other row
@@ -151,21 +154,21 @@ class Matcher:
 
     def _of_row(
         self, ids: Ids, number: int, anchors: Sequence[tuple[int, int]], free: npt.NDArray[np.bool_]
-    ) -> list[_Run]:
+    ) -> list[_SharedRun]:
         """The runs of one row around the anchors, each behind the one before in the document and in the row."""
-        runs = list[_Run]()
+        runs = list[_SharedRun]()
         for at, place in anchors:
-            before = runs[-1] if runs else _Run(0, 0, number, 0)
+            before = runs[-1] if runs else _SharedRun(0, 0, number, 0)
             if at >= before.end:
                 offset = place - at
                 first = max(before.end, before.end + before.offset - offset, -offset)
-                run = _Run(at, at + _GRAM, number, offset)
+                run = _SharedRun(at, at + _GRAM, number, offset)
                 runs.append(_widened(ids, self.rows[number].ids, run, first, free))
         return runs
 
     # runs -> roles
 
-    def _told(self, document: AuditRow, runs: Sequence[_Run]) -> Match:
+    def _told(self, document: AuditRow, runs: Sequence[_SharedRun]) -> Match:
         roles: list[Role] = [Role.PAD] * len(document)  # what is in no run and in no row: there is no telling
         begins = []
         for run, before in zip(runs, (None, *runs), strict=False):
@@ -184,10 +187,10 @@ class Matcher:
         unlike = len(document) - sum(run.end - run.begin for run in runs)
         return Match(tuple(roles), tuple(begins), rest, unlike)
 
-    def _roles(self, run: _Run, begin: int, end: int) -> tuple[Role, ...]:
+    def _roles(self, run: _SharedRun, begin: int, end: int) -> tuple[Role, ...]:
         return (self.rows[run.number].roles or ())[begin + run.offset : end + run.offset]
 
-    def _between(self, before: _Run, after: _Run, at: int) -> Role:
+    def _between(self, before: _SharedRun, after: _SharedRun, at: int) -> Role:
         """An id between two runs of a row: as the one that it stands for, else as both sides are. Between what is given
         and what is written there is no telling (``PAD``): a template of the other trainer prints more there.
         """
@@ -199,7 +202,7 @@ class Matcher:
             return Role.FORMAT
         return Role.PAD if any(written) else Role.TEMPLATE
 
-    def _behind(self, document: AuditRow, last: _Run, at: int) -> Role:
+    def _behind(self, document: AuditRow, last: _SharedRun, at: int) -> Role:
         """An id behind the last run: that of the same place of the row, but no stop is a template's."""
         roles = self._roles(last, at, at + 1)
         is_end = document.ids[at] in (*self._context.stop_ids, self._context.eos_id)
@@ -238,7 +241,7 @@ def _anchors(pairs: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
     return chain[::-1]
 
 
-def _widened(ids: Ids, row: Ids, run: _Run, first: int, free: npt.NDArray[np.bool_] | None = None) -> _Run:
+def _widened(ids: Ids, row: Ids, run: _SharedRun, first: int, free: npt.NDArray[np.bool_] | None = None) -> _SharedRun:
     """A run with what is the same before it, from ``first`` on, and behind it, as far as it is free."""
     begin, end, offset = run.begin, run.end, run.offset
     while begin > first and (free is None or free[begin - 1]) and ids[begin - 1] == row[begin - 1 + offset]:
@@ -246,9 +249,9 @@ def _widened(ids: Ids, row: Ids, run: _Run, first: int, free: npt.NDArray[np.boo
     last = min(len(ids), len(row) - offset)
     while end < last and (free is None or free[end]) and ids[end] == row[end + offset]:
         end += 1
-    return _Run(begin, end, run.number, offset)
+    return _SharedRun(begin, end, run.number, offset)
 
 
-def _in_order(one: _Run, two: _Run) -> bool:
+def _in_order(one: _SharedRun, two: _SharedRun) -> bool:
     first, second = sorted((one, two), key=lambda run: run.begin)
     return first.end <= second.begin and first.end + first.offset <= second.begin + second.offset

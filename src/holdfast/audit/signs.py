@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
+from typing import Any
 
 from holdfast.audit import findings
 from holdfast.audit.findings import Check, stretches
@@ -65,14 +66,14 @@ def signs_of(context: AuditContext) -> Signs:
     return Signs(kept["opening"], kept["system"], turns.count(_MARK) != 3 or (bool(eos) and eos in between))
 
 
-def _rendered(tokenizer: object, turns: Sequence[Mapping[str, str]], *, prompt: bool = False) -> str:
+def _rendered(tokenizer: Any, turns: Sequence[Mapping[str, str]], *, prompt: bool = False) -> str:
     with contextlib.suppress(Exception):  # templates raise what they like
-        return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=prompt))  # type: ignore[attr-defined]
+        return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=prompt))
     return ""
 
 
-def _ids(tokenizer: object, text: str) -> Ids:
-    return tuple(tokenizer(text, add_special_tokens=False)["input_ids"]) if text else ()  # type: ignore[operator]
+def _ids(tokenizer: Any, text: str) -> Ids:
+    return tuple(tokenizer(text, add_special_tokens=False)["input_ids"]) if text else ()
 
 
 def checks(
@@ -106,9 +107,7 @@ def checks(
 def notes(rows: Sequence[AuditRow], context: AuditContext) -> list[str]:
     """What is no finding, but is to be said, in sentences without full stops."""
     said = []
-    white = sum(
-        1 for row in rows if row.roles is not None for case in findings.paid([row], context) if _idle(case, context)
-    )
+    white = sum(_idle(case, context) for case in findings.paid(rows, context))
     if white:
         said.append(
             f"white space that the template gives is paid in {white:,} places, which teaches nothing: no finding"
@@ -214,9 +213,7 @@ def _without_roles(
 ) -> Iterator[Case]:
     """Stops that are unpaid behind what is paid, and paid ends without a stop."""
     longest = max(map(len, rows), default=0)
-    never = not any(
-        weight and token in context.stop_ids for row in rows for token, weight in zip(row.ids, row.weights, strict=True)
-    )
+    never = not any(_pays_a_stop(row, context) for row in rows)
     for row in rows:
         if row.roles is not None or (id(row) in whole and whole[id(row)] is not Kind.LAST_TURN_ONLY):
             continue
@@ -226,6 +223,10 @@ def _without_roles(
         last = _last_said(row, context)
         if row.weights[last] and row.ids[last] not in {*context.stop_ids, context.eos_id}:
             yield Case(Kind.CUT_BEFORE_STOP if len(row) == longest else Kind.STOP_MISSING, row, last, last + 1)
+
+
+def _pays_a_stop(row: AuditRow, context: AuditContext) -> bool:
+    return any(weight and token in context.stop_ids for token, weight in zip(row.ids, row.weights, strict=True))
 
 
 def _is_answer(row: AuditRow, begin: int, context: AuditContext, signs: Signs) -> bool:
@@ -285,9 +286,8 @@ def _begins(row: AuditRow, context: AuditContext, signs: Signs) -> list[int]:
 
 def _places(ids: Sequence[int], part: Ids) -> list[int]:
     """Where some ids stand in others."""
-    if not part:
-        return []
-    return [at for at in range(len(ids) - len(part) + 1) if tuple(ids[at : at + len(part)]) == part]
+    first = part[0] if part else None
+    return [at for at, token in enumerate(ids) if token == first and tuple(ids[at : at + len(part)]) == part]
 
 
 def alien_rows(rows: Sequence[AuditRow], context: AuditContext) -> list[AuditRow]:
