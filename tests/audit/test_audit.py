@@ -113,7 +113,9 @@ def weighted(role: Role, weight: float, first: int = 0) -> Plant:
     return plant
 
 
-def with_tokens(at: Callable[[AuditRow], int], cut: int, *ids: int, role: Role = Role.TEMPLATE, weight: float = 0):
+def with_tokens(
+    at: Callable[[AuditRow], int], cut: int, *ids: int, role: Role = Role.TEMPLATE, weight: float = 0
+) -> Plant:
     """Put other tokens in the place of ``cut`` ones of the first row."""
 
     def plant(rows: list[AuditRow]) -> list[AuditRow]:
@@ -383,7 +385,7 @@ def test_ids_beyond_the_embedding_are_a_finding_here_and_an_error_of_tune(folder
     small = tmp_path / "small"
     make_model(vocab_size=300).config.save_pretrained(small)
     make_tokenizer().save_pretrained(small)
-    options = {"model": str(small), "data": str(folder / "clean.jsonl")}
+    options: dict[str, Any] = {"model": str(small), "data": str(folder / "clean.jsonl")}
     result = holdfast.audit_data(**options)
     assert [finding.kind for finding in result.findings] == ["beyond-embedding"]
     with pytest.raises(HoldfastError, match="embedding has 300 rows"):
@@ -410,7 +412,9 @@ def test_the_config_of_a_run_is_taken_as_it_is(folder: Path, tmp_path: Path) -> 
     assert "not looked at: 1 row held out" in answer.out
     assert not (tmp_path / "run").exists()
     as_config = TuneConfig(model=f"{folder}/model", data=f"{folder}/clean.jsonl", output="x", prompt_weight=0.2)
-    assert holdfast.audit_data(as_config, eval_share=0.0).weights["user"] == 0.2
+    result = holdfast.audit_data(as_config, eval_share=0.0)
+    assert result.weights is not None
+    assert result.weights["user"] == 0.2
 
 
 def test_a_run_directory_with_every_place_and_its_report(folder: Path, tmp_path: Path) -> None:

@@ -163,9 +163,15 @@ def paid(rows: Sequence[AuditRow], context: AuditContext) -> Iterator[Case]:
 
 
 def ends(rows: Sequence[AuditRow], context: AuditContext) -> Iterator[Case]:
-    """Responses without the token that generation stops on, and such that hold nothing but it."""
+    """Responses without the token that generation stops on, and such that hold nothing but it. Where a config pays
+    for responses, a row without any is cut within its prompt.
+    """
+    asked = context.role_weights
+    pays = asked is not None and any(asked[role] for role in RESPONSE_ROLES)
     for row in rows:
         roles = row.roles or ()
+        if pays and roles and not row.responses:
+            yield Case(Kind.CUT_BEFORE_STOP, row, len(row) - 1, len(row), "within its prompt")
         for begin, end in row.responses:
             is_end = roles[end - 1] is Role.EOS
             if is_end and (not context.stop_ids or row.ids[end - 1] in context.stop_ids):

@@ -148,7 +148,7 @@ _SAID: dict[Kind, tuple[str, str]] = {
         "name the stop with --stop, or use a chat template that prints it behind every response",
     ),
     Kind.CUT_BEFORE_STOP: (
-        "the row is cut before the stop of its last response",
+        "rows are cut before the stop of their last response",
         "a larger --max-length, or --truncation drop",
     ),
     Kind.SECOND_BOS: (

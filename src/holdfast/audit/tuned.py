@@ -9,14 +9,13 @@ from typing import Any
 import numpy as np
 
 from holdfast.audit.record import AuditContext, AuditRow, Case, Kind, Material
-from holdfast.config import AuditConfig
+from holdfast.config import AuditConfig, with_recipe
 from holdfast.data.columns import NOT_USED
 from holdfast.data.conversation import stop_texts
 from holdfast.data.files import say
 from holdfast.lm import load_config
 from holdfast.records import Role, Tokens
 from holdfast.tables.text import counted
-from holdfast.tune.arguments import settled
 from holdfast.tune.plan import Source, read_source
 from holdfast.tune.roles import stop_ids
 from holdfast.tune.weights import RoleWeights, role_weights
@@ -32,10 +31,12 @@ def tuned(config: AuditConfig) -> Material:
     Raises:
         HoldfastError: what has no rows: a file that cannot be read, no example that is left, a bad option.
     """
-    config = settled(config)
+    config = with_recipe(config)
     weights = role_weights(config.prompt_weight, config.response_weight, config.preset, config.weights)
-    others = {"eval_data": None, "eval_share": 0.0} if config.eval_data is not None else {}
-    source = read_source(dataclasses.replace(config, skip_bad_rows=True, **others), refuse_ids=False)
+    to_read = dataclasses.replace(config, skip_bad_rows=True)
+    if config.eval_data is not None:  # nothing of --data is held out then, and what is held out is not looked at
+        to_read = dataclasses.replace(to_read, eval_data=None, eval_share=0.0)
+    source = read_source(to_read, refuse_ids=False)
     context = context_of(config, source.tokenizer, weights)
     context = dataclasses.replace(context, stop_ids=context.stop_ids | _taught_stops(source))
     refused = () if config.skip_bad_rows else tuple(map(_refused, source.bad_rows))

@@ -111,10 +111,9 @@ def _options(config_class: type, field: dataclasses.Field[Any], defaults: dict[s
     kind = typing.get_type_hints(config_class)[field.name]
     text = help_texts(config_class).get(field.name, "")
     value = defaults.get(field.name)
-    if field.name in getattr(config_class, "without_effect", ()):
-        kind = tyro.conf.Suppress[kind]
+    hidden = tyro.conf.Suppress if field.name in getattr(config_class, "without_effect", ()) else None
     if not isinstance(value, dict) or not value:
-        return [(field.name, Annotated[kind, tyro.conf.arg(help=text)], _default(field, defaults))]
+        return [(field.name, Annotated[kind, tyro.conf.arg(help=text), hidden], _default(field, defaults))]
     item: Any = typing.get_args(kind)[1]
     options: list[Any] = []
     for number, (key, entry) in enumerate(value.items()):

@@ -79,9 +79,7 @@ class DemoConfig(RunConfig):
 
 @dataclass(kw_only=True)
 class ReportConfig(RunConfig):
-    """Make one offline HTML page of run directories of any kind: study, sensitivity, cross-task, tune, align,
-    audit, bench.
-    """
+    """Make one offline HTML page of run directories of any kind: studies, trainings, audits, measures, benchmarks."""
 
     positional: ClassVar[tuple[str, ...]] = ("directories",)
     short: ClassVar[dict[str, str]] = {"-o": "--output"}
