@@ -401,6 +401,23 @@ def test_cut_rows_are_counted(folder: Path) -> None:
     assert result.not_seen == (f"what 1 row had beyond {length} tokens, {len(whole) - length} tokens",)
 
 
+def test_a_row_that_is_cut_within_its_prompt_holds_no_response(folder: Path, tmp_path: Path) -> None:
+    data = write_jsonl(tmp_path / "long.jsonl", [*ROWS, talk("And on. " * 40, "No.")])
+    options: dict[str, Any] = {"model": str(folder / "model"), "data": str(data), "max_length": 100}
+    paid = holdfast.audit_data(**options, prompt_weight=0.2)
+    assert [finding.rows for finding in paid.findings] == [(f"{data}, row 3 (within its prompt)",)]
+    unpaid = holdfast.audit_data(**options)
+    assert not unpaid.findings
+    assert unpaid.not_seen == ("1 row left out, as the prompt fills the 100 tokens",)
+
+
+@pytest.mark.parametrize("template", ["plain", "alpaca", "dialogue"])
+def test_templates_of_our_own_are_clean(template: str, folder: Path) -> None:
+    data = folder / ("one.jsonl" if template != "dialogue" else "clean.jsonl")
+    write_jsonl(folder / "one.jsonl", [{"prompt": "Name a colour.", "response": "Red."}])
+    assert not holdfast.audit_data(model=folder / "model", data=data, template=template).findings
+
+
 def test_the_config_of_a_run_is_taken_as_it_is(folder: Path, tmp_path: Path) -> None:
     config = tmp_path / "tune.yaml"
     text = "model: {0}/model\ndata: {0}/clean.jsonl\noutput: {1}/run\nepochs: 3\nlr: 1e-4\ntraining: {{optim: sgd}}\n"
