@@ -120,8 +120,8 @@ def audit_data(config: AuditConfig | TuneConfig | None = None, **keywords: objec
 
     >>> import holdfast
     >>> result = holdfast.audit_data(model="pocket", data="pocket:instructions", limit=40, weights={"eos": 0.0})
-    >>> [finding.kind for finding in result.findings], result.findings[0].rows[0]
-    (['stop-never-paid'], 'pocket:instructions, row 1')
+    >>> [(finding.kind, finding.rows[0]) for finding in result.findings]
+    [('stop-never-paid', 'pocket:instructions, row 1')]
     """
     if type(config) is TuneConfig:
         config = AuditConfig(**vars(config) | {"output": ""})

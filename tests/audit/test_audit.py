@@ -378,7 +378,7 @@ def test_findings_are_exit_code_1_and_the_same_in_json(folder: Path) -> None:
     assert summary["exit_code"] == 1
     skipped = json.loads(call(line + " --json --skip-bad-rows").out)
     assert [finding["kind"] for finding in skipped["findings"]] == ["stop-never-paid", "duplicate-rows"]
-    assert skipped["not_seen"][0].startswith("3 bad rows left out by --skip-bad-rows")
+    assert skipped["not_seen"][0].startswith("left out by --skip-bad-rows: 3 bad rows; the first: ")
 
 
 def test_ids_beyond_the_embedding_are_a_finding_here_and_an_error_of_tune(folder: Path, tmp_path: Path) -> None:
@@ -398,7 +398,24 @@ def test_cut_rows_are_counted(folder: Path) -> None:
     length = whole.responses[1][1] - 1  # without the stop of the second row
     result = holdfast.audit_data(**options, max_length=length)
     assert [(finding.kind, finding.count) for finding in result.findings] == [("cut-before-stop", 1)]
-    assert result.not_seen == (f"what 1 row had beyond {length} tokens, {len(whole) - length} tokens",)
+    assert result.not_seen == (f"cut to {length} tokens: 1 row, by {len(whole) - length} tokens in all",)
+
+
+def test_a_row_that_is_cut_within_its_prompt_holds_no_response(folder: Path, tmp_path: Path) -> None:
+    data = write_jsonl(tmp_path / "long.jsonl", [*ROWS, talk("And on. " * 40, "No.")])
+    options: dict[str, Any] = {"model": str(folder / "model"), "data": str(data), "max_length": 100}
+    paid = holdfast.audit_data(**options, prompt_weight=0.2)
+    assert [finding.rows for finding in paid.findings] == [(f"{data}, row 3 (within its prompt)",)]
+    unpaid = holdfast.audit_data(**options)
+    assert not unpaid.findings
+    assert unpaid.not_seen == ("left out, as the prompt fills the 100 tokens: 1 row",)
+
+
+@pytest.mark.parametrize("template", ["plain", "alpaca", "dialogue"])
+def test_templates_of_our_own_are_clean(template: str, folder: Path) -> None:
+    data = folder / ("one.jsonl" if template != "dialogue" else "clean.jsonl")
+    write_jsonl(folder / "one.jsonl", [{"prompt": "Name a colour.", "response": "Red."}])
+    assert not holdfast.audit_data(model=folder / "model", data=data, template=template).findings
 
 
 def test_the_config_of_a_run_is_taken_as_it_is(folder: Path, tmp_path: Path) -> None:
@@ -409,7 +426,7 @@ def test_the_config_of_a_run_is_taken_as_it_is(folder: Path, tmp_path: Path) -> 
     assert answer.exit_code == 0, answer.err
     assert "'output' is that of its own run" in answer.err
     assert "play no part in an audit: epochs, learning_rate, lora_rank, training" in answer.err
-    assert "not looked at: 1 row held out" in answer.out
+    assert "note: held out, and not looked at: 1 row" in answer.out
     assert not (tmp_path / "run").exists()
     as_config = TuneConfig(model=f"{folder}/model", data=f"{folder}/clean.jsonl", output="x", prompt_weight=0.2)
     result = holdfast.audit_data(as_config, eval_share=0.0)

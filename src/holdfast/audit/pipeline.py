@@ -32,8 +32,8 @@ def audit(config: AuditConfig) -> dict[str, Any]:
     >>> from holdfast.audit import AuditConfig, audit
     >>> summary = audit(AuditConfig(model="pocket", data="pocket:instructions", weights={"eos": 0.0}, limit=40,
     ...     json=True))
-    >>> summary["exit_code"], [finding["kind"] for finding in summary["findings"]]
-    (1, ['stop-never-paid'])
+    >>> [finding["kind"] for finding in summary["findings"]]
+    ['stop-never-paid']
     """
     tell_without_effect(config)
     if config.output and not config.dry_run:

@@ -65,7 +65,7 @@ def told(summary: Mapping[str, Any], *, colour: bool) -> Iterator[str]:
     yield ""
     yield lines(dict(summary), ROLES)
     yield ""
-    yield from (f"not looked at: {sentence}" for sentence in summary["not_seen"])
+    yield from (f"note: {visible(sentence)}" for sentence in summary["not_seen"])
     yield counted(len(summary["findings"]), "finding") if summary["findings"] else "no findings"
     for finding in summary["findings"]:
         yield ""

@@ -102,19 +102,20 @@ def _refused(message: str) -> Case:
 
 
 def _not_seen(config: AuditConfig, source: Source) -> Iterator[str]:
-    """What the audit did not look at."""
+    """What the audit did not look at, and why."""
     report, limit = source.report, f"{source.max_length:,} tokens"
     if config.eval_data is not None:
-        yield f"the held-out rows of {config.eval_data}"
+        yield f"held out, and not looked at: {config.eval_data}"
     if source.held_out:
-        yield f"{counted(len(source.held_out), 'row')} held out"
+        yield f"held out, and not looked at: {counted(len(source.held_out), 'row')}"
     if report.truncated:
-        yield f"what {counted(report.truncated, 'row')} had beyond {limit}, {counted(report.tokens_cut, 'token')}"
+        yield f"cut to {limit}: {counted(report.truncated, 'row')}, by {counted(report.tokens_cut, 'token')} in all"
     if report.dropped:
-        yield f"{counted(report.dropped, 'row')} left out, longer than {limit}"
+        yield f"left out, as longer than {limit}: {counted(report.dropped, 'row')}"
     if report.prompt_too_long:
-        yield f"{counted(len(report.prompt_too_long), 'row')} left out, as the prompt fills the {limit}"
+        yield f"left out, as the prompt fills the {limit}: {counted(len(report.prompt_too_long), 'row')}"
     if config.skip_bad_rows and source.bad_rows:
-        yield f"{counted(len(source.bad_rows), 'bad row')} left out by --skip-bad-rows; the first: {source.bad_rows[0]}"
+        count = counted(len(source.bad_rows), "bad row")
+        yield f"left out by --skip-bad-rows: {count}; the first: {source.bad_rows[0]}"
     if config.adaptive != "none":
-        yield f"the factor of --adaptive {config.adaptive}, which looks at what the model says: shares are without it"
+        yield f"shares are without the factor of --adaptive {config.adaptive}, which looks at what the model says"

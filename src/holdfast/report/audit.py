@@ -19,7 +19,7 @@ def audited(run: ReadRun, limit: int) -> list[Part]:
     if not run.summary:
         return [Note("The audit has not ended.")]
     verdict = Note(f"{counted(len(findings), 'finding')}." if findings else "No findings.", "finding")
-    unseen = [Note(f"Not looked at: {sentence}.") for sentence in run.summary["not_seen"]]
+    unseen = [Note(f"{sentence[:1].upper()}{sentence[1:]}.") for sentence in run.summary["not_seen"]]
     examples = (part for finding in findings for part in _finding(finding))
     return [_facts(run), verdict, _shares(run), *run.titled(ROLES, FINDINGS), *unseen, *examples]
 
