@@ -82,7 +82,8 @@ class Matcher:
         if number is not None:
             self._used.add(number)
             return Match(self.rows[number].roles or ())
-        runs = [self._simple(ids)] if self._simple(ids) else self._runs(ids)
+        simple = self._simple(ids)
+        runs = self._runs(ids) if simple is None else [simple]
         numbers = {run.number for run in runs}
         size = min(len(ids), sum(len(self.rows[number]) for number in numbers))
         if sum(run.end - run.begin for run in runs) < max(_SHARE * size, 1):

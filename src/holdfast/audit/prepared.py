@@ -29,7 +29,6 @@ from holdfast.data.read import Row, read_rows
 from holdfast.data.sources import name_of
 from holdfast.errors import HoldfastError
 from holdfast.lm import context_length, load_config, load_tokenizer
-from holdfast.tune.arguments import settled
 
 IGNORED = -100
 """The label of a token that no loss looks at."""
@@ -100,9 +99,8 @@ def prepared(config: AuditConfig) -> Material:
         refused = [case.row.place for case in read.cases]
         said = [f"{len(refused):,} rows of the data are refused, the first: {refused[0]}"] if refused else []
     else:
-        settings = settled(config)
-        prepare(tokenizer, settings.chat_template, settings.chat_template_kwargs, settings.stop)
-        context, references, resolved, said = context_of(settings, tokenizer, None), None, {}, []
+        prepare(tokenizer, config.chat_template, config.chat_template_kwargs, config.stop)
+        context, references, resolved, said = context_of(config, tokenizer, None), None, {}, []
     data = read_prepared(itertools.islice(read_rows(config.prepared), config.limit), context)
     material = material_of(data, context, references, name_of(config.data))
     return replace(material, unseen=(*said, *material.unseen), resolved=resolved)
@@ -187,7 +185,7 @@ def documents_of(
     first, last = _without_padding(row, ids, weights, context, place)
     data.padding += len(ids) - (last - first)
     edges = sorted({first, last, *(cut for cut in cuts if first < cut < last)})
-    documents = []
+    documents: list[PreparedDocument] = []
     for begin, end in itertools.pairwise(edges):
         part, paid = tuple(ids[begin:end]), tuple(weights[begin:end])
         if context.tokenizer is not None and _is_padding(part, paid, context):
