@@ -1,7 +1,7 @@
 """Data that other trainers prepare: read, matched with the rows that it was made of, and audited.
 
-TRL's own SFTTrainer prepares it here. Of axolotl 0.19.0, LLaMA-Factory 0.9.5 and ms-swift 4.6.0 the columns are those
-that their sources write.
+TRL's own SFTTrainer prepares it here, LLaMA-Factory 0.9.5's own processors prepared a file of it. Of axolotl 0.19.0 and
+ms-swift 4.6.0 the columns are those that their sources write.
 """
 
 from __future__ import annotations
@@ -327,6 +327,22 @@ def test_llama_factory_packs_and_pads(tokenizer: Any) -> None:
         assert data.padding == 3
     del neat["position_ids"]
     assert len(read(neat | {"packing_params": bounds}, tokenizer).documents) == 2
+
+
+LLAMA_FACTORY = json.loads((Path(__file__).parents[1] / "golden" / "llamafactory_prepared.json").read_text("utf-8"))
+
+
+@pytest.mark.parametrize("name", LLAMA_FACTORY)
+def test_what_llama_factory_itself_prepared_is_clean(name: str) -> None:
+    """The file holds what the processors of LLaMA-Factory 0.9.5 (templates qwen and llama3, cutoff_len 560) gave for
+    ``chats(3, turns=2)`` and the tokenizers of these tests.
+    """
+    tokenizer, data = tokenizer_for(name.partition(",")[0]), chats(3, turns=2)
+    for part in (None, data):
+        audit = audited(LLAMA_FACTORY[name], tokenizer, part)
+        assert (kinds(audit), audit.rows) == ([], len(data))
+    broken = [row | {"labels": [IGNORED, *row["labels"][:-1]]} for row in LLAMA_FACTORY[name]]  # shifted the other way
+    assert kinds(audited(broken, tokenizer, data)) != []
 
 
 def test_padding_that_is_the_stop_keeps_one() -> None:
