@@ -122,7 +122,7 @@ def run_example(text: str, place: str, variables: dict[str, Any] | None = None) 
 
 
 def test_the_names_at_the_door_are_these() -> None:
-    assert set(holdfast.__all__) == {*VERBS, *OTHERS, "WITSFTTrainer"}
+    assert set(holdfast.__all__) == {*VERBS, *OTHERS, "AuditCallback", "WITSFTTrainer"}
     assert len(holdfast.__all__) <= 20
     assert {*holdfast.__all__, "tune", "__version__"} <= set(dir(holdfast))
     assert not {"importlib", "TYPE_CHECKING", "Any"} & set(dir(holdfast))

@@ -6,6 +6,10 @@ prompt, up to the end of the stop run. All of ``holdfast audit`` is ``pipeline.a
     record              rows as a trainer sees them, kinds of findings, what an audit says
     findings            rows -> the table of roles, and cases -> findings; pure functions
     tuned               what `tune` would train on, as rows
+    matching            which row of the data a prepared document is, by its ids
+    signs               the checks of prepared documents, with roles and by ids alone
+    prepared            what another trainer has prepared, as rows
+    live                the callback that audits the first batches of a trainer
     summary             an audit -> its summary, and the summary -> lines of a terminal
     pipeline            config -> rows -> audit -> run directory
 """
