@@ -94,6 +94,14 @@ def test_a_clean_preparation_has_no_finding(name: str, tokenizers: Any, tmp_path
     assert with_data.rows == len(rows)  # packed rows are cut into the documents that they are
 
 
+def test_a_bos_that_opens_every_turn_joins_no_documents(tmp_path: Path) -> None:
+    """SmolLM2's BOS is <|im_start|>."""
+    tokenizer, data = trained_with("qwen3_instruct_2507"), chats(turns=2, system="Be brief.")
+    tokenizer.bos_token = "<|im_start|>"
+    rows = prepared_by_trl(tokenizer, data, tmp_path, packing=True, **ASSISTANT)
+    assert kinds(audited(rows, tokenizer)) == kinds(audited(rows, tokenizer, data)) == []
+
+
 def test_there_are_twenty_clean_preparations() -> None:
     assert len(CLEAN) >= 20
 

@@ -33,13 +33,14 @@ _MARK = "@~0~@"
 @dataclass(frozen=True)
 class Signs:
     """What a chat template prints where: ids of the header after which the model answers, ids with which a system
-    message begins, and whether the tokenizer's EOS stands between two turns (or there is no telling). Empty and False
+    message begins, and whether the tokenizer's EOS and BOS stand between two turns (or there is no telling). Empty and False
     without a chat template.
     """
 
     opening: Ids = ()
     system: Ids = ()
     eos_between_turns: bool = False
+    bos_between_turns: bool = False
 
 
 def signs_of(context: AuditContext) -> Signs:
@@ -62,8 +63,9 @@ def signs_of(context: AuditContext) -> Signs:
     kept = {name: value if special & {*value} and len(value) > 1 else () for name, value in ids.items()}
     if _places(_ids(tokenizer, turns), kept["system"]):  # other turns begin so, too
         kept["system"] = ()
-    eos = tokenizer.eos_token
-    return Signs(kept["opening"], kept["system"], turns.count(_MARK) != 3 or (bool(eos) and eos in between))
+    unclear = turns.count(_MARK) != 3
+    ends = [unclear or (bool(token) and token in between) for token in (tokenizer.eos_token, tokenizer.bos_token)]
+    return Signs(kept["opening"], kept["system"], *ends)
 
 
 def _rendered(tokenizer: Any, turns: Sequence[Mapping[str, str]], *, prompt: bool = False) -> str:
@@ -276,7 +278,7 @@ def _begins(row: AuditRow, context: AuditContext, signs: Signs) -> list[int]:
     ids, stops = row.ids, {*context.stop_ids, context.eos_id}
     places = set(_places(ids, signs.system)[1:])
     first = next((i for i, token in enumerate(ids) if token != context.bos_id), 0)
-    if context.bos_id is not None and context.bos_id not in stops:
+    if context.bos_id is not None and context.bos_id not in stops and not signs.bos_between_turns:
         places |= {at for at in range(first, len(ids)) if ids[at] == context.bos_id != ids[at - 1]}
     if context.eos_id is not None and not signs.eos_between_turns:
         last = _last_said(row, context)
