@@ -33,8 +33,8 @@ _MARK = "@~0~@"
 @dataclass(frozen=True)
 class Signs:
     """What a chat template prints where: ids of the header after which the model answers, ids with which a system
-    message begins, and whether the tokenizer's EOS and BOS stand between two turns (or there is no telling). Empty and False
-    without a chat template.
+    message begins, and whether the tokenizer's EOS and BOS stand between two turns (or there is no telling). Empty and
+    False without a chat template.
     """
 
     opening: Ids = ()
