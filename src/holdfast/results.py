@@ -778,6 +778,71 @@ class Comparison(Result):
 
 
 @dataclass(frozen=True, kw_only=True)
+class RoleShare:
+    """A role in audited rows: its targets, those that are paid, the sum of their weights, and the share of that in the
+    sum over all roles, the weighted targets. Tokens of rows without roles have the role ``unknown``.
+    """
+
+    role: str
+    is_given: bool
+    tokens: int
+    paid: int
+    mass: float
+    share: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExampleToken:
+    """A token around the first case of a finding; ``is_wrong`` says whether it belongs to the case."""
+
+    text: str
+    role: str | None
+    weight: float
+    is_wrong: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditFinding:
+    """What is wrong in audited rows: ``count`` rows and ``tokens`` tokens of them, the first rows, the first case with
+    what stands around it, and what to do.
+    """
+
+    kind: str
+    sentence: str
+    count: int
+    tokens: int
+    rows: tuple[str, ...]
+    example: tuple[ExampleToken, ...]
+    cure: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditResult(Result):
+    """What ``audit_data`` returns: what is paid for, by role, and the findings. ``exit_code`` is 1 where there is one.
+    ``not_seen`` says what was not looked at; ``weights``, ``templates``, ``max_length``, ``stops``, ``date`` and
+    ``columns_not_used`` are those of the run that was audited.
+    """
+
+    exit_code: int
+    model: str
+    data: str | None
+    prepared: str | None
+    rows: int
+    tokens: int
+    roles: tuple[RoleShare, ...]
+    findings: tuple[AuditFinding, ...]
+    not_seen: tuple[str, ...]
+    weights: Mapping[str, float] | None = None
+    templates: Mapping[str, int] | None = None
+    max_length: int | None = None
+    stops: tuple[str, ...] | None = None
+    date: str | None = None
+    columns_not_used: tuple[str, ...] | None = None
+    data_sources: tuple[SourceRows, ...] | None = None
+    tables: tuple[Table, ...] | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, kw_only=True)
 class ReportedRun:
     """A run directory on the page."""
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from holdfast.report.audit import audited
 from holdfast.report.bench import benchmarked
 from holdfast.report.crosstask import analysed, labelled, transferred
 from holdfast.report.overlay import overlaid
@@ -26,6 +27,7 @@ PAGES: dict[str, tuple[str, Callable[[ReadRun, int], list[Part]]]] = {
     "crosstask analyse": ("Why a source helps", analysed),
     "tune": ("Tuning", tuned),
     "align": ("Preference tuning", aligned),
+    "audit": ("Loss passport", audited),
     "bench run": ("Benchmarks", benchmarked),
 }
 """Command -> the name of its section, and the function that makes the parts of it."""

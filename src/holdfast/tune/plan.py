@@ -136,8 +136,9 @@ def _steps_per_epoch(config: TuneConfig | AlignConfig, examples: int) -> int:
     return math.ceil(math.ceil(examples * accumulation / config.batch_size) / accumulation)
 
 
-def read_source(config: TuneConfig) -> Source:
-    """Read and tokenise the data. Loads the tokenizer but no weights.
+def read_source(config: TuneConfig, *, refuse_ids: bool = True) -> Source:
+    """Read and tokenise the data. Loads the tokenizer but no weights. Without ``refuse_ids`` ids may be beyond the
+    embedding.
 
     Raises:
         HoldfastError: bad input, with file and row.
@@ -152,7 +153,7 @@ def read_source(config: TuneConfig) -> Source:
         shape=shape_of(config),
     )
     data = train_and_held_out(config, read, bad_rows)
-    source = encode_source(config, data.train, data.held_out, bad_rows)
+    source = encode_source(config, data.train, data.held_out, bad_rows, refuse_ids=refuse_ids)
     draws_EN, counts = drawn_rows(config, [tokens.source for tokens in source.train], data.rows)
     return replace(source, draws_EN=draws_EN, data_sources=counts)
 
@@ -230,7 +231,12 @@ def _epochs_begun(config: TuneConfig | AlignConfig, examples: int) -> int:
 
 
 def encode_source(
-    config: TuneConfig, examples: list[Example], held_out: list[Example], bad_rows: list[str] | None
+    config: TuneConfig,
+    examples: list[Example],
+    held_out: list[Example],
+    bad_rows: list[str] | None,
+    *,
+    refuse_ids: bool = True,
 ) -> Source:
     """The second half of ``read_source``: tokenise what has been read."""
     from holdfast import lm as models
@@ -259,7 +265,8 @@ def encode_source(
     tell_plain(config.model, config.template, tokenizer, report.templates)
     _check_left(config, train_tokens, report, bad_rows or [], max_length)
     held_out_tokens, _ = encode(held_out)
-    check_ids(config.model, tokenizer, model_config, (tokens.ids for tokens in (*train_tokens, *held_out_tokens)))
+    if refuse_ids:
+        check_ids(config.model, tokenizer, model_config, (tokens.ids for tokens in (*train_tokens, *held_out_tokens)))
     return Source(tokenizer, parameters, train_tokens, held_out_tokens, report, bad_rows or [], max_length, date=date)
 
 

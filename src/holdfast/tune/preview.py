@@ -16,8 +16,8 @@ from holdfast.tune.spans import span_rules
 if TYPE_CHECKING:
     from holdfast.tune.plan import TrainingPlan
 
-_COLOURS = {Role.TEMPLATE: 90, Role.SYSTEM: 35, Role.USER: 34, Role.TOOL: 36, Role.ASSISTANT: 32, Role.EOS: 33}
-_COLOURS |= {Role.THINK: 92, Role.TOOL_CALL: 96, Role.FORMAT: 93, Role.EMPTY_THINK: 93}
+COLOURS = {Role.TEMPLATE: 90, Role.SYSTEM: 35, Role.USER: 34, Role.TOOL: 36, Role.ASSISTANT: 32, Role.EOS: 33}
+COLOURS |= {Role.THINK: 92, Role.TOOL_CALL: 96, Role.FORMAT: 93, Role.EMPTY_THINK: 93}
 
 
 def preview(plan: TrainingPlan) -> dict[str, Any]:
@@ -57,7 +57,7 @@ def first_example(plan: TrainingPlan, *, colour: bool) -> list[str]:
         weight = "-" if token["weight"] is None else f"{token['weight']:.4g}"
         number = "" if row is None else f"{tokens.ids[position]:>7}  "
         line = f"{position:>8}  {number}{token['role']:<{width}}  {weight:>6}  {token['text']!r}"
-        lines.append(f"\x1b[{_COLOURS.get(Role[token['role'].upper()], 0)}m{line}\x1b[0m" if colour else line)
+        lines.append(f"\x1b[{COLOURS.get(Role[token['role'].upper()], 0)}m{line}\x1b[0m" if colour else line)
     return lines
 
 

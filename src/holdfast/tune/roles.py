@@ -45,6 +45,8 @@ class TokenReport:
     longest: int = 0
     templates: Counter[str] = field(default_factory=Counter)
     columns_not_used: list[str] = field(default_factory=list)
+    places: list[str] = field(default_factory=list)
+    """Where each example comes from that is left, in their order; no part of the summary."""
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON values, roles by name."""
@@ -114,6 +116,7 @@ def tokenize(
                 kept = _fit(tokens, example, weights, max_length, truncation, tokenizer, report)
                 if kept is not None:
                     fitting.append(replaced(kept, source=example.source) if example.source else kept)
+                    report.places.append(example.where)
         _count(fitting, tokenizer, report)
         done += fitting
     if examples and open_rules:
