@@ -4,6 +4,7 @@ is run here. (Those of README and docs: test_docs.py.)
 
 from __future__ import annotations
 
+import builtins
 import contextlib
 import doctest
 import importlib
@@ -114,6 +115,7 @@ def run_example(text: str, place: str, variables: dict[str, Any] | None = None) 
     said = io.StringIO()
     runner = doctest.DocTestRunner(verbose=False)
     runner.run(example, out=said.write, clear_globs=False)
+    vars(builtins).pop("_", None)  # a prompt leaves its last value there, and tyro stumbles over some
     assert not runner.failures, said.getvalue()
     return example.globs
 

@@ -426,7 +426,7 @@ def test_every_kind_of_file_gives_the_same_audit(
     result = holdfast.audit_data(model=folders["model"], data=folders["data.jsonl"], prepared=folders[name], json=True)
     said = capsys.readouterr()
     assert (result.findings, result.rows, result.exit_code) == ((), 6, 0)
-    assert ("split 'train' is read; test are not" in said.err) == (name == "splits")
+    assert ("split 'train' is read; test is not" in said.err) == (name == "splits")
     assert {line.role for line in result.roles} == {"user", "template", "assistant", "empty_think", "eos"}
 
 

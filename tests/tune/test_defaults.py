@@ -79,13 +79,13 @@ def test_the_recipe_is_the_papers_and_what_is_given_wins() -> None:
 
 def _of_command_line(tmp_path: Path, options: dict[str, Any]) -> Any:
     flags = [part for name, value in (NEEDS | options).items() for part in (f"--{name.replace('_', '-')}", str(value))]
-    return cli._parse(TuneConfig, "tune", flags)
+    return cli._asked(["tune", *flags])[0]
 
 
 def _of_yaml(tmp_path: Path, options: dict[str, Any]) -> Any:
     file = tmp_path / "c.yaml"
     file.write_text("".join(f"{name}: {value}\n" for name, value in (NEEDS | options).items()))
-    return cli._parse(TuneConfig, "tune", ["--config", str(file)])
+    return cli._asked(["tune", "--config", str(file)])[0]
 
 
 def _of_keywords(tmp_path: Path, options: dict[str, Any]) -> Any:

@@ -96,7 +96,7 @@ def help_page(
     fields = {field.name: field for field in dataclasses.fields(config_class) if field.name not in hidden}
     common = set(COMMON.get(command, " ".join(fields)).split())
     for group, names in _groups(config_class).items():
-        listed = [name for name in names if whole or name in common]
+        listed = [name for name in names if name in fields and (whole or name in common)]
         if listed:
             lines.append(group.capitalize())
         for name in listed:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from holdfast.config.base import LeftOpen, Range, RunConfig
 from holdfast.errors import HoldfastError
@@ -13,8 +13,8 @@ from holdfast.errors import HoldfastError
 class RowsConfig(RunConfig):
     """What every command takes that reads rows to train on."""
 
-    data: str | list[str]
-    """One source of rows, or several."""
+    if TYPE_CHECKING:  # each command says what its --data is
+        data: str | list[str]
     columns: str | None = None
     """Which column is which, as ours=theirs: prompt=question,response=answer. Default: decided by the column names."""
     roles: str | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any
 
 from holdfast.report.figures import Axis, Series, bars
@@ -20,7 +21,7 @@ def audited(run: ReadRun, limit: int) -> list[Part]:
         return [Note("The audit has not ended.")]
     verdict = Note(f"{counted(len(findings), 'finding')}." if findings else "No findings.", "finding")
     unseen = [Note(f"{sentence[:1].upper()}{sentence[1:]}.") for sentence in run.summary["not_seen"]]
-    examples = (part for finding in findings for part in _finding(finding))
+    examples = chain.from_iterable(map(_finding, findings))
     return [_facts(run), verdict, _shares(run), *run.titled(ROLES, FINDINGS), *unseen, *examples]
 
 
