@@ -11,7 +11,8 @@ from typing import Any
 
 from holdfast.report.figures import Axis, Series, Value, level, level_name, points
 from holdfast.report.parts import Figure, Part
-from holdfast.report.settings import Study, TunedSetting, with_unit
+from holdfast.report.settings import Study, TunedSetting
+from holdfast.report.terms import with_unit
 from holdfast.tables.record import Interval
 from holdfast.tables.text import number
 
@@ -76,7 +77,7 @@ def trade_off(study: Study) -> list[Part]:
         f"Means of {len(measured)} settings over {study.seeds} on the test split, shaded by prompt share; left fits "
         "better, down is steadier. The spread over seeds stands with the values."
     )
-    axes = Axis("response NLL, nats per token"), Axis("POSIX, nats per token")
+    axes = Axis(with_unit("response_nll")), Axis(with_unit("posix"))
     legend = {"itemsizing": "constant"}
     return [points("Fit against steadiness", caption, series, *axes, height=420, legend=legend)]
 

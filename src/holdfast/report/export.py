@@ -29,6 +29,8 @@ def markdown(title: str, sections: Sequence[Section], pictures: dict[int, str]) 
     for section in sections:
         lines += [f"## {plain(section.kind)}: {plain(section.title)}", "", f"Run directory: {plain(section.where)}", ""]
         lines += [f"> **Note.** {plain(problem)}\n" for problem in section.problems]
+        lines += [f"- **{question}** {plain(answer)}" for question, answer in section.lead] + [""] * bool(section.lead)
+        lines += ["Made by:", "", f"    {visible(section.command)}", ""] if section.command else []
         lines += _all_markdown(section.parts, pictures)
     return "\n".join(lines).rstrip() + "\n"
 
