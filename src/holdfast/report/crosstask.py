@@ -5,7 +5,6 @@ explains it; of ``crosstask label``, how many labels there are, from where, how 
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -154,8 +153,8 @@ def _grid(targets: dict[str, Any], sources: Sequence[str], what: str) -> Figure:
     said = {"accuracy": "Share of right answers", "validity": "Share of outputs that are a label at all"}[what]
     caption = (
         f"{said}, in percent, for every source (row) and target (column), {n} items per cell; baselines stand above "
-        "the sources, what combines sources below. Green is above zero-shot and orange below, beyond the 95 % intervals "
-        "of both; what these explain has one neutral shade. The intervals stand with the values."
+        "the sources, what combines sources below. Green is above zero-shot and orange below, where the 95 % "
+        "intervals of both lie apart; what these explain has one neutral shade. The intervals stand with the values."
     )
     above = sum(condition in _BASELINES for condition in conditions)
     below = len(conditions) - sum(condition in _OTHERS for condition in conditions)
@@ -164,16 +163,16 @@ def _grid(targets: dict[str, Any], sources: Sequence[str], what: str) -> Figure:
     matrix = Matrix(values, conditions, list(by_target), notes, ("condition", "target", f"{what}, %"), 1)
     zero_shot = [rows.get("zero-shot") for rows in by_target.values()]
     bands = [list(map(_band, _across(by_target, condition, Interval.of), zero_shot)) for condition in conditions]
-    noise = Noise([Interval.of(one).value for one in zero_shot], bands, False, f"{what}: points above zero-shot")
+    noise = Noise([Interval.of(one).value for one in zero_shot], bands, False, "points above zero-shot")
     return noise_map(what.capitalize(), caption, matrix, noise, shapes=shapes)
 
 
 def _band(own: Interval, zero_shot: dict[str, Any] | None) -> float | None:
-    """How far a share must be from zero-shot to be beyond the intervals of both, taken as independent; None: unknown."""
+    """How far a share must be from zero-shot for the intervals of both to lie apart; None: unknown."""
     other = Interval.of(zero_shot)
     if own.low is None or own.high is None or other.low is None or other.high is None:
         return None
-    return math.hypot((own.high - own.low) / 2, (other.high - other.low) / 2)
+    return (own.high - own.low + other.high - other.low) / 2
 
 
 def _by_condition(target: dict[str, Any], what: str) -> dict[str, Any]:

@@ -150,7 +150,7 @@ def colour_bar(title: str) -> dict[str, Any]:
         "thickness": 10,
         "len": 0.9,
         "outlinewidth": 0,
-        "title": {"text": label(title), "side": "right"},
+        "title": {"text": label(title), "side": "right", "font": {"color": "@muted", "size": 12}},
         "tickfont": {"color": "@muted"},
     }
 

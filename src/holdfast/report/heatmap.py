@@ -120,7 +120,7 @@ def _figure(title: str, caption: str, matrix: Matrix, scale: dict[str, Any], lay
     }
     if len(matrix.rows) <= _MOST_WRITTEN[0] and len(matrix.columns) <= _MOST_WRITTEN[1]:
         trace["text"] = [_written(line, matrix.digits) for line in matrix.values]
-        trace["texttemplate"] = "%{text}"
+        trace |= {"texttemplate": "%{text}", "textfont": {"color": "@ink"}}
     around = {
         "xaxis": {"title": {"text": columns}, "showgrid": False} | name_ticks(matrix.columns),
         "yaxis": {"title": {"text": rows}, "showgrid": False, "autorange": "reversed"} | name_ticks(matrix.rows),

@@ -76,8 +76,8 @@ def _study_figures(run: ReadRun) -> list[tuple[str, Cell]]:
         for key in ("chosen", "conventional"):
             setting = study.named(key)
             if setting is not None:
-                figures.append((f"{key}, test {with_unit(study.metric)}{about}", setting.test))
-        figures.append((f"noise of one training{about}", (study.selection.get("noise") or {}).get("sd")))
+                figures.append((f"{key}, test {in_words(study.metric)}{about}", setting.test))
+        figures.append((f"noise of one training (sd){about}", (study.selection.get("noise") or {}).get("sd")))
     return figures
 
 
@@ -152,7 +152,6 @@ def _study_result(study: Study) -> str:
 
 def _study_verdict(study: Study) -> tuple[str, str]:
     chosen, conventional = study.named("chosen"), study.named("conventional")
-    again = f"holdfast tune --prompt-weight P --response-weight R, with the weights of {study.selection.get('chosen')}"
     if not seen_noise(study):
         return (
             "Unknown: no noise between seeds was seen, so nothing is claimed.",
@@ -170,7 +169,7 @@ def _study_verdict(study: Study) -> tuple[str, str]:
             "Keep conventional tuning, or add seeds and test data if a gain of this size would matter.",
         )
     if claim == "better":
-        return "Yes: the interval of the difference does not hold 0.", f"Use the chosen setting ({again})."
+        return "Yes: the interval of the difference does not hold 0.", f"Use the chosen setting{_as_options(chosen)}."
     return "Yes, and to the worse: the choice on dev did not hold on test.", "Keep conventional tuning."
 
 
@@ -183,6 +182,16 @@ def _claim(study: Study, chosen: TunedSetting | None) -> str | None:
     if claim == "none" or difference.low is None or difference.high is None or difference.low <= 0 <= difference.high:
         return None
     return "better" if (difference.low > 0) == (study.better(study.metric) == "higher") else "worse"
+
+
+def _as_options(setting: TunedSetting | None) -> str:
+    """The weights of a setting as options of ``tune``, where it has both."""
+    weights = [(setting.values if setting else {}).get(f"{part}_weight") for part in ("prompt", "response")]
+    if None in weights:
+        return ""
+    return ": `holdfast tune --prompt-weight {} --response-weight {}`, with the other options of the study".format(
+        *weights
+    )
 
 
 def seen_noise(study: Study) -> float | None:
@@ -294,9 +303,14 @@ def _benchmarked(run: ReadRun) -> Answers:
     shown = [f"{name} {_with_ends(score)}" for name, score in scores[:3] if isinstance(score, Interval)]
     rest = f", and {len(scores) - 3} more below" if len(scores) > 3 else ""
     result = f"{'; '.join(shown)}{rest}." if shown else "No scores were measured."
-    return what, result, "One run alone is compared with nothing; the intervals come from the number of items.", (
-        f"Compare it with another model, item by item: `holdfast bench compare {shlex.quote(str(run.path))} OTHER "
-        "--output DIR`."
+    return (
+        what,
+        result,
+        "One run alone is compared with nothing; the intervals come from the number of items.",
+        (
+            f"Compare it with another model, item by item: `holdfast bench compare {shlex.quote(str(run.path))} OTHER "
+            "--output DIR`."
+        ),
     )
 
 
@@ -309,20 +323,25 @@ def _concluded(run: ReadRun) -> Answers:
         noise = f"Yes: the chosen setting is {summary['claim']} than conventional tuning."
     chosen = summary.get("chosen")
     todo = f"Tune with the chosen setting, {chosen}." if chosen else "Keep conventional tuning where nothing is shown."
-    return f"What {summary.get('source')} shows, by {in_words(str(summary.get('metric')))}.", str(
-        summary.get("finding")
-    ).split("\n", 1)[0], noise, todo
+    return (
+        f"What {summary.get('source')} shows, by {in_words(str(summary.get('metric')))}.",
+        str(summary.get("finding")).split("\n", 1)[0],
+        noise,
+        todo,
+    )
 
 
 def _analysed(run: ReadRun) -> Answers:
     targets = run.summary.get("targets") or {}
     best: list[tuple[float, str, float | None]] = []
     for name, target in targets.items():
-        best += [(abs(row["rho"]), name, row["q"]) for row in _layers(target) if isinstance(row.get("rho"), int | float)]
+        best += [
+            (abs(row["rho"]), name, row["q"]) for row in _layers(target) if isinstance(row.get("rho"), int | float)
+        ]
     what = f"Whether similarity explains which source helps, for {counted(len(targets), 'target')} of {_ran(run)}."
     if not best:
         return what, "No correlation could be computed.", "Unknown.", "Run crosstask with more sources."
-    size, name, q = max(best, key=lambda one: one[0])
+    size, name, _ = max(best, key=lambda one: one[0])
     result = f"The largest rank correlation is {number(size, 2)} in size ({name}); no interval."
     significant = sum(isinstance(q, int | float) and q < 0.05 for _, _, q in best)
     noise = f"{significant} of {len(best)} layers are beyond chance (q below 0.05); the best of many always looks good."
@@ -370,4 +389,3 @@ _ANSWERS: dict[str, Callable[[ReadRun], Answers]] = {
     "crosstask analyse": _analysed,
     "bench run": _benchmarked,
 }
-

@@ -26,6 +26,8 @@ class FactList:
     """Names and values, side by side."""
 
     pairs: Sequence[tuple[str, Cell]]
+    title: str = "Details"
+    """What the page folds it under."""
 
     @classmethod
     def of(cls, *pairs: tuple[str, Cell]) -> FactList:

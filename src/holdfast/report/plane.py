@@ -18,7 +18,7 @@ from holdfast.report.heatmap import Matrix, Noise, frame, noise_map
 from holdfast.report.lead import seen_noise
 from holdfast.report.parts import Figure
 from holdfast.report.settings import Study, TunedSetting
-from holdfast.report.terms import in_words, with_unit
+from holdfast.report.terms import METRICS, in_words, with_unit
 from holdfast.tables.record import Interval
 from holdfast.tables.text import label, number
 
@@ -56,12 +56,14 @@ def _plane(study: Study, metric: str, others: str) -> Figure | None:
         values[row][column] = _value(study, metric, s)
         bands[row][column] = _band(study, metric, s, spread)
         notes[row][column] = _note(study, metric, s)
-    title = f"Weight plane: {in_words(metric)}" + (f" ({others})" if len({s.others for s in study.settings}) > 1 else "")
+    title = f"Weight plane: {in_words(metric)}" + (
+        f" ({others})" if len({s.others for s in study.settings}) > 1 else ""
+    )
     axes = ("response weight", "prompt weight", with_unit(metric))
     matrix = Matrix(values, [f"{r:g}" for r in up], [f"{p:g}" for p in across], notes, axes, _digits(values))
     frames = _frames(study, settings, places)
     reference = _reference(study, metric, cells)
-    unit = f"{with_unit(metric)}: difference to {'conventional' if study.named('conventional') else 'the middle cell'}"
+    unit = f"difference, {METRICS[metric][1]}" if metric in METRICS else "difference"
     noise = Noise([reference] * len(across), bands, study.better(metric) == "lower", unit)
     caption = f"{_caption(study, metric, settings)} {_colours(study, metric, spread)}"
     figure = noise_map(title, caption, matrix, noise, shapes=frames, showlegend=False)
@@ -71,8 +73,8 @@ def _plane(study: Study, metric: str, others: str) -> Figure | None:
 
 def _caption(study: Study, metric: str, settings: Sequence[TunedSetting]) -> str:
     said = (
-        f"Mean {in_words(metric)} on the test split ({study.better(metric)} is better) over {study.seeds} per training: "
-        f"{sum(len(s.members) for s in settings)} cells are {len(settings)} distinct trainings"
+        f"Mean {in_words(metric)} on the test split ({study.better(metric)} is better) over {study.seeds} per "
+        f"training: {sum(len(s.members) for s in settings)} cells are {len(settings)} distinct trainings"
     )
     if _merged(settings):
         said += "; lines join the cells of equal ratio, which are one and the same run"

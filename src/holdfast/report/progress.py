@@ -78,7 +78,7 @@ def cost(run: ReadRun) -> list[Part]:
         ("tokens trained on", costs.get("tokens")),
         ("disk, MB", disk / 1e6 if isinstance(disk, int | float) else None),
     )
-    return [facts] if facts.pairs else []
+    return [FactList(facts.pairs, "Cost")] if facts.pairs else []
 
 
 def cost_of_trials(study: Study) -> list[Part]:

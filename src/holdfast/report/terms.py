@@ -1,7 +1,7 @@
 """The words of a page: metrics by name, and one sentence for every term that a reader may not know.
 
-A page, its Markdown and its CSV name metrics in words ("response NLL", with the unit on axes and heads of tables). Terms
-get a "?" on the page, which opens their sentence.
+A page, its Markdown and its CSV name metrics in words ("response NLL", with the unit on axes and heads of tables).
+Terms get a "?" on the page, which opens their sentence.
 """
 
 from __future__ import annotations
@@ -85,23 +85,28 @@ def in_words(metric: str) -> str:
     return METRICS[metric][0] if metric in METRICS else metric.replace("_", " ")
 
 
+def as_title(text: str) -> str:
+    """Return the text with a capital letter."""
+    return f"{text[:1].upper()}{text[1:]}"
+
+
 def with_unit(metric: str) -> str:
     """Return a metric's name with its unit in brackets, as it stands on axes and over columns."""
     return f"{METRICS[metric][0]} ({METRICS[metric][1]})" if metric in METRICS else in_words(metric)
 
 
-def marked(text: str) -> Iterator[tuple[str, str]]:
-    """Yield the text in pieces, each with the term that it ends with, or with none; a term counts where it first
-    stands.
+def marked(text: str) -> Iterator[tuple[str, str, str]]:
+    """Yield the text in pieces: what stands before a term, the term as the text has it, and its name in ``TERMS``. A
+    term counts where it first stands; the last piece has none.
     """
     start, before = 0, set()
     for match in _TERM.finditer(text):
         term = _NAMES[int(str(match.lastgroup)[1:])]
         if term not in before:
             before.add(term)
-            yield text[start : match.end()], term
+            yield text[start : match.start()], match[0], term
             start = match.end()
-    yield text[start:], ""
+    yield text[start:], "", ""
 
 
 def worded(parts: Sequence[Part]) -> list[Part]:
@@ -116,7 +121,7 @@ def _worded(part: Part) -> Part:
         case Note():
             return dataclasses.replace(part, text=_sentence(part.text))
         case FactList():
-            return FactList([(_head(name), value) for name, value in part.pairs])
+            return FactList([(_head(name), value) for name, value in part.pairs], part.title)
         case Figure():
             values = _table(part.values)
             return dataclasses.replace(
@@ -143,5 +148,3 @@ def _head(text: str) -> str:
     """A head that is a metric, with or without its split, gets the unit, too."""
     whole = _HEAD.fullmatch(text)
     return text.replace(whole[1], with_unit(whole[1])) if whole else _sentence(text)
-
-
