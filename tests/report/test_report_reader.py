@@ -1,5 +1,5 @@
-"""What a reader meets in a real browser: four facts, terms that explain themselves, folds that open where they are asked
-for, labels that can be read, a filter, and two runs side by side.
+"""What a reader meets in a real browser: four facts, terms that explain themselves, folds that open where they are
+asked for, labels that can be read, a filter, and two runs side by side.
 """
 
 from __future__ import annotations

@@ -5,6 +5,8 @@ The table holds all of them; on the page a reader picks two, and the script show
 
 from __future__ import annotations
 
+import itertools
+import operator
 from collections.abc import Sequence
 
 from holdfast.report.lead import figures_of
@@ -33,8 +35,8 @@ def beside(runs: Sequence[ReadRun], sections: Sequence[Section]) -> list[Section
 
 def _section(pairs: Sequence[tuple[ReadRun, Section]]) -> Section:
     by_run = [dict(figures_of(run)) | _facts(section.parts) for run, section in pairs]
-    names = dict.fromkeys(name for cells in by_run for name in cells)
-    rows: list[list[Cell]] = [[name, *(cells.get(name) for cells in by_run)] for name in names]
+    names = dict.fromkeys(itertools.chain.from_iterable(by_run))
+    rows: list[list[Cell]] = [[name, *map(operator.methodcaller("get", name), by_run)] for name in names]
     columns = [Column("fact"), *(Column(section.title) for _, section in pairs)]
     if len(pairs) == 2:
         columns.append(Column("difference"))
@@ -59,5 +61,6 @@ def _facts(parts: Sequence[Part]) -> dict[str, Cell]:
 def _difference(a: Cell, b: Cell) -> Cell:
     """The second number less the first; none where one of them is no number."""
     first, second = middle(a), middle(b)
-    numbers = isinstance(first, int | float) and isinstance(second, int | float)
-    return None if not numbers or isinstance(first, bool) or isinstance(second, bool) else second - first
+    if isinstance(first, str | bool | None) or isinstance(second, str | bool | None):
+        return None
+    return second - first

@@ -102,8 +102,8 @@ def _figure(title: str, caption: str, matrix: Matrix, scale: dict[str, Any], lay
     heads, tips = [label(column, 120) for column in matrix.columns], []
     for row, line in zip(matrix.rows, notes, strict=True):
         tips.append([[label(row, 120), head, label(note, 300)] for head, note in zip(heads, line, strict=True)])
-    for line, numbers in zip(tips, matrix.values, strict=True):
-        for tip, value in zip(line, map(estimate, numbers), strict=True):
+    for tips_of_row, numbers in zip(tips, matrix.values, strict=True):
+        for tip, value in zip(tips_of_row, map(estimate, numbers), strict=True):
             tip.append(number(value, matrix.digits + 1))
     trace: dict[str, Any] = {
         "type": "heatmap",

@@ -300,9 +300,9 @@ def _aligned(run: ReadRun) -> Answers:
 def _benchmarked(run: ReadRun) -> Answers:
     scores = _scores(run.summary.get("scores") or {})
     what = f"{run.config.get('model')} on {counted(len(run.summary.get('scores') or {}), 'benchmark')}."
-    shown = [f"{name} {_with_ends(score)}" for name, score in scores[:3] if isinstance(score, Interval)]
+    named = [f"{name} {_with_ends(score)}" for name, score in scores[:3] if isinstance(score, Interval)]
     rest = f", and {len(scores) - 3} more below" if len(scores) > 3 else ""
-    result = f"{'; '.join(shown)}{rest}." if shown else "No scores were measured."
+    result = f"{'; '.join(named)}{rest}." if named else "No scores were measured."
     return (
         what,
         result,

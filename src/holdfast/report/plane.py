@@ -89,7 +89,8 @@ def _spread(study: Study, metric: str) -> float | None:
     """
     if metric == study.metric and "noise" in study.selection:
         return seen_noise(study)
-    groups = [values for values in (s.all(metric) for s in study.settings) if len(values) > 1]
+    by_setting = [s.all(metric) for s in study.settings]
+    groups = [values for values in by_setting if len(values) > 1]
     freedom = sum(len(values) - 1 for values in groups)
     if not freedom:
         return None
@@ -115,7 +116,8 @@ def _reference(study: Study, metric: str, cells: Mapping[tuple[float, float], Tu
     conventional = study.named("conventional")
     if conventional is not None:
         return estimate(_value(study, metric, conventional))
-    values = [value for value in (estimate(_value(study, metric, s)) for s in cells.values()) if value is not None]
+    estimates = [estimate(_value(study, metric, s)) for s in cells.values()]
+    values = [value for value in estimates if value is not None]
     return statistics.median(values) if values else None
 
 

@@ -127,12 +127,16 @@ def _some(study: Study) -> list[TunedSetting]:
 
 def _curves(study: Study, setting: TunedSetting) -> dict[str, Curve]:
     """Values by step over the seeds of a setting, of the rows that make the longer curve."""
-    kinds: dict[str, dict[str, Curve]] = {kind: {key: {} for key in _WHAT} for kind in ("train", "eval")}
+    kinds: dict[str, dict[str, Curve]] = {"train": _no_curves(), "eval": _no_curves()}
     for trial in setting.trials:
         for row in _rows(study, trial):
             _add(kinds[row["kind"]], row)
     train, held_out = kinds["train"], kinds["eval"]
     return {key: max(train[key], held_out[key], key=len) for key in _WHAT}
+
+
+def _no_curves() -> dict[str, Curve]:
+    return {key: {} for key in _WHAT}
 
 
 def _add(curves: dict[str, Curve], row: dict[str, Any]) -> None:
