@@ -4,6 +4,7 @@ that is beyond noise, and what to do next. And the figures by which two runs of 
 
 from __future__ import annotations
 
+import itertools
 import math
 import shlex
 from collections.abc import Callable, Mapping
@@ -41,7 +42,8 @@ def figures_of(run: ReadRun) -> list[tuple[str, Cell]]:
     summary = run.summary
     match run.command:
         case "tune":
-            return [(f"{in_words(key)} {when}", _of(summary, when, key)) for key in _NLLS for when in _TIMES]
+            places = itertools.product(_NLLS, _TIMES)
+            return [(f"{in_words(key)} {when}", _of(summary, when, key)) for key, when in places]
         case "sensitivity run":
             posix = summary.get("posix") or {}
             return [(f"POSIX, {view}", Interval.of(posix[view], "mean")) for view in posix]
