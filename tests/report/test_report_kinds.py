@@ -86,7 +86,7 @@ def titles(section: Section, kind: type) -> list[str]:
 def test_a_study_shows_what_its_summary_says_trial_by_trial(runs: Path) -> None:
     (section,) = shown(runs, "study")
     summary = json.loads((runs / "study" / "summary.json").read_text())
-    (finding,) = worded([Note(summary["finding"])])
+    (finding,) = worded([Note(summary["finding"], "finding")])
     assert next(part for part in section.parts if isinstance(part, Note)) == finding
     assert not [title for title in titles(section, Figure) if title.startswith("Weight plane")]  # it has four cells
     by_name = {s["setting_name"]: s for s in summary["selection"]["settings"]}
