@@ -8,12 +8,16 @@ from collections.abc import Callable, Sequence
 
 from holdfast.report.audit import audited
 from holdfast.report.bench import benchmarked
+from holdfast.report.beside import beside
+from holdfast.report.command_line import command_line
 from holdfast.report.crosstask import analysed, labelled, transferred
+from holdfast.report.lead import four_facts
 from holdfast.report.overlay import overlaid
 from holdfast.report.parts import Part, Section
 from holdfast.report.reading import ReadRun, anything
 from holdfast.report.sensitivity import compared, measured
 from holdfast.report.study import concluded, studied
+from holdfast.report.terms import worded
 from holdfast.report.tune import aligned, tuned
 
 PAGES: dict[str, tuple[str, Callable[[ReadRun, int], list[Part]]]] = {
@@ -41,7 +45,7 @@ def sections(runs: Sequence[ReadRun], limit: int) -> list[Section]:
     """
     names = titles(runs)
     own = [_section(run, title, limit) for run, title in zip(runs, names, strict=True)]
-    return [*own, *overlaid(runs, names)]
+    return [*own, *overlaid(runs, names), *beside(runs, own)]
 
 
 def titles(runs: Sequence[ReadRun]) -> list[str]:
@@ -53,10 +57,12 @@ def titles(runs: Sequence[ReadRun]) -> list[str]:
 def _section(run: ReadRun, title: str, limit: int) -> Section:
     """A run that does not hold what its command writes is shown plainly, and the page says so."""
     kind, show = PAGES.get(run.command, (run.command, anything))
+    lead: list[tuple[str, str]] = []
     try:
         parts, problems = [*show(run, limit), *run.more_tables], run.problems
+        lead = four_facts(run)
     except (KeyError, IndexError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         parts = anything(run, limit)
         reason = f"its files are not those that `{run.command}` writes ({type(error).__name__}: {error})"
         problems = [*run.problems, f"Shown plainly, as {reason}."]
-    return Section(title, kind, str(run.path), parts, problems)
+    return Section(title, kind, str(run.path), worded(parts), problems, lead, command_line(run))
