@@ -58,7 +58,9 @@ def demo(config: DemoConfig) -> dict[str, Any]:
     summary = with_tables(summary)
     write_json(output / MORE_TABLES, summary["tables"])
     directories = [config.output, *(str(output / WORDING / name) for name in ("base", "tuned"))]
-    page = report(ReportConfig(directories=directories, output=str(output / "report.html"), json=True))["path"]
+    page = report(
+        ReportConfig(directories=directories, output=str(output / "report.html"), title="Holdfast demo", json=True)
+    )["path"]
     table = lines(summary)
     if not config.json:
         print("\n".join([_told(summary), "", *NEXT, "", page]))

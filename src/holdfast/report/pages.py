@@ -58,11 +58,13 @@ def _section(run: ReadRun, title: str, limit: int) -> Section:
     """A run that does not hold what its command writes is shown plainly, and the page says so."""
     kind, show = PAGES.get(run.command, (run.command, anything))
     lead: list[tuple[str, str]] = []
+    opening = 0
     try:
-        parts, problems = [*show(run, limit), *run.more_tables], run.problems
-        lead = four_facts(run)
+        added = run.more_tables
+        parts, problems = [*added, *show(run, limit)], run.problems
+        lead, opening = four_facts(run), len(added)
     except (KeyError, IndexError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         parts = anything(run, limit)
         reason = f"its files are not those that `{run.command}` writes ({type(error).__name__}: {error})"
         problems = [*run.problems, f"Shown plainly, as {reason}."]
-    return Section(title, kind, str(run.path), worded(parts), problems, lead, command_line(run))
+    return Section(title, kind, str(run.path), worded(parts), problems, lead, command_line(run), opening=opening)

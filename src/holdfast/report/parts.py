@@ -101,3 +101,5 @@ class Section:
     """The command that made the run, as a line for a shell."""
     compares: bool = False
     """Its table sets runs side by side, one per column; a reader may pick two of them."""
+    opening: int = 0
+    """So many of the parts stand before the four facts, open: what another command has added, such as the demo."""
