@@ -8,7 +8,9 @@ one thing that is decided, cross-task prompting, the test scores, what to do nex
 from __future__ import annotations
 
 import statistics
+import sys
 import textwrap
+from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any
 
@@ -103,13 +105,10 @@ def _wording(output: Path, study: dict[str, Any]) -> dict[str, Any]:
     answers: dict[str, list[dict[str, Any]]] = {}
     for name, model in models.items():
         folder = output / WORDING / name
-        summary = measure(
-            SensitivityConfig(
-                model=model, sets="pocket:intents", chat=True, max_new_tokens=12, output=str(folder), json=True
-            )
-        )
-        result[name] = {**summary["changed"], "posix": summary["posix"]["all"]["mean"]}
-        result[name].pop("kinds")
+        summary = _asked(folder, model, output / "logs" / f"wording-{name}.txt")
+        changed = summary["changed"]
+        result[name] = {"sets": changed["sets"], "changed": changed["changed"]}
+        result[name]["posix"] = summary["posix"]["all"]["mean"]
         rows = runs.read_rows(folder / "rows.jsonl")
         answers[name] = next(row["variants"] for row in rows if row["set_id"] == QUESTION)
     prompts = [row for row in runs.read_rows(output / WORDING / "base" / "sets.jsonl") if row["set_id"] == QUESTION]
@@ -118,6 +117,19 @@ def _wording(output: Path, study: dict[str, Any]) -> dict[str, Any]:
         for prompt, base, tuned in zip(prompts, answers["base"], answers["tuned"], strict=True)
     ]
     return result | {"question": {"set_id": QUESTION, "target": prompts[0]["target"], "show": 5, "rows": rows}}
+
+
+def _asked(folder: Path, model: str, log: Path) -> dict[str, Any]:
+    """Return the summary of a run over ``pocket:intents``: the one that is there (the folder may have been moved, and
+    its models with it), or a new one. What it says while it runs goes into the log.
+    """
+    if (folder / "summary.json").is_file():
+        stored: dict[str, Any] = read_json(folder / "summary.json")
+        return stored
+    print(f"asking 120 questions in eight wordings each: {folder.name} model", file=sys.stderr)
+    options = {"model": model, "sets": "pocket:intents", "chat": True, "max_new_tokens": 12, "output": str(folder)}
+    with log.open("a", encoding="utf-8") as stream, redirect_stderr(stream):
+        return measure(SensitivityConfig(**options))  # type: ignore[arg-type]
 
 
 def _decided(output: Path) -> dict[str, Any]:
