@@ -23,7 +23,8 @@ body { margin: 0; width: 1400px; height: 620px; display: flex; gap: 24px; paddin
 .right img { width: 100%; display: block; }
 h1 { font-size: 23px; margin: 0 0 6px; } p { font-size: 15px; line-height: 1.45; margin: 0 0 16px; color: #46504d; }
 .tokens { font-size: 17px; margin-top: 22px; }
-.t { position: relative; display: inline-block; min-width: 21px; line-height: 1.3; margin-bottom: 20px; padding: 4px 1px; white-space: pre; border-radius: 3px; margin-right: 2px; }
+.t { position: relative; display: inline-block; min-width: 21px; line-height: 1.3; margin-bottom: 20px;
+     padding: 4px 1px; white-space: pre; border-radius: 3px; margin-right: 2px; }
 .t i { position: absolute; left: 1px; top: 33px; font: 10.5px/1 "DejaVu Sans"; color: #5b6663; }
 .key span { display: inline-block; padding: 3px 9px; border-radius: 3px; font-size: 14px; margin: 4px 8px 0 0; }
 """

@@ -12,7 +12,6 @@ import json
 import math
 import re
 import sys
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,7 +23,6 @@ Message = Mapping[str, Any]
 """``role`` and ``content``, and whatever else the form allows."""
 _ANTHROPIC = re.compile(r"/messages/?$|://[^/]*\banthropic\.|/anthropic(/|$)")
 _METHODS = re.compile(r"/(chat/completions|messages)/?$")
-_LOCK = threading.Lock()
 _FORMS = {"openai": "/chat/completions", "anthropic": "/messages"}
 
 
@@ -94,7 +92,6 @@ class Chat:
             ladders.append([{"temperature": 0}, {}])
         if logprobs and self.api == "openai":
             ladders.append([{"logprobs": True, "top_logprobs": n} for n in (20, 5)] + [{}])
-        self._is_told = False
         self.client = http.Client(
             self.base, timeout=timeout, retries=retries, key=_key(self.api), headers=_headers(self.api)
         )
@@ -121,15 +118,10 @@ class Chat:
             answer: ChatAnswer = self.optional.post(_FORMS[self.api], lambda more: body | more, read, kind)
         except http.RefusedError as error:
             raise self._explained(error) from error
-        self._tell_model()
         return answer
 
-    def _tell_model(self) -> None:
-        """Say, once, where a server answers that lists other models: some answer whatever the name."""
-        with _LOCK:
-            if self._is_told:
-                return
-            self._is_told = True
+    def tell_model(self) -> None:
+        """Say where a server has answered that lists other models alone: some answer whatever the name."""
         served = served_models(self.client)
         if served and self.model not in served:
             names = ", ".join(sorted(served)[:8])

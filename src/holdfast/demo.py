@@ -41,7 +41,7 @@ def demo(config: DemoConfig) -> dict[str, Any]:
         HoldfastError: --output holds something else.
     """
     output = Path(config.output)
-    study = run(
+    study = _complete(config) or run(
         StudyConfig(
             study="pocket",
             output=config.output,
@@ -59,7 +59,8 @@ def demo(config: DemoConfig) -> dict[str, Any]:
     summary |= {"decided": _decided(output), "cross_task": _cross_task(output / "cross_task.json")}
     summary = with_tables(summary)
     write_json(output / MORE_TABLES, summary["tables"])
-    directories = [config.output, *(str(output / WORDING / name) for name in ("base", "tuned"))]
+    asked = [str(output / WORDING / name) for name in ("base", "tuned") if summary["wording"]]
+    directories = [config.output, *asked]
     page = report(
         ReportConfig(directories=directories, output=str(output / "report.html"), title="Holdfast demo", json=True)
     )["path"]
@@ -67,6 +68,20 @@ def demo(config: DemoConfig) -> dict[str, Any]:
     if not config.json:
         print("\n".join([_told(summary), "", *NEXT, "", page]))
     return summary | {"table": table.splitlines(), "report": page}
+
+
+def _complete(config: DemoConfig) -> dict[str, Any] | None:
+    """Return the summary of the same demo that has ended. It is shown again as it is, though a later version may train
+    at more seeds.
+    """
+    folder = Path(config.output)
+    if config.overwrite or config.dry_run or not (folder / "summary.json").is_file():
+        return None
+    asked = read_json(folder / "config.json").get("config") or {}
+    if (asked.get("study"), asked.get("limit"), asked.get("seed")) != ("pocket", config.limit, config.seed):
+        return None
+    summary: dict[str, Any] = read_json(folder / "summary.json")
+    return summary
 
 
 WORDING = "wording"
@@ -90,9 +105,9 @@ def _told(summary: dict[str, Any]) -> str:
     return "\n\n".join([*parts, lines(summary, "Test scores")])
 
 
-def _wording(output: Path, study: dict[str, Any]) -> dict[str, Any]:
+def _wording(output: Path, study: dict[str, Any]) -> dict[str, Any] | None:
     """Ask every question of ``pocket:intents`` in its wordings, of the base model and of the setting that was chosen on
-    dev (its first seed). The runs are kept, and shown again.
+    dev (its first seed). The runs are kept, and shown again. None where the tuned model is gone.
     """
     selection = next(iter(study["groups"].values()))["selection"]
     setting = selection["chosen"]
@@ -100,6 +115,8 @@ def _wording(output: Path, study: dict[str, Any]) -> dict[str, Any]:
         (row for row in read_rows(output) if row.get("status") == "done" and row.get("setting_name") == setting),
         key=lambda row: row["seed"],
     )["trial"]
+    if not (output / "trials" / trial / "model").is_dir():
+        return None
     models = {"base": "pocket", "tuned": str(output / "trials" / trial)}
     result: dict[str, Any] = {"setting": setting}
     answers: dict[str, list[dict[str, Any]]] = {}

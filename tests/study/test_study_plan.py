@@ -408,7 +408,7 @@ def test_a_number_that_yaml_reads_as_text_is_a_number(case: dict[str, Any], tmp_
 
 def test_broken_yaml_is_named_by_line_and_column(tmp_path: Path) -> None:
     (tmp_path / "s.yaml").write_text("model: pocket\n\tdata: x\n")
-    with pytest.raises(HoldfastError, match=r"s\.yaml, line 2, column 1: broken YAML: found character '\\t'"):
+    with pytest.raises(HoldfastError, match=r"s\.yaml, line 2, column 1: broken YAML: a tab"):
         load_spec(str(tmp_path / "s.yaml"))
 
 

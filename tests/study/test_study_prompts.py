@@ -59,6 +59,7 @@ def test_posix_in_a_chat_is_asked_with_the_values_of_the_training(
 
     monkeypatch.setattr("holdfast.sensitivity.measure", run)
     measured = Measured({}, {})
-    _posix(Measure("posix", options), "m", tmp_path, tmp_path / "sets", measured, {"thinking": "false"})
+    trained = {"chat_template_kwargs": {"thinking": "false"}, "date": None}
+    _posix(Measure("posix", options), "m", tmp_path, tmp_path / "sets", measured, trained)
     assert measured.values["posix"] == 0.5
     assert [value and json.loads(value) for value in asked] == [kwargs]

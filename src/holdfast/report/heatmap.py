@@ -69,7 +69,7 @@ def noise_map(title: str, caption: str, matrix: Matrix, noise: Noise, **layout: 
     for values, bands in zip(matrix.values, noise.bands, strict=True):
         line = zip(map(estimate, values), noise.references, bands, strict=True)
         shades.append([_shade(value, reference, band, matrix.digits) for value, reference, band in line])
-    reach = max((abs(shade) for line in shades for shade in line if shade), default=0.0)
+    reach = max((abs(shade) for shade in itertools.chain.from_iterable(shades) if shade), default=0.0)
     scale: dict[str, Any] = {"colorscale": "@neutral", "zmin": -1, "zmax": 1, "showscale": False}
     if reach:
         scale = {"colorscale": "@worse" if noise.lower_is_better else "@better", "zmin": -reach, "zmax": reach}
