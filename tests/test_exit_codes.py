@@ -422,6 +422,7 @@ BAD: dict[str, str] = {
     "bench compare": "no/such no/other --output {out}",
     "study plan": "no/such.yaml --output {out}",
     "study run": "no/such.yaml --output {out}",
+    "audit": "--model pocket --data no/such.jsonl --output {out}",
     "study best": "no/such --output {out}",
     "report": "no/such --output {out}/page.html",
     "demo": "--seed -1 --output {out}",

@@ -9,8 +9,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from holdfast.audit.live import AuditCallback
     from holdfast.door import (
         align_preferences,
+        audit_data,
         best_setting,
         compare_runs,
         cross_task,
@@ -30,10 +32,12 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
+    "AuditCallback",
     "Estimate",
     "HoldfastError",
     "WITSFTTrainer",
     "align_preferences",
+    "audit_data",
     "best_setting",
     "compare_runs",
     "cross_task",
@@ -50,6 +54,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "AuditCallback": "holdfast.audit.live",
     "Estimate": "holdfast.results",
     "HoldfastError": "holdfast.errors",
     "WITSFTTrainer": "holdfast.integrations.trl",

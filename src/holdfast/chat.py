@@ -12,7 +12,6 @@ import json
 import math
 import re
 import sys
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,7 +23,6 @@ Message = Mapping[str, Any]
 """``role`` and ``content``, and whatever else the form allows."""
 _ANTHROPIC = re.compile(r"/messages/?$|://[^/]*\banthropic\.|/anthropic(/|$)")
 _METHODS = re.compile(r"/(chat/completions|messages)/?$")
-_LOCK = threading.Lock()
 _FORMS = {"openai": "/chat/completions", "anthropic": "/messages"}
 
 
@@ -94,7 +92,6 @@ class Chat:
             ladders.append([{"temperature": 0}, {}])
         if logprobs and self.api == "openai":
             ladders.append([{"logprobs": True, "top_logprobs": n} for n in (20, 5)] + [{}])
-        self._is_told = False
         self.client = http.Client(
             self.base, timeout=timeout, retries=retries, key=_key(self.api), headers=_headers(self.api)
         )
@@ -121,15 +118,10 @@ class Chat:
             answer: ChatAnswer = self.optional.post(_FORMS[self.api], lambda more: body | more, read, kind)
         except http.RefusedError as error:
             raise self._explained(error) from error
-        self._tell_model()
         return answer
 
-    def _tell_model(self) -> None:
-        """Say, once, where a server answers that lists other models: some answer whatever the name."""
-        with _LOCK:
-            if self._is_told:
-                return
-            self._is_told = True
+    def tell_model(self) -> None:
+        """Say where a server has answered that lists other models alone: some answer whatever the name."""
         served = served_models(self.client)
         if served and self.model not in served:
             names = ", ".join(sorted(served)[:8])
@@ -223,3 +215,27 @@ def _anthropic(answer: Any) -> ChatAnswer:
     texts = [block["text"] for block in answer["content"] if block.get("type") == "text"]
     is_cut = answer.get("stop_reason") == "max_tokens"
     return ChatAnswer(http.printable("".join(texts)), is_cut, usage.get("input_tokens"), usage.get("output_tokens"))
+
+
+_NAMES = "think|thinking|thoughts?|reasoning|reflection|analysis|scratchpad|seed:think"
+_THOUGHT = re.compile(
+    rf"<({_NAMES})>.*?</\1>|\[THINK\].*?\[/THINK\]|\u25c1think\u25b7.*?\u25c1/think\u25b7", re.DOTALL | re.IGNORECASE
+)
+_THOUGHT_ENDS = re.compile(
+    rf"</(?:{_NAMES})>|\[/THINK\]|\u25c1/think\u25b7|<\|channel\|>final<\|message\|>", re.IGNORECASE
+)
+_THOUGHT_STARTS = re.compile(
+    rf"<(?:{_NAMES})>|\[THINK\]|\u25c1think\u25b7|<\|channel\|>(?:analysis|commentary)", re.IGNORECASE
+)
+
+
+def without_thoughts(text: str, question: str = "") -> tuple[str, list[str]]:
+    """Return an answer without the thoughts before it: between tags, up to a closing tag, or after an open tag.
+
+    Every command reads the answers of a model in this way. Where the ``question`` holds such tags itself, they are no
+    thoughts. The second value says that something was left out.
+    """
+    if _THOUGHT_STARTS.search(question):
+        return text, []
+    rest = _THOUGHT_STARTS.split(_THOUGHT_ENDS.split(_THOUGHT.sub("", text))[-1])[0]
+    return rest, ["(thoughts)"] if rest != text else []

@@ -42,6 +42,7 @@ COMMANDS: dict[str, tuple[type, str]] = {
     "crosstask run": (configs.CrossTaskConfig, "holdfast.crosstask:transfer"),
     "crosstask label": (configs.LabelConfig, "holdfast.crosstask:label"),
     "crosstask analyse": (configs.AnalyseConfig, "holdfast.crosstask:analyse"),
+    "audit": (configs.AuditConfig, "holdfast.audit:audit"),
     "bench run": (configs.BenchConfig, "holdfast.bench:run"),
     "bench compare": (configs.BenchCompareConfig, "holdfast.bench:compare"),
     "study plan": (configs.StudyConfig, "holdfast.study:plan"),
@@ -287,6 +288,9 @@ def _read_config(config_class: type, path: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise HoldfastError(f"--config {path}: not a list of 'option: value' lines", hint=options_hint(content))
     options = configs.our_names(config_class, {str(key): value for key, value in content.items()}, f"--config {path}")
+    for name in options.keys() & {*getattr(config_class, "not_from_file", ())}:
+        _say(f"note: --config {path}: '{name}' is that of its own run; here it counts on the command line alone")
+        del options[name]
     return {name: configs.check_value(config_class, name, value, f"--config {path}") for name, value in options.items()}
 
 

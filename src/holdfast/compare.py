@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +24,21 @@ from holdfast.runs import read_json, read_rows, write_text
 from holdfast.stats import paired_difference, sign_test
 
 Row = dict[str, Any]
-Checks = Mapping[str, Sequence[str]]
-"""What two runs must agree on: name in the error message -> keys that lead to the value in the summary."""
 
 
 @dataclass(frozen=True)
 class Finished:
-    """A finished run."""
+    """A finished run; ``config`` is what it was told, empty where config.json is absent."""
 
     path: str
     summary: dict[str, Any]
     rows: list[Row]
+    config: dict[str, Any] = field(default_factory=dict)
+
+
+Checks = Mapping[str, Sequence[str] | Callable[[Finished], Any]]
+"""What two runs must agree on: name in the error message -> keys that lead to the value in the summary, or a function
+that returns it."""
 
 
 def finished(path: str, command: str) -> Finished:
@@ -51,7 +55,8 @@ def finished(path: str, command: str) -> Finished:
         raise HoldfastError(
             f"{path}: not a {command.removesuffix(' run')} run", hint=f"give the --output of holdfast {command}"
         )
-    return Finished(path, summary, read_rows(folder / "rows.jsonl"))
+    told = (config or {}).get("config")
+    return Finished(path, summary, read_rows(folder / "rows.jsonl"), told if isinstance(told, dict) else {})
 
 
 def refuse_unlike(a: Finished, b: Finished, checks: Checks) -> None:
@@ -61,7 +66,7 @@ def refuse_unlike(a: Finished, b: Finished, checks: Checks) -> None:
         NotComparableError: says what differs.
     """
     for what, place in checks.items():
-        left, right = value_at(a, place), value_at(b, place)
+        left, right = (place(run) if callable(place) else value_at(run, place) for run in (a, b))
         if left != right:
             raise NotComparableError(
                 f"not comparable: the {what} differ: {_short(left)} in {a.path}, {_short(right)} in {b.path}",

@@ -8,7 +8,9 @@ one thing that is decided, cross-task prompting, the test scores, what to do nex
 from __future__ import annotations
 
 import statistics
+import sys
 import textwrap
+from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +41,7 @@ def demo(config: DemoConfig) -> dict[str, Any]:
         HoldfastError: --output holds something else.
     """
     output = Path(config.output)
-    study = run(
+    study = _complete(config) or run(
         StudyConfig(
             study="pocket",
             output=config.output,
@@ -57,12 +59,29 @@ def demo(config: DemoConfig) -> dict[str, Any]:
     summary |= {"decided": _decided(output), "cross_task": _cross_task(output / "cross_task.json")}
     summary = with_tables(summary)
     write_json(output / MORE_TABLES, summary["tables"])
-    directories = [config.output, *(str(output / WORDING / name) for name in ("base", "tuned"))]
-    page = report(ReportConfig(directories=directories, output=str(output / "report.html"), json=True))["path"]
+    asked = [str(output / WORDING / name) for name in ("base", "tuned") if summary["wording"]]
+    directories = [config.output, *asked]
+    page = report(
+        ReportConfig(directories=directories, output=str(output / "report.html"), title="Holdfast demo", json=True)
+    )["path"]
     table = lines(summary)
     if not config.json:
         print("\n".join([_told(summary), "", *NEXT, "", page]))
     return summary | {"table": table.splitlines(), "report": page}
+
+
+def _complete(config: DemoConfig) -> dict[str, Any] | None:
+    """Return the summary of the same demo that has ended. It is shown again as it is, though a later version may train
+    at more seeds.
+    """
+    folder = Path(config.output)
+    if config.overwrite or config.dry_run or not (folder / "summary.json").is_file():
+        return None
+    asked = read_json(folder / "config.json").get("config") or {}
+    if (asked.get("study"), asked.get("limit"), asked.get("seed")) != ("pocket", config.limit, config.seed):
+        return None
+    summary: dict[str, Any] = read_json(folder / "summary.json")
+    return summary
 
 
 WORDING = "wording"
@@ -86,9 +105,9 @@ def _told(summary: dict[str, Any]) -> str:
     return "\n\n".join([*parts, lines(summary, "Test scores")])
 
 
-def _wording(output: Path, study: dict[str, Any]) -> dict[str, Any]:
+def _wording(output: Path, study: dict[str, Any]) -> dict[str, Any] | None:
     """Ask every question of ``pocket:intents`` in its wordings, of the base model and of the setting that was chosen on
-    dev (its first seed). The runs are kept, and shown again.
+    dev (its first seed). The runs are kept, and shown again. None where the tuned model is gone.
     """
     selection = next(iter(study["groups"].values()))["selection"]
     setting = selection["chosen"]
@@ -96,18 +115,17 @@ def _wording(output: Path, study: dict[str, Any]) -> dict[str, Any]:
         (row for row in read_rows(output) if row.get("status") == "done" and row.get("setting_name") == setting),
         key=lambda row: row["seed"],
     )["trial"]
+    if not (output / "trials" / trial / "model").is_dir():
+        return None
     models = {"base": "pocket", "tuned": str(output / "trials" / trial)}
     result: dict[str, Any] = {"setting": setting}
     answers: dict[str, list[dict[str, Any]]] = {}
     for name, model in models.items():
         folder = output / WORDING / name
-        summary = measure(
-            SensitivityConfig(
-                model=model, sets="pocket:intents", chat=True, max_new_tokens=12, output=str(folder), json=True
-            )
-        )
-        result[name] = {**summary["changed"], "posix": summary["posix"]["all"]["mean"]}
-        result[name].pop("kinds")
+        summary = _asked(folder, model, output / "logs" / f"wording-{name}.txt")
+        changed = summary["changed"]
+        result[name] = {"sets": changed["sets"], "changed": changed["changed"]}
+        result[name]["posix"] = summary["posix"]["all"]["mean"]
         rows = runs.read_rows(folder / "rows.jsonl")
         answers[name] = next(row["variants"] for row in rows if row["set_id"] == QUESTION)
     prompts = [row for row in runs.read_rows(output / WORDING / "base" / "sets.jsonl") if row["set_id"] == QUESTION]
@@ -116,6 +134,19 @@ def _wording(output: Path, study: dict[str, Any]) -> dict[str, Any]:
         for prompt, base, tuned in zip(prompts, answers["base"], answers["tuned"], strict=True)
     ]
     return result | {"question": {"set_id": QUESTION, "target": prompts[0]["target"], "show": 5, "rows": rows}}
+
+
+def _asked(folder: Path, model: str, log: Path) -> dict[str, Any]:
+    """Return the summary of a run over ``pocket:intents``: the one that is there (the folder may have been moved, and
+    its models with it), or a new one. What it says while it runs goes into the log.
+    """
+    if (folder / "summary.json").is_file():
+        stored: dict[str, Any] = read_json(folder / "summary.json")
+        return stored
+    print(f"asking 120 questions in eight wordings each: {folder.name} model", file=sys.stderr)
+    options = {"model": model, "sets": "pocket:intents", "chat": True, "max_new_tokens": 12, "output": str(folder)}
+    with log.open("a", encoding="utf-8") as stream, redirect_stderr(stream):
+        return measure(SensitivityConfig(**options))  # type: ignore[arg-type]
 
 
 def _decided(output: Path) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 
 from holdfast.config import (
     AlignConfig,
+    AuditConfig,
     BenchCompareConfig,
     BenchConfig,
     BestConfig,
@@ -37,6 +38,7 @@ from holdfast.config.names import from_keywords
 from holdfast.errors import HoldfastError, from_json
 from holdfast.results import (
     AlignResult,
+    AuditResult,
     BenchResult,
     BestSetting,
     Comparison,
@@ -57,6 +59,7 @@ __all__ = [
     "Estimate",
     "Model",
     "align_preferences",
+    "audit_data",
     "best_setting",
     "compare_runs",
     "cross_task",
@@ -99,6 +102,33 @@ def train(config: TuneConfig | None = None, **keywords: object) -> TuneResult:
     from holdfast.tune.pipeline import train as run
 
     return _called(TuneResult, run, config)
+
+
+def audit_data(config: AuditConfig | TuneConfig | None = None, **keywords: object) -> AuditResult:
+    """Say what a training pays for, by role, and what is wrong with that. Loads no weights.
+
+    Args:
+        config: see ``holdfast.config.AuditConfig``; or the config of a training, whose ``output`` plays no part.
+        keywords: its fields by name; ``model`` and one of ``data`` and ``prepared`` are needed.
+
+    Returns:
+        Per role the targets, those that are paid and their share of the weighted targets, and the findings, each with
+        its count, first rows, an example and a cure.
+
+    Raises:
+        HoldfastError: bad input; nothing has been written then.
+
+    >>> import holdfast
+    >>> result = holdfast.audit_data(model="pocket", data="pocket:instructions", limit=40, weights={"eos": 0.0})
+    >>> [(finding.kind, finding.rows[0]) for finding in result.findings]
+    [('stop-never-paid', 'pocket:instructions, row 1')]
+    """
+    if type(config) is TuneConfig:
+        config = AuditConfig(**vars(config) | {"output": ""})
+    config = _config(AuditConfig, config, keywords)
+    from holdfast.audit.pipeline import audit as run
+
+    return _called(AuditResult, run, config)
 
 
 def align_preferences(config: AlignConfig | None = None, **keywords: object) -> AlignResult:

@@ -73,7 +73,8 @@ class Message:
     message before where the plain template prints both; None: a space where the texts need one.
 
     ``extras`` are further keys as a chat template takes them (the thought, ``tool_calls``, ``name``); ``absent`` says
-    that the row has no content beside them.
+    that the row has no content beside them. ``beside_weights`` are those of the characters of the texts in ``extras``,
+    in the order of ``data.agent.texts_beside``.
     """
 
     role: Role
@@ -83,6 +84,13 @@ class Message:
     joint: str | None = None
     extras: Mapping[str, Any] = field(default_factory=dict, hash=False)
     absent: bool = False
+    beside_weights: tuple[CharWeights, ...] = ()
+
+    def weights_of(self, part: int) -> CharWeights:
+        """Return the weights of the characters of the content (part 0), or of the text beside it of that number."""
+        if part == 0:
+            return self.char_weights
+        return self.beside_weights[part - 1] if 0 < part <= len(self.beside_weights) else ()
 
 
 @dataclass(frozen=True)
@@ -92,6 +100,8 @@ class Example:
     ``layout`` says which columns it came from and so which template suits it: ``chat``, ``alpaca``, ``pair``, ``text``
     or ``prompt``. ``where`` is the place to name in an error, such as ``data.jsonl, row 3``. ``unused`` names the
     columns of metadata. ``tools`` and ``template_kwargs`` are what its chat template is given beside the messages.
+    ``source`` is the number of the --data that it is of, from 0. ``asks``: it is a prompt alone, so its text ends where
+    the model is to write.
     """
 
     messages: tuple[Message, ...]
@@ -101,14 +111,16 @@ class Example:
     unused: tuple[str, ...] = ()
     tools: tuple[Any, ...] = ()
     template_kwargs: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    source: int = 0
+    asks: bool = False
 
 
 @dataclass(frozen=True)
 class Span:
     """A piece of rendered text whose every character has one role and one weight (message weight times example weight).
 
-    Where it is the content of a message, or a part of it, ``message`` is that message and ``start`` the place in its
-    content.
+    Where it is the content of a message (``part`` 0), a text beside that (1, 2, ...: see ``Message.beside_weights``),
+    or a piece of one, ``message`` is that message and ``start`` the place in the text.
     """
 
     text: str
@@ -116,18 +128,20 @@ class Span:
     weight: float = 1.0
     message: Message | None = None
     start: int = 0
+    part: int = 0
 
 
 @dataclass(frozen=True)
 class Tokens:
     """A tokenised example: ids, roles and weight factors of its T tokens.
 
-    ``ids`` is int32, ``roles`` int8, ``scale`` float32, or None where every factor is 1.
+    ``ids`` is int32, ``roles`` int8, ``scale`` float32, or None where every factor is 1. ``source``: see ``Example``.
     """
 
     ids: npt.NDArray[np.int32]
     roles: npt.NDArray[np.int8]
     scale: npt.NDArray[np.float32] | None = None
+    source: int = 0
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -138,11 +138,14 @@ class Evaluation:
 
 @dataclass(frozen=True, kw_only=True)
 class SourceRows:
-    """One of several sources of data: how many rows were read, and how many of them are trained on."""
+    """One of several sources of data: how many rows were read, how many of them an epoch has, and how many different
+    ones all epochs have together (None: of a run of an older version).
+    """
 
     source: str
     rows: int
     drawn: int
+    distinct: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -312,15 +315,17 @@ class WorstPrompt:
     psi: float | None
     variants: tuple[str, ...]
     answers: tuple[str, ...]
+    differ: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class WordingScale:
     """What psi is to be held against, nats per token: copies of a prompt, this run's sets, and unrelated prompts; and
-    the shares of pairs of sets with the same answer, and with the same right answer.
+    the shares of pairs of sets with the same answer, and with the same right answer. Of a chat endpoint the shares of
+    pairs of answers that differ; ``copies``, repeats of one wording, is None where each was asked once.
     """
 
-    copies: float
+    copies: float | None
     yours: float | None
     unrelated: float | None
     unrelated_pairs: int
@@ -753,7 +758,8 @@ class MovedSet:
 @dataclass(frozen=True, kw_only=True)
 class Comparison(Result):
     """What ``compare_runs`` returns: run B less run A, paired over the same units. Of sensitivity runs ``by_kind``,
-    ``notes`` and ``moved_most`` are there, of bench runs ``benchmarks``; ``changes`` is the one of them that is.
+    ``notes``, ``moved_most`` and ``measure`` (psi, differ or effect) are there, of bench runs ``benchmarks``;
+    ``changes`` is the one of them that is.
     """
 
     run_a: str
@@ -761,6 +767,7 @@ class Comparison(Result):
     by_kind: Mapping[str, ChangeEstimate] | None = None
     notes: tuple[str, ...] | None = None
     moved_most: tuple[MovedSet, ...] | None = None
+    measure: str | None = None
     benchmarks: Mapping[str, BenchmarkChange] | None = None
     tables: tuple[Table, ...] | None = field(default=None, repr=False)
 
@@ -768,6 +775,71 @@ class Comparison(Result):
     def changes(self) -> Mapping[str, ChangeEstimate]:
         """The differences by kind of variant, or by benchmark."""
         return self.by_kind or self.benchmarks or {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoleShare:
+    """A role in audited rows: its targets, those that are paid, the sum of their weights, and the share of that in the
+    sum over all roles, the weighted targets. Tokens of rows without roles have the role ``unknown``.
+    """
+
+    role: str
+    is_given: bool
+    tokens: int
+    paid: int
+    mass: float
+    share: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExampleToken:
+    """A token around the first case of a finding; ``is_wrong`` says whether it belongs to the case."""
+
+    text: str
+    role: str | None
+    weight: float
+    is_wrong: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditFinding:
+    """What is wrong in audited rows: ``count`` rows and ``tokens`` tokens of them, the first rows, the first case with
+    what stands around it, and what to do.
+    """
+
+    kind: str
+    sentence: str
+    count: int
+    tokens: int
+    rows: tuple[str, ...]
+    example: tuple[ExampleToken, ...]
+    cure: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditResult(Result):
+    """What ``audit_data`` returns: what is paid for, by role, and the findings. ``exit_code`` is 1 where there is one.
+    ``not_seen`` says what was not looked at; ``weights``, ``templates``, ``max_length``, ``stops``, ``date`` and
+    ``columns_not_used`` are those of the run that was audited.
+    """
+
+    exit_code: int
+    model: str
+    data: str | None
+    prepared: str | None
+    rows: int
+    tokens: int
+    roles: tuple[RoleShare, ...]
+    findings: tuple[AuditFinding, ...]
+    not_seen: tuple[str, ...]
+    weights: Mapping[str, float] | None = None
+    templates: Mapping[str, int] | None = None
+    max_length: int | None = None
+    stops: tuple[str, ...] | None = None
+    date: str | None = None
+    columns_not_used: tuple[str, ...] | None = None
+    data_sources: tuple[SourceRows, ...] | None = None
+    tables: tuple[Table, ...] | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -37,7 +37,7 @@ from pathlib import Path
 from typing import Any
 
 import holdfast
-from holdfast.config import RunConfig
+from holdfast.config import RunConfig, with_recipe
 from holdfast.config.legacy import as_begun, date_of, old_values
 from holdfast.errors import REDACTED, HoldfastError, from_json, redacted_values, without_keys
 from holdfast.progress import without_noise
@@ -294,7 +294,7 @@ def command(config: RunConfig, name: str, *, path: Path | None = None, check: Ch
         if not config.overwrite and (folder / "config.json").is_file():
             with contextlib.suppress(HoldfastError):  # a damaged file is refused by ``check``, or where it is continued
                 config = as_begun(config, read_json(folder / "config.json"))
-        yield Run(folder, summary, config=config, command=name, check=check, held=held)
+        yield Run(folder, summary, config=with_recipe(config), command=name, check=check, held=held)
 
 
 @contextlib.contextmanager
@@ -536,7 +536,7 @@ def finite(value: Any) -> Any:
 def _differences(about: Any, config: RunConfig, command: str) -> list[str]:
     if about.get("command") != command:
         return ["command"]
-    new = json.loads(json.dumps(redacted_values(dataclasses.asdict(as_begun(config, about)))))
+    new = json.loads(json.dumps(redacted_values(dataclasses.asdict(with_recipe(as_begun(config, about))))))
     old = about.get("config")
     if not isinstance(old, dict):
         return ["config"]

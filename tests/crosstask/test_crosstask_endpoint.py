@@ -197,3 +197,15 @@ def test_a_chat_endpoint_is_asked_where_the_address_names_its_method(method: str
         assert {request.path for request in server.asked} == {f"/v1/{method}"}
     assert texts == ["YES", "NO", "YES"]
     assert [body["max_tokens"] for body in server.bodies] == [9, 9]
+
+
+def test_thoughts_of_a_chat_endpoint_are_no_label(capsys: pytest.CaptureFixture[str]) -> None:
+    said = {
+        "a": "<think>\nyes or no?\n</think>\n\nyes\nmore",
+        "b": {"text": "<think>\nIs it no", "finish": "length"},
+        "Is <think> a tag?": "<think> is one",
+    }
+    with chatting(lambda messages, number: said[messages[-1]["content"]]) as server:
+        texts = Endpoint(f"{server.url}/chat/completions", "m", 9).generate(list(said))
+    assert texts == ["yes", "", "<think> is one"]
+    assert "1 answer reached --max-new-tokens before anything was said" in capsys.readouterr().err

@@ -209,7 +209,7 @@ def test_a_column_of_every_row_is_no_matter_of_bad_rows(
     assert "row 1: column 'system' is not used" in error
     some = write_jsonl(tmp_path / "b.jsonl", [PAIR | {"system": "Be brief."}, *[PAIR] * 4])
     assert cli.main([*arguments, str(some)]) == 0
-    assert "1 bad rows left out; the first: " in capsys.readouterr().err
+    assert "1 bad row left out; the first: " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

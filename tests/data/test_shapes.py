@@ -13,11 +13,14 @@ import datasets
 import pandas
 import pytest
 
+from holdfast import cli
+from holdfast.config import TuneConfig
 from holdfast.data.examples import load_examples
 from holdfast.data.pairs import load_pairs
 from holdfast.data.shapes import Shape, as_openai
 from holdfast.errors import HoldfastError
 from holdfast.records import Role
+from holdfast.tune.plan import train_and_held_out
 from materials import write_jsonl
 
 CHAT = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yo"}]
@@ -308,3 +311,72 @@ def test_pairs_of_other_shapes(tmp_path: Path) -> None:
     (pair,) = load_pairs(str(file), shape=Shape(columns=columns))
     assert [(m.role, m.content) for m in pair.prompt] == [(Role.SYSTEM, "S"), (Role.USER, "Hi")]
     assert pair.layout == "chat"
+
+
+# the rest of the 31 shapes: agent rows, a set with its held-out split, several files, names of speakers
+
+AGENT = {
+    "messages": [
+        {"role": "user", "content": "wx?"},
+        {"role": "assistant", "content": None,
+         "tool_calls": [{"id": "c1", "type": "function", "function": {"name": "wx", "arguments": '{"city": "Oslo"}'}}]},
+        {"role": "tool", "tool_call_id": "c1", "content": "rain"},
+        {"role": "assistant", "content": "Rain."},
+    ],
+    "tools": [
+        {"type": "function", "function": {"name": "wx", "parameters": {"properties": {"city": {"type": "string"}}}}}
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_tool_calls_of_openai(tmp_path: Path, kind: str) -> None:
+    source = tmp_path / f"a.{kind}"
+    if kind == "jsonl":
+        write_jsonl(source, [AGENT])
+    else:
+        datasets.Dataset.from_list([AGENT]).to_parquet(str(source))
+    (example,) = load_examples(str(source))
+    assert [(m.role.label, m.content) for m in example.messages] == [
+        ("user", "wx?"), ("assistant", ""), ("tool", "rain"), ("assistant", "Rain."),
+    ]  # fmt: skip
+    (call,) = example.messages[1].extras["tool_calls"]
+    assert call["function"] == {"name": "wx", "arguments": {"city": "Oslo"}}
+    assert example.messages[1].absent
+    assert example.messages[2].extras["tool_call_id"] == "c1"
+    assert example.tools[0]["function"]["name"] == "wx"
+
+
+def test_weights_of_openai_stay(tmp_path: Path) -> None:
+    rows = [{"messages": [CHAT[0], CHAT[1] | {"weight": 0}, *CHAT]}]
+    (example,) = load_examples(str(write_jsonl(tmp_path / "a.jsonl", rows)))
+    assert [message.weight for message in example.messages] == [1, 0, 1, 1]
+
+
+def test_a_data_set_with_splits_and_several_files(tmp_path: Path) -> None:
+    splits = {"train": datasets.Dataset.from_list(TWO), "test": datasets.Dataset.from_list(TWO[:1])}
+    datasets.DatasetDict(splits).save_to_disk(str(tmp_path / "both"))
+    write_jsonl(tmp_path / "chat.jsonl", [{"messages": CHAT}])
+    plan = TuneConfig(model="m", data=[str(tmp_path / "both"), str(tmp_path / "chat.jsonl")], output="unused")
+    rows = train_and_held_out(plan, load_examples, None)
+    assert [[(m.role.label, m.content) for m in e.messages] for e in rows.train] == [*BOTH, HI]
+    assert [(e.layout, e.source) for e in rows.train] == [("pair", 0), ("pair", 0), ("chat", 1)]
+    assert [[(m.role.label, m.content) for m in e.messages] for e in rows.held_out] == [HI]
+    assert rows.rows == [2, 1]
+
+
+def test_the_command_takes_every_shape(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One run over a file of each shape at once: every source is counted, and nothing is left out."""
+    files = [str(write_jsonl(tmp_path / f"{number}.jsonl", [row])) for number, (row, _, _) in enumerate(ROWS.values())]
+    for name, make in FILES.items():
+        folder = tmp_path / name.replace(" ", "-")
+        folder.mkdir()
+        files.append(str(make(folder)))
+    code = cli.main(["tune", "--model", "pocket", "--output", "unused", "--eval-share", "0", "--dry-run", "--json",
+                     "--data", *files])  # fmt: skip
+    out, err = capsys.readouterr()
+    assert code == 0
+    figures = json.loads(out)
+    assert [(s["rows"], s["drawn"]) for s in figures["data_sources"]] == [(1, 1)] * len(ROWS) + [(2, 2)] * len(FILES)
+    assert figures["data_report"]["columns_not_used"] == ["category", "source"]
+    assert "columns not used: category, source" in err

@@ -48,8 +48,8 @@ def test_two_files_are_each_read_for_themselves(model_folder: Path, two: list[st
     plan = make_plan(config(model_folder, two, eval_share=0))
     assert len(plan.train) == 26
     assert plan.resolved()["data_sources"] == [
-        {"source": two[0], "rows": 20, "drawn": 20},
-        {"source": two[1], "rows": 6, "drawn": 6},
+        {"source": two[0], "rows": 20, "drawn": 20, "distinct": 20},
+        {"source": two[1], "rows": 6, "drawn": 6, "distinct": 6},
     ]
     assert "data_sources" not in make_plan(config(model_folder, two[0])).resolved()
 
@@ -58,8 +58,8 @@ def test_shares_are_drawn_with_the_seed_and_counted(model_folder: Path, two: lis
     options = {"data_share": "2,1", "eval_share": 0, "max_steps": 1}
     first = train(config(model_folder, two, output=str(tmp_path / "a"), **options))
     assert first["data_sources"] == [
-        {"source": two[0], "rows": 20, "drawn": 12},
-        {"source": two[1], "rows": 6, "drawn": 6},
+        {"source": two[0], "rows": 20, "drawn": 12, "distinct": 12},
+        {"source": two[1], "rows": 6, "drawn": 6, "distinct": 6},
     ]
     assert first["train_examples"] == 18
     assert first["data"] == ", ".join(two)
@@ -157,7 +157,7 @@ def test_the_command_takes_several_files_and_names(model_folder: Path, two: list
     arguments = ["tune", "--model", str(model_folder), "--output", "unused", "--dry-run", "--data"]
     assert cli.main([*arguments, *two, "--data-share", "2,1"]) == 0
     out = capsys.readouterr().out
-    assert f"{two[0]}: 12 of 20 rows\n{two[1]}: 6 of 6 rows" in out
+    assert f"{two[0]}: 10 of 20 rows\n{two[1]}: 5 of 6 rows" in out  # one of the six is held out
     assert "template plain" in out
     columns = ["--columns", "prompt=question,response=answer"]
     assert cli.main([*arguments, two[1], *columns, "--joint", "newline", "--json"]) == 0
@@ -204,7 +204,7 @@ def test_align_and_weigh_take_the_same_rows(model_folder: Path, tmp_path: Path, 
     options = {"columns": "prompt=frage,chosen=good,rejected=bad", "data_share": "1,1", "eval_share": 0}
     plan = pairs_of(AlignConfig(model=str(model_folder), data=files, output="unused", **options))
     assert len(plan.train) == 12
-    assert plan.resolved()["data_sources"][1] == {"source": files[1], "rows": 6, "drawn": 6}
+    assert plan.resolved()["data_sources"][1] == {"source": files[1], "rows": 6, "drawn": 6, "distinct": 6}
     assert "--template chat" in capsys.readouterr().err
     talk = {"dialogue": [{"speaker": "Anna", "text": "Hi"}, {"speaker": "Ben", "text": "one two"}]}
     data = write_jsonl(tmp_path / "c.jsonl", [talk] * 2)

@@ -61,6 +61,13 @@ class Visit:
             }"""
         )
 
+    def unfold(self) -> None:
+        """Open what is folded, and wait until its figures are drawn."""
+        self.page.evaluate("document.querySelectorAll('details.fold').forEach((fold) => { fold.open = true; })")
+        self.settle(
+            "![...document.querySelectorAll('.plot')].some((p) => p.offsetParent && !p.querySelector('.main-svg'))"
+        )
+
     def settle(self, condition: str) -> None:
         """Wait until a condition in JavaScript holds (playwright's own waiting would need eval, which the page
         forbids).

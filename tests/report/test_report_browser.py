@@ -82,7 +82,8 @@ def test_every_figure_is_drawn_without_a_complaint_and_fits_every_window(
     browser: Any, request: pytest.FixtureRequest, name: str
 ) -> None:
     with visit(browser, request.getfixturevalue(name)) as seen:
-        seen.scroll()
+        assert seen.page.locator("details.fold:not([open])").count() > 0
+        seen.unfold()
         assert seen.undrawn() == 0
         assert seen.page.locator(".plot .main-svg").count() > 0
         for width in (1200, 800, 360):
@@ -130,7 +131,7 @@ def test_names_from_the_data_are_shown_as_they_are(browser: Any, tmp_path: Path)
         Matrix([[0.25, 0.5]], ["@accent"], ["%{z} @1", "$y$"], [["%{x}", "@3"]], ("@4", "%{y}", "$z$")),
     )
     with visit(browser, written(tmp_path, dots("Names", *names), grid, alone)) as seen:
-        seen.scroll()
+        seen.unfold()
         texts = "[...document.querySelectorAll('%s')].map((text) => text.textContent)"
         assert seen.page.evaluate(texts % ".legendtext") == names
         assert {"%{z} @1", "$y$"} <= set(seen.page.evaluate(texts % ".plot .xtick text"))
@@ -155,9 +156,12 @@ def tooltip(seen: Visit, place: int, right: float, down: float) -> str:
 
 def test_a_table_is_sorted_by_number_and_by_letter_and_filtered(browser: Any, study: Path) -> None:
     with visit(browser, study) as seen:
+        seen.unfold()
         table = seen.page.locator("table").last
-        seed = [head.strip() for head in table.locator("thead th").all_inner_texts()].index("test exact_match")
-        button = table.locator("thead button").nth(seed)
+        seed = [head.strip() for head in table.locator("thead th").all_inner_texts()].index(
+            "test exact match (share of items)"
+        )
+        button = table.locator("thead button:not(.term)").nth(seed)
         for wanted, reverse in (("ascending", False), ("descending", True)):
             button.click()
             assert table.locator("thead th").nth(seed).get_attribute("aria-sort") == wanted
@@ -174,7 +178,7 @@ def test_a_table_is_sorted_by_number_and_by_letter_and_filtered(browser: Any, st
         names = table.locator("tbody th").all_inner_texts()
         assert names[0] == "(0, 0.2)"
         assert names[-1] == "(1, 0.8)"
-        box = seen.page.locator(".part", has=seen.page.get_by_role("heading", name="Every trial"))
+        box = seen.page.locator(".fold", has=seen.page.get_by_role("heading", name="Every trial"))
         box.locator("input[type=search]").fill("failed")
         assert box.locator("tbody tr:visible").count() == 1
         assert box.locator("output").inner_text() == "1 of 64 rows"
@@ -189,8 +193,9 @@ def test_the_keyboard_reaches_the_content_the_figures_values_and_a_sort(browser:
         assert page.evaluate("document.activeElement.className") == "skip"
         page.keyboard.press("Enter")
         assert page.evaluate("document.activeElement.id") == "main"
+        seen.unfold()
         reached = set()
-        for _ in range(60):
+        for _ in range(120):
             page.keyboard.press("Tab")
             reached.add(
                 page.evaluate(
@@ -225,6 +230,7 @@ def test_light_and_dark_follow_the_system_and_then_the_button(browser: Any, stud
 
 def test_another_set_is_chosen(browser: Any, hostile: Path) -> None:
     with visit(browser, hostile) as seen:
+        seen.unfold()
         choice = seen.page.locator(".choice").first
         assert choice.locator(".panel:visible").count() == 1
         choice.locator("select").select_option("2")
@@ -255,7 +261,7 @@ def test_in_a_narrow_window_captions_are_whole_and_no_name_of_an_axis_is_left_ou
         "Names", "Six points.", [Series("one", names, range(6), look="dots")], Axis("x", names=names), Axis("y")
     )
     with visit(browser, written(tmp_path, figure, table()), viewport={"width": 400, "height": 800}) as seen:
-        seen.scroll()
+        seen.unfold()
         shown = "[...document.querySelectorAll('.plot .xtick text')].filter((text) => text.style.display !== 'none')"
         assert seen.page.evaluate(f"{shown}.map((text) => text.textContent)") == names
         right = "(name) => document.querySelector(name).getBoundingClientRect().right"
@@ -266,7 +272,7 @@ def test_in_a_narrow_window_captions_are_whole_and_no_name_of_an_axis_is_left_ou
 
 def test_hostile_text_is_seen_as_text(browser: Any, hostile: Path) -> None:
     with visit(browser, hostile) as seen:
-        seen.scroll()
+        seen.unfold()
         page = seen.page
         assert page.locator("img, iframe, object, embed, form").count() == 0
         assert page.locator("a:not([href^='#'])").count() == 0  # plotly makes links of labels that it lets
@@ -291,11 +297,14 @@ def test_hostile_text_is_seen_as_text(browser: Any, hostile: Path) -> None:
 
 def test_tables_and_words_are_there_without_javascript(browser: Any, study: Path) -> None:
     with visit(browser, study, java_script_enabled=False) as seen:
+        for name in ("Settings", "Every trial"):  # a fold opens by itself, without a script
+            seen.page.locator(".fold > summary", has_text=name).click()
         assert seen.page.locator("tbody tr:visible").count() >= 21 + 64
         assert seen.page.locator(".panel:visible").count() == 4  # a choice shows all it has
         assert seen.page.locator(".filter:visible, .chooser:visible, #theme:visible").count() == 0
-        seen.page.locator("summary").first.click()
-        assert seen.page.locator("details[open] tbody tr:visible").count() == 6
+        folded = seen.page.locator(".values tbody tr:visible").count()
+        seen.page.locator(".fold[open] .values summary").first.click()
+        assert seen.page.locator(".values tbody tr:visible").count() == folded + 6
 
 
 def test_print_is_light(browser: Any, study: Path) -> None:

@@ -38,7 +38,7 @@ def test_csv_holds_full_precision_and_defuses_formulas(tmp_path: Path) -> None:
     rows = list(csv.DictReader(Path(path).read_text().splitlines()))
     trial = json.loads((study / "rows.jsonl").read_text().splitlines()[1])
     assert len(rows) == 43
-    assert float(rows[0]["test exact_match"]) == trial["test"]["exact_match"]
+    assert float(rows[0]["test exact match (share of items)"]) == trial["test"]["exact_match"]
     assert "rung" not in rows[0]  # a column that is empty everywhere is left out
     hostile = make_sensitivity(tmp_path / "p", ["=1+1", "@x", "-1", "fine"])
     report(ReportConfig(directories=[str(hostile)], output=str(tmp_path / "h.html"), format="csv", json=True))
@@ -179,7 +179,7 @@ def test_directories_may_stand_before_and_after_flags(
     assert [run["directory"] for run in made["runs"]] == ["a", "b"]
     assert made["path"] == str(tmp_path / "r.html")
     assert main(["report", "--directories", "a", "b", "--dry-run", "-o", "other.html"]) == 0
-    assert "Study: b\n  figure  Weight plane: exact_match" in capsys.readouterr().out
+    assert "Study: b\n  figure  Weight plane: exact match" in capsys.readouterr().out
     assert not (tmp_path / "other.html").exists()
 
 

@@ -17,6 +17,7 @@ from holdfast.report import report
 from holdfast.report.pages import sections
 from holdfast.report.parts import Figure, Note, Passage, Section, Tabs
 from holdfast.report.reading import read_run
+from holdfast.report.terms import worded
 from holdfast.tables.record import Table, without_empty
 from holdfast.tables.text import number
 from report_browser import chromium, visit
@@ -85,17 +86,16 @@ def titles(section: Section, kind: type) -> list[str]:
 def test_a_study_shows_what_its_summary_says_trial_by_trial(runs: Path) -> None:
     (section,) = shown(runs, "study")
     summary = json.loads((runs / "study" / "summary.json").read_text())
-    assert next(part.text for part in section.parts if isinstance(part, Note)) == summary["finding"]
-    plane = next(part for part in flat(section) if isinstance(part, Figure))
-    cells = [value for row in plane.data[0]["z"] for value in row if value is not None]
-    assert len(cells) == 4
+    (finding,) = worded([Note(summary["finding"], "finding")])
+    assert next(part for part in section.parts if isinstance(part, Note)) == finding
+    assert not [title for title in titles(section, Figure) if title.startswith("Weight plane")]  # it has four cells
     by_name = {s["setting_name"]: s for s in summary["selection"]["settings"]}
     table = next(part for part in flat(section) if isinstance(part, Table) and part.title == "Settings")
     means = {name: setting["test"]["mean"] for name, setting in by_name.items()}
     assert {row[0]: row[6].value for row in table.rows} == means  # type: ignore[union-attr]
     curves = [part for part in flat(section) if isinstance(part, Figure) and part.title.startswith("Learning curves")]
     assert len(curves) == 2
-    assert {row[1] for row in curves[0].values.rows} == {0, 3}  # steps at which held-out data was evaluated
+    assert {row[1] for row in curves[0].values.rows} == {1, 2, 3}  # of the training rows; held-out data has two points
     trials = next(part for part in flat(section) if isinstance(part, Table) and part.title == "Every trial")
     assert len(trials.rows) == summary["trials"]["done"]
 
@@ -139,7 +139,8 @@ def test_sensitivity_ranks_sets_and_its_matrices_give_their_psi(runs: Path) -> N
 
 
 def test_two_sensitivity_runs_are_laid_over_each_other(runs: Path) -> None:
-    *_, section = shown(runs, "before", "tuned", "after")
+    *_, section, beside = shown(runs, "before", "tuned", "after")
+    assert (beside.kind, beside.compares) == ("Sensitivity to wording, side by side", True)
     assert section.kind == "Sensitivity, overlaid"
     assert titles(section, Figure) == ["Kinds of change, side by side", "Set by set: before against after"]
     (table,) = [part for part in section.parts if isinstance(part, Table)]
@@ -251,8 +252,8 @@ def test_all_of_them_on_one_page_in_a_browser(runs: Path, tmp_path: Path) -> Non
     with chromium() as browser, visit(browser, Path(made["path"])) as seen:
         seen.scroll()
         assert seen.undrawn() == 0
-        assert seen.page.locator("section").count() == len(ALL) + 1  # and the overlay
+        assert seen.page.locator("section[id^=run-]").count() == len(ALL) + 2  # the overlay, and two side by side
         links = [re.sub(r".*\n", "", text) for text in seen.page.locator("nav a").all_inner_texts()]
-        assert links == [*ALL, "before and after"]
+        assert links == [*ALL, "before and after", "before and after"]
         seen.page.locator("nav a").last.click()
-        assert seen.page.url.endswith(f"#run-{len(ALL) + 1}")
+        assert seen.page.url.endswith(f"#run-{len(ALL) + 2}")

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 
+from holdfast import cli
 from holdfast.report import palette
+from holdfast.report.command_line import CONFIGS, command_line
 from holdfast.report.export import picture
 from holdfast.report.figures import Axis, Series, bars
 from holdfast.report.palette import THEMES, paint
+from holdfast.report.reading import read_run
 from report_page import page_of
 from report_runs import make_sensitivity, make_study, write_json, write_rows
 
@@ -24,20 +29,22 @@ def test_a_study_page_says_what_was_found_and_shows_what_it_rests_on(tmp_path: P
         page.text,
     )
     wanted = [
-        "Weight plane: exact_match",
-        "exact_match against the prompt share of the loss",
+        "Weight plane: exact match",
+        "Exact match against the prompt share of the loss",
         "Difference to conventional tuning",
     ]
     wanted += ["Settings", "Fit against steadiness", "Learning curves: response NLL", "Learning curves: prompt NLL"]
     assert [title for title in page.headings() if title in wanted] == wanted
-    assert page.headings()[-2:] == ["Cost of a trial", "Every trial"]
+    assert page.headings()[-3:] == ["Cost of a trial", "Cost", "Every trial"]
     assert "out of memory" in page.text
 
 
 def test_cells_of_equal_ratio_have_one_value_and_a_line_through_them(tmp_path: Path) -> None:
     plane = page_of(tmp_path, make_study(tmp_path / "s")).data["figures"][0]
     z = plane["data"][0]["z"]
-    cells = [value for row in z for value in row if value is not None]
+    places = [(row, column) for row, line in enumerate(z) for column, value in enumerate(line) if value is not None]
+    tips = [plane["data"][0]["customdata"][row][column] for row, column in places]
+    cells = [f"{note}: {value}" for _, _, note, value in tips]
     assert len(cells) == 35
     assert len(set(cells)) == 21
     lines = [trace for trace in plane["data"][1:] if trace["line"]["color"] == "@ink"]
@@ -91,7 +98,7 @@ def test_an_unfinished_study_says_so_and_shows_its_rows(tmp_path: Path) -> None:
     page = page_of(tmp_path, make_study(tmp_path / "s", seeds=1, complete=False))
     assert "This run is not complete: it has no summary yet. Shown is what its 23 rows hold." in page.text
     assert "Nothing has been selected yet" in page.text
-    assert "Weight plane: exact_match" in page.headings()
+    assert "Weight plane: exact match" in page.headings()
     assert "to conventional" not in page.headings()
 
 
@@ -213,8 +220,8 @@ def test_the_last_of_two_rows_for_one_trial_counts(tmp_path: Path) -> None:
     rows = [json.loads(line) for line in (study / "rows.jsonl").read_text().splitlines()]
     again = rows[1] | {"test": rows[1]["test"] | {"exact_match": 0.987}}
     write_rows(study / "rows.jsonl", [*rows, again])
-    table = page_of(tmp_path, study).data["figures"][0]["data"][0]["z"]
-    assert 0.987 in [value for row in table for value in row]
+    table = page_of(tmp_path, study).data["figures"][0]["data"][0]["text"]
+    assert "0.99" in [value for row in table for value in row]
 
 
 def test_shares_close_to_zero_get_a_logarithmic_axis_with_a_place_for_zero(tmp_path: Path) -> None:
@@ -245,4 +252,35 @@ def test_trials_that_diverged_and_weights_with_rounding_noise_do_no_harm(tmp_pat
     plane = page_of(tmp_path, study).data["figures"][0]
     assert plane["layout"]["xaxis"]["ticktext"].count("0.3") == 1
     assert "NaN" not in json.dumps(plane)
-    assert all(value is None or 0.2 < value < 0.6 for row in plane["data"][0]["z"] for value in row)
+    assert all(value == "" or 0.2 < float(value) < 0.6 for row in plane["data"][0]["text"] for value in row)
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_numbers_can_be_read_on_every_shade_of_a_scale(theme: str) -> None:
+    """4.5:1, on the named shades and half-way between them."""
+    ink = luminance(THEMES[theme]["@ink"])
+    for name, scale in THEMES[theme].items():
+        shades = [luminance(colour) for _, colour in scale] if isinstance(scale, list) else []
+        for shade in (*shades, *((a + b) / 2 for a, b in itertools.pairwise(shades))):
+            low, high = sorted((ink, shade))
+            assert (high + 0.05) / (low + 0.05) >= 4.5, name
+
+
+def test_a_key_never_reaches_the_command_of_a_page(tmp_path: Path) -> None:
+    config = {"model": "m", "endpoint": "http://me:secret@host/v1?api_key=abc123", "backend": "http", "output": "o"}
+    write_json(tmp_path / "s" / "config.json", {"command": "sensitivity run", "config": config, "resolved": {}})
+    page = page_of(tmp_path, tmp_path / "s")
+    assert "holdfast sensitivity run --model m --endpoint" in page.text
+    assert "secret" not in page.source
+    assert "abc123" not in page.source
+
+
+def test_every_command_with_a_run_directory_has_a_line(tmp_path: Path) -> None:
+    """And from the line the same options are read again."""
+    assert {name: cli.COMMANDS[name][0] for name in CONFIGS} == CONFIGS
+    config = {"model": "m", "data": "d.jsonl", "weights": {"user": 0.5}, "lora_rank": 4, "output": "my run"}
+    write_json(tmp_path / "t" / "config.json", {"command": "tune", "config": config | {"epochs": 1.0}, "resolved": {}})
+    line = command_line(read_run(str(tmp_path / "t")))
+    assert line == "holdfast tune --model m --data d.jsonl --weights user 0.5 --lora-rank 4 --output 'my run'"
+    parsed = cli._asked(shlex.split(line)[1:])[0]
+    assert {name: getattr(parsed, name) for name in config} == config

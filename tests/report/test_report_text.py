@@ -74,6 +74,8 @@ def test_hostile_text_is_shown_and_does_nothing(tmp_path: Path, text: str) -> No
             "footer",
             "script",
             "b",
+            "pre",
+            "code",
         ),
     }
     assert len(page.of("script")) == 3

@@ -9,10 +9,15 @@ from typing import Any
 import pytest
 
 from chat_server import chatting
-from holdfast.config import SensitivityConfig
-from holdfast.errors import HoldfastError
-from holdfast.results import SensitivityResult, from_summary
-from holdfast.sensitivity import measure
+from holdfast.cli import main
+from holdfast.config import CompareConfig, SensitivityConfig
+from holdfast.errors import HoldfastError, NotComparableError
+from holdfast.report.parts import Note
+from holdfast.report.reading import read_run
+from holdfast.report.sensitivity import measured as measured_parts
+from holdfast.results import Comparison, SensitivityResult, from_summary
+from holdfast.sensitivity import compare, measure
+from holdfast.tables.sensitivity import of_run
 from materials import write_jsonl
 
 SETS = [
@@ -93,6 +98,159 @@ def test_noise_is_taken_from_the_effect(config: dict[str, Any]) -> None:
     assert summary["targets"]["all"]["accuracy"] == {"0": 0.5, "1": 0.5, "2": 0.5}
 
 
+def test_the_end_of_a_run_in_words(config: dict[str, Any], capsys: Any, tmp_path: Path) -> None:
+    with chatting(yes_unless_short) as server:
+        once = run(server, config)
+        err = capsys.readouterr().err
+        again = run(server, config | {"output": str(tmp_path / "again")}, repeats=2)
+    assert once["in_words"] == [
+        "1 of 2 prompts changes its answer with the wording.",
+        'The worst is \'q0\' (0.67 of the pairs of wordings differ): the answer is "yes" to variant 0, and "no" to '
+        "variant 2.",
+        "Scale: copies not measured (--repeats 3) | yours 0.33 | unrelated prompts 1.00 of the pairs of answers differ "
+        "(copies are repeats of one wording; the last is of 1 pair of prompts of different sets).",
+    ]
+    assert err.index("1 of 2 prompts") < err.index(f"As a page: holdfast report {config['output']}")
+    assert again["in_words"][0] == "1 of 2 prompts changes its most frequent answer with the wording."
+    assert again["in_words"][2].startswith(
+        "Answers to two wordings differ in 0.33 of the pairs, those to one wording in 0.00: the effect of the "
+        "wording is 0.33 (95 % interval -1.00 to 1.00)"
+    )
+    assert "Scale: copies 0.00 | yours 0.33 | unrelated" in again["in_words"][3]
+    worst = from_summary(SensitivityResult, again).worst
+    assert worst is not None
+    assert worst.differ == pytest.approx(2 / 3, abs=1e-6)
+
+
+def test_the_page_of_an_endpoint(config: dict[str, Any], tmp_path: Path) -> None:
+    """Sentences first; then how far each kind changes answers, over how many sets; the sets, the worst first."""
+    rows = [row | {"kind": "short" if row["variant_id"] == "2" else row["kind"]} for row in ROWS]
+    rows = [row for row in rows if (row["set_id"], row["kind"]) != ("q1", "given")]
+    config["sets"] = str(write_jsonl(tmp_path / "kinds.jsonl", rows))
+    with chatting(yes_unless_short) as server:
+        summary = run(server, config)
+    page = measured_parts(read_run(config["output"]), 1)
+    assert [part.text for part in page if isinstance(part, Note)][: len(summary["in_words"])] == summary["in_words"]
+    titles = [getattr(part, "title", "") for part in page]
+    assert {"Which kind of change matters", "Sets ranked by answers that differ", "All sets"} <= set(titles)
+    sets = page[titles.index("All sets")]
+    assert [column.title for column in sets.columns] == [
+        "set", "right answers", "most frequent response", "distinct responses", "prompts", "wordings differ",
+        "repeats differ", "wordings differ, given", "wordings differ, short",
+    ]  # fmt: skip
+    assert [row[0] for row in sets.rows] == ["q0", "q1"]
+    assert sets.rows[1][-2:] == [None, 0.0]
+    indices = next(table for table in of_run(summary) if table.title == "All indices")
+    assert indices.caption.endswith("over 2 sets (all), 1 set (given) and 2 sets (short).")
+    assert "Few sets (1)" in of_run(summary)[0].caption
+
+
+def test_an_endpoint_that_ignores_its_prompt_and_answers_that_cannot_be_read(
+    config: dict[str, Any], tmp_path: Path
+) -> None:
+    rows = [row | {"set_id": f"{row['set_id']}{i}", "target": None} for row in ROWS for i in "ab"]
+    config["sets"] = str(write_jsonl(tmp_path / "more.jsonl", rows))
+    with chatting(lambda messages, number: "Perhaps." if "or not" in last(messages) else "Yes.") as server:
+        said = run(server, config, answers="yes-no")["in_words"]
+    assert said[0] == "No prompt of 4 changes its answer with the wording."
+    assert '4 of 12 responses (33.3 %) could not be read as an answer (--answers yes-no), such as "Perhaps.".' in said
+    assert said[-1].startswith("Warning: the model hardly looks at its prompt: 100% of the pairs of different prompts")
+    assert said[-1].endswith("Few changes are then no sign of steadiness.")
+
+
+def changes_in(count: int) -> Any:
+    """Of twelve prompts the answers of so many change with the wording."""
+
+    def say(messages: list[dict[str, Any]], number: int) -> str:
+        item, wording = last(messages).split()[1:]
+        return "Yes." if int(item) < count and wording == "2" else "No."
+
+    return say
+
+
+@pytest.fixture
+def measured(config: dict[str, Any], tmp_path: Path) -> Any:
+    """Measure twelve prompts in three wordings with an endpoint's answers; returns the run's folder."""
+    rows = [
+        {"set_id": f"q{q}", "variant_id": str(v), "kind": "given" if v else "original", "prompt": f"Ask {q} {v}"}
+        for q in range(12)
+        for v in range(3)
+    ]
+    config["sets"] = str(write_jsonl(tmp_path / "twelve.jsonl", rows))
+
+    def measured(name: str, count: int, **more: Any) -> str:
+        with chatting(changes_in(count)) as server:
+            run(server, config | {"output": str(tmp_path / name)}, **more)
+        return str(tmp_path / name)
+
+    return measured
+
+
+def test_two_endpoints_are_compared_and_gated_by_their_answers(measured: Any, tmp_path: Path, capsys: Any) -> None:
+    steady, shaky = measured("steady", 2, repeats=2), measured("shaky", 9, repeats=3)
+    result = compare(CompareConfig(run_a=steady, run_b=shaky, output=str(tmp_path / "cmp")))
+    row = result["by_kind"]["all"]
+    assert result["measure"] == "effect"
+    # In a prompt that changes two of three pairs of wordings differ; repeats never do.
+    assert (row["a"], row["b"]) == (pytest.approx(2 / 12 * 2 / 3), pytest.approx(9 / 12 * 2 / 3))
+    assert 0 < row["low"] < row["difference"] < row["high"]
+    out = capsys.readouterr().out
+    assert "Answers that change, less the noise, of both" in out
+    assert "Shares of the pairs of wordings" in out
+    assert [moved["difference"] for moved in result["moved_most"]] == [pytest.approx(2 / 3, abs=1e-6)] * 7
+    gate = ["sensitivity", "check", shaky, "--baseline", steady, "--output", str(tmp_path / "gate")]
+    assert main(gate) == 1
+    assert "Tolerance 0.02 of the pairs of wordings" in (tmp_path / "gate" / "summary.md").read_text()
+    assert "effect 0.111111 -&gt; 0.500000" in (tmp_path / "gate" / "junit.xml").read_text()
+    assert main([*gate, "--max-increase", "0.5"]) == 0
+    assert main(["sensitivity", "check", steady, "--baseline", shaky]) == 0
+    assert from_summary(Comparison, result).changes["all"].mean == pytest.approx(row["difference"])
+
+
+def test_answers_asked_once_are_compared_with_their_noise(measured: Any) -> None:
+    result = compare(CompareConfig(run_a=measured("a", 3), run_b=measured("b", 3), json=True))
+    assert result["measure"] == "differ"
+    assert result["by_kind"]["all"]["difference"] == 0
+    assert result["notes"] == ["noise is not taken off, because each wording was asked once: --repeats 3 tells it"]
+
+
+@pytest.mark.parametrize(
+    ("more", "what"),
+    [
+        ({"repeats": 2}, "numbers of repeats, of which 1 tells no noise, differ: 1 in"),
+        ({"answers": "yes-no"}, r"ways of reading \(--answers\) differ: auto in .*, yes-no in"),
+        ({"equality": "exact"}, "ways of comparing differ: --equality answer in .*, --equality exact in"),
+        ({"system": "Be brief."}, "system messages or --chat-template-kwargs differ"),
+        ({"max_new_tokens": 12}, "length of responses"),
+        ({"limit": 5}, "the sets differ"),
+        ({"pairs": "kinds"}, "measured all, given; .* measured given"),
+    ],
+)
+def test_runs_whose_answers_mean_other_things_are_refused(measured: Any, more: dict[str, Any], what: str) -> None:
+    runs = measured("a", 3), measured("b", 3, **more)
+    with pytest.raises(NotComparableError, match=what):
+        compare(CompareConfig(run_a=runs[0], run_b=runs[1], json=True))
+
+
+def test_an_endpoint_is_compared_with_a_local_model(measured: Any, config: dict[str, Any], tmp_path: Path) -> None:
+    """The local model's answers are greedy: all of their change is the wording's."""
+    local = config | {"model": "pocket", "backend": "hf", "max_new_tokens": 3}
+    local.pop("concurrency")
+    measure(SensitivityConfig(**local | {"output": str(tmp_path / "hf"), "chat": True}))
+    chat = measured("chat", 3, repeats=2, max_new_tokens=3)
+    result = compare(CompareConfig(run_a=str(tmp_path / "hf"), run_b=chat, json=True))
+    assert result["measure"] == "effect"
+    rows = [json.loads(line) for line in (tmp_path / "hf" / "rows.jsonl").open()]
+    consistent = [row["indices"]["all"]["consistency_rate"] for row in rows]
+    assert result["by_kind"]["all"]["a"] == pytest.approx(1 - sum(consistent) / 12, abs=1e-5)
+    assert f"the answers of {tmp_path / 'hf'} are greedy and count as free of noise" in result["notes"]
+    measure(SensitivityConfig(**local | {"output": str(tmp_path / "plain")}))
+    with pytest.raises(NotComparableError, match=r"no chat template \(--chat\) in"):
+        compare(CompareConfig(run_a=str(tmp_path / "plain"), run_b=chat, json=True))
+    (tmp_path / "chat" / "rows.jsonl").write_text("")
+    assert main(["sensitivity", "compare", chat, chat]) == 2
+
+
 def test_anthropics_form_thoughts_and_a_system_message(config: dict[str, Any]) -> None:
     def think(messages: list[dict[str, Any]], number: int) -> dict[str, Any]:
         return {"thoughts": f"thought {number}", "text": "Yes."}
@@ -164,6 +322,25 @@ def test_a_failure_loses_no_answer_and_a_second_run_costs_nothing(config: dict[s
         again = run(server, config | {"output": str(tmp_path / "again"), "cache": str(tmp_path / "cache")})
     assert again["cost"]["requests"] == 0
     assert again["answer_changes"] == first["answer_changes"]
+
+
+@pytest.mark.parametrize("code", [401, 402])
+def test_a_refusal_of_the_first_request_leaves_nothing(code: int, config: dict[str, Any], tmp_path: Path) -> None:
+    def refuses(messages: list[dict[str, Any]], number: int) -> Any:
+        return {"code": code, "data": {"error": "no"}} if number == 1 else yes_unless_short(messages, number)
+
+    with chatting(refuses) as server:
+        with pytest.raises(HoldfastError, match=str(code)):
+            run(server, config)
+        assert not (tmp_path / "out").exists()
+        # Neither is a mended command kept out, nor is what an earlier call has stored lost.
+        assert run(server, config, max_new_tokens=12)["cost"]["requests"] == 6
+
+
+def test_a_refusal_later_keeps_what_was_answered(config: dict[str, Any], tmp_path: Path) -> None:
+    with chatting(yes_unless_short) as server, pytest.raises(HoldfastError, match="stopped by --max-requests"):
+        run(server, config, max_requests=1)
+    assert (tmp_path / "out" / "cache" / "answers.sqlite").exists()
 
 
 def test_the_budget_is_a_hard_stop_and_the_same_command_goes_on(config: dict[str, Any], capsys: Any) -> None:

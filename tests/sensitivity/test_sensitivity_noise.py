@@ -33,33 +33,47 @@ def test_one_repeat_gives_no_corrected_number() -> None:
     assert summary["differ"]["mean"] == 0.5
 
 
-def world(rng: Any, prompts: int, wordings: int, repeats: int, moved: float) -> tuple[list[Any], float]:
-    """Prompts whose wordings have distributions over three answers that are ``moved`` apart; the mean true effect."""
-    measured, effects = [], []
+def world(rng: Any, prompts: int, wordings: int, repeats: int, moved: float) -> list[Any]:
+    """Prompts whose wordings have distributions over three answers that are ``moved`` apart."""
+    measured = []
     for _ in range(prompts):
         base = rng.dirichlet([1, 1, 1])
-        p_VC = np.array([(1 - moved) * base + moved * rng.dirichlet([1, 1, 1]) for _ in range(wordings)])
-        same = float((p_VC**2).sum(1).mean())
-        products_VV = p_VC @ p_VC.T
-        between = float((products_VV.sum() - np.trace(products_VV)) / (wordings * (wordings - 1)))
-        effects.append(same - between)
+        p_VC = [(1 - moved) * base + moved * rng.dirichlet([1, 1, 1]) for _ in range(wordings)]
         measured.append(noise.changes([rng.choice(3, repeats, p=p).tolist() for p in p_VC]))
-    return measured, float(np.mean(effects))
+    return measured
 
 
 @pytest.mark.parametrize("moved", [0.0, 0.6])
 @pytest.mark.parametrize(
-    ("worlds", "least"), [(60, 0.88), pytest.param(1500, 0.91, marks=pytest.mark.full)], ids=["short", "long"]
+    ("worlds", "prompts", "repeats", "least"),
+    [
+        (60, 40, 3, 0.88),
+        *(pytest.param(1500, n, k, 0.925, marks=pytest.mark.full) for n, k in ((8, 2), (12, 3), (20, 5), (40, 3))),
+    ],
 )
-def test_the_interval_of_the_effect_covers_it(worlds: int, least: float, moved: float) -> None:
-    """95 % intervals over 40 prompts; the short form allows for chance in few worlds."""
+def test_the_interval_of_the_effect_covers_it(
+    worlds: int, prompts: int, repeats: int, least: float, moved: float
+) -> None:
+    """95 % intervals; the short form allows for chance in few worlds."""
     rng = np.random.default_rng(7)
+    # The mean over all prompts that there could be: moved^2 times the variance of a distribution, 3 x 1/3 x 2/3 / 4.
+    effect = moved**2 / 6
     hits, errors = 0, []
     for seed in range(worlds):
-        measured, effect = world(rng, prompts=40, wordings=4, repeats=3, moved=moved)
+        measured = world(rng, prompts, wordings=4, repeats=repeats, moved=moved)
         estimate = noise.over_prompts(measured, seed, 300)["effect"]
-        # The prompts are drawn anew in every world: the target is the mean effect of the ones that were measured.
         hits += estimate["low"] <= effect <= estimate["high"]
         errors.append(estimate["mean"] - effect)
     assert hits / worlds >= least
     assert abs(np.mean(errors)) < 3 * np.std(errors) / worlds**0.5 + 1e-9
+
+
+def test_the_interval_leans_to_the_side_of_the_skew_and_stays_in_range() -> None:
+    """Student's interval at one end, the percentiles at the other; one prompt has no spread."""
+    measured = [noise.changes([["a", "a"], ["a", "a"]])] * 9 + [noise.changes([["a", "a"], ["b", "b"]])]
+    estimate = noise.over_prompts(measured, 0, 2000)["effect"]
+    assert estimate["low"] == pytest.approx(0.1 - 2.262 * 0.1, abs=1e-3)
+    assert estimate["high"] == pytest.approx(0.4, abs=1e-6)
+    assert noise.over_prompts(measured, 0, 2000)["differ"]["low"] == 0
+    alone = noise.over_prompts(measured[-1:], 0, 2000)["effect"]
+    assert (alone["low"], alone["high"]) == (1, 1)

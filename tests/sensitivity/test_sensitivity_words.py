@@ -168,7 +168,7 @@ def test_the_page_says_the_words_first(tmp_path: Path) -> None:
     summary = {"posix": {"all": estimate}, "in_words": ["One sentence.", "Warning: another."], "sets": 1}
     page = measured(ReadRun(tmp_path, "sensitivity run", {}, {}, [row], summary), 0)
     notes = [(part.text, part.tone) for part in page if isinstance(part, Note)]
-    assert notes[:2] == [("One sentence.", "finding"), ("Warning: another.", "warning")]
+    assert notes[:2] == [("One sentence.", "finding"), ("Another.", "warning")]
     assert "POSIX is 1" in notes[2][0]
 
 

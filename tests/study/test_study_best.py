@@ -602,7 +602,7 @@ def test_the_chosen_setting_is_printed_as_a_config_that_tune_takes(
         "limit": 64,
     }
     assert (tmp_path / "out" / "best.yaml").read_text() == out
-    config = cli._parse(TuneConfig, "tune", ["--config", str(tmp_path / "out" / "best.yaml"), "--seed", "7"])
+    config = cli._asked(["tune", "--config", str(tmp_path / "out" / "best.yaml"), "--seed", "7"])[0]
     assert (config.prompt_weight, config.response_weight, config.seed) == (0.2, 0.8, 7)
 
 

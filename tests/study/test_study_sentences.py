@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -314,7 +315,7 @@ def test_the_counts_add_up_wherever_they_are_shown(
     page = tmp_path / "r.html"
     for done in (True, False):
         report(ReportConfig(directories=[str(output)], output=str(page), json=True))
-        text = page.read_text(encoding="utf-8")
+        text = re.sub("<[^>]+>", "", page.read_text(encoding="utf-8"))  # a "?" stands behind terms
         assert "trials not started" in text
         assert ("trials not started or still at work" in text) is not done
         (output / "summary.json").unlink(missing_ok=True)

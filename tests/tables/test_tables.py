@@ -256,8 +256,11 @@ def test_the_rows_of_sensitivity_runs_are_alike_everywhere(tmp_path: Path) -> No
     for table, *texts in files:
         assert_alike(table, *texts)
     _, files = written(tmp_path, one, other)
-    assert files[-1][0].title == "Psi of every shared set"
-    assert_alike(*files[-1])
+    assert [table.title for table, *_ in files[-2:]] == [
+        "Psi of every shared set",
+        "Side by side: Sensitivity to wording",
+    ]
+    assert_alike(*files[-2])
 
 
 def test_the_table_of_the_demo_is_on_its_page_as_on_the_terminal(tmp_path: Path) -> None:

@@ -294,3 +294,96 @@ def test_bad_weights_are_named_by_row_and_message(tmp_path: Path, weights: Any, 
     with pytest.raises(HoldfastError, match=r"bad\.jsonl, row 1") as error:
         load_examples(str(data))
     assert message in error.value.message
+
+
+# Thoughts, calls, several sources
+
+AGENT = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.reasoning_content %}<think>{{ m.reasoning_content }}"
+    "</think>{% endif %}{{ m.content or '' }}{% for c in m.tool_calls or [] %}<call>{{ c.function.name }} "
+    "{{ c.function.arguments | tojson }}</call>{% endfor %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+CALL = {"function": {"name": "weather", "arguments": {"at": "Paris", "n": 3, "of": ["rain", "sun"]}}}
+AGENT_ROW: dict[str, Any] = {
+    "messages": [
+        HI,
+        {"role": "assistant", "content": "Fine", "reasoning_content": "See the", "tool_calls": [CALL]},
+        {"role": "tool", "content": "rain"},
+        {"role": "assistant", "content": "<think>It is</think>Red"},
+    ]
+}  # fmt: skip
+
+
+def scale_by_role(plan: Any) -> dict[str, list[float]]:
+    (tokens,) = plan.train
+    scale = np.ones(len(tokens)) if tokens.scale is None else tokens.scale
+    return {
+        role.label: [float(w) for r, w in zip(tokens.roles, scale, strict=True) if r == role]
+        for role in (Role.ASSISTANT, Role.THINK, Role.TOOL_CALL, Role.FORMAT, Role.EOS)
+    }
+
+
+@pytest.mark.parametrize("scored", ["all", "text"])
+def test_thoughts_and_calls_are_weighed_and_read_again(model_folder: Path, tmp_path: Path, scored: Any) -> None:
+    template = tmp_path / "agent.jinja"
+    template.write_text(AGENT)
+    options: dict[str, Any] = {"model": str(model_folder), "chat_template": str(template)}
+    data = str(write_jsonl(tmp_path / "a.jsonl", [AGENT_ROW]))
+    plan = make_plan(TuneConfig(**options, data=data, output="x", eval_share=0))
+    counts = {name: len(weights) for name, weights in scale_by_role(plan).items()}
+    summary = weigh(WeighConfig(**options, data=data, output=str(tmp_path / "w"), keep=0.01, rest=0.25, scored=scored))
+    assert (summary["kept"], summary["beyond_context"]) == (1, 0)
+    (row,) = [json.loads(line) for line in (tmp_path / "w" / "data.jsonl").open()]
+    weighed = scale_by_role(make_plan(TuneConfig(**options, data=summary["data_path"], output="x", eval_share=0)))
+    low = {name: sum(weight == 0.25 for weight in weights) for name, weights in weighed.items()}
+    assert sum(low.values()) == summary["tokens"] - 1
+    assert low["format"] == low["eos"] == 0
+    if scored == "text":
+        assert low["think"] == low["tool_call"] == 0
+        assert low["assistant"] >= counts["assistant"] - 1
+        assert isinstance(row["token_weights"][1], list)
+        return
+    assert low["think"] >= counts["think"] - 1
+    assert 0 < low["tool_call"] < counts["tool_call"]  # braces, keys and numbers are in no text of the row
+    assert [bool(runs) for runs in row["token_weights"][1]["beside"]].count(True) >= 4  # thought, name, three texts
+
+
+def test_weights_of_calls_that_have_no_place_are_refused(tmp_path: Path) -> None:
+    beside = [None, None, [[0, 5, 0.5]], None, None]
+    row = AGENT_ROW | {"token_weights": [None, {"content": None, "beside": beside}, None, None]}
+    tokenizer = make_tokenizer(chat_template=AGENT)
+    tokens = tokens_of(tmp_path, row, tokenizer)
+    assert tokens.scale is not None
+    assert tokenizer.decode(tokens.ids[tokens.scale == 0.5]) == "Paris"
+    as_text = AGENT.replace("c.function.arguments | tojson", "'args: ' + c.function.arguments")
+    with pytest.raises(HoldfastError, match="message 2: the chat template prints the tool call in another form"):
+        tokens_of(tmp_path, row, make_tokenizer(chat_template=as_text))
+    with pytest.raises(HoldfastError, match="5 texts beside"):
+        tokens_of(tmp_path, row | {"token_weights": [None, {"beside": [None]}, None, None]}, tokenizer)
+
+
+def test_several_sources_are_each_written(model_folder: Path, tmp_path: Path) -> None:
+    files = [
+        str(write_jsonl(tmp_path / "test.jsonl", [{"prompt": "Hi", "response": f"{TEXT} {n}"} for n in range(3)])),
+        str(write_jsonl(tmp_path / "b.jsonl", [{"question": "Hi", "answer": TEXT}])),
+    ]
+    config = WeighConfig(model=str(model_folder), data=files, output=str(tmp_path / "w"), keep=0.5)
+    summary = weigh(config)
+    assert summary["examples"] == 4
+    assert [len(file.read_text().splitlines()) for file in sorted((tmp_path / "w" / "data").iterdir())] == [3, 1]
+    plan = make_plan(TuneConfig(model=str(model_folder), data=summary["data_path"], output="x", eval_share=0))
+    dropped = sum(int((tokens.scale == 0).sum()) for tokens in plan.train if tokens.scale is not None)
+    assert dropped == summary["tokens"] - summary["kept"]
+    assert weigh(config) == summary
+    assert main(["weigh", "--model", str(model_folder), "--data", *files, "--output", "x", "--dry-run"]) == 0
+
+
+def test_a_weighing_of_an_older_version_is_that_run(model_folder: Path, chat_file: Path, tmp_path: Path) -> None:
+    config = WeighConfig(model=str(model_folder), data=str(chat_file), output=str(tmp_path / "w"), limit=2)
+    first = weigh(config)
+    file = tmp_path / "w" / "config.json"
+    about = json.loads(file.read_text())
+    del about["config"]["scored"]
+    file.write_text(json.dumps(about))
+    assert weigh(config) == first

@@ -33,6 +33,7 @@ from holdfast.runs import Run, RunDir, write_text
 from holdfast.tables import tables_of, with_tables
 from holdfast.tables.render import as_markdown, plain
 from holdfast.tune.arguments import training_arguments
+from holdfast.tune.batches import TokenDataset
 from holdfast.tune.continuing import has_evaluation, how_it_ended, keep_tensorboard, saved_step
 from holdfast.tune.cost import tell_start
 from holdfast.tune.model import adapted, explain_full_disk, load_base, save_model, weights_line, whole_checkpoint
@@ -149,6 +150,8 @@ def _trainer(plan: PreferencePlan, model: Any, run: RunDir) -> Any:
         raise HoldfastError(
             f"TRL refuses this: {error}", hint="settings of a loss are given under 'training'"
         ) from error
+    if plan.draws_EN is not None:  # only now: TRL adds the log-probs of the reference to each row once
+        trainer.train_dataset = TokenDataset(trainer.train_dataset, plan.draws_EN)
     trainer.patience = config.patience
     keep_tensorboard(trainer, run)
     if "ref" in getattr(model, "peft_config", {}):

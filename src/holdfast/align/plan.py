@@ -29,6 +29,7 @@ from holdfast.tune.plan import (
     count_steps,
     data_digest,
     default_learning_rate,
+    drawn_rows,
     split_batch,
     tell_plain,
     train_and_held_out,
@@ -87,7 +88,7 @@ def make_plan(config: AlignConfig) -> PreferencePlan:
         truncation=config.truncation, bad_rows=bad_rows,
     )  # fmt: skip
     read = partial(load_pairs, bad_rows=bad_rows, shape=shape_of(config))
-    pairs, held_out, data_sources = train_and_held_out(config, read, bad_rows)
+    pairs, held_out, rows = train_and_held_out(config, read, bad_rows)
     pairs, held_out = with_kwargs(pairs, kwargs), with_kwargs(held_out, kwargs)
     train, report = encode(pairs)
     check_used(config.chat_template, report.templates)
@@ -103,6 +104,7 @@ def make_plan(config: AlignConfig) -> PreferencePlan:
     )
     check_ids(config.model, tokenizer, model_config, sides)
     micro_batch, accumulation = split_batch(config)
+    draws_EN, data_sources = drawn_rows(config, [pair.source for pair in train], rows)
     return PreferencePlan(
         date=date,
         config=config,
@@ -114,10 +116,11 @@ def make_plan(config: AlignConfig) -> PreferencePlan:
         bad_rows=bad_rows or [],
         max_length=max_length,
         data_sources=data_sources,
+        draws_EN=draws_EN,
         learning_rate=config.learning_rate or default_learning_rate(parameters, lora=config.lora_rank > 0) / 40,
         micro_batch=micro_batch,
         accumulation=accumulation,
-        steps=count_steps(config, len(train)),
+        steps=count_steps(config, len(train) if draws_EN is None else draws_EN.shape[1]),
     )
 
 

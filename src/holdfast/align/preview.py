@@ -34,15 +34,13 @@ def _longest(plan: PreferencePlan) -> int:
 
 
 def _figures(plan: PreferencePlan) -> dict[str, Any]:
-    epochs = plan.config.epochs or 1
-    passes = epochs if plan.config.max_steps <= 0 else plan.steps * plan.config.batch_size / len(plan.train)
     return {
         "command": "align",
         "dry_run": True,
         **plan.resolved(),
         "train_examples": len(plan.train),
         "eval_examples": len(plan.held_out),
-        "tokens_to_come": round(plan.report.tokens * passes),
+        "tokens_to_come": round(plan.report.tokens * plan.passes),
         "reference_tokens": plan.report.tokens,
         "data_report": plan.report.as_dict(),
         "bad_rows": {"count": len(plan.bad_rows), "first": plan.bad_rows[:20]},

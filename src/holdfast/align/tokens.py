@@ -30,7 +30,7 @@ _BATCH = 256
 class PairTokens:
     """A tokenised pair: ids of the prompt, and of the two answers that follow it.
 
-    ``ends`` are the ids with which its turns end.
+    ``ends`` are the ids with which its turns end. ``source``: see ``records.Example``.
     """
 
     prompt: list[int]
@@ -38,6 +38,7 @@ class PairTokens:
     rejected: list[int]
     where: str
     ends: tuple[int, ...] = ()
+    source: int = 0
 
     def __len__(self) -> int:
         return len(self.prompt) + max(len(self.chosen), len(self.rejected))
@@ -111,18 +112,18 @@ def tokenize_pairs(
 def _encode(
     pairs: Sequence[Pair], tokenizer: Any, template: str, report: PairReport, bad_rows: list[str] | None
 ) -> list[PairTokens]:
-    rendered, places = [], []
+    rendered, done = [], []
     for pair in pairs:
         with set_aside(bad_rows, pair.where):
             name = template_name(template, pair.layout, tokenizer)
             rendered += [_render(pair, answer, name, tokenizer) for answer in (pair.chosen, pair.rejected)]
-            places.append(pair.where)
+            done.append(pair)
             report.templates[name] += 1
     tokens = assign_roles(rendered, tokenizer)
     encoded = []
-    for where, chosen, rejected in zip(places, tokens[::2], tokens[1::2], strict=True):
-        with set_aside(bad_rows, where):
-            pair_tokens = _split(chosen, rejected, where)
+    for pair, chosen, rejected in zip(done, tokens[::2], tokens[1::2], strict=True):
+        with set_aside(bad_rows, pair.where):
+            pair_tokens = replace(_split(chosen, rejected, pair.where), source=pair.source)
             if pair_tokens.chosen == pair_tokens.rejected:
                 raise HoldfastError("'chosen' and 'rejected' are the same tokens to this tokenizer and template")
             encoded.append(pair_tokens)

@@ -3,6 +3,7 @@ these classes; a range stands beside the type of its option, and ``RunConfig`` c
 """
 
 from holdfast.config.align import AlignConfig
+from holdfast.config.audit import AuditConfig
 from holdfast.config.base import Range, RunConfig, check_value, with_recipe
 from holdfast.config.bench import BenchCompareConfig, BenchConfig
 from holdfast.config.crosstask import AnalyseConfig, CrossTaskConfig, LabelConfig, PromptingConfig
@@ -13,9 +14,9 @@ from holdfast.config.training import TrainingConfig
 from holdfast.config.tune import Normalizer, Preset, Truncation, TuneConfig, WeighConfig
 
 __all__ = [
-    "AlignConfig", "AnalyseConfig", "BenchCompareConfig", "BenchConfig", "BestConfig", "CheckConfig", "CompareConfig",
-    "CrossTaskConfig", "DemoConfig", "LabelConfig", "Normalizer", "Preset", "PromptingConfig", "Range", "ReportConfig",
-    "RunConfig", "SensitivityConfig", "StudyConfig", "TrainingConfig", "Truncation", "TuneConfig", "VariantConfig",
-    "VariantsConfig", "WeighConfig", "check_value", "from_keywords", "our_flags", "our_names",
+    "AlignConfig", "AnalyseConfig", "AuditConfig", "BenchCompareConfig", "BenchConfig", "BestConfig", "CheckConfig",
+    "CompareConfig", "CrossTaskConfig", "DemoConfig", "LabelConfig", "Normalizer", "Preset", "PromptingConfig", "Range",
+    "ReportConfig", "RunConfig", "SensitivityConfig", "StudyConfig", "TrainingConfig", "Truncation", "TuneConfig",
+    "VariantConfig", "VariantsConfig", "WeighConfig", "check_value", "from_keywords", "our_flags", "our_names",
     "with_recipe",
 ]  # fmt: skip

@@ -72,12 +72,16 @@ def _check_date(text: str | None) -> None:
         raise HoldfastError(f"--date {text}: not a day", hint="--date 2025-01-31") from None
 
 
+class LeftOpen(int):
+    """A default that a recipe fills in. It equals the number, and is told apart from one that was chosen."""
+
+
 @dataclass(kw_only=True)
 class RunConfig:
     """What every command takes."""
 
     recipes: ClassVar[dict[str, dict[str, Any]]] = {}
-    """Value of ``recipe`` -> option -> what the paper uses."""
+    """Value of ``recipe`` -> option -> what the paper uses: see ``with_recipe``."""
     output: str
     """Run directory to write: config.json, rows.jsonl, summary.json and the results."""
     limit: Annotated[int | None, Range(ge=1)] = None
@@ -105,10 +109,16 @@ class RunConfig:
 
 
 def with_recipe(config: Config) -> Config:
-    """Return the config with the values of its ``recipe`` for every option that still has its default."""
-    recipe = getattr(type(config), "recipes", {}).get(getattr(config, "recipe", None), {})
-    defaults = {field.name: field.default for field in dataclasses.fields(config)}
-    return dataclasses.replace(config, **{k: v for k, v in recipe.items() if getattr(config, k) == defaults[k]})
+    """Return the config with the values of its ``recipe`` for the options that are left open (None or ``LeftOpen``).
+    A value that was chosen wins, also one that equals the default.
+    """
+    recipe = type(config).recipes.get(str(getattr(config, "recipe", None)), {})
+    return dataclasses.replace(config, **{k: v for k, v in recipe.items() if is_open(getattr(config, k))})
+
+
+def is_open(value: Any) -> bool:
+    """Return whether an option has been left to a recipe or to a default that other options decide on."""
+    return value is None or isinstance(value, LeftOpen)
 
 
 def check_value(config_class: type, name: str, value: Any, place: str) -> Any:

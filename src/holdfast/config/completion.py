@@ -110,7 +110,7 @@ def _options(config_class: type) -> dict[str, tuple[str, tuple[str, ...]]]:
     options: dict[str, tuple[str, tuple[str, ...]]] = {}
     kinds, texts = kinds_of(config_class), help_texts(config_class)
     for field in dataclasses.fields(config_class):
-        if takes_flag(kinds[field.name]):
+        if takes_flag(kinds[field.name]) and field.name not in getattr(config_class, "without_effect", ()):
             text = textwrap.shorten(texts.get(field.name, "").split(". ")[0].rstrip("."), 80, placeholder=" ...")
             options[flag_of(field.name, field.default)] = (text, choices_of(kinds[field.name]))
     return options | {flag: (text, ()) for flag, text in _EVERYWHERE.items()}

@@ -12,6 +12,12 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
          "--prompt-weight 0.1 --lora-rank 16 --output runs/mine"),
         ("options from a file, one of them changed", "--config tune.yaml --learning-rate 1e-4 --output runs/second"),
     ),
+    "audit": (
+        ("who pays for which token", "--model pocket --data pocket:instructions --limit 200"),
+        ("the data of a run that is planned", "--config tune.yaml"),
+        ("what another trainer has prepared, with the rows it was made from", "--model MODEL --prepared prepared "
+         "--data rows.jsonl"),
+    ),
     "weigh": (
         ("count what would be scored", "--model pocket --data pocket:instructions --output runs/weighed --dry-run"),
         ("keep the half of the tokens that a clean model finds easier", "--model pocket --reference runs/clean "

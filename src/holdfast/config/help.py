@@ -22,6 +22,8 @@ from holdfast.errors import redacted_values
 COMMON: dict[str, str] = {
     "tune": "prompt_weight response_weight preset model template data eval_data columns max_length epochs "
     "learning_rate batch_size lora_rank output limit seed overwrite dry_run json",
+    "audit": "prompt_weight response_weight preset model template data prepared columns max_length output limit seed "
+    "overwrite json",
     "weigh": "by keep rest scope model reference template data columns batch_size output limit overwrite dry_run json",
     "align": "model data eval_data columns max_length loss beta epochs learning_rate batch_size lora_rank recipe "
     "output limit seed overwrite dry_run json",
@@ -90,10 +92,11 @@ def help_page(
     """
     width = width or _width()
     lines = [_usage(command, config_class, width), "", textwrap.fill(_about(command, config_class), width), ""]
-    fields = {field.name: field for field in dataclasses.fields(config_class)}
+    hidden = getattr(config_class, "without_effect", ())
+    fields = {field.name: field for field in dataclasses.fields(config_class) if field.name not in hidden}
     common = set(COMMON.get(command, " ".join(fields)).split())
     for group, names in _groups(config_class).items():
-        listed = [name for name in names if whole or name in common]
+        listed = [name for name in names if name in fields and (whole or name in common)]
         if listed:
             lines.append(group.capitalize())
         for name in listed:

@@ -24,6 +24,7 @@ LEGACY: dict[type[RunConfig], dict[str, Any]] = {
     RowsConfig: {"columns": None, "roles": None, "joint": "auto"},
     TrainingConfig: {
         "data_share": None,
+        "data_draw": "epoch",
         "chat_template": None,
         "chat_template_kwargs": {},
         "stop": None,
@@ -32,7 +33,7 @@ LEGACY: dict[type[RunConfig], dict[str, Any]] = {
         "save_best": None,
         "patience": None,
     },
-    WeighConfig: {"chat_template": None, "chat_template_kwargs": {}},
+    WeighConfig: {"chat_template": None, "chat_template_kwargs": {}, "scored": "text"},
     TuneConfig: {
         "batching": "padded",
         "adaptive": "none",
@@ -62,6 +63,12 @@ LEGACY: dict[type[RunConfig], dict[str, Any]] = {
 """Config class -> option -> what versions before the option did. A class has the lines of those that it derives from,
 too.
 """
+_MEANT: dict[type[RunConfig], dict[str, Any]] = {
+    TrainingConfig: {"data_draw": "once"},
+    WeighConfig: {"scored": "text"},
+}
+"""Config class -> option -> what a run of a version without it did, and goes on to do, where a new run does otherwise.
+"""
 _IN_ADDRESSES = {"batching", "adaptive", "adaptive_on"}
 """Options that were part of every trial's address before this table was: without them all addresses would change."""
 
@@ -88,10 +95,24 @@ def renamed(config_class: type) -> dict[str, str]:
     return names
 
 
-def old_values(config_class: type, values: Mapping[str, Any]) -> dict[str, Any]:
+def old_values(config_class: type[RunConfig], values: Mapping[str, Any]) -> dict[str, Any]:
     """The values of a config.json of any version, under the names that the options have now."""
     names = renamed(config_class)
-    return legacy_values(config_class) | {names.get(name, name): value for name, value in values.items()}
+    stated = {names.get(name, name): value for name, value in values.items()}
+    now = legacy_values(config_class) | _meant(config_class) | stated
+    recipe = config_class.recipes.get(str(now.get("recipe")), {})
+    if all(now.get(name) is not None for name in recipe):
+        return now
+    # of a version that wrote options down without the recipe's values: whatever stood at its default had that value
+    defaults = {field.name: field.default for field in dataclasses.fields(config_class)}
+    return now | {name: value for name, value in recipe.items() if now.get(name) in (None, defaults[name])}
+
+
+def _meant(config_class: type) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for base in config_class.__mro__:
+        values |= _MEANT.get(base, {})
+    return values
 
 
 def date_of(about: Mapping[str, Any]) -> str | None:
@@ -116,7 +137,8 @@ def as_begun(config: Config, about: Mapping[str, Any]) -> Config:
     if hasattr(config, "date"):
         values["date"] = date_of(about)
     left_open = {name: value for name, value in values.items() if getattr(config, name) is None}
-    return dataclasses.replace(config, **left_open)
+    meant = {name: value for name, value in _meant(type(config)).items() if name not in before}
+    return dataclasses.replace(config, **left_open | meant)
 
 
 def legacy_values(config_class: type) -> dict[str, Any]:

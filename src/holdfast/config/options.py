@@ -27,10 +27,10 @@ from holdfast.errors import HoldfastError, nearest
 
 GROUPS: dict[str, str] = {
     "weights": "prompt_weight response_weight preset weights spans turns normalizer adaptive adaptive_on by keep "
-    "rest scope",
+    "rest scope scored",
     "model": "model reference tokenizer dtype trust_remote_code template chat_template chat_template_kwargs "
     "stop chat system date",
-    "data": "data data_share columns roles joint layout eval_data eval_share "
+    "data": "data prepared data_share data_draw columns roles joint layout eval_data eval_share "
     "max_length truncation skip_bad_rows sets prompts sources target mixed "
     "in_task in_task_k in_task_retriever with_in_task dev_items pool suite tasks data_dir run run_a run_b baseline "
     "directories study source where settings shots shots_data shots_layout",
@@ -181,7 +181,7 @@ def _flags(config_class: type, defaults: Mapping[str, Any]) -> dict[str, _Flag]:
     hints, kinds = typing.get_type_hints(config_class), kinds_of(config_class)
     for field in dataclasses.fields(config_class):
         name, default = field.name, default_of(field, defaults)
-        if not takes_flag(kinds[name]):
+        if not takes_flag(kinds[name]) or name in getattr(config_class, "without_effect", ()):
             continue
         if not isinstance(default, dict) or not default:
             flags.append(_Flag(name, flag_of(name, default), name, hints[name], kinds[name], default))

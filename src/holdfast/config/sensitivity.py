@@ -182,7 +182,9 @@ class CheckConfig(RunConfig):
     baseline: str
     """Run that it must not be worse than."""
     max_increase: Annotated[float, Range(ge=0)] = 0.02
-    """Tolerated increase of POSIX, in nats per token."""
+    """Tolerated increase: of POSIX in nats per token; for runs compared by answers, of the share of pairs of wordings
+    whose answers differ (0.02: two of a hundred pairs).
+    """
     output: str = ""
     """Folder for check.json, junit.xml and summary.md. Default: only print."""
     bootstrap: Annotated[int, Range(ge=1)] = 2000

@@ -72,7 +72,7 @@ class DemoConfig(RunConfig):
 
 @dataclass(kw_only=True)
 class ReportConfig(RunConfig):
-    """Make one offline HTML page of runs of any kind: study, sensitivity, cross-task, tune, align, bench."""
+    """Make one offline HTML page of runs of any kind: studies, trainings, audits, measurements, benchmarks."""
 
     positional: ClassVar[tuple[str, ...]] = ("directories",)
     short: ClassVar[dict[str, str]] = {"-o": "--output"}

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from holdfast.config.base import Range, RunConfig
+from holdfast.config.base import LeftOpen, Range, RunConfig
 from holdfast.errors import HoldfastError
 
 
@@ -13,6 +13,8 @@ from holdfast.errors import HoldfastError
 class RowsConfig(RunConfig):
     """What every command takes that reads rows to train on."""
 
+    if TYPE_CHECKING:  # each command says what its --data is
+        data: str | list[str]
     columns: str | None = None
     """Which column is which, as ours=theirs: prompt=question,response=answer. Default: decided by the column names."""
     roles: str | None = None
@@ -20,6 +22,14 @@ class RowsConfig(RunConfig):
     joint: Literal["auto", "none", "space", "newline"] = "auto"
     """What separates a prompt from its response in plain text. auto: one space, or nothing where either side has white
     space there or is written without spaces (Chinese, Japanese, Thai, ...)."""
+
+    def __post_init__(self) -> None:
+        """Beside the ranges: --data names at least one source, and a list of one is that source."""
+        super().__post_init__()
+        if self.data == []:
+            raise HoldfastError("--data names no source", hint="--data a.jsonl b.parquet")
+        if isinstance(self.data, list) and len(self.data) == 1:
+            self.data = self.data[0]
 
 
 @dataclass(kw_only=True)
@@ -41,8 +51,11 @@ class TrainingConfig(RowsConfig):
     eval_share: Annotated[float, Range(ge=0, lt=1)] = 0.05
     """Share of --data held out when there is no --eval-data, from 0 (none) to below 1."""
     data_share: str | None = None
-    """Shares in which rows are drawn from several --data, such as 2,1. No row is drawn twice, so a source that is too
-    small for its share is used whole. Default: all rows."""
+    """Shares of several --data in an epoch, such as 2,1. Every epoch draws anew, no row twice: a source that is too
+    small for its share is used whole, and of the others each row has its turn before one comes again. Default: all
+    rows."""
+    data_draw: Literal["epoch", "once"] = "epoch"
+    """When --data-share draws: anew for every epoch, or once, so that all epochs have the same rows."""
     template: str = "auto"
     """How conversations become text: chat (the tokenizer's chat template), plain, alpaca or dialogue. auto: chat for
     chat data if the tokenizer has a template."""
@@ -76,7 +89,7 @@ class TrainingConfig(RowsConfig):
     max_grad_norm: Annotated[float | None, Range(ge=0)] = None
     """Clip the gradient norm at this value; 0: no clipping. Default: 1. With clipping, equal ratios of weights are not
     equal trainings, so a study that varies weights sets 0."""
-    batch_size: Annotated[int, Range(gt=0)] = 32
+    batch_size: Annotated[int, Range(gt=0)] = LeftOpen(32)
     """Examples (for `align`, pairs) per optimizer step, over all devices."""
     micro_batch_size: Annotated[int, Range(gt=0)] = 8
     """Largest number of examples (for `align`, pairs) per forward pass on one device. Changes speed and memory, never
@@ -112,11 +125,3 @@ class TrainingConfig(RowsConfig):
     """Also log to wandb, tensorboard, trackio, ... (comma separated)."""
     trust_remote_code: bool = False
     """Allow code that comes with the model to run."""
-
-    def __post_init__(self) -> None:
-        """Beside the ranges: --data names at least one source, and a list of one is that source."""
-        super().__post_init__()
-        if self.data == []:
-            raise HoldfastError("--data names no source", hint="--data a.jsonl b.parquet")
-        if isinstance(self.data, list) and len(self.data) == 1:
-            self.data = self.data[0]

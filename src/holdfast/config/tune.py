@@ -63,8 +63,8 @@ class TuneConfig(TrainingConfig):
     # training
     recipe: Literal["paper"] | None = None
     """paper (arXiv 2507.07817): learning rate 2e-5, cosine, warm-up 0.01, batch 64, weight decay 0.1, no clipping,
-    normalizer nonzero; options that you give win. The paper trains 5 epochs on LIMA, 2 on Alpaca-Cleaned and 1 on Tülu,
-    so give --epochs."""
+    normalizer nonzero, for every option that is not given. The paper trains 5 epochs on LIMA, 2 on Alpaca-Cleaned and 1
+    on Tülu, so give --epochs."""
     epochs: Annotated[float, Range(gt=0)] = 1.0
     """Passes over the data."""
     batching: Literal["auto", "padded", "packed", "padding-free"] = "auto"
@@ -85,8 +85,8 @@ class TuneConfig(TrainingConfig):
 class WeighConfig(RowsConfig):
     """Score a data set with one or two models and write it with per-token weights, for `tune` and any tokenizer."""
 
-    data: str
-    """Training data, in any form that `tune` takes."""
+    data: str | list[str]
+    """Training data, in any form that `tune` takes; of several, each is written to a file of its own."""
     model: str
     """Model that scores the tokens, named as for `tune`. With --reference, the one that is to be tuned, or one like it.
     """
@@ -102,6 +102,9 @@ class WeighConfig(RowsConfig):
     """Weight of the other response tokens."""
     scope: Literal["global", "sample"] = "global"
     """Whether the share is taken over all tokens (global) or within each row (sample)."""
+    scored: Literal["all", "text"] = "all"
+    """Which parts of responses are scored: all texts that the model writes (contents, thoughts, calls), or contents
+    alone."""
     layout: Literal["auto", "chat", "alpaca", "pair", "text"] = "auto"
     """Which columns to read, as for `tune`."""
     template: str = "auto"

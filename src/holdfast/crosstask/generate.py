@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from holdfast import http
-from holdfast.chat import Chat, is_chat
+from holdfast.chat import Chat, ChatAnswer, is_chat, without_thoughts
 from holdfast.errors import HoldfastError
 from holdfast.runs import read_rows
+from holdfast.tables.text import counted
 
 if TYPE_CHECKING:
     from holdfast.lm import LM
@@ -38,8 +40,8 @@ def answered(text: str, rule: str = "normalised") -> bool:
 
 class Endpoint:
     """A server that answers greedily, some prompts at a time: by OpenAI's completions, or by a chat endpoint where the
-    address ends in its method (``/chat/completions``, ``/messages``); there a prompt is a user's message. A key is
-    taken from HOLDFAST_API_KEY or OPENAI_API_KEY; for a chat endpoint see ``Chat``.
+    address ends in its method (``/chat/completions``, ``/messages``); there a prompt is a user's message, and thoughts
+    are no part of an answer. A key is taken from HOLDFAST_API_KEY or OPENAI_API_KEY; for a chat endpoint see ``Chat``.
 
     Args:
         file: where answers are kept as they come, so that none is asked for twice if the server fails half way.
@@ -58,6 +60,7 @@ class Endpoint:
     ) -> None:
         self.asked = {"model": model, "max_tokens": max_new_tokens, "temperature": 0, "stop": ["\n"]}
         self.concurrency, self.file = concurrency, file
+        self.cut_in_thoughts: list[str] = []
         self.chat = (
             Chat(url, model, max_tokens=max_new_tokens, timeout=timeout, retries=retries) if is_chat(url) else None
         )
@@ -88,13 +91,24 @@ class Endpoint:
         except HoldfastError as error:
             hint = error.hint if isinstance(error, http.RefusedError) else _SERVED
             raise HoldfastError(f"--endpoint {error.message}", hint=hint) from error
+        if self.cut_in_thoughts:
+            said = f"{counted(len(self.cut_in_thoughts), 'answer')} reached --max-new-tokens before anything was said"
+            print(f"note: {said}; thoughts count among these tokens", file=sys.stderr)
+            self.cut_in_thoughts.clear()
         return [texts[key] for key in keys]
 
     def _complete(self, prompt: str) -> str:
         if self.chat:
-            return self.chat.ask([{"role": "user", "content": prompt}]).text.strip().partition("\n")[0]
+            return self._without_thoughts(self.chat.ask([{"role": "user", "content": prompt}]), prompt)
         request = self.asked | {"prompt": prompt}
         return self.server.post("/completions", lambda fields: fields | request, http.completion_text, "completion")
+
+    def _without_thoughts(self, answer: ChatAnswer, prompt: str) -> str:
+        """Return the first line of an answer, and remember those that the longest answer left without one."""
+        text = without_thoughts(answer.text, prompt)[0].strip().partition("\n")[0]
+        if answer.is_cut and not text:
+            self.cut_in_thoughts.append(prompt)
+        return text
 
     def _kept(self) -> dict[str, str]:
         """SHA-256 of a prompt -> its answer."""

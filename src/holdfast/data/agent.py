@@ -17,7 +17,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from holdfast.data.conversation import REASONING_KEYS
+from holdfast.data.conversation import REASONING_KEYS, texts_in
 from holdfast.errors import HoldfastError, from_json, whole_text
 from holdfast.records import Role
 
@@ -51,6 +51,15 @@ def extras_of(turn: Mapping[str, Any], role: Role, place: str) -> dict[str, Any]
     if role is Role.TOOL:
         extras |= {name: _text(turn[name], f"{place}: '{name}'") for name in ("name", "tool_call_id") if turn.get(name)}
     return extras
+
+
+def texts_beside(extras: Mapping[str, Any]) -> list[str]:
+    """The texts of a message beside its content, which can be weighed: its thought, then of each call the name and the
+    texts of its arguments."""
+    texts = [extras[name] for name in REASONING_KEYS if name in extras]
+    for call in extras.get("tool_calls", ()):
+        texts += [call["function"]["name"], *texts_in(call["function"]["arguments"])]
+    return texts
 
 
 def trains(turn: Mapping[str, Any], place: str) -> bool:

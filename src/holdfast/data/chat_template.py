@@ -116,7 +116,12 @@ def prepare(
         if len(ids) != 1:
             raise HoldfastError(f"--stop {stop!r} is {len(ids)} tokens, not one", hint="name a token of the tokenizer")
         set_stops(tokenizer, ids)
-    return {name: _value(text) for name, text in (kwargs or {}).items()}
+    return values_of(kwargs or {})
+
+
+def values_of(kwargs: Mapping[str, str]) -> dict[str, Any]:
+    """Return the values of the option --chat-template-kwargs: texts that spell a JSON value are that value."""
+    return {name: _value(text) for name, text in kwargs.items()}
 
 
 def _value(text: str) -> Any:
@@ -184,6 +189,8 @@ def render(
     tokenizer: Any,
     tools: Sequence[Any] = (),
     kwargs: Mapping[str, Any] | None = None,
+    *,
+    asks: bool = False,
 ) -> list[Span]:
     """Render a whole example: BOS if the tokenizer wants one, the messages, and EOS after the last response.
 
@@ -191,12 +198,13 @@ def render(
         template: ``chat`` or a key of ``TEMPLATES`` (see ``template_name``).
         tools: schemas of the tools that the model may call.
         kwargs: what the chat template is given beside (``enable_thinking``).
+        asks: whether the text is to end where the model writes, as ``generation_prompt`` ends.
 
     Raises:
         HoldfastError: the template rewrites or leaves out something that the row says, or the tokenizer has no EOS.
     """
     if template == "chat":
-        return [s for s in render_chat(messages, tokenizer, tools, kwargs) if s.text]
+        return [s for s in render_chat(messages, tokenizer, tools, kwargs, asks=asks) if s.text]
     if tools or kwargs or any(m.extras for m in messages):
         names = ["tools"] * bool(tools) + ["chat_template_kwargs"] * bool(kwargs)
         names += dict.fromkeys(name for m in messages for name in m.extras)

@@ -61,6 +61,8 @@ _CONTENT = _names("""
     tool tools function functions system developer history context reasoning thinking thought thoughts think image
     images audio video videos template generation generate
 """)
+NOT_USED = "is not used here, and may change what is to be learned"
+"""What is said of a column or a key that is refused."""
 _ANSWERS = _names("answer response completion output target solution")
 
 
@@ -142,7 +144,7 @@ def _refusal(place: str, what: str, name: str, drop: str) -> HoldfastError:
         hint = f"a 'weight' of 0, on a row or a message, leaves out what is not to be learned; or drop it: {drop}"
     else:
         hint = f"put what it says into a text that is read, or drop it: {drop}"
-    return HoldfastError(f"{place}: {what} '{name}' is not used here, and may change what is to be learned", hint=hint)
+    return HoldfastError(f"{place}: {what} '{name}' {NOT_USED}", hint=hint)
 
 
 def _is_metadata(name: str, value: Any) -> bool:

@@ -22,7 +22,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -42,12 +42,14 @@ Turns = list[dict[str, Any]]
 
 @dataclass(frozen=True)
 class _Leaf:
-    """A text of a row: whose it is, what it says, and (of a content) where it begins in it."""
+    """A text of a row: whose it is, what it says, which text of its message it is (``Span.part``; None: in a form that
+    has no weights), and where it begins in that."""
 
     message: int
     role: Role
     text: str
     start: int = 0
+    part: int | None = 0
 
 
 @dataclass(frozen=True)
@@ -171,9 +173,12 @@ def render_chat(
     tokenizer: Any,
     tools: Sequence[Any] | None = None,
     kwargs: Mapping[str, Any] | None = None,
+    *,
+    asks: bool = False,
 ) -> list[Span]:
     """The spans of a conversation. Their texts joined are the template's own rendering, and a stop behind the last
-    response if the template prints none.
+    response if the template prints none. With ``asks`` it is the rendering with the generation prompt, whose end is
+    given to the model.
 
     Arguments of calls are tried as objects and as text, contents as text and as parts, an absent content as null and as
     empty text, a thought under each name that templates use: the first form in which all that the row says is printed
@@ -189,7 +194,7 @@ def render_chat(
     refusals: list[tuple[int, HoldfastError]] = []
     for turns, parts in itertools.product(_forms(messages), (False, True)):
         try:
-            return _spans(key, messages, turns, options, parts=parts)
+            return _spans(key, messages, turns, options, parts=parts, asks=asks)
         except HoldfastError as error:
             refusals.append((0, error))
         except Exception as error:  # templates raise what they like (jinja2.TemplateError for the most part)
@@ -278,19 +283,20 @@ class _Marks:
     def __init__(self) -> None:
         self.leaves: list[_Leaf] = []
 
-    def mark(self, text: str, message: int, role: Role, start: int = 0) -> str:
-        self.leaves.append(_Leaf(message, role, text, start))
+    def mark(self, text: str, message: int, role: Role, start: int = 0, part: int | None = 0) -> str:
+        self.leaves.append(_Leaf(message, role, text, start, part))
         return f"@~{len(self.leaves) - 1}~@"
 
     def turn(self, number: int, turn: dict[str, Any], message: Message) -> dict[str, Any]:
-        marked = dict(turn)
+        marked, parts = dict(turn), itertools.count(1)
         for name in REASONING_KEYS:
             if name in turn:
-                marked[name] = self.mark(turn[name], number, Role.THINK)
+                marked[name] = self.mark(turn[name], number, Role.THINK, part=next(parts))
         if turn["content"] or not (message.absent or message.role is Role.ASSISTANT):
             marked["content"] = self._content(turn["content"], number, message)
         if "tool_calls" in turn:
-            marked["tool_calls"] = [self._call(call, number) for call in turn["tool_calls"]]
+            calls = zip(turn["tool_calls"], message.extras["tool_calls"], strict=True)
+            marked["tool_calls"] = [self._call(call, number, said, parts) for call, said in calls]
         return marked
 
     def _content(self, content: str, number: int, message: Message) -> str:
@@ -298,28 +304,45 @@ class _Marks:
         if thought is None:
             return self.mark(content, number, message.role)
         before, think, between, answer = thought.groups()
-        marked = before + (self.mark(think, number, Role.THINK) if think else "") + between
+        marked = before + (self.mark(think, number, Role.THINK, thought.start(2)) if think else "") + between
         return marked + (self.mark(answer, number, message.role, thought.start(4)) if answer else "")
 
-    def _call(self, call: dict[str, Any], number: int) -> dict[str, Any]:
+    def _call(self, call: dict[str, Any], number: int, said: dict[str, Any], parts: Iterator[int]) -> dict[str, Any]:
+        """``said``: the call as the message has it, whose arguments may have another form."""
         function = dict(call["function"])
-        function["name"] = self.mark(function["name"], number, Role.TOOL_CALL)
-        function["arguments"] = self._value(function["arguments"], number)
+        function["name"] = self.mark(function["name"], number, Role.TOOL_CALL, part=next(parts))
+        numbers = [next(parts) for _ in texts_in(said["function"]["arguments"])]
+        same = type(function["arguments"]) is type(said["function"]["arguments"])
+        function["arguments"] = self._value(function["arguments"], number, iter(numbers if same else ()))
         return {**call, "function": function}
 
-    def _value(self, value: Any, number: int) -> Any:
+    def _value(self, value: Any, number: int, parts: Iterator[int]) -> Any:
         if isinstance(value, str) and value.strip():
-            return self.mark(value, number, Role.TOOL_CALL)
+            return self.mark(value, number, Role.TOOL_CALL, part=next(parts, None))
         if isinstance(value, dict):
-            return {name: self._value(item, number) for name, item in value.items()}
-        return [self._value(item, number) for item in value] if isinstance(value, list) else value
+            return {name: self._value(item, number, parts) for name, item in value.items()}
+        return [self._value(item, number, parts) for item in value] if isinstance(value, list) else value
+
+
+def texts_in(value: Any) -> list[str]:
+    """The texts in the arguments of a call, in their order; blank ones are none."""
+    if isinstance(value, str):
+        return [value] if value.strip() else []
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return [*itertools.chain.from_iterable(map(texts_in, items))]
 
 
 # one form
 
 
 def _spans(
-    key: TokenizerKey, messages: Sequence[Message], turns: Turns, options: dict[str, Any], *, parts: bool
+    key: TokenizerKey,
+    messages: Sequence[Message],
+    turns: Turns,
+    options: dict[str, Any],
+    *,
+    parts: bool,
+    asks: bool = False,
 ) -> list[Span]:
     marks = _Marks()
     marked = [marks.turn(number, turn, messages[number]) for number, turn in enumerate(turns)]
@@ -335,9 +358,44 @@ def _spans(
             "the chat template rewrites the messages, so that the place of each cannot be known",
             hint="use --template dialogue, or a chat template that prints the contents as they are",
         )
+    _check_weighed(messages, spans)
     for note in shape.notes:
         _say_once(key.tokenizer, note)
-    return spans
+    return _asking(spans, text, _rendered(key, turns, options, prompt=True)) if asks else spans
+
+
+def _check_weighed(messages: Sequence[Message], spans: Sequence[Span]) -> None:
+    """Raise if weights of a call would have no effect, because the template prints its texts in another form."""
+    there = {(id(span.message), span.part) for span in spans}
+    for number, message in enumerate(messages, 1):
+        first = 1 + any(name in message.extras for name in REASONING_KEYS)  # templates may drop thoughts
+        for part in range(first, len(message.beside_weights) + 1):
+            if message.weights_of(part) and (id(message), part) not in there:
+                raise HoldfastError(
+                    f"token_weights of message {number}: the chat template prints the tool call in another form, so "
+                    "that they have no place",
+                    hint="leave them out of the row, or weigh the data again with this chat template",
+                )
+
+
+def _asking(spans: list[Span], text: str, prompt: str) -> list[Span]:
+    """The spans of a text, with its end as the generation prompt has it.
+
+    Raises:
+        HoldfastError: the two part before the last message ends.
+    """
+    same = _common(text, prompt)
+    excess = len(text) - same
+    while excess and spans[-1].role is Role.TEMPLATE:
+        last = spans.pop()
+        kept = last.text[: max(len(last.text) - excess, 0)]
+        excess -= len(last.text) - len(kept)
+        spans += [replace(last, text=kept)] if kept else []
+    if excess:
+        raise HoldfastError(
+            "the chat template prints these messages in another way where it asks for an answer", hint=_REFUSED_HINT
+        )
+    return [*spans, Span(prompt[same:], Role.TEMPLATE)]
 
 
 def _in_parts(turn: dict[str, Any]) -> dict[str, Any]:
@@ -443,9 +501,10 @@ def _walk(
                 break
         else:
             return None
-        said = leaf.role is segment.role and leaf.role not in (Role.THINK, Role.TOOL_CALL)
-        message = messages[leaf.message] if said and printed in leaf.text else None
-        spans.append(Span(printed, segment.role, weight, message, leaf.start + max(leaf.text.find(printed), 0)))
+        said = leaf.role is segment.role and leaf.part is not None and printed in leaf.text
+        message = messages[leaf.message] if said else None
+        start = leaf.start + max(leaf.text.find(printed), 0)
+        spans.append(Span(printed, segment.role, weight, message, start, leaf.part or 0))
         at += len(printed)
     return spans if at == len(text) else None
 

@@ -219,7 +219,8 @@ def _example(row: dict[str, Any], where: str, reading: Reading, needs_response: 
         messages = (Message(Role.USER, read_response(row, name("prompt"), where)),)
     messages = (*_before(row, reading, messages, where), *messages)
     layout = "chat" if reading.turns else layout
-    return Example(with_char_weights(messages, row, where), layout, where, weight)
+    asks = reading.layout == "prompt" and messages[-1].role is not Role.ASSISTANT
+    return Example(with_char_weights(messages, row, where), layout, where, weight, asks=asks)
 
 
 def _prompt_and_response(

@@ -47,6 +47,7 @@ class Pair:
     unused: tuple[str, ...] = ()
     tools: tuple[Any, ...] = ()
     template_kwargs: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    source: int = 0
 
 
 def load_pairs(

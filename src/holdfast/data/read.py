@@ -190,9 +190,10 @@ def open_dataset(source: str, split: str | None = None, folder: Path = Path()) -
         return data
     if split is None and ("train" in data or len(data) == 1):
         name = "train" if "train" in data else next(iter(data))
-        others = ", ".join(str(other) for other in data if other != name)
+        others = [str(other) for other in data if other != name]
         if others:
-            say(f"{path if saved else source}: split '{name}' is read; {others} are not")
+            are = "is" if len(others) == 1 else "are"
+            say(f"{path if saved else source}: split '{name}' is read; {', '.join(others)} {are} not")
         return data[name]
     if split not in data:
         kind = "none is 'train'" if split is None else f"none is '{split}'"
@@ -405,7 +406,8 @@ def _csv_rows(path: Path, bad_rows: list[str] | None) -> Iterator[Row]:
 def _text_rows(path: Path, bad_rows: list[str] | None) -> Iterator[Row]:
     """One row per line that is not blank, as the text files of ``datasets`` are read."""
     lines = text_of(path).splitlines()
-    say(f"{path}: each of its {sum(bool(line.strip()) for line in lines):,} lines is a row")
+    count = sum(bool(line.strip()) for line in lines)
+    say(f"{path}: its one line is a row" if count == 1 else f"{path}: each of its {count:,} lines is a row")
     for number, line in enumerate(lines, 1):
         where = f"{path}, row {number}"
         with set_aside(bad_rows):

@@ -11,11 +11,12 @@ a.jsonl b.parquet               several, each read for itself; --data-share says
 from __future__ import annotations
 
 import glob
+import itertools
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from holdfast.data.files import KINDS, kind_of, say
 from holdfast.errors import HoldfastError, from_json
@@ -139,30 +140,59 @@ def shares_of(text: str | None, sources: Sequence[str]) -> list[float] | None:
     return shares
 
 
-def draw(parts: Sequence[list[T]], shares: Sequence[float] | None, seed: int) -> list[list[T]]:
-    """Return of each part as many items as its share says, drawn with the seed, in their order.
+def sizes_of(rows: Sequence[int], shares: Sequence[float]) -> list[int]:
+    """Return how many items an epoch has of each part, of the number in each and its share: the part that is small for
+    its share is there whole.
 
-    No item is drawn twice, so the part that is small for its share is there whole.
+    >>> sizes_of([10, 3], [2, 1])
+    [6, 3]
+    """
+    unit = min((count / share for count, share in zip(rows, shares, strict=True) if count), default=0.0)
+    return [min(count, max(1, int(unit * share + 1e-9))) for count, share in zip(rows, shares, strict=True)]
+
+
+def draw(parts: Sequence[list[T]], shares: Sequence[float] | None, seed: int, epochs: int = 1) -> list[list[T]]:
+    """Return of each part as many items as so many epochs have by its share, drawn with the seed, in their order.
+
+    No item is drawn twice.
 
     >>> [len(part) for part in draw([[1] * 10, [2] * 3], [2, 1], seed=0)]
     [6, 3]
     """
     if shares is None:
         return list(parts)
-    unit = min(len(part) / share for part, share in zip(parts, shares, strict=True))
     drawn: list[list[T]] = []
-    for number, (part, share) in enumerate(zip(parts, shares, strict=True)):
-        size = min(len(part), max(1, int(unit * share + 1e-9)))
-        places = sorted(random.Random(f"{seed} {number}").sample(range(len(part)), size))
+    for number, (part, size) in enumerate(zip(parts, sizes_of([*map(len, parts)], shares), strict=True)):
+        count = min(len(part), epochs * size)
+        places = sorted(random.Random(f"{seed} {number}").sample(range(len(part)), count))
         drawn.append([part[place] for place in places])
     return drawn
 
 
-def counted(sources: Sequence[str], parts: Sequence[list[Any]], drawn: Sequence[list[Any]]) -> list[dict[str, Any]]:
-    """Return for each of several sources how many rows were read and drawn, for the summary; nothing for one."""
-    if len(sources) == 1:
-        return []
-    return [
-        {"source": source, "rows": len(part), "drawn": len(items)}
-        for source, part, items in zip(sources, parts, drawn, strict=True)
-    ]
+def draw_epochs(rows: Sequence[int], shares: Sequence[float], seed: int, epochs: int) -> list[list[int]]:
+    """Return the items of each epoch, as places in the parts laid end to end; ``rows`` is the number in each part.
+
+    An epoch has no item twice. Over the epochs each item of a part has its turn before one comes again. The items of an
+    epoch depend on the seed and on its number alone, not on how many epochs there are.
+    """
+    starts = itertools.accumulate(rows, initial=0)
+    sizes = sizes_of(rows, shares)
+    drawn: list[list[int]] = [[] for _ in range(epochs)]
+    for number, (start, count, size) in enumerate(zip(starts, rows, sizes)):
+        for epoch, places in zip(drawn, _in_turn(count, size, f"{seed} {number} epochs")):
+            epoch += [start + place for place in places]
+    return drawn
+
+
+def _in_turn(count: int, size: int, seed: str) -> Iterator[list[int]]:
+    """Draw ``size`` of ``count`` places again and again, none twice at a time, and none again before all had a turn."""
+    generator, waiting = random.Random(seed), list[int]()
+    while True:
+        drawn, waiting = waiting[:size], waiting[size:]
+        if len(drawn) < size:
+            lap = generator.sample(range(count), count)
+            there = {*drawn}
+            drawn += [place for place in lap if place not in there][: size - len(drawn)]
+            taken = {*drawn} - there
+            waiting = [place for place in lap if place not in taken]
+        yield sorted(drawn)

@@ -11,6 +11,7 @@ import math
 from dataclasses import replace
 from typing import Any
 
+from holdfast.data.agent import texts_beside
 from holdfast.errors import HoldfastError
 from holdfast.records import CharWeights, Message
 
@@ -46,7 +47,8 @@ def check_weight(value: float, name: str, where: str = "") -> float:
 def with_char_weights(messages: tuple[Message, ...], row: dict[str, Any], where: str) -> tuple[Message, ...]:
     """Return the messages with the weights of their characters.
 
-    The column has one entry per message: null, or a list of [start, end, weight] over the characters of its content.
+    The column has one entry per message: null, a list of [start, end, weight] over the characters of its content, or
+    {content: that list, beside: such lists of the texts of ``texts_beside``, in their order}.
 
     Raises:
         HoldfastError: not one entry per message, or a run that does not fit the text; ``where`` and the entry are
@@ -61,10 +63,24 @@ def with_char_weights(messages: tuple[Message, ...], row: dict[str, Any], where:
             f"{len(messages)} messages",
             hint="null, or a list of [start, end, weight]; `holdfast weigh` writes them",
         )
-    return tuple(
-        replace(message, char_weights=_char_weights(runs, len(message.content), f"{where}, {TOKEN_WEIGHTS} {number}"))
-        for number, (message, runs) in enumerate(zip(messages, column, strict=True), 1)
-    )
+    places = (f"{where}, {TOKEN_WEIGHTS} {number}" for number in range(1, len(messages) + 1))
+    return tuple(map(_weighed, messages, column, places))
+
+
+def _weighed(message: Message, entry: Any, place: str) -> Message:
+    if not isinstance(entry, dict):
+        return replace(message, char_weights=_char_weights(entry, len(message.content), place))
+    unknown = entry.keys() - {"content", "beside"}
+    texts, lists = texts_beside(message.extras), entry.get("beside") or []
+    if unknown or not isinstance(lists, list) or len(lists) not in (0, len(texts)):
+        raise HoldfastError(
+            f"{place}: {str(entry)[:60]}: it may have 'content', and 'beside' with one entry for each of the "
+            f"{len(texts)} texts beside the content",
+            hint="these are the thought, then of each call its name and the texts of its arguments",
+        )
+    beside = tuple(_char_weights(runs, len(text), f"{place}, beside") for text, runs in zip(texts, lists, strict=False))
+    own = _char_weights(entry.get("content"), len(message.content), place)
+    return replace(message, char_weights=own, beside_weights=beside)
 
 
 def _char_weights(runs: Any, length: int, place: str) -> CharWeights:

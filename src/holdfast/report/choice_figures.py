@@ -11,7 +11,8 @@ from typing import Any
 
 from holdfast.report.figures import Axis, Series, Value, level, level_name, points
 from holdfast.report.parts import Figure, Part
-from holdfast.report.settings import Study, TunedSetting, with_unit
+from holdfast.report.settings import Study, TunedSetting
+from holdfast.report.terms import as_title, in_words, with_unit
 from holdfast.tables.record import Interval
 from holdfast.tables.text import number
 
@@ -39,7 +40,7 @@ def share_figure(study: Study) -> Figure:
         f"Filled dots are means on the test split over {study.seeds}, {interval}; rings are the dev split, on which "
         f"the choice is made. A flat band means that the weights do not matter here.{away}"
     )
-    title = f"{study.metric} against the prompt share of the loss"
+    title = f"{as_title(in_words(study.metric))} against the prompt share of the loss"
     axes = _share_axis([s.x or 0.0 for s in placed]), Axis(with_unit(study.metric))
     return points(title, caption, series, *axes, height=420, **more)
 
@@ -76,7 +77,7 @@ def trade_off(study: Study) -> list[Part]:
         f"Means of {len(measured)} settings over {study.seeds} on the test split, shaded by prompt share; left fits "
         "better, down is steadier. The spread over seeds stands with the values."
     )
-    axes = Axis("response NLL, nats per token"), Axis("POSIX, nats per token")
+    axes = Axis(with_unit("response_nll")), Axis(with_unit("posix"))
     legend = {"itemsizing": "constant"}
     return [points("Fit against steadiness", caption, series, *axes, height=420, legend=legend)]
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from holdfast.report.figures import Axis, Look, Series, Value, bars, level, points
-from holdfast.report.heatmap import Matrix, heat_map
+from holdfast.report.heatmap import Matrix, Noise, heat_map, noise_map
 from holdfast.report.parts import FactList, Figure, Note, Part, Tabs
 from holdfast.report.reading import ReadRun, read_rows
 from holdfast.tables.crosstask import finite, labelled_inputs, means, share, so_far
@@ -153,14 +153,26 @@ def _grid(targets: dict[str, Any], sources: Sequence[str], what: str) -> Figure:
     said = {"accuracy": "Share of right answers", "validity": "Share of outputs that are a label at all"}[what]
     caption = (
         f"{said}, in percent, for every source (row) and target (column), {n} items per cell; baselines stand above "
-        "the sources, what combines sources below. 95 % intervals stand with the values."
+        "the sources, what combines sources below. Green is above zero-shot and orange below, where the 95 % "
+        "intervals of both lie apart; what these explain has one neutral shade. The intervals stand with the values."
     )
     above = sum(condition in _BASELINES for condition in conditions)
     below = len(conditions) - sum(condition in _OTHERS for condition in conditions)
     line = {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "line": {"color": "@ink", "width": 1.5}}
     shapes = [line | {"y0": y - 0.5, "y1": y - 0.5} for y in sorted({above, below}) if 0 < y < len(conditions)]
     matrix = Matrix(values, conditions, list(by_target), notes, ("condition", "target", f"{what}, %"), 1)
-    return heat_map(what.capitalize(), caption, matrix, (0.0, 100.0) if what == "validity" else None, shapes=shapes)
+    zero_shot = [rows.get("zero-shot") for rows in by_target.values()]
+    bands = [list(map(_band, _across(by_target, condition, Interval.of), zero_shot)) for condition in conditions]
+    noise = Noise([Interval.of(one).value for one in zero_shot], bands, False, "points above zero-shot")
+    return noise_map(what.capitalize(), caption, matrix, noise, shapes=shapes)
+
+
+def _band(own: Interval, zero_shot: dict[str, Any] | None) -> float | None:
+    """How far a share must be from zero-shot for the intervals of both to lie apart; None: unknown."""
+    other = Interval.of(zero_shot)
+    if own.low is None or own.high is None or other.low is None or other.high is None:
+        return None
+    return (own.high - own.low + other.high - other.low) / 2
 
 
 def _by_condition(target: dict[str, Any], what: str) -> dict[str, Any]:

@@ -29,6 +29,10 @@ def markdown(title: str, sections: Sequence[Section], pictures: dict[int, str]) 
     for section in sections:
         lines += [f"## {plain(section.kind)}: {plain(section.title)}", "", f"Run directory: {plain(section.where)}", ""]
         lines += [f"> **Note.** {plain(problem)}\n" for problem in section.problems]
+        lines += [f"- **{question}** {_answer(answer)}" for question, answer in section.lead] + [""] * bool(
+            section.lead
+        )
+        lines += ["Made by:", "", f"    {visible(section.command)}", ""] if section.command else []
         lines += _all_markdown(section.parts, pictures)
     return "\n".join(lines).rstrip() + "\n"
 
@@ -138,6 +142,12 @@ def _markdown(part: Part, pictures: dict[int, str]) -> list[str]:
         case Tabs():
             panels = [[f"**{plain(name)}**", "", *_all_markdown(inner, pictures)] for name, inner in part.options]
             return list(itertools.chain.from_iterable(panels))
+
+
+def _answer(text: str) -> str:
+    """What stands between backticks is a command."""
+    pieces = text.split("`")
+    return "".join(f"`{visible(piece)}`" if place % 2 else plain(piece) for place, piece in enumerate(pieces))
 
 
 def _marked(piece: TextPiece) -> str:

@@ -150,7 +150,7 @@ def colour_bar(title: str) -> dict[str, Any]:
         "thickness": 10,
         "len": 0.9,
         "outlinewidth": 0,
-        "title": {"text": label(title), "side": "right"},
+        "title": {"text": label(title), "side": "right", "font": {"color": "@muted", "size": 12}},
         "tickfont": {"color": "@muted"},
     }
 
@@ -172,7 +172,7 @@ def _trace(one: Series, colour: str, x: Axis, y: Axis) -> dict[str, Any]:
     trace: dict[str, Any] = {
         "type": "scatter",
         "name": label(one.name),
-        "mode": _MODES[one.look],
+        "mode": _mode(one),
         "x": [x.at(value, one.shift) for value in one.x],
         "y": one.values,
         "customdata": [list(pair) for pair in zip(said, notes, strict=True)],
@@ -188,6 +188,11 @@ def _trace(one: Series, colour: str, x: Axis, y: Axis) -> dict[str, Any]:
         bar = {"type": "data", "symmetric": False, "array": up, "arrayminus": down}
         trace["error_y"] = bar | {"color": colour, "thickness": 1.5, "width": 4}
     return trace
+
+
+def _mode(one: Series) -> str:
+    """A line through two points would say that what lies between them is known: they are dots."""
+    return _MODES[one.look] if sum(value is not None for value in one.values) > 2 else "markers"
 
 
 def _marker(one: Series, colour: str) -> dict[str, Any]:

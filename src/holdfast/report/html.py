@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import holdfast
 from holdfast.report.palette import THEMES
 from holdfast.report.parts import Section
+from holdfast.report.terms import TERMS, marked
 from holdfast.tables.record import Cell, Column, middle, numeric, without_empty
 from holdfast.tables.render import cell_text
 from holdfast.tables.text import escape, slug
@@ -53,7 +54,9 @@ def page(title: str, sections: Sequence[Section]) -> str:
     trusted = {"policy": _policy(plotly, script), "style": style, "plotly": plotly, "script": script}
     return environment.get_template("page.html").render(
         values | {name: Markup(text) for name, text in trusted.items()},
-        figures=[],  # the templates put figures here on their way
+        figures=[],  # the templates put figures here on their way, and the terms that they explain there
+        words={},
+        term_texts={term: sentence for term, (_, sentence) in TERMS.items()},
         anchor=_Anchors().new,
         data=lambda figures: Markup(_data_block({"figures": figures, "themes": THEMES})),
     )
@@ -83,6 +86,7 @@ def _environment() -> Environment:
         "numeric": numeric,
         "without_empty": without_empty,
         "head": lambda table, most: dataclasses.replace(table, title="", caption="", rows=table.rows[:most]),
+        "marked": marked,
         "with_breaks": lambda text: Markup(escape(text, lines=True)),
     }
     return environment

@@ -6,13 +6,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from holdfast.report.audit import audited
 from holdfast.report.bench import benchmarked
+from holdfast.report.beside import beside
+from holdfast.report.command_line import command_line
 from holdfast.report.crosstask import analysed, labelled, transferred
+from holdfast.report.lead import four_facts
 from holdfast.report.overlay import overlaid
 from holdfast.report.parts import Part, Section
 from holdfast.report.reading import ReadRun, anything
 from holdfast.report.sensitivity import compared, measured
 from holdfast.report.study import concluded, studied
+from holdfast.report.terms import worded
 from holdfast.report.tune import aligned, tuned
 
 PAGES: dict[str, tuple[str, Callable[[ReadRun, int], list[Part]]]] = {
@@ -26,6 +31,7 @@ PAGES: dict[str, tuple[str, Callable[[ReadRun, int], list[Part]]]] = {
     "crosstask analyse": ("Why a source helps", analysed),
     "tune": ("Tuning", tuned),
     "align": ("Preference tuning", aligned),
+    "audit": ("Loss passport", audited),
     "bench run": ("Benchmarks", benchmarked),
 }
 """Command -> the name of its section, and the function that makes the parts of it."""
@@ -39,7 +45,7 @@ def sections(runs: Sequence[ReadRun], limit: int) -> list[Section]:
     """
     names = titles(runs)
     own = [_section(run, title, limit) for run, title in zip(runs, names, strict=True)]
-    return [*own, *overlaid(runs, names)]
+    return [*own, *overlaid(runs, names), *beside(runs, own)]
 
 
 def titles(runs: Sequence[ReadRun]) -> list[str]:
@@ -51,10 +57,14 @@ def titles(runs: Sequence[ReadRun]) -> list[str]:
 def _section(run: ReadRun, title: str, limit: int) -> Section:
     """A run that does not hold what its command writes is shown plainly, and the page says so."""
     kind, show = PAGES.get(run.command, (run.command, anything))
+    lead: list[tuple[str, str]] = []
+    opening = 0
     try:
-        parts, problems = [*show(run, limit), *run.more_tables], run.problems
+        added = run.more_tables
+        parts, problems = [*added, *show(run, limit)], run.problems
+        lead, opening = four_facts(run), len(added)
     except (KeyError, IndexError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         parts = anything(run, limit)
         reason = f"its files are not those that `{run.command}` writes ({type(error).__name__}: {error})"
         problems = [*run.problems, f"Shown plainly, as {reason}."]
-    return Section(title, kind, str(run.path), parts, problems)
+    return Section(title, kind, str(run.path), worded(parts), problems, lead, command_line(run), opening=opening)

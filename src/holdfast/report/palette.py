@@ -2,7 +2,8 @@
 them by colours.
 
 The six series colours are those of Okabe and Ito, which people with any kind of colour vision can tell apart, lightened
-for the dark theme. Scales run in lightness, so that they also read in grey.
+for the dark theme. Scales run in lightness, so that they also read in grey, and stay far enough from the ink (4.5:1)
+for numbers to be read on them.
 """
 
 from __future__ import annotations
@@ -22,8 +23,11 @@ _LIGHT: dict[str, Any] = {
     "@4": "#a8518a",
     "@5": "#b27a00",
     "@6": "#3f8fc4",
-    "@sequential": [[0, "#f1f5f4"], [0.25, "#b9d9d3"], [0.5, "#6fb3a8"], [0.75, "#2b857a"], [1, "#07433c"]],
-    "@diverging": [[0, "#0b4f86"], [0.25, "#79aed2"], [0.5, "#f6f6f4"], [0.75, "#eda06a"], [1, "#a54400"]],
+    "@sequential": [[0, "#f1f5f4"], [0.25, "#cfe5e0"], [0.5, "#a5d3ca"], [0.75, "#79c0b3"], [1, "#4fae9f"]],
+    "@better": [[0, "#e8935a"], [0.25, "#f0bf9c"], [0.5, "#eef0ef"], [0.75, "#a5d3ca"], [1, "#4fae9f"]],
+    "@worse": [[0, "#4fae9f"], [0.25, "#a5d3ca"], [0.5, "#eef0ef"], [0.75, "#f0bf9c"], [1, "#e8935a"]],
+    "@neutral": [[0, "#eef0ef"], [1, "#eef0ef"]],
+    "@diverging": [[0, "#5b9fd0"], [0.25, "#a9cbe4"], [0.5, "#f6f6f4"], [0.75, "#f0bf9c"], [1, "#e8935a"]],
 }
 
 _DARK: dict[str, Any] = {
@@ -39,8 +43,11 @@ _DARK: dict[str, Any] = {
     "@4": "#dd9cc6",
     "@5": "#eab54a",
     "@6": "#a5d5f4",
-    "@sequential": [[0, "#1b2523"], [0.25, "#1f4f48"], [0.5, "#2f8377"], [0.75, "#63b9aa"], [1, "#c5f0e6"]],
-    "@diverging": [[0, "#8cc4ee"], [0.25, "#34688f"], [0.5, "#20282a"], [0.75, "#97532a"], [1, "#f7a66b"]],
+    "@sequential": [[0, "#1b2523"], [0.25, "#1d3531"], [0.5, "#1e463f"], [0.75, "#1f584f"], [1, "#1f6b60"]],
+    "@better": [[0, "#8a4a1c"], [0.25, "#583c24"], [0.5, "#232c2b"], [0.75, "#214b45"], [1, "#1f6b60"]],
+    "@worse": [[0, "#1f6b60"], [0.25, "#214b45"], [0.5, "#232c2b"], [0.75, "#583c24"], [1, "#8a4a1c"]],
+    "@neutral": [[0, "#232c2b"], [1, "#232c2b"]],
+    "@diverging": [[0, "#2a5f8a"], [0.25, "#25455c"], [0.5, "#20282a"], [0.75, "#583c24"], [1, "#8a4a1c"]],
 }
 
 THEMES = {"light": _LIGHT, "dark": _DARK}

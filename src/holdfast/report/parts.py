@@ -26,6 +26,8 @@ class FactList:
     """Names and values, side by side."""
 
     pairs: Sequence[tuple[str, Cell]]
+    title: str = "Details"
+    """What the page folds it under."""
 
     @classmethod
     def of(cls, *pairs: tuple[str, Cell]) -> FactList:
@@ -93,3 +95,11 @@ class Section:
     parts: Sequence[Part] = field(default_factory=tuple)
     problems: Sequence[str] = field(default_factory=tuple)
     """Sentences on what was wrong or missing in the directory; they stand at the head of the section."""
+    lead: Sequence[tuple[str, str]] = ()
+    """The four questions that a run is asked first, with their answers."""
+    command: str = ""
+    """The command that made the run, as a line for a shell."""
+    compares: bool = False
+    """Its table sets runs side by side, one per column; a reader may pick two of them."""
+    opening: int = 0
+    """So many of the parts stand before the four facts, open: what another command has added, such as the demo."""

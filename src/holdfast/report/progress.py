@@ -12,6 +12,7 @@ from holdfast.report.parts import FactList, Figure, Part
 from holdfast.report.reading import ReadRun, read_rows
 from holdfast.report.settings import Study, TunedSetting
 from holdfast.report.tune import step_axis, thinned
+from holdfast.tables.record import Cell, Column, Table
 from holdfast.tables.text import duration
 
 _MOST_SETTINGS = 40
@@ -19,20 +20,47 @@ _MOST_POINTS = 60
 _MOST_BARS = 24
 _TIMES = {"time from start to end": "seconds", "spent training": "train", "spent measuring": "measure"}
 
+_WHAT = {"response_nll": "Response NLL", "prompt_nll": "Prompt NLL"}
+_FEWEST_POINTS = 3
+"""A line through two points would claim to know what lies between them."""
+
 Curve = dict[int, list[float]]
 """Step -> the values of all seeds at that step."""
 
 
 def learning(study: Study) -> list[Part]:
-    """Return the learning curves of response and prompt NLL; none if the trials have left no rows."""
-    settings = _some(study)
-    curves = [(s, _curves(study, s)) for s in settings]
-    figures: list[Part] = []
-    for key, what in (("response_nll", "Response NLL"), ("prompt_nll", "Prompt NLL")):
-        series = [_series(study, s, curve[key]) for s, curve in curves if curve[key]]
+    """Return the learning curves of response and prompt NLL; none if the trials have left no rows.
+
+    They are drawn from the training batches that were logged, or from held-out data where it was measured more often.
+    Trials that have left two points or fewer have no curve: a table says where they began and ended.
+    """
+    curves = [(s, _curves(study, s)) for s in _some(study)]
+    parts: list[Part] = []
+    for key, what in _WHAT.items():
+        series = [_series(study, s, curve[key]) for s, curve in curves if len(curve[key]) >= _FEWEST_POINTS]
         if series:
-            figures.append(_figure(study, what, series))
-    return figures
+            parts.append(_figure(study, what, series))
+    return parts or _ends(curves)
+
+
+def _ends(curves: Sequence[tuple[TunedSetting, dict[str, Curve]]]) -> list[Part]:
+    """Return a table of the first and the last value of each setting."""
+    rows: list[list[Cell]] = []
+    for setting, curve in curves:
+        cells: list[Cell] = []
+        for key in _WHAT:
+            steps = sorted(curve[key])
+            cells += [statistics.fmean(curve[key][step]) for step in (steps[0], steps[-1])] if steps else [None, None]
+        if any(cell is not None for cell in cells):
+            rows.append([setting.name, *cells])
+    columns = [Column("setting", kind="code")]
+    for what in _WHAT.values():
+        columns += [Column(f"{what} at the first step"), Column(f"{what} at the last step")]
+    caption = (
+        "Means over seeds, in nats per token. The trials have left two points or fewer each, which make no curve; a "
+        "smaller log_steps in the study file would."
+    )
+    return [Table("Before and after training", columns, rows, caption)] if rows else []
 
 
 def cost(run: ReadRun) -> list[Part]:
@@ -50,7 +78,7 @@ def cost(run: ReadRun) -> list[Part]:
         ("tokens trained on", costs.get("tokens")),
         ("disk, MB", disk / 1e6 if isinstance(disk, int | float) else None),
     )
-    return [facts] if facts.pairs else []
+    return [FactList(facts.pairs, "Cost")] if facts.pairs else []
 
 
 def cost_of_trials(study: Study) -> list[Part]:
@@ -79,8 +107,9 @@ def _seconds(setting: TunedSetting, part: str) -> float:
 def _figure(study: Study, what: str, series: Sequence[Series]) -> Figure:
     cut = f" {len(series)} of {len(study.settings)} settings are drawn." if len(series) < len(study.settings) else ""
     caption = (
-        f"{what} on held-out data while training, mean over {study.seeds} of each setting (no intervals). The chosen "
-        f"and the conventional setting stand out, the values name the others.{cut}"
+        f"{what} while training, on training batches or, where that was measured more often, on held-out data; mean "
+        f"over {study.seeds} of each setting (no intervals). The chosen and the conventional setting stand out, the "
+        f"values name the others.{cut}"
     )
     title = f"Learning curves: {what[0].lower()}{what[1:]}"
     return points(title, caption, series, step_axis(series), Axis("nats per token"), height=340, showlegend=True)
@@ -97,14 +126,23 @@ def _some(study: Study) -> list[TunedSetting]:
 
 
 def _curves(study: Study, setting: TunedSetting) -> dict[str, Curve]:
-    """Held-out values by step over the seeds of a setting; training batches where nothing was held out."""
-    curves: dict[str, Curve] = {"response_nll": {}, "prompt_nll": {}}
+    """Values by step over the seeds of a setting, of the rows that make the longer curve."""
+    kinds: dict[str, dict[str, Curve]] = {"train": _no_curves(), "eval": _no_curves()}
     for trial in setting.trials:
         for row in _rows(study, trial):
-            for key, curve in curves.items():
-                if isinstance(row.get(key), int | float) and isinstance(row.get("step"), int):
-                    curve.setdefault(row["step"], []).append(float(row[key]))
-    return curves
+            _add(kinds[row["kind"]], row)
+    train, held_out = kinds["train"], kinds["eval"]
+    return {key: max(train[key], held_out[key], key=len) for key in _WHAT}
+
+
+def _no_curves() -> dict[str, Curve]:
+    return {key: {} for key in _WHAT}
+
+
+def _add(curves: dict[str, Curve], row: dict[str, Any]) -> None:
+    for key, curve in curves.items():
+        if isinstance(row.get(key), int | float) and isinstance(row.get("step"), int):
+            curve.setdefault(row["step"], []).append(float(row[key]))
 
 
 def _rows(study: Study, trial: dict[str, Any]) -> list[dict[str, Any]]:
@@ -112,8 +150,7 @@ def _rows(study: Study, trial: dict[str, Any]) -> list[dict[str, Any]]:
     if not isinstance(path, str):
         return []
     rows, _ = read_rows(study.run.path / path / "rows.jsonl")
-    held_out = [row for row in rows if row.get("kind") == "eval"]
-    return held_out if len(held_out) > 1 else [row for row in rows if row.get("kind") == "train"]
+    return [row for row in rows if row.get("kind") in ("train", "eval")]
 
 
 def _series(study: Study, setting: TunedSetting, curve: Curve) -> Series:

@@ -14,7 +14,17 @@ from holdfast.report.parts import FactList, Figure, Note, Part, Tabs
 from holdfast.report.reading import ReadRun
 from holdfast.report.sets import chosen_set, prompts_of
 from holdfast.tables.record import Interval
-from holdfast.tables.sensitivity import ALL, every_set, over_sets, psi, views_of
+from holdfast.tables.sensitivity import (
+    ALL,
+    MEASURES,
+    distinct_views,
+    every_set,
+    flips,
+    has_answers_only,
+    over_sets,
+    psi,
+    views_of,
+)
 from holdfast.tables.text import counted, number
 
 
@@ -28,7 +38,8 @@ def measured(run: ReadRun, limit: int) -> list[Part]:
     prompts = prompts_of(run)
     tabs: list[tuple[str, list[Part]]] = []
     for place, row in enumerate(ranked[:limit], start=1):
-        tabs.append((f"{place}. {row['set_id']}  (psi {number(psi(row))})", chosen_set(run, row, prompts)))
+        how, value = ("wordings differ", flips(row)) if has_answers_only(ranked) else ("psi", psi(row))
+        tabs.append((f"{place}. {row['set_id']}  ({how} {number(value)})", chosen_set(run, row, prompts)))
     if tabs:
         rest = len(ranked) - len(tabs)
         more = f" The other {rest:,} are in the table above; --limit shows more." if rest else ""
@@ -41,22 +52,27 @@ def compared(run: ReadRun, limit: int) -> list[Part]:
     summary = run.summary
     notes = [Note(f"{note[0].upper()}{note[1:]}.") for note in map(str, summary.get("notes", []))]
     runs = FactList([("A", str(summary["run_a"])), ("B", str(summary["run_b"]))])
-    return [*_verdict(summary), runs, *notes, _changes(summary["by_kind"]), *run.tables.values()]
+    return [
+        *_verdict(summary),
+        runs,
+        *notes,
+        _changes(summary["by_kind"], summary.get("measure", "psi")),
+        *run.tables.values(),
+    ]
 
 
 def ranked_sets(run: ReadRun) -> list[dict[str, Any]]:
-    """Return the rows of sets, the one that moves most first and those without a finite psi last."""
-    return sorted(
-        (row for row in run.rows if row.get("indices")),
-        key=lambda row: psi(row) if math.isfinite(psi(row)) else -math.inf,
-        reverse=True,
-    )
+    """Return the rows of sets, the one that moves most first and those without a finite psi last; of a chat endpoint by
+    how often answers differ.
+    """
+    rows = [row for row in run.rows if row.get("indices")]
+    moves = flips if has_answers_only(rows) else psi
+    return sorted(rows, key=lambda row: value if math.isfinite(value := moves(row)) else -math.inf, reverse=True)
 
 
 def _finding(run: ReadRun) -> list[Part]:
     """Say what the run says in words, then POSIX of the three kinds that move answers most."""
-    sentences = map(str, run.summary.get("in_words") or [])
-    words: list[Part] = [Note(text, "warning" if text.startswith("Warning") else "finding") for text in sentences]
+    words: list[Part] = [_note(str(text)) for text in run.summary.get("in_words") or []]
     posix = run.summary.get("posix", {})
     views = views_of(run.summary)
     if not views:
@@ -68,6 +84,12 @@ def _finding(run: ReadRun) -> list[Part]:
         ends = f"95 % interval {low} to {high}, {counted(posix[view]['sets'], 'set')}"
         said.append(f"{mean} nats per token over {over} ({ends})")
     return [*words, Note(f"POSIX is {'; '.join(said)}. 0 means that the wording does not matter.", "finding")]
+
+
+def _note(sentence: str) -> Note:
+    """Return a sentence of a run as a note; a warning without that word, which the page puts before it."""
+    text = sentence.removeprefix("Warning: ")
+    return Note(text[:1].upper() + text[1:], "finding" if text == sentence else "warning")
 
 
 def _missing(run: ReadRun) -> list[Part]:
@@ -98,6 +120,8 @@ def _facts(run: ReadRun) -> FactList:
 
 
 def _by_kind(run: ReadRun) -> list[Part]:
+    if "answer_changes" in run.summary:
+        return _changed_by_kind(run.summary["answer_changes"])
     posix, views = run.summary.get("posix", {}), views_of(run.summary)
     if len(views) < 2:
         return []
@@ -113,8 +137,26 @@ def _by_kind(run: ReadRun) -> list[Part]:
     return [points("Which kind of change matters", caption, [dots], *axes, height=320)]
 
 
+def _changed_by_kind(changes: dict[str, Any]) -> list[Part]:
+    """Return how often answers change by kind of variant, less the noise where it was measured."""
+    views = distinct_views(changes)
+    if len(views) < 2:
+        return []
+    name = "effect" if all(changes[view]["effect"] for view in views) else "differ"
+    estimates = [Interval.of(changes[view][name], "mean") for view in views]
+    notes = [counted(changes[view]["prompts"], "set") for view in views]
+    dots = Series(MEASURES[name][0], views, estimates, notes, "dots", "@accent", size=11)
+    over = over_sets({view: changes[view]["prompts"] for view in views})
+    caption = f"{MEASURES[name][0]}: share {MEASURES[name][1]}, by kind of variant, with 95 % intervals over {over}."
+    axes = Axis("kind of variant", names=views), Axis("share of pairs of wordings", {"rangemode": "tozero"})
+    return [points("Which kind of change matters", caption, [dots], *axes, height=320)]
+
+
 def _ranking(ranked: Sequence[dict[str, Any]]) -> Figure:
-    values = [psi(row) for row in ranked]
+    moves, what, unit = psi, "psi", "nats per token"
+    if has_answers_only(ranked):
+        moves, what, unit = flips, "answers that differ", "share of pairs of wordings"
+    values = list(map(moves, ranked))
     notes = [f"{row['set_id']}, {counted(row.get('prompts') or 0, 'prompt')}" for row in ranked]
     size = 8 if len(values) < 80 else 5
     dots = Series("sets", list(range(1, len(values) + 1)), values, notes, "dots", "@accent", size=size)
@@ -123,30 +165,31 @@ def _ranking(ranked: Sequence[dict[str, Any]]) -> Figure:
     count = sum(mass < total / 2 for mass in itertools.accumulate(finite)) + 1
     carried = f"the first {count} of {len(finite):,} carry half of the sum" if total else f"all {len(finite):,} are 0"
     endless = len(values) - len(finite)
-    lacking = f" {counted(endless, 'set')} without a finite psi at the end." if endless else ""
-    caption = f"Sets in order of psi (one value per set, no interval): {carried}.{lacking}"
+    lacking = f" {counted(endless, 'set')} without a finite {what} at the end." if endless else ""
+    caption = f"Sets in order of {what} (one value per set, no interval): {carried}.{lacking}"
     ticks = {"dtick": 1} if len(values) <= 15 else {}
-    axes = Axis("rank", ticks, 0), Axis("psi, nats per token", {"rangemode": "tozero"})
-    return points("Sets ranked by psi", caption, [dots], *axes, height=300)
+    axes = Axis("rank", ticks, 0), Axis(f"{what}, {unit}", {"rangemode": "tozero"})
+    return points(f"Sets ranked by {what}", caption, [dots], *axes, height=300)
 
 
 def _verdict(summary: dict[str, Any]) -> list[Part]:
     """Return the verdict of a check; a comparison has none."""
     if "failed" not in summary:
         return []
-    tolerance = f"Tolerance: {number(summary['max_increase'])} nats per token."
+    tolerance = f"Tolerance: {number(summary['max_increase'])} {MEASURES[summary.get('measure', 'psi')][1]}."
     if not summary["failed"]:
         return [Note(f"No kind is worse beyond tolerance and noise. {tolerance}", "finding")]
     kinds = ", ".join(map(str, summary["failed"]))
     return [Note(f"Worse beyond tolerance and noise: {kinds}. {tolerance}", "warning")]
 
 
-def _changes(by_kind: dict[str, Any]) -> Figure:
-    """The change of POSIX from A to B, for every kind of variant."""
+def _changes(by_kind: dict[str, Any], measure: str) -> Figure:
+    """The change of POSIX, or of how often answers change, from A to B, for every kind of variant."""
+    title, unit = MEASURES[measure]
     kinds, rows = list(by_kind), list(by_kind.values())
     notes = [f"p = {number(row['p'], 4)}, {counted(row['sets'], 'set')}" for row in rows]
     dots = Series("B - A", kinds, [Interval.of(row, "difference") for row in rows], notes, "dots", "@accent", size=11)
     over = f"paired over {over_sets({kind: row['sets'] for kind, row in by_kind.items()})}; below 0, B is steadier"
-    caption = f"Change of POSIX by kind with 95 % intervals, {over}."
-    axes = Axis("kind of variant", names=kinds), Axis("B - A, nats per token")
+    caption = f"Change of {title if measure == 'psi' else title.lower()} by kind with 95 % intervals, {over}."
+    axes = Axis("kind of variant", names=kinds), Axis(f"B - A, {unit if measure == 'psi' else 'share ' + unit}")
     return points("Change from A to B", caption, [dots], *axes, height=320, shapes=[level(0.0)])

@@ -21,18 +21,7 @@ from holdfast.tables.text import counted, number
 Trial = dict[str, Any]
 
 LOWER_IS_BETTER = frozenset({"response_nll", "prompt_nll", "posix"})
-UNITS = {
-    **dict.fromkeys(("response_nll", "prompt_nll", "posix"), "nats per token"),
-    **dict.fromkeys(("exact_match", "empty_answers", "crosstask_accuracy"), "share of items"),
-    "token_f1": "mean over items, 0 to 1",
-}
-"""Metric -> the unit of its values. A study may have other metrics, whose unit is unknown."""
 PREFERRED = ("exact_match", "crosstask_accuracy", "response_nll", "posix", "prompt_nll")
-
-
-def with_unit(metric: str) -> str:
-    """Return a metric with its unit, as the title of an axis."""
-    return f"{metric}, {UNITS[metric]}" if metric in UNITS else metric
 
 
 @dataclass(frozen=True, eq=False)

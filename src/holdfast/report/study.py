@@ -14,6 +14,7 @@ from holdfast.report.plane import planes
 from holdfast.report.progress import cost, cost_of_trials, learning
 from holdfast.report.reading import ReadRun
 from holdfast.report.settings import Study, open_studies
+from holdfast.report.terms import in_words
 from holdfast.tables.record import Table
 from holdfast.tables.study import every_trial, settings
 from holdfast.tables.text import number
@@ -34,7 +35,7 @@ def concluded(run: ReadRun, limit: int) -> list[Part]:
     summary = run.summary
     facts = FactList.of(
         ("read from", summary.get("source")),
-        ("metric", summary.get("metric")),
+        ("metric", in_words(str(summary.get("metric")))),
         ("read as", summary.get("about")),
         ("chosen (by dev)", summary.get("chosen")),
         ("conventional", summary.get("conventional")),
@@ -92,7 +93,7 @@ def _facts(study: Study) -> FactList:
     rest = max(0, planned - done - stopped - failed) if planned else 0
     chosen, conventional = study.named("chosen"), study.named("conventional")
     return FactList.of(
-        ("metric", f"{study.metric} ({study.better(study.metric)} is better)" if study.metric else None),
+        ("metric", f"{in_words(study.metric)} ({study.better(study.metric)} is better)" if study.metric else None),
         ("chosen (by dev)", selection.get("chosen")),
         (f"chosen, test {study.metric}", chosen.test if chosen else None),
         ("conventional", selection.get("conventional")),

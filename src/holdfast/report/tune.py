@@ -13,13 +13,13 @@ from holdfast.report.parts import FactList, Figure, Note, Part, Passage, TextPie
 from holdfast.report.reading import ReadRun
 from holdfast.tables.text import number
 
-_MEANINGS = {
+MEANINGS = {
     Role.SYSTEM: "system message", Role.USER: "what the user says", Role.TOOL: "what a tool returns",
     Role.TEMPLATE: "text that the template adds", Role.ASSISTANT: "the response", Role.EOS: "the end of the response",
     Role.THINK: "what the model thinks", Role.TOOL_CALL: "what the model calls", Role.EMPTY_THINK: "empty thoughts",
     Role.FORMAT: "what the model writes around them",
 }  # fmt: skip
-_COLOURS = {
+COLOURS = {
     Role.TEMPLATE: "@faint", Role.SYSTEM: "@4", Role.USER: "@1",
     Role.TOOL: "@6", Role.ASSISTANT: "@3", Role.EOS: "@5", Role.THINK: "@7", Role.TOOL_CALL: "@8",
     Role.FORMAT: "@muted",
@@ -150,7 +150,7 @@ def _roles(run: ReadRun) -> list[Part]:
         return []
     rows: list[Any] = list(tables[0].rows)
     total = sum(row[2] for row in rows)
-    colours = {role.label: colour for role, colour in _COLOURS.items()}
+    colours = {role.label: colour for role, colour in COLOURS.items()}
     figure = bars(
         "Where the loss looks",
         f"Share of each role in the {total:,} target tokens, and in the weighted mass that the gradient comes from.",
@@ -168,7 +168,7 @@ def _example(run: ReadRun) -> list[Part]:
         return []
     pieces = list(map(_piece, tokens))
     used = {piece.role for piece in pieces}
-    legend = [(role.label, meaning) for role, meaning in _MEANINGS.items() if role.label in used]
+    legend = [(role.label, meaning) for role, meaning in MEANINGS.items() if role.label in used]
     size = f"{len(pieces)} tokens; a pointer over a token shows its weight"
     caption = f"The first training example as the model sees it, {size}."
     return [Passage("An example, by role", caption, [("example 1", pieces)], legend)]

@@ -175,8 +175,10 @@ class Asker:
             _progress(sum(answers[c] is not None for c in missing), total)
 
         try:
-            for part, concurrency in ((missing[:1], 1), (missing[1:], self.concurrency)):
-                http.together(ask, part, concurrency, keep)
+            http.together(ask, missing[:1], 1, keep)
+            if missing:
+                self.chat.tell_model()
+            http.together(ask, missing[1:], self.concurrency, keep)
         except StoppedError as error:
             left = sum(answer is None for answer in answers.values())
             raise StoppedError(

@@ -12,7 +12,7 @@ import itertools
 import json
 import sys
 import time
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,11 +20,11 @@ from statistics import fmean
 from typing import Any
 
 from holdfast import runs
-from holdfast.chat import Chat, ChatAnswer
+from holdfast.chat import Chat, ChatAnswer, without_thoughts
 from holdfast.config import SensitivityConfig
 from holdfast.errors import HoldfastError
-from holdfast.runs import RunDir, write_text
-from holdfast.sensitivity import answers, equality, index, noise
+from holdfast.runs import Run, RunDir, write_text
+from holdfast.sensitivity import answers, equality, index, noise, words
 from holdfast.sensitivity.asking import Asker, ChatQuestion, CostEstimate, Prices, Spending, estimate
 from holdfast.sensitivity.export import write_harness_files
 from holdfast.sensitivity.measurement import task_metrics
@@ -33,9 +33,9 @@ from holdfast.sensitivity.prompts import Renderer
 from holdfast.sensitivity.sets import PromptSet, usable, write_sets
 from holdfast.sensitivity.store import AnswerStore
 from holdfast.sensitivity.variants import wording
-from holdfast.sensitivity.variants.rewritings import without_thoughts
 from holdfast.stats import bootstrap_mean
 from holdfast.tables import lines, with_tables
+from holdfast.tables.sensitivity import flips
 from holdfast.tables.text import counted
 
 PSI_REASON = "psi needs the log-prob of every answer after every prompt, which a chat endpoint does not give"
@@ -85,6 +85,7 @@ def measure_answers(config: SensitivityConfig) -> dict[str, Any]:
         resolved = _resolved(questions, config, chat)
         if summary := run.finished(resolved=resolved):
             return summary
+        is_new = not run.path.exists()
         run.open(resolved)
         started = time.perf_counter()
         with _store(config, run) as store:
@@ -92,7 +93,8 @@ def measure_answers(config: SensitivityConfig) -> dict[str, Any]:
             asker = Asker(chat, store, spending, config.concurrency)
             plan = asker.estimate(questions)
             print(plan.sentence(), file=sys.stderr)
-            said = _by_wording(asker.answers(list(questions)), questions)
+            with _leaving_nothing(run, lambda: is_new and not spending.requests and not plan.stored):
+                said = _by_wording(asker.answers(list(questions)), questions)
             unread: list[str] = []
             labels = _equality(config, store, spending, unread)
             rows = [
@@ -192,6 +194,19 @@ def _store(config: SensitivityConfig, run: RunDir) -> Iterator[AnswerStore]:
         store.close()
 
 
+@contextmanager
+def _leaving_nothing(run: Run, is_nothing: Callable[[], bool]) -> Iterator[None]:
+    """Remove the directory of a run that fails before its first answer: in a mended command's way it would only be
+    another run.
+    """
+    try:
+        yield
+    except HoldfastError:
+        if is_nothing():
+            run.withdraw()
+        raise
+
+
 def _equality(
     config: SensitivityConfig, store: AnswerStore, spending: Spending, unread: list[str]
 ) -> equality.Equality:
@@ -238,7 +253,8 @@ def _row(
         row["answers"][name]["first_token"] = _first_token([said_VK[i][0] for i in _distinct(messages, view)])
         row["indices"][name]["distinct_prompts"] = len(_distinct(messages, view))
     row["variants"] = [
-        _variant(v, said, texts, rule) for v, said, texts in zip(s.variants, said_VK, texts_VK, strict=True)
+        _variant(v, said, texts, rule) | {"usual": _usual(own)}
+        for v, said, texts, own in zip(s.variants, said_VK, texts_VK, labels_VK, strict=True)
     ]
     return row | {"attribution": {}}
 
@@ -294,11 +310,33 @@ def _variant(v: Any, said: Sequence[ChatAnswer], texts: Sequence[str], rule: ans
     about: dict[str, Any] = {"variant_id": v.variant_id, "kind": v.kind, "response": texts[0]}
     about |= {"tokens": said[0].tokens_out, "cut": said[0].is_cut}
     about |= {"repeats": list(texts)} if len(texts) > 1 else {}
+    about |= {"answer": read[0]}
     if v.target is None:
         return about
     right = [answer == answers.gold(v) for answer in read]
     shares = {"right_share": sum(right) / len(right)} if len(right) > 1 else {}
-    return about | {"answer": read[0], "gold": answers.gold(v), "right": right[0]} | shares
+    return about | {"gold": answers.gold(v), "right": right[0]} | shares
+
+
+def _usual(labels: Sequence[Hashable]) -> str | None:
+    """Return the most frequent answer to a wording, the first of those that are; None where it cannot be read."""
+    label = max(labels, key=labels.count)
+    return label if isinstance(label, str) else None
+
+
+def _in_words(rows: Sequence[dict[str, Any]], changes: dict[str, Any], config: SensitivityConfig) -> dict[str, Any]:
+    """Return the figures of the sentences that end a run; an answer to a wording is its most frequent one."""
+    usual: list[dict[str, Any]] = []
+    for row in rows:
+        usual.append(row | {"variants": [v | {"answer": v["usual"]} for v in row["variants"]]})
+    are_comparable = config.equality in ("answer", "exact")
+    return {
+        "answers": words.readable(rows, config.answers),
+        "changed": words.changed_answers(usual),
+        "worst": words.worst(usual, flips, "differ"),
+        "scale": words.answer_scale(changes, usual, are_comparable)
+        | words.alike(usual if are_comparable else rows[:1]),
+    }
 
 
 def _summarise(rows: Sequence[dict[str, Any]], config: SensitivityConfig) -> dict[str, Any]:
@@ -386,6 +424,7 @@ def _write(
 ) -> dict[str, Any]:
     write_text(run.rows, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     write_sets(run.path / "sets.jsonl", plan.sets)
+    measured = _summarise(rows, config)
     summary = {
         "command": "sensitivity run",
         "model": config.model,
@@ -396,15 +435,16 @@ def _write(
         "shots": config.shots,
         "sets": len(plan.sets),
         "prompts": sum(len(s.variants) for s in plan.sets),
-        **_summarise(rows, config),
+        **measured,
         "targets": task_metrics(_graded(rows), plan.views),
+        **_in_words(rows, measured["answer_changes"], config),
         "skipped": vars(plan.skipped),
         "variants": plan.report.counts,
         **about,
     }
     write_harness_files(run.path, plan, rows, summary, config)
-    summary = with_tables(summary)
-    print(lines(summary), file=sys.stderr)
+    summary = with_tables(summary | {"in_words": words.in_words(summary)})
+    print(*summary["in_words"], words.page_of(config.output), "", lines(summary), sep="\n", file=sys.stderr)
     print(f"psi is not available: {PSI_REASON}", file=sys.stderr)
     return run.finish(summary)
 

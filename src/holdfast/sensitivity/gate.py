@@ -1,7 +1,7 @@
 """Two runs -> pass or fail, for CI: fail where a model became more sensitive, beyond a tolerance and beyond the noise.
 
-A view fails if its mean psi rose by more than ``max_increase`` and the 95 % interval of the rise, over sets, lies above
-0. Exit codes: docs/exit-codes.md.
+A view fails if its mean psi, or of chat endpoints the share of answers that change, rose by more than ``max_increase``
+and the 95 % interval of the rise, over sets, lies above 0. Exit codes: docs/exit-codes.md.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from holdfast.compare import write_files
 from holdfast.config import CheckConfig
 from holdfast.errors import HoldfastError
 from holdfast.runs import to_json
-from holdfast.sensitivity.comparison import GATED, check_alike, difference, open_finished
+from holdfast.sensitivity.comparison import check_alike, difference, open_finished
 from holdfast.tables import tables_of, with_tables
 from holdfast.tables.render import as_markdown as as_markdown_table
+from holdfast.tables.sensitivity import MEASURES
 
 
 def check(config: CheckConfig) -> dict[str, Any]:
@@ -36,7 +37,7 @@ def check(config: CheckConfig) -> dict[str, Any]:
     if config.dry_run:
         raise HoldfastError("--dry-run: a check reads two runs and costs nothing; leave it out")
     baseline, run = open_finished(config.baseline), open_finished(config.run)
-    check_alike(baseline, run, GATED)
+    check_alike(baseline, run, gated=True)
     change = difference(baseline, run, config.seed, config.bootstrap)
     by_kind = change["by_kind"].items()
     failed = [view for view, row in by_kind if row["difference"] > config.max_increase and row["low"] > 0]
@@ -57,12 +58,14 @@ def as_markdown(result: dict[str, Any]) -> str:
     lines = [
         f"### Prompt sensitivity: {verdict}",
         "",
-        f"Tolerance {result['max_increase']} nats per token; intervals are 95 %, over sets.",
+        f"Tolerance {result['max_increase']} {MEASURES[result['measure']][1]}; intervals are 95 %, over sets.",
         "",
         *as_markdown_table(tables_of("sensitivity check", result)[0]),
     ]
     moved = [f"{m['set_id']} ({m['kind']}, {m['difference']:+.4f})" for m in result["moved_most"][:5]]
     lines += ["", "Sets that moved most: " + "; ".join(moved)] if moved else []
+    notes = result["notes"] if result["measure"] != "psi" else []
+    lines += ["", *(f"{note[0].upper()}{note[1:]}." for note in notes)] if notes else []
     return "\n".join(lines) + "\n"
 
 
@@ -71,7 +74,8 @@ def as_junit(result: dict[str, Any]) -> str:
     cases = []
     for view, row in result["by_kind"].items():
         interval = f"[{row['low']:+.6f}, {row['high']:+.6f}]"
-        text = f"psi {row['a']:.6f} -> {row['b']:.6f}, change {row['difference']:+.6f} {interval}, p {row['p']:.4f}"
+        change = f"change {row['difference']:+.6f} {interval}, p {row['p']:.4f}"
+        text = f"{result['measure']} {row['a']:.6f} -> {row['b']:.6f}, {change}"
         if view in result["failed"]:
             inside = f"<failure message={quoteattr('more sensitive than the baseline')}>{escape(text)}</failure>"
         else:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from holdfast.records import Ids
-from holdfast.sensitivity import index, metrics
+from holdfast.sensitivity import index, metrics, noise
 from holdfast.sensitivity.answers import Rule, gold
 from holdfast.sensitivity.planning import Views
 from holdfast.sensitivity.responses import Scores
@@ -51,10 +51,12 @@ def measure_set(
 ) -> dict[str, Any]:
     """Return the row of a set, whose prompts have these ids."""
     answers = [reading.rule(r.text, v) for r, v in zip(scores.responses, s.variants, strict=True)]
-    row: dict[str, Any] = {"set_id": s.set_id, "prompts": len(s.variants), "indices": {}, "variants": []}
+    row: dict[str, Any] = {"set_id": s.set_id, "prompts": len(s.variants), "indices": {}, "answers": {}, "variants": []}
     for name, view in views.items():
         counts = {"prompts": len(view), "distinct_prompts": len(set(map(prompts.__getitem__, view)))}
         row["indices"][name] = _indices(scores.part(view), [answers[i] for i in view], reading.released) | counts
+        distinct = {prompts[i]: answers[i] for i in reversed(view)}
+        row["answers"][name] = _changes(list(distinct.values()))
     for v, r, logp, answer in zip(s.variants, scores.responses, np.diag(scores.logp_XY), answers, strict=True):
         about = {"variant_id": v.variant_id, "kind": v.kind, "response": r.text, "tokens": len(r.ids)}
         margin = None if r.margin is None else round(r.margin, 6)
@@ -67,6 +69,12 @@ def measure_set(
         names = [s.variants[i].variant_id for i in view]
         row["attribution"][name] = attribution(scores.part(view), names, reading.token_text)
     return row
+
+
+def _changes(answers: Sequence[str | None]) -> dict[str, float]:
+    """Return how often the answers to different prompts differ. Greedy answers have no noise: all of it is effect."""
+    share = noise.differ([[object() if answer is None else answer] for answer in answers]) if len(answers) > 1 else 0.0
+    return {"differ": round(share, 6), "noise": 0.0, "effect": round(share, 6)}
 
 
 def _indices(scores: Scores, answers: Sequence[str | None], released: int | None) -> dict[str, float | int]:

@@ -20,8 +20,10 @@ from collections.abc import Hashable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from holdfast.stats import bootstrap_mean
+from holdfast.stats import bootstrap_mean, wide_bootstrap
 
+LEAST = {"differ": 0.0, "noise": 0.0, "effect": -1.0}
+"""What is measured of a prompt, and the least that it may be; the most is 1."""
 Labels = Sequence[Sequence[Hashable]]
 """Answers [V][K]; equal ones are equal values."""
 
@@ -44,7 +46,7 @@ def changes(labels_VK: Labels) -> dict[str, float | None]:
 
 
 def over_prompts(measured: Sequence[Mapping[str, float | None]], seed: int, draws: int) -> dict[str, Any]:
-    """Return the means over prompts with 95 % bootstrap intervals, noise and wording of a prompt drawn together.
+    """Return the means over prompts with 95 % intervals for few prompts, noise and wording of a prompt taken together.
 
     Args:
         measured: of every prompt, see ``changes``.
@@ -56,11 +58,16 @@ def over_prompts(measured: Sequence[Mapping[str, float | None]], seed: int, draw
         with different answers; ``prompts``, how many there are.
     """
     summary: dict[str, Any] = {}
-    for name in ("differ", "noise", "effect"):
+    for name, least in LEAST.items():
         values = [value for one in measured if (value := one[name]) is not None]
-        estimate = bootstrap_mean(values, seed, draws) if values else None
-        summary[name] = estimate and {key: round(value, 6) for key, value in estimate.items()}
+        summary[name] = _estimate(values, least, seed, draws) if values else None
     return summary | {"changed": sum(bool(one["differ"]) for one in measured), "prompts": len(measured)}
+
+
+def _estimate(values: Sequence[float], least: float, seed: int, draws: int) -> dict[str, float]:
+    low, high = wide_bootstrap(values, seed, draws)
+    ends = {"low": max(low, least), "high": min(high, 1.0)}
+    return {key: round(value, 6) for key, value in (bootstrap_mean(values, seed, draws) | ends).items()}
 
 
 def _unequal_between(one: Sequence[Hashable], other: Sequence[Hashable]) -> float:

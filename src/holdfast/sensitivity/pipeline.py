@@ -14,7 +14,6 @@ import hashlib
 import itertools
 import json
 import math
-import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -271,8 +270,7 @@ def _write(
     }
     write_harness_files(run.path, plan, rows, summary, config)
     summary = with_tables(summary | {"in_words": words.in_words(summary)})
-    page = f"As a page: {shlex.join(['holdfast', 'report', config.output, '--output', f'{config.output}.html'])}"
-    print(*summary["in_words"], page, "", lines(summary), sep="\n", file=sys.stderr)
+    print(*summary["in_words"], words.page_of(config.output), "", lines(summary), sep="\n", file=sys.stderr)
     return run.finish(summary)
 
 

@@ -4,15 +4,17 @@
     scale       copies 0.00 | yours 0.41 | unrelated prompts 2.9 nats per token
     selectivity whether the answer depends on the prompt at all: a model that ignores its input has a psi of 0
 
-Unrelated prompts are pairs of first prompts of different sets, scored like two wordings of one prompt.
+Unrelated prompts are pairs of first prompts of different sets, scored like two wordings of one prompt. Of a chat
+endpoint the scale is in pairs of answers that differ: repeats of one wording, wordings of a prompt, unrelated prompts.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
+import shlex
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from random import Random
 from typing import Any
 
@@ -21,7 +23,7 @@ from holdfast.sensitivity import index
 from holdfast.sensitivity.responses import Scores
 from holdfast.sensitivity.sets import ORIGINAL
 from holdfast.sensitivity.task import SetTask
-from holdfast.tables.sensitivity import psi
+from holdfast.tables.sensitivity import ALL, psi
 from holdfast.tables.text import counted, number, shorten
 
 _MOST_PAIRS = 16
@@ -56,6 +58,25 @@ def scale(rows: Sequence[dict[str, Any]], unrelated: Sequence[Scores]) -> dict[s
     }
 
 
+def answer_scale(
+    changes: Mapping[str, Any], rows: Sequence[dict[str, Any]], are_comparable: bool
+) -> dict[str, float | int | None]:
+    """Return what is on the scale of answers, shares of pairs that differ: repeats of one wording (``copies``),
+    wordings of one prompt (``yours``), and first prompts of different sets.
+
+    ``are_comparable``: whether answers of different sets can be compared; by meaning or a judge they were not.
+    """
+    whole = [changes[ALL]] if ALL in changes else list(changes.values())
+    same = alike(rows)["same_answer"] if are_comparable else None
+    noise = [one["noise"]["mean"] for one in whole if one["noise"]]
+    return {
+        "copies": round(statistics.fmean(noise), 6) if noise else None,
+        "yours": round(statistics.fmean(one["differ"]["mean"] for one in whole), 6),
+        "unrelated": None if same is None else round(1 - same, 6),
+        "unrelated_pairs": 0 if same is None else math.comb(len(rows), 2),
+    }
+
+
 def changed_answers(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Return how many sets change their answer, and per kind of variant how many of its sets do.
 
@@ -74,18 +95,23 @@ def changed_answers(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def worst(rows: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
-    """Return the set that moves most of those that change their answer, with two variants whose answers differ."""
+def worst(
+    rows: Sequence[dict[str, Any]], moves: Callable[[dict[str, Any]], float] = psi, name: str = "psi"
+) -> dict[str, Any] | None:
+    """Return the set that moves most of those that change their answer, with two variants whose answers differ, and
+    how far it ``moves`` under this ``name``.
+    """
     candidates = [row for row in rows if len(_read(row)) > 1]
     if not candidates:
         return None
-    row = max(candidates, key=lambda row: value if math.isfinite(value := psi(row)) else -math.inf)
+    row = max(candidates, key=lambda row: value if math.isfinite(value := moves(row)) else -math.inf)
     read = [v for v in row["variants"] if v["answer"] is not None]
     one = next((v for v in read if v["kind"] == ORIGINAL), read[0])
     other = next(v for v in read if v["answer"] != one["answer"])
     return {
         "set_id": row["set_id"],
-        "psi": round(psi(row), 6) if math.isfinite(psi(row)) else None,
+        "psi": None,
+        name: round(moves(row), 6) if math.isfinite(moves(row)) else None,
         "variants": [one["variant_id"], other["variant_id"]],
         "answers": [one["answer"], other["answer"]],
     }
@@ -117,10 +143,13 @@ def alike(rows: Sequence[dict[str, Any]]) -> dict[str, float | None]:
 
 def in_words(summary: dict[str, Any]) -> list[str]:
     """Return the sentences of a summary that holds the figures above: answers first, then numbers, then warnings."""
-    sentences = [_changed(summary["changed"])]
+    changes = summary.get("answer_changes")
+    sentences = [_changed(summary["changed"], "most frequent answer" if summary.get("repeats", 1) > 1 else "answer")]
     if summary["worst"]:
         sentences.append(_worst(summary["worst"]))
-    if line := scale_line(summary["scale"]):
+    if effect := _effect(changes or {}):
+        sentences.append(effect)
+    if line := scale_line(summary["scale"]) if changes is None else answer_scale_line(summary["scale"]):
         sentences.append(line)
     answers = summary["answers"]
     if answers["unread"]:
@@ -129,6 +158,11 @@ def in_words(summary: dict[str, Any]) -> list[str]:
         sentences.append(f"{share} could not be read as an answer (--answers {answers['rule']}), such as {examples}.")
     warning = _ignores(summary)
     return [*sentences, warning] if warning else sentences
+
+
+def page_of(output: str) -> str:
+    """Return the command that makes a page of a run."""
+    return f"As a page: {shlex.join(['holdfast', 'report', output, '--output', f'{output}.html'])}"
 
 
 def scale_line(figures: dict[str, Any]) -> str | None:
@@ -143,16 +177,40 @@ def scale_line(figures: dict[str, Any]) -> str | None:
     return f"Scale: {ends} | unrelated prompts {_nats(figures['unrelated'])} nats per token (the last {how})."
 
 
-def _changed(figures: dict[str, Any]) -> str:
+def answer_scale_line(figures: dict[str, Any]) -> str:
+    """Return the scale of answers on one line."""
+    copies = "not measured (--repeats 3)" if figures["copies"] is None else f"{figures['copies']:.2f}"
+    ends = f"Scale: copies {copies} | yours {figures['yours']:.2f}"
+    if figures["unrelated"] is None:
+        return f"{ends} of the pairs of answers differ."
+    pairs = counted(figures["unrelated_pairs"], "pair")
+    how = f"copies are repeats of one wording; the last is of {pairs} of prompts of different sets"
+    return f"{ends} | unrelated prompts {figures['unrelated']:.2f} of the pairs of answers differ ({how})."
+
+
+def _effect(changes: Mapping[str, Any]) -> str | None:
+    """Return what the wording does beyond the noise, or None where it was not told from it."""
+    change = changes.get(ALL) or (next(iter(changes.values())) if len(changes) == 1 else None)
+    if change is None or change["effect"] is None:
+        return None
+    mean, low, high = (f"{change['effect'][key]:.2f}" for key in ("mean", "low", "high"))
+    differ, floor = change["differ"]["mean"], change["noise"]["mean"]
+    return (
+        f"Answers to two wordings differ in {differ:.2f} of the pairs, those to one wording in {floor:.2f}: "
+        f"the effect of the wording is {mean} (95 % interval {low} to {high})."
+    )
+
+
+def _changed(figures: dict[str, Any], answer: str) -> str:
     if not figures["changed"]:
         if figures["sets"] == 1:
-            return "The answer to the 1 prompt stays the same in every wording."
-        return f"No prompt of {figures['sets']:,} changes its answer with the wording."
+            return f"The {answer} to the 1 prompt stays the same in every wording."
+        return f"No prompt of {figures['sets']:,} changes its {answer} with the wording."
     verb = "changes its" if figures["changed"] == 1 else "change their"
     by_kind = sorted(figures["kinds"].items(), key=lambda one: -one[1]["changed"] / one[1]["sets"])
     kinds = ", ".join(f"{kind} {one['changed']:,} of {one['sets']:,}" for kind, one in by_kind)
     total = f"{figures['changed']:,} of {counted(figures['sets'], 'prompt')}"
-    return f"{total} {verb} answer with the wording" + (f": {kinds}." if len(by_kind) > 1 else ".")
+    return f"{total} {verb} {answer} with the wording" + (f": {kinds}." if len(by_kind) > 1 else ".")
 
 
 def _worst(figures: dict[str, Any]) -> str:
@@ -160,8 +218,10 @@ def _worst(figures: dict[str, Any]) -> str:
         f'"{shorten(answer, _QUOTED)}" to variant {variant}'
         for answer, variant in zip(figures["answers"], figures["variants"], strict=True)
     ]
-    of_psi = "" if figures["psi"] is None else f" (psi {_nats(figures['psi'])})"
-    return f"The worst is '{figures['set_id']}'{of_psi}: the answer is {said[0]}, and {said[1]}."
+    moves = "" if figures["psi"] is None else f" (psi {_nats(figures['psi'])})"
+    if figures.get("differ") is not None:
+        moves = f" ({figures['differ']:.2f} of the pairs of wordings differ)"
+    return f"The worst is '{figures['set_id']}'{moves}: the answer is {said[0]}, and {said[1]}."
 
 
 def _ignores(summary: dict[str, Any]) -> str | None:
@@ -171,13 +231,13 @@ def _ignores(summary: dict[str, Any]) -> str | None:
     reasons = []
     if summary["sets"] >= _FEWEST_SETS and same is not None and same >= _ALIKE and (right is None or right < _ALIKE):
         reasons.append(f"{same:.0%} of the pairs of different prompts get the same answer")
-    if unrelated is not None and unrelated < _NO_SHIFT:
+    if unrelated is not None and unrelated < _NO_SHIFT and "answer_changes" not in summary:
         reasons.append(f"unrelated prompts move the log-probs by {_nats(unrelated)} nats per token only")
     if not reasons:
         return None
+    small = "Few changes are" if "answer_changes" in summary else "A small psi is"
     return (
-        f"Warning: the model hardly looks at its prompt: {' and '.join(reasons)}. A small psi is then no sign of "
-        "steadiness."
+        f"Warning: the model hardly looks at its prompt: {' and '.join(reasons)}. {small} then no sign of steadiness."
     )
 
 

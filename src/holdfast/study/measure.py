@@ -9,7 +9,7 @@ Axes: B batch, T tokens, N items.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,11 @@ import numpy as np
 import numpy.typing as npt
 
 from holdfast.config import CrossTaskConfig, SensitivityConfig, TuneConfig
-from holdfast.data.chat_template import generation_prompt, template_name
+from holdfast.data.chat_template import generation_prompt, prepare, template_name, values_of, with_kwargs
 from holdfast.data.examples import load_examples
 from holdfast.data.shapes import shape_of
 from holdfast.errors import HoldfastError
+from holdfast.lm import print_date
 from holdfast.records import PROMPT_ROLES, RESPONSE_ROLES, Example, Tokens
 from holdfast.runs import read_rows, write_text
 from holdfast.study.measures import ANSWER_METRICS, Measure, function_of, sets_file, split_sets
@@ -94,7 +95,8 @@ class Evaluator:
         self._answers(lm, split, [m for m in wanted if m.needs_answers], where, measured)
         for m in wanted:
             if m.name == "posix":
-                _posix(m, name, where / f"posix-{split}", sets_file(m, self.folder, split), measured, self.config.date)
+                options = {"date": self.config.date, "chat_template_kwargs": self.config.chat_template_kwargs}
+                _posix(m, name, where / f"posix-{split}", sets_file(m, self.folder, split), measured, options)
             elif m.name == "crosstask_accuracy":
                 _cross_task(m, lm, name, where / f"crosstask-{split}", split, measured)
             elif m.name.startswith("lm_eval:"):
@@ -111,7 +113,7 @@ class Evaluator:
         """Answers are generated once per length limit and read by every metric."""
         for longest in dict.fromkeys(m.options.get("max_new_tokens", 32) for m in measures):
             examples = self._of(split)
-            prompts = [_prompt(e, self.config.template, lm.tokenizer) for e in examples]
+            prompts = prompts_of(examples, self.config, lm.tokenizer)
             targets = [e.messages[-1].content for e in examples]
             answers = lm.generate(prompts, max_new_tokens=longest)
             lines = [
@@ -188,20 +190,35 @@ def nll_sums(lm: Any, tokens: Sequence[Tokens]) -> npt.NDArray[np.float64]:
     return sums
 
 
+def prompts_of(examples: Sequence[Example], config: TuneConfig, tokenizer: Any) -> list[str]:
+    """Return the text after which a model is to answer each example, rendered as the training renders it: with the
+    chat template, the values for it and the day that the config names. A row's own values go over those.
+    """
+    kwargs = prepare(tokenizer, config.chat_template, config.chat_template_kwargs, config.stop)
+    if config.date is not None:
+        print_date(tokenizer, config.date)
+    return [_prompt(example, config.template, tokenizer) for example in with_kwargs(examples, kwargs)]
+
+
 def _prompt(example: Example, template: str, tokenizer: Any) -> str:
     name = template_name(template, example.layout, tokenizer)
     messages = joined_turns(example, name)[:-1]
     return generation_prompt(messages, name, tokenizer, example.tools, example.template_kwargs)
 
 
-def _posix(measure: Measure, model: str, output: Path, sets: Path, measured: Measured, date: str | None) -> None:
+def _posix(
+    measure: Measure, model: str, output: Path, sets: Path, measured: Measured, trained: Mapping[str, Any]
+) -> None:
     """POSIX over all pairs of a set, or with ``pairs: kinds`` the mean over the kinds of change; several kinds each as
-    ``posix KIND``.
+    ``posix KIND``. In a chat, ``trained`` says what the template was given in training, if the measure names no others.
     """
     from holdfast.sensitivity import measure as run
 
     options = {key: value for key, value in measure.options.items() if key not in ("sets", "dev", "test")}
-    options = {"date": date} | options
+    kwargs = trained["chat_template_kwargs"]
+    if kwargs and options.get("chat"):
+        options = {"chat_template_kwargs": json.dumps(values_of(kwargs))} | options
+    options = {"date": trained["date"]} | options
     by_kind = run(
         SensitivityConfig(**options, model=model, sets=str(sets), output=str(output), overwrite=True, json=True)
     )["posix"]

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from holdfast.tables import bench, crosstask, demo, sensitivity, study, tune
+from holdfast.tables import audit, bench, crosstask, demo, sensitivity, study, tune
 from holdfast.tables.record import Table, from_json, to_json
 from holdfast.tables.render import as_text
 
@@ -28,6 +28,7 @@ _MAKERS: dict[str, Callable[[dict[str, Any]], list[Table]]] = {
     "crosstask run": crosstask.of_run,
     "crosstask label": crosstask.of_labels,
     "crosstask analyse": crosstask.of_analysis,
+    "audit": audit.of_audit,
     "bench run": bench.of_run,
     "bench compare": bench.of_comparison,
     "study run": study.of_study,

@@ -27,6 +27,12 @@ INDICES = {
     "consistency_rate": "share of equal pairs of answers",
     "answered": "share of responses that could be read as an answer",
 }
+MEASURES = {
+    "psi": ("POSIX", "nats per token"),
+    "differ": ("Answers that change", "of the pairs of wordings"),
+    "effect": ("Answers that change, less the noise", "of the pairs of wordings"),
+}
+"""What two runs are compared by -> its title, and what follows a number of it."""
 _FEW_SETS = 10
 """With fewer sets than this a bootstrap interval is only a rough one: it draws from too few values."""
 _TARGETS = {
@@ -47,7 +53,8 @@ def of_run(summary: dict[str, Any]) -> list[Table]:
 
 
 def of_comparison(summary: dict[str, Any]) -> list[Table]:
-    """Return POSIX of both runs by kind of variant, and the sets that moved most."""
+    """Return POSIX, or how often answers change, of both runs by kind of variant, and the sets that moved most."""
+    title, unit = MEASURES[summary.get("measure", "psi")]
     failed, by_kind = summary.get("failed"), summary["by_kind"]
     rows: list[list[Cell]] = []
     for kind, row in by_kind.items():
@@ -56,12 +63,13 @@ def of_comparison(summary: dict[str, Any]) -> list[Table]:
         rows.append([kind, row["a"], row["b"], change, row["p"], row["sets"], *judged])
     both = [Column("kind"), Column("A", 4), Column("B", 4), Column("B - A", 4)]
     columns = [*both, Column("p", 4), Column("sets"), *([] if failed is None else [Column("verdict")])]
-    caption = f"Nats per token. In brackets: 95 % intervals over sets.{_few(list(by_kind.values()))}"
+    units = "Nats per token" if unit == "nats per token" else f"Shares {unit}"
+    caption = f"{units}. In brackets: 95 % intervals over sets.{_few(list(by_kind.values()))}"
     keys = operator.itemgetter("set_id", "kind", "a", "b", "difference")
     moved = Table(
         "Sets that moved most", [Column("set", kind="code"), *both], list(map(keys, summary.get("moved_most", [])))
     )
-    tables = [Table("POSIX of both", columns, rows, caption), moved]
+    tables = [Table(f"{title}{',' if ',' in title else ''} of both", columns, rows, caption), moved]
     return [table for table in tables if table.rows]
 
 
@@ -85,8 +93,30 @@ def psi(row: Mapping[str, Any]) -> float:
     return math.nan if None in values else statistics.fmean(values)
 
 
+def flips(row: Mapping[str, Any], name: str = "differ") -> float:
+    """Return the share of the pairs of wordings of a set whose answers differ, over all its variants, or the mean over
+    its kinds; NaN where answers were not compared. ``name``: ``effect`` for what is left of it without the noise.
+    """
+    views = row.get("answers") or {}
+    values = [views[ALL].get(name)] if ALL in views else [view.get(name) for view in views.values()]
+    return math.nan if None in values or not values else statistics.fmean(values)
+
+
+def has_answers_only(rows: Sequence[Mapping[str, Any]]) -> bool:
+    """Return whether the rows are of a chat endpoint: without any psi, but with how often answers differ."""
+    return all(math.isnan(psi(row)) and not math.isnan(flips(row)) for row in rows)
+
+
+def _differ(row: Mapping[str, Any], view: str) -> float | None:
+    share: float | None = (row.get("answers") or {}).get(view, {}).get("differ")
+    return share
+
+
 def every_set(ranked: Sequence[dict[str, Any]]) -> Table:
-    """Return a row for every set, in the order of ``ranked``: its answers, then its psi, over every kind of any set."""
+    """Return a row for every set, in the order of ``ranked``: its answers, then its psi, over every kind of any set; of
+    a chat endpoint, which has no psi, how often its answers differ.
+    """
+    by_answers = has_answers_only(ranked)
     views = dict.fromkeys(itertools.chain.from_iterable(row["indices"] for row in ranked))
     kinds = [view for view in views if view != ALL]
     kinds = kinds if len(kinds) > 1 else []
@@ -95,18 +125,23 @@ def every_set(ranked: Sequence[dict[str, Any]]) -> Table:
         Column("right answers"),
         Column("most frequent response", kind="code"),
         Column("distinct responses", 0),
-        *map(Column, ("prompts", "psi", *map("psi, {}".format, kinds))),
+        Column("prompts"),
+        *map(Column, ("psi", *map("psi, {}".format, kinds)) if not by_answers else ()),
+        *map(Column, ("wordings differ", "repeats differ", *map("wordings differ, {}".format, kinds)) * by_answers),
     ]
     rows: list[list[Cell]] = []
     for row in ranked:
         whole = row["indices"].get(ALL) or next(iter(row["indices"].values()))
         variants = row.get("variants", [])
         right = [v["right"] for v in variants if v.get("right") is not None]
-        by_kind = [row["indices"].get(kind, {}).get("psi") for kind in kinds]
+        if by_answers:
+            moved = [flips(row), flips(row, "noise"), *(_differ(row, kind) for kind in kinds)]
+        else:
+            moved = [psi(row), *(row["indices"].get(kind, {}).get("psi") for kind in kinds)]
         answers = f"{sum(right)} of {len(right)}" if right else None
         response = _most_frequent([str(v.get("response", "")) for v in variants])
         about = [answers, response, whole.get("unique_responses"), row.get("prompts")]
-        rows.append([str(row["set_id"]), *about, psi(row), *by_kind])
+        rows.append([str(row["set_id"]), *about, *moved])
     return Table("All sets", columns, rows, filterable=len(rows) > 8)
 
 
@@ -157,10 +192,12 @@ def _changes(summary: dict[str, Any], views: Sequence[str]) -> Table:
         if change := summary.get("answer_changes", {}).get(view):
             shares = [Interval.of(change[name], "mean") for name in ("differ", "noise", "effect")]
             rows.append([view, f"{change['changed']} of {change['prompts']}", *shares])
+    counts = [{"sets": summary["answer_changes"][view]["prompts"]} for view in views if "answer_changes" in summary]
     names = ("variants", "prompts whose answer changes", "wordings differ", "repeats differ", "effect of the wording")
     caption = (
         "How often answers to two wordings of a prompt differ; how often two answers to one wording do (noise); and "
-        "the difference. Shares, with 95 % bootstrap intervals over prompts; repeats need --repeats 2 or more."
+        "the difference. Shares, with 95 % intervals over prompts; repeats need --repeats 2 or more. An answer that "
+        f"cannot be read differs from every other.{_few(counts)}"
     )
     return Table("Answers that change", list(map(Column, names)), rows, caption)
 
@@ -196,8 +233,13 @@ def _indices(summary: dict[str, Any], views: Sequence[str]) -> Table:
             means = [Interval.of(estimates.get(name), "mean") for estimates in by_view.values()]
             rows.append([name, *means, meaning])
     columns = [Column("index", kind="code"), *map(Column, by_view), Column("what it is")]
-    sets = {view: estimates.get("psi", {}).get("sets", summary.get("sets", 0)) for view, estimates in by_view.items()}
+    sets = {view: _sets_of(estimates, summary) for view, estimates in by_view.items()}
     return Table("All indices", columns, rows, f"Means with 95 % bootstrap intervals over {over_sets(sets)}.")
+
+
+def _sets_of(estimates: Mapping[str, Any], summary: Mapping[str, Any]) -> int:
+    """Return over how many sets the estimates of a view are: all have the same, psi or not."""
+    return int(next((one["sets"] for one in estimates.values() if "sets" in one), summary.get("sets", 0)))
 
 
 def _accuracy(summary: dict[str, Any], views: Sequence[str]) -> Table:

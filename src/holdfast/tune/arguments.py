@@ -310,6 +310,9 @@ class Schedule:
     micro_batch: int
     accumulation: int
     steps: int
+    train: Sequence[Any] = dataclasses.field(default_factory=list, kw_only=True)
+    draws_EN: Any = dataclasses.field(default=None, kw_only=True)
+    """Which examples each epoch has, int64 [epochs, examples]; None: all in each."""
     date: str | None = dataclasses.field(default=None, kw_only=True)
     """The day that the chat template prints; None: it prints none."""
 
@@ -325,6 +328,14 @@ class Schedule:
             "max_grad_norm": self.config.max_grad_norm,
             **({"date": self.date} if self.date else {}),
         }
+
+    @property
+    def passes(self) -> float:
+        """How often an example is trained on, on average."""
+        if self.config.max_steps > 0:
+            return self.steps * self.config.batch_size / max(len(self.train), self.config.batch_size)
+        share = 1.0 if self.draws_EN is None else self.draws_EN.shape[1] / len(self.train)
+        return share * (self.config.epochs or 1)
 
     @property
     def warmup_steps(self) -> int:

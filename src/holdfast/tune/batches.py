@@ -12,8 +12,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -23,17 +25,27 @@ from holdfast.tune.head import LossRows
 from holdfast.tune.layouts import LAYOUTS, Layout, balance, lay_out
 
 
-class TokenDataset(Dataset[Tokens]):
-    """A list of ``Tokens`` as torch wants it."""
+class TokenDataset(Dataset[Any]):
+    """Tokenised examples as torch wants them: all in every epoch, or those of the epoch that has begun.
 
-    def __init__(self, tokens: Sequence[Tokens]) -> None:
-        self.tokens = tokens
+    Args:
+        draws_EN: the places of the items of each epoch; None: all items in each.
+    """
+
+    def __init__(self, items: Any, draws_EN: npt.NDArray[np.int64] | None = None) -> None:
+        self.items, self.draws_EN = items, draws_EN
+        # shared, so that workers of a data loader that live on see it change
+        self._epoch = torch.zeros((), dtype=torch.long).share_memory_()  # type: ignore[no-untyped-call]
+
+    def begin_epoch(self, number: int) -> None:
+        """From now on the items are those of this epoch, counted from 0."""
+        self._epoch.fill_(number)
 
     def __len__(self) -> int:
-        return len(self.tokens)
+        return len(self.items) if self.draws_EN is None else self.draws_EN.shape[1]
 
-    def __getitem__(self, index: int) -> Tokens:
-        return self.tokens[index]
+    def __getitem__(self, index: int) -> Any:
+        return self.items[index if self.draws_EN is None else int(self.draws_EN[self._epoch.item(), index])]
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from transformers.trainer_utils import has_length
 from holdfast.errors import DivergedError, HoldfastError
 from holdfast.progress import Progress
 from holdfast.runs import RunDir
+from holdfast.tune.batches import TokenDataset
 
 
 class ContinuingTrainer(Trainer):
@@ -210,6 +211,13 @@ class RunMemory(TrainerCallback, ExportableState):  # type: ignore[misc]
         best = Path(args.output_dir) / f"checkpoint-{state.best_global_step}"
         if state.best_global_step and best.is_dir():
             state.best_model_checkpoint = str(best)
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Rows that are drawn for each epoch are those of the one that begins, or is gone on with."""
+        if isinstance(self.trainer.train_dataset, TokenDataset):
+            self.trainer.train_dataset.begin_epoch(int((state.epoch or 0) + 1e-9))
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """The Trainer does after a checkpoint what is due at the end of an epoch: a kill in between would lose it."""

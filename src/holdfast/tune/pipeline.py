@@ -136,7 +136,7 @@ def _trainer(plan: TrainingPlan, model: Any, run: RunDir, callbacks: Sequence[An
         batching=plan.config.batching,
         model=model,
         args=training_arguments(plan, run.path / "checkpoints"),
-        train_dataset=TokenDataset(plan.train),
+        train_dataset=TokenDataset(plan.train, plan.draws_EN),
         eval_dataset=TokenDataset(plan.held_out) if plan.held_out else None,
         data_collator=partial(collate, pad_id=models.pad_id(plan.tokenizer)),
         processing_class=plan.tokenizer,

@@ -13,8 +13,11 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import chain
+from itertools import chain, filterfalse
 from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
 
 from holdfast.config import AlignConfig, TuneConfig
 from holdfast.data.chat_template import check_used, prepare, with_kwargs
@@ -23,14 +26,17 @@ from holdfast.data.examples import load_examples
 from holdfast.data.files import say
 from holdfast.data.read import source_digest, with_held_out
 from holdfast.data.shapes import shape_of
-from holdfast.data.sources import counted, draw, name_of, shares_of, sources_of
+from holdfast.data.sources import draw, draw_epochs, name_of, shares_of, sizes_of, sources_of
 from holdfast.errors import HoldfastError
 from holdfast.records import RESPONSE_ROLES, Example, Role, Tokens, named_roles
+from holdfast.tables.text import counted
 from holdfast.tune import adaptive
 from holdfast.tune.arguments import Schedule, check_training, settled
-from holdfast.tune.roles import TokenReport, tokenize
+from holdfast.tune.roles import TokenReport, count_targets, tokenize
 from holdfast.tune.spans import span_rules
 from holdfast.tune.weights import RoleWeights, prompt_share, role_weights, scale_twin, share_counts
+
+Places = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -48,6 +54,7 @@ class Source:
     bad_rows: list[str]
     max_length: int
     data_sources: list[dict[str, Any]] = field(default_factory=list, kw_only=True)
+    draws_EN: Places | None = field(default=None, kw_only=True)
     date: str | None = field(default=None, kw_only=True)
 
 
@@ -62,9 +69,11 @@ class TrainingPlan(Source, Schedule):
     def share(self) -> float:
         """Effective prompt share of the weighted target mass in the training data."""
         report = self.report
-        return prompt_share(
-            share_counts(self.config.normalizer, report.weighted_targets, report.counted_targets), self.weights
-        )
+        counted, weighted = report.counted_targets, report.weighted_targets
+        if self.draws_EN is not None:
+            times = np.bincount(self.draws_EN.ravel(), minlength=len(self.train))
+            _, counted, weighted = count_targets(self.train, times)
+        return prompt_share(share_counts(self.config.normalizer, weighted, counted), self.weights)
 
     def resolved(self) -> dict[str, Any]:
         """The values that the config left open, for config.json."""
@@ -97,7 +106,7 @@ def make_plan(config: TuneConfig, source: Source | None = None) -> TrainingPlan:
         learning_rate=config.learning_rate or default_learning_rate(source.parameters, lora=config.lora_rank > 0),
         micro_batch=micro_batch,
         accumulation=accumulation,
-        steps=count_steps(config, len(source.train)),
+        steps=count_steps(config, len(source.train) if source.draws_EN is None else source.draws_EN.shape[1]),
     )
 
 
@@ -118,13 +127,18 @@ def check_config(config: TuneConfig) -> RoleWeights:
 
 def count_steps(config: TuneConfig | AlignConfig, examples: int) -> int:
     """Optimizer steps of a training on so many examples."""
-    _, accumulation = split_batch(config)
-    per_epoch = math.ceil(math.ceil(examples * accumulation / config.batch_size) / accumulation)
+    per_epoch = _steps_per_epoch(config, examples)
     return config.max_steps if config.max_steps > 0 else math.ceil(per_epoch * (config.epochs or 1))
 
 
-def read_source(config: TuneConfig) -> Source:
-    """Read and tokenise the data. Loads the tokenizer but no weights.
+def _steps_per_epoch(config: TuneConfig | AlignConfig, examples: int) -> int:
+    _, accumulation = split_batch(config)
+    return math.ceil(math.ceil(examples * accumulation / config.batch_size) / accumulation)
+
+
+def read_source(config: TuneConfig, *, refuse_ids: bool = True) -> Source:
+    """Read and tokenise the data. Loads the tokenizer but no weights. Without ``refuse_ids`` ids may be beyond the
+    embedding.
 
     Raises:
         HoldfastError: bad input, with file and row.
@@ -139,43 +153,90 @@ def read_source(config: TuneConfig) -> Source:
         shape=shape_of(config),
     )
     data = train_and_held_out(config, read, bad_rows)
-    return replace(encode_source(config, data.train, data.held_out, bad_rows), data_sources=data.sources)
+    source = encode_source(config, data.train, data.held_out, bad_rows, refuse_ids=refuse_ids)
+    draws_EN, counts = drawn_rows(config, [tokens.source for tokens in source.train], data.rows)
+    return replace(source, draws_EN=draws_EN, data_sources=counts)
 
 
 class RowsRead(NamedTuple):
-    """What was read to train on and to evaluate on, and of several sources how many rows each gave."""
+    """What was read to train on and to evaluate on, and how many rows each source has."""
 
     train: list[Any]
     held_out: list[Any]
-    sources: list[dict[str, Any]]
+    rows: list[int]
 
 
 def train_and_held_out(
     config: TuneConfig | AlignConfig, read: Callable[..., list[Any]], bad_rows: list[str] | None
 ) -> RowsRead:
     """Return what ``read`` reads of --data, and of --eval-data, of the held-out split of --data or the share that is
-    split off; say what is not used.
+    split off; say what is not used. With --data-share these are the rows that all epochs need, and no more.
     """
     sources = sources_of(config.data)
     shares = shares_of(config.data_share, sources)
     finds_split = config.eval_data is None and config.eval_share > 0
     pairs = [with_held_out(source) if finds_split else (source, None) for source in sources]
-    parts = [read(source, limit=config.limit) for source, _ in pairs]
+    parts = [_numbered(read(source, limit=config.limit), number) for number, (source, _) in enumerate(pairs)]
     splits = [split for _, split in pairs if split]
-    drawn = draw(parts, shares, config.seed)
-    train = [*chain.from_iterable(drawn)]
+    train = [*chain.from_iterable(draw(parts, shares, config.seed))]
     if config.eval_data is not None:
         held_out = read(config.eval_data)
     elif splits:
         held_out = [*chain.from_iterable(read(part, limit=config.limit) for part in splits)]
     else:
         train, held_out = split(train, config.eval_share, config.seed)
+    if shares is not None and config.data_draw == "epoch":
+        out = set(map(id, held_out))
+        left = [list(filterfalse(lambda item: id(item) in out, part)) for part in parts]
+        epochs = _epochs_begun(config, sum(sizes_of([*map(len, left)], shares)))
+        train = [*chain.from_iterable(draw(left, shares, config.seed, epochs))]
     tell_rows(name_of(config.data), [*train, *held_out], bad_rows)
-    return RowsRead(train, held_out, counted(sources, parts, drawn))
+    return RowsRead(train, held_out, [*map(len, parts)])
+
+
+def _numbered(items: Iterable[Any], source: int) -> list[Any]:
+    return [replace(item, source=source) for item in items]
+
+
+def drawn_rows(
+    config: TuneConfig | AlignConfig, source_of_N: list[int], rows: list[int]
+) -> tuple[Places | None, list[dict[str, Any]]]:
+    """Return which of the N examples to train on each epoch has (None: all), and for the summary the counts of each of
+    several sources: rows read, rows per epoch, and different rows in all epochs that are begun.
+
+    Args:
+        source_of_N: the number of the source of each example, in order.
+        rows: how many rows each source has.
+    """
+    sources = sources_of(config.data)
+    if len(sources) == 1:
+        return None, []
+    shares, draws_EN = shares_of(config.data_share, sources), None
+    by_source = np.asarray(source_of_N, np.int64)
+    sizes = per_epoch = distinct = np.bincount(by_source, minlength=len(sources)).tolist()
+    if shares is not None and config.data_draw == "epoch":
+        epochs = _epochs_begun(config, sum(sizes_of(sizes, shares)))
+        draws_EN = np.asarray(draw_epochs(sizes, shares, config.seed, epochs), np.int64)
+        per_epoch, distinct = (
+            np.bincount(by_source[places], minlength=len(sources)).tolist()
+            for places in (draws_EN[0], np.unique(draws_EN))
+        )
+    columns = zip(sources, rows, per_epoch, distinct, strict=True)
+    return draws_EN, [dict(zip(("source", "rows", "drawn", "distinct"), row, strict=True)) for row in columns]
+
+
+def _epochs_begun(config: TuneConfig | AlignConfig, examples: int) -> int:
+    """How many epochs a training begins that has so many examples in each."""
+    return max(1, math.ceil(count_steps(config, examples) / max(1, _steps_per_epoch(config, examples))))
 
 
 def encode_source(
-    config: TuneConfig, examples: list[Example], held_out: list[Example], bad_rows: list[str] | None
+    config: TuneConfig,
+    examples: list[Example],
+    held_out: list[Example],
+    bad_rows: list[str] | None,
+    *,
+    refuse_ids: bool = True,
 ) -> Source:
     """The second half of ``read_source``: tokenise what has been read."""
     from holdfast import lm as models
@@ -204,7 +265,8 @@ def encode_source(
     tell_plain(config.model, config.template, tokenizer, report.templates)
     _check_left(config, train_tokens, report, bad_rows or [], max_length)
     held_out_tokens, _ = encode(held_out)
-    check_ids(config.model, tokenizer, model_config, (tokens.ids for tokens in (*train_tokens, *held_out_tokens)))
+    if refuse_ids:
+        check_ids(config.model, tokenizer, model_config, (tokens.ids for tokens in (*train_tokens, *held_out_tokens)))
     return Source(tokenizer, parameters, train_tokens, held_out_tokens, report, bad_rows or [], max_length, date=date)
 
 
@@ -212,7 +274,7 @@ def tell_rows(source: str, items: list[Any], bad_rows: list[str] | None) -> None
     """Say on stderr what of the rows is not used: columns, and bad rows."""
     tell(source, all_unused(items))
     if bad_rows:
-        print(f"warning: {len(bad_rows)} bad rows left out; the first: {bad_rows[0]}", file=sys.stderr)
+        print(f"warning: {counted(len(bad_rows), 'bad row')} left out; the first: {bad_rows[0]}", file=sys.stderr)
 
 
 def tell_plain(model: str, template: str, tokenizer: Any, templates: Mapping[str, int]) -> None:

@@ -17,8 +17,8 @@ from holdfast.tune.spans import span_rules
 if TYPE_CHECKING:
     from holdfast.tune.plan import TrainingPlan
 
-_COLOURS = {Role.TEMPLATE: 90, Role.SYSTEM: 35, Role.USER: 34, Role.TOOL: 36, Role.ASSISTANT: 32, Role.EOS: 33}
-_COLOURS |= {Role.THINK: 92, Role.TOOL_CALL: 96, Role.FORMAT: 93, Role.EMPTY_THINK: 93}
+COLOURS = {Role.TEMPLATE: 90, Role.SYSTEM: 35, Role.USER: 34, Role.TOOL: 36, Role.ASSISTANT: 32, Role.EOS: 33}
+COLOURS |= {Role.THINK: 92, Role.TOOL_CALL: 96, Role.FORMAT: 93, Role.EMPTY_THINK: 93}
 
 
 def preview(plan: TrainingPlan) -> dict[str, Any]:
@@ -59,7 +59,7 @@ def _figures(plan: TrainingPlan) -> dict[str, Any]:
         **plan.resolved(),
         "train_examples": len(plan.train),
         "eval_examples": len(plan.held_out),
-        "tokens_to_come": round(plan.report.tokens * _passes(plan)),
+        "tokens_to_come": round(plan.report.tokens * plan.passes),
         "data_report": plan.report.as_dict(),
         "bad_rows": {"count": len(plan.bad_rows), "first": plan.bad_rows[:20]},
     }
@@ -77,7 +77,7 @@ def first_example(plan: TrainingPlan, *, colour: bool) -> list[str]:
         weight = "-" if token["weight"] is None else f"{token['weight']:.4g}"
         number = "" if row is None else f"{tokens.ids[position]:>7}  "
         line = f"{position:>8}  {number}{token['role']:<{width}}  {weight:>6}  {token['text']!r}"
-        lines.append(f"\x1b[{_COLOURS.get(Role[token['role'].upper()], 0)}m{line}\x1b[0m" if colour else line)
+        lines.append(f"\x1b[{COLOURS.get(Role[token['role'].upper()], 0)}m{line}\x1b[0m" if colour else line)
     return lines
 
 
@@ -143,12 +143,6 @@ def _text(plan: TrainingPlan, ids: Any, position: int) -> str:
     ]
 
 
-def _passes(plan: TrainingPlan) -> float:
-    if plan.config.max_steps <= 0:
-        return plan.config.epochs
-    return plan.steps * plan.config.batch_size / max(len(plan.train), plan.config.batch_size)
-
-
 def _counts(plan: TrainingPlan) -> list[str]:
     total = sum(plan.report.targets.values()) or 1
     lines = [f"{'role':<9}  {'weight':>6}  {'targets':>10}  share of targets"]
@@ -169,7 +163,7 @@ def _cost(figures: dict[str, Any]) -> list[str]:
         f"{counted(figures['steps'], 'step')}, about {counted(figures['tokens_to_come'], 'token')}; peak learning rate "
         f"{figures['learning_rate']:.3g}",
     ]
-    lines += [f"{s['source']}: {s['drawn']:,} of {s['rows']:,} rows" for s in figures.get("data_sources", [])]
+    lines += [_drawn(source) for source in figures.get("data_sources", [])]
     if report["truncated"] or report["dropped_too_long"]:
         lines.append(
             f"too long: {report['truncated']:,} cut by {report['tokens_cut']:,} tokens in all ({report['eos_cut']:,} "
@@ -186,3 +180,9 @@ def _cost(figures: dict[str, Any]) -> list[str]:
             f"{counted(figures['bad_rows']['count'], 'bad row')} left out; the first: {figures['bad_rows']['first'][0]}"
         )
     return lines
+
+
+def _drawn(source: dict[str, Any]) -> str:
+    line = f"{source['source']}: {source['drawn']:,} of {source['rows']:,} rows"
+    more = f" per epoch, {source['distinct']:,} different ones in all"
+    return line + (more if source["distinct"] > source["drawn"] else "")

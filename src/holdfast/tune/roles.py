@@ -45,6 +45,8 @@ class TokenReport:
     longest: int = 0
     templates: Counter[str] = field(default_factory=Counter)
     columns_not_used: list[str] = field(default_factory=list)
+    places: list[str] = field(default_factory=list)
+    """Where each example comes from that is left, in their order; no part of the summary."""
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON values, roles by name."""
@@ -113,7 +115,8 @@ def tokenize(
                     raise HoldfastError("the example has no token of non-zero weight to learn from", hint=hint)
                 kept = _fit(tokens, example, weights, max_length, truncation, tokenizer, report)
                 if kept is not None:
-                    fitting.append(kept)
+                    fitting.append(replaced(kept, source=example.source) if example.source else kept)
+                    report.places.append(example.where)
         _count(fitting, tokenizer, report)
         done += fitting
     if examples and open_rules:
@@ -161,7 +164,7 @@ def _tokens(ids: Sequence[int], offsets: Sequence[tuple[int, int]], spans: Seque
     span_of = np.searchsorted(ends, last, side="right")
     roles = np.asarray([s.role for s in spans], dtype=np.int8)[span_of]
     scale = np.asarray([s.weight for s in spans], dtype=np.float32)[span_of]
-    if any(s.message is not None and s.message.char_weights for s in spans):
+    if any(s.message is not None and s.message.weights_of(s.part) for s in spans):
         scale *= _char_weights(spans)[last]
     return Tokens(np.asarray(ids, dtype=np.int32), roles, None if (scale == 1).all() else scale)
 
@@ -171,7 +174,7 @@ def _char_weights(spans: Sequence[Span]) -> npt.NDArray[np.float32]:
     weights = np.ones(sum(len(s.text) for s in spans), dtype=np.float32)
     begin = 0
     for span in spans:
-        for start, end, weight in span.message.char_weights if span.message is not None else ():
+        for start, end, weight in span.message.weights_of(span.part) if span.message is not None else ():
             inside = slice(max(start - span.start, 0), max(min(end - span.start, len(span.text)), 0))
             weights[begin : begin + len(span.text)][inside] = weight
         begin += len(span.text)
@@ -199,7 +202,8 @@ def render_example(example: Example, template: str, tokenizer: Any) -> list[Span
     Raises:
         HoldfastError: see ``holdfast.data.chat_template.render``.
     """
-    spans = render(joined_turns(example, template), template, tokenizer, example.tools, example.template_kwargs)
+    messages = joined_turns(example, template)
+    spans = render(messages, template, tokenizer, example.tools, example.template_kwargs, asks=example.asks)
     if example.weight == 1:
         return spans
     return [replaced(s, weight=s.weight * example.weight) for s in spans]
@@ -253,16 +257,35 @@ def _count(kept: Sequence[Tokens], tokenizer: Any, report: TokenReport) -> None:
     if not kept:
         return
     roles = np.concatenate([t.roles for t in kept])
-    scale = np.concatenate([np.ones(len(t)) if t.scale is None else t.scale for t in kept])
     content = ~np.isin(roles, (Role.TEMPLATE, Role.EOS, Role.FORMAT, Role.EMPTY_THINK))
     report.special_in_content += int(
         np.isin(np.concatenate([t.ids for t in kept])[content], tokenizer.all_special_ids).sum()
     )
-    roles[np.cumsum([0, *map(len, kept[:-1])])] = Role.PAD  # the first token of an example is no target
-    counts, weighted = np.bincount(roles, minlength=len(Role)), np.bincount(roles, scale, minlength=len(Role))
-    counted = np.bincount(roles[scale != 0], minlength=len(Role))
-    for role in Role:
-        if role and counts[role]:
-            report.targets[role] += int(counts[role])
-            report.counted_targets[role] += int(counted[role])
-            report.weighted_targets[role] += float(weighted[role])  # type: ignore[assignment]
+    targets, counted, weighted = count_targets(kept)
+    report.targets += targets
+    report.counted_targets += counted
+    for role, count in weighted.items():  # += would drop what is 0
+        report.weighted_targets[role] += count
+
+
+def count_targets(
+    tokens: Sequence[Tokens], times: npt.NDArray[np.int64] | None = None
+) -> tuple[Counter[Role], Counter[Role], Counter[Role]]:
+    """Targets by role, those of a weight that is not 0, and their weighted counts.
+
+    ``times``: how often each example counts, by default once.
+    """
+    lengths = [len(t) for t in tokens]
+    roles = np.concatenate([t.roles for t in tokens])
+    scale = np.concatenate([np.ones(len(t)) if t.scale is None else t.scale for t in tokens])
+    often = np.repeat(np.ones(len(tokens), np.int64) if times is None else times, lengths)
+    roles[np.cumsum([0, *lengths[:-1]])] = Role.PAD  # the first token of an example is no target
+    counts, counted, weighted = (
+        np.bincount(roles, w, minlength=len(Role)).tolist() for w in (often, often * (scale != 0), scale * often)
+    )
+    there = [role for role in Role if role and counts[role]]
+    return (
+        Counter({role: int(counts[role]) for role in there}),
+        Counter({role: int(counted[role]) for role in there}),
+        Counter({role: weighted[role] for role in there}),
+    )

@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice, pairwise
+from itertools import chain, islice, pairwise
 from typing import Any
 
 import numpy as np
@@ -25,11 +25,13 @@ import numpy.typing as npt
 from holdfast import lm as models
 from holdfast import runs
 from holdfast.config import WeighConfig
+from holdfast.data.agent import texts_beside
 from holdfast.data.chat_template import prepare, template_name, with_kwargs
 from holdfast.data.columns import all_unused, tell
 from holdfast.data.examples import examples_of
 from holdfast.data.read import read_rows, source_digest
 from holdfast.data.shapes import shape_of
+from holdfast.data.sources import name_of, sources_of
 from holdfast.data.weights import TOKEN_WEIGHTS, check_weight
 from holdfast.errors import HoldfastError, set_aside
 from holdfast.lm.batched import sequence_nlls
@@ -42,12 +44,14 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class ScoredTokens:
-    """Where the content of one assistant message lies in the tokens of its example.
+    """Where a text of one assistant message, or a piece of it, lies in the tokens of its example.
 
-    ``token_N``: the places of its tokens; ``chars_N2``: first and last character of each.
+    ``part``: which text of the message (``records.Span``); ``token_N``: the places of its tokens; ``chars_N2``: first
+    and last character of each.
     """
 
     message: int
+    part: int
     token_N: npt.NDArray[np.int64]
     chars_N2: npt.NDArray[np.int64]
 
@@ -66,7 +70,8 @@ class Encoded:
 
 
 def weigh(config: WeighConfig) -> dict[str, Any]:
-    """Score a data set and write it again, with weights, to ``OUTPUT/data.jsonl``.
+    """Score a data set and write it again, with weights, to ``OUTPUT/data.jsonl``, or where there are several to the
+    folder ``OUTPUT/data``, which `tune` takes, a file for each.
 
     Args:
         config: see ``holdfast.config.WeighConfig``.
@@ -90,20 +95,20 @@ def weigh(config: WeighConfig) -> dict[str, Any]:
         if summary := run.finished():
             return summary
         by = _check(config)
-        rows = list(islice(read_rows(config.data), config.limit))
-        examples = examples_of(rows, config.data, layout=config.layout, shape=shape_of(config))
+        parts, examples = _read(config)
         unused = all_unused(examples)
-        tell(config.data, unused)
+        tell(name_of(config.data), unused)
         tokenizer = models.load_tokenizer(config.model, trust_remote_code=config.trust_remote_code)
         examples = with_kwargs(examples, prepare(tokenizer, config.chat_template, config.chat_template_kwargs))
-        encoded = [encode(example, config.template, tokenizer) for example in examples]
+        roles = _ROLES[config.scored]
+        encoded = [encode(example, config.template, tokenizer, roles) for example in examples]
         _check_reference(config, tokenizer)
         tokens = sum(len(e.scored_N) for e in encoded)
         figures: dict[str, Any] = {
             "command": "weigh",
             "by": by,
             "data_digest": digest,
-            "examples": len(rows),
+            "examples": len(examples),
             "tokens": tokens,
         }
         figures["columns_not_used"] = unused
@@ -111,13 +116,27 @@ def weigh(config: WeighConfig) -> dict[str, Any]:
             return _preview(config, figures, tokenizer, encoded)
         nlls = _nlls(config, tokenizer, encoded)
         run.open({"by": by})
-        return run.finish(_write(config, run, [row for row, _ in rows], examples, encoded, nlls, figures))
+        return run.finish(_write(config, run, parts, examples, encoded, nlls, figures))
 
 
-def encode(example: Example, template: str, tokenizer: Any) -> Encoded:
-    """Render and tokenise an example, and say which tokens are its responses'.
+def _read(config: WeighConfig) -> tuple[list[list[dict[str, Any]]], list[Example]]:
+    """Return the rows of each source as they stand there, and the examples of all."""
+    parts, examples = [], list[Example]()
+    for source in sources_of(config.data):
+        rows = list(islice(read_rows(source), config.limit))
+        examples += examples_of(rows, source, layout=config.layout, shape=shape_of(config))
+        parts.append([row for row, _ in rows])
+    return parts, examples
 
-    End-of-turn tokens are not: they keep weight 1.
+
+_ROLES = {"all": (Role.ASSISTANT, Role.THINK, Role.TOOL_CALL), "text": (Role.ASSISTANT,)}
+"""Value of --scored -> roles whose texts are scored."""
+
+
+def encode(example: Example, template: str, tokenizer: Any, roles: Sequence[Role] = _ROLES["all"]) -> Encoded:
+    """Render and tokenise an example, and say which tokens are those of its responses' texts of these roles.
+
+    What stands in no text of the row keeps weight 1: ends of turns, and what the model writes around its texts.
 
     Raises:
         HoldfastError: the template refuses the example, which is named.
@@ -129,7 +148,7 @@ def encode(example: Example, template: str, tokenizer: Any) -> Encoded:
     responses, begin = [], 0
     for span in spans:
         end = begin + len(span.text)
-        if span.role is Role.ASSISTANT and span.message is not None:
+        if span.role in roles and span.message is not None:
             responses.append(_response(example, span, begin, offsets))
         begin = end
     return Encoded(list(encoding["input_ids"][0]), responses)
@@ -142,7 +161,7 @@ def _response(example: Example, span: Span, begin: int, offsets: npt.NDArray[np.
     token_N = token_N[token_N > 0]  # the first token of all is no target
     chars_N2 = np.stack([np.maximum(offsets[token_N, 0], begin), last[token_N]], axis=1) - begin + span.start
     message = next(i for i, m in enumerate(example.messages) if m is span.message)
-    return ScoredTokens(message, token_N, chars_N2)
+    return ScoredTokens(message, span.part, token_N, chars_N2)
 
 
 def _nlls(config: WeighConfig, tokenizer: Any, encoded: list[Encoded]) -> list[list[Floats]]:
@@ -164,7 +183,7 @@ def _nlls(config: WeighConfig, tokenizer: Any, encoded: list[Encoded]) -> list[l
 
 
 def _write(
-    config: WeighConfig, run: RunDir, rows: list[Any], examples: list[Example], encoded: list[Encoded],
+    config: WeighConfig, run: RunDir, parts: list[list[Any]], examples: list[Example], encoded: list[Encoded],
     nlls: list[list[Floats]], figures: dict[str, Any],
 ) -> dict[str, Any]:  # fmt: skip
     places = [e.scored_N for e in encoded]
@@ -174,13 +193,17 @@ def _write(
         scores = [s - reference for s, reference in zip(scores, response_nlls[1], strict=True)]
     kept = keep_highest(scores, config.keep, config.scope)
     lines = []
-    for row, example, e, keep in zip(rows, examples, encoded, kept, strict=True):
+    for row, example, e, keep in zip(chain.from_iterable(parts), examples, encoded, kept, strict=True):
         weighted = row | {TOKEN_WEIGHTS: _field(example.messages, e, keep, config.rest)}
         # str: Parquet files hold times, which JSON does not have
         lines.append(json.dumps(weighted, ensure_ascii=False, default=str) + "\n")
-    data = run.path / "data.jsonl"
+    data = run.path / ("data" if len(parts) > 1 else "data.jsonl")
     write_text(run.rows, "".join(map(_row, range(1, len(scores) + 1), scores, kept)))
-    write_text(data, "".join(lines))
+    whole = iter(lines)
+    for number, part in enumerate(parts, 1):
+        file = data / f"part-{number}.jsonl" if len(parts) > 1 else data
+        file.parent.mkdir(exist_ok=True)
+        write_text(file, "".join(islice(whole, len(part))))
     scored = np.concatenate(scores)
     within = ~np.isnan(scored)
     kept_scores = scored[within & np.concatenate(kept)]
@@ -195,13 +218,19 @@ def _write(
 
 def _field(messages: Sequence[Message], encoded: Encoded, kept_N: npt.NDArray[np.bool_], rest: float) -> list[Any]:
     """The column of a row: one entry for each message, None where all weights are 1."""
-    entries: list[Any] = [None] * len(messages)
+    runs: dict[tuple[int, int], list[list[float]]] = {}
     at = 0
     for response in encoded.responses:
-        runs = char_runs(response.chars_N2, kept_N[at : at + len(response.token_N)], rest)
-        entries[response.message] = [list(run) for run in runs] or None
+        part = char_runs(response.chars_N2, kept_N[at : at + len(response.token_N)], rest)
+        runs.setdefault((response.message, response.part), []).extend(map(list, part))
         at += len(response.token_N)
-    return entries
+    return [_entry(message, number, runs) for number, message in enumerate(messages)]
+
+
+def _entry(message: Message, number: int, runs: dict[tuple[int, int], list[list[float]]]) -> Any:
+    texts = texts_beside(message.extras)
+    own, *beside = (sorted(runs.get((number, part), [])) or None for part in range(1 + len(texts)))
+    return {"content": own, "beside": beside} if any(beside) else own
 
 
 def _row(number: int, scores_N: Floats, kept_N: npt.NDArray[np.bool_]) -> str:

@@ -6,28 +6,33 @@ options changes), or None for a response that gives none.
 
 from __future__ import annotations
 
+import ast
+import contextlib
 import importlib
 import json
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from holdfast.chat import without_thoughts
 from holdfast.errors import HoldfastError, nearest
 from holdfast.sensitivity.answers.numbers import number
 from holdfast.sensitivity.answers.option import chosen, listed, values_of
-from holdfast.sensitivity.answers.text import clean
+from holdfast.sensitivity.answers.text import clean, normal, without_marks
 from holdfast.sensitivity.answers.yes_no import yes_no
 from holdfast.sensitivity.sets import PromptSet, Variant
-from holdfast.sensitivity.variants.rewritings import without_thoughts
 
 Rule = Callable[[str, Variant], str | None]
+_AROUND_LINE = re.compile(r"^\s*#{1,6}\s|\s[-\u2013\u2014]+\s*$")
+"""A heading's mark, and a dash at the end."""
 _MOST_BRACES = 200
 """Places at which a JSON object may begin that are tried: a response of braces alone would take for ever."""
 
 
 def first_line(text: str, variant: Variant) -> str | None:
-    """Return the first line that is not empty, in lower case and without marks around it."""
-    return next(filter(None, map(clean, without_thoughts(text, variant.prompt)[0].splitlines())), None)
+    """Return the first line that is not empty, in lower case and without marks of type and those around it."""
+    lines = without_marks(normal(without_thoughts(text, variant.prompt)[0])).splitlines()
+    return next(filter(None, (clean(_AROUND_LINE.sub("", line)) for line in lines)), None)
 
 
 def option(text: str, variant: Variant) -> str | None:
@@ -114,16 +119,19 @@ def gold(variant: Variant, by: Rule = automatic) -> str | None:
 
 
 def _by_pattern(pattern: str) -> Rule:
-    """Return the rule that reads the group ``answer``, the first group, or the whole, of the last match."""
+    """Return the rule that reads the last match: its group ``answer``, else its first group that took part, or all."""
     try:
         compiled = re.compile(pattern)
     except re.error as error:
         raise HoldfastError(f"--answers regex:{pattern}: no regular expression ({error})") from error
-    group: str | int = "answer" if "answer" in compiled.groupindex else min(1, compiled.groups)
+    names = ["answer"] if "answer" in compiled.groupindex else range(1, compiled.groups + 1)
 
     def read(text: str, variant: Variant) -> str | None:
-        matches = list(compiled.finditer(without_thoughts(text, variant.prompt)[0]))
-        return clean(matches[-1].group(group) or "") or None if matches else None
+        for match in reversed(list(compiled.finditer(without_thoughts(text, variant.prompt)[0]))):
+            groups = [match.group(name) for name in names] or [match.group()]
+            if taken := [group for group in groups if group is not None]:
+                return clean(taken[0]) or None
+        return None
 
     return read
 
@@ -169,13 +177,28 @@ def _within(value: Any, field: str) -> Any:
 
 def _objects(text: str) -> list[Any]:
     """Return the JSON objects of a text, those in others left out, whatever stands around them."""
-    decoder, objects = json.JSONDecoder(), list[Any]()
+    decoder, objects = json.JSONDecoder(strict=False), list[Any]()
     at, tries = text.find("{"), 0
     while at >= 0 and tries < _MOST_BRACES:
         try:
             value, end = decoder.raw_decode(text, at)
             objects.append(value)
         except (ValueError, RecursionError):
-            end = at + 1
+            value, end = _loose_object(text, at)
+            objects += [] if value is None else [value]
         at, tries = text.find("{", end), tries + 1
     return objects
+
+
+def _loose_object(text: str, at: int) -> tuple[Any, int]:
+    """Return an object that is nearly JSON (single quotation marks, a comma at the end), without others in it, and its
+    end; None and the next place where it is none.
+    """
+    flat = re.compile(r"\{[^{}]{1,5000}\}").match(text, at)
+    if flat is None:
+        return None, at + 1
+    straight = flat.group().translate(dict.fromkeys(map(ord, "\u201c\u201d"), '"'))
+    for read in (json.JSONDecoder(strict=False).decode, ast.literal_eval):
+        with contextlib.suppress(ValueError, SyntaxError, MemoryError, RecursionError):
+            return read(straight), flat.end()
+    return None, at + 1

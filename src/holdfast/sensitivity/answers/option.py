@@ -10,10 +10,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from holdfast.sensitivity.answers.text import CUE, LAST_WORD, clean, plain, statements
+from holdfast.sensitivity.answers.text import CUE, LAST_WORD, clean, normal, plain, statements
 
 _LISTED = re.compile(r"(?m)(?:^|(?<=\s))[(\[]?([A-Z])[).:\]]\s*(\S.*?)\s*(?=$|\s(?:\([A-Z]\)|\[[A-Z]\]|[A-Z][).:]\s))")
-_EDGE, _EDGE_AFTER = r"(?<![A-Za-z0-9\u00c0-\u024f'#])", r"(?![A-Za-z0-9\u00c0-\u024f+#]|'\w|[.-]\w)"
+_EDGE, _EDGE_AFTER = r"(?<![A-Za-z0-9]-)(?<![A-Za-z0-9\u00c0-\u024f'#])", r"(?![A-Za-z0-9\u00c0-\u024f+#]|'\w|[.-]\w)"
 _FLAT = {
     "a",
     "an",
@@ -41,10 +41,11 @@ _NO_LETTER_AFTER = re.compile(
 )
 _GOES_ON = (
     r"(?:is|was|or|and|nor|because|since|as|but|would|seems|looks|isn't|wasn't|are|has|with|vs|not|cannot|must"
-    r"|should)\b"
+    r"|should|I|through)\b"
 )
 _I_GOES_ON = r"(?:is|or|and|nor|because|isn't)\b"
 
+_IS_ANSWER = r"\s(?:is|was)\s(?:the\s)?(?:\w+\s)?(?:answer|correct|right|best|choice|option)\b"
 _NEAR = 200
 """Characters around a place that may deny it."""
 _MARKED = re.compile(r"\x02(\d+)\x03")
@@ -53,8 +54,10 @@ _SAME = re.compile(r"\x02(\d+)\x03(?:[^\w\n\x02\x03]{1,4}\x02\1\x03)+")
 """An option by letter and text: "B) blue"."""
 _DENIED_BEFORE = re.compile(
     rf"""(?:\bnot\b|n't\b|\bnever\b|\bneither\b|\bnor\b|\bcannot\b|\brules?\sout\b|\bruled\sout\b|\bruling\sout\b
+          |(?<!no\s)(?<!out\s)(?<!out\sa\s)\bdoubt\w*|\bhardly\b|\bunlikely\b
           |\beliminat\w+|\bexclud\w+|\brather\sthan\b|\binstead\sof\b|\bexcept\b|\bunlike\b|\bincorrect\b|\bwrong\b
-          |\bif\b|\bunless\b|\bwhether\b|\bsuppos\w+|\bassum\w+|\bdiscard\w*|\breject\w*|\bopposed\sto\b|\bno\s)
+          |\bif\b|\bunless\b|\bwhether\b|\bsuppos\w+|\bassum\w+|\bdiscard\w*|\breject\w*|\bopposed\sto\b
+          |\bno\s(?!doubt)|(?<!other\s)\bthan\b|\b(?:everything|anything|all)\sbut\b)
         [^\x02\x03,:;.!?]*(?:{_ONE}\W*(?:\s?(?:,|/|\bor\b|\band\b|\bnor\b)\s?(?:even\s|also\s|option\s)?)+)*$""",
     re.VERBOSE | re.IGNORECASE,
 )
@@ -62,21 +65,29 @@ _DENIED_AFTER = re.compile(
     r"""[)\]"' ]*(?:(?:is|are|was|were|seems?|looks?|would\sbe|can|could|does|do|must|may)\s?)?
         (?:\w+ly\s|also\s|just\s)?
         (?:not\b(?!\sonly)|n't\b|cannot\b|isn't\b|aren't\b|wasn't\b|can't\b|doesn't\b|wrong\b|incorrect\b|false\b
-          |impossible\b|ruled\sout\b|out\b|unlikely\b)""",
+          |impossible\b|ruled\sout\b|out\b|unlikely\b)
+        |[\s:=(-]+(?:false|no|incorrect|wrong)\W*$""",
     re.VERBOSE | re.IGNORECASE,
 )
 _AND_ANOTHER = re.compile(
-    rf"""\W*\s?(?:\s(?:or|and|nor|vs)\s|[/&|])\s?
+    rf"""\W*\s?(?:\s(?:or|and|nor|vs|through)\s|[/&|])\s?
          (?:(?:maybe|possibly|perhaps|even|also|either|option|both|the)\s)*\W?{_ONE}
        | \W*,\s?(?:maybe\s|possibly\s|perhaps\s)?{_ONE}\W*(?:,|\b(?:or|and)\b|$)""",
     re.VERBOSE | re.IGNORECASE,
 )
 _PRAISED = re.compile(
     r"\W*\s?(?:is|was|are|seems?|looks?|would\sbe|must\sbe|appears?|should\sbe|as)\b[^\x02\x03]*"
-    r"\b(?:answers?|correct|right|best|choice|true)\b",
+    r"\b(?:answers?|correct|right|best|better|choice|true)\b",
     re.IGNORECASE,
 )
 _BARE = re.compile(rf"^(?:\W|\b(?:options?|choice|answer|letter|is|the|an?)\b|{_ONE})*$", re.IGNORECASE)
+_TICKED = (
+    (re.compile(rf"(?m)({_ONE})[\s:)]*[\u2713\u2714\u2705]\ufe0f?\s*$"), r"\1 yes"),
+    (re.compile(rf"(?m)({_ONE})[\s:)]*[\u2717\u2718\u2715\u2716\u274c\u274e]\ufe0f?\s*$"), r"\1 no"),
+    (re.compile(rf"(?m)^[\u2717\u2718\u2715\u2716\u274c\u274e]\ufe0f?\s*({_ONE})"), r"\1 no"),
+)
+"""Options with a tick or a cross."""
+_CALLED = re.compile(r"\b(?:answer|choice)\b", re.IGNORECASE)
 _LEADS = re.compile(
     rf"^\W*(?:(?:option|choice|answer)\s)?{_ONE}(?:\s?[).:,;\]!-]+(?:\s|$)|\s(?:because|since|as)\b|\W*$)", re.I
 )
@@ -112,6 +123,8 @@ def values_of(options: Mapping[str, str]) -> dict[str, str]:
 def chosen(response: str, options: Mapping[str, str], question: str = "") -> str | None:
     """Return the letter of the option that a response names, or None where it names none, or several."""
     marked = _marks(plain(response, question), options)
+    for pattern, said in _TICKED:
+        marked = pattern.sub(said, marked)
     letters = list(options)
     values = values_of(options)
     number = _decided(_without_lists(marked), [values[letter] for letter in letters])
@@ -131,11 +144,17 @@ def _decided(text: str, values: list[str]) -> int | None:
         return None
     if highest > 1:
         last = ranked[-1]
-    elif _LEADS.match(text) and said[0][1]:
+    elif said[0][1] and _leads_alone(text):
         last = said[0][1][:1]
     else:
         last = list({values[number]: number for named in ranked for number in named}.values())
     return last[0] if len(last) == 1 else None
+
+
+def _leads_alone(text: str) -> bool:
+    """Whether a text begins with an option, and no other is joined to it."""
+    first = _MARKED.search(text) if _LEADS.match(text) else None
+    return first is not None and _AND_ANOTHER.match(text, first.end()) is None
 
 
 def _rank(statement: str) -> int:
@@ -164,12 +183,11 @@ def _named(statement: str, values: list[str]) -> list[int]:
         return list({values[int(m[1])]: int(m[1]) for m in [*joined, first]}.values())
     same = {values[int(first[1])]: int(first[1])}
     for place in behind:  # "B) blue" names one option twice
-        another = _AND_ANOTHER.match(statement, place.end())
-        if another:
-            number = int(re.findall(r"\x02(\d+)\x03", another.group())[-1])
-            same[values[number]] = number
         if values[int(place[1])] not in same:
             break
+        if another := _AND_ANOTHER.match(statement, place.end()):
+            number = int(_MARKED.findall(another.group())[-1])
+            same[values[number]] = number
     return list(same.values())
 
 
@@ -181,7 +199,7 @@ def _denied(statement: str, place: re.Match[str]) -> bool:
 def _without_lists(text: str) -> str:
     """Return the text without lines that only repeat the options, one after the other."""
     lines = text.splitlines()
-    alone = [set(_MARKED.findall(line)) if _BARE.match(line) else set() for line in lines]
+    alone = [set(_MARKED.findall(line)) if _BARE.match(line) and not _CALLED.search(line) else set() for line in lines]
     kept = []
     for i, line in enumerate(lines):
         near = [alone[j] for j in (i - 1, i + 1) if 0 <= j < len(lines)]
@@ -200,7 +218,7 @@ def _follows(alone: list[set[str]], i: int) -> bool:
 def _marks(text: str, options: Mapping[str, str]) -> str:
     """Return the text with every place that names an option as ``STX number ETX``."""
     letters = list(options)
-    texts = {i: clean(str(options[letter])) for i, letter in enumerate(letters)}
+    texts = {i: clean(normal(str(options[letter]))) for i, letter in enumerate(letters)}
     whole = clean(text)
     for i, own in texts.items():
         if own and whole == own:
@@ -222,7 +240,7 @@ def _marks(text: str, options: Mapping[str, str]) -> str:
     any_case = any_letter if not any_letter.isupper() else f"{any_letter}|{any_letter.lower()}"
     pattern = (
         rf"[(\[<]\s?({any_case})\s?[)\]>]|\b(?i:options?|choices?|letter)\s[\"']?({any_case}){_EDGE_AFTER}"
-        rf"|{_EDGE}(?<!\x02)({any_case})(?=\s?\)|\s?\.?\s?(?:$|\n)){_EDGE_AFTER}"
+        rf"|{_EDGE}(?<!\x02)({any_case})(?=\s?\)|\s?\.?\s?(?:$|\n)|{_IS_ANSWER}){_EDGE_AFTER}"
         rf"|{_EDGE}(?<!\x02)({any_letter}){_EDGE_AFTER}(?!\x03)"
     )
     return _SAME.sub("\x02\\1\x03", re.sub(pattern, mark, text))

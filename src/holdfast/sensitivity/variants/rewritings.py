@@ -15,18 +15,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from holdfast.chat import without_thoughts
 from holdfast.errors import from_json
-
-_NAMES = "think|thinking|thoughts?|reasoning|reflection|analysis|scratchpad|seed:think"
-_THOUGHT = re.compile(
-    rf"<({_NAMES})>.*?</\1>|\[THINK\].*?\[/THINK\]|\u25c1think\u25b7.*?\u25c1/think\u25b7", re.DOTALL | re.IGNORECASE
-)
-_THOUGHT_ENDS = re.compile(
-    rf"</(?:{_NAMES})>|\[/THINK\]|\u25c1/think\u25b7|<\|channel\|>final<\|message\|>", re.IGNORECASE
-)
-_THOUGHT_STARTS = re.compile(
-    rf"<(?:{_NAMES})>|\[THINK\]|\u25c1think\u25b7|<\|channel\|>(?:analysis|commentary)", re.IGNORECASE
-)
 
 _FENCE = re.compile(
     r"^[ \t]*(?:```|~~~)[ \t]*([\w+#.-]*)[^\n]*\n(.*?)(?:^[ \t]*(?:```|~~~)[ \t]*$|\Z)", re.MULTILINE | re.DOTALL
@@ -128,14 +118,6 @@ def read_answer(answer: str, question: str) -> Rewritings:
         cleaned = _unwrapped(candidate.strip(), question)
         (left_out if is_remark(cleaned, question) or _cut_short(cleaned, question) else texts).append(cleaned)
     return Rewritings(texts, left_out if texts or left_out else ["(an empty answer)"])
-
-
-def without_thoughts(text: str, question: str = "") -> tuple[str, list[str]]:
-    """Return an answer without the thoughts before it: between tags, up to a closing tag, or after an open tag."""
-    if _THOUGHT_STARTS.search(question):
-        return text, []
-    rest = _THOUGHT_STARTS.split(_THOUGHT_ENDS.split(_THOUGHT.sub("", text))[-1])[0]
-    return rest, ["(thoughts)"] if rest != text else []
 
 
 def is_remark(text: str, question: str) -> bool:

@@ -10,12 +10,12 @@ from functools import partial
 from random import Random
 from typing import Any
 
-from holdfast.chat import Chat
+from holdfast.chat import Chat, without_thoughts
 from holdfast.errors import HoldfastError
 from holdfast.sensitivity.sets import read_rows
 from holdfast.sensitivity.variants.items import Draft, Generator, PromptItem, like
 from holdfast.sensitivity.variants.protect import free_words, holds, protected_spans
-from holdfast.sensitivity.variants.rewritings import is_remark, read_answer, without_thoughts
+from holdfast.sensitivity.variants.rewritings import is_remark, read_answer
 
 Ask = Callable[[str], str]
 """Instruction -> the model's answer."""
