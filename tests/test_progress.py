@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,16 @@ def test_a_terminal_has_one_line_and_what_is_said_stands_above_it(
     )
 
 
+def test_where_nobody_knows_how_many_there_are_it_counts(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    def rows() -> Iterator[int]:
+        for row in range(3):
+            clock.now += 20.0
+            yield row
+
+    assert list(Progress("row", doing="reading a.jsonl").each(rows())) == [0, 1, 2]
+    assert capsys.readouterr().err.splitlines() == ["reading a.jsonl: 2 rows", "reading a.jsonl: 3 rows in 1 min 00 s"]
+
+
 def test_what_is_there_already_takes_no_time(clock: Clock) -> None:
     line = Progress("trial", 10)
     line.skip(6)
@@ -87,9 +98,12 @@ def test_what_is_there_already_takes_no_time(clock: Clock) -> None:
 
 
 def test_the_end_says_what_where_and_what_next(capsys: pytest.CaptureFixture[str]) -> None:
-    progress.end("nothing changed", Path("runs/my run"), "report", "runs/my run")
+    progress.end("nothing changed", Path("runs/my run"))
+    progress.end("", Path("studies/a"), "study", "best", "studies/a")
     assert capsys.readouterr().err.splitlines() == [
         "nothing changed",
         "written: runs/my run",
-        "next: holdfast report 'runs/my run'",
+        "next: holdfast report 'runs/my run' --output 'runs/my run.html'",
+        "written: studies/a",
+        "next: holdfast study best studies/a",
     ]

@@ -11,11 +11,15 @@ import shlex
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
+from typing import TypeVar
 
+from holdfast.errors import redacted
 from holdfast.tables.text import counted, duration
+
+Item = TypeVar("Item")
 
 _PATIENCE = 2.0
 """Seconds that pass before anything is said."""
@@ -77,6 +81,13 @@ class Progress:
             self._said = now
             self._write(self.text() + self.left())
 
+    def each(self, items: Iterable[Item]) -> Iterator[Item]:
+        """Yield the items, each of which counts as done when the next one is asked for; ends as ``close`` does."""
+        for item in items:
+            yield item
+            self.add()
+        self.close()
+
     def say(self, line: str) -> None:
         """Print a line of its own; where one is rewritten in place, above that."""
         self._clear()
@@ -85,18 +96,21 @@ class Progress:
             self._write(self.text() + self.left())
 
     def text(self) -> str:
-        """Return the count: ``scoring: 32 of 100 sets``."""
+        """Return the count: ``scoring: 32 of 100 sets``; ``reading: 32 rows`` where nobody knows how many there are."""
+        if not self.total:
+            return f"{self.doing}{counted(self.done + self.skipped, self.unit)}"
         return f"{self.doing}{self.done + self.skipped:,} of {counted(self.total, self.unit)}"
 
     def left(self) -> str:
-        """Return the time that is left, ``, about 2 min 10 s left``; nothing before the first is done and at the end.
+        """Return the time that is left, ``, about 2 min 10 s left``; nothing in the first two seconds and at the end.
 
         Work that goes on side by side is not counted apart: what counts is how much was done in the time so far.
         """
         rest = self.total - self.done - self.skipped
-        if not self.done or rest <= 0:
+        seconds = time.perf_counter() - self.started
+        if not self.done or rest <= 0 or seconds < _PATIENCE:
             return ""
-        return f", about {duration(float(f'{(time.perf_counter() - self.started) / self.done * rest:.2g}'))} left"
+        return f", about {duration(float(f'{seconds / self.done * rest:.2g}'))} left"
 
     def close(self) -> None:
         """Say how much was done, and in what time, if it took long enough to be spoken of."""
@@ -132,7 +146,7 @@ def without_noise() -> Iterator[None]:
 
 def begin(lines: list[str]) -> None:
     """Say what a command is about to do."""
-    print("\n".join(lines), file=sys.stderr, flush=True)
+    print(redacted("\n".join(lines)), file=sys.stderr, flush=True)
 
 
 def end(finding: str, place: Path, *following: str) -> None:
@@ -141,7 +155,9 @@ def end(finding: str, place: Path, *following: str) -> None:
     Args:
         finding: a sentence; none where nothing was compared.
         place: what was written.
-        following: the words of the next command line after ``holdfast``.
+        following: the words of the next command line after ``holdfast``; without any, those that make a page.
     """
+    following = following or ("report", str(place), "--output", f"{place}.html")
     lines = [finding] if finding else []
-    print("\n".join([*lines, f"written: {place}", f"next: {shlex.join(['holdfast', *following])}"]), file=sys.stderr)
+    lines += [f"written: {place}", f"next: {shlex.join(['holdfast', *following])}"]
+    print(redacted("\n".join(lines)), file=sys.stderr)

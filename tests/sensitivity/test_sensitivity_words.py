@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import itertools
 import json
 import statistics
@@ -18,7 +17,6 @@ from holdfast.report.sensitivity import measured
 from holdfast.results import SensitivityResult, from_summary
 from holdfast.sensitivity import SensitivityConfig, measure, words
 from holdfast.sensitivity.index import psi
-from holdfast.sensitivity.pipeline import _Progress
 from holdfast.sensitivity.score import score
 from holdfast.tables.sensitivity import every_set, of_run, over_sets
 from materials import write_jsonl
@@ -170,18 +168,3 @@ def test_the_page_says_the_words_first(tmp_path: Path) -> None:
     notes = [(part.text, part.tone) for part in page if isinstance(part, Note)]
     assert notes[:2] == [("One sentence.", "finding"), ("Another.", "warning")]
     assert "POSIX is 1" in notes[2][0]
-
-
-def test_progress_says_the_time_left_on_terminals_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
-
-    for stream, written in ((Terminal(), True), (io.StringIO(), False)):
-        monkeypatch.setattr("sys.stderr", stream)
-        progress = _Progress(100)
-        progress.started -= 10.0  # ten seconds ago
-        progress.add(20)
-        assert ("20 of 100 sets, about 40" in stream.getvalue()) == written
-        progress.add(80)
-        assert stream.getvalue().endswith("100 of 100 sets\n") == written

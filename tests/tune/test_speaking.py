@@ -103,4 +103,7 @@ def test_a_training_says_what_it_does_and_no_library_speaks(tmp_path: Path, caps
     assert lines[5].startswith("note: 2 examples held out are few")
     assert lines[-3].startswith("response NLL ")
     assert lines[-3].endswith("on 2 held-out examples: too few to say")
-    assert lines[-2:] == [f"written: {config.output}", f"next: holdfast report {config.output}"]
+    assert lines[-2:] == [
+        f"written: {config.output}",
+        f"next: holdfast report {config.output} --output {config.output}.html",
+    ]

@@ -86,7 +86,7 @@ def align(config: AlignConfig) -> dict[str, Any]:
         with models.quiet(), _silent(), explain_full_disk(run.path):
             summary = _fit(plan, model, run)
         if accelerate.PartialState().is_main_process:
-            end(finding(summary), run.path, "report", str(run.path))
+            end(finding(summary), run.path)
         return summary
 
 

@@ -20,6 +20,7 @@ import numpy as np
 from holdfast.data.chat_template import render, template_name
 from holdfast.data.pairs import Pair
 from holdfast.errors import HoldfastError, set_aside
+from holdfast.progress import Progress
 from holdfast.records import RESPONSE_ROLES, Message, Role, Tokens
 from holdfast.tune.roles import assign_roles, stop_ids
 
@@ -99,6 +100,7 @@ def tokenize_pairs(
     """
     report = PairReport()
     done = []
+    progress = Progress("pair", len(pairs), doing="tokenising")
     for start in range(0, len(pairs), _BATCH):
         for pair in _encode(pairs[start : start + _BATCH], tokenizer, template, report, bad_rows):
             kept = _fit(pair, max_length, truncation, report)
@@ -106,6 +108,8 @@ def tokenize_pairs(
                 report.pairs += 1
                 report.tokens += kept.tokens
                 done.append(kept)
+        progress.add(len(pairs[start : start + _BATCH]))
+    progress.close()
     return done, report
 
 

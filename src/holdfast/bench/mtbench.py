@@ -27,6 +27,7 @@ from holdfast.bench.openended import MT_BENCH_SOURCE, Answers, Question, file_na
 from holdfast.chat import Chat
 from holdfast.config import BenchConfig
 from holdfast.errors import HoldfastError
+from holdfast.progress import Progress
 from holdfast.runs import kept_rows, write_text
 
 _WITH_REFERENCE = ("math", "reasoning", "coding")
@@ -95,6 +96,7 @@ def _ask(
         retries=config.judge_retries,
     )
     grades: dict[tuple[str, int, str], float] = {}
+    progress = Progress("grade", len(jobs), doing="MT-Bench")
 
     def judge(job: Job) -> str:
         template, prompt = asked[job]
@@ -110,6 +112,7 @@ def _ask(
         with file.open("a", encoding="utf-8") as opened:
             opened.write(json.dumps(row, ensure_ascii=False) + "\n")
         grades[question.id, turn, prompt] = score
+        progress.add()
 
     try:
         http.together(judge, jobs, config.judge_concurrency, keep)

@@ -239,7 +239,7 @@ def _write(
     })  # fmt: skip
     print(lines(summary, "Benchmarks"), file=sys.stderr)
     summary = out.finish(summary)
-    end(_finding(results), out.path, "report", str(out.path))
+    end(_finding(results), out.path)
     return summary
 
 

@@ -107,7 +107,7 @@ def _tell_end(summary: dict[str, Any], run: RunDir, config: LabelConfig) -> None
     checked = summary["agreement_with_given_answers"]
     right = [f"{rounded(s['value'], 1)} % of {counted(s['count'], 'answer')} ({m})" for m, s in checked.items()]
     sure = f"right where the pool has an answer: {', '.join(right)}" if right else "how many are right is not known"
-    following = ["report", str(run.path)]
+    following: list[str] = []
     if summary["labelled"] and not config.endpoint:
         following = ["tune", "--model", config.model, "--data", summary["labels_path"], "--output", f"{run.path}-tuned"]
     count = counted(summary["pool"], "input")

@@ -91,7 +91,7 @@ def transfer(config: CrossTaskConfig, lm: Any = None) -> dict[str, Any]:
         if not config.json:
             print(as_text(summary))
         summary = run.finish(summary)
-        end(finding(summary), run.path, "report", str(run.path))
+        end(finding(summary), run.path)
         return summary
 
 
@@ -145,7 +145,7 @@ def start(grid: Grid, runner: Runner) -> list[str]:
 
 def finding(summary: dict[str, Any]) -> str:
     """Return which sources are shown to help, by one-tailed tests over all items with Holm's correction."""
-    tests = {name: source["against_zero_shot"] for name, source in summary["sources"].items()}
+    tests = {name: source.get("against_zero_shot") for name, source in summary["sources"].items()}
     tests = {name: test for name, test in tests.items() if test and test["count"]}
     if not tests:
         return ""

@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import islice
+from pathlib import Path
 from typing import Any, TypeVar
 
 from holdfast.data.agent import ROW_KEYS, extras_of, kwargs_of, tools_of, trains
@@ -28,6 +29,7 @@ from holdfast.data.shapes import USUAL, Reading, Shape, as_openai, line_of_roles
 from holdfast.data.sources import files_of, tell_unread
 from holdfast.data.weights import check_weight, with_char_weights
 from holdfast.errors import HoldfastError, whole_text
+from holdfast.progress import Progress
 from holdfast.records import Example, Message, Role
 
 T = TypeVar("T")
@@ -77,7 +79,7 @@ def load_examples(
     examples: list[Example] = []
     left = limit
     for file in files_of(source):
-        rows = list(islice(read_rows(file, bad_rows), left))
+        rows = list(Progress("row", doing=f"reading {Path(file).name}").each(islice(read_rows(file, bad_rows), left)))
         if rows or left != 0:
             examples += examples_of(
                 rows, file, layout=layout, needs_response=needs_response, bad_rows=bad_rows, shape=shape

@@ -6,7 +6,6 @@ questions --store--> missing --estimate--> requests, tokens, price --endpoint-->
 from __future__ import annotations
 
 import dataclasses
-import sys
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from typing import Any
 from holdfast import http
 from holdfast.chat import Chat, ChatAnswer, Message, tokens_of
 from holdfast.errors import HoldfastError
+from holdfast.progress import Progress
 from holdfast.sensitivity.store import AnswerStore
 from holdfast.tables.text import counted
 
@@ -165,14 +165,14 @@ class Asker:
         by_content = self._by_content(questions)
         answers = {content: self._stored(question) for content, question in by_content.items()}
         missing = [content for content, answer in answers.items() if answer is None]
-        total = len(missing)
+        progress = Progress("answer", len(missing), doing="asking")
 
         def ask(content: str) -> ChatAnswer:
             return self._asked(by_content[content])
 
         def keep(content: str, answer: ChatAnswer) -> None:
             answers[content] = answer
-            _progress(sum(answers[c] is not None for c in missing), total)
+            progress.add()
 
         try:
             http.together(ask, missing[:1], 1, keep)
@@ -184,6 +184,8 @@ class Asker:
             raise StoppedError(
                 f"{error.message}; {left:,} of {len(answers):,} answers are missing", hint=error.hint
             ) from error
+        finally:
+            progress.close()
         whole = [answers[self._content(question)] for question in questions]
         return [answer for answer in whole if answer is not None]
 
@@ -217,8 +219,3 @@ class Asker:
 
     def _by_content(self, questions: Iterable[ChatQuestion]) -> dict[str, ChatQuestion]:
         return {self._content(question): question for question in questions}
-
-
-def _progress(done: int, total: int) -> None:
-    if sys.stderr.isatty():
-        print(f"\r{done}/{total} answers", end="\n" if done == total else "", file=sys.stderr, flush=True)

@@ -28,6 +28,7 @@ from holdfast import runs
 from holdfast.config import SensitivityConfig, VariantsConfig
 from holdfast.data.read import source_digest
 from holdfast.errors import HoldfastError
+from holdfast.progress import Progress, begin
 from holdfast.records import Ids
 from holdfast.runs import RunDir, write_text
 from holdfast.sensitivity import answers, words
@@ -41,7 +42,7 @@ from holdfast.sensitivity.sets import digest, write_sets
 from holdfast.sensitivity.store import Store
 from holdfast.sensitivity.task import SETS_PER_BATCH, Backend, ScoreTable, SetTask
 from holdfast.tables import lines, with_tables
-from holdfast.tables.text import counted, duration
+from holdfast.tables.text import counted
 
 
 def measure(config: SensitivityConfig) -> dict[str, Any]:
@@ -88,6 +89,7 @@ def measure(config: SensitivityConfig) -> dict[str, Any]:
             if summary := run.finished(resolved=resolved):
                 return summary
             run.open(resolved)
+            begin(_start(plan, config))
             started = time.perf_counter()
             work = _score(tasks, words.unrelated_pairs(set_ids, plan.ids, config.seed), config, backend, run)
             seconds = round(time.perf_counter() - started, 2)
@@ -191,13 +193,14 @@ def _score(
         for batch in _batches(tasks, SETS_PER_BATCH):
             store.fetch(batch, scored)
         missing = [t for t in tasks if not scored.responses.keys() >= set(t.prompts) or t.wanted(scored)]
-        progress = _Progress(len(missing))
+        progress = Progress("set", len(missing), doing="scoring")
         for batch in _batches(missing, SETS_PER_BATCH * backend.parallel):
             try:
                 backend.complete(batch, scored)
             finally:  # so that answers of a server that then failed are kept
                 store.put(batch, scored)
             progress.add(len(batch))
+        progress.close()
         audit = backend.audit(tasks, scored, _audited(config, tasks), config.seed)
         apart = _unrelated(unrelated, scored, backend, store)
     finally:
@@ -284,6 +287,18 @@ def _token_text(tokenizer: Any) -> Callable[[int], str]:
     return functools.cache(lambda token: str(tokenizer.convert_ids_to_tokens(token)))
 
 
+def _start(plan: SensitivityPlan, config: SensitivityConfig) -> list[str]:
+    """Return what is said before a model is asked: which one, about what, and what that takes at most."""
+    fast, _ = _expected_cost(plan, config.max_new_tokens, config.seed)
+    at = f" at {config.endpoint}" if config.endpoint else ""
+    return [
+        f"model {config.model}{at}, back end {config.backend}; "
+        f"{'with' if config.chat else 'without'} its chat template",
+        f"{counted(sum(map(len, plan.ids)), 'prompt')} in {counted(len(plan.sets), 'set')}, answers of at most "
+        f"{counted(config.max_new_tokens, 'token')}; at most {counted(fast, 'token-forward')}",
+    ]
+
+
 def _preview(plan: SensitivityPlan, config: SensitivityConfig, tokenizer: Any) -> dict[str, Any]:
     """Print the first set as the model will read it, and the cost if every response has full length and is distinct."""
     fast, plain = _expected_cost(plan, config.max_new_tokens, config.seed)
@@ -323,22 +338,3 @@ def _expected_cost(plan: SensitivityPlan, r: int, seed: int) -> tuple[int, int]:
     fast += sum(map(len, set(both))) + len(both) * (r - 1)
     plain += sum(len(p) + r for p in both)
     return fast, plain
-
-
-class _Progress:
-    """How many sets are done, and about how long the rest will take; only where stderr is a terminal."""
-
-    def __init__(self, total: int) -> None:
-        self.total, self.done, self.started = total, 0, time.perf_counter()
-
-    def add(self, count: int) -> None:
-        """Say that so many more are done."""
-        self.done += count
-        if sys.stderr.isatty():
-            print(f"\r\x1b[K{self.text()}", end="\n" if self.done == self.total else "", file=sys.stderr, flush=True)
-
-    def text(self) -> str:
-        """Return the line: ``32 of 100 sets, about 2 min 10 s left``."""
-        left = (time.perf_counter() - self.started) / self.done * (self.total - self.done)
-        rest = f", about {duration(left)} left" if self.done < self.total else ""
-        return f"{self.done:,} of {counted(self.total, 'set')}{rest}"

@@ -98,7 +98,7 @@ def train(config: TuneConfig, start: Start | None = None) -> dict[str, Any]:
                 return {"command": "tune", "stopped_at": trainer.state.global_step, "seconds": seconds}
             summary = _finish(trainer, plan, run, before, seconds)
         if trainer.is_world_process_zero():
-            end(changed(summary, sums_before_NK, trainer.last_sums_NK, config.seed), run.path, "report", str(run.path))
+            end(changed(summary, sums_before_NK, trainer.last_sums_NK, config.seed), run.path)
         return summary
 
 
