@@ -54,6 +54,7 @@ from holdfast.results import (
     from_summary,
 )
 from holdfast.runs import read_json, to_json
+from holdfast.tables.text import counted
 
 __all__ = [
     "Estimate",
@@ -412,7 +413,8 @@ class Model:
 
         if len(prompts) != len(answers):
             raise HoldfastError(
-                f"{len(prompts)} prompts and {len(answers)} answers; each answer stands behind a prompt"
+                f"{counted(len(prompts), 'prompt')} and {counted(len(answers), 'answer')}; each answer "
+                "stands behind a prompt"
             )
         written = [self._written(prompt) for prompt in prompts]
         before = self._ids(written)

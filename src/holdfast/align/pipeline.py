@@ -32,6 +32,7 @@ from holdfast.progress import end
 from holdfast.runs import Run, RunDir, write_text
 from holdfast.tables import tables_of, with_tables
 from holdfast.tables.render import as_markdown, plain
+from holdfast.tables.text import counted
 from holdfast.tune.arguments import training_arguments
 from holdfast.tune.batches import TokenDataset
 from holdfast.tune.continuing import has_evaluation, how_it_ended, keep_tensorboard, saved_step
@@ -227,7 +228,7 @@ def _card(summary: dict[str, Any]) -> str:
         f"# {Path(summary['model']).name} trained on preferences",
         "",
         f"Start point and reference `{summary['model']}`, pairs `{summary['data']}` ({summary['train_examples']}), "
-        f"TRL's loss `{'+'.join(summary['losses'])}`, beta {summary['beta']:g}, {summary['steps']} steps, "
+        f"TRL's loss `{'+'.join(summary['losses'])}`, beta {summary['beta']:g}, {counted(summary['steps'], 'step')}, "
         f"peak learning rate {summary['learning_rate']:.2g}.",
         *weights_line(summary),
     ]

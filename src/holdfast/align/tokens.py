@@ -22,6 +22,7 @@ from holdfast.data.pairs import Pair
 from holdfast.errors import HoldfastError, set_aside
 from holdfast.progress import Progress
 from holdfast.records import RESPONSE_ROLES, Message, Role, Tokens
+from holdfast.tables.text import counted
 from holdfast.tune.roles import assign_roles, stop_ids
 
 _BATCH = 256
@@ -175,7 +176,8 @@ def _fit(pair: PairTokens, max_length: int, truncation: str, report: PairReport)
     kept = replace(pair, chosen=pair.chosen[:room], rejected=pair.rejected[:room])
     if kept.chosen == kept.rejected:
         report.left_out.append(
-            f"{pair.where}: the prompt has {len(pair.prompt)} tokens; of the answers {room} remain, and they are equal"
+            f"{pair.where}: the prompt has {counted(len(pair.prompt), 'token')}; of the answers {room} "
+            "remain, and they are equal"
         )
         return None
     report.truncated += 1

@@ -58,7 +58,7 @@ def row_of(case: Case, material: Material) -> dict[str, Any]:
 def told(summary: Mapping[str, Any], *, colour: bool) -> Iterator[str]:
     """Yield what a summary says, as lines of a terminal."""
     source = summary["prepared"] or summary["data"]
-    yield f"{source}: {counted(summary['rows'], 'row')}, {summary['tokens']:,} tokens, for {summary['model']}"
+    yield f"{source}: {counted(summary['rows'], 'row')}, {counted(summary['tokens'], 'token')}, for {summary['model']}"
     for name in ("templates", "stops"):
         if summary.get(name):
             yield f"{_HEADS[name]}: {', '.join(map(visible, summary[name]))}"

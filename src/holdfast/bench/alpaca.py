@@ -25,6 +25,7 @@ from holdfast.bench.openended import Answers, Question, file_name
 from holdfast.config import BenchConfig
 from holdfast.errors import HoldfastError
 from holdfast.runs import read_json, write_json
+from holdfast.tables.text import counted
 
 _FIND = "import importlib.util as u, sys; sys.exit(u.find_spec('alpaca_eval') is None)"
 _GAVE_UP = "Max retries reached"
@@ -94,7 +95,7 @@ def verdicts(
     silent = done.stderr.count(_GAVE_UP)
     if silent:  # after ten retries the package goes on as if the judge had given no verdict
         raise HoldfastError(
-            f"AlpacaEval's judge did not answer {silent} of {len(questions)} questions", hint=_kept(folder)
+            f"AlpacaEval's judge did not answer {silent} of {counted(len(questions), 'question')}", hint=_kept(folder)
         )
     return _read(questions, read_json(judge / "verdicts.json"))
 

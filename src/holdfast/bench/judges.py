@@ -43,7 +43,9 @@ def judge(
     for row in rows:
         row["scores"] = verdicts.get(row["item"], {})
     unread = sum(map(_is_unread, rows))
-    note = f"{name}: {unread} of {len(rows)} questions have a verdict that could not be read; it is not counted"
+    note = (
+        f"{name}: {unread} of {counted(len(rows), 'question')} have a verdict that could not be read; it is not counted"
+    )
     return rows, [note] if unread else []
 
 

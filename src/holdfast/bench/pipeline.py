@@ -183,7 +183,10 @@ def _cut(rows: list[Row], lm: models.LM) -> list[str]:
     prompts = [row["prompt"] for row in rows]
     ids = lm.tokenizer(prompts, add_special_tokens=False, verbose=False)["input_ids"]
     long = sum(len(one) >= lm.context for one in ids)
-    note = f"{long} of {len(rows)} prompts are longer than the model's {lm.context} tokens and were cut from the left"
+    note = (
+        f"{long} of {counted(len(rows), 'prompt')} are longer than the model's {lm.context} tokens "
+        "and were cut from the left"
+    )
     return [note] if long else []
 
 

@@ -18,6 +18,7 @@ from typing import Literal
 
 from holdfast.crosstask.tasks import Item, Task
 from holdfast.errors import HoldfastError
+from holdfast.tables.text import counted
 
 Kind = Literal["source definition", "demonstration", "target definition", "label line", "in-task example", "input"]
 Order = Literal["similar-first", "similar-last"]
@@ -155,7 +156,8 @@ def fit(
             return replace(prompt, dropped=dropped)
         if not groups and not inside:
             raise HoldfastError(
-                f"{item.where}: the prompt has {count(prompt.text)} tokens even with no demonstration; the model "
+                f"{item.where}: the prompt has {counted(count(prompt.text), 'token')} even with no "
+                "demonstration; the model "
                 f"takes {limit}",
                 hint="shorten the input or the definition, or use a model with a longer context",
             )

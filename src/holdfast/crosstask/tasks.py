@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from holdfast.errors import HoldfastError, whole_text
+from holdfast.tables.text import counted
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _SLOT = re.compile(r"\{(\w+)\}")
@@ -170,7 +171,8 @@ def _answer(value: Any, task: Task, where: str, kind: str) -> str | None:
         labels = task.labels or ()
         if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < len(labels):
             raise HoldfastError(
-                f"{where}: answer {value!r} is no index into the {len(labels)} labels", hint="indices count from 0"
+                f"{where}: answer {value!r} is no index into the {counted(len(labels), 'label')}",
+                hint="indices count from 0",
             )
         return labels[value]
     text = str(value)

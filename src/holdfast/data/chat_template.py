@@ -20,6 +20,7 @@ from holdfast.data.conversation import eos_text, prompt_of, render_chat, set_sto
 from holdfast.data.joint import between, without_end, without_start
 from holdfast.errors import HoldfastError, from_json
 from holdfast.records import Message, Role, Span
+from holdfast.tables.text import counted
 
 # A named plain template: messages -> spans without BOS. An EOS span of empty text stands for the tokenizer's EOS token.
 Template = Callable[[Sequence[Message]], list[Span]]
@@ -114,7 +115,9 @@ def prepare(
     if stop is not None:
         ids = tokenizer(stop, add_special_tokens=False)["input_ids"]
         if len(ids) != 1:
-            raise HoldfastError(f"--stop {stop!r} is {len(ids)} tokens, not one", hint="name a token of the tokenizer")
+            raise HoldfastError(
+                f"--stop {stop!r} is {counted(len(ids), 'token')}, not one", hint="name a token of the tokenizer"
+            )
         set_stops(tokenizer, ids)
     return values_of(kwargs or {})
 

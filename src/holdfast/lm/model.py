@@ -21,6 +21,7 @@ from torch import nn
 from holdfast import pocket, runs
 from holdfast.data.conversation import set_stops
 from holdfast.errors import HoldfastError
+from holdfast.tables.text import counted
 
 
 @dataclass
@@ -69,7 +70,7 @@ class LM:
         for number, ids in enumerate(encoded):
             if not 0 < len(ids) <= self.context:
                 raise HoldfastError(
-                    f"prompt {number} has {len(ids):,} tokens; the model takes 1 to {self.context:,}",
+                    f"prompt {number} has {counted(len(ids), 'token')}; the model takes 1 to {self.context:,}",
                     hint="shorten it" if ids else "a model needs one token to start from",
                 )
         answers = Engine(self.model, self.context).generate(
@@ -82,7 +83,9 @@ class LM:
         room = [self.context + 1 - len(ids) for ids in encoded]
         cut = sum(len(a.ids) == most < max_new_tokens for a, most in zip(answers, room, strict=True))
         if cut:
-            print(f"note: {cut} of {len(answers)} answers end where the model's context does", file=sys.stderr)
+            print(
+                f"note: {cut} of {counted(len(answers), 'answer')} end where the model's context does", file=sys.stderr
+            )
         return [self._text(answer.ids) for answer in answers]
 
     def _text(self, ids: Sequence[int]) -> str:

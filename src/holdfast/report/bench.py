@@ -54,7 +54,7 @@ def _dots(metric: str, scores: Scores) -> Figure:
     n = f"{' to '.join(span)} items per task" if span else "an unknown number of items"
     has_ends = any(e.low is not None for e in estimates)
     ends = "with 95 % intervals" if has_ends else "without intervals, as none are stored"
-    notes = [f"{number(score.get('n'))} items" for _, score in scores]
+    notes = [f"{number(score.get('n'))} item{'s' * (score.get('n') != 1)}" for _, score in scores]
     dots = Series(metric, tasks, estimates, notes, "dots", "@accent", size=10)
     caption = f"{metric} by task over {n}, {ends}."
     return points(f"Scores: {metric}", caption, [dots], Axis("task", names=tasks), Axis(metric), height=340)

@@ -14,7 +14,7 @@ from holdfast.report.parts import Figure, Part
 from holdfast.report.settings import Study, TunedSetting
 from holdfast.report.terms import as_title, in_words, with_unit
 from holdfast.tables.record import Interval
-from holdfast.tables.text import number
+from holdfast.tables.text import counted, number
 
 
 def share_figure(study: Study) -> Figure:
@@ -74,7 +74,8 @@ def trade_off(study: Study) -> list[Part]:
         if settings:
             series.append(_place(name, settings, look="rings", colour=colour, size=17))
     caption = (
-        f"Means of {len(measured)} settings over {study.seeds} on the test split, shaded by prompt share; left fits "
+        f"Means of {counted(len(measured), 'setting')} over {study.seeds} on the test split, shaded by "
+        "prompt share; left fits "
         "better, down is steadier. The spread over seeds stands with the values."
     )
     axes = Axis(with_unit("response_nll")), Axis(with_unit("posix"))

@@ -12,6 +12,7 @@ from holdfast.report.reading import ReadRun
 from holdfast.report.sensitivity import ranked_sets
 from holdfast.tables.record import Interval
 from holdfast.tables.sensitivity import psi, shared_sets, views_of
+from holdfast.tables.text import counted
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +46,7 @@ def _section(group: Sequence[_Measured]) -> Section:
         parts += [_pairs(group[0], other, shared) for other in group[1:]]
         parts.append(shared_sets([(one.title, one.psi) for one in group], shared))
     title = " and ".join(one.title for one in group)
-    return Section(title, "Sensitivity, overlaid", f"{len(shared)} sets in common", parts)
+    return Section(title, "Sensitivity, overlaid", f"{counted(len(shared), 'set')} in common", parts)
 
 
 def _note(runs: Sequence[ReadRun]) -> Note:

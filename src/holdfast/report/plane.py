@@ -20,7 +20,7 @@ from holdfast.report.parts import Figure
 from holdfast.report.settings import Study, TunedSetting
 from holdfast.report.terms import METRICS, in_words, with_unit
 from holdfast.tables.record import Interval
-from holdfast.tables.text import label, number
+from holdfast.tables.text import counted, label, number
 
 _FEWEST_CELLS = 6
 
@@ -74,7 +74,8 @@ def _plane(study: Study, metric: str, others: str) -> Figure | None:
 def _caption(study: Study, metric: str, settings: Sequence[TunedSetting]) -> str:
     said = (
         f"Mean {in_words(metric)} on the test split ({study.better(metric)} is better) over {study.seeds} per "
-        f"training: {sum(len(s.members) for s in settings)} cells are {len(settings)} distinct trainings"
+        f"training: {counted(sum(len(s.members) for s in settings), 'cell')} are "
+        f"{counted(len(settings), 'distinct training')}"
     )
     if _merged(settings):
         said += "; lines join the cells of equal ratio, which are one and the same run"

@@ -19,6 +19,7 @@ from holdfast.report.parts import Note, Part
 from holdfast.runs import read_json
 from holdfast.tables import MORE_TABLES, tables_of
 from holdfast.tables.record import Cell, Column, Interval, Table, from_json
+from holdfast.tables.text import counted
 
 # Files that commands without a run directory leave behind, and the command that made them.
 _LONE = {"comparison.json": "sensitivity compare", "check.json": "sensitivity check", "best.json": "study best"}
@@ -88,7 +89,9 @@ def read_run(directory: str) -> ReadRun:
     if (path / "summary.json").is_file():
         summary = _object(path / "summary.json")
     else:
-        incomplete = f"This run is not complete: it has no summary yet. Shown is what its {len(rows):,} rows hold."
+        incomplete = (
+            f"This run is not complete: it has no summary yet. Shown is what its {counted(len(rows), 'row')} hold."
+        )
         problems.insert(0, incomplete)
     options, resolved = _dict(config.get("config")), _dict(config.get("resolved"))
     return ReadRun(path, config["command"], options, resolved, rows, summary, problems)

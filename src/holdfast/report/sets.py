@@ -19,7 +19,7 @@ from holdfast.report.heatmap import Matrix, difference_map
 from holdfast.report.parts import Figure, Note, Part, Passage, TextPiece
 from holdfast.report.reading import ReadRun, read_rows
 from holdfast.tables.sensitivity import ALL, attribution, responses
-from holdfast.tables.text import number
+from holdfast.tables.text import counted, number
 
 _MOST_VARIANTS = 40
 _MOST_WORDS = 1000
@@ -98,7 +98,7 @@ def _matrix(run: ReadRun, row: Mapping[str, Any]) -> Figure | None:
         rest = "The mean of the absolute values off the diagonal is psi."
     caption = (
         "How much less likely each response (column) becomes after each other prompt (row) than after its own, nats "
-        f"per token; {len(names)} prompts, exact values. {rest}"
+        f"per token; {counted(len(names), 'prompt')}, exact values. {rest}"
     )
     matrix = Matrix(values, names, names, notes, ("prompt", "response of", "shift"))
     return difference_map(f"Matrix: {row['set_id']}", caption, matrix)

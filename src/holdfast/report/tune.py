@@ -11,7 +11,7 @@ from holdfast.records import Role
 from holdfast.report.figures import Axis, Series, bars, points
 from holdfast.report.parts import FactList, Figure, Note, Part, Passage, TextPiece
 from holdfast.report.reading import ReadRun
-from holdfast.tables.text import number
+from holdfast.tables.text import counted, number
 
 MEANINGS = {
     Role.SYSTEM: "system message", Role.USER: "what the user says", Role.TOOL: "what a tool returns",
@@ -169,7 +169,7 @@ def _example(run: ReadRun) -> list[Part]:
     pieces = list(map(_piece, tokens))
     used = {piece.role for piece in pieces}
     legend = [(role.label, meaning) for role, meaning in MEANINGS.items() if role.label in used]
-    size = f"{len(pieces)} tokens; a pointer over a token shows its weight"
+    size = f"{counted(len(pieces), 'token')}; a pointer over a token shows its weight"
     caption = f"The first training example as the model sees it, {size}."
     return [Passage("An example, by role", caption, [("example 1", pieces)], legend)]
 

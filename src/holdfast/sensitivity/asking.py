@@ -128,7 +128,8 @@ class CostEstimate:
         stored = f" ({self.stored:,} are stored)" if self.stored else ""
         price = "" if self.price is None else f", price at most about {self.price:.4g}"
         return (
-            f"{counted(self.requests, 'request')} to send{stored}: about {self.tokens_in:,} tokens in, at most "
+            f"{counted(self.requests, 'request')} to send{stored}: about "
+            f"{counted(self.tokens_in, 'token')} in, at most "
             f"{self.tokens_out:,} out{price}"
         )
 
@@ -182,7 +183,7 @@ class Asker:
         except StoppedError as error:
             left = sum(answer is None for answer in answers.values())
             raise StoppedError(
-                f"{error.message}; {left:,} of {len(answers):,} answers are missing", hint=error.hint
+                f"{error.message}; {left:,} of {counted(len(answers), 'answer')} are missing", hint=error.hint
             ) from error
         finally:
             progress.close()

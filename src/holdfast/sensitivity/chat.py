@@ -378,11 +378,12 @@ def _about(
     sent = asker.sent(next(iter(questions)))
     if cut:
         print(
-            f"note: {cut:,} of {len(every):,} answers were cut off at --max-new-tokens; thoughts count among them",
+            f"note: {cut:,} of {counted(len(every), 'answer')} were cut off at --max-new-tokens; "
+            "thoughts count among them",
             file=sys.stderr,
         )
     if empty:
-        print(f"note: {empty:,} of {len(every):,} answers are empty", file=sys.stderr)
+        print(f"note: {empty:,} of {counted(len(every), 'answer')} are empty", file=sys.stderr)
     if unread:
         print(f"note: {len(unread):,} verdicts of the judge are neither yes nor no, and count as no", file=sys.stderr)
     if questions.repeats == 1:

@@ -19,6 +19,7 @@ from holdfast.runs import to_json
 from holdfast.stats import wide_bootstrap
 from holdfast.tables import lines, with_tables
 from holdfast.tables.sensitivity import distinct_views
+from holdfast.tables.text import counted
 
 _LISTED = 10
 _SETS, _LENGTH = "sets", "length of responses (--max-new-tokens)"
@@ -171,7 +172,10 @@ def _check_rows(file: Path, run: Finished, measure: str) -> None:
     """Check that the rows are those of the summary: all, each once, with the measure for every view that they have."""
     rows, sets, place = run.rows, run.summary["sets"], _place(measure)
     if len(rows) != sets:
-        raise HoldfastError(f"{file}: {len(rows)} rows, but {sets} sets were measured; the file was cut or changed")
+        raise HoldfastError(
+            f"{file}: {counted(len(rows), 'row')}, but {counted(sets, 'set')} were measured; the file "
+            "was cut or changed"
+        )
     names: set[str] = set()
     counts = dict.fromkeys(views(run), 0)
     for number, row in enumerate(rows, 1):

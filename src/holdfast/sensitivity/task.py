@@ -12,6 +12,7 @@ from typing import Protocol
 from holdfast.errors import HoldfastError
 from holdfast.records import Ids
 from holdfast.sensitivity.responses import Cells, Response, Scores, assemble
+from holdfast.tables.text import counted
 
 SETS_PER_BATCH = 32
 """Sets that are scored together and stored in one transaction."""
@@ -102,7 +103,8 @@ def check_lengths(tasks: Sequence[SetTask], context: int, max_new_tokens: int, a
             if len(prompt) + max_new_tokens + added > context:
                 more = f" and {added} that the server adds" if added else ""
                 raise HoldfastError(
-                    f"set '{task.name}', prompt {x} has {len(prompt)} tokens; with {max_new_tokens} new ones{more} "
+                    f"set '{task.name}', prompt {x} has {counted(len(prompt), 'token')}; with "
+                    f"{max_new_tokens} new ones{more} "
                     "that is beyond "
                     f"the model's context of {context}",
                     hint="shorten the prompt, take fewer --shots or a smaller --max-new-tokens",

@@ -216,7 +216,7 @@ def _place(stopped: dict[str, Any]) -> str:
     """Return where a search stopped a setting, and its gap to conventional tuning."""
     behind = stopped["behind"]
     at = f"{stopped['setting_name']} after {stopped['step']}"
-    at += f" of {stopped['steps']} steps" if stopped["steps"] else " steps"
+    at += f" of {counted(stopped['steps'], 'step')}" if stopped["steps"] else " steps"
     if stopped["metric"] and stopped["score"] is None:
         return f"{at}, without a score in {stopped['metric']} on dev"
     if behind is None:

@@ -27,6 +27,7 @@ from holdfast.records import PROMPT_ROLES, RESPONSE_ROLES, Example, Tokens
 from holdfast.runs import read_rows, write_text
 from holdfast.study.measures import ANSWER_METRICS, Measure, function_of, sets_file, split_sets
 from holdfast.study.sources import SourceFacts, load_tokens
+from holdfast.tables.text import counted
 from holdfast.tune.roles import joined_turns
 
 Items = npt.NDArray[np.float64]
@@ -265,7 +266,8 @@ def _check_cross_task(measure: Measure) -> None:
     shared = [pair for theirs in asked for ours in seen for pair in ours.shared(theirs)[0]]
     if shared:
         raise HoldfastError(
-            f"measure: crosstask_accuracy: dev and test share {len(shared)} items; the first: {shared[0][1].where} is "
+            f"measure: crosstask_accuracy: dev and test share {counted(len(shared), 'item')}; the first: "
+            f"{shared[0][1].where} is "
             f"{shared[0][0].where}",
             hint="name other target tasks for one of them",
         )

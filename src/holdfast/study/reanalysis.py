@@ -128,7 +128,7 @@ def conclude(result: dict[str, Any]) -> str:
         why = _no_noise(settings)
         return f"Nothing is supported: {why}, so how much of it is luck is unknown (best cells gain {best} on average)."
     if clear:
-        many = f"in {clear} of {len(settings)} settings"
+        many = f"in {clear} of {counted(len(settings), 'setting')}"
         yes.append(f"{many} a weighting beats conventional tuning beyond the noise of identical runs")
     else:
         no.append("that any weighting beats conventional tuning in a setting")
@@ -144,7 +144,7 @@ def conclude(result: dict[str, Any]) -> str:
         luck = f"the best of {identical['runs']} identical runs gains {_percent(identical['gain'])}"
         no.append(f"the size of the best cells' gain ({best}; {luck})")
     if silent := sum(not s["noise_sd"] for s in settings):
-        unseen = f"in {silent} of {len(settings)} settings no noise can be seen"
+        unseen = f"in {silent} of {counted(len(settings), 'setting')} no noise can be seen"
         no.append(f"anything of single settings where none is tested: {unseen}")
     parts = [f"Supported: {'; '.join(yes)}." if yes else "", f"Not supported: {'; '.join(no)}." if no else ""]
     return " ".join(filter(None, parts))
@@ -166,7 +166,7 @@ def as_text(result: dict[str, Any]) -> str:
     """Return the result of ``analyse`` for people: what was read as what, what was left out, the tables, and the
     finding.
     """
-    counts = f"{len(result['settings'])} settings, {result['cells']} pairs of weights, {result['classes']}"
+    counts = f"{counted(len(result['settings']), 'setting')}, {result['cells']} pairs of weights, {result['classes']}"
     head = f"{result['metric']} ({direction(result['higher_is_better'])}): {counts} distinct trainings"
     tables = lines(result | {"command": "study best"})
     return "\n".join([result["about"], head, *_left_without(result), "", tables, "", result["finding"]])

@@ -27,6 +27,7 @@ from holdfast.data.files import csv_records
 from holdfast.data.weights import check_weight
 from holdfast.errors import HoldfastError, nearest
 from holdfast.study.columns import is_score, is_setting
+from holdfast.tables.text import counted
 
 WEIGHTS = ("prompt_weight", "response_weight")
 SEED = "seed"
@@ -147,7 +148,9 @@ def _read(path: Path) -> tuple[list[str], list[Record]]:
     records = []
     for _, line, values in lines[1:]:
         if len(values) != len(header):
-            raise HoldfastError(f"{path}, line {line}: {len(values)} values for {len(header)} columns")
+            raise HoldfastError(
+                f"{path}, line {line}: {counted(len(values), 'value')} for {counted(len(header), 'column')}"
+            )
         records.append((line, dict(zip(header, (_dotted(value.strip(), delimiter) for value in values), strict=True))))
     if not records:
         raise HoldfastError(f"{path}: no data", hint="the first line names the columns, every other line is a run")

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from holdfast.tables.record import Cell, Column, Interval, Table
-from holdfast.tables.text import number
+from holdfast.tables.text import counted, number
 
 
 def of_run(summary: dict[str, Any]) -> list[Table]:
@@ -143,7 +143,7 @@ def _best_layers(name: str, target: dict[str, Any]) -> Table:
             below += sum(layer["q"] is not None and layer["q"] < 0.05 for layer in layers)
     rows += [[*_predicted(predictor, value), None] for predictor, value in target.get("simple", {}).items()]
     nothing = "" if below else "; no correlation is shown here"
-    caption = f"Over {len(target['sources'])} sources. Layers with q < 0.05: {below}{nothing}."
+    caption = f"Over {counted(len(target['sources']), 'source')}. Layers with q < 0.05: {below}{nothing}."
     return Table(f"Best layers: {name}", [*_PREDICTOR, Column("best of")], rows, caption)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from holdfast.tables.record import Cell, Column, MeanSd, Table
+from holdfast.tables.text import counted
 
 _SCORED = {
     "response_nll": Column("response NLL"),
@@ -72,7 +73,7 @@ def _wordings(summary: dict[str, Any]) -> list[Table]:
         f"* not the most frequent answer to the {len(asked['rows'])} wordings of this question. "
         f"The right answer: {asked['target']}."
     )
-    return [Table(f"One question in {len(rows)} wordings", columns, rows, caption)]
+    return [Table(f"One question in {counted(len(rows), 'wording')}", columns, rows, caption)]
 
 
 def _most_frequent(rows: Sequence[Mapping[str, Any]], who: str) -> Any:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from holdfast.tables.record import Cell, Column, Interval, Table
+from holdfast.tables.text import counted
 
 _ABOUT = ("seed", "twin", "status", "rung")
 """Keys of a trial's row that are heads of columns, too."""
@@ -55,7 +56,7 @@ def every_trial(rows: Sequence[dict[str, Any]]) -> Table:
         cost = [row.get("steps"), row.get("tokens"), seconds.get("train"), seconds.get("measure")]
         head = [name_of(row), row.get("group"), *map(row.get, _ABOUT), row.get("prompt_share")]
         cells.append([*head, *values, *cost, row.get("error"), row.get("trial")])
-    return Table("Every trial", columns, cells, f"{len(cells):,} trials, as they finished.", filterable=True)
+    return Table("Every trial", columns, cells, f"{counted(len(cells), 'trial')}, as they finished.", filterable=True)
 
 
 def metrics_of(trials: Sequence[dict[str, Any]]) -> list[str]:
@@ -150,7 +151,7 @@ def _one_for_all(summary: dict[str, Any]) -> Table:
         Column("at", kind="code"),
         *(Column(title, 2) for title in ("gain %", "lowest %", "highest %")),
     ]
-    caption = f"Mean gains over {len(summary['settings'])} settings."
+    caption = f"Mean gains over {counted(len(summary['settings']), 'setting')}."
     if summary["left_out"]:
         caption += (
             " Lowest and highest: of a single setting. The best cell of the rest is chosen without the setting, or "

@@ -172,7 +172,7 @@ class StepsDone(TrainerCallback):
     ) -> None:
         """Count a batch of an evaluation."""
         batches = kwargs.get("eval_dataloader")
-        if state.is_world_process_zero and has_length(batches):
+        if state.is_world_process_zero and batches is not None and has_length(batches):
             self._evaluation = self._evaluation or Progress("part", len(batches), doing="evaluating")
             self._evaluation.add()
 

@@ -19,6 +19,7 @@ from holdfast import lm as models
 from holdfast.config import AlignConfig, TuneConfig
 from holdfast.errors import HoldfastError
 from holdfast.runs import read_json
+from holdfast.tables.text import counted
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -116,8 +117,8 @@ def model_card(summary: dict[str, Any]) -> str:
         "---",
         f"# {Path(summary['model']).name} tuned with weighted losses",
         "",
-        f"Base model `{summary['model']}`, data `{summary['data']}`, {summary['train_examples']} examples, "
-        f"{summary['steps']} steps, "
+        f"Base model `{summary['model']}`, data `{summary['data']}`, {counted(summary['train_examples'], 'example')}, "
+        f"{counted(summary['steps'], 'step')}, "
         f"peak learning rate {summary['learning_rate']:.2g}, loss divided by `{summary['normalizer']}`.",
         "",
         "| role | " + " | ".join(weights) + " |",

@@ -51,8 +51,8 @@ def _signs(before_NK: Any, after_NK: Any, column: int, seed: int) -> str:
 def _difference(before_NK: Any, after_NK: Any, column: int, seed: int) -> str:
     """Return the difference per token with the 95 % interval over examples that were drawn together with their
     tokens."""
-    gained_N = np.float64(after_NK[:, column]) - np.float64(before_NK[:, column])
-    targets_N = np.float64(after_NK[:, column + 1])
+    gained_N = (after_NK[:, column] - before_NK[:, column]).astype(np.float64)
+    targets_N = after_NK[:, column + 1].astype(np.float64)
 
     def per_token(gained: Any, targets: Any, axis: int) -> Any:
         return gained.sum(axis) / np.maximum(targets.sum(axis), 1)

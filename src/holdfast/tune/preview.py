@@ -166,7 +166,8 @@ def _cost(figures: dict[str, Any]) -> list[str]:
     lines += [_drawn(source) for source in figures.get("data_sources", [])]
     if report["truncated"] or report["dropped_too_long"]:
         lines.append(
-            f"too long: {report['truncated']:,} cut by {report['tokens_cut']:,} tokens in all ({report['eos_cut']:,} "
+            f"too long: {report['truncated']:,} cut by {counted(report['tokens_cut'], 'token')} in all "
+            f"({report['eos_cut']:,} "
             f"lost their end), {report['dropped_too_long']:,} dropped"
         )
     if report["prompt_too_long"]:
@@ -183,6 +184,6 @@ def _cost(figures: dict[str, Any]) -> list[str]:
 
 
 def _drawn(source: dict[str, Any]) -> str:
-    line = f"{source['source']}: {source['drawn']:,} of {source['rows']:,} rows"
+    line = f"{source['source']}: {source['drawn']:,} of {counted(source['rows'], 'row')}"
     more = f" per epoch, {source['distinct']:,} different ones in all"
     return line + (more if source["distinct"] > source["drawn"] else "")

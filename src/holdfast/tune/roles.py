@@ -21,6 +21,7 @@ import numpy.typing as npt
 from holdfast.data.chat_template import render, template_name
 from holdfast.errors import HoldfastError, set_aside
 from holdfast.records import Example, Message, Role, Span, Tokens, named_roles
+from holdfast.tables.text import counted
 from holdfast.tune.spans import SpanRule, of_turns, unmatched, weighed_by
 from holdfast.tune.weights import RoleWeights
 
@@ -232,7 +233,7 @@ def _fit(
     kept = Tokens(tokens.ids[keep], tokens.roles[keep], None if tokens.scale is None else tokens.scale[keep])
     if not _weighted(kept, weights).any():
         report.prompt_too_long.append(
-            f"{example.where}: {len(tokens)} tokens, of which the first {max_length} hold no weighted target"
+            f"{example.where}: {counted(len(tokens), 'token')}, of which the first {max_length} hold no weighted target"
         )
         return None
     report.truncated += 1
