@@ -367,7 +367,7 @@ def test_scores_of_a_model_are_those_of_its_logits() -> None:
     assert score == pytest.approx(expected, abs=1e-4)
     assert np.isfinite(score)
     for prompts, answers, message in (
-        (["a"], [], "1 prompts and 0 answers"),
+        (["a"], [], "1 prompt and 0 answers"),
         (["a"], [""], "adds no token"),
     ):
         with pytest.raises(HoldfastError, match=message):

@@ -1,7 +1,7 @@
 """What a command says on stderr beside its warnings: how far it is, what it has shown, and what may be done next.
 
 A terminal has one line, which is rewritten in place; a log file gets a line every half minute and one at the end. What
-is over within two seconds is not spoken of. Nothing here writes to stdout.
+is over before the first line is not spoken of. Nothing here writes to stdout.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ class Progress:
         """Say how much was done, and in what time, if it took long enough to be spoken of."""
         seconds = time.perf_counter() - self.started
         self._clear()
-        if self.done and (self._has_spoken or seconds >= _PATIENCE):
+        if self.done and (self._has_spoken or seconds >= _BETWEEN[False]):
             print(f"{self.text()} in {duration(seconds)}", file=self.stream, flush=True)
         self._has_spoken, self.done = False, 0
 

@@ -61,7 +61,7 @@ def finding(summary: dict[str, Any]) -> str:
     """Return what the training did to the preference accuracy on held-out pairs, and no more than these show."""
     before, after = summary["before"], summary["after"]
     if before is None or after is None:
-        return "nothing was held out, so what the training did is not known; --eval-data names pairs for that"
+        return "no pair was held out, so what the training did is not known; --eval-data or --eval-share holds out some"
     shares = [100 * part["preference_accuracy"]["value"] for part in (before, after)]
     pairs = counted(after["pairs"], "held-out pair")
     text = f"preference accuracy {shares[0]:.1f} % -> {shares[1]:.1f} % on {pairs}"

@@ -81,6 +81,8 @@ def too_few(held_out: Sequence[Any], what: str = "example") -> list[str]:
     count = len(held_out)
     if count >= FEW:
         return []
+    if not count:
+        return [f"note: no {what} is held out, so what the training does will not be known"]
     if count < 2:
         return [f"note: {counted(count, what)} held out: what the training does cannot be told from chance"]
     return [

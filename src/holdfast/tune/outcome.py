@@ -24,7 +24,9 @@ def changed(summary: dict[str, Any], before_NK: Any, after_NK: Any, seed: int) -
     """
     before, after = summary["before"], summary["after"]
     if before is None or after is None:
-        return "nothing was held out, so what the training did is not known; --eval-data or --eval-share holds out rows"
+        return (
+            "no example was held out, so what the training did is not known; --eval-data or --eval-share holds out some"
+        )
     name = next((n for n in _COLUMNS if before[n] is not None and after[n] is not None), None)
     if name is None:
         return "the held-out examples have no token to compare"
