@@ -21,7 +21,7 @@ pytest.importorskip("trl", reason="the extra align (trl) is not installed")
 
 from holdfast import lm, pocket
 from holdfast.align import align
-from holdfast.align.measure import pair_logprobs
+from holdfast.align.measure import finding, pair_logprobs
 from holdfast.align.plan import make_plan, trl_losses
 from holdfast.align.tokens import PairTokens, tokenize_pairs
 from holdfast.cli import main
@@ -507,3 +507,21 @@ def test_two_processes_train_as_one(model_folder: Path, pairs_file: Path, tmp_pa
     for key in ("logps/chosen", "logps/rejected"):
         assert two["after"][key] == pytest.approx(one["after"][key], abs=1e-3)
     assert [r["step"] for r in rows(tmp_path / "two", "train")] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("pairs", "gain", "says"),
+    [
+        (6, {"value": 0.5, "low": 0.1, "high": 0.9, "p": 0.01}, "on 6 held-out pairs: too few to say"),
+        (400, {"value": 0.1, "low": 0.06, "high": 0.14, "p": 0.001}, "higher by 10.0 points [6.0, 14.0]"),
+        (400, {"value": -0.1, "low": -0.14, "high": -0.06, "p": 0.001}, "lower by 10.0 points [6.0, 14.0]"),
+        (400, {"value": 0.01, "low": -0.02, "high": 0.04, "p": 0.6}, "no difference shown (+1.0 points, 95 % interval"),
+    ],
+)
+def test_the_end_claims_no_more_than_the_pairs_show(pairs: int, gain: dict[str, float], says: str) -> None:
+    side = {"pairs": pairs, "preference_accuracy": {"value": 0.5}}
+    assert says in finding({"before": side, "after": side, "gain": gain})
+
+
+def test_without_held_out_pairs_the_end_says_so() -> None:
+    assert "--eval-share" in finding({"before": None, "after": None})

@@ -15,6 +15,7 @@ pytest.importorskip("lm_eval", reason="lm-evaluation-harness is not installed: p
 
 from bench_tasks import ITEMS, metrics, write_group, write_task, write_tasks
 from holdfast.bench import compare, harness_scores, run
+from holdfast.bench.pipeline import finding
 from holdfast.cli import main
 from holdfast.config import BenchCompareConfig, BenchConfig
 from holdfast.errors import HoldfastError
@@ -468,3 +469,9 @@ def test_a_study_refuses_before_it_trains(options: dict[str, Any], says: str, wo
     with pytest.raises(HoldfastError, match=says):
         run_study(case, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_the_end_names_benchmarks_of_few_items() -> None:
+    text = finding({"big": {"n": 400}, "small": {"n": 6}})
+    assert text.startswith("2 benchmarks on 406 items; few items, so wide intervals: small (6)")
+    assert "few items" not in finding({"big": {"n": 400}})

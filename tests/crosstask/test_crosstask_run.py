@@ -15,6 +15,7 @@ import pytest
 from holdfast.cli import main
 from holdfast.crosstask import AnalyseConfig, CrossTaskConfig, LabelConfig, analyse, blocks, label, transfer
 from holdfast.crosstask.grid import load_grid
+from holdfast.crosstask.pipeline import finding
 from holdfast.crosstask.predict import parse_label
 from holdfast.crosstask.scoring import Reader
 from holdfast.errors import HoldfastError
@@ -438,3 +439,14 @@ def test_ray_gives_the_same_rows(library: Path, model_folder: Path, tmp_path: Pa
     for name, cluster in (("here", "none"), ("there", "ray")):
         transfer(config(library, tmp_path / name, model=str(model_folder), cluster=cluster))
     assert rows(tmp_path / "here") == rows(tmp_path / "there")
+
+
+def test_the_end_names_only_sources_that_are_shown_to_help() -> None:
+    def summary(count: int, **p_values: float) -> dict[str, Any]:
+        tests = {name: {"p": p, "difference": 9.0, "count": count} for name, p in p_values.items()}
+        return {"sources": {name: {"against_zero_shot": test} for name, test in tests.items()}}
+
+    assert finding({"sources": {"a": {"mean_accuracy": None}}}) == ""
+    assert finding(summary(6, a=0.001)) == "1 source against no example, on 6 items: too few to say"
+    assert finding(summary(90, a=0.01, b=0.06)).endswith("shown to be better: a (+9.0 points)")
+    assert finding(summary(90, a=0.04, b=0.3)).endswith("none is shown to be better")

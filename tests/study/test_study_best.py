@@ -367,7 +367,7 @@ def test_lines_of_one_cell_that_differ_in_another_number_are_refused(
     assert "2 settings" in lines[1]
     lines = shown(path, grid("gamma", (8, 64)), "--settings", "none", "--metric", "acc")
     assert lines[0].startswith("settings: none; scores: gamma, acc;")
-    assert "1 settings" in lines[1]
+    assert "1 setting," in lines[1]
 
 
 def test_two_scores_of_one_run_need_no_telling(tmp_path: Path) -> None:
@@ -477,14 +477,14 @@ def test_row_numbers_without_a_name_are_not_read_and_that_is_said(tmp_path: Path
         == "settings: none; scores: acc; runs of one setting differ in seed; row numbers (a column without a name) "
         "are not read"
     )
-    assert "1 settings, 2 pairs" in lines[1]
+    assert "1 setting, 2 pairs" in lines[1]
 
 
 def test_a_number_is_one_setting_however_it_is_written(tmp_path: Path) -> None:
     text = (
         "prompt_weight,response_weight,lr,seed,acc\n0,1,1e-4,0,50\n0,1,0.0001,1,51\n1,1,1e-4,0,60\n1,1,0.00010,1,62\n"
     )
-    assert "1 settings" in shown(tmp_path / "t.csv", text)[1]
+    assert "1 setting," in shown(tmp_path / "t.csv", text)[1]
 
 
 @pytest.mark.parametrize("gap", ["", "nan", "NaN", "NA", "N/A", "-", "inf", "-inf", "None", "null"])
@@ -539,7 +539,7 @@ def test_an_unclosed_quote_names_its_row_and_long_fields_are_read(tmp_path: Path
         with pytest.raises(HoldfastError, match=r"t\.csv, row 2 \(line 3\): .*quote"):
             said(tmp_path / "t.csv", text)
     long = "x" * 200_000
-    assert "1 settings" in said(tmp_path / "t.csv", f'note,{head}"{long}",a,0,1,50\n"{long}",a,1,1,60\n')
+    assert "1 setting," in said(tmp_path / "t.csv", f'note,{head}"{long}",a,0,1,50\n"{long}",a,1,1,60\n')
 
 
 def test_noise_that_rounding_hides_is_not_said_to_be_absent(tmp_path: Path) -> None:

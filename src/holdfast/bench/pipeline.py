@@ -242,7 +242,7 @@ def _write(
     })  # fmt: skip
     print(lines(summary, "Benchmarks"), file=sys.stderr)
     summary = out.finish(summary)
-    end(_finding(results), out.path)
+    end(finding(results), out.path)
     return summary
 
 
@@ -266,7 +266,7 @@ def _items(task: Any, config: BenchConfig) -> int:
     return min(len(task.eval_docs), config.limit or len(task.eval_docs))
 
 
-def _finding(results: dict[str, Any]) -> str:
+def finding(results: dict[str, Any]) -> str:
     """Return what the scores are good for, and which rest on few items."""
     few = [f"{name} ({r['n']:,})" for name, r in results.items() if r["n"] < FEW]
     items = sum(r["n"] for r in results.values())
