@@ -47,7 +47,9 @@ def run(folder: Path, model: str = "pocket", **more: Any) -> dict[str, Any]:
 
 def test_the_end_of_a_run_in_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     summary = run(tmp_path)
-    said = capsys.readouterr().err.splitlines()
+    model, asked, *said = capsys.readouterr().err.splitlines()
+    assert model.startswith("model pocket")
+    assert asked.startswith(f"{summary['prompts']} prompts in {summary['sets']} sets")
     assert said[: len(summary["in_words"])] == summary["in_words"]
     folder = tmp_path / "run one"
     assert said[len(summary["in_words"])] == f"As a page: holdfast report '{folder}' --output '{folder}.html'"

@@ -98,7 +98,7 @@ def run(config: StudyConfig) -> dict[str, Any]:
     if not config.json:
         parts = (lines(summary), summary["finding"], f"{in_words(summary['trials'])}; in {output.resolve()}")
         print("\n\n".join(filter(None, parts)))
-    end("" if not config.json else summary["finding"], output, "study", "best", str(output))
+        end("", output, "study", "best", str(output))
     return summary
 
 

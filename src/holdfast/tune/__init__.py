@@ -6,7 +6,8 @@ The formula is ``loss.weighted_nll``. All of ``holdfast tune`` is ``pipeline.tra
     row_ops, kernel -> chunk -> loss -> head  the weighted loss, plainly and fused with the head
     layouts -> attention -> batches           how the examples of a step share forward passes
     router, trainer -> continuing             one optimizer step; a run that goes on after a kill
-    arguments, model, plan, preview -> pipeline
+    arguments, model, plan -> cost, preview   what a training needs, and how its first example looks
+    outcome -> pipeline                       what it has shown
     weighing                                  ``holdfast weigh``: a weight for every token, from one or two models
 """
 
