@@ -49,9 +49,8 @@ def needs(plan: Schedule, longest: int, sequences: int = 1) -> list[str]:
     from holdfast import lm as models
 
     config = plan.config
-    counted_before = getattr(plan, "parameters", None)  # what the plan of `tune` knows is not counted again
-    whole = counted_before is not None and not config.lora_rank
-    total, trained = (counted_before, counted_before) if whole else parameter_counts(config)
+    counted_before = 0 if config.lora_rank else int(getattr(plan, "parameters", 0))  # in the plan of `tune`
+    total, trained = (counted_before, counted_before) if counted_before else parameter_counts(config)
     model_config = models.load_config(config.model, trust_remote_code=config.trust_remote_code).get_text_config()
     bf16 = uses_bf16(config)
     layers = 1 if config.gradient_checkpointing else int(getattr(model_config, "num_hidden_layers", 1))
