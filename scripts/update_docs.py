@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -36,9 +37,11 @@ def main(arguments: list[str]) -> None:
             here, results = Page(Path(folder)), {}
             for block in blocks(page):
                 if block.kind in kinds:
+                    began = time.monotonic()
                     results[block.first] = here.run(block)
                     difference = differences(block, results[block.first])
-                    print(f"{block.where}: {'changed' if difference else 'as shown'}")
+                    verdict = "changed" if difference else "as shown"
+                    print(f"{block.where}: {verdict}, {time.monotonic() - began:.0f} s", flush=True)
             page.write_text(updated(page, results, fill="--fill" in arguments), encoding="utf-8")
 
 

@@ -127,9 +127,8 @@ class Page:
         for typed, _ in entries(block.lines, ">>> "):
             source = "\n".join(line[4:] for line in typed)
             result += typed
-            result += self._printed(
-                _captured(partial(exec, compile(source + "\n", block.where, "single"), self.names))[0]
-            )
+            call = partial(exec, compile(source + "\n", block.where, "single"), self.names)
+            result += self._printed(_captured(call, log=False)[0])
         return result
 
     def _printed(self, text: str) -> list[str]:
@@ -184,15 +183,16 @@ def _command(command: str) -> tuple[str, int]:
     return done.stdout, done.returncode
 
 
-def _captured(call: Callable[[], Any]) -> tuple[str, int]:
+def _captured(call: Callable[[], Any], *, log: bool = True) -> tuple[str, int]:
+    """Return what is printed on stdout, and on stderr where the log counts: of Python it does not, as in a doctest."""
     stream, code = io.StringIO(), 0
-    with contextlib.redirect_stdout(stream), contextlib.redirect_stderr(stream):
+    with contextlib.redirect_stdout(stream), contextlib.redirect_stderr(stream if log else io.StringIO()):
         try:
             code = call() or 0
         except SystemExit as ended:
             code = int(ended.code or 0)
         except Exception:
-            traceback.print_exc()
+            stream.write(traceback.format_exc())
     return stream.getvalue(), code
 
 
