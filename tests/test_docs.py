@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from docs_blocks import Block, Page, blocks, differences, same_line
+from real_server import serving
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -51,6 +52,21 @@ def test_long_page(page: Path, tmp_path: Path) -> None:
 def test_page_on_a_real_model(page: Path, tmp_path: Path) -> None:
     (tmp_path / "SmolLM2-135M-Instruct").symlink_to(REAL_MODEL)
     _run(page, tmp_path, ("run", "real-model"))
+
+
+@pytest.mark.full
+def test_page_behind_a_real_server(tmp_path: Path) -> None:
+    """SmolLM2-135M-Instruct behind llama.cpp, as on the page."""
+    python, model = os.environ.get("HOLDFAST_LLAMACPP", ""), os.environ.get("HOLDFAST_REAL_GGUF", "")
+    if not python or not model:
+        pytest.skip("HOLDFAST_LLAMACPP and HOLDFAST_REAL_GGUF name no server and no model")
+    line = [python, "-m", "llama_cpp.server", "--model", model, "--model_alias", "smollm2", "--n_ctx", "2048"]
+    line += ["--n_threads", "2", "--host", "127.0.0.1", "--port"]
+    with serving(line, {"OMP_NUM_THREADS": "2"}, tmp_path / "log.txt", 120) as address:
+        here = Page(tmp_path, address)
+        page = ROOT / "docs" / "endpoint.md"
+        wrong = [differences(block, here.run(block)) for block in blocks(page) if block.kind in ("server", "file")]
+    assert not any(wrong), "\n\n".join(filter(None, wrong))
 
 
 def test_the_site_builds(tmp_path: Path) -> None:

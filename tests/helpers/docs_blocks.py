@@ -32,6 +32,8 @@ from typing import Any
 KINDS = ("run", "run full", "real-model", "server", "file", "show")
 HOME = "/home/you/holdfast"
 """What stands in the docs for the folder in which the commands were run."""
+SERVER = "http://127.0.0.1:8000/v1"
+"""The address of the server in the docs; tests start theirs on a free port."""
 _MARK = re.compile(r"<!-- (run full|run|real-model|server|file|show)(?::? (.+?))? -->")
 _NUMBER = re.compile(r"(?<![A-Za-z_])[-+\u2212]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?")
 _UNSTEADY = re.compile(
@@ -94,8 +96,8 @@ def _in_list(lines: list[str], number: int) -> bool:
 class Page:
     """Runs the blocks of a page in one folder and one Python namespace."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, address: str = SERVER) -> None:
+        self.folder, self.address = folder, address
         self.names: dict[str, Any] = {}
 
     def run(self, block: Block) -> list[str]:
@@ -113,7 +115,7 @@ class Page:
                 return self._python(block)
             result: list[str] = []
             for command, output in entries(block.lines, "$ "):
-                printed, code = _command(_joined(command))
+                printed, code = _command(_joined(command).replace(SERVER, self.address))
                 assert output or not code, f"{block.where}: {command[0]} ends with {code}\n{printed}"
                 result += command
                 result += self._printed(printed)
@@ -133,6 +135,7 @@ class Page:
 
     def _printed(self, text: str) -> list[str]:
         text = text.replace(str(self.folder.resolve()), HOME).replace(str(self.folder), HOME)
+        text = text.replace(self.address, SERVER)
         return [line.rstrip() for line in text.rstrip().splitlines()]
 
 
