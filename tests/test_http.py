@@ -230,6 +230,8 @@ def test_texts_of_chats() -> None:
 
     assert [said("x"), said(None), said([{"type": "text", "text": "a"}, {"type": "image"}])] == ["x", "", "a"]
     assert said([{"type": "text", "text": None}, {"type": "text", "text": "b"}]) == "b"
+    refusal = {"content": None, "refusal": "I cannot help with that."}
+    assert http.chat_text({"choices": [{"message": refusal}]}) == refusal["refusal"]
     for content in ([{"type": "text", "text": 3}], 0, False, {}):  # no text, and never taken for an answer
         with pytest.raises(TypeError):
             said(content)

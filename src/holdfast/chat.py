@@ -198,23 +198,41 @@ def _thinking(api: str, effort: str | None, max_tokens: int) -> dict[str, Any]:
 
 
 def _openai(answer: Any) -> ChatAnswer:
-    choice, usage = answer["choices"][0], answer.get("usage") or {}
-    entry: dict[str, Any] = next(iter((choice.get("logprobs") or {}).get("content") or ()), {})
-    first = {str(top["token"]): float(top["logprob"]) for top in entry.get("top_logprobs") or ()}
-    if entry:
-        first[str(entry["token"])] = float(entry["logprob"])
-    token = str(entry["token"]) if entry else None
-    is_cut = choice.get("finish_reason") == "length"
-    return ChatAnswer(
-        http.chat_text(answer), is_cut, usage.get("prompt_tokens"), usage.get("completion_tokens"), first, token
-    )
+    choice = answer["choices"][0]
+    text, is_cut = http.chat_text(answer), choice.get("finish_reason") == "length"
+    return ChatAnswer(text, is_cut, *_counts(answer, "prompt_tokens", "completion_tokens"), *_first(choice))
 
 
 def _anthropic(answer: Any) -> ChatAnswer:
-    usage = answer.get("usage") or {}
     texts = [block["text"] for block in answer["content"] if block.get("type") == "text"]
     is_cut = answer.get("stop_reason") == "max_tokens"
-    return ChatAnswer(http.printable("".join(texts)), is_cut, usage.get("input_tokens"), usage.get("output_tokens"))
+    return ChatAnswer(http.printable("".join(texts)), is_cut, *_counts(answer, "input_tokens", "output_tokens"))
+
+
+def _counts(answer: Any, sent: str, answered: str) -> tuple[int | None, int | None]:
+    """Return how many tokens a server counts, in and out; None for what a budget must not trust."""
+    usage = answer.get("usage")
+    usage = usage if isinstance(usage, dict) else {}
+    return _count(usage.get(sent)), _count(usage.get(answered))
+
+
+def _count(value: Any) -> int | None:
+    return value if type(value) is int and value >= 0 else None
+
+
+def _first(choice: Any) -> tuple[dict[str, float], str | None]:
+    """Return the most likely first tokens and the first token itself.
+
+    An answer is worth its price without them, so where they cannot be read the server counts as giving none.
+    """
+    try:
+        entry = choice["logprobs"]["content"][0]
+        token, tops = str(entry["token"]), [*(entry.get("top_logprobs") or ()), entry]
+        logprobs = {str(top["token"]): float(top["logprob"]) for top in tops}
+    except (LookupError, TypeError, ValueError, AttributeError):
+        return {}, None
+    finite = {name: logprob for name, logprob in logprobs.items() if math.isfinite(logprob)}
+    return (finite, token) if token in finite else ({}, None)
 
 
 _NAMES = "think|thinking|thoughts?|reasoning|reflection|analysis|scratchpad|seed:think"

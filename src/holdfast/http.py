@@ -297,10 +297,11 @@ def _joined(forms: Sequence[Fields]) -> Fields:
 
 
 def chat_text(answer: Any) -> str:
-    """Return the text of a chat completion. Null (a refusal, or reasoning only) becomes empty text; the parts of a list
-    are joined.
+    """Return the text of a chat completion: its content, the parts of a list joined, or else the words in which a model
+    refuses. Null without such words (reasoning only) becomes empty text.
     """
-    content = answer["choices"][0]["message"].get("content")
+    message = answer["choices"][0]["message"]
+    content = message.get("content") or message.get("refusal") or message.get("content")
     if isinstance(content, list):
         content = "\n".join(part["text"] for part in content if part.get("type") == "text" and part["text"] is not None)
     return printable("" if content is None else content)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -355,6 +356,35 @@ def test_the_budget_is_a_hard_stop_and_the_same_command_goes_on(config: dict[str
         assert len(server.bodies) == 6
     assert summary["price"] == pytest.approx((6 - first) * 0.014)
     assert "6 requests to send" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("count", ["10", -10, 1.5, float("nan"), True, [1]])
+def test_counts_that_are_none_neither_lose_an_answer_nor_loosen_the_budget(count: Any, config: dict[str, Any]) -> None:
+    """Then every answer is counted as the longest: 64 tokens cost 0.128."""
+
+    def counts(messages: list[dict[str, Any]], number: int) -> Any:
+        usage = {"prompt_tokens": count, "completion_tokens": count}
+        choice = {"message": {"role": "assistant", "content": "Yes."}, "finish_reason": "stop"}
+        return {"code": 200, "data": {"choices": [choice], "usage": usage}}
+
+    prices = {"price_in": 0.0, "price_out": 2000.0, "max_new_tokens": 64, "concurrency": 1}
+    with chatting(counts) as server:
+        with pytest.raises(HoldfastError, match=r"stopped by --budget 0.3: 0.256 is spent"):
+            run(server, config, **prices, budget=0.3)
+        assert len(server.bodies) == 2
+        assert run(server, config, **prices, budget=9.0)["cost"]["answers_stored_before"] == 2
+
+
+@pytest.mark.parametrize("logprob", [None, float("nan"), -math.inf, "low", [1]])
+def test_logprobs_that_are_none_cost_no_answer(logprob: Any, config: dict[str, Any]) -> None:
+    def says(messages: list[dict[str, Any]], number: int) -> Any:
+        entry = {"token": "Yes", "logprob": logprob, "top_logprobs": [{"token": "Yes", "logprob": logprob}]}
+        choice = {"message": {"content": "Yes."}, "logprobs": {"content": [entry]}}
+        return {"code": 200, "data": {"choices": [choice]}}
+
+    with chatting(says) as server:
+        summary = run(server, config)
+    assert (summary["cost"]["requests"], summary["answer_changes"]["all"]["first_token"]) == (6, None)
 
 
 def test_max_requests(config: dict[str, Any]) -> None:

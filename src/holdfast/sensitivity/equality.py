@@ -25,7 +25,7 @@ AskJudge = Callable[[str], str]
 _VERDICT = re.compile(r"\b(yes|no)\b", re.IGNORECASE)
 JUDGE_INSTRUCTION = (
     "Two answers to a question are below. Do both say the same, whatever their words? Reply with yes or no only.\n\n"
-    "ChatQuestion: {question}\n\nAnswer 1: {one}\n\nAnswer 2: {other}"
+    "Question: {question}\n\nAnswer 1: {one}\n\nAnswer 2: {other}"
 )
 
 
