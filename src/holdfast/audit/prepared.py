@@ -82,7 +82,7 @@ class PreparedData:
             notes.append(f"left out as padding: {counted(self.padding, 'token')}")
         if self.unlabelled:
             notes.append(
-                f"without labels and masks, so that a trainer pays every token: {counted(self.unlabelled, 'row')}"
+                f"neither labels nor masks, so that a trainer pays every token: {counted(self.unlabelled, 'row')}"
             )
         if self.odd_labels:
             notes.append(
