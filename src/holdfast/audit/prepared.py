@@ -85,9 +85,7 @@ class PreparedData:
                 f"neither labels nor masks, so that a trainer pays every token: {counted(self.unlabelled, 'row')}"
             )
         if self.odd_labels:
-            notes.append(
-                f"neither -100 nor the id of their token, and counted as paid: {counted(self.odd_labels, 'label')}"
-            )
+            notes.append(f"{self.odd_labels:,} labels are neither -100 nor the id of their token; they count as paid")
         return notes
 
 
