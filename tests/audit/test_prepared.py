@@ -7,6 +7,7 @@ ms-swift 4.6.0 the columns are those that their sources write.
 from __future__ import annotations
 
 import json
+import math
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -446,3 +447,34 @@ def test_the_command_names_a_planted_bug(folders: dict[str, str], tmp_path: Path
     )
     assert result.exit_code == 1
     assert [(finding.kind, finding.count) for finding in result.findings] == [("everything-paid", 6)]
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        ({"loss_weights": ["a", 1, 1]}, "'loss_weights' holds 'a', which is no weight"),
+        ({"loss_weights": [None, 1, 1]}, "'loss_weights' holds None"),
+        ({"loss_weights": [math.nan, 1, 1]}, "'loss_weights' holds nan"),
+        ({"loss_weights": [-1.0, 1, 1]}, "'loss_weights' holds -1.0"),
+        ({"seq_lengths": [5, -2]}, "'seq_lengths' holds -2, which is no length"),
+        ({"packing_params": "x"}, "'packing_params' is no object"),
+        ({"input_ids": None}, "'input_ids' is null"),
+    ],
+)
+def test_a_row_that_cannot_be_one_is_named(columns: dict[str, Any], said: str) -> None:
+    with pytest.raises(HoldfastError, match=f"a, row 1: {said}"):
+        read_prepared([({"input_ids": [4, 5, 6]} | columns, "a, row 1")], context_of_model(make_tokenizer(), None))
+
+
+@pytest.mark.parametrize("name", ["qwen2_5", "phi3", "glm4moe_training"])
+def test_ids_alone_show_what_is_paid_whole_shifted_or_joined(tokenizers: Any, tmp_path: Path, name: str) -> None:
+    """Also where a template begins with a system message of its own, ends in EOS, or has headers of one token."""
+    tokenizer = tokenizers(name)
+    texts = [str(tokenizer.apply_chat_template(row["messages"], tokenize=False)) for row in chats(4)]
+    rows = [{"input_ids": tokenizer(text, add_special_tokens=False)["input_ids"]} for text in texts]
+    assert "everything-paid" in kinds(audited(rows, tokenizer))
+    right = []
+    for row in rows:
+        half = len(row["input_ids"]) // 2
+        right.append(row | {"labels": [IGNORED] * half + row["input_ids"][half - 1 : -1]})
+    assert "labels-shifted" in kinds(audited(right, tokenizer))

@@ -39,7 +39,6 @@ REFUSED = {
     "tools": PAIR | {"tools": CALL},
     "tool_calls": with_key(0, tool_calls=CALL),
     "reasoning_content": with_key(0, reasoning_content="It may."),
-    "function_call": with_key(1, function_call={"name": "wx"}),
     "name": with_key(0, name="Ada"),
     "train ": PAIR | {"train": False},
     "masked": with_key(1, masked=True),

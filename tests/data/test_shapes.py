@@ -380,3 +380,32 @@ def test_the_command_takes_every_shape(tmp_path: Path, capsys: pytest.CaptureFix
     assert [(s["rows"], s["drawn"]) for s in figures["data_sources"]] == [(1, 1)] * len(ROWS) + [(2, 2)] * len(FILES)
     assert figures["data_report"]["columns_not_used"] == ["category", "source"]
     assert "columns not used: category, source" in err
+
+
+def test_the_older_names_of_openai_are_read(tmp_path: Path) -> None:
+    call = {"name": "wx", "arguments": '{"city": "Rome"}'}
+    turns = [{"role": "user", "content": "Rain?"}, {"role": "assistant", "content": None, "function_call": call}]
+    row = {"messages": turns, "functions": [{"name": "wx", "parameters": {}}], "parallel_tool_calls": False}
+    (example,) = load_examples(str(write_jsonl(tmp_path / "a.jsonl", [row])))
+    assert example.messages[1].extras["tool_calls"][0]["function"] == {"name": "wx", "arguments": {"city": "Rome"}}
+    assert example.tools == ({"type": "function", "function": {"name": "wx", "parameters": {}}},)
+    assert example.unused == ("parallel_tool_calls",)
+
+
+@pytest.mark.parametrize(
+    ("row", "hint"),
+    [
+        ({"id": "0", "data": ["Hi", "Yo"]}, None),
+        ({"system": "Be brief.", "chat": "USER: Hi\nASSISTANT: Yo"}, None),
+        ({"custom_id": "1", "method": "POST", "url": "/v1"}, None),
+        ({"conversations": ["Hi", "Yo"]}, "jq -c '.conversations |= "),
+        ({"messages": [{"role": "System", "content": "S"}, {"role": "User", "content": "Hi"}]}, "System=system,User=u"),
+        ({"messages": [{"role": "assistant", "content": [{"type": "tool_use"}]}]}, '"tool_calls": '),
+        ({"system_prompt": "S", "question": "Hi", "response": "Yo"}, "--columns system=system_prompt"),
+        ({"question": "Hi", "response": "Yo", "notes": "N", "mine": [{"a": 1}]}, "del(.notes, .mine)"),
+    ],
+)
+def test_a_hint_names_no_line_that_would_misread_the_row(tmp_path: Path, row: dict[str, Any], hint: str | None) -> None:
+    with pytest.raises(HoldfastError) as error:
+        load_examples(str(write_jsonl(tmp_path / "a.jsonl", [row])))
+    assert (hint in str(error.value.hint)) if hint else error.value.hint is None

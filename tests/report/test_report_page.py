@@ -11,12 +11,14 @@ from pathlib import Path
 import pytest
 
 from holdfast import cli
+from holdfast.config.options import read_arguments
 from holdfast.report import palette
 from holdfast.report.command_line import CONFIGS, command_line
 from holdfast.report.export import picture
 from holdfast.report.figures import Axis, Series, bars
+from holdfast.report.lead import four_facts
 from holdfast.report.palette import THEMES, paint
-from holdfast.report.reading import read_run
+from holdfast.report.reading import ReadRun, read_run
 from report_page import page_of
 from report_runs import make_sensitivity, make_study, write_json, write_rows
 
@@ -282,5 +284,17 @@ def test_every_command_with_a_run_directory_has_a_line(tmp_path: Path) -> None:
     write_json(tmp_path / "t" / "config.json", {"command": "tune", "config": config | {"epochs": 1.0}, "resolved": {}})
     line = command_line(read_run(str(tmp_path / "t")))
     assert line == "holdfast tune --model m --data d.jsonl --weights user 0.5 --lora-rank 4 --output 'my run'"
-    parsed = cli._asked(shlex.split(line)[1:])[0]
+    parsed = read_arguments(cli.configs.TuneConfig, shlex.split(line)[2:], {}, "holdfast tune")
     assert {name: getattr(parsed, name) for name in config} == config
+
+
+def test_an_audit_begins_with_its_four_facts_and_its_command(tmp_path: Path) -> None:
+    finding = {"kind": "stop-never-paid", "count": 2, "cure": "pay it"}
+    summary = {"command": "audit", "data": "a.jsonl", "model": "pocket", "rows": 2, "findings": [finding]}
+    config = {"model": "pocket", "data": "a.jsonl", "epochs": 2, "weights": {"eos": 0}}
+    run = ReadRun(tmp_path, "audit", config, {}, [], summary)
+    assert dict(four_facts(run))["Main result"] == "1 finding: stop-never-paid (2 rows)."
+    assert dict(four_facts(run))["What to do next"] == "Before the training: pay it."
+    assert command_line(run) == "holdfast audit --model pocket --data a.jsonl --weights eos 0"
+    none = ReadRun(tmp_path, "audit", config, {}, [], {**summary, "findings": []})
+    assert dict(four_facts(none))["Main result"].startswith("No findings")

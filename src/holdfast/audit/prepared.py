@@ -14,6 +14,7 @@ per document, packed rows cut where a document begins.
 from __future__ import annotations
 
 import itertools
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -29,6 +30,7 @@ from holdfast.data.read import Row, read_rows
 from holdfast.data.sources import name_of
 from holdfast.errors import HoldfastError
 from holdfast.lm import context_length, load_config, load_tokenizer
+from holdfast.tables.text import counted
 
 IGNORED = -100
 """The label of a token that no loss looks at."""
@@ -60,6 +62,7 @@ class PreparedData:
 
     documents: list[PreparedDocument] = field(default_factory=list)
     unused: Counter[str] = field(default_factory=Counter)
+    empty: int = 0
     padding: int = 0
     unlabelled: int = 0
     odd_labels: int = 0
@@ -73,10 +76,14 @@ class PreparedData:
         if self.masks_beside_labels:
             names = ", ".join(sorted(self.masks_beside_labels))
             notes.append(f"there are labels, so masks beside them are not used: {names}")
+        if self.empty:
+            notes.append(f"left out, as there are no ids in them: {counted(self.empty, 'row')}")
         if self.padding:
-            notes.append(f"{self.padding:,} tokens of padding are left out")
+            notes.append(f"left out as padding: {counted(self.padding, 'token')}")
         if self.unlabelled:
-            notes.append(f"{self.unlabelled:,} rows have neither labels nor masks: a trainer pays all of their tokens")
+            notes.append(
+                f"neither labels nor masks, so that a trainer pays every token: {counted(self.unlabelled, 'row')}"
+            )
         if self.odd_labels:
             notes.append(f"{self.odd_labels:,} labels are neither -100 nor the id of their token; they count as paid")
         return notes
@@ -174,10 +181,12 @@ def documents_of(
     """Return the documents of one row, and count in ``data`` what of it is not used."""
     ids = _numbers(row, "input_ids", place)
     if ids is None:
+        wrong = "'input_ids' is null" if "input_ids" in row else "no column input_ids"
         raise HoldfastError(
-            f"{place}: no column input_ids; its columns are {', '.join(map(str, row))}",
+            f"{place}: {wrong}; its columns are {', '.join(map(str, row))}",
             hint="--prepared takes what a trainer has tokenised; --data takes texts and messages",
         )
+    data.empty += not ids
     data.unused.update(str(name) for name, value in row.items() if name not in _READ and value is not None)
     labels = _per_token(row, "labels", len(ids), place)
     weights, is_shifted = _weights(row, ids, labels, place, data)
@@ -221,10 +230,12 @@ def _weights(
 ) -> tuple[list[float], bool]:
     """The weight of each token, and whether the labels that say so are shifted by one."""
     masks = {name: mask for name in MASKS if (mask := _per_token(row, name, len(ids), place)) is not None}
-    is_shifted = labels is not None and labels_are_shifted(ids, labels)
+    shift = 0 if labels is None else shift_of(ids, labels)
     if labels is not None:
         data.masks_beside_labels.update(masks)
-        labels = [IGNORED, *labels[:-1]] if is_shifted else labels
+        last = IGNORED if labels[-1:] in ([], [IGNORED]) else ids[-1]  # nothing says it: as its neighbour
+        moved = {1: [IGNORED, *labels[:-1]], 0: labels, -1: [*labels[1:], last]}
+        labels = moved[shift]
         weights = [float(label != IGNORED) for label in labels]
         data.odd_labels += sum(label not in (IGNORED, token) for token, label in zip(ids, labels, strict=True))
     else:
@@ -236,21 +247,30 @@ def _weights(
             continue
         if not isinstance(values, list | tuple) or len(values) != len(ids):
             raise HoldfastError(f"{place}: '{name}' does not give a number for each of {len(ids)} input_ids")
-        factors = [float(value) for value in values]
+        factors = [_weight(value, f"{place}: '{name}'") for value in values]
         weights = [weight * factor for weight, factor in zip(weights, factors, strict=True)]
-    return weights, is_shifted
+    return weights, shift != 0
 
 
-def labels_are_shifted(ids: Sequence[int], labels: Sequence[int]) -> bool:
-    """Whether the labels are the ids of the *next* tokens.
+def _weight(value: Any, place: str) -> float:
+    if not isinstance(value, int | float) or not 0 <= value < math.inf:
+        raise HoldfastError(f"{place} holds {value!r}, which is no weight", hint="weights are numbers from 0 upwards")
+    return float(value)
 
-    >>> labels_are_shifted([5, 6, 7, 8], [-100, 7, 8, -100]), labels_are_shifted([5, 6, 7, 8], [-100, 6, 7, 8])
-    (True, False)
+
+def shift_of(ids: Sequence[int], labels: Sequence[int]) -> int:
+    """Return 1 where the labels are the ids of the *next* tokens, -1 where they are those of the tokens before, else 0.
+
+    >>> [shift_of([5, 6, 7, 8], labels) for labels in ([-100, 7, 8, -100], [-100, -100, 6, 7], [-100, 6, 7, 8])]
+    [1, -1, 0]
     """
-    paid = [i for i, label in enumerate(labels[:-1]) if label != IGNORED]
-    own = sum(labels[i] == ids[i] for i in paid)
-    following = sum(labels[i] == ids[i + 1] for i in paid)
-    return len(paid) > 1 and following >= 0.95 * len(paid) and own < 0.5 * len(paid)
+    for shift in (1, -1):
+        paid = [i for i, label in enumerate(labels) if label != IGNORED and 0 <= i + shift < len(ids)]
+        own = sum(labels[i] == ids[i] for i in paid)
+        moved = sum(labels[i] == ids[i + shift] for i in paid)
+        if len(paid) > 1 and moved >= 0.95 * len(paid) and own < 0.5 * len(paid):
+            return shift
+    return 0
 
 
 def _beginnings(row: Mapping[str, Any], size: int, place: str) -> set[int]:
@@ -261,10 +281,15 @@ def _beginnings(row: Mapping[str, Any], size: int, place: str) -> set[int]:
     for name in LENGTHS:
         lengths = _numbers(row, name, place)
         if lengths is not None:
+            if min(lengths, default=0) < 0:
+                raise HoldfastError(f"{place}: '{name}' holds {min(lengths)}, which is no length")
             if sum(lengths) != size:
                 raise HoldfastError(f"{place}: '{name}' adds up to {sum(lengths)}, not to its {size} input_ids")
             return set(itertools.accumulate(lengths))
-    bounds = {**(row.get("packing_params") or {}), **row}
+    params = row.get("packing_params") or {}
+    if not isinstance(params, Mapping):
+        raise HoldfastError(f"{place}: 'packing_params' is no object", hint='{"cu_seqlens": [0, 5, 9]}')
+    bounds = {**params, **row}
     for name in BOUNDS:
         edges = _numbers(bounds, name, place)
         if edges is not None:

@@ -51,8 +51,7 @@ def signs_of(context: AuditContext) -> Signs:
     user, answer = {"role": "user", "content": _MARK}, {"role": "assistant", "content": _MARK}
     asked = _rendered(tokenizer, [user], prompt=True)
     before = _rendered(tokenizer, [user])
-    opening = asked[len(before) :] if before and asked.startswith(before) else ""
-    opening = opening.partition("<think>")[0]
+    opening = _behind(tokenizer, before, asked).partition("<think>")[0] if before else ""
     system = _rendered(tokenizer, [{"role": "system", "content": _MARK}, user]).partition(_MARK)[0]
     turns = _rendered(tokenizer, [user, answer, user])
     between = turns.partition(_MARK)[2].rpartition(_MARK)[0]
@@ -60,8 +59,11 @@ def signs_of(context: AuditContext) -> Signs:
     special = {*tokenizer.all_special_ids, *tokenizer.get_added_vocab().values()}
     while ids["system"][:1] == (context.bos_id,):
         ids["system"] = ids["system"][1:]
-    kept = {name: value if special & {*value} and len(value) > 1 else () for name, value in ids.items()}
-    if _places(_ids(tokenizer, turns), kept["system"]):  # other turns begin so, too
+    kept = {name: value if special & {*value} else () for name, value in ids.items()}
+    all_turns = _ids(tokenizer, turns)
+    if len(kept["opening"]) == 1 and all_turns.count(kept["opening"][0]) != 1:  # no token of the assistant alone
+        kept["opening"] = ()
+    if len(_places(all_turns, kept["system"])) > 1:  # other turns begin so; one is a default of its own
         kept["system"] = ()
     unclear = turns.count(_MARK) != 3
     ends = [unclear or (bool(token) and token in between) for token in (tokenizer.eos_token, tokenizer.bos_token)]
@@ -72,6 +74,15 @@ def _rendered(tokenizer: Any, turns: Sequence[Mapping[str, str]], *, prompt: boo
     with contextlib.suppress(Exception):  # templates raise what they like
         return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=prompt))
     return ""
+
+
+def _behind(tokenizer: Any, before: str, asked: str) -> str:
+    """What a generation prompt has more; a template without one may end in an EOS in its place (Phi 3)."""
+    if asked.startswith(before):
+        return asked[len(before) :]
+    eos = tokenizer.eos_token or ""
+    before = before.removesuffix(eos)
+    return asked[len(before) :] if eos and asked.startswith(before) else ""
 
 
 def _ids(tokenizer: Any, text: str) -> Ids:

@@ -18,7 +18,7 @@ import numbers
 import os
 import re
 import sys
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from holdfast.data.agent import message_keys
@@ -38,7 +38,7 @@ _PLAIN = _names("""
     subset collection origin provenance url urls link uri path file filename file_name file_path repo repository
     repo_name license licence copyright author authors annotator annotators worker creator generator model model_name
     date time timestamp timestamps created added updated modified split fold version revision dump meta metadata
-    attributes fields confidence method votes wording held_out_wording fault
+    attributes fields confidence method parallel_tool_calls votes wording held_out_wording fault
 """)  # the last line is what `crosstask label` and `pocket` write beside their rows
 _ENDINGS = _names("""
     id uid uuid idx index hash url uri link date time timestamp at lang language source dataset license version category
@@ -63,6 +63,7 @@ _CONTENT = _names("""
 """)
 NOT_USED = "is not used here, and may change what is to be learned"
 """What is said of a column or a key that is refused."""
+_SYSTEM = _names("system_prompt system_message system_instruction sys_prompt")
 _ANSWERS = _names("answer response completion output target solution")
 
 
@@ -93,19 +94,11 @@ def unused_columns(
         if not (name in read or blank(value) or (name == "weight" and value == 1))
     }
     texts, values = list(_texts(row, used) if others else ()), [row[column] for column in used if column in row]
-    names = []
-    for name, value in others.items():
-        if _repeats(value, texts, values):
-            continue
-        if name not in listed and not _is_metadata(str(name), value):
-            raise _refusal(
-                where,
-                "column",
-                str(name),
-                f"jq -c 'del(.{name})' rows.jsonl, or Dataset.remove_columns(\"{name}\"), or in the spreadsheet",
-            )
-        names.append(str(name))
-    return tuple(names) + tuple(dict.fromkeys(_of_messages(row, used, where, weighted)))
+    names = [name for name, value in others.items() if not _repeats(value, texts, values)]
+    refused = [str(name) for name in names if name not in listed and not _is_metadata(str(name), others[name])]
+    if refused:
+        raise _refusal(where, "column", refused, _how_to_drop(refused))
+    return tuple(map(str, names)) + tuple(dict.fromkeys(_of_messages(row, used, where, weighted)))
 
 
 def all_unused(items: Iterable[Any]) -> list[str]:
@@ -135,16 +128,34 @@ def _of_messages(row: Mapping[str, Any], used: Collection[str], where: str, weig
                 ):
                     continue
                 if _snake(str(key)) not in _PLAIN_IN_MESSAGES:
-                    raise _refusal(place, "key", str(key), f"jq -c 'del(.{column}[].{key})' rows.jsonl")
+                    raise _refusal(place, "key", [str(key)], f"jq -c 'del(.{column}[].{key})' rows.jsonl")
                 yield f"{column}.{key}"
 
 
-def _refusal(place: str, what: str, name: str, drop: str) -> HoldfastError:
-    if _words(name) & (_STEERING | _PICKING) and name != "weight":
+def _how_to_drop(names: Sequence[str]) -> str:
+    keys, texts = ", ".join(f".{name}" for name in names), ", ".join(f'"{name}"' for name in names)
+    texts = f"[{texts}]" if len(names) > 1 else texts
+    return f"jq -c 'del({keys})' rows.jsonl, or Dataset.remove_columns({texts}), or in the spreadsheet"
+
+
+def is_plain(name: str) -> bool:
+    """Whether a name is one of metadata, whatever its column holds."""
+    return _snake(name) in _PLAIN or _snake(name).endswith("_id")
+
+
+def _refusal(place: str, what: str, names: Sequence[str], drop: str) -> HoldfastError:
+    words = set[str]().union(*map(_words, names)) - ({"weight"} if "weight" in names else set())
+    system = next((name for name in names if what == "column" and _snake(name) in _SYSTEM), None)
+    if system:
+        hint = f"--columns system={system} makes it the system message; or drop it: {drop}"
+    elif words & (_STEERING | _PICKING):
         hint = f"a 'weight' of 0, on a row or a message, leaves out what is not to be learned; or drop it: {drop}"
     else:
         hint = f"put what it says into a text that is read, or drop it: {drop}"
-    return HoldfastError(f"{place}: {what} '{name}' {NOT_USED}", hint=hint)
+    if len(names) > 1:
+        listed = ", ".join(f"'{name}'" for name in names)
+        return HoldfastError(f"{place}: {what}s {listed} {NOT_USED.replace('is', 'are', 1)}", hint=hint)
+    return HoldfastError(f"{place}: {what} '{names[0]}' {NOT_USED}", hint=hint)
 
 
 def _is_metadata(name: str, value: Any) -> bool:

@@ -235,8 +235,8 @@ def prompt_of(
 
 
 def _check_kwargs(tokenizer: Any, kwargs: Mapping[str, Any]) -> None:
-    for name in kwargs:
-        if name not in str(tokenizer.chat_template):
+    for name, value in kwargs.items():
+        if value not in ("", [], {}) and name not in str(tokenizer.chat_template):
             raise HoldfastError(
                 f"the chat template does not read '{name}' of chat_template_kwargs", hint="leave it out"
             )

@@ -16,7 +16,7 @@ or a role is the matter of ``shapes``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -103,8 +103,8 @@ def examples_of(
     used = [reading.name(column) for column in _COLUMNS[reading.layout]]
     if reading.layout == "pair" and "system" in shape.columns:
         used.append(reading.name("system"))
-    before = [reading.name(column) for column in ("system", "history")]
-    turns = any(not blank(row.get(column)) for row, _ in rows for column in before if column in used)
+    before = {reading.name(column) for column in ("system", "history")} & {*used}
+    turns = any(_opens(row, before) for row, _ in rows)
     reading = replace(reading, turns=turns)
 
     def example_of(row: dict[str, Any], where: str) -> Example:
@@ -117,6 +117,11 @@ def examples_of(
         return replace(example, tools=tools_of(row, where), template_kwargs=kwargs_of(row, where))
 
     return read_each(rows, source, example_of, bad_rows)
+
+
+def _opens(row: dict[str, Any], columns: Collection[str]) -> bool:
+    """Whether a row says something in one of these columns."""
+    return not all(blank(row.get(column)) for column in columns)
 
 
 def _converses(row: dict[str, Any], reading: Reading) -> bool:
@@ -288,7 +293,8 @@ def read_messages(row: dict[str, Any], column: str, where: str) -> tuple[Message
     for number, turn in enumerate(turns, 1):
         place = f"{where}, message {number}"
         if not isinstance(turn, dict):
-            raise HoldfastError(f"{place}: {_kind(turn)}, not an object with role and content")
+            hint = _NAME_SPEAKERS.replace("COLUMN", column) if isinstance(turn, str) else None
+            raise HoldfastError(f"{place}: {_kind(turn)}, not an object with role and content", hint=hint)
         role = _ROLES.get(str(turn.get("role")))
         if role is None:
             line = line_of_roles(turns)
@@ -301,6 +307,12 @@ def read_messages(row: dict[str, Any], column: str, where: str) -> tuple[Message
         content = "" if absent else read(turn, "content", place)
         messages.append(Message(role, content, weight, extras=extras, absent=absent))
     return tuple(messages)
+
+
+_NAME_SPEAKERS = (
+    "if user and assistant take turns: jq -c '.COLUMN |= [to_entries[] | {role: "
+    '(if .key % 2 == 0 then "user" else "assistant" end), content: .value}]\' rows.jsonl'
+)
 
 
 def read_text(row: dict[str, Any], column: str, where: str) -> str:

@@ -15,6 +15,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from holdfast.data.columns import is_plain
 from holdfast.data.media import refuse_media
 from holdfast.errors import HoldfastError, from_json, nearest
 
@@ -27,9 +28,9 @@ JOINTS = {"auto": None, "none": "", "space": " ", "newline": "\n"}
 """What ``--joint`` puts between prompt and response; None: a space where the texts need one."""
 _SPEAKERS = {
     "human": "user", "prompter": "user", "instruction": "user", "gpt": "assistant", "chatgpt": "assistant",
-    "model": "assistant", "function_call": "function_call",
+    "model": "assistant", "ai": "assistant", "function_call": "function_call",
     "tool_call": "function_call", "observation": "tool", "function_response": "tool", "tool_response": "tool",
-    "function": "tool",
+    "tool_result": "tool", "function": "tool", "ipython": "tool",
 }  # fmt: skip
 _ROLES = ("system", "developer", "user", "assistant", "tool")
 _ROLE_KEYS = ("role", "from", "speaker", "author", "sender")
@@ -148,13 +149,17 @@ def _alpaca(columns: Collection[str], output: str) -> Reading:
 def line_to_type(row: Mapping[str, Any]) -> str | None:
     """Return the ``--columns`` option that may fit rows like this one; None where no two columns hold text."""
     talks = [name for name, value in row.items() if isinstance(value, list) and value and isinstance(value[0], dict)]
-    texts = [name for name, value in row.items() if isinstance(value, str) and value.strip()]
+    texts = [name for name, value in row.items() if isinstance(value, str) and value.strip() and not is_plain(name)]
     if len(talks) == 1:
         return f"--columns messages={talks[0]}"
+    if {*_CHATS} & {*texts} or (any(isinstance(value, list) and value for value in row.values()) and len(texts) < 2):
+        return None  # a conversation that is no list of messages
     if len(texts) < 2:
         return f"--columns text={texts[0]}" if texts else None
     asked = next((name for name in texts if _like(name, "prompt quest query instr input source ask user")), None)
     answered = [name for name in texts if _like(name, "resp answ compl output reply target assist label solution")]
+    if len(texts) > 2 and not (asked or answered):
+        return None
     asked = asked or next(name for name in texts if name not in answered[:1])
     answer = next((name for name in answered if name != asked), None) or next(n for n in texts if n != asked)
     return f"--columns prompt={asked},response={answer}"
@@ -186,8 +191,11 @@ def as_openai(row: dict[str, Any], columns: Collection[str], shape: Shape, where
         else:
             place = where if column in _CHATS else f"{where}, '{column}'"
             changed[column] = _messages(value, shape, place)
-    if isinstance(row.get("tools"), str) and row["tools"].strip():
-        changed["tools"] = [_as_tool(tool) for tool in _listed(row["tools"], f"{where}: 'tools'")]
+    name = "functions" if row.get("functions") and not row.get("tools") else "tools"  # OpenAI's older name
+    tools = changed.get(name)
+    if name == "functions" or (isinstance(tools, str) and tools.strip()):
+        changed.pop(name)
+        changed["tools"] = [_as_tool(tool) for tool in _listed(tools, f"{where}: '{name}'")]
     return changed
 
 
@@ -213,6 +221,8 @@ def _message(turn: dict[str, Any], shape: Shape, place: str) -> dict[str, Any]:
     role = shape.roles.get(speaker) or (speaker if speaker in _ROLES else _SPEAKERS.get(speaker, speaker))
     if isinstance(content, list):
         content = _text_of_parts(content, place)
+    if message.get("function_call") and not message.get("tool_calls"):  # OpenAI's older name
+        message["tool_calls"] = [_as_call(message.pop("function_call"), place)]
     if role == "function_call":
         calls = [_as_call(call, place) for call in _listed(content, f"{place}: '{speaker}'")]
         return {"role": "assistant", "content": None, "tool_calls": calls} | message
@@ -231,13 +241,21 @@ def _text_of_parts(parts: Sequence[Any], place: str) -> str:
             kind = part.get("type") if isinstance(part, dict) else type(part).__name__
             raise HoldfastError(
                 f"{place}: a part of the content is of the type {kind!r}; only text is read",
-                hint="leave such rows out, or put what it shows into words",
+                hint=_BESIDE.get(str(kind), "leave such rows out, or put what it shows into words"),
             )
         texts.append(text)
     return "".join(texts)
 
 
 _TEXT_PARTS = ("text", "input_text", "output_text")
+_CALLS = 'calls stand beside the content: "tool_calls": [{"function": {"name": ..., "arguments": {...}}}]'
+_THOUGHTS = 'a thought stands beside the content: "reasoning_content": "..."'
+_RESULTS = 'the result of a call is a message of its own: {"role": "tool", "content": "..."}'
+_BESIDE = {
+    "tool_use": _CALLS, "tool_call": _CALLS, "function_call": _CALLS, "thinking": _THOUGHTS, "reasoning": _THOUGHTS,
+    "tool_result": _RESULTS, "function_call_output": _RESULTS,
+}  # fmt: skip
+"""Parts of other interfaces -> where we read what they say."""
 
 
 def _listed(value: Any, place: str) -> list[Any]:
@@ -269,5 +287,11 @@ def line_of_roles(turns: Any) -> str | None:
     if not strangers:
         return None
     taken = {"user"} & set(names)
-    roles = [f"{name}={'assistant' if taken or number else 'user'}" for number, name in enumerate(strangers)]
+    roles = []
+    for name in strangers:
+        role = name.lower() if name.lower() in _ROLES else _SPEAKERS.get(name.lower())
+        if role not in _ROLES:
+            role = "assistant" if taken else "user"
+            taken = {"user"}
+        roles.append(f"{name}={role}")
     return f"--roles {','.join(roles)}"

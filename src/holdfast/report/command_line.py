@@ -22,6 +22,7 @@ CONFIGS: dict[str, type[RunConfig]] = {
     "crosstask run": configs.CrossTaskConfig,
     "crosstask label": configs.LabelConfig,
     "crosstask analyse": configs.AnalyseConfig,
+    "audit": configs.AuditConfig,
     "bench run": configs.BenchConfig,
     "bench compare": configs.BenchCompareConfig,
     "study run": configs.StudyConfig,
@@ -51,8 +52,9 @@ def command_line(run: ReadRun) -> str:
     if positional and all(isinstance(values.get(name), str) for name in positional):
         words += [str(values.pop(name)) for name in positional]
     output = values.pop("output", None)
+    hidden = {*_OF_THE_CALL, *getattr(config_class, "without_effect", ())}  # which are no flags
     for name, value in values.items():
-        if name not in _OF_THE_CALL and value != defaults.get(name):
+        if name not in hidden and value != defaults.get(name):
             words += _option(name, value)
     if output:
         words += ["--output", str(output)]

@@ -316,6 +316,20 @@ def _benchmarked(run: ReadRun) -> Answers:
     )
 
 
+def _audited(run: ReadRun) -> Answers:
+    summary, findings = run.summary, run.summary.get("findings") or []
+    what = (
+        f"{summary.get('prepared') or summary.get('data')} was audited for {summary.get('model')}: what a training "
+        f"pays for, in {counted(summary.get('rows') or 0, 'row')}."
+    )
+    certain = "A count of all rows audited, so no interval applies. How large the losses are was not measured."
+    if not findings:
+        return what, "No findings: the loss is paid where the model has to write.", certain, "Train on it."
+    named = ", ".join(f"{finding['kind']} ({counted(finding['count'], 'row')})" for finding in findings)
+    cures = "; ".join(dict.fromkeys(finding["cure"] for finding in findings[:3]))
+    return what, f"{counted(len(findings), 'finding')}: {named}.", certain, f"Before the training: {cures}."
+
+
 def _concluded(run: ReadRun) -> Answers:
     summary = run.summary
     noise = "The sentence above says what is beyond noise."
@@ -389,5 +403,6 @@ _ANSWERS: dict[str, Callable[[ReadRun], Answers]] = {
     "crosstask run": _transferred,
     "crosstask label": _labelled,
     "crosstask analyse": _analysed,
+    "audit": _audited,
     "bench run": _benchmarked,
 }
