@@ -23,7 +23,7 @@ import shlex
 import subprocess
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -94,8 +94,10 @@ def _in_list(lines: list[str], number: int) -> bool:
 class Page:
     """Runs the blocks of a page in one folder and one Python namespace."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, replaced: Mapping[str, str] | None = None) -> None:
         self.folder = folder
+        self.replaced = replaced or {}
+        """Text of the page, such as a server's address -> what stands there in the commands that are run."""
         self.names: dict[str, Any] = {}
 
     def run(self, block: Block) -> list[str]:
@@ -113,7 +115,7 @@ class Page:
                 return self._python(block)
             result: list[str] = []
             for command, output in entries(block.lines, "$ "):
-                printed, code = _command(_joined(command))
+                printed, code = _command(self._put(_joined(command)))
                 assert output or not code, f"{block.where}: {command[0]} ends with {code}\n{printed}"
                 result += command
                 result += self._printed(printed)
@@ -132,7 +134,14 @@ class Page:
             )
         return result
 
+    def _put(self, command: str) -> str:
+        for shown, real in self.replaced.items():
+            command = command.replace(shown, real)
+        return command
+
     def _printed(self, text: str) -> list[str]:
+        for shown, real in self.replaced.items():
+            text = text.replace(real, shown)
         text = text.replace(str(self.folder.resolve()), HOME).replace(str(self.folder), HOME)
         return [line.rstrip() for line in text.rstrip().splitlines()]
 
