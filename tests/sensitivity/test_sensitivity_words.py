@@ -185,3 +185,12 @@ def test_progress_says_the_time_left_on_terminals_only(monkeypatch: pytest.Monke
         assert ("20 of 100 sets, about 40" in stream.getvalue()) == written
         progress.add(80)
         assert stream.getvalue().endswith("100 of 100 sets\n") == written
+
+
+def test_answers_that_follow_the_wording_are_no_sign_of_a_model_that_ignores_its_prompt() -> None:
+    summary: dict[str, Any] = {"sets": 3}
+    summary["scale"] = {"unrelated": 0.0, "same_answer": 1.0, "same_right_answer": None}
+    for changed, effect, warned in ((3, 0.67, False), (3, None, False), (0, 0.0, True), (3, 0.01, True)):
+        mean = None if effect is None else {"mean": effect}
+        summary |= {"changed": {"changed": changed}, "answer_changes": {"all": {"effect": mean}}}
+        assert bool(words._ignores(summary)) == warned, (changed, effect)

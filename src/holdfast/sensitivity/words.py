@@ -245,7 +245,7 @@ def _ignores(summary: dict[str, Any]) -> str | None:
 def _follows_wording(summary: dict[str, Any]) -> bool:
     """Return whether the answers of a chat run change with the wording more than by noise: such a model reads it."""
     changes = summary.get("answer_changes", {}).get(ALL)
-    if changes is None or changes["changed"] <= (1 - _ALIKE) * changes["prompts"]:
+    if changes is None or summary["changed"]["changed"] <= (1 - _ALIKE) * summary["sets"]:
         return False
     return changes["effect"] is None or changes["effect"]["mean"] > 1 - _ALIKE
 
