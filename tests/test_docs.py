@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,8 +18,8 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 REAL_MODEL = os.environ.get("HOLDFAST_REAL_MODEL", "")
 
 
-def _run(page: Path, folder: Path, kinds: tuple[str, ...]) -> None:
-    here = Page(folder)
+def _run(page: Path, folder: Path, kinds: tuple[str, ...], replaced: dict[str, str] | None = None) -> None:
+    here = Page(folder, replaced)
     wrong = [differences(block, here.run(block)) for block in blocks(page) if block.kind in (*kinds, "file")]
     assert not any(wrong), "\n\n".join(filter(None, wrong))
 
@@ -54,19 +55,20 @@ def test_page_on_a_real_model(page: Path, tmp_path: Path) -> None:
     _run(page, tmp_path, ("run", "real-model"))
 
 
-@pytest.mark.full
-def test_page_behind_a_real_server(tmp_path: Path) -> None:
-    """SmolLM2-135M-Instruct behind llama.cpp, as on the page."""
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     python, model = os.environ.get("HOLDFAST_LLAMACPP", ""), os.environ.get("HOLDFAST_REAL_GGUF", "")
-    if not python or not model:
-        pytest.skip("HOLDFAST_LLAMACPP and HOLDFAST_REAL_GGUF name no server and no model")
-    line = [python, "-m", "llama_cpp.server", "--model", model, "--model_alias", "smollm2", "--n_ctx", "2048"]
-    line += ["--n_threads", "2", "--host", "127.0.0.1", "--port"]
-    with serving(line, {"OMP_NUM_THREADS": "2"}, tmp_path / "log.txt", 120) as address:
-        here = Page(tmp_path, address)
-        page = ROOT / "docs" / "endpoint.md"
-        wrong = [differences(block, here.run(block)) for block in blocks(page) if block.kind in ("server", "file")]
-    assert not any(wrong), "\n\n".join(filter(None, wrong))
+    if not python or not Path(model).is_file():
+        pytest.skip("HOLDFAST_LLAMACPP names no Python with llama-cpp-python[server], or HOLDFAST_REAL_GGUF no file")
+    line = [python, "-m", "llama_cpp.server", "--model", model, "--model_alias", "smollm2", "--n_ctx", "2048", "--port"]
+    with serving(line, {}, tmp_path_factory.mktemp("server") / "log.txt", 120) as address:
+        yield address
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("page", _with("server"), ids=lambda p: p.stem)
+def test_page_behind_a_server(page: Path, tmp_path: Path, server: str) -> None:
+    _run(page, tmp_path, ("run", "server"), {"http://127.0.0.1:8000/v1": server})
 
 
 def test_the_site_builds(tmp_path: Path) -> None:

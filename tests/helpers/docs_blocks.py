@@ -23,7 +23,7 @@ import shlex
 import subprocess
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -32,8 +32,6 @@ from typing import Any
 KINDS = ("run", "run full", "real-model", "server", "file", "show")
 HOME = "/home/you/holdfast"
 """What stands in the docs for the folder in which the commands were run."""
-SERVER = "http://127.0.0.1:8000/v1"
-"""The address of the server in the docs; tests start theirs on a free port."""
 _MARK = re.compile(r"<!-- (run full|run|real-model|server|file|show)(?::? (.+?))? -->")
 _NUMBER = re.compile(r"(?<![A-Za-z_])[-+\u2212]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?")
 _UNSTEADY = re.compile(
@@ -96,8 +94,10 @@ def _in_list(lines: list[str], number: int) -> bool:
 class Page:
     """Runs the blocks of a page in one folder and one Python namespace."""
 
-    def __init__(self, folder: Path, address: str = SERVER) -> None:
-        self.folder, self.address = folder, address
+    def __init__(self, folder: Path, replaced: Mapping[str, str] | None = None) -> None:
+        self.folder = folder
+        self.replaced = replaced or {}
+        """Text of the page, such as a server's address -> what stands there in the commands that are run."""
         self.names: dict[str, Any] = {}
 
     def run(self, block: Block) -> list[str]:
@@ -115,7 +115,7 @@ class Page:
                 return self._python(block)
             result: list[str] = []
             for command, output in entries(block.lines, "$ "):
-                printed, code = _command(_joined(command).replace(SERVER, self.address))
+                printed, code = _command(self._put(_joined(command)))
                 assert output or not code, f"{block.where}: {command[0]} ends with {code}\n{printed}"
                 result += command
                 result += self._printed(printed)
@@ -133,9 +133,15 @@ class Page:
             result += self._printed(_captured(call, log=False)[0])
         return result
 
+    def _put(self, command: str) -> str:
+        for shown, real in self.replaced.items():
+            command = command.replace(shown, real)
+        return command
+
     def _printed(self, text: str) -> list[str]:
+        for shown, real in self.replaced.items():
+            text = text.replace(real, shown)
         text = text.replace(str(self.folder.resolve()), HOME).replace(str(self.folder), HOME)
-        text = text.replace(self.address, SERVER)
         return [line.rstrip() for line in text.rstrip().splitlines()]
 
 

@@ -170,3 +170,12 @@ def test_the_page_says_the_words_first(tmp_path: Path) -> None:
     notes = [(part.text, part.tone) for part in page if isinstance(part, Note)]
     assert notes[:2] == [("One sentence.", "finding"), ("Another.", "warning")]
     assert "POSIX is 1" in notes[2][0]
+
+
+def test_answers_that_follow_the_wording_are_no_sign_of_a_model_that_ignores_its_prompt() -> None:
+    summary: dict[str, Any] = {"sets": 3}
+    summary["scale"] = {"unrelated": 0.0, "same_answer": 1.0, "same_right_answer": None}
+    for changed, effect, warned in ((3, 0.67, False), (3, None, False), (0, 0.0, True), (3, 0.01, True)):
+        mean = None if effect is None else {"mean": effect}
+        summary |= {"changed": {"changed": changed}, "answer_changes": {"all": {"effect": mean}}}
+        assert bool(words._ignores(summary)) == warned, (changed, effect)

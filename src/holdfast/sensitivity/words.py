@@ -229,7 +229,8 @@ def _ignores(summary: dict[str, Any]) -> str | None:
     unrelated, same = summary["scale"]["unrelated"], summary["scale"]["same_answer"]
     right = summary["scale"]["same_right_answer"]
     reasons = []
-    if summary["sets"] >= _FEWEST_SETS and same is not None and same >= _ALIKE and (right is None or right < _ALIKE):
+    alike = same is not None and same >= _ALIKE and (right is None or right < _ALIKE)
+    if summary["sets"] >= _FEWEST_SETS and alike and not _follows_wording(summary):
         reasons.append(f"{same:.0%} of the pairs of different prompts get the same answer")
     if unrelated is not None and unrelated < _NO_SHIFT and "answer_changes" not in summary:
         reasons.append(f"unrelated prompts move the log-probs by {_nats(unrelated)} nats per token only")
@@ -239,6 +240,14 @@ def _ignores(summary: dict[str, Any]) -> str | None:
     return (
         f"Warning: the model hardly looks at its prompt: {' and '.join(reasons)}. {small} then no sign of steadiness."
     )
+
+
+def _follows_wording(summary: dict[str, Any]) -> bool:
+    """Return whether the answers of a chat run change with the wording more than by noise: such a model reads it."""
+    changes = summary.get("answer_changes", {}).get(ALL)
+    if changes is None or summary["changed"]["changed"] <= (1 - _ALIKE) * summary["sets"]:
+        return False
+    return changes["effect"] is None or changes["effect"]["mean"] > 1 - _ALIKE
 
 
 def _read(row: dict[str, Any]) -> set[str]:
