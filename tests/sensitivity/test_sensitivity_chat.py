@@ -406,6 +406,14 @@ def test_a_wrong_name_and_a_missing_v1(change: dict[str, str], hint: str, config
     assert hint in str(caught.value.hint)
 
 
+def test_answers_of_which_none_can_be_read_are_not_said_to_stay(config: dict[str, Any]) -> None:
+    with chatting(lambda messages, number: "perhaps") as server:
+        summary = run(server, config, answers="yes-no")
+    assert summary["in_words"][0].startswith("None of the ")
+    assert "is unknown" in summary["in_words"][0]
+    assert summary["in_words"][1] == 'The first: "perhaps".'
+
+
 def test_a_server_that_answers_to_any_name_is_noticed(config: dict[str, Any], capsys: Any) -> None:
     """As llama.cpp does. The note comes once, not for every question."""
     with chatting(lambda messages, number: "yes", names=("m",), any_name=True) as server:

@@ -143,7 +143,10 @@ def alike(rows: Sequence[dict[str, Any]]) -> dict[str, float | None]:
 
 def in_words(summary: dict[str, Any]) -> list[str]:
     """Return the sentences of a summary that holds the figures above: answers first, then numbers, then warnings."""
-    changes = summary.get("answer_changes")
+    changes, answers = summary.get("answer_changes"), summary["answers"]
+    if changes is not None and answers["unread"] == answers["responses"]:
+        none = f"None of the {counted(answers['responses'], 'answer')} could be read (--answers {answers['rule']})"
+        return [f"{none}, so whether they change with the wording is unknown.", f"The first: {_quoted(answers)}."]
     sentences = [_changed(summary["changed"], "most frequent answer" if summary.get("repeats", 1) > 1 else "answer")]
     if summary["worst"]:
         sentences.append(_worst(summary["worst"]))
@@ -151,13 +154,17 @@ def in_words(summary: dict[str, Any]) -> list[str]:
         sentences.append(effect)
     if line := scale_line(summary["scale"]) if changes is None else answer_scale_line(summary["scale"]):
         sentences.append(line)
-    answers = summary["answers"]
     if answers["unread"]:
-        examples = ", ".join(f'"{text}"' for text in answers["unread_first"])
         share = f"{answers['unread']:,} of {counted(answers['responses'], 'response')} ({_percent(answers)})"
-        sentences.append(f"{share} could not be read as an answer (--answers {answers['rule']}), such as {examples}.")
+        sentences.append(
+            f"{share} could not be read as an answer (--answers {answers['rule']}), such as {_quoted(answers)}."
+        )
     warning = _ignores(summary)
     return [*sentences, warning] if warning else sentences
+
+
+def _quoted(answers: Mapping[str, Any]) -> str:
+    return ", ".join(f'"{text}"' for text in answers["unread_first"])
 
 
 def page_of(output: str) -> str:
