@@ -270,8 +270,8 @@ def test_the_table_of_the_demo_is_on_its_page_as_on_the_terminal(tmp_path: Path)
     summary = with_tables({"command": "demo", "scores": scores})
     (study / MORE_TABLES).write_text(json.dumps(summary["tables"]))
     tables, files = written(tmp_path, study)
-    assert tables[-1].title == "Test scores"
-    assert_alike(*files[-1])
+    assert tables[0].title == "Test scores", "what the demo adds stands first on its page"
+    assert_alike(*files[0])
     assert "0.562 ± 0.088" in lines(summary)
     assert "56.2 ± 8.8" in lines(summary)
     assert "±" not in lines(summary).splitlines()[2], "one seed has no spread"
