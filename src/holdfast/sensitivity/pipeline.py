@@ -89,7 +89,7 @@ def measure(config: SensitivityConfig) -> dict[str, Any]:
             if summary := run.finished(resolved=resolved):
                 return summary
             run.open(resolved)
-            begin(_start(plan, config))
+            begin(_start(plan, config, tokenizer))
             started = time.perf_counter()
             work = _score(tasks, words.unrelated_pairs(set_ids, plan.ids, config.seed), config, backend, run)
             seconds = round(time.perf_counter() - started, 2)
@@ -287,13 +287,15 @@ def _token_text(tokenizer: Any) -> Callable[[int], str]:
     return functools.cache(lambda token: str(tokenizer.convert_ids_to_tokens(token)))
 
 
-def _start(plan: SensitivityPlan, config: SensitivityConfig) -> list[str]:
+def _start(plan: SensitivityPlan, config: SensitivityConfig, tokenizer: Any) -> list[str]:
     """Return what is said before a model is asked: which one, about what, and what that takes at most."""
     fast, _ = _expected_cost(plan, config.max_new_tokens, config.seed)
     at = f" at {config.endpoint}" if config.endpoint else ""
+    template = f"{'with' if config.chat else 'without'} its chat template"
+    if not config.chat and getattr(tokenizer, "chat_template", None):
+        template += ", which --chat would use"
     return [
-        f"model {config.model}{at}, back end {config.backend}; "
-        f"{'with' if config.chat else 'without'} its chat template",
+        f"model {config.model}{at}, back end {config.backend}; {template}",
         f"{counted(sum(map(len, plan.ids)), 'prompt')} in {counted(len(plan.sets), 'set')}, answers of at most "
         f"{counted(config.max_new_tokens, 'token')}; at most {counted(fast, 'token-forward')}",
     ]
