@@ -114,7 +114,10 @@ class Kind(StrEnum):
 
 
 _UNPAID = "give the role its weight again, or leave rows out that should not teach it"
-_MASK = "compare the mask of the preparation with the chat template: train on what follows the generation prompt alone"
+_MASK = (
+    "train on what follows the generation prompt alone: in TRL completion_only_loss (prompt and completion) or "
+    "assistant_only_loss (messages), in axolotl train_on_inputs: false, elsewhere labels of -100 on the rest"
+)
 
 _SAID: dict[Kind, tuple[str, str]] = {
     Kind.ANSWER_UNPAID: ("the model has to write text that no loss looks at", _UNPAID),
@@ -149,7 +152,7 @@ _SAID: dict[Kind, tuple[str, str]] = {
     ),
     Kind.CUT_BEFORE_STOP: (
         "rows are cut before the stop of their last response",
-        "a larger --max-length, or --truncation drop",
+        "a larger --max-length (another trainer's max_length), or --truncation drop",
     ),
     Kind.SECOND_BOS: (
         "there is a second BOS, which inference never shows",
