@@ -110,6 +110,7 @@ _SHARED: dict[str, str] = {
     "dataset_streaming": "data are read whole; --limit N takes the first N rows",
     "streaming": "data are read whole; --limit N takes the first N rows",
 }
+_ONLY = "true is the default (prompt weight 0, response weight 1); false is --prompt-weight 1"
 _OF_TRAINING: dict[str, str] = {
     "load_in_4bit": _LORA,
     "load_in_8bit": _LORA,
@@ -163,11 +164,11 @@ _OF_TRAINING: dict[str, str] = {
     "greater_is_better": _KEPT,
     "do_train": "leave it out: holdfast tune trains",
     "do_eval": "--eval-data DATA or --eval-share SHARE",
-    "completion_only_loss": "it is the default: prompt weight 0, response weight 1",
-    "assistant_only_loss": "it is the default: prompt weight 0, response weight 1",
+    "completion_only_loss": _ONLY,
+    "assistant_only_loss": _ONLY,
     "train_on_inputs": "--prompt-weight 1 trains on prompts like on responses; the default is 0",
     "train_on_prompt": "--prompt-weight 1 trains on prompts like on responses; the default is 0",
-    "mask_prompt": "it is the default: prompt weight 0, response weight 1",
+    "mask_prompt": _ONLY,
     "response_template": _ROLES,
     "instruction_template": _ROLES,
     "dataset_text_field": "--columns text=NAME",
