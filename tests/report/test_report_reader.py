@@ -60,7 +60,10 @@ def test_each_run_begins_with_four_facts_and_its_command_and_folds_the_rest(brow
             assert section.locator(".fold[open]").count() == 1
         said = seen.page.locator("#run-2 .lead dd").all_inner_texts()
         assert "Response NLL 3.500 → 2.500 nats per token on 12 held-out examples" in said[1]
-        assert said[2] == "Unknown: one seed shows no noise, and 12 examples are few."
+        assert (
+            said[2]
+            == "Unknown: whether another seed would do the same, one training cannot tell, and 12 examples are few."
+        )
         command = seen.page.locator("#run-2 .command code").inner_text()
         assert command.startswith("holdfast tune --model pocket --data rows-1.jsonl --prompt-weight 0.1 --output ")
 

@@ -110,6 +110,11 @@ _SHARED: dict[str, str] = {
     "dataset_streaming": "data are read whole; --limit N takes the first N rows",
     "streaming": "data are read whole; --limit N takes the first N rows",
 }
+_OFF_BY_DEFAULT = {
+    "packing", "sample_packing", "padding_free", "bf16", "fp16", "load_in_4bit", "load_in_8bit", "use_peft",
+    "train_on_inputs", "train_on_prompt",
+}  # fmt: skip
+"""Switches of others whose false asks for what Holdfast does anyway."""
 _ONLY = "true is the default (prompt weight 0, response weight 1); false is --prompt-weight 1"
 _OF_TRAINING: dict[str, str] = {
     "load_in_4bit": _LORA,
@@ -316,6 +321,8 @@ def suggestion(config_class: type, name: str, value: Any = None) -> str | None:
     if "training" in names and name in _UNREAD.split():
         return "leave it out: Holdfast sees to it itself"
     text = (_OF_TRAINING.get(name) if "training" in names else None) or _SHARED.get(name)
+    if name in _OFF_BY_DEFAULT and str(value).lower() in ("false", "no", "0"):
+        return "leave it out: that is what happens without it"
     return text if text and all(option in names for option in _options_in(text)) else None
 
 

@@ -109,15 +109,16 @@ def _tuned(run: ReadRun) -> Answers:
         result = "No data was held out, so no result was measured."
         return what, result, "Unknown: nothing was measured.", "Hold data out: --eval-share 0.1, or --eval-data FILE."
     result = (
-        f"Response NLL {number(before)} → {number(after)} nats per token on {counted(held_out, 'held-out example')}; "
-        "no interval, as this is one training."
+        f"Response NLL {number(before)} → {number(after)} nats per token on {counted(held_out, 'held-out example')}, in "
+        "one training."
     )
-    noise = "Unknown: one seed shows no noise"
+    noise = "Unknown: whether another seed would do the same, one training cannot tell"
     noise += f", and {counted(held_out, 'example')} are few." if held_out < _FEW else "."
     model = shlex.quote(str(summary.get("model_path") or f"{run.path}/model"))
+    chat = " --chat" if "chat" in ((summary.get("data_report") or {}).get("templates") or {}) else ""
     return what, result, noise, (
         "To choose weights, run a study with three seeds or more (`holdfast study run FILE`). To see whether the model "
-        f"has become steadier: `holdfast sensitivity run --model {model} --sets pocket:intents --output DIR`."
+        f"has become steadier: `holdfast sensitivity run --model {model} --sets pocket:intents{chat} --output DIR`."
     )  # fmt: skip
 
 

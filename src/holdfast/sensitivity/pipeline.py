@@ -44,6 +44,9 @@ from holdfast.sensitivity.task import SETS_PER_BATCH, Backend, ScoreTable, SetTa
 from holdfast.tables import lines, with_tables
 from holdfast.tables.text import counted
 
+_PROMPTS_PER_BATCH = 64
+"""Prompts of the sets that are scored together, unless one set has more."""
+
 
 def measure(config: SensitivityConfig) -> dict[str, Any]:
     """Measure the sensitivity of a model and write a run directory.
@@ -194,7 +197,7 @@ def _score(
             store.fetch(batch, scored)
         missing = [t for t in tasks if not scored.responses.keys() >= set(t.prompts) or t.wanted(scored)]
         progress = Progress("set", len(missing), doing="scoring")
-        for batch in _batches(missing, SETS_PER_BATCH * backend.parallel):
+        for batch in _small(missing, backend.parallel):
             try:
                 backend.complete(batch, scored)
             finally:  # so that answers of a server that then failed are kept
@@ -220,6 +223,19 @@ def _unrelated(tasks: Sequence[SetTask], scored: ScoreTable, backend: Backend, s
         print(f"unrelated prompts were not measured: {error.message}", file=sys.stderr)
         return []
     return [scored.scores(task) for task in tasks]
+
+
+def _small(tasks: Sequence[SetTask], parallel: int) -> Iterator[list[SetTask]]:
+    """Yield sets that are scored together: so few that a run says how far it is, and that a kill costs little."""
+    batch: list[SetTask] = []
+    for task in tasks:
+        prompts = sum(len(one.prompts) for one in (*batch, task))
+        if batch and (prompts > _PROMPTS_PER_BATCH * parallel or len(batch) == SETS_PER_BATCH * parallel):
+            yield batch
+            batch = []
+        batch.append(task)
+    if batch:
+        yield batch
 
 
 def _batches(tasks: Sequence[SetTask], size: int) -> Iterator[list[SetTask]]:

@@ -19,7 +19,7 @@ ALL = "all"
 
 INDICES = {
     "psi": "how far log-probs move, nats per token",
-    "psi_signed": "the same with its sign",
+    "psi_signed": "the same with its sign (positive: answers are likelier after their own prompt)",
     "unique_responses": "distinct responses per set",
     "response_entropy": "entropy of the responses, nats",
     "logp_spread": "spread of log-probs of one response",

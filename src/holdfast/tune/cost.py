@@ -87,9 +87,9 @@ def too_few(held_out: Sequence[Any], what: str = "example") -> list[str]:
     if count < 2:
         return [f"note: {counted(count, what)} held out: what the training does cannot be told from chance"]
     return [
-        f"note: {counted(count, what)} held out are few: a change is told from chance only where its mean is at least "
-        f"{smallest_shown(count):.2g} times its spread from {what} to {what} ({FEW} would need "
-        f"{smallest_shown(FEW):.2g}); --eval-data or --eval-share holds out more"
+        f"note: {counted(count, what)} held out are few: to stand out from chance, a change must be "
+        f"{smallest_shown(count):.2g} times as large as its spread between {what}s ({FEW} {what}s: "
+        f"{smallest_shown(FEW):.2g} times); --eval-data or --eval-share holds out more"
     ]
 
 
