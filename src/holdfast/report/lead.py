@@ -109,8 +109,8 @@ def _tuned(run: ReadRun) -> Answers:
         result = "No data was held out, so no result was measured."
         return what, result, "Unknown: nothing was measured.", "Hold data out: --eval-share 0.1, or --eval-data FILE."
     result = (
-        f"Response NLL {number(before)} → {number(after)} nats per token on {counted(held_out, 'held-out example')}, in "
-        "one training."
+        f"Response NLL {number(before)} → {number(after)} nats per token "
+        f"on {counted(held_out, 'held-out example')}, in one training."
     )
     noise = "Unknown: whether another seed would do the same, one training cannot tell"
     noise += f", and {counted(held_out, 'example')} are few." if held_out < _FEW else "."
