@@ -189,7 +189,9 @@ def _recognise(source: str, rows: list[Row], layout: str, needs_response: bool, 
         return Reading(reading.layout, {name: shape.columns.get(column, column) for name, column in names.items()})
     hint = None
     line = line_to_type(rows[0][0])
-    if not fitting and {"chosen", "rejected"} <= columns:
+    if not fitting and "input_ids" in columns:
+        hint = f"tokenised already: holdfast audit --model MODEL --prepared {source} checks such rows; tune needs texts"
+    elif not fitting and {"chosen", "rejected"} <= columns:
         hint = "these are preferences, which `holdfast align` takes"
     elif not fitting and "prompt" in columns:
         hint = "prompts alone can be trained on with --preset prompt-only (response weight 0)"

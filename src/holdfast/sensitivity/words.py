@@ -144,9 +144,12 @@ def alike(rows: Sequence[dict[str, Any]]) -> dict[str, float | None]:
 def in_words(summary: dict[str, Any]) -> list[str]:
     """Return the sentences of a summary that holds the figures above: answers first, then numbers, then warnings."""
     changes, answers = summary.get("answer_changes"), summary["answers"]
-    if changes is not None and answers["unread"] == answers["responses"]:
-        none = f"None of the {counted(answers['responses'], 'answer')} could be read (--answers {answers['rule']})"
-        return [f"{none}, so whether they change with the wording is unknown.", f"The first: {_quoted(answers)}."]
+    if answers["rule"] not in ("auto", "first-line") and 2 * answers["unread"] >= answers["responses"]:
+        share = f"{answers['unread']:,} of {counted(answers['responses'], 'answer')} could not be read"
+        rule = f"(--answers {answers['rule']}), such as {_quoted(answers)}"
+        unknown = f"Whether answers change with the wording is unknown: {share} {rule}."
+        line = scale_line(summary["scale"]) if changes is None else None
+        return [unknown, line] if line else [unknown]
     sentences = [_changed(summary["changed"], "most frequent answer" if summary.get("repeats", 1) > 1 else "answer")]
     if summary["worst"]:
         sentences.append(_worst(summary["worst"]))
