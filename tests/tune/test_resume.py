@@ -174,8 +174,14 @@ def end_twice(
 
 @pytest.mark.parametrize(
     ("lora_rank", "changes"),
-    [(0, {}), (2, {}), (2, {"max_steps": -1, "epochs": 0.15}), (0, {"eval_share": 0})],
-    ids=["max-steps", "max-steps, LoRA", "epochs, LoRA", "no-held-out"],
+    [
+        pytest.param(0, {}, id="max-steps"),
+        pytest.param(2, {}, id="max-steps, LoRA"),
+        pytest.param(2, {"max_steps": -1, "epochs": 0.15}, id="epochs, LoRA"),
+        pytest.param(0, {"eval_share": 0}, id="no-held-out"),
+        pytest.param(0, {"max_steps": -1, "epochs": 0.15}, id="epochs", marks=pytest.mark.full),
+        pytest.param(2, {"eval_share": 0}, id="no-held-out, LoRA", marks=pytest.mark.full),
+    ],
 )
 def test_a_tuning_killed_after_its_last_checkpoint(
     model_folder: Path, chats: Path, tmp_path: Path, lora_rank: int, changes: Any
